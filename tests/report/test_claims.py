@@ -16,7 +16,7 @@ from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.experiments import Declared, declared, table_rows
+from llenergymeasure.report.experiments import declared, table_rows
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.text import study_text
 from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
@@ -297,7 +297,7 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     shown = table_rows(summary, scale, scale)[0]["runs"]
     assert shown == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
     assert "4 runs stand outside the means: 4 of another machine" in method.method(summary, runs)
-    states = [point.state for point in findings.order_points(summary, runs, used_runs(runs))]
+    states = [point["state"] for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
 
@@ -335,14 +335,14 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
 def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path: Path) -> None:
     write_study(tmp_path, apart)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == Declared(carbon=False, cost=False, currency="")
+    assert declared(summary, runs) == {}
     assert "gCO2e" not in study_text(tmp_path)
     plan = read_plan(tmp_path / "plan.json")
     carbon = {"grid_gco2e_per_kwh": 300.0, "pue": 1.2, "price_per_kwh": 0.25, "currency": "EUR"}
     write_plan(tmp_path, {**plan, "sections": {"carbon": carbon}})
     write_tables(tmp_path, partial=False)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == Declared(carbon=True, cost=True, currency="EUR")
+    assert declared(summary, runs) == {"carbon": "gCO2e", "cost": "EUR"}
     scale = scale_for([1.0], "J")
     shown = [row["carbon"].split()[0] for row in table_rows(summary, scale, scale)]
     # 1,000 requests of 50 J or so are 0.0139 kWh, at the site 1.2 times that.

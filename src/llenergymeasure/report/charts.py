@@ -52,21 +52,6 @@ NO_ENERGY = "No run with energy to show"
 
 
 @dataclass(frozen=True)
-class OrderPoint:
-    """One run in the order plot.
-
-    Attributes:
-        position: its place in the order in which runs began, from 1.
-        deviation: energy per output token over its experiment's mean, less 1.
-        state: one of :data:`STATES`.
-    """
-
-    position: int
-    deviation: float
-    state: str
-
-
-@dataclass(frozen=True)
 class Axis:
     """The axis of one quantity of the experiments, which it takes from their rows.
 
@@ -247,29 +232,27 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
     }
 
 
-def order(points: Sequence[OrderPoint]) -> Figure:
+def order(points: Sequence[Row]) -> Figure:
     """Return each run's energy against its experiment's mean, in the order they began.
 
     A run that was left out may lie beyond the axis: it is drawn at its edge.
+
+    Args:
+        points: of each run its ``position`` in that order, from 1, its ``deviation`` from the mean
+            in per cent, and its ``state``, one of :data:`STATES`.
     """
     title = "Energy of each run against its experiment's mean, by order"
     if not points:
         return no_figure(title, "Needs two runs of one experiment")
-    apart = [abs(point.deviation) for point in points if point.state != STATES[2]]
-    text = (
-        f"{counted(len(points), 'run')}, at most {percent(max(apart, default=0.0))} from the mean."
-    )
-    return drawn(lambda wide: _order(points, wide=wide), title, text)
+    inside = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
+    most = max(inside, default=0.0)
+    text = f"{counted(len(points), 'run')}, at most {percent(most / 100)} from the mean."
+    return drawn(lambda wide: _order(points, most, wide=wide), title, text)
 
 
-def _order(points: Sequence[OrderPoint], *, wide: bool) -> Chart:
-    values = [
-        {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
-        for point in points
-    ]
-    inside = [100 * abs(point.deviation) for point in points if point.state != STATES[2]]
-    reach = 1.2 * max([MIN_REACH_PERCENT, *inside])
-    last = max(point.position for point in points)
+def _order(points: Sequence[Row], most: float, *, wide: bool) -> Chart:
+    reach = 1.2 * max(MIN_REACH_PERCENT, most)
+    last = max(point["position"] for point in points)
     x = numbers(
         "position",
         title="Run, in the order in which they began",
@@ -285,7 +268,7 @@ def _order(points: Sequence[OrderPoint], *, wide: bool) -> Chart:
     shapes = ["circle", "triangle-up", "cross"]
     zero = layer([{"deviation": 0}], {"type": "rule", "color": COLOURS["muted"]}, y=y)
     dots = layer(
-        values,
+        points,
         {"type": "point", "size": 48, "opacity": 0.9, "strokeWidth": 1.8},
         x=x,
         y=y,

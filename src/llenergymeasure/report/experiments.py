@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
@@ -20,7 +19,8 @@ from llenergymeasure.report.wording import (
 from llenergymeasure.units import DISQUALIFYING, NOTHING, VALIDITY, percent
 
 REQUEST = "energy_per_request_j"
-CARBON, COST = "carbon_per_1000_requests_gco2e", "cost_per_1000_requests"
+FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}
+"""Columns that a study has by what it declares."""
 LEFT_OUT = {
     "n_disqualified": "disqualified",
     "n_other_meter": "other meter",
@@ -31,29 +31,15 @@ LEFT_OUT = {
 """Columns that count an experiment's runs outside its mean, and their words."""
 
 
-@dataclass(frozen=True)
-class Declared:
-    """What the study declares that gives its energy a carbon and a cost.
-
-    Attributes:
-        carbon: whether any experiment has a carbon.
-        cost: whether any has a cost.
-        currency: of the costs.
-    """
-
-    carbon: bool
-    cost: bool
-    currency: str
-
-
-def declared(summary: Sequence[Row], runs: Iterable[Row]) -> Declared:
-    """Return which of carbon and cost the study's experiments have."""
+def declared(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, str]:
+    """Return the units of carbon and cost, of those of the two that any experiment has."""
     currencies = dict.fromkeys(run["cost_currency"] for run in runs if run["cost_currency"])
-    return Declared(
-        carbon=any(row[f"{CARBON}_mean"] is not None for row in summary),
-        cost=any(row[f"{COST}_mean"] is not None for row in summary),
-        currency=plain("/".join(currencies), 20),
-    )
+    units = {"carbon": "gCO2e", "cost": plain("/".join(currencies), 20)}
+    return {
+        name: units[name]
+        for name, column in FOOTPRINT.items()
+        if any(row[f"{column}_mean"] is not None for row in summary)
+    }
 
 
 def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[dict[str, Any]]:
@@ -78,8 +64,7 @@ def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
         "power": _with_interval(row, "power_mean_w"),
         "speed": _with_interval(row, "output_tokens_per_s"),
         "latency": rounded(row["request_latency_p50_s_mean"]),
-        "carbon": _with_interval(row, CARBON),
-        "cost": _with_interval(row, COST),
+        **{name: _with_interval(row, column) for name, column in FOOTPRINT.items()},
         "flags": plain(", ".join(row["validity"] or ())),
     }
 

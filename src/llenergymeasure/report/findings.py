@@ -10,7 +10,7 @@ from typing import TypeAlias
 from llenergymeasure.analysis.blocks import blocks
 from llenergymeasure.analysis.drift import Drift, drift
 from llenergymeasure.analysis.selection import Row, in_means, kind_rank, meter_of
-from llenergymeasure.report.charts import STATES, OrderPoint
+from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.verdicts import (
     Pairs,
     difference_sentence,
@@ -220,7 +220,7 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
     return [f"Not shown to use more than it: {names}{more}. Which uses the least is inconclusive."]
 
 
-def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:
+def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[Row]:
     """Return each run against its experiment's mean, by the order in which runs began.
 
     Args:
@@ -229,7 +229,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
         used: the runs in the mean of each experiment.
     """
     means = {row["experiment"]: row for row in summary}
-    points = []
+    points: list[Row] = []
     for position, run in enumerate(_by_start(runs), start=1):
         row = means[run["experiment"]]
         mean = row[f"{TOKEN}_mean"]
@@ -237,7 +237,8 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
             continue
         is_used = any(run is each for each in used[run["experiment"]])
         state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]
-        points.append(OrderPoint(position, run[TOKEN] / mean - 1, state))
+        deviation = 100 * (run[TOKEN] / mean - 1)
+        points.append({"position": position, "deviation": deviation, "state": state})
     return points
 
 

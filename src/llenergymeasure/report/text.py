@@ -8,7 +8,7 @@ import pyarrow as pa
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
-from llenergymeasure.report.experiments import CARBON, COST, Declared, declared, flags
+from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
@@ -108,15 +108,20 @@ def not_compared(rows: Sequence[Row]) -> str:
     )
 
 
-def _experiments(rows: Sequence[Row], given: Declared) -> str:
+def _experiments(rows: Sequence[Row], given: Mapping[str, str]) -> str:
     cells = experiment_cells(rows[:LISTED_EXPERIMENTS], given)
     text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3))
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
 
-def experiment_cells(rows: Sequence[Row], given: Declared) -> list[list[str]]:
-    """Return a header and a line of cells for each experiment, its id first."""
+def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list[str]]:
+    """Return a header and a line of cells for each experiment, its id first.
+
+    Args:
+        rows: the experiments.
+        given: the units of carbon and cost, where declared.
+    """
     token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
     request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
     header = [
@@ -130,15 +135,7 @@ def experiment_cells(rows: Sequence[Row], given: Declared) -> list[list[str]]:
         "W",
         "token/s",
     ]
-    footprint = [
-        (name, f"{unit}/1000 requests")
-        for name, unit, is_declared in (
-            (CARBON, "gCO2e", given.carbon),
-            (COST, given.currency, given.cost),
-        )
-        if is_declared
-    ]
-    lines = [[*header, *(words for _, words in footprint)]]
+    lines = [[*header, *(f"{unit}/1000 requests" for unit in given.values())]]
     for row in rows:
         mean, low, high = token.of(row, "energy_per_output_token_j")
         per_request, *_ = request.of(row, "energy_per_request_j")
@@ -153,7 +150,7 @@ def experiment_cells(rows: Sequence[Row], given: Declared) -> list[list[str]]:
                 rounded(per_request),
                 rounded(row["power_mean_w_mean"]),
                 rounded(row["output_tokens_per_s_mean"]),
-                *(rounded(row[f"{name}_mean"]) for name, _ in footprint),
+                *(rounded(row[f"{FOOTPRINT[name]}_mean"]) for name in given),
             ]
         )
     return lines
