@@ -30,9 +30,8 @@ import harness
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.blocks import Blocks
+from llenergymeasure.analysis.blocks import Blocks, drift
 from llenergymeasure.analysis.comparison import LEVEL, Comparison, compare, with_holm
-from llenergymeasure.analysis.drift import drift
 from llenergymeasure.analysis.levels import levels
 from llenergymeasure.analysis.pareto import pareto
 from llenergymeasure.analysis.statistics import autocorrelation, estimate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.test_comparison import study
-from llenergymeasure.analysis.drift import drift
+from llenergymeasure.analysis.blocks import drift
 
 
 def shuffled(rng, experiments, cycles):

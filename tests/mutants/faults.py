@@ -189,7 +189,7 @@ MUTANTS = (
         ("analysis/test_levels.py",),
     ),
     Mutant(
-        "analysis/drift.py",
+        "analysis/blocks.py",
         "by_cycle = bool((present.sum(axis=1) > 1).any())",
         "by_cycle = False",
         "a drift where cycles differ by chance",

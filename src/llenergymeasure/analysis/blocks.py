@@ -1,18 +1,22 @@
-"""A study's runs as blocks: one row a cycle, one column an experiment.
+"""A study's runs as blocks, one row a cycle, one column an experiment, and their trend in time.
 
 Runs of one cycle follow each other closely, so what a machine does over hours is the same for all
 of them and cancels in differences within the cycle. Whether that is so is looked up in the order
-in which the runs really began, not in the planned one.
+in which the runs really began, not in the planned one; heat, neighbours or ageing leave a trend
+along it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.selection import Row
-from llenergymeasure.analysis.statistics import Reals
+from llenergymeasure.analysis.selection import Row, by_start
+from llenergymeasure.analysis.statistics import Reals, t_quantile
+
+MIN_DEGREES_OF_FREEDOM = 2
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,15 @@ def places(
     started: Iterable[Row],
 ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
     """Return each run's place in the order in which runs began on its machine, and its machine."""
-    by_start = sorted(started, key=lambda row: (row["started_at"] or "", row["order"]))
-    machines = {name: number for number, name in enumerate(sorted({_host(r) for r in by_start}))}
-    counts = dict.fromkeys(machines.values(), 0)
+    numbers: dict[str, int] = {}
+    counts: Counter[int] = Counter()
     place_of, host_of = {}, {}
-    for row in by_start:
-        name, host = (row["experiment"], row["cycle"]), machines[_host(row)]
-        counts[host] += 1
-        place_of[name], host_of[name] = counts[host], host
+    for row in by_start(started):
+        name, host = (row["experiment"], row["cycle"]), row["host"] or ""
+        number = numbers.setdefault(host, len(numbers))
+        counts[number] += 1
+        place_of[name], host_of[name] = counts[number], number
     return place_of, host_of
-
-
-def _host(row: Row) -> str:
-    return row["host"] or ""
 
 
 def centred(values: Reals, *, by_cycle: bool) -> Reals:
@@ -103,3 +103,55 @@ def centred(values: Reals, *, by_cycle: bool) -> Reals:
 def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
     counts: Reals = np.maximum(present.sum(axis=axis, keepdims=True), 1).astype(np.float64)
     return counts
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A straight trend over the order of the runs, common to all experiments.
+
+    Attributes:
+        per_run: relative change from one run to the next (0.01 is 1 %).
+        ci95_low: lower end of its 95 % interval.
+        ci95_high: upper end.
+        runs: runs it rests on.
+    """
+
+    per_run: float
+    ci95_low: float
+    ci95_high: float
+    runs: int
+
+    @property
+    def detected(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return not self.ci95_low <= 0 <= self.ci95_high
+
+
+def drift(data: Blocks) -> Drift | None:
+    """Return the common trend along the order of the runs; None where they do not show it.
+
+    Least squares on the logarithm with a level for each experiment and, where cycles hold more
+    than one run, for each cycle (the "within" estimator of panel data: Wooldridge, Econometric
+    Analysis of Cross Section and Panel Data, ch. 10). What all runs of a cycle share is no trend:
+    without the cycles' levels, five cycles of a machine with moods would pass for as many
+    independent runs as they hold. They do not show it where each experiment has the same place in
+    every cycle, because then the levels follow any trend.
+    """
+    present = np.isfinite(data.logs)
+    by_cycle = bool((present.sum(axis=1) > 1).any())
+    levels = int(present.any(axis=0).sum())
+    if by_cycle:
+        levels += int(present.any(axis=1).sum()) - 1
+    freedom = int(present.sum()) - levels - 1
+    if freedom < MIN_DEGREES_OF_FREEDOM:
+        return None
+    places = np.where(present, data.places, np.nan)
+    x, y = centred(places, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
+    spread = float(np.nansum(x * x))
+    if spread <= 1e-9 * float(np.nansum((places - np.nanmean(places)) ** 2)):
+        return None
+    slope = float(np.nansum(x * y)) / spread
+    residual = float(np.nansum((y - slope * x) ** 2))
+    half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
+    low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
+    return Drift(float(middle), float(low), float(high), int(present.sum()))

@@ -96,6 +96,11 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
+def by_start(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows in the order in which their runs began."""
+    return sorted(rows, key=lambda row: (row["started_at"] or "", row["order"]))
+
+
 def kind_rank(kind: str | None) -> int:
     """Return the rank of a kind of energy: measured, then estimated, then none."""
     return {"measured": 0, "estimated": 1}.get(kind or "", 2)

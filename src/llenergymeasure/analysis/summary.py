@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis import stopping
-from llenergymeasure.analysis.selection import Row, Selection
+from llenergymeasure.analysis.selection import Row, Selection, by_start
 from llenergymeasure.analysis.statistics import (
     COVERAGE_FACTOR,
     Estimate,
@@ -121,7 +121,7 @@ def summarise(study: StudyRuns) -> pa.Table:
 def _summary_row(
     members: Sequence[Row], chosen: Selection, execution: Mapping[str, Any]
 ) -> dict[str, Any]:
-    used = sorted(chosen.used, key=lambda run: (run["started_at"] or "", run["order"]))
+    used = by_start(chosen.used)
     kind, source, scopes = chosen.meter
     first = members[0]
     completed = [row for row in members if row["status"] == "completed"]

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
-from llenergymeasure.analysis.blocks import blocks
-from llenergymeasure.analysis.drift import Drift, drift
-from llenergymeasure.analysis.selection import Row, in_means, kind_rank, meter_of
+from llenergymeasure.analysis.blocks import Drift, blocks, drift
+from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.verdicts import (
     Pairs,
@@ -175,7 +174,7 @@ def precision_missed(summary: Iterable[Row]) -> list[str]:
 
 
 def _no_energy(runs: Sequence[Row]) -> str:
-    completed = [run for run in runs if run["status"] == "completed"]
+    completed = _completed(runs)
     if not completed:
         return "No run completed: there is no energy to report."
     reasons = [
@@ -186,6 +185,10 @@ def _no_energy(runs: Sequence[Row]) -> str:
     if not any(in_means(run) for run in completed):
         return "Every completed run was disqualified: there is no mean to report."
     return "No energy was observed. Speeds are in the table."
+
+
+def _completed(runs: Sequence[Row]) -> list[Row]:
+    return [run for run in runs if run["status"] == "completed"]
 
 
 def _quantity(row: Row, scale: Scale) -> str:
@@ -230,7 +233,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
     """
     means = {row["experiment"]: row for row in summary}
     points: list[Row] = []
-    for position, run in enumerate(_by_start(runs), start=1):
+    for position, run in enumerate(by_start(_completed(runs)), start=1):
         row = means[run["experiment"]]
         mean = row[f"{TOKEN}_mean"]
         if row["n"] < 2 or not mean or run[TOKEN] is None or meter_of(run) != meter_of(row):
@@ -244,12 +247,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
 
 def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    return drift(blocks(used, _by_start(runs), TOKEN))
-
-
-def _by_start(runs: Sequence[Row]) -> list[Row]:
-    completed = [run for run in runs if run["status"] == "completed"]
-    return sorted(completed, key=lambda run: (run["started_at"] or "", run["order"]))
+    return drift(blocks(used, _completed(runs), TOKEN))
 
 
 def trend_sentence(trend: Drift | None) -> str:
