@@ -3,8 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.temperatures import flag_start_temperatures
+from llenergymeasure.analysis.merge import flag_start_temperatures, merge_runs
 from results.synthetic import make_plan, make_result, write_plan, write_result
 
 

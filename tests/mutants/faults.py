@@ -333,9 +333,9 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/temperatures.py",
-        'return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS',
-        'return started - usual[str(row["host"]), str(row["gpu_uuid"])] > BAND_CELSIUS',
+        "analysis/merge.py",
+        "and abs(celsius - usual[host, cards]) > BAND_CELSIUS",
+        "and celsius - usual[host, cards] > BAND_CELSIUS",
         "nothing of a run that began cold",
         ("analysis/test_temperatures.py",),
     ),

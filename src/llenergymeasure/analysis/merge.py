@@ -7,15 +7,16 @@ files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge_cache import read_cache, write_cache
-from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
@@ -35,6 +36,12 @@ from llenergymeasure.results.whole import Difference, sound_record, stamp
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
+
+BAND_CELSIUS = 3.0
+"""How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
+per cent over this much."""
+
+DRIFT_CODE = "temperature_drift"
 
 Planned = Mapping[str, Any]
 
@@ -88,13 +95,15 @@ def _rows(
         and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
     }
     new = [number for number, now in enumerate(stamps) if now and number not in cached]
-    found = _Found()
-    found.add(cached, _taken(known, [*cached.values()]))
+    found = {number: at for at, number in enumerate(cached)}
+    tables = [_taken(known, [*cached.values()])]
     damaged: dict[int, ResultsError] = {}
     for batch in _batches(new):
         rows, errors = _read([planned[number] for number in batch], keys, study_dir)
         damaged.update((batch[at], error) for at, error in errors.items())
-        found.add([number for number in batch if number not in damaged], rows)
+        sound = [number for number in batch if number not in damaged]
+        found |= {number: len(found) + at for at, number in enumerate(sound)}
+        tables.append(rows)
     for error in damaged.values():
         if not tolerant or isinstance(error, RecordVersionError):
             raise error
@@ -104,35 +113,17 @@ def _rows(
         if now and number in found and now.is_settled(looked_ns)
     }
     if new or len(settled) != len(known):
-        write_cache(study_dir, found.rows(settled), [*settled.values()], keys)
-    for batch in _batches([number for number in range(len(planned)) if number not in found]):
+        rows = _taken(pa.concat_tables(tables), [found[number] for number in settled])
+        write_cache(study_dir, rows, [*settled.values()], keys)
+    missing = [number for number in range(len(planned)) if number not in found]
+    found |= {number: len(found) + at for at, number in enumerate(missing)}
+    for batch in _batches(missing):
         failed = [
             failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
             for at in batch
         ]
-        found.add(batch, rows_table(failed))
-    return found.rows(range(len(planned)))
-
-
-class _Found:
-    """Rows in the order in which they were found, and which run each is of."""
-
-    def __init__(self) -> None:
-        self._tables = [RUN_SCHEMA.empty_table()]
-        self._row_of: dict[int, int] = {}
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._row_of
-
-    def add(self, numbers: Iterable[int], rows: pa.Table) -> None:
-        """Add the rows of the runs with these numbers."""
-        start = len(self._row_of)
-        self._row_of.update((number, start + at) for at, number in enumerate(numbers))
-        self._tables.append(rows)
-
-    def rows(self, numbers: Iterable[int]) -> pa.Table:
-        """Return the rows of the runs with these numbers."""
-        return _taken(pa.concat_tables(self._tables), [self._row_of[number] for number in numbers])
+        tables.append(rows_table(failed))
+    return _taken(pa.concat_tables(tables), [found[number] for number in range(len(planned))])
 
 
 def _read(
@@ -178,8 +169,7 @@ def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
 
 
 def _with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    place = RUN_SCHEMA.get_field_index(name)
-    return rows.set_column(place, RUN_SCHEMA.field(place), values)
+    return rows.set_column(rows.schema.get_field_index(name), RUN_SCHEMA.field(name), values)
 
 
 def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[str]) -> pa.Table:
@@ -199,4 +189,39 @@ def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
 
 
 def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    if places == [*range(len(rows))]:
+        return rows.combine_chunks()
     return rows.take(pa.array(places, pa.int64())).combine_chunks()
+
+
+def flag_start_temperatures(runs: pa.Table) -> pa.Table:
+    """Return the runs with ``temperature_drift`` on those that began warmer or cooler than most.
+
+    A warmer chip draws more for the same work. The first run of a morning is the odd one out, and
+    only the others show it: each is compared with the median of all runs of the study on the same
+    cards, and the runs' own records stay as they are. Runs whose energy was not measured, or that
+    have no temperature, are left as they are.
+
+    Args:
+        runs: one row a run, with the fixed columns.
+    """
+    names = ("host", "gpu_uuid", "kind", "start_temperature_celsius")
+    rows = list(zip(*(runs[name].to_pylist() for name in names), strict=True))
+    by_cards: dict[tuple[str | None, str | None], list[float]] = defaultdict(list)
+    for host, cards, _, celsius in rows:
+        if celsius is not None:
+            by_cards[host, cards].append(celsius)
+    usual = {cards: median(values) for cards, values in by_cards.items()}
+    is_off = [
+        kind == "measured"
+        and celsius is not None
+        and abs(celsius - usual[host, cards]) > BAND_CELSIUS
+        for host, cards, kind, celsius in rows
+    ]
+    if not any(is_off):
+        return runs
+    flagged = [
+        sorted({*(codes or ()), DRIFT_CODE}) if off else codes
+        for codes, off in zip(runs["validity"].to_pylist(), is_off, strict=True)
+    ]
+    return _with_column(runs, "validity", pa.array(flagged, RUN_SCHEMA.field("validity").type))

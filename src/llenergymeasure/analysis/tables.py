@@ -4,6 +4,7 @@ The same runs give the same bytes: rows have a fixed order, and no clock, path o
 the files. The version of pyarrow does, for another one may lay out the same values differently.
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -69,7 +70,8 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
             continue
         name, _, suffix = file_name.rpartition(".")
         write = _write_csv if suffix == "csv" else _write_parquet
-        write_file(study_dir / file_name, _writer(write, tables[name]), partial=partial)
+        fill = functools.partial(write, tables[name])
+        write_file(study_dir / file_name, fill, partial=partial)
 
 
 def write_runs(plan: Mapping[str, Any], study_dir: Path, *, partial: bool) -> pa.Table:
@@ -79,7 +81,8 @@ def write_runs(plan: Mapping[str, Any], study_dir: Path, *, partial: bool) -> pa
         ResultsError: a finished run's record cannot be read.
     """
     runs = merge_runs(plan, study_dir, tolerant=partial)
-    write_file(study_dir / RUNS_NAME, _writer(_write_parquet, runs), partial=partial)
+    fill = functools.partial(_write_parquet, runs)
+    write_file(study_dir / RUNS_NAME, fill, partial=partial)
     return runs
 
 
@@ -122,10 +125,6 @@ def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) ->
         write(temporary)
         if partial:
             os.utime(temporary, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
-
-
-def _writer(write: Callable[[pa.Table, Path], None], table: pa.Table) -> Callable[[Path], None]:
-    return lambda path: write(table, path)
 
 
 def _rounded(table: pa.Table) -> pa.Table:
