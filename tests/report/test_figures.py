@@ -23,7 +23,7 @@ def experiment(
 
 
 def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, Any]]]:
-    axis = Axis.over(rows, TOKEN, "Energy", "J")
+    axis = Axis.over(rows, TOKEN)
     return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
 
 

@@ -50,6 +50,19 @@ STATES = ("in means", "flagged", "left out")
 BEYOND = "An arrow head marks an interval that goes on beyond the axis."
 NO_ENERGY = "No run with energy to show"
 
+QUANTITIES = {
+    "energy_per_output_token_j": ("Energy per output token", "J"),
+    "energy_per_request_j": ("Energy per request", "J"),
+    "output_tokens_per_s": ("Throughput", "output tokens/s"),
+    "goodput_requests_per_s": ("Goodput", "requests/s"),
+    "power_mean_w": ("Mean power", "W"),
+    "request_latency_p50_s": ("Median request latency", "s"),
+    "request_latency_p95_s": ("Request latency, 95th percentile", "s"),
+    "time_to_first_token_p99_s": ("Time to first token, 99th percentile", "s"),
+    "quality_score": ("Quality score", ""),
+}
+"""What figures show of experiments: its name and unit."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -72,9 +85,9 @@ class Axis:
     logarithmic: bool
 
     @classmethod
-    def over(cls, rows: Iterable[Row], metric: str, title: str, unit: str) -> "Axis":
+    def over(cls, rows: Sequence[Row], metric: str) -> "Axis":
         """Return the axis that shows the means of ``rows`` and what it can of their intervals."""
-        rows = list(rows)
+        title, unit = QUANTITIES[metric]
         means = [row[f"{metric}_mean"] for row in rows]
         scale = scale_for(means, unit) if unit else AS_IS
         least, most = scale(min(means)), scale(max(means))
@@ -155,7 +168,7 @@ def interval_marks(
     return layers
 
 
-def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: str) -> Figure:
+def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figure:
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
     Where one run leaves no interval, a dashed line is the meter's own 95 % uncertainty.
@@ -164,13 +177,12 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: st
         summary: the experiments, in the order of the rows.
         runs: the runs in the means.
         metric: the energy's column in ``runs``.
-        work: what the energy is for, in words.
     """
-    title = f"Energy per {work}"
+    title, _ = QUANTITIES[metric]
     shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
     if not shown:
         return no_figure(title, NO_ENERGY)
-    axis = Axis.over(shown, metric, title, "J")
+    axis = Axis.over(shown, metric)
     rows = [{"place": place, **_named(row, axis)} for place, row in enumerate(shown)]
     places = {row["experiment"]: place for place, row in enumerate(shown)}
     ticks = [

@@ -8,6 +8,7 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.charts import (
     BEYOND,
     NO_ENERGY,
+    QUANTITIES,
     SHOWN_EXPERIMENTS,
     Axis,
     interval_marks,
@@ -31,9 +32,7 @@ from llenergymeasure.report.wording import listed, plain, shortened
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
 
 
-def front_figure(
-    summary: Sequence[Row], front: Collection[str], metric: str, title: str, unit: str
-) -> Figure:
+def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) -> Figure:
     """Return energy per output token against another quantity.
 
     Those on the front have their names, the others their row in the table of experiments.
@@ -42,10 +41,8 @@ def front_figure(
         summary: the experiments, in the order of the table.
         front: the ids of those that none beats in both.
         metric: the other quantity.
-        title: what it is.
-        unit: its unit.
     """
-    heading = f"Energy per output token against {title.lower()}"
+    heading = f"Energy per output token against {QUANTITIES[metric][0].lower()}"
     shown = [
         (str(number), row)
         for number, row in enumerate(summary, start=1)
@@ -53,8 +50,7 @@ def front_figure(
     ][:SHOWN_EXPERIMENTS]
     if not shown:
         return no_figure(heading, NO_ENERGY)
-    energy = Axis.over([row for _, row in shown], TOKEN, "Energy per output token", "J")
-    other = Axis.over([row for _, row in shown], metric, title, unit)
+    energy, other = (Axis.over([row for _, row in shown], name) for name in (TOKEN, metric))
     rows: list[dict[str, Any]] = [
         {
             **energy.values(row),

@@ -92,23 +92,21 @@ def _figures(
 ) -> dict[str, Figure]:
     pareto = read_table(study_dir, "pareto.parquet").to_pylist()
 
-    def against(metric: str, title: str, unit: str) -> Figure:
+    def against(metric: str) -> Figure:
         front = {
             row["experiment"] for row in pareto if row["objective"] == metric and row["on_front"]
         }
-        return front_figure(summary, front, metric, title, unit)
+        return front_figure(summary, front, metric)
 
     token, request = "energy_per_output_token_j", "energy_per_request_j"
     judged = any(row["quality_score_mean"] is not None for row in summary)
-    quality = {"energy_quality": against("quality_score", "Quality score", "")} if judged else {}
+    quality = {"energy_quality": against("quality_score")} if judged else {}
     return {
         **quality,
-        token.removesuffix("_j"): charts.intervals(summary, used, token, "output token"),
-        request.removesuffix("_j"): charts.intervals(summary, used, request, "request"),
-        "energy_throughput": against("output_tokens_per_s", "Throughput", "output tokens/s"),
-        "energy_latency": against("request_latency_p95_s", "Request latency, 95th percentile", "s")
-        if served
-        else against("request_latency_p50_s", "Median request latency", "s"),
+        token.removesuffix("_j"): charts.intervals(summary, used, token),
+        request.removesuffix("_j"): charts.intervals(summary, used, request),
+        "energy_throughput": against("output_tokens_per_s"),
+        "energy_latency": against("request_latency_p95_s" if served else "request_latency_p50_s"),
     }
 
 

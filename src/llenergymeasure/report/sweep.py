@@ -29,17 +29,13 @@ from llenergymeasure.report.figures import (
 )
 from llenergymeasure.report.wording import counted, listed, plain, rounded, setting_text
 
-QUANTITIES = (
-    ("energy_per_output_token_j", "Energy per output token", "J"),
-    ("output_tokens_per_s", "Throughput", "output tokens/s"),
-    ("power_mean_w", "Mean power", "W"),
-    ("request_latency_p50_s", "Median request latency", "s"),
-)
-SERVING_QUANTITIES = (
-    *QUANTITIES[:3],
-    ("goodput_requests_per_s", "Goodput", "requests/s"),
-    ("request_latency_p95_s", "Request latency, 95th percentile", "s"),
-    ("time_to_first_token_p99_s", "Time to first token, 99th percentile", "s"),
+SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
+SHOWN_OF_BATCHES = (*SHOWN, "request_latency_p50_s")
+SHOWN_OF_TRAFFIC = (
+    *SHOWN,
+    "goodput_requests_per_s",
+    "request_latency_p95_s",
+    "time_to_first_token_p99_s",
 )
 SHOWN_SETTINGS = 4
 SERIES = (
@@ -95,9 +91,9 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
         sweep = sweep_of(rows, setting, others, offered)
         if sweep is None:
             continue
-        quantities = SERVING_QUANTITIES if offered else QUANTITIES
+        metrics = SHOWN_OF_TRAFFIC if offered else SHOWN_OF_BATCHES
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
-        figures[f"against_{slug}"] = _figure(sweep, quantities)
+        figures[f"against_{slug}"] = _figure(sweep, metrics)
     return figures
 
 
@@ -210,12 +206,12 @@ def _ordered(rows: Sequence[Row], name: str) -> list[str]:
     return list(dict.fromkeys(map(setting_text, values)))
 
 
-def _figure(sweep: Sweep, quantities: Sequence[tuple[str, str, str]]) -> Figure:
+def _figure(sweep: Sweep, metrics: Sequence[str]) -> Figure:
     axes = []
-    for metric, title, unit in quantities:
+    for metric in metrics:
         known = [row for row in sweep.rows if row[f"{metric}_mean"] is not None]
         if known:
-            axes.append(Axis.over(known, metric, title, unit))
+            axes.append(Axis.over(known, metric))
     cut = any(
         axis.beyond(values["low"], values["high"])
         for axis in axes
