@@ -341,7 +341,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/merge.py",
-        "if now and number in found and now.is_settled(looked_ns)",
+        "if now and number in found and now.is_settled",
         "if now and number in found",
         "a figure of a file that was changed since",
         ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),

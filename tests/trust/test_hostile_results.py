@@ -191,7 +191,7 @@ def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
     texts = TEXTS.cast(pa.string())
     stream(pa.table({"notes": texts}), tmp_path / "samples.arrows")
     rows = {each.name: pa.nulls(COUNT, each.type) for each in RUN_SCHEMA} | {"backend": texts}
-    stamps = [Stamp("a", 0)] * COUNT
+    stamps = [Stamp("a", True)] * COUNT
     merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps, [])
     line, chats = tmp_path / "line.jsonl", tmp_path / "chats.parquet"
     with line.open("wb") as file:

@@ -6,7 +6,6 @@ plan does not know is not looked at. Rows that were read before come from a cach
 files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +84,6 @@ def _rows(
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
     known, places = read_cache(study_dir, keys)
-    looked_ns = time.time_ns()
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
     stamps = [stamp(folder) for folder in folders]
     cached = {
@@ -110,7 +108,7 @@ def _rows(
     settled = {
         number: now
         for number, now in enumerate(stamps)
-        if now and number in found and now.is_settled(looked_ns)
+        if now and number in found and now.is_settled
     }
     if new or len(settled) != len(known):
         rows = _taken(pa.concat_tables(tables), [found[number] for number in settled])

@@ -150,8 +150,7 @@ def _summary_row(
     for metric, result in found.items():
         for name in STATISTICS:
             row[f"{metric}_{name}"] = getattr(result, name)
-    row |= _per_correct(used, found["energy_per_request_j"])
-    _add_score(row, used)
+    row |= _right_answers(used, found["energy_per_request_j"])
     _add_energy(row, used, found[ENERGY])
     _add_precision(row, used, execution)
     ends = total95(row, ENERGY)
@@ -160,26 +159,26 @@ def _summary_row(
     return row
 
 
-def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
-    """Return the energy of a right answer: that of a request over the share that is right."""
+def _right_answers(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
+    """Return the energy of a right answer: that of a request over the share that is right.
+
+    The share's interval is that of its questions, which cycles ask again.
+    """
     items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
+    scored = _values(used, "quality_score")
+    row: dict[str, Any] = {}
+    if items and scored:
+        low, high = share_interval(sum(correct) / sum(items), min(items))
+        row = {"quality_score_ci95_low": low, "quality_score_ci95_high": high}
     if not items or energy.mean is None:
         asked = any(run["quality_score"] is not None for run in used)
         reason = "not every run has its energy and how many answers were right" if asked else None
-        return {f"{PER_CORRECT}_unavailable": reason}
+        return {**row, f"{PER_CORRECT}_unavailable": reason}
     found = energy_per_correct(energy, sum(correct) / sum(items), min(items))
     if found is None:
-        return {f"{PER_CORRECT}_unavailable": NONE_RIGHT}
+        return {**row, f"{PER_CORRECT}_unavailable": NONE_RIGHT}
     names = ("mean", "ci95_low", "ci95_high")
-    return {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
-
-
-def _add_score(row: dict[str, Any], used: Sequence[Row]) -> None:
-    """Give a share of right answers the interval of its questions, which cycles ask again."""
-    items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
-    if items and row["quality_score_mean"] is not None:
-        low, high = share_interval(sum(correct) / sum(items), min(items))
-        row["quality_score_ci95_low"], row["quality_score_ci95_high"] = low, high
+    return row | {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
 
 
 def _clocks(used: Sequence[Row]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +66,11 @@ class Stamp:
 
     Attributes:
         digest: of every file's size, inode and time stamps.
-        changed_ns: when one of them changed last, by the wall clock.
+        is_settled: whether a change after the look at them would show in the stamp.
     """
 
     digest: str
-    changed_ns: int
-
-    def is_settled(self, looked_ns: int) -> bool:
-        """Return whether a change after ``looked_ns`` would show in the stamp."""
-        return self.changed_ns < looked_ns - SETTLED_NS
+    is_settled: bool
 
 
 def is_whole(folder: RunFolder) -> bool:
@@ -173,7 +170,7 @@ def check_version(record: Any, path: Path) -> None:
 def stamp(run: str) -> Stamp | None:
     """Return the stamp of the run in a folder; None where it has no record."""
     found: list[tuple[int, int, int, int] | None] = []
-    changed_ns = 0
+    looked_ns, changed_ns = time.time_ns(), 0
     for name in _FILES:
         try:
             each = os.stat(f"{run}/{name}")  # noqa: PTH116 - Paths for 100,000 runs cost seconds
@@ -184,7 +181,8 @@ def stamp(run: str) -> Stamp | None:
             continue
         found.append((each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns))
         changed_ns = max(changed_ns, each.st_ctime_ns)
-    return Stamp(hashlib.sha256(repr(found).encode()).hexdigest()[:32], changed_ns)
+    digest = hashlib.sha256(repr(found).encode()).hexdigest()[:32]
+    return Stamp(digest, changed_ns < looked_ns - SETTLED_NS)
 
 
 def _no_record(record: Any, folder: RunFolder) -> str | None:

@@ -6,7 +6,6 @@ looking at their stamps less than one.
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -73,12 +72,12 @@ def _states(
     """Yield every run's state, and the stamp by which a whole one is known again."""
     for run in plan.runs:
         place = folder.run(run.experiment, run.cycle)
-        looked_ns, now = time.time_ns(), stamp(str(place.path))
+        now = stamp(str(place.path))
         if now is not None and known.get(f"{run.experiment}/{run.cycle}") == now.digest:
             state: dict[str, Any] = {"status": "completed"}
         else:
             state = run_state(place)
-        if state["status"] != "completed" or (now and not now.is_settled(looked_ns)):
+        if state["status"] != "completed" or (now and not now.is_settled):
             now = None
         named = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
         yield {**named, **state}, now
