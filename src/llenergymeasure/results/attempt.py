@@ -30,10 +30,6 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _own_start_ticks() -> int | None:
-    return start_ticks(os.getpid())
-
-
 @dataclass
 class AttemptOutcome:
     """How one attempt stands or ended."""
@@ -45,7 +41,7 @@ class AttemptOutcome:
     exit_code: int | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    pid_start_ticks: int | None = field(default_factory=_own_start_ticks)
+    pid_start_ticks: int | None = field(default_factory=lambda: start_ticks(os.getpid()))
     boot_id: str | None = field(default_factory=boot_id)
     job: dict[str, Any] | None = None
     started_at: str = field(default_factory=utc_now)
