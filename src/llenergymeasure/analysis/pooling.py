@@ -16,15 +16,13 @@ from statistics import fmean, variance
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row
+from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, in_means
 from llenergymeasure.analysis.statistics import around, estimate, t_quantile
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.units import DISQUALIFYING
 
 POOLABLE = MACHINE_COLUMNS
 """What must be the same within a group unless it is asked to be averaged over."""
@@ -101,8 +99,9 @@ def summarise_by(
     pool = tuple(pool)
     _check_names(runs, by, metric, pool)
     groups: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    for row in _rows(runs, dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER])):
-        group = groups.setdefault(tuple(row[name] for name in by), {})
+    names = dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER])
+    for row in runs.select([*names]).to_pylist():
+        group = groups.setdefault(tuple(_plain(row[name]) for name in by), {})
         group.setdefault(_state(row, metric), []).append(row)
     ordered = {key: groups[key] for key in sorted(groups, key=lambda key: [*map(_sortable, key)])}
     used = {key: group.get("n", []) for key, group in ordered.items()}
@@ -122,14 +121,9 @@ def summarise_by(
     return table
 
 
-def _rows(runs: pa.Table, names: Iterable[str]) -> list[Row]:
-    """Return some columns of the runs as rows, lists as texts."""
-    table = runs.select(list(names))
-    for place, field in enumerate(table.schema):
-        if pa.types.is_list(field.type):
-            table = table.set_column(place, field.name, pc.binary_join(table[field.name], ";"))
-    rows: list[Row] = table.to_pylist()
-    return rows
+def _plain(value: Any) -> Any:
+    """Return a list of codes as one text, and anything else as it is."""
+    return ";".join(value) if isinstance(value, list) else value
 
 
 def _state(row: Row, metric: str) -> str:
@@ -138,7 +132,7 @@ def _state(row: Row, metric: str) -> str:
         return "n_failed"
     if row[metric] is None or not math.isfinite(row[metric]):
         return "n_not_observed"
-    return "n_disqualified" if DISQUALIFYING & set((row["validity"] or "").split(";")) else "n"
+    return "n" if in_means(row) else "n_disqualified"
 
 
 def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
@@ -179,7 +173,8 @@ def _refuse_unlike(
     for key, rows in used.items():
         where = ", ".join(f"{name}={value}" for name, value in zip(by, key, strict=True))
         for name in aspects:
-            values = sorted({str(row[name]) or "none" for row in rows if row[name] is not None})
+            known = {_plain(row[name]) for row in rows} - {None}
+            values = sorted({str(value) or "none" for value in known})
             if len(values) > 1:
                 shown = ", ".join(values[:SHOWN_VALUES]) + (", …" * (len(values) > SHOWN_VALUES))
                 found.setdefault(name, f"{shown} where {where}")
