@@ -67,6 +67,19 @@ def test_groups_are_named_by_what_they_differ_in() -> None:
     assert [sentence.split(":")[0] for sentence in content.sentences] == ["vllm", "sglang"]
 
 
+def test_groups_whose_names_look_alike_keep_their_own_lines() -> None:
+    runs = [
+        run(rate, model=model, experiment=f"{model}{rate}", power_mean_w=100 + slope * rate)
+        for model, slope in (("a b", 3), ("a  b", 7))
+        for rate in (1, 2, 4)
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    text = " ".join(content.sentences)
+    assert "3.000 ± 0.030 J for each request more" in text
+    assert "7.000 ± 0.030 J for each request more" in text
+
+
 def test_without_traffic_there_is_nothing_to_say() -> None:
     assert serving_content([run(1, offered_requests_per_s=None)], [], {}) is None
 

@@ -15,9 +15,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.blocks import Blocks, Reals
+from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.statistics import (
     ROUNDING,
+    Reals,
     autocorrelation,
     column_means,
     column_variances,

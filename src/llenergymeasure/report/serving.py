@@ -91,7 +91,6 @@ def serving_content(
     groups = served_groups(served, settings, group_of)
     names = _names(list(groups))
     odd = len(served) - sum(map(len, groups.values()))
-    curves = {names[key]: load_curve(load_points(members)) for key, members in groups.items()}
     token = scale_for((run[TOKEN] for run in served), "J")
     first = min((key.group or 0 for key in groups), default=0)
     shown = [(names[key], groups[key]) for key in groups if (key.group or 0) == first]
@@ -99,7 +98,7 @@ def serving_content(
     return ServingContent(
         figures={
             FIGURE_NAMES[0]: _energy_latency(shown),
-            FIGURE_NAMES[1]: _power_load(shown, curves),
+            FIGURE_NAMES[1]: _power_load(shown),
         },
         rows=[_row(run, token) for run in served[:LISTED_RUNS]],
         rows_total=len(served),
@@ -108,7 +107,7 @@ def serving_content(
             for key, members in groups.items()
             for sentence in (
                 *knee_sentence(names[key], find_knee(members)),
-                *line_sentence(names[key], curves[names[key]]),
+                *line_sentence(names[key], load_curve(load_points(members))),
             )
         ]
         + odd_sentence(odd)
@@ -271,7 +270,7 @@ def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Cha
     }
 
 
-def _power_load(groups: Sequence[Named], curves: Mapping[str, LoadCurve | None]) -> Figure:
+def _power_load(groups: Sequence[Named]) -> Figure:
     """Return power against the requests answered per second, and the line through them."""
     values = [
         {
@@ -288,15 +287,16 @@ def _power_load(groups: Sequence[Named], curves: Mapping[str, LoadCurve | None])
     if not values:
         return no_figure(title, NO_ENERGY)
     most = max(value["load"] for value in values)
-    found = {name: curves[name] for name, _ in groups}
-    shown = {name: curve for name, curve in found.items() if curve is not None and curve.shown}
+    curves = [(name, load_curve(load_points(members))) for name, members in groups]
+    shown = [(name, curve) for name, curve in curves if curve is not None and curve.shown]
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
-        for name, curve in shown.items()
+        for name, curve in shown
         if not curve.bent
         for load in (0.0, most)
     ]
-    notes = [*([LINE] if ends else []), *([BENT] if any(c.bent for c in shown.values()) else [])]
+    is_bent = any(curve.bent for _, curve in shown)
+    notes = [*([LINE] if ends else []), *([BENT] if is_bent else [])]
     x = numbers("load", title="Requests answered per second")
     y = numbers("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}

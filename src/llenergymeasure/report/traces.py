@@ -32,7 +32,6 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
-
 POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6
 PANEL_HEIGHT = 82
