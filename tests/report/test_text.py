@@ -3,7 +3,7 @@ import pytest
 
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.report.text import study_text, summary_text
+from llenergymeasure.report.text import study_text
 from llenergymeasure.units import DISQUALIFYING, MARKING
 from results.synthetic import (
     make_plan,
@@ -139,8 +139,7 @@ def test_long_studies_stay_short(tmp_path):
         error = {"class": "E", "message": f"message {place}"}
         write_outcome(tmp_path, run, status="failed", error=error)
     write_tables(tmp_path, partial=True)
-    tables = [read_table(tmp_path, name) for name in ("summary.parquet", "runs.parquet")]
-    text = summary_text(*tables)
+    text = study_text(tmp_path)
     assert "and 40 more in summary.csv" in text
     assert "more reasons" in text
     assert len(text.splitlines()) < 130

@@ -4,12 +4,14 @@ What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: p
 say why, and levels and fronts are those of its first group.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from statistics import fmean
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
@@ -17,7 +19,6 @@ from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import Level, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
-from llenergymeasure.analysis.statistics import seed_of
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
 from llenergymeasure.analysis.summary import shared_share
 from llenergymeasure.results.table import column_type
@@ -151,7 +152,8 @@ class Related:
     def front(self) -> list[Point]:
         """Return every experiment's place for each objective."""
         group = self._first_group()
-        points = pareto(group, seed_of(self._study.design_hash, "front"))
+        digits = hashlib.sha256(f"{self._study.design_hash}:front".encode()).digest()
+        points = pareto(group, np.frombuffer(digits[:16], "<u4").tolist())
         others = [name for name in self._used if name not in group]
         points += [
             Point(objective, direction, name, unavailable=self._outside(name))

@@ -8,7 +8,6 @@ shrinks it: it is reported next to the interval as a band of its own. (JCGM 100:
 4.3: evaluation of Type A and Type B, and F.1.1.2 on influences that repeats share.)
 """
 
-import hashlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -229,12 +228,6 @@ def f_upper(tail: float, freedom: Reals, of_other: Reals) -> Reals:
 
     exceeded: Reals = fdtri(freedom, of_other, 1 - tail)
     return exceeded
-
-
-def seed_of(design_hash: str, purpose: str) -> list[int]:
-    """Return the seed of a study's random draws: its design's, another one for each purpose."""
-    digits = hashlib.sha256(f"{design_hash}:{purpose}".encode()).digest()
-    return [int.from_bytes(digits[place : place + 4], "little") for place in range(0, 16, 4)]
 
 
 def outliers(values: Sequence[float]) -> list[int]:

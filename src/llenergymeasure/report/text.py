@@ -33,31 +33,23 @@ LISTED_DIFFERENCES = 3
 
 
 def study_text(study_dir: Path) -> str:
-    """Return the text of the tables in a study's folder.
+    """Return counts, one line an experiment, and every failure with its reason and log.
+
+    Args:
+        study_dir: the study's folder, with its tables.
 
     Raises:
         ResultsError: the tables are not there or damaged.
     """
-    summary = read_table(study_dir, SUMMARY_NAME)
-    return summary_text(summary, read_table(study_dir, RUNS_NAME), study_dir)
-
-
-def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = None) -> str:
-    """Return counts, one line an experiment, and every failure with its reason and log.
-
-    Args:
-        summary: one row an experiment.
-        runs: one row a run.
-        study_dir: the study's folder, to name logs by their full path.
-    """
-    rows, run_rows = ranked(summary.to_pylist()), runs.to_pylist()
+    rows = ranked(read_table(study_dir, SUMMARY_NAME).to_pylist())
+    runs = read_table(study_dir, RUNS_NAME).to_pylist()
     blocks = [
-        study_head(rows, run_rows),
-        _experiments(rows, declared(rows, run_rows)),
+        study_head(rows, runs),
+        _experiments(rows, declared(rows, runs)),
         not_compared(rows),
-        flags_line(run_rows),
+        flags_line(runs),
+        _failures(failures(runs), StudyFolder(study_dir)),
     ]
-    blocks.append(_failures(failures(run_rows), study_dir))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -166,12 +158,11 @@ def flags_line(runs: Sequence[Row]) -> str:
     return f"Validity: {', '.join(parts)}" if parts else ""
 
 
-def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
+def _failures(found: Sequence[Failure], folder: StudyFolder) -> str:
     if not found:
         return ""
     total = sum(len(failure.runs) for failure in found)
     lines = [f"Without a result: {counted(total, 'run')}"]
-    folder = StudyFolder(study_dir if study_dir is not None else Path())
     for failure in found[:LISTED_FAILURES]:
         lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
