@@ -9,7 +9,6 @@ asked; the other codes are shown elsewhere and part nothing.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean, variance
@@ -19,7 +18,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, in_means
-from llenergymeasure.analysis.statistics import around, estimate, t_quantile
+from llenergymeasure.analysis.statistics import Estimate, around, estimate, t_quantile
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
@@ -192,7 +191,7 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     """Return one group's counts, its mean over experiments, and its interval."""
     used = group.get("n", ())
     experiments = _values(used, metric, "experiment")
-    row = {
+    row: dict[str, Any] = {
         "experiments": len(experiments),
         "studies": len({run["study"] for run in used}),
         "n": len(used),
@@ -200,18 +199,16 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     }
     if not used:
         return {**row, "interval_unavailable": "no run of the group can be averaged"}
+    row[f"{metric}_mean"] = fmean(map(fmean, experiments.values()))
+    if len(experiments) == 1:
+        row[f"{metric}_sd"] = estimate([run[metric] for run in used]).sd
     interval = _interval(used, metric, list(experiments.values()))
-    mean = fmean(map(fmean, experiments.values())) if interval.mean is None else interval.mean
-    spread = estimate([run[metric] for run in used]).sd if len(experiments) == 1 else None
-    return {
-        **row,
-        f"{metric}_mean": mean,
-        f"{metric}_sd": spread,
-        f"{metric}_ci95_low": interval.low,
-        f"{metric}_ci95_high": interval.high,
-        "interval_method": interval.method,
-        "interval_unavailable": interval.unavailable,
-    }
+    if isinstance(interval, str):
+        return {**row, "interval_unavailable": interval}
+    found, row["interval_method"] = interval
+    for part in ("mean", "ci95_low", "ci95_high"):
+        row[f"{metric}_{part}"] = getattr(found, part)
+    return row
 
 
 def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:
@@ -224,38 +221,39 @@ def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...
 
 def _interval(
     used: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
-) -> "_Interval":
+) -> tuple[Estimate, str] | str:
+    """Return a group's interval and what it is over, or why there is none."""
     studies = {run["study"] for run in used}
     if len(studies) > 1:
         cells = _values(used, metric, "study", "experiment")
         if len(cells) != len(studies) * len(experiments):
-            return _Interval(unavailable="not every study has every experiment of the group")
+            return "not every study has every experiment of the group"
         means = [
             fmean(fmean(values) for (name, _), values in cells.items() if name == study)
             for study in sorted(studies)
         ]
-        return _t(means, "studies")
+        return estimate(means), "studies"
     cycles = list(_values(used, metric, "cycle").values())
     if len(cycles) >= 2 and all(len(each) == len(experiments) for each in cycles):
-        return _t(list(map(fmean, cycles)), "cycles")
+        return estimate(list(map(fmean, cycles))), "cycles"
     if min(map(len, experiments)) < 2:
-        return _Interval(unavailable="an experiment of the group has a single run")
+        return "an experiment of the group has a single run"
     parts = [(variance(each) / len(each), len(each) - 1) for each in experiments]
     total, center = math.fsum(part for part, _ in parts), fmean(map(fmean, experiments))
     if total == 0:
-        return _Interval(center, center, center, "experiments")
+        return Estimate(len(used), center, None, center, center), "experiments"
     freedom = total**2 / math.fsum(part**2 / own for part, own in parts)
     clustered = _variance_by_cycle(used, metric)
     if clustered > total:
         total, freedom = clustered, min(freedom, len(cycles) - 1)
     half_width = t_quantile(freedom) * math.sqrt(total) / len(experiments)
     least = min(map(min, experiments))
+    low, high = center - half_width, center + half_width
     if least > 0:
         # To first order the error of the logarithm is the relative one: never below zero.
-        return _Interval(center, *around(center, half_width / center), "experiments")
-    low = center - half_width
+        low, high = around(center, half_width / center)
     low = max(low, 0.0) if least == 0 else low
-    return _Interval(center, low, center + half_width, "experiments")
+    return Estimate(len(used), center, None, low, high), "experiments"
 
 
 def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
@@ -271,22 +269,6 @@ def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
         share = (run[metric] - fmean(own)) / len(own)
         off[run["cycle"]] = off.get(run["cycle"], 0.0) + share
     return math.fsum(each * each for each in off.values()) * len(off) / max(len(off) - 1, 1)
-
-
-@dataclass(frozen=True)
-class _Interval:
-    """A 95 % interval, the mean of what it is over, and what that is; or why there is none."""
-
-    mean: float | None = None
-    low: float | None = None
-    high: float | None = None
-    method: str | None = None
-    unavailable: str | None = None
-
-
-def _t(means: Sequence[float], method: str) -> _Interval:
-    found = estimate(means)
-    return _Interval(found.mean, found.ci95_low, found.ci95_high, method)
 
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
