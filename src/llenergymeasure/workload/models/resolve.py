@@ -68,7 +68,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         BackendError: the model cannot be fetched from the hub: offline, missing, or gated.
     """
     name = config.model
-    revision = _revision(config)
+    revision = asked_revision(config)
     if config.weights == "random":
         return _random(name, revision)
     if name == TINY_LLAMA:
@@ -89,7 +89,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
     )
 
 
-def _revision(config: ExperimentConfig) -> str | None:
+def asked_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
