@@ -80,17 +80,11 @@ def has_tokenizer(source: ModelSource) -> bool:
 class Tokenizer:
     """A model's own tokenizer, and the chat template: its own unless another is given."""
 
-    @classmethod
-    def of(cls, config: ExperimentConfig) -> "Tokenizer":
+    def __init__(self, config: ExperimentConfig) -> None:
         """Load that of an experiment's model."""
-        trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-        return cls(resolve_model(config), trust_remote_code=trust, chat=config.chat)
-
-    def __init__(
-        self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
-    ) -> None:
-        """Load it."""
-        self._model, self._chats = source.name, chat or ChatConfig()
+        source = resolve_model(config)
+        trusted = bool(config.pytorch and config.pytorch.trust_remote_code)
+        self._model, self._chats = source.name, config.chat or ChatConfig()
         location = source.location
         if source.random and not has_tokenizer(source):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
@@ -112,7 +106,7 @@ class Tokenizer:
             ) from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                location, revision=source.revision, trust_remote_code=trust_remote_code
+                location, revision=source.revision, trust_remote_code=trusted
             )
         except Exception as error:
             # Its libraries raise bare exceptions for a file of a later version of themselves.
