@@ -1,6 +1,5 @@
 """From texts to token ids with the model's own tokenizer, and which ids are ordinary text."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +17,12 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource, resolve_model
+from llenergymeasure.workload.models.resolve import (
+    HUB_ID,
+    ModelSource,
+    model_json,
+    resolve_model,
+)
 from llenergymeasure.workload.thinking import ThinkingMarks
 
 
@@ -222,10 +226,7 @@ def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
     path = folder / name if folder else cached_file(source.name, name, source.revision)
     if path is None or not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackendError(f"{path} cannot be read as JSON: {error}") from error
+    content = model_json(path)
     return content if isinstance(content, Mapping) else None
 
 

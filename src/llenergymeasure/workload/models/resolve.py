@@ -161,11 +161,7 @@ def _read(
     name: str, location: str, path: Path, *, random: bool, revision: str | None = None
 ) -> ModelSource:
     """Return a model whose ``config.json`` lies at ``path``."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
-        raise BackendError(f"{path} {wrong}") from error
+    content = model_json(path)
     if not isinstance(content, dict):
         raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
     try:
@@ -173,6 +169,19 @@ def _read(
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
     return ModelSource(name, location, random, content, architecture, revision)
+
+
+def model_json(path: Path) -> Any:
+    """Return what one of a model's JSON files holds.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
+        raise BackendError(f"{path} {wrong}") from error
 
 
 def _problem(message: str, found: str) -> ConfigurationError:
