@@ -175,13 +175,14 @@ def _cost(place: Place, setting: Setting, generate: Generate, load: tuple[int, i
 
 def _model() -> Generate:
     """Return what generates with the model of the first stage's study."""
-    from llenergymeasure.backends.pytorch.engine import load_engine
+    from llenergymeasure.backends.pytorch.engine import PyTorchEngine
     from llenergymeasure.config.experiment import ExperimentConfig
     from llenergymeasure.workload.requests import Request
 
     names = ("model", "weights", "precision", "decoder")
     wanted = {key: value for key, value in study_of("first").items() if key in names}
-    loaded = load_engine(ExperimentConfig.model_validate({**wanted, "pytorch": {"batch_size": 64}}))
+    config = ExperimentConfig.model_validate({**wanted, "pytorch": {"batch_size": 64}})
+    loaded = PyTorchEngine(config)
     chance = random.Random(1)
 
     @functools.cache

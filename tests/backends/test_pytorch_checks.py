@@ -110,28 +110,11 @@ def test_flash_attention_without_its_package() -> None:
     assert "pytorch.attn_implementation" in found
 
 
-@pytest.mark.parametrize(
-    "beside",
-    [
-        {"batch_size": 2},
-        {"num_beams": 2},
-        {"use_cache": False},
-        {"cache_implementation": "static"},
-    ],
-)
-def test_prompt_lookup_goes_alone(beside: dict[str, Any]) -> None:
-    found = problems(pytorch={"prompt_lookup_num_tokens": 3, **beside})
-    assert "pytorch.prompt_lookup_num_tokens" in found
-
-
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:0"})
     on(monkeypatch, HOPPER)
     assert problems(pytorch={"device_map": "cuda:0"}) == {}
     assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:1"})
-    assert "1 are visible" in problems(pytorch={"num_processes": 2})["pytorch.num_processes"]
-    on(monkeypatch, HOPPER, HOPPER)
-    assert problems(pytorch={"num_processes": 2}) == {}
 
 
 def test_slices_need_weights_and_go_alone() -> None:

@@ -312,7 +312,7 @@ def test_a_replica_that_dies_fails_the_batch(load: Load) -> None:
     import signal
 
     engine: Any = load(pytorch={"num_processes": 2})
-    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
+    os.kill(engine._workers[1].process.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="process 1 ended unasked, with exit code -9"):
         engine.generate([request(0, 5, 2), request(1, 5, 2)])
 
@@ -342,7 +342,7 @@ def test_a_slice_that_dies_fails_the_batch_and_does_not_hang(load: Load) -> None
     import signal
 
     engine: Any = load(pytorch={"tensor_parallel_size": 2})
-    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
+    os.kill(engine._workers[1].process.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="process"):
         engine.generate([request(0, 5, 2)])
 

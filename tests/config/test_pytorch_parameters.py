@@ -1,7 +1,10 @@
 """Parameters of transformers under ``pytorch`` reach it where they belong."""
 
-from llenergymeasure.backends.pytorch.passthrough import generation_arguments, loading_arguments
+import pytest
+
 from llenergymeasure.config.experiment import ExperimentConfig
+
+passed_on = pytest.importorskip("llenergymeasure.backends.pytorch.generation").passed_on
 
 
 def test_loading_and_generation_each_get_theirs() -> None:
@@ -12,8 +15,9 @@ def test_loading_and_generation_each_get_theirs() -> None:
             "passthrough_kwargs": {"low_cpu_mem_usage": True},
         }
     )
-    assert generation_arguments(config) == {"renormalize_logits": True}
-    assert loading_arguments(config) == {"use_safetensors": True, "low_cpu_mem_usage": True}
+    loading, generation = passed_on(config)
+    assert generation == {"renormalize_logits": True}
+    assert loading == {"use_safetensors": True, "low_cpu_mem_usage": True}
 
 
 def test_passthrough_wins() -> None:
@@ -24,4 +28,4 @@ def test_passthrough_wins() -> None:
             "passthrough_kwargs": {"guidance_scale": 2.0},
         }
     )
-    assert generation_arguments(config) == {"guidance_scale": 2.0}
+    assert passed_on(config) == ({}, {"guidance_scale": 2.0})

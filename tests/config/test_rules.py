@@ -74,10 +74,14 @@ BROKEN: list[Case] = [
     ),
     ("a_share_is_left", {"backend": "vllm", "decoder": {"top_p": 0.0}}, "no token"),
     ("a_share_is_left", {"backend": "sglang", "decoder": {"top_p": 0.0}}, "no token"),
-    (
-        "prompt_lookup_alone",
-        {"pytorch": {"prompt_lookup_num_tokens": 3, "batch_size": 2}},
-        "one prompt at a time",
+    *(
+        ("prompt_lookup_alone", {"pytorch": {"prompt_lookup_num_tokens": 3, **own}}, words)
+        for own, words in (
+            ({"batch_size": 2}, "one prompt at a time"),
+            ({"num_beams": 2}, "does not go with beams"),
+            ({"use_cache": False}, "needs the cache"),
+            ({"cache_implementation": "static"}, "needs the default cache"),
+        )
     ),
     *(
         ("natural_answers", {"answer_length": "natural", **own}, "settles")

@@ -31,9 +31,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.run.preflight.checks import preflight
 told = json.loads(sys.argv[1])
 config = ExperimentConfig.model_validate(told["config"])
-found = preflight(
-    config, registry.get("pytorch"), Path(told["folder"]), run_pid=told["run_pid"] or os.getpid()
-)
+backend, run_pid = registry.get(config.backend), told["run_pid"] or os.getpid()
+found = preflight(config, backend, Path(told["folder"]), run_pid=run_pid)
 print(json.dumps({**found.as_dict(), "cards": [card.uuid for card in found.cards]}))
 """
 IMPORTED = (
@@ -317,6 +316,22 @@ def test_what_is_spread_over_cards_may_spill(look: Any) -> None:
     assert len(found["cards"]) == 2
     assert found["errors"] == []
     assert "what is too much goes to slower memory" in messages(found["warnings"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pytorch": {"num_processes": 2}},
+        {"pytorch": {"tensor_parallel_size": 2}},
+        {"backend": "vllm", "vllm": {"engine": {"pipeline_parallel_size": 2}}},
+    ],
+)
+def test_fewer_cards_than_the_engine_shares_the_work_among_are_named_once(
+    look: Any, config: dict[str, Any]
+) -> None:
+    errors = [each["message"] for each in look(sim.Device(), config=config)["errors"]]
+    (said,) = (each for each in errors if "GPUs" in each)
+    assert said.startswith("needs 2 GPUs, and 1 can be used here")
 
 
 def test_a_card_that_is_asked_for_and_hidden_is_an_error(look: Any) -> None:

@@ -17,7 +17,6 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.quality import _OWN_ITEMS, command_score, perplexity, task_score
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
 from support.studies import ROOT, living, llem, plan_of, wait_for, write_study
 
@@ -227,7 +226,7 @@ def test_the_shipped_task_is_answered_by_the_engine_that_was_measured(loaded: An
     engine, config = loaded
     found = task_score(engine, config, {"tasks": [OWN_TASK]})
     assert "score_unavailable" not in found, found
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=False)
+    tokenizer = Tokenizer(config)
 
     def ids(text: str) -> list[int]:
         return tokenizer.encode([Record(0, "", text)])[0]

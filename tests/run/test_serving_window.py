@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.traffic_window import measure_traffic
+from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -46,6 +46,18 @@ def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> N
     assert serving.input_tokens_checked > 100
     assert serving.input_tokens_differ == 0
     assert traffic_doubts(served) in ({}, {"late_sends": traffic_doubts(served).get("late_sends")})
+
+
+def test_the_cache_s_share_is_that_of_the_window_alone() -> None:
+    """Before it the traffic has begun, and after it the server is idle but for what is late."""
+    looks = [(5, 0.1), (12, 0.5), (18, 0.7), (30, 0.0)]
+    gauges = [(at_ns, {"kv_cache_share": share}) for at_ns, share in looks]
+    window = TrafficWindow(10, 20, gauges=gauges)
+    assert window.statistics() == {
+        "kv_cache_share_mean": pytest.approx(0.6),
+        "kv_cache_share_max": 0.7,
+    }
+    assert TrafficWindow(31, 40, gauges=gauges).statistics() == {}
 
 
 def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from llenergymeasure.backends.sglang.server import server_command
+from llenergymeasure.backends.sglang.arguments import server_command
 from llenergymeasure.config.engine_parameters import Schema, choices, forms, parameters
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends.serving.client import StreamingClient
-from llenergymeasure.backends.serving.metrics import read_gauges
+from llenergymeasure.backends.serving.engine import read_gauges
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
-from llenergymeasure.backends.sglang import server as sglang
-from llenergymeasure.backends.tensorrt import server as tensorrt
+from llenergymeasure.backends.sglang import arguments as sglang
+from llenergymeasure.backends.tensorrt import arguments as tensorrt
 from llenergymeasure.config.experiment import ExperimentConfig
 
 SGLANG = '''

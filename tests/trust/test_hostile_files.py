@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.errors import ConfigurationError
@@ -107,6 +108,20 @@ def test_a_pipe_is_no_data_set_and_nobody_waits_for_it(tmp_path: Path, name: str
         read_dataset(str(tmp_path / name))
     with pytest.raises(ConfigurationError, match="a pipe or a device"):
         read_trace(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["holes.csv", "holes.jsonl"])
+def test_a_trace_of_one_line_without_an_end_takes_no_more_memory_than_may_be_taken(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with holes takes nothing of the disk, and is as long as its maker likes."""
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 1 << 26)
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 1 << 28)
+    with memory_peak() as peak, pytest.raises(ConfigurationError, match="would take more than"):
+        read_trace(path)
+    assert peak.grown_bytes < 1 << 28
 
 
 @pytest.mark.parametrize("key", ["chat.template", "energy.calibration", "serving.trace"])

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure import run_experiment, run_study
-from llenergymeasure.backends.sglang import server as sglang
-from llenergymeasure.backends.vllm import server as vllm
+from llenergymeasure.backends.sglang import arguments as sglang
+from llenergymeasure.backends.vllm import arguments as vllm
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError

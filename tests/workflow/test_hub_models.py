@@ -3,15 +3,19 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
+from llenergymeasure.run.preflight.forecast import _known_here
 from llenergymeasure.workflow.hub_models import need_models
+from support.hub import offer_model
 from support.studies import llem, write_study
 
 
-def config(model: str, **settings: str) -> dict[str, str]:
+def config(model: str, **settings: Any) -> dict[str, Any]:
     return {"model": model, "backend": "pytorch", **settings}
 
 
@@ -48,6 +52,22 @@ def test_what_is_not_fetched_is_not_asked_for(tmp_path: Path) -> None:
     assert need_models([*here, {"model": "o/served", "backend": "openai"}]) == []
 
 
+@pytest.mark.usefixtures("nothing_listens")
+def test_of_a_model_the_revision_that_is_asked_for_has_to_be_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_model(tmp_path, "owner/one")
+    refs = tmp_path / "models--owner--one" / "refs"
+    (refs / "main").rename(refs / "v1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    pinned = {"pytorch": {"revision": "v1"}}
+    assert need_models([config("owner/one", **pinned)]) == []
+    assert _known_here(ExperimentConfig.model_validate(config("owner/one", **pinned))) is None
+    assert "from the hub" in str(_known_here(ExperimentConfig.model_validate(config("owner/one"))))
+    with pytest.raises(PreflightError, match="owner/one"):
+        need_models([config("owner/one")])
+
+
 def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -70,6 +90,9 @@ def test_a_proxy_that_nothing_listens_at_is_found_at_once(monkeypatch: pytest.Mo
         monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{server.getsockname()[1]}")
         assert need_models([config("owner/one")]) == []
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:none")
+    assert need_models([config("owner/one")]) == []
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example.org")
     assert need_models([config("owner/one")]) == []
     monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.setenv("no_proxy", "127.0.0.1")

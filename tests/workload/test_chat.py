@@ -11,7 +11,6 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Workload
@@ -57,7 +56,7 @@ def workload(**values: Any) -> Workload:
 
 
 def texts(made: Workload) -> list[str]:
-    tokenizer = Tokenizer(resolve_model(experiment()), trust_remote_code=False)
+    tokenizer = Tokenizer(experiment())
     return [tokenizer.decode(request.prompt_token_ids) for request in made.requests]
 
 
@@ -118,7 +117,7 @@ def test_bare_texts_have_no_template_s_hash(tmp_path: Path) -> None:
 def test_a_text_for_whoever_encodes_it_himself_has_no_beginning_twice(
     data: str, more: dict[str, Any]
 ) -> None:
-    tokenizer = Tokenizer.of(experiment(**more, dataset=data))
+    tokenizer = Tokenizer(experiment(**more, dataset=data))
     for request in workload(dataset=data, **more).requests:
         text = tokenizer.bare_text(request.prompt_token_ids)
         assert tokenizer.encode([Record(1, "", text)]) == [list(request.prompt_token_ids)]

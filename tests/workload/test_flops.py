@@ -78,3 +78,9 @@ def test_a_window_limits_what_is_attended() -> None:
     at_window = decode_flops(mistral, 4096, 3) - decode_flops(mistral, 4096, 2)
     beyond = decode_flops(mistral, 9000, 3) - decode_flops(mistral, 9000, 2)
     assert at_window == beyond
+
+
+def test_an_answer_without_a_token_took_no_step_of_decoding() -> None:
+    """The end of a sequence is no token of the answer to every engine."""
+    architecture = KNOWN["tiny-llama"]
+    assert decode_flops(architecture, 10, 0) == decode_flops(architecture, 10, 1) == 0

@@ -139,7 +139,9 @@ SHAPE = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 0, "vo
         *("{", "[]", "\x00", '\ufeff{"model_type": "llama"}', '{"model_type": "llama"}'),
         json.dumps({**SHAPE, "num_hidden_layers": 1, "intermediate_size": 8}),
         json.dumps({**SHAPE, "rope_scaling": "linear"}),
+        "[" * 100_000,
     ],
+    ids=range(8),
 )
 def test_a_damaged_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

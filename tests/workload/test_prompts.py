@@ -15,8 +15,13 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
-from llenergymeasure.workload.order import choose, ordered
-from llenergymeasure.workload.prompts import build_workload, check_files, read_dataset
+from llenergymeasure.workload.prompts import (
+    build_workload,
+    check_files,
+    choose,
+    ordered,
+    read_dataset,
+)
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 
 FIRST_PROMPT = (1463, 1821, 1266, 42)

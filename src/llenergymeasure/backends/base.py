@@ -68,16 +68,15 @@ class Engine(Protocol):
         """
         return {}
 
+    def warmup_requests(self) -> Sequence[Request]:
+        """Return requests like the measured ones, none of which they repeat.
+
+        None for most: these are warmed up with the measured ones.
+        """
+        return ()
+
     def close(self) -> None:
         """Give back memory and end helper processes."""
-
-
-@runtime_checkable
-class Warming(Protocol):
-    """What an engine may also have: requests of its own to warm up with."""
-
-    def warmup_requests(self) -> Sequence[Request]:
-        """Return requests like the measured ones, none of which they repeat."""
 
 
 @runtime_checkable
@@ -190,15 +189,4 @@ class Asking(Protocol):
         Raises:
             ConfigurationError: the model's name means nothing.
             BackendError: the model cannot be fetched.
-        """
-
-
-@runtime_checkable
-class Running(Protocol):
-    """What a backend may also have: a server that somebody else has started."""
-
-    def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of the server's; None where it is not to be seen.
-
-        None too where the run starts the server itself.
         """

@@ -1,17 +1,22 @@
-"""What the engines' modules have in common: what an engine is given, and how its failures end."""
+"""What the engines' modules have in common: what one is given, what it says, how it fails."""
 
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
+from math import isfinite
+from pathlib import PurePath
 from typing import Any
 
 from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.engine_parameters import parameters
-from llenergymeasure.config.engine_parameters.reserved import why_reserved
+from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS, why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
+from llenergymeasure.screen import clean
 
 Capability = tuple[int, int]
 
@@ -23,6 +28,13 @@ SERVED_NAME = "llem"
 
 _BF16_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
+
+_LEFT_OUT = frozenset({"hf_config", "hf_text_config", "static_forward_context", "instance_id"})
+"""Of vLLM: the model's own configuration, which is in the record by itself; the loaded layers, and
+a name drawn at random."""
+
+_DEEPEST = 8
+"""Levels of an engine's own objects, which may lead back to themselves."""
 
 
 @contextmanager
@@ -177,3 +189,41 @@ def passthrough_problems(config: ExperimentConfig, ours: Mapping[str, str]) -> I
             reason = f"has a name of its own in a study; set {ours[name]}"
         if reason is not None:
             yield Problem(reason, key=f"passthrough_kwargs.{name}")
+
+
+def plain(value: Any, deepest: int = _DEEPEST) -> Any:
+    """Return a value as JSON could hold it: dataclasses and structs by field, the rest by name.
+
+    Credentials and what is not a setting are left out.
+    """
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if deepest < 0:
+        nested = isinstance(value, list | dict)
+        return "nested deeper than is recorded" if nested else str(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, type) or callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if dataclasses.is_dataclass(value):
+        held = {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+        return plain(held, deepest)
+    if hasattr(value, "__struct_fields__"):
+        return plain({name: getattr(value, name) for name in value.__struct_fields__}, deepest)
+    if isinstance(value, Mapping):
+        return {
+            clean(str(name)): plain(each, deepest - 1)
+            for name, each in value.items()
+            if name not in _LEFT_OUT and name not in CREDENTIALS and not str(name).startswith("_")
+        }
+    if isinstance(value, set | frozenset):
+        return sorted(str(plain(each, deepest - 1)) for each in value)
+    if isinstance(value, list | tuple):
+        return [plain(each, deepest - 1) for each in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return str(value).removeprefix("torch.")

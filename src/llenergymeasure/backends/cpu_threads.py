@@ -2,9 +2,9 @@
 
 import math
 import os
-from pathlib import Path
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.machine.cpu_share import own_cores
 from llenergymeasure.machine.host import cpu_quota
 from llenergymeasure.workload.models.resolve import resolve_model
 
@@ -47,16 +47,5 @@ def threads_variable(config: ExperimentConfig) -> dict[str, str]:
 
 def usable_cores() -> int:
     """Return the physical cores this process may use: by affinity and by cgroup quota."""
-    processors = os.sched_getaffinity(0)
-    cores = {_core(processor) for processor in processors}
-    quota = cpu_quota()
-    return max(1, len(cores) if quota is None else min(len(cores), math.floor(quota)))
-
-
-def _core(processor: int) -> str:
-    """Return what names the physical core of a logical processor; itself where not reported."""
-    topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
-    try:
-        return (topology / "thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(processor)
+    count, quota = len(own_cores()), cpu_quota()
+    return max(1, count if quota is None else min(count, math.floor(quota)))

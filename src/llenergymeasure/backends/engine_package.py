@@ -1,7 +1,7 @@
 """A backend whose engine comes as a package, and has a folder here.
 
-The folder of the engine ``NAME`` has ``engine`` with the class of its engine, and
-``server.server_command``, each imported when it is used: engines are heavy.
+The folder of the engine ``NAME`` has ``engine`` with the class of its engine, which is imported
+when it is used: engines are heavy.
 """
 
 import os
@@ -30,6 +30,7 @@ class EnginePackage:
         name: of the backend, and of its folder.
         engine: the class, or the function, in its module ``engine`` that starts it.
         checks: yields why a configuration cannot run here, without the engine.
+        command: returns how the engine's own server is started on a port, without the engine.
         packages: those whose versions are recorded.
         named: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.
@@ -38,6 +39,7 @@ class EnginePackage:
     name: str
     engine: str
     checks: Callable[[ExperimentConfig], Iterable[Problem]]
+    command: Callable[[ExperimentConfig, int], ServerCommand]
     packages: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
     environment: Callable[[ExperimentConfig], Mapping[str, str]] = lambda _: {}
@@ -69,8 +71,7 @@ class EnginePackage:
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
         """Return how the engine's own server is started for ``config``; starts nothing."""
-        command: ServerCommand = self._part("server").server_command(config, port)
-        return command
+        return self.command(config, port)
 
     def _missing(self) -> Iterator[Problem]:
         facts = ENGINES[self.name]

@@ -222,7 +222,7 @@ def natural_answers(facts: Facts) -> Found:
 
 
 def prompt_lookup_alone(facts: Facts) -> Found:
-    """Prompt lookup works on one prompt at a time, without beams, with a cache."""
+    """Prompt lookup works on one prompt at a time, without beams, with the default cache."""
     settings = facts.config.pytorch
     if settings is None or settings.prompt_lookup_num_tokens is None:
         return
@@ -233,6 +233,8 @@ def prompt_lookup_alone(facts: Facts) -> Found:
         yield key, "does not go with beams; set pytorch.num_beams: 1"
     if settings.use_cache is False:
         yield key, "needs the cache; remove pytorch.use_cache: false"
+    if settings.cache_implementation is not None:
+        yield key, "needs the default cache; remove pytorch.cache_implementation"
 
 
 RULES: tuple[Callable[[Facts], Found], ...] = (

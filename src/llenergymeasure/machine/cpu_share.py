@@ -6,7 +6,7 @@ killed frees them.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from llenergymeasure.errors import LlemError
@@ -51,7 +51,7 @@ def take_cpu_share(at_once: int, folder: Path | None = None) -> frozenset[int] |
 
 def cpu_shares(count: int) -> list[frozenset[int]]:
     """Return this process's processors in ``count`` shares of whole cores; none if too few."""
-    cores = _cores(os.sched_getaffinity(0))
+    cores = own_cores()
     size = len(cores) // count
     if size == 0:
         return []
@@ -60,9 +60,9 @@ def cpu_shares(count: int) -> list[frozenset[int]]:
     ]
 
 
-def _cores(cpus: Iterable[int]) -> list[frozenset[int]]:
-    """Return processors by core, in the order of their numbers."""
-    left = set(cpus)
+def own_cores() -> list[frozenset[int]]:
+    """Return the processors this process may use by core, in the order of their numbers."""
+    left = os.sched_getaffinity(0)
     cores = []
     for cpu in sorted(left):
         if cpu in left:

@@ -7,7 +7,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.run.preflight.model_checks import weights_here
 from llenergymeasure.workload.models.hub import cached_file, offline, why_out_of_reach
-from llenergymeasure.workload.models.resolve import is_hub_id, resolve_model
+from llenergymeasure.workload.models.resolve import asked_revision, is_hub_id, resolve_model
 
 
 def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -44,9 +44,9 @@ def _from_the_hub(config: Mapping[str, Any]) -> bool:
 
 
 def _is_here(name: str, config: Mapping[str, Any]) -> bool:
-    if cached_file(name, "config.json", None) is None:
-        return False
     checked = ExperimentConfig.model_validate(config)
+    if cached_file(name, "config.json", asked_revision(checked)) is None:
+        return False
     try:
         return weights_here(checked, resolve_model(checked))
     except LlemError:  # the run's own preflight says what is wrong with it

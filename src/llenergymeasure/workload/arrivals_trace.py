@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.files import only_a_file
 
 _COLUMNS = (
@@ -101,7 +102,7 @@ def read_trace(path: Path, start_s: float = 0.0, speed: float = 1.0) -> Trace:
     """
     only_a_file(path, _KEY)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with within_memory(path), path.open(newline="", encoding="utf-8-sig") as file:
             jsonl = path.suffix.lower() == ".jsonl"
             lines = _json_lines(file) if jsonl else _csv_lines(path, file)
             rows = _rows(path, lines, _LATEST_S * (speed if speed >= 1000 else 1))

@@ -22,7 +22,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.draws import Draws, draw_lengths, within
+from llenergymeasure.workload.draws import Draws, chosen, draw_lengths, within
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
@@ -95,9 +95,6 @@ class TrafficPrompts:
         self._first_marked = (0 if known else 1) if marked else None
         self.trace = recorded_trace(config)
         self._workload = workload
-        self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        if workload is None:
-            self._token_ids = self._ordinary
         self._input, self._output = self._lengths(config)
         sessions = None if workload is not None or self.serving.turns else self.trace
         sessions = sessions if sessions is not None and sessions.has_sessions else None
@@ -302,7 +299,7 @@ class TrafficPrompts:
         replaced = self._prompts[place][self._head : self._head + MARK_TOKENS]
         number = reduce(lambda known, token: known << 32 | token, replaced, times)
         raw = Draws(self.content_seed, _MARK, number).raw(MARK_TOKENS)
-        return tuple(self._ordinary[raw % np.uint64(len(self._ordinary))].tolist())
+        return chosen(raw, self._ordinary)
 
     @cached_property
     def _ordinary(self) -> NDArray[np.int64]:
@@ -322,7 +319,7 @@ class TrafficPrompts:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.of(self._config)
+        return Tokenizer(self._config)
 
     @cached_property
     def _earlier(self) -> list[int]:
@@ -370,15 +367,12 @@ class TrafficPrompts:
     def _drawn(
         self, stream: int, index: int, count: int, *, answer_part: bool = False
     ) -> tuple[int, ...]:
-        """Return ordinary tokens; the bias of a remainder of 64 bits is below 2**-46."""
-        if self._token_ids.size == 0:
-            # A data set's prompts: words for made-up answers are taken from them.
-            assert self._workload is not None
-            source = self._workload.requests[index % len(self._workload.requests)]
-            words = source.prompt_token_ids
+        """Return ordinary tokens; of a data set's prompts, words for made-up answers."""
+        if self._workload is not None:
+            words = self._prompts[index % len(self._prompts)]
             return (words * (count // len(words) + 1))[:count]
         raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
-        return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
+        return chosen(raw, self._ordinary)
 
 
 def _saying(

@@ -52,6 +52,11 @@ class Draws:
         return np.asarray(np.random.RandomState(self._bits).standard_gamma(shape, count))
 
 
+def chosen(raw: NDArray[np.uint64], token_ids: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return a token for each raw number; the bias of a remainder of 64 bits is below 2**-46."""
+    return tuple(token_ids[raw % np.uint64(len(token_ids))].tolist())
+
+
 def _draw_length(config: LengthConfig, draws: Draws) -> int:
     """Return one length in tokens, within the limits of ``config``.
 

@@ -1,6 +1,10 @@
-"""An experiment's workload: from its data set to requests in batch order."""
+"""An experiment's workload: from its data set to requests in batch order.
+
+The order never changes which prompts are taken: studies that sweep it compare the same work.
+"""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from llenergymeasure.config.chat import ChatConfig
-from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.experiment import DatasetOrder, ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
+from llenergymeasure.workload.draws import chosen
 from llenergymeasure.workload.models.resolve import resolve_model
-from llenergymeasure.workload.order import choose, ordered
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
@@ -121,11 +125,7 @@ def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
     token_ids = ordinary_token_ids(resolve_model(config))
     count = dataset.n or config.n
     bits = np.random.PCG64(dataset.seed)
-    # The bias of a remainder of 64 bits is below 2**-46 for any vocabulary.
-    size = np.uint64(len(token_ids))
-    drawn = [
-        tuple(token_ids[bits.random_raw(dataset.input_len) % size].tolist()) for _ in range(count)
-    ]
+    drawn = [chosen(bits.random_raw(dataset.input_len), token_ids) for _ in range(count)]
     shared = drawn[0][: dataset.shared_prefix_len or 0]
     prompts = [shared + prompt[len(shared) :] for prompt in drawn]
     # All are of one length and one source: no order but shuffled differs from the one made.
@@ -135,9 +135,9 @@ def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
 
 def _from_texts(config: ExperimentConfig, name: str) -> Workload:
     available, most = read_dataset(name), config.max_input_tokens
-    chosen = choose(available, min(config.n, len(available)))
-    distinct = [_as_asked(record, config.chat) for record in chosen]
-    tokenizer = Tokenizer.of(config)
+    taken = choose(available, min(config.n, len(available)))
+    distinct = [_as_asked(record, config.chat) for record in taken]
+    tokenizer = Tokenizer(config)
     whole = tokenizer.encode(distinct)
     for record, ids in zip(distinct, whole, strict=True):
         if not ids:
@@ -198,3 +198,50 @@ def _workload(
         for index, position in enumerate(positions)
     )
     return Workload(requests, prompt_hash(requests), notes)
+
+
+def choose(records: Sequence[Record], n: int) -> list[Record]:
+    """Return ``n`` records, from all sources in turn; from the start again when they run out."""
+    taken = take_turns(records)
+    return [taken[index % len(taken)] for index in range(n)]
+
+
+def take_turns(records: Sequence[Record]) -> list[Record]:
+    """Return the first of each source, then the second of each, and so on."""
+    taken: Counter[str] = Counter()
+    turns = []
+    for record in records:
+        turns.append(taken[record.source])
+        taken[record.source] += 1
+    rank = {source: place for place, source in enumerate(taken)}
+    positions = sorted(
+        range(len(records)), key=lambda position: (turns[position], rank[records[position].source])
+    )
+    return [records[position] for position in positions]
+
+
+def ordered(
+    records: Sequence[Record], lengths: Sequence[int], order: DatasetOrder, seed: int
+) -> list[int]:
+    """Return the positions of ``records`` in the wanted order.
+
+    - ``interleaved``: sources take turns (as :func:`choose` left them);
+    - ``grouped``: source after source, in the order in which they first come;
+    - ``shuffled``: at random, by ``seed``;
+    - ``given``: by row of the data set;
+    - ``length``: by rising number of tokens, so that batches hold little padding.
+    """
+    positions = list(range(len(records)))
+    if order == "interleaved":
+        return positions
+    if order == "shuffled":
+        # By random keys from the raw stream, which NumPy keeps the same in every release.
+        keys = np.random.PCG64(seed).random_raw(len(positions)).tolist()
+        return sorted(positions, key=lambda position: keys[position])
+    if order == "length":
+        return sorted(positions, key=lambda position: lengths[position])
+    if order == "given":
+        return sorted(positions, key=lambda position: records[position].row)
+    sources = dict.fromkeys(record.source for record in records)
+    first_seen = {source: rank for rank, source in enumerate(sources)}
+    return sorted(positions, key=lambda position: first_seen[records[position].source])

@@ -1,6 +1,5 @@
 """From texts to token ids with the model's own tokenizer, and which ids are ordinary text."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +17,12 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource, resolve_model
+from llenergymeasure.workload.models.resolve import (
+    HUB_ID,
+    ModelSource,
+    model_json,
+    resolve_model,
+)
 from llenergymeasure.workload.thinking import ThinkingMarks
 
 
@@ -80,17 +84,11 @@ def has_tokenizer(source: ModelSource) -> bool:
 class Tokenizer:
     """A model's own tokenizer, and the chat template: its own unless another is given."""
 
-    @classmethod
-    def of(cls, config: ExperimentConfig) -> "Tokenizer":
+    def __init__(self, config: ExperimentConfig) -> None:
         """Load that of an experiment's model."""
-        trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-        return cls(resolve_model(config), trust_remote_code=trust, chat=config.chat)
-
-    def __init__(
-        self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
-    ) -> None:
-        """Load it."""
-        self._model, self._chats = source.name, chat or ChatConfig()
+        source = resolve_model(config)
+        trusted = bool(config.pytorch and config.pytorch.trust_remote_code)
+        self._model, self._chats = source.name, config.chat or ChatConfig()
         location = source.location
         if source.random and not has_tokenizer(source):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
@@ -112,7 +110,7 @@ class Tokenizer:
             ) from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                location, revision=source.revision, trust_remote_code=trust_remote_code
+                location, revision=source.revision, trust_remote_code=trusted
             )
         except Exception as error:
             # Its libraries raise bare exceptions for a file of a later version of themselves.
@@ -228,10 +226,7 @@ def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
     path = folder / name if folder else cached_file(source.name, name, source.revision)
     if path is None or not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackendError(f"{path} cannot be read as JSON: {error}") from error
+    content = model_json(path)
     return content if isinstance(content, Mapping) else None
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Running, ServerCommand
+from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -133,9 +133,6 @@ def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_s_process_is_found_by_its_port(server: Server) -> None:
     # It shares our process group, as one that a script starts beside us does.
     assert server_root(server.base_url) == server.process.pid
-    backend = registry.get("openai")
-    assert isinstance(backend, Running)
-    assert backend.process(experiment({"base_url": server.base_url})) == server.process.pid
 
 
 def test_a_server_with_workers_beside_it_goes_by_its_group(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.processes import descendants
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
 from support.attempts import command_of, start
 from support.real_benchmarks import answers
@@ -122,7 +121,7 @@ def test_llama_cpp_takes_a_text_to_be_as_likely_as_pytorch_does() -> None:
     """The same weights, in 4 bits and as they were before: token by token, and so in all."""
     model = str(trained_model())
     config = ExperimentConfig.model_validate({"model": model, "precision": "bf16"})
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=False)
+    tokenizer = Tokenizer(config)
     ids = tokenizer.encode([Record(0, "", TEXT)])[0]
     engine = registry.get("pytorch").load(config)
     assert isinstance(engine, Scoring)

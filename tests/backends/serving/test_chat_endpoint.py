@@ -21,7 +21,7 @@ def body_of(folder: Path, row: dict[str, Any], **more: Any) -> tuple[dict[str, A
     served = engine(config)
     try:
         turn = served.prompts.turn(0)
-        _, _, content = served.encode(turn).content.partition(b"\r\n\r\n")
+        _, _, content = served.encode(turn.request).content.partition(b"\r\n\r\n")
         return json.loads(content), served.expected_input_tokens(turn.request)
     finally:
         served.close()
@@ -51,7 +51,7 @@ def test_a_prompt_that_opens_a_thought_is_known_as_such() -> None:
     try:
         request = served.warmup_requests()[0]
         asked = [replace(request, prompt_token_ids=ids) for ids in ((5, 7), (5, 7, 8), (5, 6))]
-        assert [served._encode(each).opens_thought for each in asked] == [True, False, False]
+        assert [served.encode(each).opens_thought for each in asked] == [True, False, False]
     finally:
         served.close()
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.backends.serving.engine import read_gauges
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
-from llenergymeasure.backends.serving.metrics import read_gauges
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 END = {"choices": [{"text": "", "finish_reason": "length"}]}
@@ -150,13 +150,17 @@ def test_gauges_add_up_and_shares_are_averaged() -> None:
         'vllm:kv_cache_usage_perc{engine="1"} 0.75\n'
         "vllm:num_requests_waiting_by_reason 9\n"
         "broken\n"
+        'vllm:prompts_waiting{model_name="a } # b",kind="\\"{"}\t5 # {trace="7"} 0.25 1700000000\n'
+        'vllm:prompts_waiting{model_name="unended} 8\n'
+        "vllm:prompts_waiting9\n"
     )
     names = {
         "running": "vllm:num_requests_running",
         "waiting": "vllm:num_requests_waiting",
         "kv_cache_share": "vllm:kv_cache_usage_perc",
+        "requests": "vllm:prompts_waiting",
     }
-    assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5}
+    assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5, "requests": 5.0}
 
 
 def answer(

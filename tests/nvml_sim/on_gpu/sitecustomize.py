@@ -22,8 +22,8 @@ def _engine(module: ModuleType) -> None:
     class OnTheCard(module.PyTorchEngine):
         """An engine that works on the GPUs that its experiment may use."""
 
-        def __init__(self, config, loaded) -> None:
-            super().__init__(config, loaded)
+        def __init__(self, config) -> None:
+            super().__init__(config)
             self.devices = allot(config.model_dump(exclude_none=True)).uuids
 
     module.PyTorchEngine = OnTheCard

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
 from llenergymeasure.backends.common import sampling_choice
-from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.backends.openai import OpenAIConfig, fill
 from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -56,11 +55,6 @@ class OpenAIBackend:
             api_key=key,
             **_asked(config, settings.base_url),
         )
-
-    def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of a running server's; None where there is none to see."""
-        address = _settings(config).base_url
-        return None if address is None else server_root(address)
 
 
 def _by_command(config: ExperimentConfig, command: list[str], port: int) -> ServerCommand:

@@ -6,6 +6,7 @@ from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.common import passthrough_problems
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.pytorch.checks import find_problems
+from llenergymeasure.backends.pytorch.server import server_command
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -37,6 +38,7 @@ BACKEND: Backend = _PyTorch(
     name="pytorch",
     engine="start_engine",
     checks=find_problems,
+    command=server_command,
     packages=(
         "torch",
         "transformers",

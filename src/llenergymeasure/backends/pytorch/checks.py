@@ -23,7 +23,6 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *bfloat16_problems(config, gpus),
         *_quantization(config, settings, gpus),
         *_attention(config, settings, gpus),
-        *_decoding(settings),
         *_placement(config, settings, gpus),
         *_beside_the_gpu(settings, gpus),
         *_compiler(settings, gpus),
@@ -102,20 +101,6 @@ def _attention(
         yield Problem("computes in fp16 or bf16 alone; set precision", key=key, found=kernel)
 
 
-def _decoding(settings: PyTorchConfig) -> Iterator[Problem]:
-    if settings.prompt_lookup_num_tokens is None:
-        return
-    key = "pytorch.prompt_lookup_num_tokens"
-    if (settings.batch_size or 1) > 1:
-        yield Problem("works on one prompt at a time; set pytorch.batch_size: 1", key=key)
-    if (settings.num_beams or 1) > 1:
-        yield Problem("does not go with beams; set pytorch.num_beams: 1", key=key)
-    if settings.use_cache is False:
-        yield Problem("needs the cache; remove pytorch.use_cache: false", key=key)
-    if settings.cache_implementation is not None:
-        yield Problem("needs the default cache; remove pytorch.cache_implementation", key=key)
-
-
 def _placement(
     config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
 ) -> Iterator[Problem]:
@@ -128,12 +113,6 @@ def _placement(
     if processes > 1 and settings.device_map is not None:
         yield Problem(
             "each process takes a GPU of its own; remove pytorch.device_map", key=key, found=found
-        )
-    if gpus and processes > len(gpus):
-        yield Problem(
-            f"each process takes a GPU of its own, and {len(gpus)} are visible",
-            key=key,
-            found=found,
         )
     if slices > 1 and config.weights == "random":
         yield Problem(

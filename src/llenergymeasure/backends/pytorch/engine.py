@@ -27,24 +27,21 @@ def start_engine(config: ExperimentConfig) -> Engine:
     settings = config.pytorch or PyTorchConfig()
     slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
     if slices == replicas == 1:
-        return load_engine(config)
+        return PyTorchEngine(config)
     return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
 
 
-def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
-    """Load the model of an experiment into this process.
-
-    Raises:
-        BackendError: the engine refused a setting or the model.
-    """
-    return PyTorchEngine(config, load_model(config))
-
-
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """A loaded transformers model."""
 
-    def __init__(self, config: ExperimentConfig, loaded: LoadedModel) -> None:
+    def __init__(self, config: ExperimentConfig) -> None:
+        """Load it into this process.
+
+        Raises:
+            BackendError: the engine refused a setting or the model.
+        """
         self._config = config
+        loaded = load_model(config)
         self._loaded: LoadedModel | None = loaded
         self._gpus = _gpus(loaded)
         self.batch_size: int | None = (config.pytorch and config.pytorch.batch_size) or 1
@@ -128,10 +125,6 @@ class PyTorchEngine:
         for gpu in self._gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         return peak
-
-    def statistics(self) -> dict[str, Any]:
-        """Return nothing: transformers keeps no account of its work."""
-        return {}
 
     def close(self) -> None:
         """Give back memory; the engine cannot be used after."""

@@ -10,7 +10,6 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.common import sampling_choice
-from llenergymeasure.backends.pytorch.passthrough import generation_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -59,7 +58,22 @@ def generation_config(
         value = getattr(settings, name)
         if value is not None:
             options[name] = value
-    return GenerationConfig(**options, **generation_arguments(config))
+    return GenerationConfig(**options, **passed_on(config)[1])
+
+
+def passed_on(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments a study hands to transformers as they are: for loading, for generation.
+
+    They are the parameters under ``pytorch`` that have no field of their own, checked against
+    what transformers takes when the study was read, and ``passthrough_kwargs``, unchecked, which
+    win. Those that are fields of transformers' ``GenerationConfig`` are for generation.
+    """
+    extras = {} if config.pytorch is None else config.pytorch.extras()
+    known = GenerationConfig().to_dict()
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for name, value in (extras | (config.passthrough_kwargs or {})).items():
+        parts[name in known][name] = value
+    return parts
 
 
 class _Steps:

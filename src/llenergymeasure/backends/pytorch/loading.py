@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from llenergymeasure.backends.common import DTYPES, failing_as
 from llenergymeasure.backends.cpu_threads import choose_threads
-from llenergymeasure.backends.pytorch.passthrough import loading_arguments
+from llenergymeasure.backends.pytorch.generation import passed_on
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
 from llenergymeasure.errors import BackendError
@@ -112,7 +112,7 @@ def _load(
     }
     if settings.attn_implementation is not None:
         shared["attn_implementation"] = settings.attn_implementation
-    passed = loading_arguments(config)
+    passed, _ = passed_on(config)
     if source.random:
         return _with_random_weights(source, settings, device, shared | passed)
     model, report = AutoModelForCausalLM.from_pretrained(

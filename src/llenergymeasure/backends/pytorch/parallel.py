@@ -1,16 +1,26 @@
-"""One model over several devices: whole in each, or a slice in each."""
+"""One model over several devices: whole in each, or a slice in each, in a process for each."""
 
+import multiprocessing
+import os
+import signal
+import tempfile
 from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-from llenergymeasure.backends.base import Completion
-from llenergymeasure.backends.pytorch.workers import Workers
+from llenergymeasure.backends.base import Completion, Engine
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError, LlemError
 from llenergymeasure.workload.requests import Request
 
+_END_SECONDS = 30.0
+"""How long a worker may take to give back its device before it is killed."""
 
-class ParallelEngine:
-    """Several processes that hold an engine each."""
+
+class ParallelEngine(Engine):
+    """Several processes that hold an engine each: on GPU 0, 1, …, or sharing the CPU's cores."""
 
     def __init__(self, config: ExperimentConfig, processes: int, *, sliced: bool) -> None:
         """Load the model into each process.
@@ -25,10 +35,19 @@ class ParallelEngine:
             BackendError: one of them could not; the others are ended.
         """
         each = (config.pytorch and config.pytorch.batch_size) or 1
-        self._processes, self._sliced = processes, sliced
-        self._workers = Workers(config, processes, grouped=sliced)
+        self._sliced = sliced
         self.batch_size: int | None = each if sliced else each * processes
-        self.devices = self._workers.devices
+        self._meeting = tempfile.TemporaryDirectory(prefix="llem-") if sliced else None
+        meeting = str(Path(self._meeting.name) / "ranks") if self._meeting else None
+        self._workers: list[_Worker] = []
+        try:
+            for rank in range(processes):
+                self._workers.append(_Worker(config, rank, processes, meeting))
+            devices = self._answers()
+        except BaseException:
+            self._kill()
+            raise
+        self.devices = tuple(name for own in devices for name in own)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer requests, up to a batch a process, and return when all processes are done.
@@ -39,34 +58,180 @@ class ParallelEngine:
         """
         if self.batch_size is not None and len(requests) > self.batch_size:
             raise ValueError(f"{len(requests)} requests for batches of {self.batch_size} in all")
+        count = len(self._workers)
         if self._sliced:
-            same = [list(requests)] * self._processes
-            first: list[Completion] = self._workers.ask("generate", same)[0]
+            first: list[Completion] = self._ask("generate", [list(requests)] * count)[0]
             return first
-        shares = [list(requests[rank :: self._processes]) for rank in range(self._processes)]
-        answers = self._workers.ask("generate", shares)
+        answers = self._ask("generate", [list(requests[rank::count]) for rank in range(count)])
         done = {completion.index: completion for share in answers for completion in share}
         return [done[request.index] for request in requests]
 
     def synchronize(self) -> None:
         """Wait until all devices have done all they were given."""
-        self._workers.ask("synchronize")
+        self._ask("synchronize")
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force in the first process, and how many there are."""
-        first: dict[str, Any] = self._workers.ask("resolved_config")[0]
-        number = {} if self._sliced else {"num_processes": self._processes}
+        first: dict[str, Any] = self._ask("resolved_config")[0]
+        number = {} if self._sliced else {"num_processes": len(self._workers)}
         return {**first, "batch_size": self.batch_size, **number}
 
     def peak_memory_bytes(self) -> int | None:
         """Return the sum over the processes of their peaks since the last call; None on a CPU."""
-        peaks = self._workers.ask("peak_memory_bytes")
+        peaks = self._ask("peak_memory_bytes")
         return None if None in peaks else sum(peaks)
 
-    def statistics(self) -> dict[str, Any]:
-        """Return nothing: transformers keeps no account of its work."""
-        return {}
-
     def close(self) -> None:
-        """End the processes."""
-        self._workers.end()
+        """End the processes; those that do not end are killed."""
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.process.join(_END_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+        if self._meeting:
+            self._meeting.cleanup()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        self.close()
+
+    def _ask(self, method: str, arguments: Sequence[Any] | None = None) -> list[Any]:
+        """Have each do something at once, with an argument each, and return their answers.
+
+        Raises:
+            BackendError: one failed or is gone; the others are ended.
+        """
+        if not self._workers:
+            raise BackendError("the engine is closed")
+        try:
+            for place, worker in enumerate(self._workers):
+                worker.send(method, *(() if arguments is None else (arguments[place],)))
+            return self._answers()
+        except BackendError:
+            # The others' answers would be taken for those to the next question.
+            self._kill()
+            raise
+
+    def _answers(self) -> list[Any]:
+        """Return the answers as they stand by rank; the first failure ends the waiting.
+
+        A worker of a group that lost another one may wait for it forever.
+        """
+        answers: dict[int, Any] = {}
+        waiting: dict[Any, _Worker] = {worker.connection: worker for worker in self._workers}
+        while waiting:
+            for connection in wait(list(waiting)):
+                worker = waiting.pop(connection)
+                answers[worker.rank] = worker.answer()
+        return [answers[worker.rank] for worker in self._workers]
+
+
+class _Worker:
+    """One process, and this side of the talk with it."""
+
+    def __init__(
+        self, config: ExperimentConfig, rank: int, count: int, meeting: str | None
+    ) -> None:
+        # A forked child could not use CUDA, nor threads its parent has started.
+        context = multiprocessing.get_context("spawn")
+        self.rank = rank
+        self.connection, theirs = context.Pipe()
+        place = (rank, count, meeting)
+        self.process = context.Process(
+            target=_serve, args=(theirs, config, *place), name=f"worker-{rank}", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def send(self, method: str, *arguments: Any) -> None:
+        try:
+            self.connection.send((method, arguments))
+        except OSError as error:
+            raise self._ended() from error
+
+    def answer(self) -> Any:
+        """Return what it answers.
+
+        Raises:
+            BackendError: it failed, or is gone.
+        """
+        try:
+            well, content = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+        if not well:
+            raise BackendError(f"process {self.rank}: {content}")
+        return content
+
+    def _ended(self) -> BackendError:
+        self.process.join(_END_SECONDS)
+        code = self.process.exitcode
+        return BackendError(f"process {self.rank} ended unasked, with exit code {code}")
+
+
+def _serve(
+    connection: Connection,
+    config: ExperimentConfig,
+    rank: int,
+    count: int,
+    meeting: str | None,
+) -> None:
+    """Be a worker: answer until the other side closes the connection, or is gone.
+
+    ``meeting`` is the file by which a group that computes together finds itself.
+    """
+    # Interrupting is for the process that asked; it closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        from llenergymeasure.backends.pytorch.engine import PyTorchEngine
+
+        if meeting is not None:
+            _join_group(rank, count, meeting)
+        engine = PyTorchEngine(_on_own_device(config, rank))
+    except LlemError as error:
+        connection.send((False, str(error)))
+        return
+    try:
+        connection.send((True, engine.devices))
+        while True:
+            method, arguments = connection.recv()
+            try:
+                answer = (True, getattr(engine, method)(*arguments))
+            except BackendError as error:
+                answer = (False, str(error))
+            connection.send(answer)
+    except (EOFError, OSError):
+        return
+    finally:
+        engine.close()
+
+
+def _join_group(rank: int, count: int, meeting: str) -> None:
+    import torch
+    from torch import distributed
+
+    # One machine: the ranks' sockets stay on loopback.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=count,
+    )
+
+
+def _on_own_device(config: ExperimentConfig, rank: int) -> ExperimentConfig:
+    import torch
+
+    if not torch.cuda.is_available():
+        return config
+    settings = (config.pytorch or PyTorchConfig()).model_copy(update={"device_map": f"cuda:{rank}"})
+    return config.model_copy(update={"pytorch": settings})

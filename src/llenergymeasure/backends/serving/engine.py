@@ -2,23 +2,25 @@
 
 import asyncio
 import json
+import math
+import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Completion, Engine, ServerCommand
-from llenergymeasure.backends.plain_values import plain
+from llenergymeasure.backends.common import plain
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
-from llenergymeasure.backends.serving.metrics import read_gauges
 from llenergymeasure.backends.serving.process import ServerProcess, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.conversations import TrafficPrompts, Turn
+from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 from llenergymeasure.workload.tokens import Tokenizer, thinking_marks
@@ -32,6 +34,12 @@ WARM_UP_BATCHES = 16
 _LOOK_S = 0.1
 _DEEPEST = 32
 """Levels of a server's own settings that are recorded."""
+
+_SAMPLE = re.compile(
+    r'^([^\s{]++)(?:[ \t]*+\{(?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+\}[ \t]*+|[ \t]++)(\S++)',
+    re.MULTILINE,
+)
+"""A line of metrics: a name, its labels, whose texts may hold any sign, and the value."""
 
 T = TypeVar("T")
 
@@ -79,7 +87,6 @@ class ServedEngine(Engine):
         self._text = _Text(config, chat=chat) if needs_text else None
         made = config.synthetic() is not None
         self._thinking = None if made else thinking_marks(resolve_model(config))
-        self._cache_shares: list[float] = []
         self._answered = self._failed = 0
         self.answered_all = True
         """Whether it has answered all that it was asked."""
@@ -106,10 +113,6 @@ class ServedEngine(Engine):
         """Return requests like the traffic's that none of it repeats."""
         count = (self.batch_size or 1) * WARM_UP_BATCHES
         return [self.prompts.turn(WARM_UP_FROM + number).request for number in range(count)]
-
-    def encode(self, turn: Turn) -> Outgoing:
-        """Return a request ready to send."""
-        return self._encode(turn.request)
 
     @property
     def counts_for_free(self) -> bool:
@@ -164,16 +167,6 @@ class ServedEngine(Engine):
             "settings": self._runner.run(self._settings()),
         }
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the cache's share in use as the server reported it since the last call."""
-        shares, self._cache_shares = self._cache_shares, []
-        if not shares:
-            return {}
-        return {
-            "kv_cache_share_mean": sum(shares) / len(shares),
-            "kv_cache_share_max": max(shares),
-        }
-
     async def gauges(self) -> dict[str, float]:
         """Return the server's queue and cache; empty where it does not say.
 
@@ -189,8 +182,6 @@ class ServedEngine(Engine):
         if status != 200:
             return {}
         found = read_gauges(page.decode(errors="replace"), command.gauges)
-        if "kv_cache_share" in found:
-            self._cache_shares.append(found["kv_cache_share"])
         if "requests" in found:
             more = found["requests"] - self._requests_before - self.client.answers_asked
             found["foreign_requests"] = max(0.0, more)
@@ -235,7 +226,7 @@ class ServedEngine(Engine):
         for request in requests:
             over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
             answered.append(over)
-            exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self._encode(request)
+            exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self.encode(request)
             done = partial(_settle, over)
             self.client.stream(exchange, outgoing, self.serving.timeout_s, done)
         return list(await asyncio.gather(*answered))
@@ -251,7 +242,8 @@ class ServedEngine(Engine):
         except (OSError, TimeoutError, ValueError, RecursionError) as error:
             return f"not had: {error or type(error).__name__}"
 
-    def _encode(self, request: Request) -> Outgoing:
+    def encode(self, request: Request) -> Outgoing:
+        """Return a request ready to send."""
         asked: dict[str, Any] = {"model": self.command.model}
         if self._text is None:
             asked["prompt"] = request.prompt_token_ids
@@ -272,7 +264,7 @@ class _Text:
     """Prompts as text or messages, for servers and interfaces that take no token ids."""
 
     def __init__(self, config: ExperimentConfig, *, chat: bool) -> None:
-        self._tokenizer, self._chat = Tokenizer.of(config), chat
+        self._tokenizer, self._chat = Tokenizer(config), chat
         arguments = config.chat.arguments if config.chat else None
         self._more = {"chat_template_kwargs": arguments} if arguments else {}
 
@@ -293,3 +285,23 @@ class _Text:
     def _messages(self, request: Request) -> Sequence[Mapping[str, str]]:
         text = self._tokenizer.bare_text
         return request.messages or [{"role": "user", "content": text(request.prompt_token_ids)}]
+
+
+def read_gauges(text: str, names: Mapping[str, str]) -> dict[str, float]:
+    """Return the gauges found in a page of metrics, by our names.
+
+    The format is Prometheus' text exposition, 0.0.4. A gauge with several sets of labels (one an
+    engine process) adds up where it counts requests, and is averaged where it is a share.
+    """
+    wanted = {theirs: ours for ours, theirs in names.items()}
+    found: dict[str, list[float]] = {}
+    for sample in _SAMPLE.finditer(text):
+        ours = wanted.get(sample[1])
+        with suppress(ValueError):
+            value = float(sample[2])
+            if ours is not None and math.isfinite(value):
+                found.setdefault(ours, []).append(value)
+    return {
+        ours: sum(values) / (len(values) if ours == "kv_cache_share" else 1)
+        for ours, values in found.items()
+    }

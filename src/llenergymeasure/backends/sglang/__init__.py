@@ -2,12 +2,17 @@
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import AskedPackage
-from llenergymeasure.backends.sglang.arguments import environment, find_problems
+from llenergymeasure.backends.sglang.arguments import (
+    environment,
+    find_problems,
+    server_command,
+)
 
 BACKEND: Backend = AskedPackage(
     name="sglang",
     engine="SGLangEngine",
     checks=find_problems,
+    command=server_command,
     packages=(
         "sglang",
         "sglang-kernel",

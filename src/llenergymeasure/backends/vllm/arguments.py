@@ -1,22 +1,34 @@
-"""From an experiment to what vLLM gets: engine arguments, sampling, environment."""
+"""From an experiment to what vLLM and its server get, and why it cannot run."""
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
+from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     DTYPES,
+    SERVED_NAME,
     answer_length,
+    bfloat16_problems,
+    command_line,
     given_engine,
     given_sampling,
+    has_compiler,
+    request_fields,
     sampling_choice,
 )
 from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.host import memory_bytes
-from llenergymeasure.workload.models.resolve import ModelSource
-from llenergymeasure.workload.tokens import eos_token_ids
+from llenergymeasure.processes import python_module
+from llenergymeasure.redact import KEY_PLACE
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.tokens import eos_token_ids, has_tokenizer
 
 NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
 """Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
@@ -141,3 +153,116 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     if on_cpu():
         wanted |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads_variable(config)}
     return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how the server is started on a port of 127.0.0.1.
+
+    ``vllm serve`` is the same program behind a launcher that some builds lack.
+    """
+    source = resolve_model(config)
+    asked = sampling_parameters(config, source, config.max_output_tokens)
+    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))  # each has its own
+    command = python_module("vllm.entrypoints.openai.api_server")
+    listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
+    return ServerCommand(
+        argv=(*command, *command_line(_server_arguments(config, source), {}), *listener),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=SERVED_NAME,
+        # Its development mode reports the settings in force; only this machine can reach it.
+        environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
+        body=request_fields(asked, "vllm", "vLLM's server", besides),
+        metrics_path="/metrics",
+        gauges={
+            "running": "vllm:num_requests_running",
+            "waiting": "vllm:num_requests_waiting",
+            "kv_cache_share": "vllm:kv_cache_usage_perc",
+            "requests": "vllm:request_success_total",
+        },
+        settings_path="/server_info?config_format=json",
+    )
+
+
+def _server_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the server's arguments.
+
+    The server writes text, so it loads the tokenizer where the model has one. What a checkpoint
+    says of sampling is left aside: every request says its own.
+    """
+    arguments = engine_arguments(config, source)
+    arguments["enable_prompt_tokens_details"] = True  # usage reports what its prefix cache knew
+    given = given_engine(config)
+    if "skip_tokenizer_init" not in given and has_tokenizer(source):
+        arguments.pop("skip_tokenizer_init", None)
+    if "disable_log_stats" not in given:
+        del arguments["disable_log_stats"]
+    return {"served_model_name": SERVED_NAME, "generation_config": "vllm"} | arguments
+
+
+def find_problems(config: ExperimentConfig) -> list[Problem]:
+    """Return all reasons at once; none if it can run."""
+    return [
+        *_device(config),
+        *_compiler(config),
+        *_parallel(config),
+        *_beams(config),
+    ]
+
+
+def _device(config: ExperimentConfig) -> Iterator[Problem]:
+    if built_for_cpu():
+        return
+    try:
+        gpus = allotted_cards(config.model_dump(exclude_none=True))
+    except GpuAllotmentError:  # the preflight's own look reports it
+        return
+    if not gpus and find_spec("vllm") is not None:
+        yield Problem(
+            "this build of vLLM needs an NVIDIA GPU, and none is visible here; vLLM has builds "
+            "for the CPU (envs/vllm-cpu.txt)",
+            key="backend",
+            found="vllm",
+        )
+    yield from bfloat16_problems(
+        config, (card.compute_capability for card in gpus if card.compute_capability)
+    )
+
+
+def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
+    """Say that vLLM would compile for the CPU, which it does unless configured otherwise."""
+    if find_spec("vllm") is None or not on_cpu() or given_engine(config).get("enforce_eager"):
+        return
+    if not has_compiler():
+        yield Problem(
+            "compiling for the CPU needs a C++ compiler: install g++, or set it to true",
+            key="vllm.engine.enforce_eager",
+        )
+
+
+def _parallel(config: ExperimentConfig) -> Iterator[Problem]:
+    given = given_engine(config)
+    if (given.get("data_parallel_size") or 1) > 1 and config.serving is None:
+        yield Problem(
+            "copies of the engine in one process are not vLLM's; add a serving section, whose "
+            "server has them, or set it to 1",
+            key="vllm.engine.data_parallel_size",
+            found=str(given["data_parallel_size"]),
+        )
+
+
+def _beams(config: ExperimentConfig) -> Iterator[Problem]:
+    section = config.vllm.beam_search if config.vllm else None
+    if section is None:
+        return
+    if section.early_stopping is not None:
+        yield Problem(
+            "newer vLLM has no such setting; remove it", key="vllm.beam_search.early_stopping"
+        )
+    if config.decoder.min_new_tokens is not None:
+        yield Problem(
+            "vLLM's beam search has no fewest tokens; remove it", key="decoder.min_new_tokens"
+        )
+    if config.serving is not None:
+        yield Problem(
+            "vLLM's server takes beams by other means; remove one of both", key="vllm.beam_search"
+        )

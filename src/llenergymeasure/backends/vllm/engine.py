@@ -9,9 +9,8 @@ from typing import Any
 import torch
 import vllm
 
-from llenergymeasure.backends.base import Completion
-from llenergymeasure.backends.common import DTYPES, failing_as
-from llenergymeasure.backends.plain_values import plain
+from llenergymeasure.backends.base import Completion, Engine
+from llenergymeasure.backends.common import DTYPES, failing_as, plain
 from llenergymeasure.backends.vllm.arguments import (
     beam_parameters,
     engine_arguments,
@@ -32,7 +31,7 @@ _PLACES = ("_name_or_path", "model", "tokenizer", "served_model_name")
 """Where the model lies on this machine."""
 
 
-class VLLMEngine:
+class VLLMEngine(Engine):
     """A started ``vllm.LLM``."""
 
     batch_size: int | None = None
@@ -58,14 +57,13 @@ class VLLMEngine:
         Each call begins with an empty prefix cache: what the requests share among each other is
         computed once, as in real use, but repeating them in a window is not made cheaper.
         """
-        if not requests:
-            return []
         llm = self._open()
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
         started_ns = time.monotonic_ns()
         with failing_as("generation failed"):
-            llm.reset_prefix_cache()
+            if llm.reset_prefix_cache() is False:  # earlier releases say nothing
+                raise BackendError("vLLM kept its prefix cache over a pass: blocks are in use")
             if beams is not None:
                 answers = llm.beam_search(prompts, vllm.sampling_params.BeamSearchParams(**beams))
             else:

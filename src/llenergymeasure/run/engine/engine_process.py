@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Engine, Running, Warming
+from llenergymeasure.backends.base import Backend, Engine
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.run_spec import RunSpec
@@ -155,7 +155,7 @@ class EngineRun:
         before = self._server or OnServer(engine, run, 0)
         on_server = OnServer(engine, before.started_by, before.runs + 1)
         goes_on = False
-        batches = cut_batches(_warmup_requests(engine, workload), engine.batch_size)
+        batches = cut_batches(engine.warmup_requests() or workload.requests, engine.batch_size)
         try:
             with self._marks.phase("warmup"):
                 watched = None if _set_by_the_study(self._config) else look
@@ -166,8 +166,8 @@ class EngineRun:
             engine.statistics()
             own = {card.uuid for card in found.cards}
             beside = {"before": at_work_beside(own)} if own else {}
-            window, traffic = self._measure(engine, batches, protocol, sensors)
-            memory, statistics = engine.peak_memory_bytes(), engine.statistics()
+            window, traffic, statistics = self._measure(engine, batches, protocol, sensors)
+            memory = engine.peak_memory_bytes()
             if own:
                 beside["after"] = at_work_beside(own)
             self._rest("idle_after", protocol.idle_after_s)
@@ -232,13 +232,14 @@ class EngineRun:
         if not self._config.served:
             return backend.load(self._drawn)
         from llenergymeasure.backends.serving.engine import ServedEngine
+        from llenergymeasure.backends.serving.listener import server_root
         from llenergymeasure.backends.serving.process import free_port
 
-        if isinstance(backend, Running):
-            # What it does on a GPU is the run's work, and no stranger's.
-            write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
         command = backend.server(self._drawn, free_port())
+        if not command.argv:
+            # What a server that runs already does on a GPU is the run's work, and no stranger's.
+            write_text(self._folder.engine_pid, str(server_root(command.base_url) or os.getpid()))
         return ServedEngine(command, self._drawn, devices, self._traffic())
 
     def _traffic(self) -> TrafficPrompts:
@@ -263,12 +264,12 @@ class EngineRun:
         batches: Sequence[Sequence[Request]],
         protocol: ProtocolSettings,
         sensors: list[dict[str, Any]],
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return the window and, of an engine that is a server, its traffic."""
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+        """Return the window, the traffic of an engine that is a server, and what was counted."""
         if not self._config.served:
             margins = device_is_measured(sensors)
             window = measure_window(engine, batches, protocol, self._marks, margins=margins)
-            return window.as_dict(), None
+            return window.as_dict(), None, engine.statistics()
         from llenergymeasure.backends.serving.engine import ServedEngine
         from llenergymeasure.run.engine.traffic_window import measure_traffic
 
@@ -280,7 +281,7 @@ class EngineRun:
             answered = traffic.answered()
             self._replayed = _lengths_of(one.request for one in answered)
             self._notes = engine.prompts.short_of_the_trace(answered)
-        return traffic.as_dict(), traffic.besides()
+        return traffic.as_dict(), traffic.besides(), traffic.statistics()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
         """Return what the loaded engine itself shows of its quality; None if nothing is asked."""
@@ -356,11 +357,6 @@ def _spare_the_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
-    """Return what to warm up with: an engine may have requests of its own for it."""
-    return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
 def _lengths_of(asked: Iterable[Request]) -> list[tuple[int, int]]:

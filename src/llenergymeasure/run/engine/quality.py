@@ -101,7 +101,7 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
         ConfigurationError: no line is long enough, or the model has no tokenizer.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    tokenizer = Tokenizer.of(config)
+    tokenizer = Tokenizer(config)
     records = [Record(number, str(path), line) for number, line in enumerate(lines, start=1)]
     texts = [ids[:most] for ids in tokenizer.encode(records)]
     long_enough = [ids for ids in texts if len(ids) > 1]
@@ -128,7 +128,7 @@ def task_score(
         import lm_eval
 
         found = lm_eval.simple_evaluate(
-            model=_model(engine, Tokenizer.of(config)),
+            model=_model(engine, Tokenizer(config)),
             tasks=[_own_task() if name == OWN_TASK else name for name in asked["tasks"]],
             limit=asked.get("task_items"),
             bootstrap_iters=0,

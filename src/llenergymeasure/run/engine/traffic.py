@@ -9,6 +9,7 @@ from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
+from llenergymeasure.workload.requests import Request
 
 FAILED_PAUSE_NS = NS_PER_S
 """A user of a closed loop whose request failed waits so long before the next."""
@@ -39,7 +40,7 @@ class Traffic:
         self,
         client: StreamingClient,
         prompts: TrafficPrompts,
-        encode: Callable[[Turn], Outgoing],
+        encode: Callable[[Request], Outgoing],
         timeout_s: float,
     ) -> None:
         self._client = client
@@ -66,7 +67,7 @@ class Traffic:
         self._plan = []
         for number, offset_s in enumerate(offsets_s):
             turn = self._prompts.turn(number)
-            self._plan.append((round(offset_s * NS_PER_S), turn, self._encode(turn)))
+            self._plan.append((round(offset_s * NS_PER_S), turn, self._encode(turn.request)))
 
     def start_open(self, start_ns: int) -> None:
         """Send the prepared requests, each at its time after ``start_ns``."""
@@ -138,7 +139,7 @@ class Traffic:
         if self._stopped:
             return
         planned_ns = after_ns + round(pause_s * NS_PER_S)
-        body = self._encode(turn)
+        body = self._encode(turn.request)
         self._loop.call_at(planned_ns / NS_PER_S, self._send_unless_stopped, turn, body, planned_ns)
 
     def _send_unless_stopped(self, turn: Turn, body: Outgoing, planned_ns: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
@@ -74,6 +75,17 @@ class TrafficWindow:
             "completions": [],
             "batch_of_request": [],
         }
+
+    def statistics(self) -> dict[str, float]:
+        """Return the key-value cache's share in use within it, as the server reported it."""
+        shares = [
+            values["kv_cache_share"]
+            for at_ns, values in self.gauges
+            if self.start_ns <= at_ns <= self.end_ns and "kv_cache_share" in values
+        ]
+        if not shares:
+            return {}
+        return {"kv_cache_share_mean": fmean(shares), "kv_cache_share_max": max(shares)}
 
     def answered(self) -> list[Turn]:
         """Return the requests whose answers ended within it."""

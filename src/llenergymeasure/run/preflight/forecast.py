@@ -30,7 +30,12 @@ from llenergymeasure.run.preflight.memory import (
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
 from llenergymeasure.workload.models.hub import cached_file, perhaps_meant
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import ModelSource, is_hub_id, resolve_model
+from llenergymeasure.workload.models.resolve import (
+    ModelSource,
+    asked_revision,
+    is_hub_id,
+    resolve_model,
+)
 from llenergymeasure.workload.requests import Workload
 
 SHOWN = 20
@@ -219,7 +224,7 @@ def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
     name = config.model
     if config.weights == "random" or not is_hub_id(name):
         return None
-    if cached_file(name, "config.json", None) is not None:
+    if cached_file(name, "config.json", asked_revision(config)) is not None:
         return None
     architecture = known_architecture(name)
     if architecture is None:

@@ -25,7 +25,7 @@ def prefill_flops(architecture: Architecture, input_len: int) -> int:
 
 def decode_flops(architecture: Architecture, input_len: int, output_len: int) -> int:
     """Return the operations for all output tokens but the first."""
-    steps = output_len - 1
+    steps = max(0, output_len - 1)
     window = architecture.sliding_window
     if window is None:
         pairs = steps * input_len + steps * (steps + 1) // 2

@@ -33,7 +33,9 @@ def why_out_of_reach() -> str | None:
         port = address.port or {"http": 80, "https": 443}.get(address.scheme, 1080)
     except ValueError:  # no number: whoever uses it says so
         return None
-    place = str(address.hostname), port
+    if address.hostname is None:  # likewise
+        return None
+    place = address.hostname, port
     answers: list[bool] = []
 
     def ask() -> None:

@@ -68,7 +68,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         BackendError: the model cannot be fetched from the hub: offline, missing, or gated.
     """
     name = config.model
-    revision = _revision(config)
+    revision = asked_revision(config)
     if config.weights == "random":
         return _random(name, revision)
     if name == TINY_LLAMA:
@@ -89,7 +89,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
     )
 
 
-def _revision(config: ExperimentConfig) -> str | None:
+def asked_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
@@ -161,11 +161,7 @@ def _read(
     name: str, location: str, path: Path, *, random: bool, revision: str | None = None
 ) -> ModelSource:
     """Return a model whose ``config.json`` lies at ``path``."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
-        raise BackendError(f"{path} {wrong}") from error
+    content = model_json(path)
     if not isinstance(content, dict):
         raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
     try:
@@ -173,6 +169,19 @@ def _read(
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
     return ModelSource(name, location, random, content, architecture, revision)
+
+
+def model_json(path: Path) -> Any:
+    """Return what one of a model's JSON files holds.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
+        raise BackendError(f"{path} {wrong}") from error
 
 
 def _problem(message: str, found: str) -> ConfigurationError:
