@@ -168,10 +168,7 @@ def checked(document: Document) -> StudyFile:
 
 
 def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
-    used = set(study.grid_backends) if study.has_grid else set()
-    for entry in study.experiments:
-        given = entry.get("backend")
-        used.update(study.shared_backends if given is None else [given])
+    used = study.used_backends
     return [
         Fault(
             (name,),

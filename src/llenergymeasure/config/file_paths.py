@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
-from llenergymeasure.config.strict_yaml import KeyPath
 
 FILES = (*LOCAL_SETTINGS, "quality.texts")
 
+_OF_A_SERVER = ("openai.model", "openai.body.model")
+"""What a server calls its model: a name, whatever lies here under it."""
 
-def from_folder(value: Any, folder: Path, otherwise: dict[str, str], path: KeyPath = ()) -> Any:
+
+def from_folder(
+    value: Any, folder: Path, otherwise: dict[str, str], path: tuple[str, ...] = ()
+) -> Any:
     """Return a study's values with each path that exists below ``folder`` as seen from here.
 
     What is not there keeps its words: it may be a model's id, or relative to the working folder as
@@ -24,10 +28,10 @@ def from_folder(value: Any, folder: Path, otherwise: dict[str, str], path: KeyPa
         return [from_folder(each, folder, otherwise, path) for each in value]
     if not isinstance(value, str) or not value:
         return value
-    named = ".".join(str(part) for part in path)
-    key = next((key for key in FILES if f".{named}".endswith(f".{key}")), None)
+    named = f".{'.'.join(path)}"
+    key = next((key for key in FILES if named.endswith(f".{key}")), None)
     builtin = any(value in names for names in BUILT_IN.values())
-    if key is None or builtin:
+    if key is None or builtin or named.endswith(tuple(f".{each}" for each in _OF_A_SERVER)):
         return value
     if _exists(folder / value):
         return str(folder / value)

@@ -201,6 +201,15 @@ class StudyFile(Section):
         """Whether there are experiments that the list does not name."""
         return bool(self.sweep) or not self.experiments
 
+    @property
+    def used_backends(self) -> list[BackendName]:
+        """The backends that the grid and the listed experiments have points of."""
+        used = dict.fromkeys(self.grid_backends if self.has_grid else [])
+        for entry in self.experiments:
+            given = entry.get("backend")
+            used |= dict.fromkeys(self.shared_backends if given is None else [given])
+        return list(used)
+
     def for_runs(self) -> dict[str, dict[str, Any]]:
         """Return the sections that each run is given, by name, as plain values."""
         parts = {name: getattr(self, name) for name in type(self).model_fields}
