@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from llenergymeasure.config.section import Section
-from llenergymeasure.config.serving import MAX_TOKENS
+from llenergymeasure.config.serving import MAX_TOKENS, Tokens
 
 Preset = Literal["deterministic", "standard", "creative", "factual"]
 
@@ -45,10 +45,8 @@ class DecoderConfig(Section):
     min_p: float | None = Field(
         default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
     )
-    min_new_tokens: int | None = Field(
+    min_new_tokens: Tokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="Fewest tokens to generate; an answer may end by itself after so many.",
     )
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.fields import submodels, unknown_key_message
+from llenergymeasure.config.fields import field_at, limits, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -39,6 +39,9 @@ _TYPE_MESSAGES = {
     "model_attributes_type": "must be a mapping",
     "list_type": "must be a list",
 }
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def describe(value: Any) -> str:
@@ -213,29 +216,9 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
 
 def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
     """Return both bounds, though only one was broken: the next guess should do."""
-    low, high = _field_bounds(path, model)
-    parts = [part for part in (low, high) if part]
-    if not parts:
-        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-        parts = [f"{words[name]} {limit}" for name, limit in context.items() if name in words]
+    field = field_at(tuple(str(part) for part in path), model)
+    bounds = dict(context)
+    for limit in [] if field is None else limits(field):
+        bounds |= {name: getattr(limit, name) for name in _BOUNDS if hasattr(limit, name)}
+    parts = [f"{word} {bounds[name]}" for name, word in _BOUNDS.items() if name in bounds]
     return f"must be {' and '.join(parts)}"
-
-
-def _field_bounds(path: KeyPath, model: type[BaseModel]) -> tuple[str | None, str | None]:
-    low = high = None
-    models, metadata = [model], []
-    for part in path:
-        field = next((m.model_fields[str(part)] for m in models if part in m.model_fields), None)
-        if field is None:
-            return None, None
-        models, metadata = submodels(field.annotation), field.metadata
-    for limit in metadata:
-        if getattr(limit, "ge", None) is not None:
-            low = f"at least {limit.ge}"
-        if getattr(limit, "gt", None) is not None:
-            low = f"more than {limit.gt}"
-        if getattr(limit, "le", None) is not None:
-            high = f"at most {limit.le}"
-        if getattr(limit, "lt", None) is not None:
-            high = f"less than {limit.lt}"
-    return low, high

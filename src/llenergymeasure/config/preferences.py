@@ -18,7 +18,7 @@ from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
 from llenergymeasure.config.messages import describe, validated
 from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Section, Text
 from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -33,10 +33,8 @@ BUILT_IN = "built in"
 class Preferences(Section):
     """What the file of a user's own settings holds."""
 
-    output_dir: str | None = Field(
-        default=None,
-        min_length=1,
-        description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
+    output_dir: Text | None = Field(
+        default=None, description=f"Folder that results go under; default {DEFAULT_RESULTS}."
     )
     runners: RunnersConfig = Field(
         default=RunnersConfig(),

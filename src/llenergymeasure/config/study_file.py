@@ -21,7 +21,7 @@ from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.fields import unknown_key_message, unknown_keys
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
-from llenergymeasure.config.section import Fault, RunSection, Section, refused
+from llenergymeasure.config.section import Fault, RunSection, Section, Text, refused
 from llenergymeasure.config.sweep import (
     MAX_POINTS,
     Axis,
@@ -107,8 +107,8 @@ class StudyFile(Section):
         description="Name of the study and of its results folder; default: the file's.",
         json_schema_extra={"minLength": 1, "maxLength": 120, "pattern": r"^[^/\\.][^/\\]*$"},
     )
-    base: str | None = Field(
-        default=None, min_length=1, description="Study file to start from, relative to this one."
+    base: Text | None = Field(
+        default=None, description="Study file to start from, relative to this one."
     )
     backend: Annotated[
         list[BackendName],

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from llenergymeasure.config.engine_parameters import (
@@ -13,7 +15,7 @@ from llenergymeasure.config.engine_parameters import (
     type_text,
 )
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.fields import ENGINE_SECTIONS, alternatives
 
 WIDTH = 100
 _SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -95,6 +97,7 @@ def _shown(section: type[EngineSection]) -> Iterator[Shown]:
 
 
 def _annotation_text(annotation: Any) -> str:
+    annotation = reduce(or_, alternatives(annotation))
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return name.replace("typing.", "").replace(" | None", "").replace("NoneType", "null")
 
