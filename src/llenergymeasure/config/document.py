@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.dotted import nested
 from llenergymeasure.config.fields import field_at, takes_any_key, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
@@ -107,7 +108,7 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
                 if path[0] in ("experiments", "name"):  # neither can be a mapping
                     message = "cannot be set from outside here"
                 raise ConfigurationError(Problem(message, key=key)) from None
-            own = {path: value} if path[0] == "sweep" else flattened(_nested(path, value))
+            own = {path: value} if path[0] == "sweep" else flattened(nested(path, value))
         else:
             own = _settings(path, value)
             settings |= own
@@ -189,13 +190,7 @@ def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
     if not isinstance(value, Mapping) or takes_any_key(field.annotation):
         return {path: value}  # what else a free mapping or a data set holds stays
-    return flattened(_nested(path, value))
-
-
-def _nested(path: tuple[str, ...], value: Any) -> Any:
-    for part in reversed(path):
-        value = {part: value}
-    return value
+    return flattened(nested(path, value))
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:

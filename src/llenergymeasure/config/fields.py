@@ -99,18 +99,20 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     return field
 
 
-def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iterator[KeyPath]:
-    """Yield the path of each key in ``values`` that ``model`` does not know, at any depth."""
+def unknown_keys(
+    values: Any, model: type[BaseModel] = ExperimentConfig
+) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the path and value of each key that ``model`` does not know, at any depth."""
     if not isinstance(values, Mapping):
         return
     for key, value in values.items():
         field = field_in(model, str(key))
         if field is None:
-            yield (key,)
+            yield (key,), value
             continue
         for inner in submodels(field.annotation):
-            for path in unknown_keys(value, inner):
-                yield (key, *path)
+            for path, found in unknown_keys(value, inner):
+                yield (key, *path), found
 
 
 def settings(

@@ -84,14 +84,11 @@ def _entry(values: dict[str, Any]) -> dict[str, Any]:
 
 def unknown_settings(values: Mapping[str, Any], also: tuple[str, ...] = ()) -> Iterator[Fault]:
     """Yield a fault for each key that is no setting of an experiment, at any depth."""
-    for path in unknown_keys(values):
+    for path, found in unknown_keys(values):
         names = tuple(str(part) for part in path)
         message = unknown_key_message(names, also)
         if "." in names[-1]:
             message = "unknown key; dotted keys are for sweep, write nested mappings here"
-        found: Any = values
-        for part in path:
-            found = found[part]
         yield Fault(path, message, found)
 
 
