@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.serving import MAX_TOKENS, Tokens
@@ -50,11 +50,8 @@ class DecoderConfig(Section):
         description="Fewest tokens to generate; an answer may end by itself after so many.",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         preset = data.get("preset")
         if not isinstance(preset, str) or preset not in PRESETS:
             return data

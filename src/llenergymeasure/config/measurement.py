@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.section import Seconds, Section, Text
 
@@ -89,9 +89,7 @@ class EnergyConfig(Section):
         examples=["calibration.yaml"],
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _null_is_none(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "backend" in data and data["backend"] is None:
-            return {**data, "backend": "none"}
-        return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        off = "backend" in data and data["backend"] is None
+        return {**data, "backend": "none"} if off else data

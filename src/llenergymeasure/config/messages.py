@@ -23,7 +23,7 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 
-_TYPE_MESSAGES = {
+_MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -38,6 +38,10 @@ _TYPE_MESSAGES = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "list_type": "must be a list",
+    "missing": "is missing; give it a value",
+    "string_pattern_mismatch": "must be a plain name of letters, digits and _",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty; list at least one, or remove it",
 }
 
 
@@ -163,8 +167,6 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     kind = details["type"]
     context: Mapping[str, Any] = details.get("ctx", {})
-    if kind == "missing":
-        return "is missing; give it a value"
     if kind == "extra_forbidden":
         return unknown_key_message(tuple(str(part) for part in path), root=model)
     if kind == "literal_error":
@@ -173,12 +175,6 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
         return str(context["error"])
     if kind == FAULT:
         return str(details["msg"])
-    if kind == "string_pattern_mismatch":
-        return "must be a plain name of letters, digits and _"
-    if kind == "string_too_short":
-        return "must not be empty"
-    if kind == "too_short":
-        return "must not be empty; list at least one, or remove it"
     if kind == "too_long":
         return f"lists {context['actual_length']}; at most {context['max_length']}"
     if kind == "string_too_long":
@@ -201,7 +197,7 @@ def _literal(expected: str, value: Any) -> str:
 
 
 def _type_message(kind: str, value: Any, fallback: str) -> str:
-    message = _TYPE_MESSAGES.get(kind)
+    message = _MESSAGES.get(kind)
     if message is None:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
     if kind == "string_type":

@@ -76,12 +76,18 @@ class Section(BaseModel):
             raise ValueError(message)
         return self
 
+    @classmethod
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what was written as it is meant, before its values are checked."""
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _set_values(cls, data: Any) -> Any:
         if not isinstance(data, dict | Mapping):
             return data
-        return {key: cls._read(str(key), value) for key, value in data.items() if value is not None}
+        prepared = cls._prepared(data).items()
+        return {key: cls._read(str(key), value) for key, value in prepared if value is not None}
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:

@@ -255,7 +255,8 @@ class Estimates:
             rest["pytorch"] = {**rest["pytorch"], "batch_size": None}
         key = repr(rest)
         if key not in self._shapes:
-            config = ExperimentConfig.model_validate(content)
+            # A server's command may hold any setting.
+            config = ExperimentConfig.model_validate(content if "openai" in content else rest)
             protocol = {each: resolve_protocol(config, each) for each in (False, True)}
             self._shapes[key] = _Shape(config, protocol, self._knows(config))
         return self._shapes[key]

@@ -4,10 +4,10 @@ Whatever ``from_pretrained`` and ``GenerationConfig`` take is taken, checked as 
 describe it; those below are ours, those of the original tool and those used most.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.section import Count, Processes, Text
@@ -81,13 +81,12 @@ class PyTorchConfig(EngineSection):
         "million parameters, else the physical cores.",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _device_numbers(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("max_memory"), dict):
-            memory = {str(key): value for key, value in data["max_memory"].items()}
-            return {**data, "max_memory": memory}
-        return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        memory = data.get("max_memory")
+        if isinstance(memory, dict):  # by the numbers of devices
+            data = {**data, "max_memory": {str(key): value for key, value in memory.items()}}
+        return super()._prepared(data)
 
     def _contradictions(self) -> Iterator[str]:
         if self.load_in_4bit and self.load_in_8bit:

@@ -45,7 +45,8 @@ def matching(backend: str, pattern: str | None) -> list[Shown]:
 
     Where no name does, those whose help does.
     """
-    everything = [shown for section in _sections(backend) for shown in _shown(section)]
+    sections = [each for each in ENGINE_SECTIONS if each.owner() == backend]
+    everything = [shown for section in sections for shown in _shown(section)]
     words = (pattern or "").lower().replace("-", "_").split()
     named = [each for each in everything if all(word in each.key.lower() for word in words)]
     if named:
@@ -70,10 +71,6 @@ def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Itera
     if brief:
         count = len(found)
         yield f"{count} settings; llem config {backend} PATTERN shows those that fit, with help"
-
-
-def _sections(backend: str) -> list[type[EngineSection]]:
-    return [each for each in ENGINE_SECTIONS if each.owner() == backend]
 
 
 def _shown(section: type[EngineSection]) -> Iterator[Shown]:
