@@ -109,6 +109,10 @@ def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
         {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:9/v1"}},
         {"quality": {"command": ["true"]}},
         {
+            "backend": "openai",
+            "openai": {"command": ["server", "{port}", "{serving.rate_per_s}"]},
+        },
+        {
             "runners": {"pytorch": "docker:image"},
             "execution": {"n_cycles": 3, "share_server": True, "meter": "host"},
         },

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,10 @@ class Identifier:
                 path = local_path(place[name], suffixes)
                 self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
-                problem = error.problems[0]
-                raise ConfigurationError(
-                    Problem(problem.message, key=key, found=problem.found)
-                ) from None
+                raise ConfigurationError(replace(error.problems[0], key=key)) from None
             except OSError as error:
-                raise ConfigurationError(
-                    Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
-                ) from None
+                message = f"cannot be read: {error.strerror}"
+                raise ConfigurationError(Problem(message, key=key, found=place[name])) from None
         content = self._known[known]
         if content is not None:
             place[name] = {"sha256": content}

@@ -292,10 +292,9 @@ def _faults_in_entry(
     if scope not in (None, named) and named is not None and meant(setting) != setting:
         yield Fault(where, f"is for {scope}, and its entry for {named}; remove one", ...)
     for other in itertools.takewhile(lambda each: each != setting, entry):
-        apart = len({scope, scope_of(other)} - {None}) > 1
         outer, inner = sorted((other, setting), key=lambda each: len(meant(each)))
         below = meant(inner)[len(meant(outer)) :]
-        if not apart and _overlap(meant(outer), meant(inner)) and _holds(entry[outer], below):
+        if _overlap(outer, inner) and _holds(entry[outer], below):
             yield Fault(where, f"is set by {'.'.join(other)} of the same entry too; keep one", ...)
 
 
@@ -314,16 +313,18 @@ def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
     for axis in axes:
         for setting in axis.settings:
             for other, label in owners.items():
-                apart = len({scope_of(setting), scope_of(other)} - {None}) > 1
-                if label != axis.label and not apart and _overlap(meant(setting), meant(other)):
+                if label != axis.label and _overlap(setting, other):
                     message = f"sets {'.'.join(setting)}, which {label} sets too; keep one"
                     yield Fault((axis.label,), message, ...)
             owners.setdefault(setting, axis.label)
 
 
 def _overlap(one: Setting, other: Setting) -> bool:
+    """Return whether two keys are for one backend, and set the same or a part of it."""
+    apart = len({scope_of(one), scope_of(other)} - {None}) > 1
+    one, other = meant(one), meant(other)
     shared = min(len(one), len(other))
-    return one[:shared] == other[:shared]
+    return not apart and one[:shared] == other[:shared]
 
 
 def _shown(value: Any) -> str:
