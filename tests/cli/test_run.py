@@ -16,6 +16,9 @@ import pytest
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.run import _batch_sizes
+from llenergymeasure.config.document import Document
+from llenergymeasure.config.expansion import ShapeOf, expand
+from llenergymeasure.config.study import Study
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.drive_study import Ended
@@ -368,3 +371,18 @@ def test_a_batch_size_is_for_every_engine_of_the_study(tmp_path: Path, call: Cal
     }
     said = call("run", str(file), "--batch-size", "4", "--set", "vllm.engine.max_num_seqs=8")
     assert "vllm.engine.max_num_seqs: is given by an option and by --set" in said.err
+
+
+def test_a_study_with_a_batch_size_is_expanded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    expanded: list[str] = []
+
+    def once(document: Document, shape_of: ShapeOf) -> Study:
+        expanded.append(str(document.file))
+        return expand(document, shape_of)
+
+    monkeypatch.setattr("llenergymeasure.workload.load_study.expand", once)
+    file = write_study(tmp_path)
+    assert call("run", str(file), "--batch-size", "4", "--dry-run").code == 0
+    assert expanded == [str(file)]

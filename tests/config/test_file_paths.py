@@ -56,3 +56,22 @@ def test_a_path_that_means_the_same_from_anywhere_is_not_reported(
     (tmp_path / "s.yaml").write_text(f"model: tiny-llama\ndataset: {dataset}\n")
     monkeypatch.chdir(tmp_path)
     assert load_study(Path("s.yaml")).notes == ()
+
+
+def test_what_a_server_calls_its_model_is_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies" / "llama").mkdir(parents=True)
+    (tmp_path / "studies" / "llama" / "config.json").write_text("{}")
+    (tmp_path / "mistral").mkdir()
+    (tmp_path / "studies" / "s.yaml").write_text(
+        "model: tiny-llama\nbackend: openai\n"
+        "openai: {base_url: 'http://127.0.0.1:9/v1', body: {model: llama}}\n"
+        "sweep: {openai.model: [llama, mistral]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    read = load_study(Path("studies/s.yaml"))
+    asked = [each.config["openai"] for each in read.experiments]
+    assert [each["model"] for each in asked] == ["llama", "mistral"]
+    assert asked[0]["body"] == {"model": "llama"}
+    assert read.notes == ()

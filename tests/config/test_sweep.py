@@ -320,6 +320,12 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
             "decoder": {"temperature": 0},
             "sweep": {"decoder.top_k": [1, 5], "vllm.sampling.temperature": [0.7]},
         },
+        {
+            "backend": "openai",
+            "openai": {"command": ["server", "{port}", "--top-k", "{decoder.top_k}"]},
+            "decoder": {"do_sample": False},
+            "sweep": {"decoder.top_k": [1, 5]},
+        },
     ],
 )
 def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:

@@ -235,6 +235,15 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
     assert "  about " in describe_plan(plan(), Estimates(lambda _: Known(LLAMA_8B, H100)))
 
 
+def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
+    """An estimate is one for all that differ in these, and needs them all the same."""
+    command = ["server", "--port", "{port}", "--min-p", "{decoder.min_p}", "{slo.ttft_ms}"]
+    study = {"backend": "openai", "openai": {"command": command}, "decoder": {"min_p": 0.1}}
+    made = plan(**study, slo={"ttft_ms": 5}, sweep={"decoder.min_p": [0.1, 0.2], "n": [2, 4]})
+    assert len(made.runs) == 8
+    assert "by estimate" in describe_plan(made)
+
+
 @pytest.mark.parametrize(
     "given", [{"dataset": "aienergyscore"}, {"answer_length": "natural"}], ids=str
 )

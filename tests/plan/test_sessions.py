@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.errors import ConfigurationError
@@ -20,6 +21,7 @@ from llenergymeasure.plan.estimate import (
     Known,
     ModelSize,
 )
+from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.worker import followers, read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 
@@ -107,6 +109,10 @@ def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
         {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:9/v1"}},
         {"quality": {"command": ["true"]}},
         {
+            "backend": "openai",
+            "openai": {"command": ["server", "{port}", "{serving.rate_per_s}"]},
+        },
+        {
             "runners": {"pytorch": "docker:image"},
             "execution": {"n_cycles": 3, "share_server": True, "meter": "host"},
         },
@@ -137,3 +143,22 @@ def test_a_run_is_followed_by_those_after_it_in_its_session(tmp_path: Path) -> N
         (each.experiment, each.cycle) for each in made.runs[place + 1 : 12]
     ]
     assert Plan.read(path) == made
+
+
+def test_a_profile_that_lets_several_go_at_a_time_counts_a_start_for_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time and its text are those of the same study without shared servers."""
+    profile = tmp_path / "config.yaml"
+    profile.write_text("resources: {gpu: 4}\n")
+    monkeypatch.setattr("llenergymeasure.cli.plan.forecast_for", lambda _: Forecast(here=False))
+    several, alone = (
+        "\n".join(plan_lines(made, str(tmp_path), None))
+        for made in (plan(), plan(execution={"n_cycles": 3}))
+    )
+    assert "  each run starts its own server: with this profile" in several
+    assert "starts of a server" not in several
+    assert [line for line in several.splitlines() if " by estimate" in line] == [
+        line for line in alone.splitlines() if " by estimate" in line
+    ]
+    assert "18 runs on 3 starts of a server" in "\n".join(plan_lines(plan(), None, None))

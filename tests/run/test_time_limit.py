@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,12 @@ def test_what_a_run_waits_for_its_gpu_is_no_part_of_its_time(tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 143, done.stderr
     assert float(done.stdout) < 0.5
+
+
+def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:
+    """The requests that it is made from are the first ones of the trace alone."""
+    config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4})
+    first = build_workload(config)
+    work = work_of(config, replace(first, longest_of_trace=50_000))
+    assert work.input_tokens + work.output_tokens == 50_000
+    assert work_of(config, first).input_tokens == 512

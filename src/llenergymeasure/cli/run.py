@@ -15,7 +15,13 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
-from llenergymeasure.config.document import document_from, overridden, parse_overrides
+from llenergymeasure.config.document import (
+    checked,
+    document_from,
+    overridden,
+    parse_overrides,
+    read_document,
+)
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
@@ -259,7 +265,7 @@ def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dic
     one = given.get("backend", "pytorch")
     used = one if isinstance(one, list) else [one]
     if study is not None:
-        used = [each.model.backend for each in load_study(study, given).experiments]
+        used = checked(overridden(read_document(study), given)).used_backends
     found = {names_of(name).requests_at_once: size for name in map(str, used)}
     return {key or "pytorch.batch_size": size for key in found}
 

@@ -141,15 +141,6 @@ def read_calibration(path: Path) -> Calibration:
     return Calibration(gains, path, hashlib.sha256(raw).hexdigest())
 
 
-def calibration_faults(path: Path) -> list[str]:
-    """Return what keeps a calibration file from being used, a sentence each."""
-    try:
-        read_calibration(path)
-    except ConfigurationError as error:
-        return [str(problem) for problem in error.problems]
-    return []
-
-
 def calibration_of(path: str | None) -> Calibration:
     """Return the calibration in a file; none if no file is given.
 

@@ -2,11 +2,12 @@
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from llenergymeasure.config.section import RunSection
 
@@ -63,17 +64,15 @@ class CarbonConfig(RunSection):
         examples=["grid operator, 2024; PUE of our site, 2024"],
     )
 
-    @model_validator(mode="after")
-    def _says_something(self) -> "CarbonConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.grid_gco2e_per_kwh is not None and self.country is not None:
-            raise ValueError("give grid_gco2e_per_kwh or country, and only one of them")
+            yield "give grid_gco2e_per_kwh or country, and only one of them"
         if self.grid_gco2e_per_kwh is None and self.country is None and self.price_per_kwh is None:
-            raise ValueError("give grid_gco2e_per_kwh, country or price_per_kwh")
+            yield "give grid_gco2e_per_kwh, country or price_per_kwh"
         if self.price_per_kwh is not None and self.currency is None:
-            raise ValueError("price_per_kwh needs its currency")
+            yield "price_per_kwh needs its currency"
         if (self.embodied_kgco2e is None) != (self.lifetime_years is None):
-            raise ValueError("embodied_kgco2e and lifetime_years need each other")
-        return self
+            yield "embodied_kgco2e and lifetime_years need each other"
 
     @field_validator("country")
     @classmethod

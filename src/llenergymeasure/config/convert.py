@@ -18,7 +18,7 @@ from llenergymeasure.config.old_names import (
     STRUCTURE,
     in_the_originals_format,
 )
-from llenergymeasure.config.sweep import meant
+from llenergymeasure.config.sweep import is_group, meant
 from llenergymeasure.errors import ConfigurationError, Problem
 
 Settings = dict[str, Any]
@@ -59,7 +59,7 @@ def _malformed(old: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         if old.get(key) is not None and not isinstance(old[key], kind):
             yield key, old[key], f"must be {word}"
             return
-    groups = {key: value for key, value in sweep.items() if _is_group(value)}
+    groups = {key: value for key, value in sweep.items() if is_group(value)}
     for key, listed in {"experiments": entries, **groups}.items():
         for each in listed:
             if not isinstance(each, Mapping):
@@ -147,7 +147,7 @@ class _Conversion:
 
     def _axes(self) -> Settings:
         """Return the sweep as the original expands it: groups, axes of all engines, axes of one."""
-        groups = [key for key, value in self._sweep.items() if _is_group(value)]
+        groups = [key for key, value in self._sweep.items() if is_group(value)]
         scoped = [key for key in self._sweep if _scope(_path(key)) is not None]
         axes: Settings = {}
         for key in sorted(self._sweep, key=lambda key: (key not in groups, key in scoped)):
@@ -218,10 +218,6 @@ def _scope(path: tuple[str, ...]) -> str | None:
     return next(
         (part for part in path[:2] if part in ENGINES and path[0] in (part, "harness")), None
     )
-
-
-def _is_group(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(each, Mapping) for each in value)
 
 
 def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.section import Section
-from llenergymeasure.config.serving import MAX_TOKENS
+from llenergymeasure.config.serving import MAX_TOKENS, Tokens
 
 Preset = Literal["deterministic", "standard", "creative", "factual"]
 
@@ -45,18 +45,13 @@ class DecoderConfig(Section):
     min_p: float | None = Field(
         default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
     )
-    min_new_tokens: int | None = Field(
+    min_new_tokens: Tokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="Fewest tokens to generate; an answer may end by itself after so many.",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         preset = data.get("preset")
         if not isinstance(preset, str) or preset not in PRESETS:
             return data

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.dotted import nested
 from llenergymeasure.config.fields import field_at, takes_any_key, unknown_key_message
-from llenergymeasure.config.file_paths import from_folder
+from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import describe, faults_of, located, problem
 from llenergymeasure.config.old_names import in_the_originals_format
@@ -25,6 +26,12 @@ MAX_BASES = 20
 
 _OWN_OF_EACH = ("name", "base", "sweep", "experiments", "runners", "execution")
 """What a study does not take from its base."""
+
+_FILES = (*LOCAL_SETTINGS, "quality.texts")
+"""Settings whose path is relative to the file that names them, as its base is."""
+
+_OF_A_SERVER = ("openai.model", "openai.body.model")
+"""What a server calls its model: a name, whatever lies here under it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
                 if path[0] in ("experiments", "name"):  # neither can be a mapping
                     message = "cannot be set from outside here"
                 raise ConfigurationError(Problem(message, key=key)) from None
-            own = {path: value} if path[0] == "sweep" else flattened(_nested(path, value))
+            own = {path: value} if path[0] == "sweep" else flattened(nested(path, value))
         else:
             own = _settings(path, value)
             settings |= own
@@ -168,10 +175,7 @@ def checked(document: Document) -> StudyFile:
 
 
 def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
-    used = set(study.grid_backends) if study.has_grid else set()
-    for entry in study.experiments:
-        given = entry.get("backend")
-        used.update(study.shared_backends if given is None else [given])
+    used = study.used_backends
     return [
         Fault(
             (name,),
@@ -192,13 +196,7 @@ def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
     if not isinstance(value, Mapping) or takes_any_key(field.annotation):
         return {path: value}  # what else a free mapping or a data set holds stays
-    return flattened(_nested(path, value))
-
-
-def _nested(path: tuple[str, ...], value: Any) -> Any:
-    for part in reversed(path):
-        value = {part: value}
-    return value
+    return flattened(nested(path, value))
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:
@@ -213,13 +211,48 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
         message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
     otherwise: dict[str, str] = {}
-    values = from_folder(values, path.parent, otherwise)
+    values = _from_folder(values, path.parent, otherwise)
     notes = tuple(
         f"{key}: {value} is found from the working folder, as in earlier versions; write it "
         f"relative to {path}, or it may be another file, or none, from another folder"
         for key, value in otherwise.items()
     )
     return _with_base(Document(values, places, path, notes=notes), (*above, resolved))
+
+
+def _from_folder(
+    value: Any, folder: Path, otherwise: dict[str, str], path: tuple[str, ...] = ()
+) -> Any:
+    """Return a study's values with each path that exists below ``folder`` as seen from here.
+
+    What is not there keeps its words: it may be a model's id, or relative to the working folder as
+    it was in earlier versions. ``otherwise`` is given what is found there alone, by its key.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: _from_folder(each, folder, otherwise, (*path, key)) for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_from_folder(each, folder, otherwise, path) for each in value]
+    if not isinstance(value, str) or not value:
+        return value
+    named = f".{'.'.join(path)}"
+    key = next((key for key in _FILES if named.endswith(f".{key}")), None)
+    builtin = any(value in names for names in BUILT_IN.values())
+    if key is None or builtin or named.endswith(tuple(f".{each}" for each in _OF_A_SERVER)):
+        return value
+    if _exists(folder / value):
+        return str(folder / value)
+    if _exists(Path(value)):
+        otherwise.setdefault(key, value)
+    return value
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _with_base(document: Document, above: tuple[Path, ...]) -> Document:

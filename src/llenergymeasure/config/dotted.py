@@ -12,6 +12,13 @@ def value_at(settings: Mapping[str, Any], name: str) -> Any:
     return found
 
 
+def nested(path: tuple[str, ...], value: Any) -> Any:
+    """Return ``value`` in the sections that a path names."""
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every setting below sections with its dotted name."""
     for key, value in settings.items():

@@ -1,12 +1,13 @@
 """How a study is carried out: cycles, their order, the rests between, and where engines run."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator
 
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Seconds, Section, Seed
 from llenergymeasure.units import BACKENDS, BackendName, RunnerName
 
 CycleOrder = Literal["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
@@ -56,16 +57,14 @@ class ExecutionConfig(Section):
         "reverse: interleaved, every second cycle backwards; latin_square: each experiment takes "
         "each place, and follows each other one, equally often.",
     )
-    experiment_gap_seconds: float | None = Field(
-        default=None, ge=0, le=86_400, description="Rest where the experiment changes; default 0."
+    experiment_gap_seconds: Seconds | None = Field(
+        default=None, description="Rest where the experiment changes; default 0."
     )
-    cycle_gap_seconds: float | None = Field(
-        default=None, ge=0, le=86_400, description="Rest where the cycle changes; default 0."
+    cycle_gap_seconds: Seconds | None = Field(
+        default=None, description="Rest where the cycle changes; default 0."
     )
-    shuffle_seed: int | None = Field(
+    shuffle_seed: Seed | None = Field(
         default=None,
-        ge=0,
-        le=2**63 - 1,
         description="Seed of the shuffled order; default: taken from the study's design hash.",
     )
     share_server: bool | None = Field(
@@ -104,20 +103,18 @@ class ExecutionConfig(Section):
         description="Wall-clock limit of one run, from when it has its GPUs.",
     )
 
-    @model_validator(mode="after")
-    def _one_way_to_set_cycles(self) -> "ExecutionConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.precision_target is None and self.max_cycles is not None:
-            raise ValueError("max_cycles needs precision_target; n_cycles sets a fixed number")
+            yield "max_cycles needs precision_target; n_cycles sets a fixed number"
         if self.precision_target is not None and self.n_cycles is not None:
-            raise ValueError("give n_cycles or precision_target: the target sets the cycles itself")
+            yield "give n_cycles or precision_target: the target sets the cycles itself"
         if self.pin is None and self.pin_scope is not None:
-            raise ValueError("pin_scope needs pin: node or gpu_model")
+            yield "pin_scope needs pin: node or gpu_model"
         if self.share_server and self.cycle_order in ("sequential", "latin_square"):
-            raise ValueError(
+            yield (
                 f"share_server keeps a cycle's runs on one server together, cycle_order: "
                 f"{self.cycle_order} does not; choose shuffled, interleaved or reverse"
             )
-        return self
 
     @property
     def cycles_at_most(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
-from llenergymeasure.config.calibration import calibration_faults
+from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.config.candidates import Candidate, candidates
 from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
@@ -68,7 +68,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
         name=study.name,
         origin=document.file,
         experiments=tuple(
-            Experiment(each.id, each.config, each.model, _swept(each.config, swept_keys))
+            replace(each, swept={key: value_at(each.config, key) for key in swept_keys})
             for each in experiments
         ),
         left_out=tuple(outcome.left_out),
@@ -100,7 +100,7 @@ class _Outcome:
         self._shared_problems: dict[str, Problem] = {}
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
-        self._calibrations: dict[str, list[str]] = {}
+        self._calibrations: dict[str | None, list[Fault]] = {}
         self._sections: dict[tuple[str, str], Section] = {}
 
     def take(self, candidate: Candidate) -> None:
@@ -155,12 +155,14 @@ class _Outcome:
 
     def _calibration_faults(self, path: str | None) -> list[Fault]:
         """Return what is wrong with a calibration file; each is read once."""
-        if path is None:
-            return []
         if path not in self._calibrations:
-            self._calibrations[path] = calibration_faults(Path(path).expanduser())
-        key = ("energy", "calibration")
-        return [Fault(key, fault, ...) for fault in self._calibrations[path]]
+            self._calibrations[path] = []
+            try:
+                calibration_of(path)
+            except ConfigurationError as error:
+                key = ("energy", "calibration")
+                self._calibrations[path] = [Fault(key, str(each), ...) for each in error.problems]
+        return self._calibrations[path]
 
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.
@@ -216,6 +218,10 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     own = engine.get("sampling") if isinstance(engine, Mapping) else None
     if not model.decoder.greedy or own or "passthrough_kwargs" in config:
         return None
+    if model.openai is not None and any(
+        name.startswith("decoder") for name in model.openai.placeholders()
+    ):
+        return None  # each starts another server
     decoder = config.get("decoder", {})
     kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
     return json.dumps({**config, "decoder": kept}, sort_keys=True)
@@ -275,10 +281,6 @@ def _swept_keys(
             keys[key] = None
     fixed = {"backend", "output_dir", *(".".join(path) for path in document.overrides)}
     return tuple(key for key in keys if key not in fixed)
-
-
-def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: value_at(config, key) for key in keys}
 
 
 def _notes(

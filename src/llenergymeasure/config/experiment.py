@@ -1,9 +1,10 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
+from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure import ids
 from llenergymeasure.config.backends.openai import OF_THE_RUN, OpenAIConfig
@@ -16,15 +17,15 @@ from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.measurement import (
-    MAX_PROMPTS,
     BaselineConfig,
     EnergyConfig,
+    Prompts,
     WarmupConfig,
     WindowConfig,
 )
-from llenergymeasure.config.section import Section, refused, secret_fault
+from llenergymeasure.config.section import PathText, Section, Seed, Text, refused, secret_fault
 from llenergymeasure.config.servers import is_external, is_listener, is_option
-from llenergymeasure.config.serving import MAX_TOKENS, ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig, Tokens
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -40,57 +41,43 @@ TINY_LLAMA = "tiny-llama"
 class SyntheticDataset(Section):
     """Prompts of a fixed length, made from a seed, so that no download is needed."""
 
-    n: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Prompts to make; default: the study's n."
-    )
-    input_len: int = Field(default=512, ge=1, le=MAX_TOKENS, description="Tokens in each prompt.")
-    output_len: int = Field(
-        default=128, ge=1, le=MAX_TOKENS, description="Tokens to generate for each prompt."
-    )
-    seed: int = Field(default=42, ge=0, le=2**63 - 1, description="Seed the prompts come from.")
-    shared_prefix_len: int | None = Field(
+    n: Prompts | None = Field(default=None, description="Prompts to make; default: the study's n.")
+    input_len: Tokens = Field(default=512, description="Tokens in each prompt.")
+    output_len: Tokens = Field(default=128, description="Tokens to generate for each prompt.")
+    seed: Seed = Field(default=42, description="Seed the prompts come from.")
+    shared_prefix_len: Tokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="Tokens that all prompts begin with, of their input_len: what engines that "
         "keep prefixes compute once.",
         examples=[512],
     )
 
-    @model_validator(mode="after")
-    def _prefix_fits(self) -> "SyntheticDataset":
+    def _contradictions(self) -> Iterator[str]:
         if self.shared_prefix_len is not None and self.shared_prefix_len >= self.input_len:
-            raise ValueError(
+            yield (
                 f"shared_prefix_len is {self.shared_prefix_len}, and must be less than the "
                 f"input_len of {self.input_len}"
             )
-        return self
 
 
 class LoraConfig(Section):
     """A LoRA adapter put on the model: its id on the hub or its local folder, not both."""
 
-    adapter_id: str | None = Field(default=None, min_length=1, description="Adapter on the hub.")
-    adapter_path: str | None = Field(
-        default=None, min_length=1, description="Local folder of the adapter."
-    )
+    adapter_id: Text | None = Field(default=None, description="Adapter on the hub.")
+    adapter_path: Text | None = Field(default=None, description="Local folder of the adapter.")
     merge_weights: bool = Field(
         default=False, description="Merge the adapter into the model's weights when loading."
     )
 
-    @model_validator(mode="after")
-    def _one_source(self) -> "LoraConfig":
+    def _contradictions(self) -> Iterator[str]:
         if (self.adapter_id is None) == (self.adapter_path is None):
-            raise ValueError("give adapter_id or adapter_path, and only one of them")
-        return self
+            yield "give adapter_id or adapter_path, and only one of them"
 
 
 class ExperimentConfig(Section):
     """One fully resolved configuration, a cell of the grid."""
 
-    model: str = Field(
-        min_length=1,
-        max_length=4096,
+    model: PathText = Field(
         description="Model id on the hub, a local folder, or a built-in name; tiny-llama is made "
         "locally with random weights and needs no download.",
         examples=["tiny-llama", "meta-llama/Llama-3.1-8B"],
@@ -101,7 +88,7 @@ class ExperimentConfig(Section):
         description="random loads the architecture alone with random weights, which cost the same "
         "energy per token and need no download. tiny-llama always has random weights.",
     )
-    n: int = Field(default=100, ge=1, le=MAX_PROMPTS, description="Prompts in the workload.")
+    n: Prompts = Field(default=100, description="Prompts in the workload.")
     dataset: str | SyntheticDataset = Field(
         default=SYNTHETIC,
         description="synthetic, a data set's id (aienergyscore), a local file, or the synthetic "
@@ -117,16 +104,12 @@ class ExperimentConfig(Section):
     precision: Precision = Field(
         default="bf16", description="Data type of weights and activations."
     )
-    random_seed: int = Field(
-        default=42, ge=0, le=2**63 - 1, description="Seed of sampling and of the prompts' order."
+    random_seed: Seed = Field(default=42, description="Seed of sampling and of the prompts' order.")
+    max_input_tokens: Tokens = Field(
+        default=512, description="Longer prompts are cut to this length."
     )
-    max_input_tokens: int = Field(
-        default=512, ge=1, le=MAX_TOKENS, description="Longer prompts are cut to this length."
-    )
-    max_output_tokens: int = Field(
+    max_output_tokens: Tokens = Field(
         default=128,
-        ge=1,
-        le=MAX_TOKENS,
         description="Tokens generated for each prompt; a limit where answers end by themselves.",
     )
     answer_length: Literal["fixed", "natural"] | None = Field(
@@ -183,108 +166,90 @@ class ExperimentConfig(Section):
         default=None,
         description="Arguments handed to the engine as they are; for what has no name here.",
     )
-    output_dir: str | None = Field(
+    output_dir: PathText | None = Field(
         default=None,
-        min_length=1,
-        max_length=4096,
         description="Folder the study's results go under; not part of what is measured.",
     )
 
-    @model_validator(mode="after")
-    def _own_section_only(self) -> "ExperimentConfig":
+    def _contradictions(self) -> Iterator[str]:
+        yield from self._in_sections()
+        yield from self._in_command()
+        yield from self._in_answers()
+        yield from self._in_chats()
+        yield from self._in_arguments()
+
+    def _in_sections(self) -> Iterator[str]:
         for name in BACKENDS:
             if name != self.backend and getattr(self, name) is not None:
-                raise ValueError(
+                yield (
                     f"the section {name} belongs to backend {name}, but backend is {self.backend}; "
                     f"remove {name} or set backend: {name}"
                 )
         if self.slo is not None and self.serving is None and self.backend != "openai":
-            raise ValueError("slo judges answers under traffic; add serving, or remove slo")
+            yield "slo judges answers under traffic; add serving, or remove slo"
         if self.backend == "openai" and self.openai is None:
-            raise ValueError(
+            yield (
                 "backend openai needs openai.base_url, the address of the running server, or "
                 "openai.command, which starts one"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _fills_its_command(self) -> "ExperimentConfig":
+    def _in_command(self) -> Iterator[str]:
         if self.openai is None:
-            return self
+            return
         known = self.command_values()
         for name in self.openai.placeholders():
             if name not in OF_THE_RUN and value_at(known, name) is None:
-                raise ValueError(
+                yield (
                     f"openai.command has {{{name}}}, which is neither in openai.values nor a "
                     "setting that has a value"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _answers_can_end(self) -> "ExperimentConfig":
+    def _in_answers(self) -> Iterator[str]:
         if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
-            raise ValueError(
+            yield (
                 "with decoder.min_new_tokens answers may end by themselves; remove it, or "
                 "answer_length: fixed"
             )
         if self.answer_length == "natural" and self.weights == "random":
-            raise ValueError(
+            yield (
                 "random weights end their answers by chance; use weights: pretrained, or remove "
                 "answer_length: natural"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _texts_can_be_chats(self) -> "ExperimentConfig":
+    def _in_chats(self) -> Iterator[str]:
         chat, serving = self.chat, self.serving or ONE_USER
         if chat is None:
-            return self
+            return
         if self.synthetic() is not None:
-            raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
+            yield "chat is about texts, and synthetic prompts are none; name a dataset"
         if serving.turns is not None:
-            raise ValueError("serving.turns joins token ids, no chat template does; remove it")
+            yield "serving.turns joins token ids, no chat template does; remove it"
         if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
-            raise ValueError(
+            yield (
                 "at serving.endpoint: chat the server has its own template; use template: auto, or "
                 "endpoint: completions"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _passthrough_hides_nothing(self) -> "ExperimentConfig":
-        if self.passthrough_kwargs is None:
-            return self
-        clash = sorted(set(self.passthrough_kwargs) & set(type(self).model_fields))
+    def _in_arguments(self) -> Iterator[str]:
+        own, passed = getattr(self, self.backend), self.passthrough_kwargs or {}
+        clash = sorted(passed.keys() & type(self).model_fields.keys())
         if clash:
-            raise ValueError(
-                f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> "ExperimentConfig":
-        own = getattr(self, self.backend)
-        passed = self.passthrough_kwargs
-        name = None if passed is None else secret_argument(passed, "passthrough_kwargs")
+            yield f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
+        secret = secret_argument(passed, "passthrough_kwargs")
         if own is not None and own.secret is not None:
-            name = f"{self.backend}.{own.secret}"
-        if name is not None:
-            raise refused([secret_fault(name)])
-        return self
-
-    @model_validator(mode="after")
-    def _moves_no_listener(self) -> "ExperimentConfig":
-        engine = getattr(getattr(self, self.backend), "engine", None)
+            secret = f"{self.backend}.{own.secret}"
+        if secret is not None:
+            raise refused([secret_fault(secret)])
+        engine = getattr(own, "engine", None)
         listed = {} if engine is None else engine.plain
-        passed = self.passthrough_kwargs or {} if self.backend != "pytorch" else {}
+        passed = passed if self.backend != "pytorch" else {}
         moving = [name for name in passed if is_listener(name)]
         moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
         if moving:
-            raise ValueError(
+            yield (
                 f"{moving[0]} is not for a study: the engine's server listens on this machine "
                 "alone, at a free port"
             )
-        return self
 
     @property
     def served(self) -> bool:

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -33,12 +33,12 @@ ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
     """Return the models among the alternatives of a type."""
-    return [part for part in _alternatives(annotation) if _is_model(part)]
+    return [part for part in alternatives(annotation) if _is_model(part)]
 
 
 def takes_any_key(annotation: Any) -> bool:
     """Return whether a type is a free mapping, whose keys are not ours to check."""
-    return any(part is dict or get_origin(part) is dict for part in _alternatives(annotation))
+    return any(part is dict or get_origin(part) is dict for part in alternatives(annotation))
 
 
 def takes_mapping(annotation: Any) -> bool:
@@ -48,12 +48,12 @@ def takes_mapping(annotation: Any) -> bool:
 
 def takes_numbers(annotation: Any) -> bool:
     """Return whether a number can be a value of this type."""
-    return not {int, float}.isdisjoint(_alternatives(annotation))
+    return not {int, float}.isdisjoint(alternatives(annotation))
 
 
 def takes_whole_numbers_only(annotation: Any) -> bool:
     """Return whether a number of this type is an integer."""
-    parts = _alternatives(annotation)
+    parts = alternatives(annotation)
     return int in parts and float not in parts
 
 
@@ -99,18 +99,20 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     return field
 
 
-def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iterator[KeyPath]:
-    """Yield the path of each key in ``values`` that ``model`` does not know, at any depth."""
+def unknown_keys(
+    values: Any, model: type[BaseModel] = ExperimentConfig
+) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the path and value of each key that ``model`` does not know, at any depth."""
     if not isinstance(values, Mapping):
         return
     for key, value in values.items():
         field = field_in(model, str(key))
         if field is None:
-            yield (key,)
+            yield (key,), value
             continue
         for inner in submodels(field.annotation):
-            for path in unknown_keys(value, inner):
-                yield (key, *path)
+            for path, found in unknown_keys(value, inner):
+                yield (key, *path), found
 
 
 def settings(
@@ -193,9 +195,22 @@ def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
     return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
 
 
-def _alternatives(annotation: Any) -> list[Any]:
+def limits(field: FieldInfo) -> list[Any]:
+    """Return what a setting's value is held to, of whichever kind it is."""
+    kinds = [each for each in _parts(field.annotation) if get_origin(each) is Annotated]
+    shared = [info for kind in kinds for info in get_args(kind)[1:] if isinstance(info, FieldInfo)]
+    return [*field.metadata, *(each for info in shared for each in info.metadata)]
+
+
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the alternatives of a type, without what their values are held to."""
+    parts = _parts(annotation)
+    return [get_args(each)[0] if get_origin(each) is Annotated else each for each in parts]
+
+
+def _parts(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
-        return [part for each in get_args(annotation) for part in _alternatives(each)]
+        return [part for each in get_args(annotation) for part in _parts(each)]
     return [annotation]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ class Identifier:
     def __init__(self) -> None:
         self._known: dict[tuple[str, frozenset[str]], str | None] = {}
         self._settings: dict[tuple[str, str], str] = {}
-        self._cache = _HashCache()
+        self._remembered = _cache_folder() / "hashes.json"
+        self._hashes: dict[str, str] | None = None
+        self._changed = False
 
     def experiment_id(self, config: dict[str, Any]) -> str:
         """Return the id of a resolved configuration.
@@ -140,7 +143,13 @@ class Identifier:
 
     def save(self) -> None:
         """Remember the hashes of large files for the next study."""
-        self._cache.save()
+        if not self._changed:
+            return
+        try:
+            files.write_text(self._remembered, json.dumps(self._hashes, indent=1))
+        except OSError:
+            return  # A cache that cannot be written only costs time.
+        self._changed = False
 
     def _by_content(self, values: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
         found = _written(values, key)
@@ -153,14 +162,10 @@ class Identifier:
                 path = local_path(place[name], suffixes)
                 self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
-                problem = error.problems[0]
-                raise ConfigurationError(
-                    Problem(problem.message, key=key, found=problem.found)
-                ) from None
+                raise ConfigurationError(replace(error.problems[0], key=key)) from None
             except OSError as error:
-                raise ConfigurationError(
-                    Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
-                ) from None
+                message = f"cannot be read: {error.strerror}"
+                raise ConfigurationError(Problem(message, key=key, found=place[name])) from None
         content = self._known[known]
         if content is not None:
             place[name] = {"sha256": content}
@@ -173,7 +178,7 @@ class Identifier:
             OSError: something cannot be read.
         """
         if path.is_file():
-            return self._cache.sha256(path)
+            return self._sha256(path)
         names = sorted(_files_below(path))
         if not names:
             raise ConfigurationError(
@@ -181,8 +186,22 @@ class Identifier:
             )
         digest = hashlib.sha256()
         for name in names:
-            digest.update(f"{name}\0{self._cache.sha256(path / name)}\n".encode())
+            digest.update(f"{name}\0{self._sha256(path / name)}\n".encode())
         return digest.hexdigest()
+
+    def _sha256(self, path: Path) -> str:
+        """Return a file's hash; a large one's is kept under path, size and time of change."""
+        state = path.stat()
+        if state.st_size < _REMEMBERED_BYTES:
+            return files.sha256(path)
+        if self._hashes is None:
+            stored = files.read_json(self._remembered) or {}
+            self._hashes = {key: value for key, value in stored.items() if isinstance(value, str)}
+        key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+        if key not in self._hashes:
+            self._hashes[key] = files.sha256(path)
+            self._changed = True
+        return self._hashes[key]
 
 
 def _with_none(value: Any) -> Any:
@@ -211,41 +230,6 @@ def _files_below(folder: Path) -> list[str]:
             if not name.startswith(".") and path.is_file():
                 names.append(path.relative_to(folder).as_posix())
     return names
-
-
-class _HashCache:
-    """Hashes of large files, kept between studies under path, size and time of change."""
-
-    def __init__(self) -> None:
-        self._path = _cache_folder() / "hashes.json"
-        self._hashes: dict[str, str] | None = None
-        self._changed = False
-
-    def sha256(self, path: Path) -> str:
-        state = path.stat()
-        if state.st_size < _REMEMBERED_BYTES:
-            return files.sha256(path)
-        key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        hashes = self._load()
-        if key not in hashes:
-            hashes[key] = files.sha256(path)
-            self._changed = True
-        return hashes[key]
-
-    def save(self) -> None:
-        if not self._changed or self._hashes is None:
-            return
-        try:
-            files.write_text(self._path, json.dumps(self._hashes, indent=1))
-        except OSError:
-            return  # A cache that cannot be written only costs time.
-        self._changed = False
-
-    def _load(self) -> dict[str, str]:
-        if self._hashes is None:
-            stored = files.read_json(self._path) or {}
-            self._hashes = {key: value for key, value in stored.items() if isinstance(value, str)}
-        return self._hashes
 
 
 def _cache_folder() -> Path:

@@ -1,15 +1,16 @@
 """How an experiment is measured: warm-up, idle phases, window, and the energy's source."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Seconds, Section, Text
 
 EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
 
 MAX_PROMPTS = 10_000_000
+Prompts = Annotated[int, Field(ge=1, le=MAX_PROMPTS)]
 
 
 class WarmupConfig(Section):
@@ -19,11 +20,11 @@ class WarmupConfig(Section):
     """
 
     enabled: bool = Field(default=True, description="Warm up at all.")
-    n_warmup: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Warm-up prompts before any are judged."
+    n_warmup: Prompts | None = Field(
+        default=None, description="Warm-up prompts before any are judged."
     )
-    thermal_floor_seconds: float | None = Field(
-        default=None, ge=0, le=86_400, description="Least time spent warming up, in seconds."
+    thermal_floor_seconds: Seconds | None = Field(
+        default=None, description="Least time spent warming up, in seconds."
     )
     convergence_detection: bool | None = Field(
         default=None, description="Go on until the latency settles (cv_threshold)."
@@ -40,8 +41,8 @@ class WarmupConfig(Section):
     window_size: int | None = Field(
         default=None, ge=3, le=10_000, description="Latest prompts the variation is taken over."
     )
-    min_prompts: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Judge no earlier than this many prompts."
+    min_prompts: Prompts | None = Field(
+        default=None, description="Judge no earlier than this many prompts."
     )
 
 
@@ -60,8 +61,8 @@ class WindowConfig(Section):
     min_seconds: float | None = Field(
         default=None, gt=0, le=86_400, description="Least length of the window, in seconds."
     )
-    min_batches: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Fewest whole batches inside the window."
+    min_batches: Prompts | None = Field(
+        default=None, description="Fewest whole batches inside the window."
     )
     precision: float | None = Field(
         default=None,
@@ -81,17 +82,14 @@ class EnergyConfig(Section):
         description="Sensor of the headline figure; auto takes the best one that measures. "
         "A null in the file, or none, measures no energy.",
     )
-    calibration: str | None = Field(
+    calibration: Text | None = Field(
         default=None,
-        min_length=1,
         description="File of gains found against an external meter, by GPU UUID or name: it "
         "corrects the GPUs' readings and narrows their systematic band.",
         examples=["calibration.yaml"],
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _null_is_none(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "backend" in data and data["backend"] is None:
-            return {**data, "backend": "none"}
-        return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        off = "backend" in data and data["backend"] is None
+        return {**data, "backend": "none"} if off else data

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.fields import submodels, unknown_key_message
+from llenergymeasure.config.fields import field_at, limits, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -23,7 +23,7 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 
-_TYPE_MESSAGES = {
+_MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -38,7 +38,14 @@ _TYPE_MESSAGES = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "list_type": "must be a list",
+    "missing": "is missing; give it a value",
+    "string_pattern_mismatch": "must be a plain name of letters, digits and _",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty; list at least one, or remove it",
 }
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def describe(value: Any) -> str:
@@ -160,8 +167,6 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     kind = details["type"]
     context: Mapping[str, Any] = details.get("ctx", {})
-    if kind == "missing":
-        return "is missing; give it a value"
     if kind == "extra_forbidden":
         return unknown_key_message(tuple(str(part) for part in path), root=model)
     if kind == "literal_error":
@@ -170,12 +175,6 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
         return str(context["error"])
     if kind == FAULT:
         return str(details["msg"])
-    if kind == "string_pattern_mismatch":
-        return "must be a plain name of letters, digits and _"
-    if kind == "string_too_short":
-        return "must not be empty"
-    if kind == "too_short":
-        return "must not be empty; list at least one, or remove it"
     if kind == "too_long":
         return f"lists {context['actual_length']}; at most {context['max_length']}"
     if kind == "string_too_long":
@@ -198,7 +197,7 @@ def _literal(expected: str, value: Any) -> str:
 
 
 def _type_message(kind: str, value: Any, fallback: str) -> str:
-    message = _TYPE_MESSAGES.get(kind)
+    message = _MESSAGES.get(kind)
     if message is None:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
     if kind == "string_type":
@@ -213,29 +212,9 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
 
 def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
     """Return both bounds, though only one was broken: the next guess should do."""
-    low, high = _field_bounds(path, model)
-    parts = [part for part in (low, high) if part]
-    if not parts:
-        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-        parts = [f"{words[name]} {limit}" for name, limit in context.items() if name in words]
+    field = field_at(tuple(str(part) for part in path), model)
+    bounds = dict(context)
+    for limit in [] if field is None else limits(field):
+        bounds |= {name: getattr(limit, name) for name in _BOUNDS if hasattr(limit, name)}
+    parts = [f"{word} {bounds[name]}" for name, word in _BOUNDS.items() if name in bounds]
     return f"must be {' and '.join(parts)}"
-
-
-def _field_bounds(path: KeyPath, model: type[BaseModel]) -> tuple[str | None, str | None]:
-    low = high = None
-    models, metadata = [model], []
-    for part in path:
-        field = next((m.model_fields[str(part)] for m in models if part in m.model_fields), None)
-        if field is None:
-            return None, None
-        models, metadata = submodels(field.annotation), field.metadata
-    for limit in metadata:
-        if getattr(limit, "ge", None) is not None:
-            low = f"at least {limit.ge}"
-        if getattr(limit, "gt", None) is not None:
-            low = f"more than {limit.gt}"
-        if getattr(limit, "le", None) is not None:
-            high = f"at most {limit.le}"
-        if getattr(limit, "lt", None) is not None:
-            high = f"less than {limit.lt}"
-    return low, high

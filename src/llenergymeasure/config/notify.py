@@ -1,17 +1,16 @@
 """Whom to notify that a study has ended: a webhook, a command, or both."""
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Section, Variable
 from llenergymeasure.config.servers import is_loopback
 
 Event = Literal["finish", "failure", "circuit_break"]
 EVENTS: tuple[Event, ...] = get_args(Event)
-
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class NotifyConfig(Section):
@@ -24,16 +23,14 @@ class NotifyConfig(Section):
         description="Address that a JSON is sent to by POST: https, or http on this machine.",
         examples=["https://hooks.example.org/llem"],
     )
-    webhook_env: str | None = Field(
+    webhook_env: Variable | None = Field(
         default=None,
-        pattern=_VARIABLE,
         description="Environment variable that holds the address, where knowing it is the right "
         "to use it.",
         examples=["LLEM_WEBHOOK"],
     )
-    token_env: str | None = Field(
+    token_env: Variable | None = Field(
         default=None,
-        pattern=_VARIABLE,
         description="Environment variable with a token, sent as Authorization: Bearer.",
         examples=["LLEM_WEBHOOK_TOKEN"],
     )
@@ -76,15 +73,13 @@ class NotifyConfig(Section):
             raise ValueError(reason)
         return value
 
-    @model_validator(mode="after")
-    def _tells_somebody(self) -> "NotifyConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.webhook is not None and self.webhook_env is not None:
-            raise ValueError("give webhook or webhook_env, not both")
+            yield "give webhook or webhook_env, not both"
         if self.webhook is None and self.webhook_env is None and self.command is None:
-            raise ValueError("notifies nobody; give webhook, webhook_env or command")
+            yield "notifies nobody; give webhook, webhook_env or command"
         if self.token_env is not None and self.webhook is None and self.webhook_env is None:
-            raise ValueError("token_env is sent to a webhook; give webhook or webhook_env")
-        return self
+            yield "token_env is sent to a webhook; give webhook or webhook_env"
 
 
 def address_problem(address: str) -> str | None:

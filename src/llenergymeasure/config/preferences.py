@@ -18,7 +18,7 @@ from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
 from llenergymeasure.config.messages import describe, validated
 from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Section, Text
 from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -33,10 +33,8 @@ BUILT_IN = "built in"
 class Preferences(Section):
     """What the file of a user's own settings holds."""
 
-    output_dir: str | None = Field(
-        default=None,
-        min_length=1,
-        description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
+    output_dir: Text | None = Field(
+        default=None, description=f"Folder that results go under; default {DEFAULT_RESULTS}."
     )
     runners: RunnersConfig = Field(
         default=RunnersConfig(),
@@ -150,13 +148,20 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
         values = read_document(study_file).values
         named = {key: values[key] for key in Preferences.model_fields if key in values}
         study = _checked(named, study_file)
-    in_study, in_file = _as_written(study), _as_written(own)
+    asked, in_study, in_file = _as_written(_environment()), _as_written(study), _as_written(own)
+    if os.environ.get(NOTIFY_VARIABLE):
+        asked.setdefault("notify", "nobody")
+    variables = {f"runners.{name}": runner_variable(name) for name in BACKENDS}
     found = []
-    for key, (variable, asked, built_in) in _of_environment().items():
+    for key, variable, built_in in (
+        ("output_dir", FOLDER_VARIABLE, str(DEFAULT_RESULTS)),
+        *((key, variable, "automatic") for key, variable in variables.items()),
+        ("notify", NOTIFY_VARIABLE, "nobody"),
+    ):
         ranked = (
-            (asked, f"environment: {variable}"),
-            (in_study[key], f"study: {study_file}"),
-            (in_file[key], f"file: {path}"),
+            (asked.get(key), f"environment: {variable}"),
+            (in_study.get(key), f"study: {study_file}"),
+            (in_file.get(key), f"file: {path}"),
             (built_in, BUILT_IN),
         )
         value, origin = next(each for each in ranked if each[0] is not None)
@@ -164,30 +169,20 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     return found
 
 
-def _of_environment() -> dict[str, tuple[str, str | None, str]]:
-    """Return for each setting its variable, what that says, and what is built in."""
-    folder = os.environ.get(FOLDER_VARIABLE) or None
-    found = {"output_dir": (FOLDER_VARIABLE, folder, str(DEFAULT_RESULTS))}
-    for backend in BACKENDS:
-        chosen = runner_in_environment(backend)
-        asked = None if chosen is None else str(chosen)
-        found[f"runners.{backend}"] = (runner_variable(backend), asked, "automatic")
-    told = None
-    if os.environ.get(NOTIFY_VARIABLE):
-        notify = _notify_in_environment()
-        told = "nobody" if notify is None else notify.whom()
-    return {**found, "notify": (NOTIFY_VARIABLE, told, "nobody")}
+def _environment() -> Preferences:
+    """Return what the environment says."""
+    return Preferences(
+        output_dir=os.environ.get(FOLDER_VARIABLE) or None,
+        runners=RunnersConfig(**{name: runner_in_environment(name) for name in BACKENDS}),
+        notify=_notify_in_environment() if os.environ.get(NOTIFY_VARIABLE) else None,
+    )
 
 
-def _as_written(given: Preferences) -> dict[str, str | None]:
-    runners = {name: getattr(given.runners, name) for name in BACKENDS}
-    return {
-        "output_dir": given.output_dir,
-        **{
-            f"runners.{name}": None if each is None else str(each) for name, each in runners.items()
-        },
-        "notify": None if given.notify is None else given.notify.whom(),
-    }
+def _as_written(given: Preferences) -> dict[str, str]:
+    """Return what is set, by its dotted name."""
+    found = {} if given.output_dir is None else {"output_dir": given.output_dir}
+    found |= {f"runners.{name}": str(each) for name, each in given.runners.choices().items()}
+    return found if given.notify is None else {**found, "notify": given.notify.whom()}
 
 
 def _stored(path: Path) -> dict[str, Any]:

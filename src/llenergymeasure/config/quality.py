@@ -1,10 +1,11 @@
 """What a study asks of the answers' quality, so that a cheaper but worse setting is visible."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from llenergymeasure.config.section import RunSection
+from llenergymeasure.config.section import Count, PathText, RunSection
 
 OWN_TASK = "llem-small"
 
@@ -12,10 +13,8 @@ OWN_TASK = "llem-small"
 class QualityConfig(RunSection):
     """Quality of the answers, after the window. None of it is part of an experiment's id."""
 
-    texts: str | None = Field(
+    texts: PathText | None = Field(
         default=None,
-        min_length=1,
-        max_length=4096,
         description="A text file, UTF-8, one text per line: each run's perplexity on it is "
         "computed with the engine that was measured.",
         examples=["texts/held_out.txt"],
@@ -39,20 +38,16 @@ class QualityConfig(RunSection):
         f"the engine that was measured; {OWN_TASK} is 40 easy questions that need no download.",
         examples=[[OWN_TASK], ["arc_easy", "hellaswag"]],
     )
-    task_items: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Items of each task; default: all."
-    )
+    task_items: Count | None = Field(default=None, description="Items of each task; default: all.")
     timeout_seconds: float = Field(
         default=3600, gt=0, le=864_000, description="Wall-clock limit of command or tasks."
     )
 
-    @model_validator(mode="after")
-    def _asks_something(self) -> "QualityConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.texts is None and self.command is None and self.tasks is None:
-            raise ValueError("give texts, command or both, or tasks")
+            yield "give texts, command or both, or tasks"
         if self.command is not None and self.tasks is not None:
-            raise ValueError("give command or tasks: a run has one score")
-        return self
+            yield "give command or tasks: a run has one score"
 
     @field_validator("texts")
     @classmethod

@@ -20,6 +20,7 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS, settings, takes_any_key, takes_numbers
 from llenergymeasure.config.old_names import FORMER_FIELDS
+from llenergymeasure.config.ranges import MAX_VALUES
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
@@ -176,31 +177,22 @@ def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
 
 def _range_schema() -> Schema:
     number = {"type": "number"}
-    bounds = {"min": number, "max": number}
-    spaced: Schema = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["min", "max", "num"],
-        "properties": {**bounds, "num": {"type": "integer", "minimum": 1, "maximum": 10_000}},
-    }
-    powers: Schema = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["min", "max"],
-        "properties": bounds,
-    }
-
-    def under(name: str, inner: Schema) -> Schema:
-        return {
-            "type": "object",
-            "additionalProperties": False,
-            "required": [name],
-            "properties": {name: inner},
-        }
-
+    num = {"type": "integer", "minimum": 1, "maximum": MAX_VALUES}
+    spaced = _mapping_of(min=number, max=number, num=num)
+    powers = _mapping_of(min=number, max=number)
     return {
         "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
-        "anyOf": [spaced, under("log", spaced), under("pow2", powers)],
+        "anyOf": [spaced, _mapping_of(log=spaced), _mapping_of(pow2=powers)],
+    }
+
+
+def _mapping_of(**properties: Schema) -> Schema:
+    """Return the schema of a mapping that has all of these keys, and no other."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
     }
 
 

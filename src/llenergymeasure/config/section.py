@@ -1,11 +1,11 @@
 """The base of every part of a study file: strict types, no unknown keys, no changes later."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llenergymeasure.redact import secret_argument
@@ -14,6 +14,15 @@ FAULT = "fault"
 """Kind of validation error whose message is meant for people as it is."""
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
+
+Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of an environment variable."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Processes = Annotated[int, Field(ge=1, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class Section(BaseModel):
@@ -57,12 +66,28 @@ class Section(BaseModel):
         types = set() if field is None else {field.annotation, *get_args(field.annotation)}
         return bool in types and str not in types
 
+    def _contradictions(self) -> Iterator[str]:
+        """Yield what in it does not go together; it is refused with the first."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        for message in self._contradictions():
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what was written as it is meant, before its values are checked."""
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _set_values(cls, data: Any) -> Any:
         if not isinstance(data, dict | Mapping):
             return data
-        return {key: cls._read(str(key), value) for key, value in data.items() if value is not None}
+        prepared = cls._prepared(data).items()
+        return {key: cls._read(str(key), value) for key, value in prepared if value is not None}
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:

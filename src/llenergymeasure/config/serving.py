@@ -1,10 +1,11 @@
 """Traffic on an engine's server: when requests arrive, how long they are, what is good enough."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Count, PathText, Seconds, Section
 
 Arrivals = Literal["constant", "poisson", "gamma", "ramp", "trace", "closed"]
 Endpoint = Literal["completions", "chat"]
@@ -12,7 +13,7 @@ Distribution = Literal["fixed", "uniform", "lognormal", "data"]
 
 MAX_RATE_PER_S = 100_000.0
 MAX_TOKENS = 10_000_000
-MAX_SECONDS = 86_400.0
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 _NEEDS: dict[Arrivals, tuple[str, ...]] = {
     "constant": ("rate_per_s",),
@@ -40,9 +41,7 @@ class LengthConfig(Section):
         description="fixed takes tokens; uniform lies evenly between min_tokens and max_tokens; "
         "lognormal has mean_tokens and cv; data draws from the lengths in serving.trace.",
     )
-    tokens: int | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="The length of fixed.", examples=[128]
-    )
+    tokens: Tokens | None = Field(default=None, description="The length of fixed.", examples=[128])
     mean_tokens: float | None = Field(
         default=None, ge=1, le=MAX_TOKENS, description="Mean of lognormal, before its limits."
     )
@@ -52,20 +51,15 @@ class LengthConfig(Section):
         le=10,
         description="Coefficient of variation of lognormal: standard deviation over mean.",
     )
-    min_tokens: int | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="Shorter ones become this long."
-    )
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="Longer ones become this long."
-    )
+    min_tokens: Tokens | None = Field(default=None, description="Shorter ones become this long.")
+    max_tokens: Tokens | None = Field(default=None, description="Longer ones become this long.")
 
     @property
     def longest(self) -> int | None:
         """The most tokens there can be; None where the study does not say."""
         return self.tokens or self.max_tokens
 
-    @model_validator(mode="after")
-    def _complete(self) -> "LengthConfig":
+    def _contradictions(self) -> Iterator[str]:
         needed = {
             "fixed": ("tokens",),
             "uniform": ("min_tokens", "max_tokens"),
@@ -74,16 +68,13 @@ class LengthConfig(Section):
         }[self.distribution]
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"distribution {self.distribution} needs {' and '.join(missing)}")
+            yield f"distribution {self.distribution} needs {' and '.join(missing)}"
         own = {"tokens": "fixed", "mean_tokens": "lognormal", "cv": "lognormal"}
         for name, distribution in own.items():
             if getattr(self, name) is not None and self.distribution != distribution:
-                raise ValueError(f"{name} belongs to distribution {distribution}; remove it")
+                yield f"{name} belongs to distribution {distribution}; remove it"
         if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
-            raise ValueError(
-                f"min_tokens ({self.min_tokens}) is more than max_tokens ({self.max_tokens})"
-            )
-        return self
+            yield f"min_tokens ({self.min_tokens}) is more than max_tokens ({self.max_tokens})"
 
 
 class SloConfig(Section):
@@ -109,11 +100,9 @@ class SloConfig(Section):
         "count as sustained.",
     )
 
-    @model_validator(mode="after")
-    def _some_limit(self) -> "SloConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.ttft_ms is None and self.tpot_ms is None and self.e2e_ms is None:
-            raise ValueError("give at least one limit: ttft_ms, tpot_ms or e2e_ms")
-        return self
+            yield "give at least one limit: ttft_ms, tpot_ms or e2e_ms"
 
 
 class ServingConfig(Section):
@@ -148,17 +137,13 @@ class ServingConfig(Section):
     concurrency: int | None = Field(
         default=None, ge=1, le=100_000, description="Users of closed.", examples=[16]
     )
-    think_seconds: float | None = Field(
+    think_seconds: Seconds | None = Field(
         default=None,
-        ge=0,
-        le=MAX_SECONDS,
         description="Mean pause of a user after an answer (exponential), in closed and between "
         "the turns of a conversation; default: none.",
     )
-    trace: str | None = Field(
+    trace: PathText | None = Field(
         default=None,
-        min_length=1,
-        max_length=4096,
         description="File of arrivals and lengths, in the formats of the Azure LLM inference "
         "traces, of BurstGPT, Mooncake and Qwen-Bailian, or CSV with the columns timestamp, "
         "input_tokens, output_tokens; or of agents' sessions, as AIPerf and Azure publish them.",
@@ -201,47 +186,43 @@ class ServingConfig(Section):
         le=1,
         description="Share of each prompt that it has in common with others: a system prompt.",
     )
-    shared_prefixes: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="How many such prefixes there are; default 1."
+    shared_prefixes: Count | None = Field(
+        default=None, description="How many such prefixes there are; default 1."
     )
     cached_prompts: bool | None = Field(
         default=None,
         description="Whether a prefix cache may know prompts: with true every cycle's are the "
         "same, and a data set's come again as they are. Default: false, each one is computed.",
     )
-    ramp_up_max_seconds: float | None = Field(
+    ramp_up_max_seconds: Seconds | None = Field(
         default=None,
-        ge=0,
-        le=MAX_SECONDS,
         description="The window opens after this long even if the traffic has not become steady; "
         "default: 60.",
     )
     timeout_seconds: float | None = Field(
         default=None,
         gt=0,
-        le=MAX_SECONDS,
+        le=86_400,
         description="A request without a whole answer after this long has failed; default: 300.",
     )
 
-    @model_validator(mode="after")
-    def _complete(self) -> "ServingConfig":
+    def _contradictions(self) -> Iterator[str]:
         for name in _NEEDS[self.arrivals]:
             if getattr(self, name) is None:
-                raise ValueError(f"arrivals {self.arrivals} need {name}")
+                yield f"arrivals {self.arrivals} need {name}"
         for name, kinds in _OF_SOME.items():
             if getattr(self, name) is not None and self.arrivals not in kinds:
-                raise ValueError(f"{name} belongs to arrivals {', '.join(kinds)}; remove it")
+                yield f"{name} belongs to arrivals {', '.join(kinds)}; remove it"
         for name in ("input_tokens", "output_tokens"):
             length = getattr(self, name)
             if length is not None and length.distribution == "data" and self.trace is None:
-                raise ValueError(f"{name} are drawn from data, and serving.trace names no file")
+                yield f"{name} are drawn from data, and serving.trace names no file"
         if self.arrivals == "trace" and self.turns is not None:
-            raise ValueError("a trace has its own requests; remove turns")
+            yield "a trace has its own requests; remove turns"
         if self.think_seconds is not None and self.arrivals != "closed" and self.turns is None:
-            raise ValueError("think_seconds belongs to arrivals closed, or to turns; remove it")
+            yield "think_seconds belongs to arrivals closed, or to turns; remove it"
         if self.shared_prefixes is not None and self.shared_prefix_ratio is None:
-            raise ValueError("shared_prefixes needs shared_prefix_ratio")
-        return self
+            yield "shared_prefixes needs shared_prefix_ratio"
 
     @property
     def open_loop(self) -> bool:

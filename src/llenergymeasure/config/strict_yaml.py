@@ -8,7 +8,7 @@ integers of YAML 1.1 stay text, and ``1e-3`` is a number.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,14 @@ def _check_shape(text: str, file: Path | None) -> None:
         if len(left) > MAX_DEPTH + 1:
             what = f"nested deeper than {MAX_DEPTH}"
         if nodes > MAX_NODES:
-            what = _too_many()
+            what = _TOO_MANY
         if what is not None:
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
 
 
-def _too_many() -> str:
-    return f"larger than {MAX_NODES} values"
+_TOO_MANY = f"larger than {MAX_NODES} values"
 
 
 class _Builder:
@@ -201,7 +200,7 @@ class _Builder:
         if id(node) in self._open:
             message = "an anchor refers to itself; remove it"
         elif self._built > MAX_NODES:
-            message = f"its aliases expand to something {_too_many()}"
+            message = f"its aliases expand to something {_TOO_MANY}"
         elif len(self._open) > MAX_DEPTH:
             message = f"its aliases are nested deeper than {MAX_DEPTH}"
         if message is not None:
@@ -228,8 +227,11 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
+        merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
+                several = isinstance(value_node, yaml.SequenceNode)
+                merged += value_node.value if several else [value_node]
                 continue
             key = self._key(key_node, path)
             if key is None:
@@ -243,29 +245,18 @@ class _Builder:
             lines[key] = line
             self.places.setdefault((*path, key), Place(self.file, line))
             values[key] = self.build(value_node, (*path, key))
-        for merged in self._merges(node, path):
-            for key, value in merged.items():
+        for source in merged:
+            if not isinstance(source, yaml.MappingNode):
+                self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
+                continue
+            for key, value in self.build(source, path).items():
                 values.setdefault(key, value)
         return values
 
-    def _merges(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[dict[str, Any]]:
-        for key_node, value_node in node.value:
-            if key_node.tag != _MERGE:
-                continue
-            whole = isinstance(value_node, yaml.SequenceNode)
-            for source in value_node.value if whole else [value_node]:
-                if not isinstance(source, yaml.MappingNode):
-                    self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
-                    continue
-                yield self.build(source, path)
-
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag == _STANDARD + "str":
-                return str(node.value)
-            device = bool(path) and path[-1] == "max_memory" and node.tag == _STANDARD + "int"
-            if device:
-                return str(node.value)
+        kinds = ("str", "int") if path[-1:] == ("max_memory",) else ("str",)  # devices by number
+        if isinstance(node, yaml.ScalarNode) and node.tag.removeprefix(_STANDARD) in kinds:
+            return str(node.value)
         found = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         self._add(node, path, "a key must be text; put it in quotes", found=str(found))
         return None

@@ -21,7 +21,7 @@ from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.fields import unknown_key_message, unknown_keys
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
-from llenergymeasure.config.section import Fault, RunSection, Section, refused
+from llenergymeasure.config.section import Fault, RunSection, Section, Text, refused
 from llenergymeasure.config.sweep import (
     MAX_POINTS,
     Axis,
@@ -84,14 +84,11 @@ def _entry(values: dict[str, Any]) -> dict[str, Any]:
 
 def unknown_settings(values: Mapping[str, Any], also: tuple[str, ...] = ()) -> Iterator[Fault]:
     """Yield a fault for each key that is no setting of an experiment, at any depth."""
-    for path in unknown_keys(values):
+    for path, found in unknown_keys(values):
         names = tuple(str(part) for part in path)
         message = unknown_key_message(names, also)
         if "." in names[-1]:
             message = "unknown key; dotted keys are for sweep, write nested mappings here"
-        found: Any = values
-        for part in path:
-            found = found[part]
         yield Fault(path, message, found)
 
 
@@ -107,8 +104,8 @@ class StudyFile(Section):
         description="Name of the study and of its results folder; default: the file's.",
         json_schema_extra={"minLength": 1, "maxLength": 120, "pattern": r"^[^/\\.][^/\\]*$"},
     )
-    base: str | None = Field(
-        default=None, min_length=1, description="Study file to start from, relative to this one."
+    base: Text | None = Field(
+        default=None, description="Study file to start from, relative to this one."
     )
     backend: Annotated[
         list[BackendName],
@@ -200,6 +197,15 @@ class StudyFile(Section):
     def has_grid(self) -> bool:
         """Whether there are experiments that the list does not name."""
         return bool(self.sweep) or not self.experiments
+
+    @property
+    def used_backends(self) -> list[BackendName]:
+        """The backends that the grid and the listed experiments have points of."""
+        used = dict.fromkeys(self.grid_backends if self.has_grid else [])
+        for entry in self.experiments:
+            given = entry.get("backend")
+            used |= dict.fromkeys(self.shared_backends if given is None else [given])
+        return list(used)
 
     def for_runs(self) -> dict[str, dict[str, Any]]:
         """Return the sections that each run is given, by name, as plain values."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from llenergymeasure.config import ranges
+from llenergymeasure.config.dotted import nested
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
     field_at,
@@ -184,7 +185,7 @@ def _axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) 
         faults.append(Fault((key,), message, value))
     elif field_at(meant(setting)) is not None:
         entries = [{setting: item} for item in _values(setting, value, faults)]
-    elif _is_group(value):
+    elif is_group(value):
         entries = _group(key, value, reserved, faults)
     else:
         faults.append(Fault((key,), unknown_key_message(setting), value))
@@ -223,16 +224,9 @@ def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[F
         if not takes_mapping(field.annotation):
             yield Fault(where, f"{'.'.join(setting)} takes plain values, not a mapping", value)
             return
-        nested: dict[str, Any] = dict(value)
-        for part in reversed(setting):
-            nested = {part: nested}
-        for unknown in unknown_keys(nested):
+        for unknown, found in unknown_keys(nested(setting, value)):
             message = unknown_key_message(tuple(str(part) for part in unknown))
-            within = unknown[len(setting) :]
-            found: Any = value
-            for key in within:
-                found = found[key]
-            yield Fault((*where, *within), message, found)
+            yield Fault((*where, *unknown[len(setting) :]), message, found)
     elif setting == _BACKEND and value not in BACKENDS:
         yield Fault(where, no_backend(value), value)
 
@@ -243,7 +237,8 @@ def no_backend(name: Any) -> str:
     return f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
 
 
-def _is_group(value: Any) -> bool:
+def is_group(value: Any) -> bool:
+    """Return whether a key of the sweep has settings that move together."""
     return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
 
 
@@ -297,10 +292,9 @@ def _faults_in_entry(
     if scope not in (None, named) and named is not None and meant(setting) != setting:
         yield Fault(where, f"is for {scope}, and its entry for {named}; remove one", ...)
     for other in itertools.takewhile(lambda each: each != setting, entry):
-        apart = len({scope, scope_of(other)} - {None}) > 1
         outer, inner = sorted((other, setting), key=lambda each: len(meant(each)))
         below = meant(inner)[len(meant(outer)) :]
-        if not apart and _overlap(meant(outer), meant(inner)) and _holds(entry[outer], below):
+        if _overlap(outer, inner) and _holds(entry[outer], below):
             yield Fault(where, f"is set by {'.'.join(other)} of the same entry too; keep one", ...)
 
 
@@ -319,16 +313,18 @@ def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
     for axis in axes:
         for setting in axis.settings:
             for other, label in owners.items():
-                apart = len({scope_of(setting), scope_of(other)} - {None}) > 1
-                if label != axis.label and not apart and _overlap(meant(setting), meant(other)):
+                if label != axis.label and _overlap(setting, other):
                     message = f"sets {'.'.join(setting)}, which {label} sets too; keep one"
                     yield Fault((axis.label,), message, ...)
             owners.setdefault(setting, axis.label)
 
 
 def _overlap(one: Setting, other: Setting) -> bool:
+    """Return whether two keys are for one backend, and set the same or a part of it."""
+    apart = len({scope_of(one), scope_of(other)} - {None}) > 1
+    one, other = meant(one), meant(other)
     shared = min(len(one), len(other))
-    return one[:shared] == other[:shared]
+    return not apart and one[:shared] == other[:shared]
 
 
 def _shown(value: Any) -> str:

@@ -19,18 +19,25 @@ _CELL = 40
 _PLACES = {"local": "without a container", "apptainer": "in Apptainer", "docker": "in Docker"}
 
 
-def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:
-    """Return what will be run and in which order, what was left out and why, and how long."""
-    return "\n".join(_lines(plan, estimates or Estimates())) + "\n"
+def describe_plan(plan: Plan, estimates: Estimates | None = None, *, share: bool = True) -> str:
+    """Return what will be run and in which order, what was left out and why, and how long.
+
+    Args:
+        plan: the plan.
+        estimates: how long runs take, by who knows models and devices.
+        share: whether runs may share a server, which those of one machine do, one at a time.
+    """
+    return "\n".join(_lines(plan, estimates or Estimates(), share=share)) + "\n"
 
 
-def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
+def _lines(plan: Plan, estimates: Estimates, *, share: bool) -> Iterator[str]:
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
     order = plan.execution.get("cycle_order")
     yield f"  {_count(len(plan.experiments), 'experiment')} x {_cycles(plan)}, {order}"
-    yield f"  {_estimated(plan, estimates)}, one run after the other"
+    yield f"  {_estimated(plan, estimates, share=share)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
-        yield f"  with all cycles that it may take: {_estimated(_longest(plan), estimates)}"
+        most = _estimated(_longest(plan), estimates, share=share)
+        yield f"  with all cycles that it may take: {most}"
     estimate = estimates.plan(plan)
     unknown = estimate.unknown
     if unknown:
@@ -39,7 +46,7 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     elif estimate.longest:
         yield "  counted at max_input_tokens and max_output_tokens: shorter texts take less"
     yield from _precision(plan)
-    yield from _sessions(plan)
+    yield from _sessions(plan, share=share)
     yield from _runners(plan)
     yield ""
     yield _table(plan)
@@ -88,13 +95,16 @@ def _precision(plan: Plan) -> Iterator[str]:
     yield f"  {told} number of cycles is fixed yet: at most {len(_longest(plan).runs)} runs in all"
 
 
-def _sessions(plan: Plan) -> Iterator[str]:
+def _sessions(plan: Plan, *, share: bool) -> Iterator[str]:
     """Yield how many starts of servers are shared, where the study asks for it."""
     if not plan.execution.get("share_server"):
         return
     shared = [run.session for run in plan.runs if run.session is not None]
     if not shared:
         yield "  no runs of a cycle can share a server; docs/serving.md says which can"
+        return
+    if not share:
+        yield "  each run starts its own server: with this profile several may go at a time"
         return
     starts = _count(len(set(shared)), "start")
     yield f"  {_count(len(shared), 'run')} on {starts} of a server, on one machine, one at a time"
@@ -107,8 +117,8 @@ def _cycles(plan: Plan) -> str:
     return _count(most, "cycle") if least == most else f"{least} to {most} cycles"
 
 
-def _estimated(plan: Plan, estimates: Estimates) -> str:
-    quick, standard = (estimates.plan(plan, measured) for measured in (False, True))
+def _estimated(plan: Plan, estimates: Estimates, *, share: bool) -> str:
+    quick, standard = (estimates.plan(plan, each, share=share) for each in (False, True))
     if quick == standard:
         return f"{quick} by estimate"
     return (

@@ -83,16 +83,19 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
-        """Return what the settings say, without making the requests."""
+        """Return what the settings say, without making the requests.
+
+        Args:
+            config: the settings, or those of an experiment that differs in sizes alone.
+            content: the settings as plain values.
+        """
         at_once = SEQUENCES_AT_ONCE
         if config.backend == "pytorch":
             at_once = (content.get("pytorch") or {}).get("batch_size") or 1
-        requests = content.get("n", config.n)
-        if isinstance(config.dataset, str):
-            longest_in = content.get("max_input_tokens", config.max_input_tokens)
-            longest_out = content.get("max_output_tokens", config.max_output_tokens)
-            return cls(requests, longest_in, longest_out, at_once)
+        requests, longest_in, longest_out = _sizes(content).values()
         made = config.dataset
+        if isinstance(made, str):
+            return cls(requests, longest_in, longest_out, at_once)
         return cls(made.n or requests, made.input_len, made.output_len, at_once)
 
 
@@ -189,10 +192,10 @@ class Estimates:
         self._shapes: dict[str, _Shape] = {}
         self._of_experiment: dict[tuple[str, bool, bool], Estimate] = {}
 
-    def plan(self, plan: Plan, measured: bool = True) -> Estimate:
+    def plan(self, plan: Plan, measured: bool = True, *, share: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
         runs_s, unknown, longest = 0.0, dict[str, None](), False
-        for estimate in self.jobs(plan.runs, measured):
+        for estimate in self.jobs(plan.runs, measured, share=share):
             runs_s += estimate.seconds
             unknown |= dict.fromkeys(estimate.unknown)
             longest |= estimate.longest
@@ -232,11 +235,10 @@ class Estimates:
         )
 
     def config(self, content: Mapping[str, Any]) -> ExperimentConfig:
-        """Return those of an experiment's settings that time or memory depend on."""
-        config = self._shape(content).config
-        sizes: dict[str, Any] = {name: content[name] for name in _SIZES if name in content}
-        batch_size = (content.get("pytorch") or {}).get("batch_size")
-        if batch_size is not None and config.pytorch is not None:
+        """Return an experiment's settings; those that cost nothing may be another one's."""
+        config, sizes = self._shape(content).config, dict[str, Any](_sizes(content))
+        if config.pytorch is not None:
+            batch_size = (content.get("pytorch") or {}).get("batch_size")
             sizes["pytorch"] = config.pytorch.model_copy(update={"batch_size": batch_size})
         return config.model_copy(update=sizes)
 
@@ -253,23 +255,31 @@ class Estimates:
             rest["pytorch"] = {**rest["pytorch"], "batch_size": None}
         key = repr(rest)
         if key not in self._shapes:
-            config = ExperimentConfig.model_validate(rest)
+            # A server's command may hold any setting.
+            config = ExperimentConfig.model_validate(content if "openai" in content else rest)
             protocol = {each: resolve_protocol(config, each) for each in (False, True)}
             self._shapes[key] = _Shape(config, protocol, self._knows(config))
         return self._shapes[key]
 
 
 class _Shape(NamedTuple):
-    """What experiments have in common that differ in sizes alone."""
+    """What experiments have in common that differ in sizes alone, as the first of them has it."""
 
     config: ExperimentConfig
     protocol: Mapping[bool, ProtocolSettings]
     known: Known
 
 
-_SIZES = ("n", "max_input_tokens", "max_output_tokens")
+_SIZES = {
+    name: ExperimentConfig.model_fields[name].default
+    for name in ("n", "max_input_tokens", "max_output_tokens")
+}
 _COST_NOTHING = ("random_seed", "decoder", "energy", "dataset_order", "output_dir", "slo")
-_NOT_IN_SHAPE = frozenset(_SIZES + _COST_NOTHING)
+_NOT_IN_SHAPE = frozenset((*_SIZES, *_COST_NOTHING))
+
+
+def _sizes(content: Mapping[str, Any]) -> dict[str, int]:
+    return {name: content.get(name, default) for name, default in _SIZES.items()}
 
 
 def duration(seconds: float) -> str:

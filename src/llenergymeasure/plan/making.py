@@ -9,7 +9,7 @@ from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan.model import Plan, PlannedRun
 from llenergymeasure.plan.orders import Slot, extended, ordered
-from llenergymeasure.plan.sessions import numbered, together
+from llenergymeasure.plan.sessions import together
 
 
 def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
@@ -29,11 +29,11 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         int(stopping.get(each.id, {}).get("cycles", study.n_cycles)) for each in study.experiments
     ]
     slots += extended(cycles, study.n_cycles, given.cycle_order, seed)
-    slots = together(study, slots)
+    slots, sessions = together(study, slots)
     return Plan(
         study=study.name,
         study_design_hash=design_hash,
-        runs=tuple(_runs(study, slots)),
+        runs=tuple(_runs(study, slots, sessions)),
         left_out=tuple({"config": each.config, "reason": each.reason} for each in study.left_out),
         same_as=tuple(asdict(each) for each in study.same_as),
         swept_keys=study.swept_keys,
@@ -56,10 +56,9 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
     )
 
 
-def _runs(study: Study, slots: Sequence[Slot]) -> list[PlannedRun]:
+def _runs(study: Study, slots: Sequence[Slot], sessions: Mapping[Slot, int]) -> list[PlannedRun]:
     runs = []
     before: Slot | None = None
-    sessions = numbered(study, slots)
     for order, slot in enumerate(slots, start=1):
         index, cycle = slot
         experiment = study.experiments[index]

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.study import Experiment, Study
 from llenergymeasure.plan.orders import Slot
@@ -24,31 +25,26 @@ def server_of(experiment: Experiment) -> str | None:
     if serving is None or config.external_server or serving.cached_prompts:
         return None
     rest = {key: value for key, value in experiment.config.items() if key not in TRAFFIC}
+    if config.openai is not None:  # whose command may hold what it is asked
+        names = config.openai.placeholders()
+        rest["command"] = {name: value_at(experiment.config, name) for name in names}
     return json.dumps(rest, sort_keys=True)
 
 
-def together(study: Study, slots: Sequence[Slot]) -> list[Slot]:
-    """Return the slots with those of a session next to each other, where its first one was."""
+def together(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], dict[Slot, int]]:
+    """Return the slots with those of a session next to each other, where its first one was.
+
+    And the number of the session of each slot that shares its server.
+    """
     servers = _servers(study)
-    if not servers:
-        return list(slots)
-    first: dict[tuple[int, str | int], int] = {}
+    places: dict[tuple[int, str | int], int] = {}
     for place, (index, cycle) in enumerate(slots):
-        first.setdefault((cycle, servers.get(index, index)), place)
-    return sorted(slots, key=lambda slot: first[slot[1], servers.get(slot[0], slot[0])])
-
-
-def numbered(study: Study, slots: Sequence[Slot]) -> dict[Slot, int]:
-    """Return the number of the session of each slot that shares its server."""
-    servers = _servers(study)
-    asked = [(cycle, servers[index]) for index, cycle in slots if index in servers]
-    shared = [each for each, runs in Counter(asked).items() if runs > 1]
+        places.setdefault((cycle, servers.get(index, index)), place)
+    joined = sorted(slots, key=lambda slot: places[slot[1], servers.get(slot[0], slot[0])])
+    asked = {slot: (slot[1], servers[slot[0]]) for slot in joined if slot[0] in servers}
+    shared = [each for each, runs in Counter(asked.values()).items() if runs > 1]
     numbers = {each: number for number, each in enumerate(shared, start=1)}
-    return {
-        (index, cycle): numbers[cycle, servers[index]]
-        for index, cycle in slots
-        if index in servers and (cycle, servers[index]) in numbers
-    }
+    return joined, {slot: numbers[each] for slot, each in asked.items() if each in numbers}
 
 
 def _servers(study: Study) -> dict[int, str]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.section import Fault, Section, refused
+from llenergymeasure.config.section import Fault, Section, Text, Variable, refused
 from llenergymeasure.config.servers import is_loopback
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -53,15 +53,13 @@ class OpenAIConfig(Section):
         "allow_remote is set.",
         examples=["http://127.0.0.1:8000/v1"],
     )
-    model: str | None = Field(
+    model: Text | None = Field(
         default=None,
-        min_length=1,
         description="Name the server knows the model by; default: what {model} stands for with "
         "command, else the study's model.",
     )
-    api_key_env: str | None = Field(
+    api_key_env: Variable | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable that holds the key; the key itself is never written.",
         examples=["OPENAI_API_KEY"],
     )
@@ -116,49 +114,38 @@ class OpenAIConfig(Section):
             )
         return value
 
-    @model_validator(mode="after")
-    def _is_on_this_machine(self) -> "OpenAIConfig":
-        if self.base_url is None or self.allow_remote:
-            return self
-        if not is_loopback(urlsplit(self.base_url).hostname or ""):
+    def _contradictions(self) -> Iterator[str]:
+        here = self.base_url is None or is_loopback(urlsplit(self.base_url).hostname or "")
+        if not here and not self.allow_remote:
             message = (
                 "must be on this machine (127.0.0.1, ::1 or localhost): only its energy is "
                 "metered; allow_remote: true takes any other"
             )
             raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
-        return self
-
-    @model_validator(mode="after")
-    def _runs_or_is_started(self) -> "OpenAIConfig":
         if (self.command is None) == (self.base_url is None):
-            raise ValueError(
+            yield (
                 "give base_url, the address of a server that is running, or command, which starts "
                 "one, and not both"
             )
         if self.command is None:
             given = [name for name in ("environment", "values") if getattr(self, name) is not None]
             if given:
-                raise ValueError(f"{given[0]} belongs to command; remove it")
-            return self
+                yield f"{given[0]} belongs to command; remove it"
+            return
         given = [name for name in _RUNNING_ALONE if getattr(self, name) is not None]
         if given:
-            raise ValueError(
-                f"{given[0]} belongs to base_url; a server that is started has {{api_key}}"
-            )
+            yield f"{given[0]} belongs to base_url; a server that is started has {{api_key}}"
         names = set(self.placeholders())
         if "port" not in names:
-            raise ValueError("command has no {port}: the run chooses where the server listens")
+            yield "command has no {port}: the run chooses where the server listens"
         taken = [name for name in OF_THE_RUN if name in (self.values or ())]
         if taken:
-            raise ValueError(
+            yield (
                 f"values.{taken[0]}: each run fills in {{{taken[0]}}} by itself; name it otherwise"
             )
         unused = sorted(set(self.values or ()) - names)
         if unused:
-            raise ValueError(
-                f"values.{unused[0]} is nowhere in command: write {{{unused[0]}}} where it goes"
-            )
-        return self
+            yield f"values.{unused[0]} is nowhere in command: write {{{unused[0]}}} where it goes"
 
     def placeholders(self) -> Iterator[str]:
         """Yield the names that command and environment have in braces."""

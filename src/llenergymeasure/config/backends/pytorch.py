@@ -4,11 +4,13 @@ Whatever ``from_pretrained`` and ``GenerationConfig`` take is taken, checked as 
 describe it; those below are ours, those of the original tool and those used most.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
+from llenergymeasure.config.section import Count, Processes, Text
 
 
 class PyTorchConfig(EngineSection):
@@ -16,21 +18,18 @@ class PyTorchConfig(EngineSection):
 
     study_path: ClassVar[str] = "pytorch"
 
-    batch_size: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Prompts in a batch; default 1."
-    )
+    batch_size: Count | None = Field(default=None, description="Prompts in a batch; default 1.")
     attn_implementation: (
         Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] | None
     ) = Field(default=None, description="Attention kernel.")
     torch_compile: bool | None = Field(default=None, description="Compile with torch.compile.")
-    torch_compile_mode: str | None = Field(
+    torch_compile_mode: Text | None = Field(
         default=None,
-        min_length=1,
         description="Mode of torch.compile.",
         examples=["default", "reduce-overhead", "max-autotune"],
     )
-    torch_compile_backend: str | None = Field(
-        default=None, min_length=1, description="Backend of torch.compile.", examples=["inductor"]
+    torch_compile_backend: Text | None = Field(
+        default=None, description="Backend of torch.compile.", examples=["inductor"]
     )
     load_in_4bit: bool | None = Field(default=None, description="Quantise to 4 bits on loading.")
     load_in_8bit: bool | None = Field(default=None, description="Quantise to 8 bits on loading.")
@@ -53,63 +52,54 @@ class PyTorchConfig(EngineSection):
     no_repeat_ngram_size: int | None = Field(
         default=None, ge=0, le=1_000_000, description="No n-gram of this size comes twice; 0 off."
     )
-    prompt_lookup_num_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Tokens to guess from the prompt."
+    prompt_lookup_num_tokens: Count | None = Field(
+        default=None, description="Tokens to guess from the prompt."
     )
-    device_map: str | None = Field(
-        default=None, min_length=1, description="Device placement.", examples=["auto", "cuda:0"]
+    device_map: Text | None = Field(
+        default=None, description="Device placement.", examples=["auto", "cuda:0"]
     )
     max_memory: dict[str, str | int] | None = Field(
         default=None,
         description="Most memory per device.",
         examples=[{"0": "20GiB", "cpu": "60GiB"}],
     )
-    revision: str | None = Field(
-        default=None, min_length=1, description="Revision of the model on the hub."
-    )
+    revision: Text | None = Field(default=None, description="Revision of the model on the hub.")
     trust_remote_code: bool | None = Field(
         default=None, description="Run code that comes with the model; off unless asked for."
     )
-    num_processes: int | None = Field(
-        default=None, ge=1, le=4096, description="Processes that share the work, a device each."
+    num_processes: Processes | None = Field(
+        default=None, description="Processes that share the work, a device each."
     )
-    tensor_parallel_size: int | None = Field(
+    tensor_parallel_size: Processes | None = Field(
         default=None,
-        ge=1,
-        le=4096,
         description="Processes that hold a slice of the model each and compute every prompt "
         "together, a device each.",
     )
-    num_threads: int | None = Field(
+    num_threads: Processes | None = Field(
         default=None,
-        ge=1,
-        le=4096,
         description="CPU threads that compute. Default: 1 on a GPU and for models below 100 "
         "million parameters, else the physical cores.",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _device_numbers(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("max_memory"), dict):
-            memory = {str(key): value for key, value in data["max_memory"].items()}
-            return {**data, "max_memory": memory}
-        return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        memory = data.get("max_memory")
+        if isinstance(memory, dict):  # by the numbers of devices
+            data = {**data, "max_memory": {str(key): value for key, value in memory.items()}}
+        return super()._prepared(data)
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> "PyTorchConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.load_in_4bit and self.load_in_8bit:
-            raise ValueError("load_in_4bit and load_in_8bit exclude each other; set one")
+            yield "load_in_4bit and load_in_8bit exclude each other; set one"
         if not self.load_in_4bit:
             for name in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} needs load_in_4bit: true")
+                    yield f"{name} needs load_in_4bit: true"
             if self.bnb_4bit_use_double_quant:
-                raise ValueError("bnb_4bit_use_double_quant needs load_in_4bit: true")
+                yield "bnb_4bit_use_double_quant needs load_in_4bit: true"
         if not self.torch_compile:
             for name in ("torch_compile_mode", "torch_compile_backend"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} needs torch_compile: true")
+                    yield f"{name} needs torch_compile: true"
         if self.use_cache is False and self.cache_implementation is not None:
-            raise ValueError("cache_implementation needs use_cache, which is false")
-        return self
+            yield "cache_implementation needs use_cache, which is false"

@@ -1,11 +1,12 @@
 """Settings of TensorRT-LLM. A null leaves the engine's own default."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Count, Processes, Section, Text
 
 _OF_COMPILED_ENGINES = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
 
@@ -31,15 +32,13 @@ class TensorRTSamplingConfig(EngineSection):
 class TensorRTConfig(Section):
     """Settings of the tensorrt backend."""
 
-    max_batch_size: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Most sequences at once."
-    )
-    tp_size: int | None = Field(default=None, ge=1, le=4096, description="Tensor parallel GPUs.")
+    max_batch_size: Count | None = Field(default=None, description="Most sequences at once.")
+    tp_size: Processes | None = Field(default=None, description="Tensor parallel GPUs.")
     quantization: Literal["int8_sq", "int4_awq", "fp8"] | None = Field(
         default=None, description="Quantisation method."
     )
-    engine_path: str | None = Field(
-        default=None, min_length=1, description="Folder of an engine that is already built."
+    engine_path: Text | None = Field(
+        default=None, description="Folder of an engine that is already built."
     )
     engine: TensorRTEngineConfig | None = Field(default=None, description="Engine arguments.")
     sampling: TensorRTSamplingConfig | None = Field(default=None, description="Sampling.")
@@ -53,10 +52,9 @@ class TensorRTConfig(Section):
         ours = self.quantization is not None or self.engine_path is not None
         return ours or bool(_OF_COMPILED_ENGINES & set(arguments))
 
-    @model_validator(mode="after")
-    def _said_once(self) -> "TensorRTConfig":
+    def _contradictions(self) -> Iterator[str]:
         if not self.compiled and (self.quantization or self.engine_path):
-            raise ValueError("quantization and engine_path need engine.backend: tensorrt")
+            yield "quantization and engine_path need engine.backend: tensorrt"
         engine = self.engine.extras() if self.engine is not None else {}
         for ours, theirs in (
             ("max_batch_size", "max_batch_size"),
@@ -64,5 +62,4 @@ class TensorRTConfig(Section):
             ("quantization", "quant_config"),
         ):
             if getattr(self, ours) is not None and theirs in engine:
-                raise ValueError(f"{ours} and engine.{theirs} are the same setting; keep one")
-        return self
+                yield f"{ours} and engine.{theirs} are the same setting; keep one"

@@ -3,26 +3,28 @@
 Every parameter of the engine is taken as it describes it; those below are of older releases.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.old_names import of_vllm_today
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Count, Section, Text
+from llenergymeasure.config.serving import Tokens
 
 
 class VLLMAttentionConfig(Section):
     """How vLLM computes attention (its ``AttentionConfig``)."""
 
-    backend: str | None = Field(
-        default=None, min_length=1, description="Attention backend.", examples=["FLASH_ATTN"]
+    backend: Text | None = Field(
+        default=None, description="Attention backend.", examples=["FLASH_ATTN"]
     )
     flash_attn_version: int | None = Field(
         default=None, ge=2, le=4, description="Version of FlashAttention."
     )
-    flash_attn_max_num_splits_for_cuda_graph: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Most splits under CUDA graphs."
+    flash_attn_max_num_splits_for_cuda_graph: Count | None = Field(
+        default=None, description="Most splits under CUDA graphs."
     )
     use_prefill_decode_attention: bool | None = Field(
         default=None, description="Separate kernels for prefill and decode."
@@ -53,25 +55,21 @@ class VLLMEngineConfig(EngineSection):
     swap_space: float | None = Field(
         default=None, ge=0, description="CPU swap in GiB; left newer vLLM."
     )
-    speculative_model: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Draft model; newer vLLM takes it in speculative_config.",
+    speculative_model: Text | None = Field(
+        default=None, description="Draft model; newer vLLM takes it in speculative_config."
     )
-    num_speculative_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Tokens the draft model guesses."
+    num_speculative_tokens: Count | None = Field(
+        default=None, description="Tokens the draft model guesses."
     )
     attention: VLLMAttentionConfig | None = Field(default=None, description="Attention.")
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> "VLLMEngineConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.speculative_model is not None and self.num_speculative_tokens is None:
-            raise ValueError("speculative_model needs num_speculative_tokens")
+            yield "speculative_model needs num_speculative_tokens"
         if self.speculative_model is not None and "speculative_config" in self.extras():
-            raise ValueError("speculative_model and speculative_config exclude each other")
+            yield "speculative_model and speculative_config exclude each other"
         if self.attention is not None and "attention_config" in self.extras():
-            raise ValueError("attention and attention_config exclude each other; use the latter")
-        return self
+            yield "attention and attention_config exclude each other; use the latter"
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are set, as today's vLLM names them."""
@@ -90,9 +88,7 @@ class VLLMBeamSearchConfig(Section):
     beam_width: int | None = Field(default=None, ge=1, le=1024, description="Beams.")
     length_penalty: float | None = Field(default=None, description="Beam length penalty.")
     early_stopping: bool | None = Field(default=None, description="Stop beams early.")
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="In place of max_output_tokens."
-    )
+    max_tokens: Tokens | None = Field(default=None, description="In place of max_output_tokens.")
 
 
 class VLLMConfig(Section):
@@ -102,8 +98,6 @@ class VLLMConfig(Section):
     sampling: VLLMSamplingConfig | None = Field(default=None, description="Sampling.")
     beam_search: VLLMBeamSearchConfig | None = Field(default=None, description="Beam search.")
 
-    @model_validator(mode="after")
-    def _one_way_of_choosing(self) -> "VLLMConfig":
+    def _contradictions(self) -> Iterator[str]:
         if self.sampling is not None and self.beam_search is not None:
-            raise ValueError("sampling and beam_search exclude each other; set one")
-        return self
+            yield "sampling and beam_search exclude each other; set one"

@@ -90,7 +90,7 @@ def _faults(error: Any, above: Path) -> Iterator[Fault]:
         known = tuple(error.schema.get("properties", ()))
         for key in error.instance:
             if key not in known:
-                yield Fault((*path, key), _unknown(key, known), error.instance[key])
+                yield Fault((*path, key), f"unknown key{among(key, known)}", error.instance[key])
         return
     if error.validator == "not":
         yield Fault(path, "takes a Python object, which no study file can hold", error.instance)
@@ -112,10 +112,6 @@ def _faults(error: Any, above: Path) -> Iterator[Fault]:
 def _says_more(error: Any) -> bool:
     """Whether a value has the form of an alternative, and is wrong inside it."""
     return error.validator in ("additionalProperties", *_BOUNDS)
-
-
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    return f"unknown key{among(name, known)}"
 
 
 def _expected(schema: Schema, value: Any) -> str:

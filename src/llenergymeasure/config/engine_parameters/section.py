@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict
 
 from llenergymeasure.config.engine_parameters import Schema, forms, load, parameters
 from llenergymeasure.config.engine_parameters.check import faults
@@ -73,11 +73,8 @@ class EngineSection(Section):
         kinds = forms(parameters(cls.study_path).get(name, {"type": "string"}))
         return "boolean" in kinds and not kinds & {"string", "any"}
 
-    @model_validator(mode="before")
     @classmethod
-    def _fits_the_engine(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
+    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         found = [
             replace(fault, path=(str(name), *fault.path))
             for name, value in data.items()

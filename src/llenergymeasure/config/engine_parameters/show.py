@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from llenergymeasure.config.engine_parameters import (
@@ -13,7 +15,7 @@ from llenergymeasure.config.engine_parameters import (
     type_text,
 )
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.fields import ENGINE_SECTIONS, alternatives
 
 WIDTH = 100
 _SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -43,7 +45,8 @@ def matching(backend: str, pattern: str | None) -> list[Shown]:
 
     Where no name does, those whose help does.
     """
-    everything = [shown for section in _sections(backend) for shown in _shown(section)]
+    sections = [each for each in ENGINE_SECTIONS if each.owner() == backend]
+    everything = [shown for section in sections for shown in _shown(section)]
     words = (pattern or "").lower().replace("-", "_").split()
     named = [each for each in everything if all(word in each.key.lower() for word in words)]
     if named:
@@ -70,10 +73,6 @@ def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Itera
         yield f"{count} settings; llem config {backend} PATTERN shows those that fit, with help"
 
 
-def _sections(backend: str) -> list[type[EngineSection]]:
-    return [each for each in ENGINE_SECTIONS if each.owner() == backend]
-
-
 def _shown(section: type[EngineSection]) -> Iterator[Shown]:
     engine, known = load(section.owner()), parameters(section.study_path)
     for name in dict.fromkeys([*section.model_fields, *known]):
@@ -95,6 +94,7 @@ def _shown(section: type[EngineSection]) -> Iterator[Shown]:
 
 
 def _annotation_text(annotation: Any) -> str:
+    annotation = reduce(or_, alternatives(annotation))
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return name.replace("typing.", "").replace(" | None", "").replace("NoneType", "null")
 

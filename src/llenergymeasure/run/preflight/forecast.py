@@ -183,8 +183,11 @@ def work_of(config: ExperimentConfig, workload: Workload | None) -> Work:
     work = Work.of(config, config.model_dump(exclude_none=True))
     if workload is None or not workload.requests:
         return work
-    longest_in = max(len(request.prompt_token_ids) for request in workload.requests)
     longest_out = max(request.max_output_tokens for request in workload.requests)
+    longest_in = max(
+        workload.longest_of_trace - longest_out,
+        *(len(request.prompt_token_ids) for request in workload.requests),
+    )
     return Work(len(workload.requests), longest_in, longest_out, work.at_once)
 
 
