@@ -118,6 +118,11 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     assert (second, fourth) == (FINISH_S, FINISH_S)
     assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
 
+    asked = {"sections": {"quality": {"texts": "texts.txt"}}}
+    runs[1].spec.write_text(json.dumps(asked))  # killed before they were looked at
+    (alone,) = progress._estimated([(plan.runs[1].experiment, plan.runs[1].cycle)]).values()
+    assert alone.seconds > load_s
+
     apart = Progress(plan, StudyFolder(tmp_path / "apart"), estimates=slow, share=False).left()
     assert apart is not None
     assert apart.seconds > 4 * load_s  # each starts its own
@@ -137,7 +142,7 @@ def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
     end(folder, plan, 0)
     looked_at: list[object] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.progress.is_measured", lambda run: bool(looked_at.append(run))
+        "llenergymeasure.workflow.progress.is_kept", lambda run: bool(looked_at.append(run))
     )
     assert len(progress.look()) == 1
     assert len(looked_at) == 2
