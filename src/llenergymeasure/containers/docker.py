@@ -16,6 +16,7 @@ from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
 from llenergymeasure.processes import boot_id, identity
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
@@ -99,7 +100,8 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
 
 def _unreachable(command: str, said: str) -> str:
     where = os.environ.get("DOCKER_HOST")
-    place = f" at DOCKER_HOST={where}" if where else ""
+    place = without_secrets(f" at DOCKER_HOST={where}") if where else ""
+    said = without_secrets(said)
     if "permission denied" in said.lower():
         return (
             f"this user may not talk to {command}'s daemon{place}: join the group docker, or use "
