@@ -15,7 +15,6 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 
 
 class LlemError(Exception):
@@ -91,10 +90,8 @@ class Problem:
         return text if self.found is None else f"{text} (found {self.found})"
 
 
-class ConfigurationError(LlemError):
-    """A study, setting or argument that cannot be used: nothing has been written or run."""
-
-    exit_code = EXIT_CONFIGURATION
+class _ProblemsError(LlemError):
+    """Everything that is wrong with one thing, a line each."""
 
     def __init__(self, problems: Sequence[Problem] | Problem | str) -> None:
         """Take one problem, several, or a bare message."""
@@ -106,12 +103,14 @@ class ConfigurationError(LlemError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class PreflightError(LlemError):
-    """A run cannot start on this machine as it is: all reasons at once, before GPU time."""
+class ConfigurationError(_ProblemsError):
+    """A study, setting or argument that cannot be used: nothing has been written or run."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+    exit_code = EXIT_CONFIGURATION
+
+
+class PreflightError(_ProblemsError):
+    """A run cannot start on this machine as it is: all reasons at once, before GPU time."""
 
 
 class RunFailedError(LlemError):

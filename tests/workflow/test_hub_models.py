@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.workflow.hub_models import need_models
+from llenergymeasure.workflow.start_checks import need_models
 from support.studies import llem, write_study
 
 

@@ -12,14 +12,15 @@ import subprocess, sys, time
 from pathlib import Path
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow import cluster
 from llenergymeasure.workflow.cluster import QueuedJob, QueueWatch
 
 def ask(folder):
     {ask}
 
 {before}
-watch = QueueWatch(StudyFolder(Path(".")), print, limit_s=0.5, interval_s=0.05, ask=ask)
-watch.start()
+cluster.QUIET_LIMIT_S, cluster.LOOK_INTERVAL_S, cluster.left_jobs = 0.5, 0.05, ask
+QueueWatch(StudyFolder(Path(".")), print).start()
 time.sleep({wait_s})
 print("went on", flush=True)
 """

@@ -29,14 +29,14 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import QueueWatch, end_jobs, left_jobs
+from llenergymeasure.workflow.cluster import QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.executors import adopt_executors
-from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places
+from llenergymeasure.workflow.start_checks import need_models
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 
@@ -80,10 +80,11 @@ class OpenStudy:
         self._at_once = _runs_at_once(workflow)
         if workflow.is_main_process:
             os.environ.update(safe_path())
-        if workflow.is_main_process and self._at_once > 1:
-            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        here = workflow.resource_settings.nodes is None
+        if workflow.is_main_process and here and self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)  # a cluster's job has its own share
         # Runs at a time, or on several machines, cannot share a server.
-        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
+        self._one_by_one = self._at_once == 1 and here
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._here(self._places.image_pattern())
 
@@ -241,15 +242,8 @@ class OpenStudy:
             self._lock.enter_context(study_lock(self._folder))
             atexit.register(self._lock.close)
             if self.storage is not None and self._workflow.local_exec:
-                raise PreflightError(
-                    [
-                        Problem(
-                            "a storage is for runs on other machines; leave it out, or name an "
-                            "executor",
-                            key="--default-storage-provider",
-                        )
-                    ]
-                )
+                text = "a storage is for runs on other machines; leave it out, or name an executor"
+                raise PreflightError(Problem(text, key="--default-storage-provider"))
             by_name = adopt_executors(self._workflow, self._folder, say, self.storage)
             if not self._workflow.local_exec:
                 self._take_cluster(by_name=by_name)
@@ -284,20 +278,16 @@ class OpenStudy:
     def _take_cluster(self, *, by_name: bool) -> None:
         """End the jobs that a killed workflow left in the queue, and watch those to come."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
-            raise PreflightError(
-                [
-                    Problem(
-                        "all tasks of a job array get the first one's resources, and most are "
-                        "never submitted where jobs are submitted at a rate; leave it out",
-                        key="--slurm-array-jobs",
-                    )
-                ]
+            text = (
+                "all tasks of a job array get the first one's resources, and most are never "
+                "submitted where jobs are submitted at a rate; leave it out"
             )
+            raise PreflightError(Problem(text, key="--slurm-array-jobs"))
         left = left_jobs(self._folder)
         if left:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
-        if by_name:
+        if by_name and can_be_asked():  # else all jobs would seem to be gone
             QueueWatch(self._folder, say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
@@ -333,7 +323,7 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
-            tell(self._notify, News.of(self._plan, self._folder, broken), say)
+            tell(self._notify, news(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
 
