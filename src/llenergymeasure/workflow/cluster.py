@@ -13,12 +13,13 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.processes import ChildError, completed, descendants
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
@@ -172,9 +173,9 @@ class QueueWatch(threading.Thread):
     case Snakemake waits forever, and everything that was measured is there already.
     """
 
-    def __init__(self, folder: StudyFolder, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: StudyFolder) -> None:
         super().__init__(name="queue watch", daemon=True)
-        self._folder, self._say = folder, say
+        self._folder = folder
         self._said: set[str] = set()
 
     def run(self) -> None:
@@ -184,7 +185,7 @@ class QueueWatch(threading.Thread):
             time.sleep(LOOK_INTERVAL_S)
             if self._something_is_left():
                 last = time.monotonic()
-        self._say(
+        say(
             f"{NOTHING_LEFT} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
             "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
@@ -201,5 +202,5 @@ class QueueWatch(threading.Thread):
         for line in waiting(job for job in jobs if job.never_starts):
             if line not in self._said:
                 self._said.add(line)
-                self._say(line)
+                say(line)
         return any(not job.never_starts for job in jobs)

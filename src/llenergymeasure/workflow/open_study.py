@@ -244,7 +244,7 @@ class OpenStudy:
             if self.storage is not None and self._workflow.local_exec:
                 text = "a storage is for runs on other machines; leave it out, or name an executor"
                 raise PreflightError(Problem(text, key="--default-storage-provider"))
-            by_name = adopt_executors(self._workflow, self._folder, say, self.storage)
+            by_name = adopt_executors(self._workflow, self._folder, self.storage)
             if not self._workflow.local_exec:
                 self._take_cluster(by_name=by_name)
             if not os.environ.get(DRIVEN_VARIABLE):
@@ -288,7 +288,7 @@ class OpenStudy:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
         if by_name and can_be_asked():  # else all jobs would seem to be gone
-            QueueWatch(self._folder, say).start()
+            QueueWatch(self._folder).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
