@@ -1,10 +1,12 @@
 """How long the rest of a study may take: the plan's estimate, set right by the runs so far."""
 
+import errno
 import json
 import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, TABLES_S, Progress
+from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import SMALL
 
@@ -207,3 +210,15 @@ def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -
     assert [line[: line.index(";")] for line in progress.phases()] == [f"[1/2] {names[0]}: loading"]
     assert progress.phases() == []
     assert "=None" not in progress.line()
+    read_text = Path.read_text
+    for number in (errno.ENOENT, errno.ESTALE):  # the run ended just now, and its marks are gone
+
+        def gone(path: Path, *more: Any, number: int = number, **named: Any) -> str:
+            if path == run.marks:
+                raise OSError(number, os.strerror(number), str(path))
+            return read_text(path, *more, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "read_text", gone)
+            assert progress.line().endswith(f"; {names[0]}")
+            assert resting(plan, StudyFolder(tmp_path)) == []

@@ -15,7 +15,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.results.whole import is_kept
-from llenergymeasure.run.engine.phase_marks import read_marks
+from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import states
 
@@ -224,11 +224,7 @@ class Progress:
 
     def _phase(self, run: PlannedRun) -> tuple[str, int] | None:
         """Return the phase that a run is in and when it began."""
-        marks = self._folder.run(run.experiment, run.cycle).marks
-        phases = read_marks(marks) if marks.is_file() else []
-        if not phases or phases[-1][2] is not None:
-            return None
-        return phases[-1][0], phases[-1][1]
+        return current_phase(self._folder.run(run.experiment, run.cycle).marks)
 
     def _outcome(self, run: PlannedRun) -> Outcome | None:
         """Return what a run of this call has written of itself; None if nothing whole yet.
