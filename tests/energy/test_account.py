@@ -12,6 +12,7 @@ from llenergymeasure.energy.account import account
 from llenergymeasure.energy.sums import NotAdditiveError, overlap, total
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.record import Reading
+from llenergymeasure.run.result.build_result import _unnamed_devices
 from llenergymeasure.sensors import behaviour
 from support import energy_card as card
 
@@ -115,6 +116,16 @@ def test_the_only_card_without_a_uuid_is_the_run_s() -> None:
         assert "not known which" in str(unknown.unavailable)
         nvidia = account(card.recording(rows, *infos, card.info()), WINDOW, devices={"GPU-2"})
         assert "GPU-2, which was not recorded" in str(nvidia.unavailable)
+
+
+def test_an_engine_that_cannot_name_its_card_is_not_measured_by_the_cpu() -> None:
+    samples = card.recording([], card.info("gpu", unavailable="none"), card.info("amd:0", "zeus"))
+    vllm = {"backend": "vllm"}
+    assert _unnamed_devices(vllm, samples) == ["GPU"]
+    assert _unnamed_devices(vllm, card.recording([], card.info())) == []
+    assert _unnamed_devices(vllm, card.recording([], card.info("gpu", unavailable="none"))) == []
+    assert _unnamed_devices({**vllm, "vllm": {"engine": {"device": "cpu"}}}, samples) == []
+    assert _unnamed_devices({"backend": "pytorch"}, samples) == []
 
 
 def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:
