@@ -21,7 +21,8 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
-from llenergymeasure.workflow.open_study import OpenStudy
+from llenergymeasure.workflow.drive_study import drive_study
+from llenergymeasure.workflow.open_study import NOT_SHARED, OpenStudy
 from llenergymeasure.workload.load_study import load_study
 from support.studies import write_study
 
@@ -157,6 +158,19 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
+
+
+@pytest.mark.parametrize(("profile", "shared"), [("slurm", False), (None, True)])
+def test_it_is_said_where_servers_are_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
+) -> None:
+    monkeypatch.setattr(Drive, "run", lambda *_: 1)
+    traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
+    path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
+    said: list[str] = []
+    view, call = Listener(said.append), drive.Call(profile=profile)
+    drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
+    assert (NOT_SHARED in said) is not shared
 
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:

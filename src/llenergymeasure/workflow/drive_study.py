@@ -10,6 +10,8 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
+from llenergymeasure.workflow.open_study import NOT_SHARED
+from llenergymeasure.workflow.profile import one_by_one
 from llenergymeasure.workflow.stopping import planned
 
 
@@ -39,6 +41,8 @@ def drive_study(
         warn_of_missing_variables(study.notify, view.say)
         for line in runs_or_sends(plan, study.notify):
             view.say(line)
+        if plan.execution.get("share_server") and not one_by_one(call.profile):
+            view.say(NOT_SHARED)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)
         code = drive.run(call)

@@ -45,6 +45,8 @@ DRIVEN_VARIABLE = "LLEM_DRIVEN"
 
 OWNER = "a Snakemake workflow"
 
+NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
+
 
 ByRun = Callable[[Any], list[str]]
 """A value that depends on a run's wildcards."""
@@ -252,7 +254,7 @@ class OpenStudy:
                 for line in runs_or_sends(self._plan, self._notify):
                     say(line)
             if self._plan.execution.get("share_server") and not self._one_by_one:
-                say("Servers are not shared here: several runs go at a time, or on other machines")
+                say(NOT_SHARED)
             states = self._look()
             if any(each["status"] == "completed" for each in states):
                 self._circuit.remove()
