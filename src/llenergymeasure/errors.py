@@ -23,8 +23,10 @@ class LlemError(Exception):
     exit_code = EXIT_FAILED
 
 
-def as_message(error: OSError) -> str:
-    """Return what the system refused, in one line: the place and the cause."""
+def as_message(error: LlemError | OSError) -> str:
+    """Return our own error as it is; of what the system refused, place and cause in one line."""
+    if isinstance(error, LlemError):
+        return str(error)
     if error.errno is None:
         return (str(error).splitlines() or [type(error).__name__])[0]
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
@@ -45,9 +47,8 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
     except (LlemError, OSError) as error:
         if verbose():
             traceback.print_exc()
-        message = as_message(error) if isinstance(error, OSError) else str(error)
         with suppress(OSError):
-            say(f"llem: {message}")
+            say(f"llem: {as_message(error)}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
         drop_output()

@@ -57,12 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             built = str(build_sif(options.backend, options.out, options.base))
         else:
             built = build_docker(options.backend, options.tag, options.base)
-    except LlemError as error:
-        say(f"{options.backend}: {error}")
-        return error.exit_code
-    except OSError as error:
+    except (LlemError, OSError) as error:
         say(f"{options.backend}: {as_message(error)}")
-        return EXIT_FAILED
+        return error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
     print(built)

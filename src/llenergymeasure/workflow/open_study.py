@@ -369,5 +369,4 @@ def as_workflow_error() -> Iterator[None]:
 
             __traceback__ = property(lambda _: None, lambda _, _traceback: None)
 
-        message = as_message(error) if isinstance(error, OSError) else str(error)
-        raise StudyError(printable(message)) from None
+        raise StudyError(printable(as_message(error))) from None
