@@ -15,7 +15,6 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 
 
 class LlemError(Exception):
@@ -24,8 +23,10 @@ class LlemError(Exception):
     exit_code = EXIT_FAILED
 
 
-def as_message(error: OSError) -> str:
-    """Return what the system refused, in one line: the place and the cause."""
+def as_message(error: LlemError | OSError) -> str:
+    """Return our own error as it is; of what the system refused, place and cause in one line."""
+    if isinstance(error, LlemError):
+        return str(error)
     if error.errno is None:
         return (str(error).splitlines() or [type(error).__name__])[0]
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
@@ -46,9 +47,8 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
     except (LlemError, OSError) as error:
         if verbose():
             traceback.print_exc()
-        message = as_message(error) if isinstance(error, OSError) else str(error)
         with suppress(OSError):
-            say(f"llem: {message}")
+            say(f"llem: {as_message(error)}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
         drop_output()
@@ -91,10 +91,8 @@ class Problem:
         return text if self.found is None else f"{text} (found {self.found})"
 
 
-class ConfigurationError(LlemError):
-    """A study, setting or argument that cannot be used: nothing has been written or run."""
-
-    exit_code = EXIT_CONFIGURATION
+class _ProblemsError(LlemError):
+    """Everything that is wrong with one thing, a line each."""
 
     def __init__(self, problems: Sequence[Problem] | Problem | str) -> None:
         """Take one problem, several, or a bare message."""
@@ -106,12 +104,14 @@ class ConfigurationError(LlemError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class PreflightError(LlemError):
-    """A run cannot start on this machine as it is: all reasons at once, before GPU time."""
+class ConfigurationError(_ProblemsError):
+    """A study, setting or argument that cannot be used: nothing has been written or run."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+    exit_code = EXIT_CONFIGURATION
+
+
+class PreflightError(_ProblemsError):
+    """A run cannot start on this machine as it is: all reasons at once, before GPU time."""
 
 
 class RunFailedError(LlemError):

@@ -327,6 +327,19 @@ def start_ticks(pid: int) -> int | None:
     return None if len(fields) < 20 or fields[0] in {"Z", "X"} else int(fields[19])
 
 
+def is_hidden(pid: int) -> bool:
+    """Return whether a process lives of which this user may see nothing (hidepid in proc(5))."""
+    if start_ticks(pid) is not None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        pass
+    return False
+
+
 def identity(pid: int) -> str:
     """Return what distinguishes a process from every other: boot, process id, and its start."""
     return f"{boot_id()}:{pid}:{start_ticks(pid)}"

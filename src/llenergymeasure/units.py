@@ -180,6 +180,3 @@ VALIDITY: Mapping[str, Code] = {
 
 DISQUALIFYING = frozenset(code for code, each in VALIDITY.items() if each.disqualifies)
 """Validity codes that keep a run out of the means; it is still kept and shown."""
-
-MARKING = frozenset(VALIDITY) - DISQUALIFYING
-"""Validity codes that are shown next to a run that stays in the means."""

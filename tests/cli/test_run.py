@@ -21,7 +21,6 @@ from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import drive
-from llenergymeasure.workflow.drive_study import Ended
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, environment, llem, write_study
@@ -148,7 +147,7 @@ def test_a_dry_run_runs_and_writes_nothing(tmp_path: Path, call: Call) -> None:
 def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", lambda *_: (0, ""))
     profile = tmp_path / "cluster"
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: slurm\ndefault-resources: {runtime: 1}\n")
@@ -178,9 +177,9 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
 ) -> None:
     calls: list[drive.Call] = []
 
-    def driven(*arguments: Any) -> Ended:
+    def driven(*arguments: Any) -> tuple[int, str]:
         calls.extend(each for each in arguments if isinstance(each, drive.Call))
-        return Ended(0, "")
+        return (0, "")
 
     monkeypatch.setattr("llenergymeasure.cli.run.drive_study", driven)
     what = ("--model", "tiny-llama") if one else (str(write_study(tmp_path)),)
@@ -197,7 +196,7 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
 def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
     monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
     notify = {"webhook": "https://hooks.example.org/CANARY"}
     run_study({**SMALL, "notify": notify}, directory=tmp_path)
@@ -208,7 +207,7 @@ def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
 
 
 def test_a_number_of_numpy_s_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
     monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
     temperature = np.linspace(0, 1, 3)[1]
     run_study({**SMALL, "decoder": {"temperature": temperature}}, directory=tmp_path)
@@ -223,7 +222,7 @@ class Precision(str, Enum):  # noqa: UP042  (as users have them)
 def test_values_of_numpy_and_of_enumerations_are_plain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
     monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
     decoder = {"temperature": np.float32(0.5), "do_sample": np.bool_(True)}
     study = {"name": "s", "model": np.str_("tiny-llama"), "n": np.int64(4), "decoder": decoder}
@@ -256,9 +255,9 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What studies are driven with, in place of driving them."""
     calls: list[tuple[Any, ...]] = []
 
-    def drive_study(*arguments: Any) -> Ended:
+    def drive_study(*arguments: Any) -> tuple[int, str]:
         calls.append(arguments)
-        return Ended(0, "")
+        return (0, "")
 
     monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
     return calls

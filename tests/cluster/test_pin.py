@@ -1,6 +1,8 @@
 """A study that is pinned stays where its first run was made."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,8 @@ from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.engine.place_pin import hold_to_pin
-from llenergymeasure.workflow.pinning import parse_nodes
+from llenergymeasure.workflow import pinning
+from llenergymeasure.workflow.pinning import Node, parse_nodes
 
 CARD = {"name": "NVIDIA H200"}
 HERE = {"host": "n1", "gpus": [CARD]}
@@ -93,3 +96,27 @@ def test_nodes_of_the_default_partition_the_most_idle_first() -> None:
     assert [sorted(node.gpu_types) for node in nodes] == [["h100"], ["a100"], ["h100"]]
     (other,) = parse_nodes(SINFO, "cpu")
     assert (other.name, other.has_gpus) == ("n5", False)
+
+
+@pytest.mark.parametrize(
+    ("claim", "option"),
+    [
+        ('{"node": "gpu-7.cluster"}', "--nodelist=gpu-7.cluster"),
+        ('{"node": "a; touch /tmp/x"}', "--nodelist=b"),
+        ('{"node": "$(touch x)"}', "--nodelist=b"),
+        ('{"node": "a --uid=0"}', "--nodelist=b"),
+        ('{"node": 7}', "--nodelist=b"),
+        ("[]", "--nodelist=b"),
+    ],
+)
+def test_a_claim_of_somebody_else_is_a_name_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim: str, option: str
+) -> None:
+    """What is asked of SLURM goes through a shell."""
+    folder = StudyFolder(tmp_path)
+    folder.pin(None).parent.mkdir()
+    folder.pin(None).write_text(claim)
+    monkeypatch.setattr(pinning.shutil, "which", lambda _: "sinfo")
+    monkeypatch.setattr(pinning, "_nodes", lambda _: [Node("b", frozenset(), has_gpus=True)])
+    plan: Any = SimpleNamespace(execution={"pin": "node"}, experiments=["0123456789ab"])
+    assert pinning.pin_options(plan, folder, None) == {"0123456789ab": option}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.containers import apptainer, container_checks, in_container
+from llenergymeasure.containers import apptainer, container_checks, image_build, in_container
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
@@ -90,6 +90,16 @@ def test_no_room_to_build(small_disk: Path, capsys: pytest.CaptureFixture[str]) 
     assert "make room, or set LLEM_IMAGES" in capsys.readouterr().err
 
 
+def test_an_image_that_may_not_be_written_there_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(image_build, "apptainer_command", lambda: "apptainer")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "images" / "a.sif"
+    assert build_main(["pytorch", "--runner", "apptainer", "--out", str(out)]) == 1
+    assert capsys.readouterr().err == f"pytorch: {out.parent}: Not a directory\n"
+
+
 def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     told = _one(check_apptainer("pytorch", SifImage("/a.sif"), surroundings))
@@ -157,6 +167,19 @@ def test_a_rootless_docker_that_cannot_share_process_ids(
     problem = _one(check_docker("pytorch", "a:1", surroundings))
     assert "rootless Docker 20.10.24" in problem
     assert "update it to 23" in problem
+
+
+def test_an_address_s_password_is_not_said(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = tmp_path / "docker"
+    command.write_text("#!/bin/sh\necho cannot connect to $DOCKER_HOST >&2; exit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("LLEM_DOCKER", str(command))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://me:pass-word@gpu.example:2376")
+    problem = _one(check_docker("pytorch", "a:1", surroundings))
+    assert "pass-word" not in problem
+    assert problem.count("gpu.example:2376") == 2
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="no docker")

@@ -74,6 +74,24 @@ def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder, cle
     assert _names(clean) == []
 
 
+def test_what_is_measured_again_for_its_quality_is_left_by_nobody(
+    study: StudyFolder, clean: Clean
+) -> None:
+    (work,) = study.path.glob("runs/*/*/work")
+    (work / "engine.json").write_text('{"quality": null}')
+    spec = {"sections": {"quality": {"texts": "texts.txt"}}}
+    (work / "spec.json").write_text(json.dumps(spec))
+    assert "work" in _names(clean)
+    (work / "engine_end.json").write_text("{}")  # its engine failed over it by itself: kept without
+    assert _names(clean) == []
+    (work / "engine_end.json").unlink()
+    (work / "engine.json").write_text('{"quality": {"perplexity": 2}}')
+    assert _names(clean) == []
+    for odd in ([], {"sections": []}, {"sections": {"quality": "texts"}}):
+        (work / "spec.json").write_text(json.dumps(odd))
+        assert _names(clean) == []
+
+
 def test_the_user_s_own_results_folder_is_looked_into(
     study: StudyFolder, clean: Clean, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +131,23 @@ def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Clea
             assert server.wait(10) == -signal.SIGTERM
         finally:
             server.kill()
+
+
+def test_a_process_that_cannot_be_ended_keeps_nobody_waiting(
+    study: StudyFolder, clean: Clean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in a call into a driver that hangs: the kernel ends it when the driver answers."""
+    run = next(study.path.glob("runs/*/*/outcome.json")).parent
+    variables = {**os.environ, RUN_VARIABLE: str(run)}
+    monkeypatch.setattr("llenergymeasure.workflow.clean.GRACE_S", 0.3)
+    with subprocess.Popen(["sleep", "60"], env=variables) as server:
+        monkeypatch.setattr("os.kill", lambda *_: None)
+        done = clean("--yes")
+        monkeypatch.undo()
+        server.kill()
+    assert done.code == 1
+    assert f"process {server.pid} sleep 60 stays: it does not end" in done.err
+    assert "work" not in [path.name for path in study.path.glob("runs/*/*/*")]
 
 
 def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Clean) -> None:

@@ -12,6 +12,7 @@ from llenergymeasure.energy.account import account
 from llenergymeasure.energy.sums import NotAdditiveError, overlap, total
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.record import Reading
+from llenergymeasure.run.result.build_result import _unnamed_devices
 from llenergymeasure.sensors import behaviour
 from support import energy_card as card
 
@@ -92,6 +93,39 @@ def test_a_run_without_a_card_counts_none() -> None:
     made = account(samples, WINDOW, devices=())
     assert made.energy().source == "rapl"
     assert made.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
+
+
+def test_the_only_card_without_a_uuid_is_the_run_s() -> None:
+    """AMD's cards and whole chips have names of Zeus': no engine names its device so."""
+    for device, scope in (("amd:0", "gpu"), ("module", "module")):
+        infos = [
+            card.info("gpu", unavailable="no driver"),
+            card.info(device, "zeus", scope=scope, quantities=("energy_counter_j",)),
+            card.info("cpu:package-0", "rapl", scope="cpu"),
+        ]
+        rows = rapl_rows("cpu:package-0", 50.0) + [
+            replace(row, device=device, sensor="zeus") for row in rapl_rows("x", 300.0)
+        ]
+        made = account(card.recording(rows, *infos), WINDOW, devices={"GPU-of-torch"})
+        assert [reading.device for reading in made.headline] == [device]
+        assert made.total.gross_j == pytest.approx(300.0 * 20, rel=1e-3)
+        assert account(card.recording(rows, *infos), WINDOW, devices=()).energy().source == "rapl"
+        two = [*infos, card.info("amd:1", "zeus", quantities=("energy_counter_j",))]
+        unknown = account(card.recording(rows, *two), WINDOW, devices={"GPU-of-torch"})
+        assert unknown.total is None
+        assert "not known which" in str(unknown.unavailable)
+        nvidia = account(card.recording(rows, *infos, card.info()), WINDOW, devices={"GPU-2"})
+        assert "GPU-2, which was not recorded" in str(nvidia.unavailable)
+
+
+def test_an_engine_that_cannot_name_its_card_is_not_measured_by_the_cpu() -> None:
+    samples = card.recording([], card.info("gpu", unavailable="none"), card.info("amd:0", "zeus"))
+    vllm = {"backend": "vllm"}
+    assert _unnamed_devices(vllm, samples) == ["GPU"]
+    assert _unnamed_devices(vllm, card.recording([], card.info())) == []
+    assert _unnamed_devices(vllm, card.recording([], card.info("gpu", unavailable="none"))) == []
+    assert _unnamed_devices({**vllm, "vllm": {"engine": {"device": "cpu"}}}, samples) == []
+    assert _unnamed_devices({"backend": "pytorch"}, samples) == []
 
 
 def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:

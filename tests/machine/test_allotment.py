@@ -51,6 +51,11 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
         ({"backend": "openai", "openai": {"base_url": "http://127.0.0.1"}}, Demand(None)),
         ({"backend": "pytorch", "gpu": {"power_limit_w": 300}}, Demand(1, needed=True)),
         (
+            {"backend": "vllm", "passthrough_kwargs": {"data_parallel_size": "auto"}},
+            Demand(None),
+        ),
+        ({"backend": "sglang", "passthrough_kwargs": {"tp_size": [2]}}, Demand(None)),
+        (
             {"backend": "vllm", "vllm": {"engine": {"prefill_context_parallel_size": 2}}},
             Demand(2),
         ),

@@ -4,7 +4,7 @@ import pytest
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.report.text import study_text
-from llenergymeasure.units import DISQUALIFYING, MARKING
+from llenergymeasure.units import DISQUALIFYING, VALIDITY
 from results.synthetic import (
     make_plan,
     make_result,
@@ -88,7 +88,7 @@ def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
 
 def test_flags_say_which_runs_are_left_out(tmp_path, plan):
     write_complete_study(tmp_path, plan)
-    codes = [min(DISQUALIFYING), min(MARKING)]
+    codes = [min(DISQUALIFYING), min(VALIDITY.keys() - DISQUALIFYING)]
     write_result(tmp_path, make_result(plan["runs"][0], validity=codes))
     text = text_of(tmp_path)
     assert f"{codes[0]} (1 run, left out)" in text

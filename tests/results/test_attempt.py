@@ -6,6 +6,7 @@ import pytest
 
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.outcome import read_outcome
 
 
 @pytest.fixture
@@ -37,3 +38,15 @@ def test_no_secret_is_written(folder: RunFolder, monkeypatch: pytest.MonkeyPatch
     for secret in ("hf_abc", "correct-horse", "me:pass"):
         assert secret not in written
     assert "401 for [removed] and [removed]" in written
+
+
+def test_a_name_that_is_no_text_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    attempt = AttemptOutcome(1)
+    attempt.begin(folder)
+    error = {"class": "FileNotFoundError", "message": "no such file: /home/m\udcfcller/model"}
+    attempt.end(folder, "failed", 1, error)
+    outcome = read_outcome(folder.outcome)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error.message == "no such file: /home/m\ufffdller/model"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure import processes
+from llenergymeasure.containers import docker
 from llenergymeasure.processes import start_ticks
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
@@ -75,6 +77,23 @@ def test_a_process_is_known_by_the_kernels_ticks_whatever_the_clock_says(tmp_pat
     another = read(tmp_path, {**alive, "pid_start_ticks": ticks - 1})
     assert another.status == "lost"
     assert "another's" in another.error.message
+
+
+def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, monkeypatch):
+    """Where /proc is mounted with hidepid, as on many shared machines."""
+
+    def refuse(_pid, _number):
+        raise PermissionError
+
+    monkeypatch.setattr(processes, "stat_fields", lambda _: [])
+    monkeypatch.setattr("os.kill", refuse)
+    own = f"{processes.boot_id()}:{os.getpid()}:1"
+    assert read(tmp_path, running()).status == "running"
+    assert not docker._is_abandoned(own, "true")
+    assert docker._is_abandoned(own, "false")
+    monkeypatch.undo()
+    assert read(tmp_path, running(pid=dead_pid())).status == "lost"
+    assert docker._is_abandoned(own, "true")
 
 
 def test_running_on_another_host_is_believed(tmp_path):

@@ -9,17 +9,20 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
+from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
-from llenergymeasure.workflow.open_study import OpenStudy
+from llenergymeasure.workflow.drive_study import drive_study
+from llenergymeasure.workflow.open_study import NOT_SHARED, OpenStudy
 from llenergymeasure.workload.load_study import load_study
 from support.studies import write_study
 
@@ -46,6 +49,50 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
     command(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PreflightError, match="17"):
         end_jobs([JOB])
+
+
+def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) -> None:
+    folder = StudyFolder(slurm / "small")
+    line = f"17|{job_prefix(folder)}ab|RUNNING|None|rule_measure"
+    command(slurm, "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line}\n'")
+    assert [job.id for job in left_jobs(folder)] == ["17"]
+
+
+def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[Any] = []
+    monkeypatch.setattr(
+        "llenergymeasure.workflow.open_study.QueueWatch",
+        lambda *each: SimpleNamespace(start=lambda: watched.append(each)),
+    )
+    study: Any = object.__new__(OpenStudy)
+    study._folder = StudyFolder(slurm / "small")
+    settings = SimpleNamespace(resources={})
+    study._workflow = SimpleNamespace(executor_settings=None, resource_settings=settings)
+    monkeypatch.setenv("PATH", str(slurm))  # scancel alone
+    study._take_cluster(by_name=True)
+    assert not watched
+    command(slurm, "squeue", "true")
+    study._take_cluster(by_name=True)
+    assert len(watched) == 1
+
+
+@pytest.mark.parametrize(("nodes", "shares"), [(None, "8"), (100, None)])
+def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
+    tmp_path: Path, nodes: int | None, shares: str | None
+) -> None:
+    _, plan, folder = planned(tmp_path)
+    workflow = SimpleNamespace(
+        is_main_process=True,
+        storage_settings=SimpleNamespace(default_storage_provider=None),
+        deployment_settings=SimpleNamespace(deployment_method=()),
+        resource_settings=SimpleNamespace(resources={"gpu": 8}, nodes=nodes),
+    )
+    with mock.patch.dict(os.environ):
+        os.environ.pop(AT_ONCE_VARIABLE, None)
+        OpenStudy(plan, folder, workflow)
+        assert os.environ.get(AT_ONCE_VARIABLE) == shares
 
 
 def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
@@ -111,6 +158,33 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
+
+
+@pytest.mark.parametrize(("profile", "shared"), [("slurm", False), (None, True)])
+def test_it_is_said_where_servers_are_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
+) -> None:
+    monkeypatch.setattr(Drive, "run", lambda *_: 1)
+    traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
+    path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
+    said: list[str] = []
+    view, call = Listener(said.append), drive.Call(profile=profile)
+    drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
+    assert (NOT_SHARED in said) is not shared
+
+
+def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
+    write_text(run.outcome, '{"status": "failed", "attempt": 1}')
+    write_text(run.attempts, "{}\n")
+    write_text(folder.path / drive.LOG_NAME, "")
+    said: list[str] = []
+    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    assert driven._exit_code(1, f"Submitted job 1\n{words}\nExiting\n") == 1
+    assert said == [words]
+    assert not driven.complaint
 
 
 def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:

@@ -63,7 +63,7 @@ class Executor:
 def adopted(folder: Path) -> Executor:
     executor = Executor()
     workflow = SimpleNamespace(scheduler=SimpleNamespace(_executor=executor))
-    assert adopt_executors(workflow, StudyFolder(folder), print)
+    assert adopt_executors(workflow, StudyFolder(folder))
     return executor
 
 

@@ -10,7 +10,7 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.run.preflight.forecast import _known_here
-from llenergymeasure.workflow.hub_models import need_models
+from llenergymeasure.workflow.start_checks import need_models
 from support.hub import offer_model
 from support.studies import llem, write_study
 

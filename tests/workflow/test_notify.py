@@ -11,13 +11,14 @@ import pytest
 
 from llenergymeasure.config.notify import EVENTS, NotifyConfig, address_problem
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workflow.notify import News, tell
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow import notify
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.listener import Listener, listening
 from support.studies import SERVED, SMALL, llem, snakemake, write_study
 
 TOKEN = "tok-8d1c0ffee"
-NEWS = News("finish", "small", "d" * 64, Path("results/small"), {"completed": 3})
 
 
 @pytest.fixture
@@ -26,9 +27,18 @@ def listener() -> Iterator[Listener]:
         yield found
 
 
-def _told(notify: dict[str, Any], news: News = NEWS) -> list[str]:
+def _told(
+    asked: dict[str, Any],
+    status: str = "completed",
+    broken: str | None = None,
+    results: str = "results/small",
+) -> list[str]:
     said: list[str] = []
-    tell(NotifyConfig.model_validate(notify), news, said.append)
+    plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(Path(results))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notify, "states", lambda *_: [{"status": status}] * 3)
+        ended = notify.news(plan, folder, broken)
+    notify.tell(NotifyConfig.model_validate(asked), ended, said.append)
     return said
 
 
@@ -57,10 +67,17 @@ def test_only_what_was_asked_for_is_told(listener: Listener) -> None:
     only = {"webhook": listener.address("/ok"), "on": ["failure", "circuit_break"]}
     assert _told(only) == []
     assert listener.heard == []
-    broken = News("circuit_break", "s", "d" * 64, Path("r"), {"failed": 3}, reason="all alike")
-    assert _told(only, broken) == []
+    assert _told(only, "failed", broken="all alike") == []
     assert listener.events() == ["circuit_break"]
     assert listener.heard[0]["reason"] == "all alike"
+    assert listener.heard[0]["text"] == "small: 0 of 3 runs completed. all alike"
+    assert listener.heard[0]["failures"] == [{"status": "failed"}] * 3
+
+
+def test_a_name_that_is_no_text_keeps_nobody_from_being_notified(listener: Listener) -> None:
+    hook = {"webhook": listener.address("/ok")}
+    assert _told(hook, results="results/m\udcfcller") == []
+    assert listener.heard[0]["results"].endswith("results/m?ller")
 
 
 @pytest.mark.parametrize("path", ["/slow", "/drip"])
@@ -167,7 +184,7 @@ def test_https_and_this_machine_may_be_told(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notify", "told"),
+    ("asked", "told"),
     [
         ({}, "notifies nobody"),
         ({"webhook": "https://a.b", "webhook_env": "X"}, "not both"),
@@ -180,9 +197,9 @@ def test_https_and_this_machine_may_be_told(address: str) -> None:
         ("https://a.b", "must be a mapping"),
     ],
 )
-def test_a_wrong_section_is_named(notify: Any, told: str) -> None:
+def test_a_wrong_section_is_named(asked: Any, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
-        study_from_mapping({**SMALL, "notify": notify})
+        study_from_mapping({**SMALL, "notify": asked})
 
 
 def test_whom_to_tell_is_no_part_of_what_is_measured() -> None:

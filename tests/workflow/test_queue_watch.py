@@ -12,14 +12,15 @@ import subprocess, sys, time
 from pathlib import Path
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow import cluster
 from llenergymeasure.workflow.cluster import QueuedJob, QueueWatch
 
 def ask(folder):
     {ask}
 
 {before}
-watch = QueueWatch(StudyFolder(Path(".")), print, limit_s=0.5, interval_s=0.05, ask=ask)
-watch.start()
+cluster.QUIET_LIMIT_S, cluster.LOOK_INTERVAL_S, cluster.left_jobs = 0.5, 0.05, ask
+QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})
 print("went on", flush=True)
 """
@@ -35,15 +36,15 @@ def _run(ask: str, *, before: str = "", wait_s: float = 2.0) -> subprocess.Compl
 def test_where_nothing_is_left_the_workflow_is_ended_and_says_why() -> None:
     done = _run("return []", wait_s=60)
     assert done.returncode == -15
-    assert "the same call makes the rest" in done.stdout
+    assert "the same call makes the rest" in done.stderr
     assert "went on" not in done.stdout
 
 
 def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> None:
     done = _run(f"return [{STUCK}]", wait_s=60)
     assert done.returncode == -15
-    assert done.stdout.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
-    assert "mem_mb" in done.stdout
+    assert done.stderr.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
+    assert "mem_mb" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def driven(folder, monkeypatch):
 
     def drive(asked, code):
         monkeypatch.setattr("llenergymeasure.workflow.drive_study.Drive", Driven)
-        return drive_study(asked, None, folder, Listener(), code, 0).code, lengths
+        return drive_study(asked, None, folder, Listener(), code, 0)[0], lengths
 
     return drive
 

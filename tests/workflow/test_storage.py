@@ -111,13 +111,15 @@ def test_a_storage_that_fails_ends_no_workflow(
     here: StudyFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Kept) -> None:
-        raise RuntimeError("503 Slow Down")
+        raise RuntimeError("503 Slow Down: https://kept.example/a?X-Signature=deadbeef01")
 
     stored(here)
     monkeypatch.setattr(Kept, "retrieve_object", fail)
     storage(Path(), here).bring([RUN])
     assert not here.run(**RUN).result.exists()
-    assert "503 Slow Down" in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert "503 Slow Down" in said
+    assert "deadbeef01" not in said
 
 
 def test_what_runs_read_goes_along_and_what_cannot_go_is_named(here: StudyFolder) -> None:

@@ -132,8 +132,7 @@ def run_study(
         for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
             if progress is not None:
                 progress(line)
-        ended = drive_study(study, study_file, folder, Listener(progress), call, lock)
-    _check(ended.code, ended.complaint)
+        _check(*drive_study(study, study_file, folder, Listener(progress), call, lock))
     return load_results(folder.path)
 
 

@@ -244,20 +244,20 @@ def _run(
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)
-        ended = drive_study(study, call.study_file, folder, Live(folder), how, lock)
+        code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
     else:
-        sys.stderr.write(ended.complaint)
-    if to_do == 0 and ended.code == EXIT_OK:
+        sys.stderr.write(complaint)
+    if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
     longest = planned(study, folder)
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
-    if ended.complaint:  # the tables that are there are of an earlier call
-        return ended.code
-    return _print_results(folder, ended.code)
+    if complaint:  # the tables that are there are of an earlier call
+        return code
+    return _print_results(folder, code)
 
 
 def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:

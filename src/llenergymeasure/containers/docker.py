@@ -15,7 +15,8 @@ from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
-from llenergymeasure.processes import boot_id, identity
+from llenergymeasure.processes import boot_id, identity, is_hidden
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
@@ -99,7 +100,8 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
 
 def _unreachable(command: str, said: str) -> str:
     where = os.environ.get("DOCKER_HOST")
-    place = f" at DOCKER_HOST={where}" if where else ""
+    place = without_secrets(f" at DOCKER_HOST={where}") if where else ""
+    said = without_secrets(said)
     if "permission denied" in said.lower():
         return (
             f"this user may not talk to {command}'s daemon{place}: join the group docker, or use "
@@ -142,7 +144,8 @@ def pull(engine: Engine, image: str) -> tuple[str, str] | None:
 def abandoned(engine: Engine) -> list[str]:
     """Return the ids of containers whose launcher was killed.
 
-    One that runs and was started elsewhere is not: a daemon may serve several machines.
+    One that runs and was started elsewhere is not: a daemon may serve several machines, and users
+    who do not see each other's processes.
     """
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
     listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
@@ -158,7 +161,7 @@ def abandoned(engine: Engine) -> list[str]:
 def _is_abandoned(owner: str, running: str) -> bool:
     boot, _, rest = owner.partition(":")
     pid = rest.partition(":")[0]
-    if boot != boot_id() or not pid.isdigit():
+    if boot != boot_id() or not pid.isdecimal() or is_hidden(int(pid)):
         return running != "true"
     return identity(int(pid)) != owner
 

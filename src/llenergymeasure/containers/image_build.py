@@ -20,7 +20,14 @@ from llenergymeasure.containers.calls import call
 from llenergymeasure.containers.docker import ASK_LIMIT_S, find_engine
 from llenergymeasure.containers.images import SifImage, image_folder, local_tag
 from llenergymeasure.containers.runner_choice import apptainer_command
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
+from llenergymeasure.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    ConfigurationError,
+    LlemError,
+    Problem,
+    as_message,
+)
 from llenergymeasure.files import write_text
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import free_bytes
@@ -50,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             built = str(build_sif(options.backend, options.out, options.base))
         else:
             built = build_docker(options.backend, options.tag, options.base)
-    except LlemError as error:
-        say(f"{options.backend}: {error}")
-        return error.exit_code
+    except (LlemError, OSError) as error:
+        say(f"{options.backend}: {as_message(error)}")
+        return error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
     print(built)

@@ -135,6 +135,7 @@ def account(
         phases: name, start and end of each phase; those at rest begin with ``idle``, and margins
             next to the window make its ends exact.
         devices: UUIDs of the GPUs the run used: others contribute nothing. None: all recorded.
+            A machine's only card that no sensor knows by a UUID is meant by any.
         headline: the sensor whose readings add up to the run's energy; None: the best there is.
         calibration: gains found against an external meter.
         known: how cards' channels behave, where a probe has found it.
@@ -145,6 +146,9 @@ def account(
     Returns:
         The account. A sensor that gave nothing has a reading with a reason, never a zero.
     """
+    without_uuid = cards_without_uuid(samples)
+    if devices and len(without_uuid) == 1:
+        devices = without_uuid
     sources: list[Source] = []
     missing: list[Reading] = []
     opened: list[Device] = []
@@ -166,6 +170,8 @@ def account(
     if absent and (headline is None or any(each.info.scope in CARD_SCOPES for each in chosen)):
         # The others' energy is not that of the run.
         chosen, unavailable = [], f"the run used {', '.join(absent)}, which was not recorded"
+        if without_uuid:
+            unavailable = f"the run used one of {', '.join(sorted(without_uuid))}: not known which"
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
     node = None
     for info in (each for each in samples.header.sensors if each.scope == NODE):
@@ -261,6 +267,18 @@ def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> 
         "channel_disagreement_u95_rel": None if apart is None else apart.u95,
         "notes": list(device.notes),
     }
+
+
+def cards_without_uuid(samples: Samples) -> set[str]:
+    """Return the cards of a machine without NVIDIA's as Zeus names them: AMD's, and chips."""
+    cards = [
+        info
+        for info in samples.header.sensors
+        if info.scope in CARD_SCOPES and info.device != _NO_CARD
+    ]
+    if any(info.sensor == "nvml" for info in cards):
+        return set()
+    return {info.device for info in cards if info.unavailable is None}
 
 
 def _used(device: str, devices: Collection[str] | None) -> bool:

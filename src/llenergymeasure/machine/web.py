@@ -27,22 +27,17 @@ class WebError(Exception):
     """Why there was no exchange; the message holds no address and no secret."""
 
 
-def exchange(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
+def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
     """Send a request and return the answer's body.
 
     Args:
         request: its address has been checked.
-        timeout_s: for all of it.
+        timeout_s: for each step; it starts again with each byte: :func:`within` limits the whole.
         most_bytes: more of an answer is refused; with 0 nothing of it is read.
 
     Raises:
         WebError: there was no answer in time, it was an error, or it was too long.
     """
-    return within(timeout_s, lambda: send(request, timeout_s, most_bytes))
-
-
-def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
-    """As :func:`exchange`, but the time is that of each step, and starts again with each byte."""
     host = urlsplit(request.full_url).hostname or ""
     try:
         with _opener(host).open(request, timeout=timeout_s) as answer:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
-from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.processes import boot_id, is_hidden, start_ticks
 from llenergymeasure.results.attempt import is_under_way
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.units import Status
@@ -60,8 +60,8 @@ def read_outcome(path: Path) -> Outcome:
     """Return the outcome at ``path``, with what it leaves unsaid concluded.
 
     Absent, empty or damaged files, and ``running`` with a dead process, read as ``lost`` with
-    an error that says which. A process on another host or in another container cannot be
-    looked at: its ``running`` is believed.
+    an error that says which. A process on another host or in another container, or one that is
+    hidden from this user, cannot be looked at: its ``running`` is believed.
     """
     try:
         content = read_bytes(path)
@@ -116,6 +116,8 @@ def _death(outcome: Outcome) -> str | None:
     if not (same_host and same_boot and outcome.pid is not None):
         return None
     ticks = start_ticks(outcome.pid)
+    if is_hidden(outcome.pid):
+        return None
     if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"
     if outcome.pid_start_ticks not in (None, ticks):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import RecordVersionError
-from llenergymeasure.files import load_json, read_bytes, sha256
+from llenergymeasure.files import load_json, read_bytes, read_json, sha256
 from llenergymeasure.results.layout import SCHEMA_VERSION, RunFolder
 from llenergymeasure.units import NS_PER_S
 
@@ -228,3 +228,26 @@ def is_measured(folder: RunFolder) -> bool:
         return isinstance(load_json(folder.engine), dict)
     except (OSError, ValueError):
         return False
+
+
+def is_kept(folder: RunFolder) -> bool:
+    """Return whether the next call makes a run's result of what an attempt has left.
+
+    One that was killed while its engine looked at its quality is measured again.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote a record there.
+    """
+    ended_by_itself = folder.engine_end.is_file() or folder.session.is_file()
+    sections = (read_json(folder.spec) or {}).get("sections")
+    asked = sections.get("quality") if isinstance(sections, dict) else None
+    return is_measured(folder) and (ended_by_itself or is_looked_at(folder, asked))
+
+
+def is_looked_at(folder: RunFolder, quality: Any) -> bool:
+    """Return whether the engine has measured, and found what is asked of its quality."""
+    done = read_json(folder.engine)
+    if done is None or not isinstance(quality, dict):
+        return done is not None
+    asked = any(quality.get(name) is not None for name in ("texts", "tasks"))
+    return not asked or done.get("quality") is not None

@@ -24,7 +24,7 @@ from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
-from llenergymeasure.results.whole import is_measured, is_whole
+from llenergymeasure.results.whole import is_looked_at, is_measured, is_whole
 from llenergymeasure.run.ending import (
     GRACE_S,
     KEPT,
@@ -189,10 +189,7 @@ class Supervisor:
         return self._spec.get("sections", {}).get("quality") or {}
 
     def _is_looked_at(self) -> bool:
-        """Return whether the engine has measured, and found what is asked of its quality."""
-        asked = any(self._quality.get(name) is not None for name in ("texts", "tasks"))
-        done = read_json(self.folder.engine)
-        return done is not None and (not asked or done.get("quality") is not None)
+        return is_looked_at(self.folder, self._quality)
 
     def forget_unlooked(self, end: End) -> None:
         """Let it be measured again where the engine was kept from looking at its quality.

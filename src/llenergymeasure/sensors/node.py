@@ -24,7 +24,7 @@ from urllib.request import Request
 
 from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.machine.web import WebError, exchange
+from llenergymeasure.machine.web import WebError, send, within
 from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.sensors.base import (
     Channel,
@@ -176,7 +176,8 @@ class _Redfish:
     def _get(self, address: str) -> dict[str, Any]:
         request = Request(address, headers=self._headers)  # noqa: S310 - http or https, checked
         try:
-            content = json.loads(exchange(request, ANSWER_S, REPLY_BYTES))
+            answer = within(ANSWER_S, lambda: send(request, ANSWER_S, REPLY_BYTES))
+            content = json.loads(answer)
         except WebError as error:
             raise SensorError(f"the BMC: {error}") from None
         except (ValueError, RecursionError):

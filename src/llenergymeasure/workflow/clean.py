@@ -21,7 +21,7 @@ from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.processes import arguments
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_measured
+from llenergymeasure.results.whole import is_kept
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
 
 GRACE_S = 20.0
@@ -157,17 +157,20 @@ def _run_of(process: Path) -> Path | None:
 
 
 def _end(process: Path, run: Path) -> None:
-    """End a process, first by asking; nothing if its number is another's by now."""
-    deadline = time.monotonic() + GRACE_S
-    number: signal.Signals = signal.SIGTERM
-    while _run_of(process) == run:
-        try:
-            os.kill(int(process.name), number)
-        except ProcessLookupError:
-            return
-        if time.monotonic() > deadline:
-            number = signal.SIGKILL
-        time.sleep(0.2)
+    """End a process, first by asking; nothing if its number is another's by now.
+
+    Raises:
+        LlemError: the kernel cannot end it, as in a call into a driver that hangs.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            if _run_of(process) != run:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(int(process.name), number)
+            time.sleep(0.2)
+    raise LlemError("it does not end: a driver that hangs may hold it")
 
 
 def _files(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
@@ -189,7 +192,7 @@ def _is_inside(folder: Path) -> bool:
 
 
 def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
-    if is_measured(run):
+    if is_kept(run):
         return  # the next call makes its result of what lies there
     finished = run.result.is_file()
     if run.work.is_dir():

@@ -13,12 +13,13 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.errors import PreflightError
 from llenergymeasure.processes import ChildError, completed, descendants
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
@@ -26,6 +27,9 @@ QUIET_LIMIT_S = 300.0
 """More than the profile's latency-wait and the time between two looks of the executor together."""
 
 LOOK_INTERVAL_S = 20.0
+
+NOTHING_LEFT = "No job of this study that could still run"
+"""Begins the last word of a workflow that waits for nothing."""
 
 _FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
@@ -79,22 +83,29 @@ def job_prefix(folder: StudyFolder) -> str:
     return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{place}-"
 
 
+def can_be_asked() -> bool:
+    """Return whether this machine has the command that lists SLURM's jobs."""
+    return shutil.which("squeue") is not None
+
+
 def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
     """Return the jobs that are in the queue for a study's folder; none without a cluster.
 
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer.
     """
-    if shutil.which("squeue") is None:
+    if not can_be_asked():
         return []
     done = _squeue(f"--format={_FORMAT}")
     if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
         return []
     if done.returncode != 0:
-        raise _no_answer(done.stderr.strip())
+        raise PreflightError(f"SLURM does not answer: {done.stderr.strip()}")
     prefix = job_prefix(folder)
     told = [line.split("|", 4) for line in done.stdout.splitlines()]
-    return [QueuedJob(*parts) for parts in told if parts[1].startswith(prefix)]
+    # What else this user has in the queue may have a comment of several lines.
+    ours = [parts for parts in told if len(parts) == 5 and parts[1].startswith(prefix)]
+    return [QueuedJob(*parts) for parts in ours]
 
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
@@ -121,9 +132,7 @@ def end_jobs(jobs: Sequence[QueuedJob]) -> None:
     deadline = time.monotonic() + GONE_LIMIT_S
     while left := _still_there(numbers):
         if time.monotonic() > deadline:
-            raise PreflightError(
-                [Problem(f"jobs of an earlier workflow cannot be ended: {', '.join(left)}")]
-            )
+            raise PreflightError(f"jobs of an earlier workflow cannot be ended: {', '.join(left)}")
         time.sleep(1)
 
 
@@ -154,11 +163,7 @@ def _asked(*command: str) -> "subprocess.CompletedProcess[str]":
     try:
         return completed(command, ASK_LIMIT_S)
     except ChildError as error:
-        raise _no_answer(str(error)) from None
-
-
-def _no_answer(said: str) -> PreflightError:
-    return PreflightError([Problem(f"SLURM does not answer: {said}")])
+        raise PreflightError(f"SLURM does not answer: {error}") from None
 
 
 class QueueWatch(threading.Thread):
@@ -168,31 +173,21 @@ class QueueWatch(threading.Thread):
     case Snakemake waits forever, and everything that was measured is there already.
     """
 
-    def __init__(
-        self,
-        folder: StudyFolder,
-        say: Callable[[str], None],
-        *,
-        limit_s: float = QUIET_LIMIT_S,
-        interval_s: float = LOOK_INTERVAL_S,
-        ask: Callable[[StudyFolder], Sequence[QueuedJob]] = left_jobs,
-    ) -> None:
+    def __init__(self, folder: StudyFolder) -> None:
         super().__init__(name="queue watch", daemon=True)
-        self._folder, self._say, self._ask = folder, say, ask
-        self._limit_s, self._interval_s = limit_s, interval_s
+        self._folder = folder
         self._said: set[str] = set()
 
     def run(self) -> None:
         """Look until nothing has been left for too long, and then end this process by SIGTERM."""
         last = time.monotonic()
-        while time.monotonic() - last < self._limit_s:
-            time.sleep(self._interval_s)
+        while time.monotonic() - last < QUIET_LIMIT_S:
+            time.sleep(LOOK_INTERVAL_S)
             if self._something_is_left():
                 last = time.monotonic()
-        self._say(
-            f"No job of this study that could still run has been in SLURM's queue for "
-            f"{self._limit_s / 60:g} minutes, and Snakemake waits for one. What was measured is "
-            "there; the same call makes the rest"
+        say(
+            f"{NOTHING_LEFT} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
+            "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -201,11 +196,11 @@ class QueueWatch(threading.Thread):
         if descendants(os.getpid()):
             return True
         try:
-            jobs = self._ask(self._folder)
+            jobs = left_jobs(self._folder)
         except PreflightError:  # a controller that does not answer may still have them
             return True
         for line in waiting(job for job in jobs if job.never_starts):
             if line not in self._said:
                 self._said.add(line)
-                self._say(line)
+                say(line)
         return any(not job.never_starts for job in jobs)

@@ -20,15 +20,11 @@ from llenergymeasure.containers.images import image_folder
 from llenergymeasure.errors import (
     EXIT_FAILED,
     EXIT_OK,
-    EXIT_SIGINT,
-    EXIT_SIGTERM,
     LlemError,
     PreflightError,
-    Problem,
 )
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
-from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
@@ -39,13 +35,19 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
-from llenergymeasure.workflow.cluster import LOOK_INTERVAL_S, cancel_jobs, left_jobs, waiting
-from llenergymeasure.workflow.hub_models import need_models
+from llenergymeasure.workflow.cluster import (
+    LOOK_INTERVAL_S,
+    NOTHING_LEFT,
+    cancel_jobs,
+    left_jobs,
+    waiting,
+)
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, one_by_one, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -166,7 +168,7 @@ class Drive:
         self.broken: str | None = None
         """Why the circuit broke, if it did."""
 
-    def run(self, call: Call | None = None) -> int:
+    def run(self, call: Call) -> int:
         """Run the workflow; return 0, 1, 130 or 143.
 
         Raises:
@@ -176,7 +178,6 @@ class Drive:
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
         thread signals are left to the program.
         """
-        call = call or Call()
         log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
@@ -336,16 +337,17 @@ class Drive:
             self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
-        if self._signal_number == signal.SIGINT:
-            return EXIT_SIGINT
-        if self._signal_number == signal.SIGTERM:
-            return EXIT_SIGTERM
+        if self._signal_number is not None:
+            return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif not self._anything_failed():
             self.complaint = self._explanation(log)
+        else:  # which does not explain that runs are missing
+            for said in re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE):
+                self._view.say(said)
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
@@ -375,19 +377,6 @@ class Drive:
         if shutil.disk_usage(self._folder.path).free == 0:
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
-
-
-def check_snakemakes_cache() -> None:
-    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
-
-    Raises:
-        PreflightError: its folder cannot be written to.
-    """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
-    reason = why_not_writable(folder)
-    if reason is not None:
-        text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
-        raise PreflightError([Problem(text, file=folder)])
 
 
 def _its_error(log: str) -> str:

@@ -1,6 +1,5 @@
 """A whole study, driven from its first run to its last, and a notification of its end."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.config.study import Study
@@ -10,26 +9,15 @@ from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
-from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
+from llenergymeasure.workflow.open_study import NOT_SHARED
+from llenergymeasure.workflow.profile import one_by_one
 from llenergymeasure.workflow.stopping import planned
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a study ended.
-
-    Attributes:
-        code: 0, 1, 130 or 143.
-        complaint: what Snakemake said where it failed and no run explains it.
-    """
-
-    code: int
-    complaint: str
 
 
 def drive_study(
     study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
-) -> Ended:
+) -> tuple[int, str]:
     """Make every run of a study that is missing, then tables and report.
 
     Under a precision target it is driven again while pilots ask for more cycles. Failed runs do not
@@ -42,6 +30,10 @@ def drive_study(
         view: who watches.
         call: how Snakemake is called.
         lock: the open file of the study's lock, which the caller holds.
+
+    Returns:
+        The exit code: 0, 1, 130 or 143; and what Snakemake said where it failed and no run explains
+        it.
     """
     plan = planned(study, folder)
     anything = open_runs(plan, folder) > 0
@@ -49,6 +41,8 @@ def drive_study(
         warn_of_missing_variables(study.notify, view.say)
         for line in runs_or_sends(plan, study.notify):
             view.say(line)
+        if plan.execution.get("share_server") and not one_by_one(call.profile):
+            view.say(NOT_SHARED)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)
         code = drive.run(call)
@@ -58,5 +52,5 @@ def drive_study(
         plan = longer
         view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
     if anything:
-        tell(study.notify, News.of(longer, folder, drive.broken), view.say)
-    return Ended(code, drive.complaint)
+        tell(study.notify, news(longer, folder, drive.broken), view.say)
+    return code, drive.complaint

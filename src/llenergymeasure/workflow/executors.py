@@ -5,16 +5,12 @@ from typing import Any
 
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.whole import is_whole
+from llenergymeasure.screen import say
 from llenergymeasure.workflow.cluster import job_prefix
 from llenergymeasure.workflow.storage import Storage
 
 
-def adopt_executors(
-    workflow: Any,
-    folder: StudyFolder,
-    say: Callable[[str], None],
-    storage: Storage | None = None,
-) -> bool:
+def adopt_executors(workflow: Any, folder: StudyFolder, storage: Storage | None = None) -> bool:
     """Keep whole results and unanswered jobs; return whether runs are jobs on SLURM by their names.
 
     What a run has left in a storage is brought here first.
@@ -25,7 +21,7 @@ def adopt_executors(
     executor: Any = getattr(workflow.scheduler, "_executor", None)
     for each in (executor, getattr(workflow.scheduler, "_local_executor", None)):
         if each is not None:
-            _keep_whole_results(each, folder, say, storage)
+            _keep_whole_results(each, folder, storage)
     number = getattr(executor, "run_uuid", None)
     if not isinstance(number, str):
         return False
@@ -34,9 +30,7 @@ def adopt_executors(
     return True
 
 
-def _keep_whole_results(
-    executor: Any, folder: StudyFolder, say: Callable[[str], None], storage: Storage | None
-) -> None:
+def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | None) -> None:
     """Let a job whose record is complete have succeeded, whatever became of its process.
 
     Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that

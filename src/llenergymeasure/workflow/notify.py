@@ -9,10 +9,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.request import Request
 
@@ -35,75 +33,34 @@ GRACE_S = 1.0
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class News:
-    """How a study ended.
+def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str, Any]:
+    """Return how a study has just ended, as the JSON that is sent.
 
-    Attributes:
-        event: which of the three ends it was.
-        study: its name.
-        study_design_hash: of its experiments.
-        folder: where its results are.
-        counts: how many runs are in each state.
-        failures: the first runs that have no result, each with its error.
-        reason: why it was ended early; None if it was not.
+    Args:
+        plan: its plan.
+        folder: its results.
+        broken: why its circuit broke, if it did.
     """
-
-    event: Event
-    study: str
-    study_design_hash: str
-    folder: Path
-    counts: Mapping[str, int]
-    failures: tuple[Mapping[str, Any], ...] = field(default=())
-    reason: str | None = None
-
-    @classmethod
-    def of(cls, plan: Plan, folder: StudyFolder, broken: str | None = None) -> "News":
-        """Return what there is to report of a study that has just ended.
-
-        Args:
-            plan: its plan.
-            folder: its results.
-            broken: why its circuit broke, if it did.
-        """
-        runs = states(plan, folder)
-        counts = count(runs)
-        event: Event = "finish" if counts.get("completed") == len(runs) else "failure"
-        open_ends = [run for run in runs if run["status"] not in ("completed", MISSING)]
-        return cls(
-            event if broken is None else "circuit_break",
-            plan.study,
-            plan.study_design_hash,
-            folder.path,
-            counts,
-            tuple(open_ends[:LISTED_FAILURES]),
-            broken,
-        )
-
-    def text(self) -> str:
-        """Return it as one line for people."""
-        total = sum(self.counts.values())
-        done = (
-            f"{self.study}: {self.counts.get('completed', 0)} of {counted(total, 'run')} completed"
-        )
-        return done if self.reason is None else f"{done}. {self.reason}"
-
-    def document(self) -> dict[str, Any]:
-        """Return it as the JSON that is sent."""
-        return {
-            "news_version": NEWS_VERSION,
-            "event": self.event,
-            "text": self.text(),
-            "study": self.study,
-            "study_design_hash": self.study_design_hash,
-            "runs": {"total": sum(self.counts.values()), **self.counts},
-            "failures": [dict(each) for each in self.failures],
-            "reason": self.reason,
-            "results": str(self.folder.absolute()),
-            "host": socket.gethostname(),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "llem_version": llenergymeasure.__version__,
-        }
+    runs = states(plan, folder)
+    counts, total = count(runs), counted(len(runs), "run")
+    completed = counts.get("completed", 0)
+    event: Event = "finish" if completed == len(runs) else "failure"
+    text = f"{plan.study}: {completed} of {total} completed"
+    open_ends = [run for run in runs if run["status"] not in ("completed", MISSING)]
+    return {
+        "news_version": NEWS_VERSION,
+        "event": event if broken is None else "circuit_break",
+        "text": text if broken is None else f"{text}. {broken}",
+        "study": plan.study,
+        "study_design_hash": plan.study_design_hash,
+        "runs": {"total": len(runs), **counts},
+        "failures": open_ends[:LISTED_FAILURES],
+        "reason": broken,
+        "results": str(folder.path.absolute()),
+        "host": socket.gethostname(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "llem_version": llenergymeasure.__version__,
+    }
 
 
 class NotNotifiedError(Exception):
@@ -117,19 +74,19 @@ def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
             say(f"notify: the environment variable {name} is not set, so nobody will be notified")
 
 
-def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
+def tell(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
     """Notify whom the study names; what goes wrong is said in a line and passed over.
 
     Args:
         notify: whom to notify, and of what; None for nobody.
-        news: what to say.
+        said: how the study ended.
         say: is called with what went wrong.
     """
-    if notify is None or not notify.wants(news.event):
+    if notify is None or not notify.wants(said["event"]):
         return
-    content = json.dumps(news.document(), ensure_ascii=False).encode()
+    content = json.dumps(said, ensure_ascii=False).encode(errors="replace")
     for who, way in (("the webhook", _post), ("the command", _run)):
-        problem = _problem(partial(way, notify, news.event, content), notify.timeout_seconds)
+        problem = _problem(partial(way, notify, said["event"], content), notify.timeout_seconds)
         if problem is not None:
             plain = without_secrets(problem, also=_secrets(notify))
             say(f"notify: {who} was not notified: {plain}")

@@ -29,14 +29,14 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import QueueWatch, end_jobs, left_jobs
+from llenergymeasure.workflow.cluster import QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.executors import adopt_executors
-from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places
+from llenergymeasure.workflow.start_checks import need_models
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 
@@ -44,6 +44,8 @@ DRIVEN_VARIABLE = "LLEM_DRIVEN"
 """Set for Snakemake by ``llem``, which offers Apptainer by itself where a study asks for it."""
 
 OWNER = "a Snakemake workflow"
+
+NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
 
 
 ByRun = Callable[[Any], list[str]]
@@ -80,10 +82,11 @@ class OpenStudy:
         self._at_once = _runs_at_once(workflow)
         if workflow.is_main_process:
             os.environ.update(safe_path())
-        if workflow.is_main_process and self._at_once > 1:
-            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        here = workflow.resource_settings.nodes is None
+        if workflow.is_main_process and here and self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)  # a cluster's job has its own share
         # Runs at a time, or on several machines, cannot share a server.
-        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
+        self._one_by_one = self._at_once == 1 and here
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._here(self._places.image_pattern())
 
@@ -241,16 +244,9 @@ class OpenStudy:
             self._lock.enter_context(study_lock(self._folder))
             atexit.register(self._lock.close)
             if self.storage is not None and self._workflow.local_exec:
-                raise PreflightError(
-                    [
-                        Problem(
-                            "a storage is for runs on other machines; leave it out, or name an "
-                            "executor",
-                            key="--default-storage-provider",
-                        )
-                    ]
-                )
-            by_name = adopt_executors(self._workflow, self._folder, say, self.storage)
+                text = "a storage is for runs on other machines; leave it out, or name an executor"
+                raise PreflightError(Problem(text, key="--default-storage-provider"))
+            by_name = adopt_executors(self._workflow, self._folder, self.storage)
             if not self._workflow.local_exec:
                 self._take_cluster(by_name=by_name)
             if not os.environ.get(DRIVEN_VARIABLE):
@@ -258,7 +254,7 @@ class OpenStudy:
                 for line in runs_or_sends(self._plan, self._notify):
                     say(line)
             if self._plan.execution.get("share_server") and not self._one_by_one:
-                say("Servers are not shared here: several runs go at a time, or on other machines")
+                say(NOT_SHARED)
             states = self._look()
             if any(each["status"] == "completed" for each in states):
                 self._circuit.remove()
@@ -284,21 +280,17 @@ class OpenStudy:
     def _take_cluster(self, *, by_name: bool) -> None:
         """End the jobs that a killed workflow left in the queue, and watch those to come."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
-            raise PreflightError(
-                [
-                    Problem(
-                        "all tasks of a job array get the first one's resources, and most are "
-                        "never submitted where jobs are submitted at a rate; leave it out",
-                        key="--slurm-array-jobs",
-                    )
-                ]
+            text = (
+                "all tasks of a job array get the first one's resources, and most are never "
+                "submitted where jobs are submitted at a rate; leave it out"
             )
+            raise PreflightError(Problem(text, key="--slurm-array-jobs"))
         left = left_jobs(self._folder)
         if left:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
-        if by_name:
-            QueueWatch(self._folder, say).start()
+        if by_name and can_be_asked():  # else all jobs would seem to be gone
+            QueueWatch(self._folder).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
@@ -333,7 +325,7 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
-            tell(self._notify, News.of(self._plan, self._folder, broken), say)
+            tell(self._notify, news(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
 
@@ -377,5 +369,4 @@ def as_workflow_error() -> Iterator[None]:
 
             __traceback__ = property(lambda _: None, lambda _, _traceback: None)
 
-        message = as_message(error) if isinstance(error, OSError) else str(error)
-        raise StudyError(printable(message)) from None
+        raise StudyError(printable(as_message(error))) from None

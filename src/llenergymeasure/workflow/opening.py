@@ -5,14 +5,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.containers.runner_choice import with_runners
-from llenergymeasure.errors import ConfigurationError, LlemError
-from llenergymeasure.files import locked, read_bytes, write_if_changed
+from llenergymeasure.errors import ConfigurationError, StudyLockedError
+from llenergymeasure.files import read_bytes, write_if_changed
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
@@ -21,7 +21,6 @@ from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.open_study import (
     DRIVEN_VARIABLE,
-    OWNER,
     OpenStudy,
     apptainer_offered,
     as_workflow_error,
@@ -151,10 +150,13 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
     A plan that is being run is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
-    same = folder.plan.is_file() and read_bytes(folder.plan) == content
-    if same and not os.environ.get(DRIVEN_VARIABLE) and _is_locked(folder):
-        return
-    with study_lock(folder):
+    with ExitStack() as held:
+        try:
+            held.enter_context(study_lock(folder))
+        except StudyLockedError:
+            if folder.plan.is_file() and read_bytes(folder.plan) == content:
+                return
+            raise
         write_if_changed(folder.plan, content)
         # Before Snakemake looks: it takes every record that exists for a finished run.
         runs = write_manifest(plan, folder)
@@ -164,11 +166,3 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
         make_room(runs, folder)
         if storage is not None:
             storage.bring(run for run in runs if run["status"] != "completed")
-
-
-def _is_locked(folder: StudyFolder) -> bool:
-    try:
-        with locked(folder.lock, OWNER):
-            return False
-    except LlemError:
-        return True

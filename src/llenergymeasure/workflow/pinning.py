@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llenergymeasure.files import load_json
+from llenergymeasure.files import read_json
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
@@ -80,11 +80,12 @@ def _nodes(partition: str | None) -> list[Node]:
 
 
 def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:
-    try:
-        node: str = load_json(folder.pin(experiment))["node"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return node
+    """Return the node where the first run was made; None for what is no name of one.
+
+    A results folder may come from anybody, and Snakemake's executor hands the name to a shell.
+    """
+    node = (read_json(folder.pin(experiment)) or {}).get("node")
+    return node if isinstance(node, str) and re.fullmatch(r"\w[\w.-]*", node) else None
 
 
 def _without_other_models(node: str, nodes: Sequence[Node]) -> str:

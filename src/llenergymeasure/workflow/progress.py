@@ -14,8 +14,8 @@ from llenergymeasure.plan.estimate import FINISH_S, Estimate
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
-from llenergymeasure.results.whole import is_measured
-from llenergymeasure.run.engine.phase_marks import read_marks
+from llenergymeasure.results.whole import is_kept
+from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import states
 
@@ -44,12 +44,10 @@ class Ended:
     """A run that ended while it was watched.
 
     Attributes:
-        run: which.
-        told: how it ended, in words.
+        told: which, and how it ended, in words.
         notes: what a reader of its result should know, by its preflight and its workload.
     """
 
-    run: PlannedRun
     told: str
     notes: tuple[str, ...] = ()
 
@@ -128,7 +126,7 @@ class Progress:
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
             notes = _notes(self._folder.run(run.experiment, run.cycle).result)
-            ended.append(Ended(run, told, notes))
+            ended.append(Ended(told, notes))
         return ended
 
     def line(self) -> str:
@@ -200,7 +198,7 @@ class Progress:
         to_do = {
             key: self._open[key]
             for key in found
-            if self._open[key].session is None or not is_measured(self._folder.run(*key))
+            if self._open[key].session is None or not is_kept(self._folder.run(*key))
         }
         jobs = self._of_runs.jobs(to_do.values(), self._measured, share=self._share)
         return found | dict(zip(to_do, jobs, strict=True))
@@ -226,11 +224,7 @@ class Progress:
 
     def _phase(self, run: PlannedRun) -> tuple[str, int] | None:
         """Return the phase that a run is in and when it began."""
-        marks = self._folder.run(run.experiment, run.cycle).marks
-        phases = read_marks(marks) if marks.is_file() else []
-        if not phases or phases[-1][2] is not None:
-            return None
-        return phases[-1][0], phases[-1][1]
+        return current_phase(self._folder.run(run.experiment, run.cycle).marks)
 
     def _outcome(self, run: PlannedRun) -> Outcome | None:
         """Return what a run of this call has written of itself; None if nothing whole yet.

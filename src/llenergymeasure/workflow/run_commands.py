@@ -1,6 +1,7 @@
 """Where each run of a plan happens, as the rules need it: its command, its image, its checks."""
 
 import atexit
+import functools
 import json
 import os
 import sys
@@ -44,24 +45,19 @@ class Places:
         }
         self._sif = {
             backend: sif_image(backend, plan.images.get(backend))
-            for backend in self._of("apptainer")
+            for backend, runner in self._runners.items()
+            if runner == "apptainer"
         }
         self._meter_outside = plan.execution.get("meter") == "host"
-        self._known_surroundings: Surroundings | None = None
-        self._commands: dict[BackendName, list[str]] = {}
+        self.command = functools.cache(self._command)
+        """Return what starts a run of a backend, up to its own arguments."""
         if self._sif and not apptainer_offered:
             self._refuse_silent_local_run()
         if self._sif:
-            found = self._surroundings()
+            found = self._surroundings
             built = [Mount(path) for path in self._folders_of_images_to_build()]
             mounts = (*found.mounts, *built)
             os.environ.update(call_variables(mounts, found.variables, nvidia=nvidia_here()))
-
-    def command(self, backend: BackendName) -> list[str]:
-        """Return what starts a run of a backend, up to its own arguments."""
-        if backend not in self._commands:
-            self._commands[backend] = self._command(backend)
-        return self._commands[backend]
 
     def _command(self, backend: BackendName) -> list[str]:
         runner = self._runners[backend]
@@ -118,10 +114,10 @@ class Places:
             remove(self._folder.refused(backend))  # of an earlier call, or another image
             image = self._sif.get(backend)
             if image is not None and not _to_be_built(image):
-                problems += check_apptainer(backend, image, self._surroundings(), look=look)
+                problems += check_apptainer(backend, image, self._surroundings, look=look)
             elif self._runners[backend] == "docker":
                 name = self._docker_image(backend)
-                problems += check_docker(backend, name, self._surroundings(), look=look)
+                problems += check_docker(backend, name, self._surroundings, look=look)
             elif self._runners[backend] == "local" and look:
                 problems += check_local(backend)
                 if not problems:
@@ -138,20 +134,12 @@ class Places:
             folder.mkdir(parents=True, exist_ok=True)
         return folders
 
-    def _of(self, runner: RunnerName) -> list[BackendName]:
-        return [backend for backend, its in self._runners.items() if its == runner]
-
+    @functools.cached_property
     def _surroundings(self) -> Surroundings:
-        if self._known_surroundings is None:
-            contained = [run.config for run in self._plan.runs if run.runner != "local"]
-            found = Surroundings.of(
-                contained,
-                self._folder.path,
-                meter_inside=not self._meter_outside,
-            )
-            atexit.register(found.token.close)
-            self._known_surroundings = found
-        return self._known_surroundings
+        contained = [run.config for run in self._plan.runs if run.runner != "local"]
+        found = Surroundings.of(contained, self._folder.path, meter_inside=not self._meter_outside)
+        atexit.register(found.token.close)
+        return found
 
     def _refuse_silent_local_run(self) -> None:
         names = ", ".join(self._sif)

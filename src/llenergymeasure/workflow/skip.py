@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llenergymeasure.files import open_file
 from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.run.engine.phase_marks import read_marks
+from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state
 
@@ -55,11 +55,9 @@ def resting(
     found = []
     for run in plan.runs if runs is None else runs:
         place = folder.run(run.experiment, run.cycle)
-        if not place.marks.is_file() or place.skip.exists():
-            continue
-        marks = read_marks(place.marks)
-        if not marks or marks[-1][0] != SETTLE or marks[-1][2] is not None:
+        phase = current_phase(place.marks)
+        if phase is None or phase[0] != SETTLE or place.skip.exists():
             continue
         if run_state(place)["status"] == "running":
-            found.append(Rest(run, plan.label(run), place, marks[-1][1]))
+            found.append(Rest(run, plan.label(run), place, phase[1]))
     return found

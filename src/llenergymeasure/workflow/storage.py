@@ -15,6 +15,7 @@ from llenergymeasure.config.identity import local_files
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import replacing
 from llenergymeasure.plan import Plan
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
@@ -42,7 +43,8 @@ class Storage:
                 if not is_whole(run):
                     self._bring(run)
             except Exception as error:  # whatever a plugin raises: the next call tries again
-                say(f"{run.path}: is not brought from the storage: {error}")
+                reason = without_secrets(str(error))
+                say(f"{run.path}: is not brought from the storage: {reason}")
 
     def _bring(self, run: RunFolder) -> None:
         record = self._object(run.result)

@@ -97,7 +97,10 @@ def demand(config: Mapping[str, Any]) -> Demand:
     for name in _PARALLEL:
         # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
         if name != "dp_size" or not settings.get("enable_dp_attention"):
-            count *= int(settings.get(name) or 1)
+            ways = str(settings.get(name) or 1)
+            if not ways.isdecimal():  # the engine's own word, or one that it will refuse
+                return Demand(None, needed=needed)
+            count *= int(ways)
     return Demand(count, needed=needed)
 
 

@@ -129,6 +129,16 @@ def compute_processes(gpu: Gpu) -> list[int]:
     return [int(each.pid) for each in pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))]
 
 
+def known_compute_processes(gpu: Gpu) -> list[int]:
+    """As :func:`compute_processes`; none where the card does not say."""
+    import pynvml
+
+    try:
+        return compute_processes(gpu)
+    except pynvml.NVMLError:
+        return []
+
+
 def graphics_processes(gpu: Gpu) -> list[int]:
     """Return the ids of the processes that draw on a card; none where the driver cannot say.
 

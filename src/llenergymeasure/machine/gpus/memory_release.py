@@ -75,17 +75,8 @@ def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[st
             "after_bytes": after,
             "released": released,
             "waited_s": round(waited_s, 3),
-            "processes": [] if released is not False else _processes(cards[uuid]),
+            "processes": (
+                [] if released is not False else inventory.known_compute_processes(cards[uuid])
+            ),
         }
     return found
-
-
-def _processes(card: Any) -> list[int]:
-    import pynvml
-
-    from llenergymeasure.machine.gpus import inventory
-
-    try:
-        return inventory.compute_processes(card)
-    except pynvml.NVMLError:
-        return []

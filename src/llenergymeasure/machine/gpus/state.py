@@ -127,18 +127,12 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
     """
-    import pynvml
-
     found = []
     for gpu in inventory.discover().gpus:
         if gpu.uuid in own or gpu.unavailable is not None:
             continue
-        try:
-            processes = len(inventory.compute_processes(gpu))
-        except pynvml.NVMLError:
-            continue
-        if processes:
-            found.append({"uuid": gpu.uuid, "processes": processes})
+        if processes := inventory.known_compute_processes(gpu):
+            found.append({"uuid": gpu.uuid, "processes": len(processes)})
     return found
 
 

@@ -39,9 +39,11 @@ def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     A half-written last line is passed over.
     """
     phases: list[tuple[str, int, int | None]] = []
-    if not path.is_file():
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
         return phases
-    for line in path.read_text().splitlines():
+    for line in lines:
         try:
             mark = json.loads(line)
         except json.JSONDecodeError:
@@ -52,3 +54,17 @@ def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
             name, start_ns, _ = phases[-1]
             phases[-1] = (name, start_ns, mark["t_ns"])
     return phases
+
+
+def current_phase(path: Path) -> tuple[str, int] | None:
+    """Return the phase that is under way and when it began; None where none is seen now.
+
+    What a file system does not give at this moment, the next look may.
+    """
+    try:
+        phases = read_marks(path)
+    except OSError:
+        return None
+    if not phases or phases[-1][2] is not None:
+        return None
+    return phases[-1][0], phases[-1][1]

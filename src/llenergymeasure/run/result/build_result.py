@@ -10,6 +10,7 @@ import errno
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.servers import is_external
-from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.account import Account, cards_without_uuid
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
+from llenergymeasure.machine.gpus.allotment import demand
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.attempt import attempts_begun, report_failure
@@ -104,7 +106,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
         batches,
         tokens,
-        devices=done["devices"],
+        devices=done["devices"] or _unnamed_devices(spec.config, samples),
         asked=spec.config.get("energy") or {},
         characterised=load_characterised(samples.header.sensors),
         carbon=spec.sections.get("carbon"),
@@ -249,6 +251,15 @@ def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[
         }
         for uuid in dict.fromkeys([*done["devices"], *sensed])
     ]
+
+
+def _unnamed_devices(config: Mapping[str, Any], samples: Samples) -> list[str]:
+    """Return a name for the GPU of an engine that cannot name one: where none has a UUID.
+
+    None for ``pytorch``, which names its own, and where the experiment computes on the CPU.
+    """
+    may_use_one = config["backend"] != "pytorch" and demand(config).count != 0
+    return ["GPU"] if may_use_one and cards_without_uuid(samples) else []
 
 
 def _phases(folder: RunFolder) -> list[Phase]:

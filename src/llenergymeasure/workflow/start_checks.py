@@ -1,13 +1,29 @@
-"""Models that a study has to fetch and cannot: said once and at its start, not by every run."""
+"""What would keep a study's runs from being made: said once and at its start, not by every run."""
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError, PreflightError, Problem
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.run.preflight.model_checks import weights_here
 from llenergymeasure.workload.models.hub import cached_file, offline, why_out_of_reach
 from llenergymeasure.workload.models.resolve import asked_revision, is_hub_id, resolve_model
+
+
+def check_snakemakes_cache() -> None:
+    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
+
+    Raises:
+        PreflightError: its folder cannot be written to.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
+    reason = why_not_writable(folder)
+    if reason is not None:
+        text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
+        raise PreflightError(Problem(text, file=folder))
 
 
 def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -33,7 +49,7 @@ def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     )
     problem = Problem(message, key="model", found=", ".join(absent))
     if all(each["model"] in absent for each in given):
-        raise PreflightError([problem])
+        raise PreflightError(problem)
     return [str(problem)]
 
 
