@@ -18,7 +18,8 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
-from llenergymeasure.plan.fairness import configs_of, may_end_early, planned_work
+from llenergymeasure.config.work import may_end_early
+from llenergymeasure.plan.fairness import configs_of, planned_work
 
 Values: TypeAlias = frozenset[Any]
 """What an experiment's runs have in one column; what is not known is not among it."""
