@@ -21,7 +21,6 @@ def sampled(**sampling: Any) -> dict[str, Any]:
         (EIGHT, [8] * 198 + [7] * 2, 0),  # 1 %
         (EIGHT, [8] * 197 + [7] * 3, 3),
         (EIGHT, [8, 9], 1),
-        (EIGHT | {"dataset": {"output_len": 5}}, [5, 5], 0),
         (EIGHT | {"answer_length": "natural"}, [1, 8], 0),
         (EIGHT | {"answer_length": "natural"}, [1, 9], 1),
         (EIGHT | {"decoder": {"min_new_tokens": 3}}, [2, 3], 1),
@@ -33,7 +32,7 @@ def sampled(**sampling: Any) -> dict[str, Any]:
 def test_answers_of_other_lengths_are_counted(
     config: dict[str, Any], tokens: list[int], odd: int
 ) -> None:
-    assert other_lengths(config, pa.table({"output_tokens": tokens})) == odd
+    assert other_lengths(config, 8, pa.table({"output_tokens": tokens})) == odd
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
     """Where answers end by themselves a short one is none the less what was asked for."""
     table = pa.table({"output_tokens": tokens, "finish_reason": reasons})
     config = EIGHT | {"answer_length": "natural"}
-    found = batch_doubts(config, table, (), None)  # type: ignore[arg-type]
+    found = batch_doubts(config, 8, table, (), None)  # type: ignore[arg-type]
     assert set(found) == codes
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.processes import die_with_parent
-from llenergymeasure.run.preflight.checks import CpuWatch
+from llenergymeasure.run.preflight.checks import check_cpus
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
 from support.attempts import start
@@ -148,8 +148,8 @@ class Cpus:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
-    monkeypatch.setattr("llenergymeasure.run.preflight.checks.LEAST_S", 0.0)
-    return lambda cpus: [str(each) for each in CpuWatch(cpus).warnings()]  # type: ignore[arg-type]
+    monkeypatch.setattr("llenergymeasure.run.preflight.checks.LOOK_S", 0.0)
+    return lambda cpus: [str(each) for each in check_cpus(cpus)]  # type: ignore[arg-type]
 
 
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:

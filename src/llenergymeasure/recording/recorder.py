@@ -38,6 +38,7 @@ from llenergymeasure.recording.samples import (
     Header,
     Row,
     SamplesWriter,
+    without_pandas,
 )
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
         opened = open_sensors(options.sensors, options.devices, run)
+        without_pandas()
         with _Stop() as stop:
             Recording(opened, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:

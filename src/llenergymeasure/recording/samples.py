@@ -6,8 +6,10 @@ with its reason: never a zero.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,27 @@ def recorder_cost(samples: Samples) -> dict[str, Any]:
         reads.setdefault(info.sensor, []).extend(found.tolist())
     means = {sensor: float(np.mean(values)) for sensor, values in reads.items() if values}
     return {"cpu_share": share, "read_s": means, "rows": len(samples.table)}
+
+
+def without_pandas() -> None:
+    """Let Arrow find no pandas in this process, for which it looks at the first list it is given.
+
+    It would import it, in a third of a second, to see whether the list is one of its columns.
+    Others here may import it still.
+    """
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas)
+        pa.array([])
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas(MetaPathFinder):
+    """Says of pandas that it is not installed."""
+
+    @classmethod
+    def find_spec(cls, name: str, *_: Any) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 class SamplesWriter:

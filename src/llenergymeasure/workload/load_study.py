@@ -10,12 +10,12 @@ from llenergymeasure.config.expansion import expand
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import LlemError
-from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import architecture_in_folder, looks_like_folder
-
-_POSITIONS_AS_STATED = ("default", "llama3", "yarn", "longrope", "su")
-"""Kinds of rotary scaling that leave ``max_position_embeddings`` as the longest sequence."""
+from llenergymeasure.workload.models.resolve import (
+    architecture_in_folder,
+    looks_like_folder,
+    shape_of,
+)
 
 
 def load_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -67,15 +67,3 @@ def model_shape(model: str) -> Shape | None:
     else:
         architecture = known_architecture(model)
     return None if architecture is None else shape_of(architecture)
-
-
-def shape_of(architecture: Architecture) -> Shape:
-    """Return what the rules need to know of an architecture."""
-    scaling = (architecture.rope_scaling or {}).get("rope_type", "default")
-    return Shape(
-        heads=architecture.heads,
-        kv_heads=architecture.kv_heads,
-        layers=architecture.layers,
-        max_positions=architecture.max_positions if scaling in _POSITIONS_AS_STATED else None,
-        experts=architecture.experts,
-    )

@@ -41,11 +41,13 @@ from llenergymeasure.run.engine.sensors_here import (
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
-from llenergymeasure.run.preflight.checks import CpuWatch, Preflight, preflight
+from llenergymeasure.run.preflight.checks import Preflight, check_cpus, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
@@ -128,7 +130,11 @@ class EngineRun:
         if (measured := read_json(self._folder.engine)) is not None:
             self._judge(measured)  # what another process of this run has measured
             return None
-        surroundings_soon = ThreadPoolExecutor(1).submit(environment)
+        soon = ThreadPoolExecutor(2)
+        surroundings_soon = soon.submit(environment)
+        # A server that runs already may be busy.
+        cpus = HostCpu(RunProcesses(os.getppid()))
+        busy_soon = soon.submit(tuple, () if self._asked.external_server else check_cpus(cpus))
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
             found, workload = self._preflight(backend)
@@ -142,6 +148,7 @@ class EngineRun:
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
+        found = replace(found, warnings=(*found.warnings, *busy_soon.result()))
         engine = self._left_by_the_run_before(backend)
         if engine is None and self._server is not None:
             return None
@@ -211,8 +218,6 @@ class EngineRun:
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
-        # A server that runs already may be busy.
-        watch = None if self._asked.external_server else CpuWatch.of_run(os.getppid())
         found = preflight(
             self._asked,
             backend,
@@ -224,8 +229,6 @@ class EngineRun:
         found = replace(found, errors=(*found.errors, *lacking))
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
-        if watch is not None:
-            found = replace(found, warnings=(*found.warnings, *watch.warnings()))
         return found, found.workload or build_workload(self._asked)
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
@@ -386,8 +389,7 @@ def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> d
 
 def _set_by_the_study(config: ExperimentConfig) -> bool:
     """Return whether the study says itself how to warm up."""
-    settings = config.warmup.model_dump(exclude={"enabled"}, exclude_none=True)
-    return bool(settings)
+    return bool(config.warmup.model_dump(exclude={"enabled"}, exclude_none=True))
 
 
 if __name__ == "__main__":

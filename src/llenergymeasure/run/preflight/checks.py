@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,8 +29,7 @@ from llenergymeasure.run.preflight.model_checks import check_model
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX, HostCpu
-from llenergymeasure.workload.load_study import shape_of
-from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model, shape_of
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
 
@@ -40,8 +39,8 @@ ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
 IN_USE_BYTES = 1_500_000_000
 """A driver keeps some hundred MB of an idle card to itself; more than this is somebody's."""
 
-LEAST_S = 0.5
-"""Shorter looks say little: the kernel counts in ticks of 10 ms."""
+LOOK_S = 0.5
+"""Shorter looks at the CPUs say little: the kernel counts in ticks of 10 ms."""
 NAMED = 3
 
 P = ParamSpec("P")
@@ -142,10 +141,13 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
         return
     checked = load(config.backend)
     package = checked["x-package"]
-    distributions = packages_distributions().get(package)
-    if not distributions:
-        return  # The backend itself says what is missing.
-    here = version(distributions[0]).partition("+")[0]
+    try:
+        here = version(package).partition("+")[0]
+    except PackageNotFoundError:  # a build of it may have another name; to look takes a while
+        distributions = packages_distributions().get(package)
+        if not distributions:
+            return  # The backend itself says what is missing.
+        here = version(distributions[0]).partition("+")[0]
     if here != checked["x-version"]:
         yield Problem(
             f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
@@ -249,50 +251,41 @@ def _in_use(
         )
 
 
-class CpuWatch:
-    """Looks whether others use the CPUs while the rest of the preflight is made."""
+def check_cpus(host: HostCpu) -> Iterator[Problem]:
+    """Yield what others use of the CPUs, if that is more than leaves a run as it is alone.
 
-    def __init__(self, host: HostCpu) -> None:
-        """Take what reads the CPUs, and look a first time."""
-        self._host = host
-        self._began_s = time.monotonic()
-        self._before = self._look()
+    Takes :data:`LOOK_S`: it is meant for a thread of its own.
+    """
+    before = _cpu_times(host)
+    time.sleep(LOOK_S)
+    after = _cpu_times(host)
+    if before is None or after is None:
+        return
+    (totals_before, each_before), (totals, each) = before, after
+    rose = {name: totals[name] - totals_before[name] for name in totals_before}
+    used_s = rose["cpu_busy_s"] - rose["cpu_own_s"]
+    share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
+    if share <= OTHERS_MAX:
+        return
+    took = {pid: each[pid] - each_before.get(pid, 0.0) for pid in each}
+    most = sorted(took, key=lambda pid: took[pid], reverse=True)[:NAMED]
+    names = [f"{host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
+    who = f": {', '.join(names)}" if names else ""
+    yield Problem(
+        f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; beyond "
+        f"{100 * OTHERS_MAX:.0f} % a run gets slower and costs more than it would alone: "
+        "end them or wait",
+        fatal=False,
+    )
 
-    @classmethod
-    def of_run(cls, run_pid: int) -> "CpuWatch":
-        """Return one for the run whose process tree has this root."""
-        return cls(HostCpu(RunProcesses(run_pid)))
 
-    def warnings(self) -> Iterator[Problem]:
-        """Yield what others use, if that is more than leaves a run as it is alone."""
-        time.sleep(max(0.0, LEAST_S - (time.monotonic() - self._began_s)))
-        after = self._look()
-        if self._before is None or after is None:
-            return
-        (totals_before, each_before), (totals, each) = self._before, after
-        rose = {name: totals[name] - totals_before[name] for name in totals_before}
-        used_s = rose["cpu_busy_s"] - rose["cpu_own_s"]
-        share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
-        if share <= OTHERS_MAX:
-            return
-        took = {pid: each[pid] - each_before.get(pid, 0.0) for pid in each}
-        most = sorted(took, key=lambda pid: took[pid], reverse=True)[:NAMED]
-        names = [f"{self._host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
-        who = f": {', '.join(names)}" if names else ""
-        yield Problem(
-            f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; beyond "
-            f"{100 * OTHERS_MAX:.0f} % a run gets slower and costs more than it would alone: "
-            "end them or wait",
-            fatal=False,
-        )
-
-    def _look(self) -> tuple[dict[str, float], dict[int, float]] | None:
-        try:
-            totals = self._host.totals()
-        except SensorError:
-            return None
-        counts = {each.quantity: each.value for each in totals if each.value is not None}
-        return {str(name): value for name, value in counts.items()}, self._host.others()
+def _cpu_times(host: HostCpu) -> tuple[dict[str, float], dict[int, float]] | None:
+    try:
+        totals = host.totals()
+    except SensorError:
+        return None
+    counts = {each.quantity: each.value for each in totals if each.value is not None}
+    return {str(name): value for name, value in counts.items()}, host.others()
 
 
 def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:

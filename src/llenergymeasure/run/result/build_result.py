@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,13 @@ from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
 from llenergymeasure.machine.gpus.allotment import demand
-from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.parquet import read_parquet
+from llenergymeasure.recording.samples import (
+    Samples,
+    read_samples,
+    without_pandas,
+    write_samples,
+)
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
@@ -47,7 +53,6 @@ from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, 
 from llenergymeasure.run.result.doubts import batch_doubts, run_doubts, traffic_doubts
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
-from llenergymeasure.run.result.traffic_result import ServedRun, served_run
 from llenergymeasure.run.result.trend import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
@@ -58,6 +63,9 @@ from llenergymeasure.run.result.utilisation import (
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
+
+if TYPE_CHECKING:  # a run of batches does not wait for its import
+    from llenergymeasure.run.result.traffic_result import ServedRun
 
 _PASSING = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
@@ -73,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     folder = RunFolder(options.out)
+    without_pandas()
     try:
         spec = RunSpec.model_validate_json(folder.spec.read_text())
         write_result(folder, spec, json.loads(folder.engine.read_text()))
@@ -97,7 +106,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
     write_samples(samples, folder.samples)
     requests, phases = request_table(done["window"]), _phases(folder)
     batches = batches_of(requests)
-    served = served_run(folder, spec, done)
+    served = _served(folder, spec, done)
     prompt_hash = done["workload"]["prompt_hash"]
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
     energy = run_energy(
@@ -135,16 +144,17 @@ def _result(
     phases: list[Phase],
     tokens: Tokens,
     energy: RunEnergy,
-    served: ServedRun | None,
+    served: "ServedRun | None",
 ) -> Result:
     record = energy.record
     inside = start_ns, end_ns = done["window"]["start_ns"], done["window"]["end_ns"]
     working = done["devices"] if done["computes_on_gpu"] else []
     steady = steadiness(batches, power_inside(samples, inside, working))
     gpus = _gpus(done, energy.account, samples)
+    asked = done["workload"]["output_tokens"] // done["workload"]["requests"]
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     validity = {
-        **batch_doubts(spec.config, requests, batches, samples),
+        **batch_doubts(spec.config, asked, requests, batches, samples),
         **energy.account.validity,
         **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
         **({} if served is None else traffic_doubts(served)),
@@ -217,6 +227,19 @@ def _result(
             **energy.provenance,
         },
     )
+
+
+def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRun | None":
+    """Return what a run under traffic left in its folder; None for a run without."""
+    told = done.get("serving")
+    if told is None:
+        return None
+    from llenergymeasure.config.experiment import ExperimentConfig
+    from llenergymeasure.run.result.traffic_result import ServedRun
+
+    window = (done["window"]["start_ns"], done["window"]["end_ns"])
+    config = ExperimentConfig.model_validate(spec.config)
+    return ServedRun.of(read_parquet(folder.traffic), config, window, told)
 
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:

@@ -5,22 +5,23 @@ codes of the energy itself are decided in ``energy/validity.py``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
-from llenergymeasure.plan.fairness import fewest_tokens, work_of
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.record import Energy, Quality
-from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.trend import far_slower
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
+
+if TYPE_CHECKING:  # a run of batches does not wait for its import
+    from llenergymeasure.run.result.traffic_result import ServedRun
 
 FAILED_SHARE_MAX = 0.01
 """Share of failed requests past which a run is disqualified."""
@@ -78,15 +79,22 @@ def run_doubts(
 
 
 def batch_doubts(
-    config: dict[str, Any], requests: pa.Table, batches: Sequence[Batch], samples: Samples
+    config: Mapping[str, Any],
+    asked: int,
+    requests: pa.Table,
+    batches: Sequence[Batch],
+    samples: Samples,
 ) -> dict[str, str]:
-    """Return what speaks against a window of batches: code to explanation."""
+    """Return what speaks against a window of batches, each answer ``asked`` to have so many tokens.
+
+    Code to explanation.
+    """
     found: dict[str, str] = {}
     for each, usual_s in far_slower(batches):
         strangers = cpu_use(samples, (each.start_ns, each.end_ns)).others_share or 0.0
         if strangers <= OTHERS_MAX and not found:
             found["stalled"] = f"a batch took {each.span_s:.2f} s, and its like {usual_s:.2f} s"
-    if odd := other_lengths(config, requests):
+    if odd := other_lengths(config, asked, requests):
         found["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
     empty = requests["output_tokens"].to_pylist().count(0)
     if empty > ODD_SHARE_MAX * len(requests):
@@ -113,20 +121,19 @@ def _failed_requests(failed: int, asked: int, first: str) -> dict[str, str]:
     return {"failed_requests": f"{failed} of {asked} requests failed, more than {most}; {first}"}
 
 
-def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
-    """Return how many answers of batches have other than the tokens asked for, if over 1 %."""
-    experiment = ExperimentConfig.model_validate(config)
-    synthetic, answers = experiment.synthetic(), work_of(config).get("answers") or {}
-    asked = answers.get("longest") or (
-        synthetic.output_len if synthetic else experiment.max_output_tokens
-    )
-    most = asked * answers.get("number", 1)
-    least = fewest_tokens(config, asked) * answers.get("number", 1)
+def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> int:
+    """Return how many answers of batches have other than the tokens asked for, if over 1 %.
+
+    What an engine's own section says of their length and number wins.
+    """
+    answers = work_of(config).get("answers") or {}
+    longest, number = answers.get("longest") or asked, answers.get("number", 1)
+    most, least = longest * number, fewest_tokens(config, longest) * number
     odd = sum(not least <= tokens <= most for tokens in requests["output_tokens"].to_pylist())
     return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
-def traffic_doubts(run: ServedRun) -> dict[str, str]:
+def traffic_doubts(run: "ServedRun") -> dict[str, str]:
     """Return what of its traffic speaks against a run: code to explanation."""
     serving, sent = run.serving, run.sent
     failed = [

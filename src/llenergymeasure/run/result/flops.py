@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.machine.gpus.peak_rates import Peak, peak
-from llenergymeasure.results.record import Flops
 from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
 
-if TYPE_CHECKING:  # what finishes a run needs neither, and a run waits for its imports
+if TYPE_CHECKING:  # an engine's process needs no record, what finishes a run no model
+    from llenergymeasure.results.record import Flops
     from llenergymeasure.workload.models.resolve import ModelSource
 
 _AT_PEAK_RATE = ("bf16", "fp16")
@@ -65,7 +65,7 @@ def flops_record(
     gross_j: float | None,
     precision: str,
     gpus: Sequence[str] | None,
-) -> Flops:
+) -> "Flops":
     """Return the operations with what they cost and how near to the peak they came.
 
     Args:
@@ -76,6 +76,8 @@ def flops_record(
         precision: what the engine computes in.
         gpus: names of the cards in use; None if they do not compute.
     """
+    from llenergymeasure.results.record import Flops
+
     per_request = flops.get("per_request")
     if per_request is None:
         return Flops(**flops, mfu_unavailable="the operations are not known")

@@ -1,17 +1,20 @@
 """The requests of a run under traffic as a table: one row each, the failed ones too."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.energy.requests import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
-from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.result.batch_requests import REQUEST_ENERGY_FIELDS
 from llenergymeasure.units import NS_PER_S
+
+if TYPE_CHECKING:  # what finishes a run reads the table alone, and a run waits for its imports
+    from llenergymeasure.backends.serving.engine import ServedEngine
+    from llenergymeasure.run.engine.traffic import Sent
 
 TRAFFIC_SCHEMA = pa.schema(
     [
@@ -57,7 +60,7 @@ CHECKED_REQUESTS = 200
 """Prompts counted with the tokenizer at most, where they were sent as text."""
 
 
-def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
+def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
     """Return one row a request, in the order of sending.
 
     Latencies count from the planned time, as in MLPerf's server scenario: what a late client adds
@@ -116,13 +119,13 @@ def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:
     return times[np.diff(times, prepend=-ARRIVAL_NS) >= ARRIVAL_NS]
 
 
-def _expected(engine: ServedEngine, one: Sent, number: int) -> int | None:
+def _expected(engine: "ServedEngine", one: "Sent", number: int) -> int | None:
     if engine.counts_for_free or number < CHECKED_REQUESTS:
         return engine.expected_input_tokens(one.turn.request)
     return None
 
 
-def _shared(one: Sent) -> int:
+def _shared(one: "Sent") -> int:
     """Return how much of a prompt the traffic shares, with what a chat's template adds to it."""
     added = (one.exchange.input_tokens or 0) - len(one.turn.request.prompt_token_ids)
     return one.turn.shared_tokens + max(0, added)

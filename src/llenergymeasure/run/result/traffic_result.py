@@ -16,12 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.work import fewest_tokens
 from llenergymeasure.energy.account import Account
-from llenergymeasure.parquet import read_parquet
-from llenergymeasure.plan.fairness import fewest_tokens
-from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import spread
@@ -283,16 +280,6 @@ class ServedRun:
                 }
             )
         return rows
-
-
-def served_run(folder: RunFolder, spec: RunSpec, done: Mapping[str, Any]) -> ServedRun | None:
-    """Return what a run under traffic left in its folder; None for a run without."""
-    told = done.get("serving")
-    if told is None:
-        return None
-    window = (done["window"]["start_ns"], done["window"]["end_ns"])
-    config = ExperimentConfig.model_validate(spec.config)
-    return ServedRun.of(read_parquet(folder.traffic), config, window, told)
 
 
 def percentiles(values_s: NDArray[np.float64]) -> Latency:

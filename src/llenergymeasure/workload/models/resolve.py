@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.rules import Shape
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.ids import digest
@@ -28,6 +29,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _IDS_WITHOUT_OWNER = {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"}
 """Ids from the hub's first days, which still mean a model there."""
+
+_POSITIONS_AS_STATED = ("default", "llama3", "yarn", "longrope", "su")
+"""Kinds of rotary scaling that leave ``max_position_embeddings`` as the longest sequence."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,18 @@ def architecture_folder(architecture: Architecture) -> Path:
         write_json(folder / "config.json", architecture.config)
 
     return made_once(cache_folder() / "architectures" / name, make)
+
+
+def shape_of(architecture: Architecture) -> Shape:
+    """Return what the rules need to know of an architecture."""
+    scaling = (architecture.rope_scaling or {}).get("rope_type", "default")
+    return Shape(
+        heads=architecture.heads,
+        kv_heads=architecture.kv_heads,
+        layers=architecture.layers,
+        max_positions=architecture.max_positions if scaling in _POSITIONS_AS_STATED else None,
+        experts=architecture.experts,
+    )
 
 
 def _in_folder(name: str, folder: Path, *, random: bool) -> ModelSource:

@@ -1,0 +1,51 @@
+"""What a run's processes import, for each of which every run of a study waits."""
+
+import subprocess
+import sys
+
+import pytest
+
+STUDIES = {"yaml", "llenergymeasure.config.document", "llenergymeasure.config.expansion"}
+SERVING = {"llenergymeasure.backends.serving.client", "llenergymeasure.workload.prompts"}
+
+
+@pytest.mark.parametrize(
+    ("start", "needless"),
+    [
+        (
+            "from llenergymeasure.run.result import build_result\n"
+            "build_result.without_pandas()\n"
+            "import pyarrow; pyarrow.array([1])",
+            {"pandas", "llenergymeasure.config.experiment", *STUDIES, *SERVING},
+        ),
+        (
+            "from llenergymeasure.recording import recorder\n"
+            "recorder.without_pandas()\n"
+            "import pyarrow; pyarrow.array([1])",
+            {"pandas", "pyarrow.parquet", "pydantic"},
+        ),
+        (
+            "import llenergymeasure.run.engine.engine_process",
+            {"pyarrow", "pandas", "llenergymeasure.results.record", *STUDIES},
+        ),
+    ],
+)
+def test_processes_of_a_run_import_nothing_that_they_have_no_use_for(
+    start: str, needless: set[str]
+) -> None:
+    code = f"import sys\n{start}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not needless & set(done.stdout.split())
+
+
+def test_pandas_can_be_imported_after_arrow_was_kept_from_it() -> None:
+    pytest.importorskip("pandas")
+    code = (
+        "from llenergymeasure.recording.samples import without_pandas\n"
+        "without_pandas()\n"
+        "import pandas, pyarrow\n"
+        "assert pyarrow.array([1, 2]).to_pylist() == [1, 2]\n"
+        "print(len(pandas.Series([1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
