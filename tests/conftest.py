@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from cli.commands import Call, called
 from nvml_sim import sim
 from report.browser import Browser
 
@@ -27,6 +29,15 @@ os.environ.setdefault(
 def library() -> Path:
     """The simulated card's library, built; without a compiler its tests are skipped."""
     return sim.library_or_skip()
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Call ``llem`` in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    return partial(called, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,18 @@ def child(*command: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, start_new_session=True)
 
 
-def test_what_a_child_has_left_ends_with_it() -> None:
+@pytest.mark.parametrize("taken", [False, True], ids=["ended", "its code taken"])
+def test_what_a_child_has_left_ends_with_it(taken: bool) -> None:
     with subprocess.Popen(
         ["sh", "-c", "sleep 60 & echo $!"], start_new_session=True, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
         left = int(parent.stdout.readline())
+        if taken:
+            assert parent.wait() == 0
+        else:
+            os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
         assert processes.start_ticks(left) is not None
-        os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
         assert processes.end_group(parent, 1.0) == 0
         wait_for(lambda: processes.start_ticks(left) is None, 5)
 
@@ -44,18 +48,6 @@ def test_nothing_is_sent_to_a_number_that_may_be_anothers(monkeypatch: pytest.Mo
     one.pid = os.getpid()  # in use again
     assert processes.end_group(one, 1.0) == 1
     assert not sent
-
-
-def test_what_a_child_has_left_ends_where_its_code_was_taken() -> None:
-    with subprocess.Popen(
-        ["sh", "-c", "sleep 60 & echo $!"], start_new_session=True, stdout=subprocess.PIPE
-    ) as parent:
-        assert parent.stdout is not None
-        left = int(parent.stdout.readline())
-        assert parent.wait() == 0
-        assert processes.start_ticks(left) is not None
-        assert processes.end_group(parent, 1.0) == 0
-        wait_for(lambda: processes.start_ticks(left) is None, 5)
 
 
 def test_what_the_kernel_cannot_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

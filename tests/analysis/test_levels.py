@@ -114,19 +114,6 @@ def test_too_many_levels_are_refused_in_words():
     assert all("up to 400" in level.unavailable for level in found)
 
 
-def rates(cycles=2, seed=1, known=(2, 4, 0)):
-    """Return two token counts at three rates, of which the silent server has no value."""
-    tokens = [8, 16] * len(known)
-    rate = [each for each in known for _ in range(2)]
-    rng = np.random.default_rng(seed)
-    truth = [
-        0.1 * math.log2(each) + math.log(count) if each else math.nan
-        for each, count in zip(rate, tokens, strict=True)
-    ]
-    logs = np.array(truth) + rng.normal(0, 0.001, (cycles, len(truth)))
-    return study(logs), {"serving.rate_per_s": rate, "max_output_tokens": tokens}
-
-
 def test_five_whole_cycles_are_judged_by_what_is_between_them():
     data = crossed(cycles=5)
     found = levels(data, TWO_BY_TWO)[0]

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from cli.commands import called
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.errors import ConfigurationError
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
@@ -166,12 +165,15 @@ def test_a_marking_code_of_some_cycles_parts_nothing(tmp_path, code):
     assert (row["n"], row["n_disqualified"]) == (3, 0)
 
 
-def test_what_a_disqualified_run_was_made_with_is_not_asked(tmp_path):
+def test_a_disqualified_run_is_counted_and_neither_averaged_nor_asked_what_it_was_made_with(
+    tmp_path,
+):
     plan = write_study(tmp_path, CONFIGS[:1], environment=environment())
     odd = {"environment": environment("NVIDIA A100"), "validity": ["other_process"]}
-    write_result(tmp_path, make_result(plan["runs"][0], **odd))
+    write_result(tmp_path, make_result(plan["runs"][0], energy_j=9e9, **odd))
     (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
     assert (row["n"], row["n_disqualified"]) == (2, 1)
+    assert row[f"{METRIC}_mean"] < 1
 
 
 def test_over_several_studies_the_studies_are_the_repeats(tmp_path):
@@ -229,16 +231,6 @@ def test_measured_and_estimated_energy_have_no_common_mean(tmp_path):
     ]
 
 
-def test_disqualified_runs_are_counted_and_never_averaged(tmp_path):
-    plan = write_study(tmp_path, CONFIGS[:1])
-    write_result(
-        tmp_path, make_result(plan["runs"][0], energy_j=9e9, validity=["channel_mismatch"])
-    )
-    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
-    assert (row["n"], row["n_disqualified"]) == (2, 1)
-    assert row[f"{METRIC}_mean"] < 1
-
-
 @pytest.mark.parametrize(
     ("by", "metric", "pool", "told"),
     [
@@ -256,26 +248,21 @@ def test_unknown_names_are_told_with_what_would_do(tmp_path, by, metric, pool, t
         summarise_by(study_runs([tmp_path]), by, metric, pool)
 
 
-def test_the_command_prints_text_json_and_csv(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def llem(*arguments):
-        return called(monkeypatch, capsys, *arguments)
-
+def test_the_command_prints_text_json_and_csv(tmp_path, call):
     write_study(tmp_path / "one", environment=environment())
     write_study(tmp_path / "two", environment=environment("NVIDIA A100"), study="two")
     asked = ("results", "one", "two", "--group-by", "precision")
-    refused = llem(*asked)
+    refused = call(*asked)
     assert refused.code == 2
     assert refused.err.count("\n") == 1
     assert "gpu_name (NVIDIA A100, NVIDIA H200" in refused.err
-    told = llem(*asked, "--pool", "gpu_name", "--json")
+    told = call(*asked, "--pool", "gpu_name", "--json")
     assert told.code == 0, told.err
     groups = json.loads(told.out)["groups"]
     assert [(group["precision"], group["n"]) for group in groups] == [("bf16", 12), ("fp32", 12)]
-    table = llem(*asked, "--pool", "gpu_name", "--csv")
+    table = call(*asked, "--pool", "gpu_name", "--csv")
     assert table.out.splitlines()[0].startswith('"precision","experiments","studies","n"')
-    text = llem("results", "one", "--group-by", "precision,pytorch.batch_size")
+    text = call("results", "one", "--group-by", "precision,pytorch.batch_size")
     assert text.code == 0, text.err
     title, _, header, *groups = text.out.splitlines()
     assert title == "Means of energy_per_output_token_j"

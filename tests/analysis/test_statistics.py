@@ -33,14 +33,6 @@ def test_interval_follows_the_printed_table(freedom, quantile):
     assert math.log(mean / result.ci95_low) == pytest.approx(half_width, rel=3e-4)
 
 
-def test_worked_example():
-    # mean log spread of 1, e, e²: 1; t(0.975, 2) / sqrt(3) = 2.4841377
-    result = estimate([1.0, math.e, math.e**2])
-    assert result.mean == pytest.approx((1 + math.e + math.e**2) / 3)
-    assert result.ci95_low == pytest.approx(result.mean * math.exp(-2.48413771), rel=1e-8)
-    assert result.ci95_high == pytest.approx(result.mean * math.exp(2.48413771), rel=1e-8)
-
-
 def test_a_positive_quantity_has_an_interval_above_zero():
     assert estimate([1.0, 39.0]).ci95_low > 0
 

@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.compare import compare, condition
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
-from results.synthetic import make_plan, make_result, write_plan, write_result
+from results.synthetic import make_plan, make_result, write_plan, write_result, write_runs
 
 TOKEN = "energy_per_output_token_j"
 CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in (1, 8)]
@@ -127,10 +127,7 @@ def test_a_bad_condition_is_refused(text):
 
 def test_what_has_nothing_in_common_is_said(tmp_path):
     a = study(tmp_path / "a")
-    plan = make_plan([{"model": "other"}], [])
-    write_plan(tmp_path / "b", plan)
-    for run in plan["runs"]:
-        write_result(tmp_path / "b", make_result(run))
+    write_runs(tmp_path / "b", make_plan([{"model": "other"}], []))
     write_tables(tmp_path / "b", partial=False)
     with pytest.raises(ConfigurationError, match="no experiment in common"):
         compared(a, tmp_path / "b")

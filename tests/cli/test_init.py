@@ -1,9 +1,5 @@
 """``llem init``: whatever is answered, the study it writes can be planned."""
 
-import os
-import pty
-import select
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,7 @@ from llenergymeasure.cli.init import QUESTIONS, study_text
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
-from support.studies import environment
+from support.terminal import at_a_terminal
 
 DEFAULTS = {each.key: each.default for each in QUESTIONS}
 
@@ -47,25 +43,13 @@ def test_every_answer_makes_a_study_that_plans(answers: dict[str, str]) -> None:
 
 
 def test_a_person_is_asked_and_told_of_mistakes(tmp_path: Path) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tmp_path)
-        code = "from llenergymeasure.cli import main; main()"
-        os.execve(sys.executable, [sys.executable, "-c", code, "init", "asked.yaml"], environment())
     answers = iter(["", "pytroch", "", "many", "4", "8", "fp32, bf16", "2, 4", "2"])
-    said = ""
-    while True:
-        if not select.select([terminal], [], [], 60)[0]:
-            raise AssertionError(said)
-        try:
-            said += os.read(terminal, 65536).decode()
-        except OSError:
-            break
-        if said.endswith("]: "):
-            os.write(terminal, (next(answers) + "\n").encode())
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 0, said
+    code, said = at_a_terminal(
+        tmp_path,
+        *("init", "asked.yaml"),
+        answer=lambda said: f"{next(answers)}\n" if said.endswith("]: ") else None,
+    )
+    assert code == 0, said
     assert "did you mean pytorch?" in " ".join(said.split())
     assert "must be a whole number" in said
     study = load_study(tmp_path / "asked.yaml")

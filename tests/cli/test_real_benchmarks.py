@@ -21,6 +21,7 @@ from support.real_benchmarks import (
     vllm_server,
 )
 from support.recording import card_environment, environment, uuid
+from support.studies import MAIN
 from support.trained import trained_model
 from support.vllm import vllm_python
 
@@ -33,7 +34,7 @@ pytestmark = [
 
 POWER_W = 250.0
 REQUESTS = 12
-LLEM = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
+LLEM = [sys.executable, "-c", MAIN]
 
 
 def energy_of(folder: Path, command: list[str], url: str | None) -> tuple[dict[str, Any], Any]:

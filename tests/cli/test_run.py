@@ -2,10 +2,7 @@
 
 import json
 import os
-import pty
 import re
-import select
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -23,35 +20,34 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
-from support.studies import SERVED, SMALL, environment, llem, write_study
+from support.studies import SERVED, SMALL, llem, write_study
+from support.terminal import at_a_terminal
 
-CODE = "from llenergymeasure.cli import main; main()"
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What studies are driven with, in place of driving them."""
+    calls: list[tuple[Any, ...]] = []
+
+    def drive_study(*arguments: Any) -> tuple[int, str]:
+        calls.append(arguments)
+        return (0, "")
+
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    return calls
 
 
-def _at_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run ``llem`` in front of a terminal of 100 columns; return how it ended and all it wrote."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(folder)
-        variables = environment(COLUMNS="100")
-        os.execve(sys.executable, [sys.executable, "-c", CODE, *arguments], variables)
-    said = b""
-    while True:
-        assert select.select([terminal], [], [], 240)[0], said
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:
-            break
-        said += piece
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), said.decode(errors="replace")
+@pytest.fixture
+def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's studies are not driven."""
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
 
 
 @pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
-    code, said = _at_a_terminal(tmp_path, "run", str(study))
+    code, said = at_a_terminal(tmp_path, "run", str(study))
     assert code == 0, said
     assert re.search(r"left; 0/2 done; n=1, cycle 1: \w[\w ]* \d+ s", said)
     assert re.search(r"about \d+ s left; 1/2 done; n=2, cycle 1", said)
@@ -59,7 +55,7 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     assert re.search(r"\r\x1b\[K\[2/2\] n=2, cycle 1: .*J per output token", said)
     shown = [line for line in re.split(r"\r\n|\r\x1b\[K", said) if "/2 done" in line]
     assert max(map(len, shown)) < 100
-    code, said = _at_a_terminal(tmp_path, "run", "-q", str(study))
+    code, said = at_a_terminal(tmp_path, "run", "-q", str(study))
     assert code == 0
     assert "\x1b" not in said
     assert said.startswith("small: 2 of 2 runs completed")
@@ -144,10 +140,10 @@ def test_a_dry_run_runs_and_writes_nothing(tmp_path: Path, call: Call) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
+@pytest.mark.usefixtures("driven")
 def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+    tmp_path: Path, call: Call
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", lambda *_: (0, ""))
     profile = tmp_path / "cluster"
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: slurm\ndefault-resources: {runtime: 1}\n")
@@ -173,15 +169,8 @@ def test_a_profile_is_found_by_name_or_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("one", [False, True])
 def test_whom_to_notify_reaches_no_file_of_the_results(
-    one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+    one: bool, tmp_path: Path, call: Call, driven: list[tuple[Any, ...]]
 ) -> None:
-    calls: list[drive.Call] = []
-
-    def driven(*arguments: Any) -> tuple[int, str]:
-        calls.extend(each for each in arguments if isinstance(each, drive.Call))
-        return (0, "")
-
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", driven)
     what = ("--model", "tiny-llama") if one else (str(write_study(tmp_path)),)
     address = "notify.webhook=https://hooks.example.org/CANARY"
     said = call("run", *what, "--set", address)
@@ -189,15 +178,12 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
     written = [path for path in tmp_path.glob("results/**/*") if path.is_file()]
     assert {".call.json", "manifest.json"} <= {path.name for path in written}
     assert not [path for path in written if "CANARY" in path.read_text()]
-    (call,) = calls
-    assert "CANARY" not in str(call.variables())
+    (how,) = [each for each in driven[-1] if isinstance(each, drive.Call)]
+    assert "CANARY" not in str(how.variables())
 
 
-def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
-    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+@pytest.mark.usefixtures("undriven")
+def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(tmp_path: Path) -> None:
     notify = {"webhook": "https://hooks.example.org/CANARY"}
     run_study({**SMALL, "notify": notify}, directory=tmp_path)
     run_study({**SMALL, "name": "other"}, directory=tmp_path, notify=notify)
@@ -206,9 +192,8 @@ def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
     assert not [path for path in written if "CANARY" in path.read_text()]
 
 
-def test_a_number_of_numpy_s_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
-    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+@pytest.mark.usefixtures("undriven")
+def test_a_number_of_numpy_s_is_one(tmp_path: Path) -> None:
     temperature = np.linspace(0, 1, 3)[1]
     run_study({**SMALL, "decoder": {"temperature": temperature}}, directory=tmp_path)
     (file,) = tmp_path.glob("*/study.yaml")
@@ -219,11 +204,8 @@ class Precision(str, Enum):  # noqa: UP042  (as users have them)
     BF16 = "bf16"
 
 
-def test_values_of_numpy_and_of_enumerations_are_plain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
-    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+@pytest.mark.usefixtures("undriven")
+def test_values_of_numpy_and_of_enumerations_are_plain(tmp_path: Path) -> None:
     decoder = {"temperature": np.float32(0.5), "do_sample": np.bool_(True)}
     study = {"name": "s", "model": np.str_("tiny-llama"), "n": np.int64(4), "decoder": decoder}
     study |= {"sweep": {"max_output_tokens": np.array([8, 16])}, "precision": Precision.BF16}
@@ -248,19 +230,6 @@ def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Cal
     (tmp_path / "results/first/plan.json").write_text("{}")
     (tmp_path / "last.yaml").unlink()
     assert "last.yaml: the study that was run here is gone" in call("resume").err
-
-
-@pytest.fixture
-def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What studies are driven with, in place of driving them."""
-    calls: list[tuple[Any, ...]] = []
-
-    def drive_study(*arguments: Any) -> tuple[int, str]:
-        calls.append(arguments)
-        return (0, "")
-
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
-    return calls
 
 
 def test_resume_goes_on_in_the_folder_that_it_is_given(

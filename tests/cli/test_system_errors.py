@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,16 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn
 from results.synthetic import make_result, write_result
-from support.studies import ROOT, SERVED, environment, llem, write_study
+from support.studies import (
+    MAIN,
+    ROOT,
+    SERVED,
+    environment,
+    llem,
+    start_llem,
+    wait_for,
+    write_study,
+)
 
 FAILS_TO_SYNC = """
 import os, runpy, sys
@@ -36,8 +45,7 @@ def study(tmp_path: Path) -> Path:
     file = write_study(tmp_path)
     plan, results = make_plan(load_study(file)), StudyFolder(tmp_path / "results" / "small")
     (run,) = plan.runs
-    names = ("experiment", "cycle", "order", "backend", "runner", "config")
-    write_result(results.path, make_result({name: getattr(run, name) for name in names}))
+    write_result(results.path, make_result(asdict(run)))
     results.plan.write_bytes(plan.to_json_bytes())
     return results.path
 
@@ -67,7 +75,7 @@ def status_into(
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``llem status`` with its output to an open file."""
     return subprocess.run(
-        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
+        [sys.executable, "-c", MAIN, "status", study],
         env=environment(PYTHONUNBUFFERED=unbuffered),
         stdout=output,
         stderr=subprocess.PIPE,
@@ -152,21 +160,12 @@ def test_tables_that_were_not_made_yet_are_no_difference(
 def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
     write_study(tmp_path, **SERVED, window={"min_seconds": 5})
     results = tmp_path / "results" / "small"
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 200
-    while not any(RunFolder(each).marks.is_file() for each in results.glob("runs/*/1")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with (tmp_path / "said").open("wb") as log:
+        process = start_llem(tmp_path, "run", "study.yaml", log=log)
+    wait_for(lambda: any(RunFolder(each).marks.is_file() for each in results.glob("runs/*/1")))
     shutil.rmtree(results, ignore_errors=True)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 1
+    assert process.wait(200) == 1
+    said = (tmp_path / "said").read_text()
     assert "llem: results/small was removed while the study was running" in said
     assert "Traceback" not in said
 

@@ -19,7 +19,7 @@ from llenergymeasure.processes import boot_id
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workload.load_study import study_from_mapping
-from results.synthetic import make_result, write_plan, write_result
+from results.synthetic import write_runs
 from support.studies import SMALL, llem, write_study
 
 WIDTHS = (60, 80, 120)
@@ -39,9 +39,7 @@ def made(root: Path, name: str, at: float, **settings: Any) -> Path:
     plan = json.loads(
         make_plan(study_from_mapping({**SMALL, "name": name, **settings})).to_json_bytes()
     )
-    write_plan(folder, plan)
-    for run in plan["runs"]:
-        write_result(folder, make_result(run, energy_j=100.0), plan["swept"])
+    write_runs(folder, plan, lambda _: {"energy_j": 100.0})
     write_tables(folder, partial=False)
     os.utime(folder / "plan.json", (at, at))
     return folder

@@ -33,12 +33,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cards = [
             sim.Device(name=f"Simulated {node}", uuid=f"GPU-{node}-{place}") for place in (0, 1)
         ]
-        sim.Trace(cards).write(folder, f"{node}.json")
+        sim.Trace(cards).write(folder, f"{node}.txt")
         (folder / f"runtime-{node}").mkdir()
     prolog = folder / "task_prolog.sh"
     prolog.write_text(
         "#!/bin/sh\n"
-        f"echo export NVML_SIM_TRACE={folder}/$SLURMD_NODENAME.json\n"
+        f"echo export NVML_SIM_TRACE={folder}/$SLURMD_NODENAME.txt\n"
         f"echo export LLEM_RUNTIME_DIR={folder}/runtime-$SLURMD_NODENAME\n"
     )
     prolog.chmod(0o755)
@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         check=False,
     )
     assert started.returncode == 0, started.stdout + started.stderr
-    running = Cluster(folder / "cluster", sim.environment(folder / "n1.json"))
+    running = Cluster(folder / "cluster", sim.environment(folder / "n1.txt"))
     try:
         yield running
     finally:

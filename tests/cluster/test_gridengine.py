@@ -3,16 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.studies import ROOT, environment, llem, result_times, write_study
+from support.studies import ROOT, llem, result_times, start_llem, wait_for, write_study
 
-LLEM = "from llenergymeasure.cli import main; main()"
 STATUS = ROOT / "profiles/generic/status.sh"
 
 HERE = """case $1 in
@@ -81,19 +78,10 @@ def test_a_study_on_a_real_grid_engine(tmp_path: Path) -> None:
         window={"min_seconds": 20},
         execution={"n_cycles": 2, "cycle_order": "sequential", "skip_preflight": True},
     )
-    first = subprocess.Popen(
-        [sys.executable, "-c", LLEM, "run", "study.yaml", "--profile", "generic"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    first = start_llem(tmp_path, "run", "study.yaml", "--profile", "generic")
     # One job is ended by somebody else, in the middle of its run.
     runs = tmp_path / "results/small/runs"
-    limit = time.monotonic() + 300
-    while not any(runs.glob("*/*/work/marks.jsonl")):
-        assert time.monotonic() < limit
-        time.sleep(1)
+    wait_for(lambda: any(runs.glob("*/*/work/marks.jsonl")), 300)
     mine = subprocess.check_output(["qstat", "-s", "r"], text=True).splitlines()[2].split()[0]
     subprocess.run(["qdel", mine], timeout=60, check=True)
     assert first.wait(500) == 1

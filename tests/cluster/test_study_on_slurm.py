@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from support.studies import ROOT, environment, llem, wait_for, write_study
+from support.studies import ROOT, llem, start_llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -208,16 +207,11 @@ def test_jobs_that_can_never_start_are_named_and_one_interrupt_ends_the_study(
     profile.parent.mkdir()
     shipped = (ROOT / "profiles/slurm/config.yaml").read_text()
     profile.write_text(shipped.replace("cpus_per_task: 8", "cpus_per_task: 64"))
-    main = "from llenergymeasure.cli import main; main()"
     said = tmp_path / "said"
+    words = ("run", "study.yaml", "--profile", "./larger")
     with (
         said.open("w") as stream,
-        subprocess.Popen(
-            [sys.executable, "-c", main, "run", "study.yaml", "--profile", "./larger"],
-            cwd=tmp_path,
-            env=environment(**cluster.variables()),
-            stderr=stream,
-        ) as process,
+        start_llem(tmp_path, *words, log=stream, **cluster.variables()) as process,
     ):
         wait_for(lambda: "never ends by itself" in said.read_text(), 240)
         assert "PartitionConfig, which never ends" in llem(tmp_path, "status", "study.yaml").stdout

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
-from llenergymeasure.config.schema import schema_text, study_schema
+from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.schema import parameter_properties, schema_text, study_schema
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workload.load_study import load_study
 
@@ -68,10 +69,40 @@ def test_old_studies_agree_with_the_schema(path: Path) -> None:
         {"model": "x", "execution": {"n_cycles": 0}},
         {"model": "x", "runners": {"vlm": "docker"}},
         {"model": "x", "name": "../x"},
+        {"model": "x", "vllm": {"engine": {"enable_mfu_metric": True}}},
+        {"model": "x", "vllm": {"engine": {"enable_mfu_metrics": "yes"}}},
+        {"model": "x", "vllm": {"engine": {"performance_mode": "turbo"}}},
+        {"model": "x", "vllm": {"engine": {"max_loras": 0}}},
+        {"model": "x", "vllm": {"engine": {"hf_token": "secret"}}},
+        {"model": "x", "sweep": {"sglang.engine.enable_mixed_chunks": [True, False]}},
     ],
 )
 def test_schema_refuses_what_does_not_load(study: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors(study))
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {"vllm": {"engine": {"enable_mfu_metrics": True, "performance_mode": "balanced"}}},
+        {"vllm": {"engine": {"compilation_config": {"mode": 3}}}},
+        {"sweep": {"sglang.engine.enable_mixed_chunk": [True, False]}},
+        {"sweep": {"vllm.engine.stream_interval": {"pow2": {"min": 1, "max": 4}}}},
+        {"sweep": {"vllm.engine.compilation_config.mode": [0, 3]}},
+        {"pytorch": {"guidance_scale": 1.5}},
+    ],
+)
+def test_an_engine_s_parameters_agree_with_what_loads(study: dict[str, Any]) -> None:
+    VALIDATOR.validate({"model": "x", **study})
+
+
+def test_every_parameter_of_an_engine_is_described_for_editors() -> None:
+    definitions = study_schema()["$defs"]
+    for section in ENGINE_SECTIONS:
+        assert set(parameter_properties(section)) <= set(
+            definitions[section.__name__]["properties"]
+        )
+        assert definitions[section.__name__]["additionalProperties"] is False
 
 
 def test_default_study_is_small_and_needs_no_download() -> None:

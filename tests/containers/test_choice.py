@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import describe_plan, make_plan
 from llenergymeasure.workload.load_study import study_from_mapping
-from support.studies import SMALL, llem, snakemake, write_study
+from support.studies import SMALL, snakemake, write_study
 
 
 @pytest.fixture(autouse=True)
@@ -90,13 +91,12 @@ def test_engines_that_exclude_each_other_are_refused_at_plan_time() -> None:
     }
 
 
-def test_the_plan_says_what_was_chosen_and_why(tmp_path: Path) -> None:
+def test_the_plan_says_what_was_chosen_and_why(tmp_path: Path, call: Call) -> None:
     study = study_from_mapping({**SMALL, "runners": {"pytorch": "docker:mine:1"}})
     plan = make_plan(with_runners(study, apptainer_offered=False))
     assert "pytorch runs in Docker with mine:1 (the study says so)" in describe_plan(plan)
     path = write_study(tmp_path, runners={"pytorch": "docker:mine:1"})
-    told = llem(tmp_path, "plan", str(path), "--json")
-    document = json.loads(told.stdout)
+    document = json.loads(call("plan", str(path), "--json").out)
     assert document["runs"][0]["runner"] == "docker"
     assert document["runner_reasons"] == {"pytorch": "the study says so"}
 

@@ -4,16 +4,23 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llenergymeasure.results.outcome import read_outcome
-from support.studies import ROOT, environment, living, plan_of, result_times, snakemake, write_study
+from support.studies import (
+    living,
+    measuring,
+    plan_of,
+    result_times,
+    snakemake,
+    start_snakemake,
+    wait_for,
+    write_study,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
@@ -26,14 +33,7 @@ class Study:
         self._arguments = ["--configfile", str(folder / "study.yaml"), *arguments]
         self._variables = variables
         with (folder / "said").open("wb") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *self._arguments],
-                cwd=folder,
-                env=environment(**variables),
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = start_snakemake(folder, *self._arguments, log=said, **variables)
         try:
             self._wait_for_second()
         except BaseException:
@@ -42,18 +42,17 @@ class Study:
 
     def _wait_for_second(self) -> None:
         folder = self.folder
-        wait_for(lambda: len(result_times(folder)) == 1, self.said)
+        wait_for(lambda: len(result_times(folder)) == 1, 300, self.said)
         run = plan_of(folder)["runs"][1]
         self.second = folder / "results/small/runs" / run["experiment"] / "1"
-        marks = self.second / "work" / "marks.jsonl"
-        wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text(), self.said)
+        wait_for(lambda: measuring(self.second), 300, self.said)
         self.finished = result_times(folder)
 
     def end(self) -> None:
         """Leave nothing behind, whatever a test found."""
         self.process.kill()
         self.process.wait()
-        wait_for(lambda: not living(str(self.folder)), self.said)
+        wait_for(lambda: not living(str(self.folder)), 300, self.said)
 
     def said(self) -> str:
         return (self.folder / "said").read_text()[-3000:]
@@ -70,10 +69,10 @@ class Study:
     def is_over(self) -> None:
         """Check that nothing is left running and nothing finished is lost."""
         self.process.wait(90)
-        wait_for(lambda: not living(str(self.folder)), lambda: str(living(str(self.folder))))
+        wait_for(lambda: not living(str(self.folder)), said=lambda: str(living(str(self.folder))))
         # The supervisor is the last to go: its own command line names no absolute path.
         outcome = self.second / "outcome.json"
-        wait_for(lambda: read_outcome(outcome).status != "running", outcome.read_text)
+        wait_for(lambda: read_outcome(outcome).status != "running", said=outcome.read_text)
         assert result_times(self.folder) == self.finished
 
     def resumes(self) -> None:
@@ -83,13 +82,6 @@ class Study:
         times = result_times(self.folder)
         assert len(times) == 2
         assert {key: times[key] for key in self.finished} == self.finished
-
-
-def wait_for(condition: Callable[[], bool], said: Callable[[], str], limit_s: float = 300) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.05)
 
 
 def _study(folder: Path, runner: str) -> None:

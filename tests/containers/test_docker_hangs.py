@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from llenergymeasure.containers.surroundings import ENGINE, Surroundings
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workflow.clean import machine_leftovers
-from support.studies import environment, living
+from support.studies import environment, living, wait_for
 
 DOCKER = """#!/bin/sh
 echo "$@" >> "$FAKE/calls"
@@ -164,10 +163,7 @@ def test_it_hangs_once_the_run_is_done(fake: Path) -> None:
 def test_a_signal_reaches_the_run_without_the_daemon(fake: Path) -> None:
     _supervise(fake, 300)
     process = _start(fake, HANGS="rm")
-    deadline = time.monotonic() + 60
-    while not (_folder(fake) / "outcome.json").is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for((_folder(fake) / "outcome.json").is_file)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -178,10 +174,8 @@ def test_a_signal_reaches_the_run_without_the_daemon(fake: Path) -> None:
 
 def test_a_signal_before_the_run_began(fake: Path) -> None:
     process = _start(fake, HANGS="run")
-    deadline = time.monotonic() + 60
-    while "run " not in (fake / "calls").read_text() if (fake / "calls").is_file() else True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    calls = fake / "calls"
+    wait_for(lambda: calls.is_file() and "run " in calls.read_text())
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143

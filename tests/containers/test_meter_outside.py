@@ -5,16 +5,22 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from containers.conftest import own_root
+from llenergymeasure.processes import start_ticks
 from llenergymeasure.results.outcome import read_outcome
-from support.studies import ROOT, environment, living, snakemake, write_study
+from support.studies import (
+    living,
+    measuring,
+    snakemake,
+    start_snakemake,
+    wait_for,
+    write_study,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
@@ -141,14 +147,7 @@ def test_whatever_ends_nothing_runs_on(
     host = {} if runner == "apptainer" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
     arguments = _study(tmp_path, f"{runner}:{image}", skip_preflight=True)
     with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *arguments],
-            cwd=tmp_path,
-            env=environment(**host),
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = start_snakemake(tmp_path, *arguments, log=said, **host)
     try:
         run = _at_work(tmp_path)
         supervisor = json.loads((run / "outcome.json").read_text())["pid"]
@@ -160,7 +159,7 @@ def test_whatever_ends_nothing_runs_on(
             process.kill()
         process.wait(90)
         # The supervisor's own words name no folder.
-        _wait(lambda: not (living(str(tmp_path)) or _lives(supervisor)), tmp_path)
+        wait_for(lambda: not living(str(tmp_path)) and start_ticks(supervisor) is None, 300)
     finally:
         process.kill()
         process.wait()
@@ -169,24 +168,8 @@ def test_whatever_ends_nothing_runs_on(
 
 
 def _at_work(folder: Path) -> Path:
-    _wait(lambda: any(_measuring(path) for path in folder.rglob("marks.jsonl")), folder)
+    said = folder / "said"
+    runs = folder / "results/small/runs"
+    wait_for(lambda: any(measuring(run) for run in runs.glob("*/*")), 300, said.read_text)
     (marks,) = folder.rglob("marks.jsonl")
     return marks.parents[1]
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _measuring(marks: Path) -> bool:
-    return '"measure"' in marks.read_text()
-
-
-def _wait(condition: Any, folder: Path, limit_s: float = 300) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, (folder / "said").read_text()[-3000:]
-        time.sleep(0.1)

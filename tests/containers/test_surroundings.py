@@ -14,7 +14,7 @@ from llenergymeasure.containers.apptainer import (
     image_for_snakemake,
     missing_capabilities,
 )
-from llenergymeasure.containers.images import SifImage, sif_image
+from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.launcher import needs_network
 from llenergymeasure.containers.mounts import Mount, data_paths
 from llenergymeasure.containers.surroundings import (
@@ -196,23 +196,6 @@ def test_snakemake_gets_a_name_without_spaces(
     assert "'" not in link
     assert Path(link).resolve() == odd
     assert image_for_snakemake(SifImage("docker://a/b@sha256:00"), Path("links")).startswith("d")
-
-
-def test_a_digest_is_known_of_a_file_and_of_a_pinned_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
-    file = tmp_path / "a.sif"
-    file.write_bytes(b"one")
-    first = sif_image("pytorch", str(file)).digest()
-    assert first is not None
-    assert first.startswith("sha256:")
-    assert sif_image("pytorch", str(file)).digest() == first
-    file.write_bytes(b"other")
-    assert sif_image("pytorch", str(file)).digest() != first
-    assert SifImage("docker://a/b@sha256:12").digest() == "sha256:12"
-    assert SifImage("docker://a/b:1").digest() is None
-    assert SifImage(str(tmp_path)).digest() is None
 
 
 ENGINE = docker.Engine("docker", nvidia_runtime=True)

@@ -5,17 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cli.commands import Said, called
+from cli.commands import Call
 from llenergymeasure.files import locked
 from llenergymeasure.results.layout import RUN_VARIABLE, StudyFolder
 from results.synthetic import make_plan, write_complete_study, write_outcome
 
-Clean = Callable[..., Said]
 CONFIGS = [{"model": "tiny-llama", "n": n} for n in (1, 2)]
 
 
@@ -37,22 +36,19 @@ def study(tmp_path: Path) -> StudyFolder:
 
 
 @pytest.fixture
-def clean(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Clean:
+def clean(monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
     """Calls ``llem clean`` where the study's results are."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLEM_OUTPUT_DIR", raising=False)
-    return lambda *arguments: called(monkeypatch, capsys, "clean", *arguments)
+    return partial(call, "clean")
 
 
-def _names(clean: Clean) -> list[str]:
+def _names(clean: Call) -> list[str]:
     done = clean("--json")
     assert done.code == 0, done.err
     return sorted(Path(each["name"]).name for each in json.loads(done.out))
 
 
-def test_shows_first_and_removes_when_told(study: StudyFolder, clean: Clean) -> None:
+def test_shows_first_and_removes_when_told(study: StudyFolder, clean: Call) -> None:
     finished = {path: path.read_bytes() for path in study.path.glob("runs/*/*/result.json")}
     expected = [".result.json.abc.part", "run.parquet", "samples.arrows", "samples.parquet", "work"]
     assert _names(clean) == expected
@@ -68,14 +64,14 @@ def test_shows_first_and_removes_when_told(study: StudyFolder, clean: Clean) -> 
     assert len(list(study.path.glob("runs/*/*/outcome.json"))) == 1
 
 
-def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder, clean: Clean) -> None:
+def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder, clean: Call) -> None:
     for work in study.path.glob("runs/*/*/work"):
         (work / "engine.json").write_text("{}")
     assert _names(clean) == []
 
 
 def test_what_is_measured_again_for_its_quality_is_left_by_nobody(
-    study: StudyFolder, clean: Clean
+    study: StudyFolder, clean: Call
 ) -> None:
     (work,) = study.path.glob("runs/*/*/work")
     (work / "engine.json").write_text('{"quality": null}')
@@ -93,7 +89,7 @@ def test_what_is_measured_again_for_its_quality_is_left_by_nobody(
 
 
 def test_the_user_s_own_results_folder_is_looked_into(
-    study: StudyFolder, clean: Clean, monkeypatch: pytest.MonkeyPatch
+    study: StudyFolder, clean: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = study.path.parents[1]
     (at / "results").rename(at / "mine")
@@ -102,7 +98,7 @@ def test_the_user_s_own_results_folder_is_looked_into(
     assert "work" in [Path(each["name"]).name for each in json.loads(done.out)]
 
 
-def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Clean) -> None:
+def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Call) -> None:
     outcome = next(study.path.glob("runs/*/*/outcome.json"))
     alive = {"status": "running", "host": os.uname().nodename, "pid": os.getpid()}
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -110,14 +106,14 @@ def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Clean) -> None:
     assert _names(clean) == []
 
 
-def test_a_study_at_work_is_refused(study: StudyFolder, clean: Clean) -> None:
+def test_a_study_at_work_is_refused(study: StudyFolder, clean: Call) -> None:
     with locked(study.lock, "a workflow"):
         done = clean("results/small", "--yes")
     assert done.code != 0
     assert "in use by a workflow" in done.err
 
 
-def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Clean) -> None:
+def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Call) -> None:
     run = next(study.path.glob("runs/*/*/outcome.json")).parent
     variables = {**os.environ, RUN_VARIABLE: str(run)}
     program = [sys.executable, "-c", "import time; time.sleep(300)"]
@@ -134,7 +130,7 @@ def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Clea
 
 
 def test_a_process_that_cannot_be_ended_keeps_nobody_waiting(
-    study: StudyFolder, clean: Clean, monkeypatch: pytest.MonkeyPatch
+    study: StudyFolder, clean: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one in a call into a driver that hangs: the kernel ends it when the driver answers."""
     run = next(study.path.glob("runs/*/*/outcome.json")).parent
@@ -150,7 +146,7 @@ def test_a_process_that_cannot_be_ended_keeps_nobody_waiting(
     assert "work" not in [path.name for path in study.path.glob("runs/*/*/*")]
 
 
-def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Clean) -> None:
+def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Call) -> None:
     folder = tmp_path / "results" / "small"
     plan = make_plan(CONFIGS, ["n"])
     write_complete_study(folder, plan)
@@ -166,7 +162,7 @@ def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Clean) -> None:
     ],
 )
 def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
-    tmp_path: Path, clean: Clean, monkeypatch: pytest.MonkeyPatch, said: str, code: int
+    tmp_path: Path, clean: Call, monkeypatch: pytest.MonkeyPatch, said: str, code: int
 ) -> None:
     write_complete_study(tmp_path / "results" / "small", make_plan(CONFIGS, ["n"]))
     squeue = tmp_path / "bin" / "squeue"

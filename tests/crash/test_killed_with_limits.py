@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
-from support.studies import environment, wait_for, write_study
+from support.studies import start_llem, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -20,20 +18,15 @@ pytestmark = pytest.mark.slow
 def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
     sim.library_or_skip()
     trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
-    variables = environment(
-        **sim.environment(trace, state=tmp_path / "state"),
-        LLEM_RUNTIME_DIR=str(tmp_path / "runtime"),
-    )
+    runtime = {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime")}
+    variables = sim.environment(trace, state=tmp_path / "state") | runtime
     study = write_study(tmp_path, gpu={"power_limit_w": 250}, window={"min_seconds": 60})
-    command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "run"]
 
     def outcome() -> dict[str, Any]:
         found = [json.loads(path.read_text()) for path in tmp_path.glob("results/**/outcome.json")]
         return found[0] if found else {}
 
-    with subprocess.Popen(
-        [*command, str(study)], cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL
-    ) as workflow:
+    with start_llem(tmp_path, "run", str(study), **variables) as workflow:
         wait_for(lambda: outcome().get("phase") == "measure")
         assert outcome()["status"] == "running"
         assert read_back(variables, UUID)[0] == 250

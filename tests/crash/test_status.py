@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,7 @@ STUDY = {**SMALL, "sweep": {"n": [1, 2, 3]}, "execution": {"n_cycles": 2}}
 
 def write_whole(folder: StudyFolder, run: PlannedRun) -> None:
     """Leave a whole result of a planned run."""
-    names = ("experiment", "cycle", "order", "backend", "runner", "config")
-    write_result(folder.path, make_result({name: getattr(run, name) for name in names}))
+    write_result(folder.path, make_result(asdict(run)))
 
 
 @pytest.fixture
@@ -118,8 +118,7 @@ def test_what_runs_were_warned_of_is_told_once(
     plan, folder = study
     folder.plan.write_bytes(plan.to_json_bytes())
     for number, run in enumerate(plan.runs):
-        names = ("experiment", "cycle", "order", "backend", "runner", "config")
-        result = make_result({name: getattr(run, name) for name in names})
+        result = make_result(asdict(run))
         warned = [{"key": None, "message": f"{number} MiB of GPU-1\x1b[2J are in use"}]
         result.provenance.update(preflight=warned, workload={"notes": []})
         write_result(folder.path, result)

@@ -1,15 +1,12 @@
 """The whole account: which readings, what adds up, and never a silent zero."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.energy.account import account
-from llenergymeasure.energy.sums import NotAdditiveError, overlap, total
+from llenergymeasure.energy.sums import NotAdditiveError, total
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.record import Reading
 from llenergymeasure.run.result.build_result import _unnamed_devices
@@ -168,18 +165,6 @@ def test_an_estimate_has_no_interval_and_no_sensors_codes() -> None:
     assert made.validity == {}
 
 
-def test_a_missing_sensor_is_unavailable_not_zero() -> None:
-    info = card.info("gpu", unavailable="no NVIDIA driver")
-    made = account(card.recording([], info), WINDOW)
-    (reading,) = made.readings
-    assert reading.gross_j is None
-    assert reading.unavailable == "no NVIDIA driver"
-    energy = made.energy(10, 10, 1)
-    assert energy.gross_j is None
-    assert energy.per_output_token_j is None
-    assert "no NVIDIA driver" in energy.unavailable
-
-
 def test_a_sensor_that_was_asked_for_is_never_replaced() -> None:
     infos = [
         card.info("gpu", unavailable="no driver"),
@@ -208,17 +193,6 @@ def test_rest_is_taken_off_for_the_net_energy() -> None:
     assert reading.idle_j == pytest.approx(60 * 20, rel=1e-3)
     assert reading.net_j == pytest.approx(240 * 20, rel=1e-2)
     assert made.energy().net_j == reading.net_j
-
-
-def test_a_calibration_corrects_and_narrows(tmp_path: Path) -> None:
-    path = tmp_path / "calibration.json"
-    entry = {"gain": 0.95, "u_gain_rel": 0.01, "source": "meter"}
-    path.write_text(json.dumps({"gpus": {card.UUID: entry}}))
-    plain = account(card.recording(GPU_ROWS), WINDOW).headline[0]
-    made = account(card.recording(GPU_ROWS), WINDOW, calibration=read_calibration(path)).headline[0]
-    assert made.gross_j == pytest.approx(plain.gross_j / 0.95)
-    assert made.u_sys_j == pytest.approx(0.01 * made.gross_j)
-    assert plain.u_sys_j == pytest.approx(0.08 * plain.gross_j)
 
 
 def test_stretches_can_be_cut_anew() -> None:
@@ -349,10 +323,3 @@ def test_an_unknown_energy_or_interval_leaves_none() -> None:
     assert whole.gross_j == 2.0
     assert whole.net_j is None
     assert whole.gross_u95_j is None
-
-
-def test_overlap_is_the_same_both_ways() -> None:
-    scopes = ["gpu", "cpu", "dram", "module", "host"]
-    for one in scopes:
-        for other in scopes:
-            assert overlap("a", one, "b", other) == overlap("b", other, "a", one)

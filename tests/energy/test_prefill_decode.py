@@ -144,16 +144,6 @@ def test_what_cannot_be_split_says_why() -> None:
     assert "sees all of the time" in reason(served.batches, sums)
 
 
-def test_every_batch_has_its_energy_within_its_interval() -> None:
-    served = Served(lengths(30, 4))
-    made = served.account()
-    energies = batch_energies(made, served.batches)
-    for batch, energy in zip(served.batches, energies, strict=True):
-        start_s, end_s = ((t - card.T0_NS) / 1e9 for t in (batch.start_ns, batch.end_ns))
-        assert abs(energy.energy_j - float(served.power.energy(start_s, end_s))) <= energy.u95_j
-    assert sum(each.energy_j for each in energies) == pytest.approx(made.total.gross_j, rel=1e-6)
-
-
 def test_a_batch_the_sensor_cannot_resolve_has_a_reason_and_no_energy() -> None:
     made = Served([(500, 100)] * 4).account()
     short = Batch(card.ns(4.0), card.ns(4.02), None, 10, 10, 1)

@@ -28,20 +28,11 @@ def telemetry(quantity: str, values: dict[float, float], note: str | None = None
     ]
 
 
-def test_a_good_run_has_no_codes() -> None:
-    assert codes(ROWS) == {}
-
-
 @pytest.mark.parametrize("off", [{"gain": 1.05}, {"offset_w": 15.0}, {"counter_gain": 0.95}])
 def test_channels_that_differ_are_a_mismatch(off: dict[str, float]) -> None:
     found = codes(card.rows_of(LOAD, replace(card.H100, **off), 60))
     assert set(found) & DISQUALIFYING == {"channel_mismatch"}
     assert "differ by" in found["channel_mismatch"]
-
-
-def test_within_the_gate_channels_may_differ() -> None:
-    rows = card.rows_of(LOAD, replace(card.H100, counter_gain=1.015), 60)
-    assert not set(codes(rows)) & DISQUALIFYING
 
 
 @pytest.mark.parametrize("start_s", np.arange(20.0, 22.0, 0.13))

@@ -18,8 +18,8 @@ def code_of(reader, function: str, *arguments, device: int | None = 0) -> int:
 
 
 def test_an_empty_description_is_a_whole_card(open_reader, tmp_path) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text('{"devices": [{}, {}]}')
+    path = tmp_path / "trace.txt"
+    path.write_text("card\n# no more is said of it\n\ncard\n")
     reader = open_reader(path)
     assert reader.call("nvmlDeviceGetCount", device=None) == 2
     assert reader.call("nvmlDeviceGetName") == "Simulated GPU"

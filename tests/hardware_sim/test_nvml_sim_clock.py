@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 
@@ -216,24 +215,3 @@ def test_load_is_capped_by_the_power_limit(open_reader, clock, tmp_path) -> None
     reader.call("nvmlDeviceSetPowerManagementLimit", 200_000)
     clock.advance(1)
     assert (reader.power_mw(), reader.energy_mj()) == (200_000, 200_000)
-
-
-def test_the_helpers_clock_is_never_seen_half_written(tmp_path: Path) -> None:
-    """A reader beside it sees whole values alone."""
-    clock = sim.SteppedClock(tmp_path / "clock")
-    values = {0, 2**40 - 1, 2**41}
-    seen: set[int] = set()
-    stop = threading.Event()
-
-    def read() -> None:
-        while not stop.is_set():
-            seen.add(int.from_bytes((tmp_path / "clock").read_bytes(), "little"))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for _ in range(300):
-        for value in sorted(values):
-            clock.set(value)
-    stop.set()
-    reader.join()
-    assert seen <= values

@@ -172,10 +172,33 @@ def test_any_trace_and_sensor_read_exactly(tmp_path: Path, devices, moments_ms) 
 
 def test_the_helpers_integral_is_the_plain_one() -> None:
     """The reference itself, against numbers worked out by hand."""
-    assert sim.true_energy_j([(0, 100), (10, 300), (10, 50)], 0, 10) == 2000
-    assert sim.true_energy_j([(0, 100), (10, 300), (10, 50)], -2, 12) == 2300
-    assert sim.true_energy_j([(1, 100), (3, 200)], 2, 2.5) == 81.25
-    assert sim.true_energy_j([(5, 70)], 0, 1) == 70
+    assert sim.Device([(0, 100), (10, 300), (10, 50)]).true_energy_j(0, 10) == 2000
+    assert sim.Device([(0, 100), (10, 300), (10, 50)]).true_energy_j(-2, 12) == 2300
+    assert sim.Device([(1, 100), (3, 200)]).true_energy_j(2, 2.5) == 81.25
+    assert sim.Device([(5, 70)]).true_energy_j(0, 1) == 70
+
+
+STEPS = [
+    (sim.Sensor(), [0, 20, 40, 60, 80]),
+    (sim.Sensor(counter_lag_ms=30), [0, 14, 34, 54, 74]),
+    (sim.Sensor(counter_resets_s=[0.25], counter_start_mj=1000), [1, 21, 41, 10, 30]),
+    (
+        sim.Sensor(counter_wrap_mj=50_000, counter_jumps=[(0.2, 3.0), (0.4, -30)]),
+        [0, 20, 43, 13, 3],
+    ),
+    (sim.Sensor(counter_stalls=[(0.15, 0.35, "catch_up")]), [0, 20, 20, 20, 80]),
+    (sim.Sensor(counter_stalls=[(0.15, 0.35, "lose")]), [0, 20, 20, 20, 40]),
+]
+
+
+@pytest.mark.parametrize(("sensor", "shown_j"), STEPS)
+def test_the_helpers_counter_of_200_w_steps_as_worked_out_by_hand(
+    sensor: sim.Sensor, shown_j: list[int]
+) -> None:
+    device = sim.Device([(0.0, 200.0)], sensor)
+    for place, joules in enumerate(shown_j):
+        for elapsed_ms in (100 * place, 100 * place + 99):
+            assert device.counter_mj(elapsed_ms * 1_000_000) == joules * 1000
 
 
 def test_the_share_left_out_and_the_move_are_even() -> None:

@@ -1,11 +1,14 @@
 """A simulated card for processes under test: real nvidia-ml-py, real files, real signals."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nvml_sim import sim
+from support.forks import run_forked
 
 UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
 LIMITED = {
@@ -40,16 +43,31 @@ def simulated(
     return machine
 
 
-def read_back(environment: dict[str, str], uuid: str = UUID) -> tuple[float, int]:
-    """Return a card's power limit in W and SM clock in MHz as a fresh process reads them."""
-    code = (
-        "import sys, pynvml\n"
-        "pynvml.nvmlInit()\n"
-        "card = pynvml.nvmlDeviceGetHandleByUUID(sys.argv[1])\n"
-        "print(pynvml.nvmlDeviceGetPowerManagementLimit(card) / 1000,\n"
-        "      pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM))\n"
-    )
-    done = sim.run_python(code, environment, uuid)
+def asked(code: str, environment: dict[str, str], *arguments: str, module: str = "pynvml") -> Any:
+    """Return what code prints as JSON in a process of its own that sees the cards."""
+    done = run_forked(code, environment, *arguments, modules=(module,))
     assert done.returncode == 0, done.stderr
-    limit, clock = done.stdout.split()
-    return float(limit), int(clock)
+    return json.loads(done.stdout)
+
+
+CARD = """
+import json, sys, pynvml
+pynvml.nvmlInit()
+card = pynvml.nvmlDeviceGetHandleByUUID(sys.argv[1])
+"""
+
+
+def read_back(environment: dict[str, str], uuid: str = UUID) -> tuple[float, int]:
+    """Return a card's power limit in W and SM clock in MHz as another process reads them."""
+    code = (
+        "limit = pynvml.nvmlDeviceGetPowerManagementLimit(card) / 1000\n"
+        "print(json.dumps([limit, pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM)]))\n"
+    )
+    limit, clock = asked(CARD + code, environment, uuid)
+    return limit, clock
+
+
+def set_limit(environment: dict[str, str], limit_w: float) -> None:
+    """Set a card's power limit as somebody else does."""
+    code = "print(pynvml.nvmlDeviceSetPowerManagementLimit(card, int(sys.argv[2])) or 0)\n"
+    asked(CARD + code, environment, UUID, str(round(limit_w * 1000)))

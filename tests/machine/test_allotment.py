@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.machine.gpus import allotment
 from llenergymeasure.machine.gpus.allotment import Allotment, Demand, ask_allotment, demand
+from machine.conftest import asked
 from nvml_sim import sim
 
 FIRST, SECOND, THIRD = "GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"
@@ -85,9 +87,8 @@ else:
 
 def ask(environment: dict[str, str], config: dict[str, Any], limit_s: float = 60) -> dict[str, Any]:
     """Ask in a process that has the simulated driver from its start, as a supervisor has."""
-    done = sim.run_python(ASK, environment, json.dumps(config), str(limit_s))
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    words = (json.dumps(config), str(limit_s))
+    answer: dict[str, Any] = asked(ASK, environment, *words, module=allotment.__name__)
     return answer
 
 

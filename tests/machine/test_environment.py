@@ -19,7 +19,7 @@ from llenergymeasure.machine.environment import (
 )
 from llenergymeasure.machine.host import host
 from llenergymeasure.redact import REMOVED, without_secrets
-from machine.conftest import LIMITED, UUID
+from machine.conftest import LIMITED, UUID, asked
 from nvml_sim import sim
 
 GATHER = "import json\nfrom llenergymeasure.machine.environment import environment\n"
@@ -27,9 +27,7 @@ GATHER += "print(json.dumps(environment()))"
 
 
 def gathered(machine: dict[str, str]) -> dict[str, Any]:
-    done = sim.run_python(GATHER, machine)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = asked(GATHER, machine, module="llenergymeasure.machine.environment")
     return found
 
 

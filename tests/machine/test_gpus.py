@@ -1,9 +1,9 @@
 """Which GPUs there are, and which a process would use."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,7 @@ from llenergymeasure.machine.gpus.inventory import (
     named,
     visible,
 )
+from machine.conftest import asked
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 
@@ -32,16 +33,14 @@ def _uuids(selection: Selection) -> list[str]:
     return [gpu.uuid for gpu in selection.gpus]
 
 
-def _ask(code: str, variables: dict[str, str]) -> object:
+def _ask(code: str, variables: dict[str, str]) -> Any:
     """Run code that sets `answer`, in a process that sees the simulated cards."""
     source = (
         "import json\nfrom dataclasses import asdict\n"
         "from llenergymeasure.machine.gpus.inventory import *\n"
         f"{code}\nprint(json.dumps(answer))"
     )
-    done = sim.run_python(source, variables)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return asked(source, variables, module="llenergymeasure.machine.gpus.inventory")
 
 
 def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
@@ -135,7 +134,6 @@ def test_cards_are_described(tmp_path: Path) -> None:
 
     answer = _ask("answer = asdict(discover())", variables)
 
-    assert isinstance(answer, dict)
     first, second = answer["gpus"]
     assert (first["index"], first["uuid"], first["name"]) == (0, uuid(1), "NVIDIA H200")
     assert first["pci_bus_id"].endswith("c1:00.0")
@@ -156,7 +154,6 @@ def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
         f"answer = asdict(visible(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
     )
 
-    assert isinstance(answer, dict)
     assert [gpu["uuid"] for gpu in answer["gpus"]] == [uuid(2)]
     assert answer["gpus"][0]["mig_enabled"] is True
     assert "whole card" in answer["warnings"][0]
@@ -166,7 +163,6 @@ def test_without_a_driver_the_reason_and_a_remedy_are_given() -> None:
     code = "answer = asdict(discover())"
     answer = _ask(code, {"PATH": "/usr/bin:/bin"})
 
-    assert isinstance(answer, dict)
     if answer["gpus"]:
         pytest.skip("this machine has NVIDIA GPUs")
     assert answer["unavailable"]
@@ -210,7 +206,6 @@ def test_a_card_that_is_off_the_bus_is_none_of_cudas(tmp_path: Path, listed: str
         f"answer = asdict(visible(discover(), {environ!r}))", card_environment(tmp_path, cards)
     )
 
-    assert isinstance(answer, dict)
     expected = [uuid(1), uuid(3)] if listed is None else [uuid(1)]
     assert [gpu["uuid"] for gpu in answer["gpus"]] == expected
     (warning,) = answer["warnings"]
@@ -239,7 +234,6 @@ def test_another_packages_bindings_are_named_with_the_remedy(tmp_path: Path) -> 
         {"PATH": "/usr/bin:/bin"},
     )
 
-    assert isinstance(answer, dict)
     assert answer["gpus"] == []
     assert str(old) in answer["unavailable"]
     assert "nvidia-ml-py" in answer["remedy"]

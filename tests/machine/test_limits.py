@@ -20,7 +20,7 @@ from llenergymeasure.machine.gpus.limits import (
     restore_limits,
 )
 from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
-from machine.conftest import LIMITED, UUID, read_back
+from machine.conftest import LIMITED, UUID, read_back, set_limit
 from nvml_sim import sim
 from support.limits import AS_FOUND, HELD, held_by_another, killed_while_holding
 from support.studies import llem
@@ -38,10 +38,9 @@ def lock(*uuids: str) -> GpuLocks:
 def hang(environment: dict[str, str], *, hanging: bool = True) -> None:
     """From now on a call on the card takes a minute, to processes that start; or none again."""
     path = Path(environment["NVML_SIM_TRACE"])
-    trace = json.loads(path.read_text())
-    for device in trace["devices"]:
-        device["sensor"] = {"call_ms": {"other": 60_000}} if hanging else {}
-    path.write_text(json.dumps(trace))
+    slow = "card\nsensor.call_ms.other 60000\n"
+    usual = path.read_text().replace(slow, "card\n")
+    path.write_text(usual.replace("card\n", slow) if hanging else usual)
 
 
 def records(environment: dict[str, str]) -> list[Path]:
@@ -215,9 +214,7 @@ def test_a_card_that_is_lost_is_not_restored(simulated: Any) -> None:
         hold_limits(locks, BOTH)
         path = Path(environment["NVML_SIM_TRACE"])
         whole = path.read_text()
-        trace = json.loads(whole)
-        trace["devices"][0]["fail_after_s"] = -1
-        path.write_text(json.dumps(trace))
+        path.write_text(whole.replace("card\n", "card\nfail_after_s -1\n", 1))
         closed = restore_limits(locks)
         assert closed["restored"] is False
         assert UUID in closed["left"]
@@ -351,17 +348,6 @@ def test_without_a_driver_the_reason_is_told(
         pytest.raises(LimitsError, match="cannot be set: limits need"),
     ):
         hold_limits(locks, BOTH)
-
-
-def set_limit(environment: dict[str, str], limit_w: float) -> None:
-    code = (
-        "import sys, pynvml\n"
-        "pynvml.nvmlInit()\n"
-        "card = pynvml.nvmlDeviceGetHandleByUUID(sys.argv[1])\n"
-        "pynvml.nvmlDeviceSetPowerManagementLimit(card, int(sys.argv[2]))\n"
-    )
-    done = sim.run_python(code, environment, UUID, str(round(limit_w * 1000)))
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_a_supervisor_imports_is_the_standard_library_alone() -> None:

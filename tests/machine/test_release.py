@@ -5,10 +5,11 @@ import subprocess
 import time
 from typing import Any
 
+from llenergymeasure.machine.gpus import memory_release
 from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, told
+from machine.conftest import UUID, asked
 from nvml_sim import sim
 
-UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
 GB = 10**9
 
 ASK = """
@@ -19,9 +20,8 @@ print(json.dumps(ask_release(json.loads(sys.argv[1]), float(sys.argv[2]))))
 
 
 def ask(environment: dict[str, str], before: int, limit_s: float = 20.0) -> dict[str, Any]:
-    done = sim.run_python(ASK, environment, json.dumps({UUID: before}), str(limit_s))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    words = (json.dumps({UUID: before}), str(limit_s))
+    found: dict[str, Any] = asked(ASK, environment, *words, module=memory_release.__name__)
     return found
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import fcntl
 import functools
 import itertools
-import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -96,10 +95,6 @@ class Sensor:
     zero_every: int = 0
     call_ms: Mapping[str, float] | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The trace's `sensor` object."""
-        return {key: value for key, value in vars(self).items() if value not in (None, ())}
-
     def power_ticks(self) -> Ticks:
         """When power is renewed."""
         return Ticks(_ns(self.update_ms), _ns(self.phase_ms), skip=self.power_skip, seeds=(0, 3))
@@ -130,20 +125,20 @@ class Device:
     uuid: str | None = None
     keys: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """The trace's element of `devices`."""
-        card = {
-            "name": self.name,
-            "uuid": self.uuid,
-            "power_w": [list(point) for point in self.power_w],
-            "sensor": self.sensor.as_json(),
-            **self.keys,
-        }
-        return {key: value for key, value in card.items() if value is not None}
+    def lines(self) -> Iterator[str]:
+        """The card in a trace."""
+        own = {"name": self.name, "uuid": self.uuid, "power_w": self.power_w}
+        card = {**own, "sensor": vars(self.sensor), **self.keys}
+        yield "card"
+        for one in card.pop("processes", ()):
+            memory = one.get("used_memory_bytes", "-")
+            words = (one["pid"], one.get("type", "compute"), memory, one.get("name", "a process"))
+            yield f"process {_words(words)}"
+        yield from _lines(card)
 
     def true_energy_j(self, start_s: float, end_s: float) -> float:
         """Integral of true power over [start_s, end_s] (seconds from time zero), in joules."""
-        return true_energy_j(self.power_w, start_s, end_s)
+        return float(_integral(self.power_w, Fraction(start_s), Fraction(end_s)))
 
     def counter_mj(self, elapsed_ns: int) -> int:
         """What the energy counter shows, in mJ, `elapsed_ns` after time zero."""
@@ -207,11 +202,11 @@ class Trace:
     devices: Sequence[Device] = (Device(),)
     keys: Mapping[str, Any] = field(default_factory=dict)
 
-    def write(self, folder: Path, name: str = "trace.json") -> Path:
+    def write(self, folder: Path, name: str = "trace.txt") -> Path:
         """Write the file into `folder` and return its path."""
         path = folder / name
-        content = {"devices": [device.as_json() for device in self.devices], **self.keys}
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        lines = [*_lines(self.keys), *(line for each in self.devices for line in each.lines())]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return path
 
 
@@ -237,15 +232,6 @@ class SteppedClock:
     def advance(self, seconds: float) -> None:
         """Move the clock on by `seconds`."""
         self.set(self._now_ns + round(seconds * NS_PER_S))
-
-
-def true_energy_j(power_w: Points, start_s: float, end_s: float) -> float:
-    """Integral of piecewise linear power over [start_s, end_s], in joules, exact but for rounding.
-
-    Before the first point its value holds, after the last one likewise; two points at one time
-    are a step.
-    """
-    return float(_integral(power_w, Fraction(start_s), Fraction(end_s)))
 
 
 def environment(
@@ -341,6 +327,21 @@ def run_python(
     )
 
 
+def _lines(keys: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Keys of a trace with their values; a mapping is a line for each of its keys."""
+    for key, value in keys.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, f"{above}{key}.")
+        elif value is not None and (words := _words(value)):
+            yield f"{above}{key} {words}"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _ns(milliseconds: float) -> int:
     return round(milliseconds * 1_000_000)
 
@@ -383,7 +384,7 @@ def _power_at(power_w: Points, at_s: Fraction) -> Fraction:
 
 
 def _integral(power_w: Points, start_s: Fraction, end_s: Fraction) -> Fraction:
-    """Sum over stretches; plain and slow, from the definition."""
+    """Sum over stretches, plain and slow; two points at one time are a step."""
     points = [(Fraction(t), Fraction(w)) for t, w in power_w]
     first, last = points[0], points[-1]
     early = (min(start_s, first[0]), first[1])

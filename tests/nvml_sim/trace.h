@@ -11,7 +11,7 @@ struct trace {
     char cuda_version[16]; /* "12.8" */
 };
 
-/* Prints one line on stderr (file, offset, reason) and returns false where the file is no good. */
+/* Prints one line on stderr (file, line, reason) and returns false where the file is no good. */
 bool trace_load(const char *path, struct trace *trace);
 void trace_free(struct trace *trace);
 

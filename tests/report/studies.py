@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from llenergymeasure.analysis.tables import read_table, write_tables
-from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
+from results.synthetic import GPU, make_plan, write_runs
 
 SWEPT = ["pytorch.batch_size"]
 Made = Callable[[Mapping[str, Any], int], dict[str, Any]]
@@ -45,9 +45,7 @@ def write_study(
     if sequential:
         plan["runs"].sort(key=lambda run: place[run["experiment"]])
         plan["runs"] = [{**run, "order": at} for at, run in enumerate(plan["runs"], start=1)]
-    write_plan(folder, plan)
-    for run in plan["runs"]:
-        write_result(folder, make_result(run, **made(run, place[run["experiment"]])))
+    write_runs(folder, plan, lambda run: made(run, place[run["experiment"]]))
     write_tables(folder, partial=False)
 
 

@@ -17,7 +17,14 @@ from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.export import export
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.report.export.forms import FORMS
-from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
+from results.synthetic import (
+    make_plan,
+    make_result,
+    write_complete_study,
+    write_plan,
+    write_result,
+    write_runs,
+)
 
 CONFIGS = [
     {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
@@ -67,12 +74,11 @@ def test_latex_has_caption_label_and_escapes(study, capsys):
 
 
 def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
+    def made(run):
         guessed = {"kind": "estimated", "source": "codecarbon"}
-        how = guessed if run["config"]["pytorch"]["batch_size"] == 8 else {}
-        write_result(tmp_path, make_result(run, **how), plan["swept"])
+        return guessed if run["config"]["pytorch"]["batch_size"] == 8 else {}
+
+    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "latex", capsys)
     assert r"pytorch.batch\_size & Kind & Scope & n" in text
@@ -97,11 +103,8 @@ def test_the_citation_fixes_the_study(study, capsys):
 
 
 def test_watt_hours_per_thousand_queries(tmp_path, capsys):
-    plan = make_plan(CONFIGS[:1], [], cycles=2)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        # 1,000 J over 20 requests: 50 J each, 50,000 J the thousand.
-        write_result(tmp_path, make_result(run, energy_j=1000.0, output_tokens=2000))
+    # 1,000 J over 20 requests: 50 J each, 50,000 J the thousand.
+    write_runs(tmp_path, make_plan(CONFIGS[:1], [], cycles=2))
     write_tables(tmp_path, partial=False)
     (row,) = csv.DictReader(io.StringIO(exported(tmp_path, "energy-score", capsys)))
     assert float(row["wh_per_1000_queries"]) == pytest.approx(50_000 / 3600)
@@ -141,9 +144,7 @@ def test_what_cannot_be_written_is_said(study, form, told):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"sections": {"carbon": CARBON}}
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=None))
+    write_runs(tmp_path, plan, lambda _: {"energy_j": None})
     write_tables(tmp_path, partial=False)
     assert exported(tmp_path, form, capsys)
 
@@ -152,9 +153,7 @@ def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
     """Two cycles of one experiment: 1,000 and 1,200 J for 20 requests in 20 s each."""
     plan = make_plan(CONFIGS[:1], [], cycles=2)
     plan |= {} if carbon is None else {"sections": {"carbon": carbon}}
-    write_plan(folder, plan)
-    for run, energy_j in zip(plan["runs"], (1000.0, 1200.0), strict=True):
-        write_result(folder, make_result(run, energy_j=energy_j, output_tokens=2000))
+    write_runs(folder, plan, lambda run: {"energy_j": 800.0 + 200 * run["cycle"]})
     write_tables(folder, partial=False)
     return plan
 
@@ -306,9 +305,7 @@ def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
 def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
     """The bindings are made from SPDX's own SHACL model and check types and counts."""
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=energy_j))
+    write_runs(tmp_path, plan, lambda _: {"energy_j": energy_j})
     write_tables(tmp_path, partial=False)
     spdx_python_model = pytest.importorskip("spdx_python_model")
     model, objects = spdx_python_model.load_data(json.loads(exported(tmp_path, "spdx", capsys)))

@@ -27,6 +27,7 @@ from results.synthetic import (
     write_outcome,
     write_plan,
     write_result,
+    write_runs,
 )
 
 SWEPT = ["pytorch.batch_size"]
@@ -67,6 +68,11 @@ class Page(html.parser.HTMLParser):
         return {tag for tag, _ in self.elements}
 
 
+def by_size(run, one, eight):
+    """Return what a run has with batches of one, or of eight."""
+    return eight if run["config"]["pytorch"]["batch_size"] == 8 else one
+
+
 def report(folder, *, partial=False, drawn=False):
     """Write a report and read its page; most of its time goes into drawing its figures."""
     write_tables(folder, partial=partial)
@@ -87,10 +93,7 @@ def complete(tmp_path, plan):
 
 
 def test_page_states_the_finding_with_its_interval_and_kind(tmp_path, plan):
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        level = 400.0 if run["config"]["pytorch"]["batch_size"] == 8 else 1200.0
-        write_result(tmp_path, make_result(run, energy_j=level + run["cycle"]))
+    write_runs(tmp_path, plan, lambda run: {"energy_j": by_size(run, 1200.0, 400.0) + run["cycle"]})
     text = report(tmp_path).text
     assert "Least energy: batch_size=8 used 201.0 mJ (95 % interval 199.8 to 202.2, n = 3)" in text
     assert "Most: batch_size=1 with 601.0 mJ" in text
@@ -102,11 +105,11 @@ def test_page_states_the_finding_with_its_interval_and_kind(tmp_path, plan):
 
 
 def test_pairs_by_cycle_part_what_overlapping_intervals_do_not(tmp_path, plan):
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        less = 0.9 if run["config"]["pytorch"]["batch_size"] == 8 else 1.0
+    def made(run):
         level = (1000.0, 1200.0, 1401.0)[run["cycle"] - 1]
-        write_result(tmp_path, make_result(run, energy_j=less * level + run["cycle"] % 2))
+        return {"energy_j": by_size(run, 1.0, 0.9) * level + run["cycle"] % 2}
+
+    write_runs(tmp_path, plan, made)
     text = report(tmp_path).text
     assert "Inconclusive" not in text
     assert "batch_size=8 uses 10.0 % less energy per output token than batch_size=1" in text
@@ -198,9 +201,7 @@ def test_what_runs_were_warned_of_is_said_once(tmp_path):
 
 def test_wide_intervals_ask_for_more_cycles(tmp_path):
     plan = make_plan(CONFIGS[:1], SWEPT, cycles=2)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=1000.0 + 100 * run["cycle"]))
+    write_runs(tmp_path, plan, lambda run: {"energy_j": 1000.0 + 100 * run["cycle"]})
     text = report(tmp_path).text
     assert "The interval is wide, it reaches" in text
     assert "above the mean: more cycles" in text
@@ -225,11 +226,8 @@ def test_estimated_energy_is_said_so_loudly(tmp_path, plan):
 
 
 def test_estimated_is_not_ranked_against_measured(tmp_path, plan):
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        cheap = run["config"]["pytorch"]["batch_size"] == 8
-        how = {"kind": "estimated", "source": "codecarbon", "energy_j": 1.0} if cheap else {}
-        write_result(tmp_path, make_result(run, **how))
+    cheap = {"kind": "estimated", "source": "codecarbon", "energy_j": 1.0}
+    write_runs(tmp_path, plan, lambda run: by_size(run, {}, cheap))
     text = report(tmp_path).text
     assert "1 experiment is not ranked with the rest: energy is measured by nvml" in text
     assert "1 experiment that may not be compared with these is in the table alone" in text
@@ -359,9 +357,7 @@ def test_study_of_which_every_run_is_disqualified_says_so(tmp_path, plan):
 
 
 def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=None))
+    write_runs(tmp_path, plan, lambda _: {"energy_j": None})
     assert "No energy was observed: no sensor." in report(tmp_path).text
 
 
@@ -371,13 +367,14 @@ def drifting(folder, cycles=6, *, mixed=True, jump=0.0, slope=0.02):
     for run in plan["runs"]:
         if mixed and run["cycle"] % 2:
             run["order"] += 1 if run["order"] % 2 else -1
-    write_plan(folder, plan)
     jumps = random.Random(1)
     of_cycle = [1 + jumps.gauss(0, jump) for _ in range(cycles)]
-    for run in plan["runs"]:
+
+    def made(run):
         noise = 1 + 0.001 * (run["order"] * 7 % 5)
-        level = (1 + slope * run["order"]) * of_cycle[run["cycle"] - 1] * noise
-        write_result(folder, make_result(run, energy_j=1000 * level))
+        return {"energy_j": 1000 * (1 + slope * run["order"]) * of_cycle[run["cycle"] - 1] * noise}
+
+    write_runs(folder, plan, made)
 
 
 def test_drift_with_the_order_is_told(tmp_path):
@@ -408,9 +405,7 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
     ]
     plan = make_plan(configs, SWEPT, cycles=5)
     noise = random.Random(3)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=noise.gauss(1000, 10)))
+    write_runs(tmp_path, plan, lambda _: {"energy_j": noise.gauss(1000, 10)})
     write_tables(tmp_path, partial=False)
     levels = read_table(tmp_path, "levels.parquet").to_pylist()
     corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
@@ -461,13 +456,14 @@ def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_p
     plan = make_plan(
         [{"model": "tiny-llama", "precision": p} for p in ("fp32", "bf16", "fp16")], ["precision"]
     )
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
+
+    def made(run):
         low = run["config"]["precision"] == "bf16"
         right = {"fp32": 32, "bf16": 28, "fp16": 0}[run["config"]["precision"]]
         score = Quality(score=right / 40, correct=right, items=40)
-        energy_j = (800.0 if low else 1000.0) + run["cycle"]
-        write_result(tmp_path, make_result(run, energy_j=energy_j, quality=score))
+        return {"energy_j": (800.0 if low else 1000.0) + run["cycle"], "quality": score}
+
+    write_runs(tmp_path, plan, made)
     write_tables(tmp_path, partial=False)
     write_report(tmp_path, partial=False)
     page = (tmp_path / "report.html").read_text()

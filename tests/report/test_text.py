@@ -80,9 +80,7 @@ def test_study_of_which_nothing_ran_says_so(tmp_path, plan):
 
 
 def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    for run in plan["runs"]:
-        write_result(tmp_path, make_result(run, energy_j=None))
+    write_complete_study(tmp_path, plan, energy_j=None)
     assert "Energy: not observed (no sensor)" in text_of(tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +183,25 @@ def write_outcome(folder: Path, run: Mapping[str, Any], **outcome: Any) -> None:
     write_text(path, json.dumps(outcome))
 
 
+def write_runs(
+    folder: Path,
+    plan: Mapping[str, Any],
+    made: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {},
+) -> None:
+    """Write a plan and a result for each of its runs, with what ``made`` gives of each."""
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        write_result(folder, make_result(run, **made(run)), plan["swept"])
+
+
 def write_complete_study(
     folder: Path, plan: Mapping[str, Any], seed: int = 1, **settings: Any
 ) -> None:
     """Write a plan and a result for each of its runs, energies 2 % apart within an experiment."""
     rng = random.Random(seed)
-    write_plan(folder, plan)
-    for run in plan["runs"]:
+
+    def made(run: Mapping[str, Any]) -> dict[str, Any]:
         level = 500 + 100 * (int(run["experiment"][:4], 16) % 17)
-        result = make_result(run, energy_j=rng.gauss(level, 0.02 * level), **settings)
-        write_result(folder, result, plan["swept"])
+        return {"energy_j": rng.gauss(level, 0.02 * level), **settings}
+
+    write_runs(folder, plan, made)

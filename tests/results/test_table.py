@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.results.outcome import Outcome, read_outcome
+from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.table import (
     COLUMNS,
     MISSING,
@@ -15,7 +15,7 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
-from results.synthetic import make_plan, make_result, write_outcome
+from results.synthetic import make_plan, make_result
 
 CONFIG = {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": 8}}
 
@@ -164,13 +164,3 @@ def test_lookup_of_a_setting_that_is_not_there_is_null():
     assert value_at(CONFIG, "pytorch.batch_size") == 8
     assert value_at(CONFIG, "vllm.engine.max_num_seqs") is None
     assert value_at(CONFIG, "model.name") is None
-
-
-def test_outcome_of_the_writer_is_read(tmp_path):
-    run = one_run()
-    write_outcome(tmp_path, run, status="failed", error={"class": "X", "message": "y"}, log_tail="")
-    path = tmp_path / "runs" / run["experiment"] / "1" / "outcome.json"
-    outcome = read_outcome(path)
-    assert outcome.status == "failed"
-    assert outcome.error is not None
-    assert outcome.error.class_ == "X"

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.run.preflight.forecast import Forecast
 from nvml_sim import sim
 from support.forks import run_forked
 from support.recording import uuid
-from support.studies import llem, write_study
+from support.studies import write_study
 
 GIB = 2**30
 LLAMA_8B = {"model": "llama-3.1-8b", "weights": "random", "precision": "bf16"}
@@ -101,8 +102,8 @@ def test_prompts_that_are_made_have_their_own_lengths() -> None:
     assert "of up to 120 tokens" in line
 
 
-def test_the_plan_says_it(tmp_path: Any) -> None:
-    done = llem(tmp_path, "plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
-    assert done.returncode == 0, done.stderr
-    assert "Memory needed:\n  2 experiments: at least " in done.stdout
-    assert "this machine's memory is" in done.stdout
+def test_the_plan_says_it(tmp_path: Path, call: Call) -> None:
+    done = call("plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
+    assert done.code == 0, done.err
+    assert "Memory needed:\n  2 experiments: at least " in done.out
+    assert "this machine's memory is" in done.out

@@ -28,6 +28,9 @@ SMALL: dict[str, Any] = {
 }
 """A study whose runs take little more than the engine's import."""
 
+MAIN = "from llenergymeasure.cli import main; main()"
+"""``llem``, as code."""
+
 _SERVER = str(Path(__file__).with_name("serving_server.py"))
 SERVED: dict[str, Any] = {
     "backend": "openai",
@@ -77,16 +80,46 @@ def llem(
     *arguments: str,
     variables: Mapping[str, str] | None = None,
     timeout_s: float = 480,
+    python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``llem`` in ``folder`` and return what it said."""
     return subprocess.run(
-        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", *arguments],
+        [python, "-c", MAIN, *arguments],
         cwd=folder,
         env=environment(**(variables or {})),
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
+    )
+
+
+def start_llem(
+    folder: Path, *arguments: str, log: Any = subprocess.DEVNULL, **variables: str
+) -> "subprocess.Popen[bytes]":
+    """Start ``llem`` in ``folder``, in a session of its own."""
+    return _start([sys.executable, "-c", MAIN, *arguments], folder, log, variables)
+
+
+def start_snakemake(
+    folder: Path, *arguments: str, log: Any = subprocess.DEVNULL, **variables: str
+) -> "subprocess.Popen[bytes]":
+    """Start Snakemake in ``folder``, in a session of its own."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
+    return _start(words, folder, log, variables)
+
+
+def _start(
+    words: list[str], folder: Path, log: Any, variables: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
 
 
@@ -105,12 +138,20 @@ def result_times(folder: Path, study: str = "small") -> dict[str, int]:
     }
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 240) -> None:
-    """Wait until a condition holds, and fail where it does not come to."""
+def wait_for(
+    condition: Callable[[], object], limit_s: float = 240, said: Callable[[], str] = str
+) -> None:
+    """Wait until a condition holds, and fail with what is ``said`` where it does not come to."""
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain: {said()}"
         time.sleep(0.02)
+
+
+def measuring(run: Path) -> bool:
+    """Return whether a run has come to its window."""
+    marks = run / "work" / "marks.jsonl"
+    return marks.is_file() and '"measure"' in marks.read_text()
 
 
 def needed(variable: str, default: str, told: str) -> Path:

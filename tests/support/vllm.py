@@ -1,8 +1,9 @@
 """The environment with vLLM, which is another one than that of the tests."""
 
+import subprocess
 from pathlib import Path
 
-from support.studies import needed
+from support.studies import llem, needed
 
 
 def vllm_python() -> Path:
@@ -14,3 +15,10 @@ def vllm_python() -> Path:
 def vllm_variables() -> dict[str, str]:
     """Return the variables of a process there: nobody's network, a small cache."""
     return {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def llem_with_vllm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``llem`` with vLLM's interpreter in ``folder`` and return what it said."""
+    return llem(
+        folder, *arguments, variables=vllm_variables(), timeout_s=1500, python=str(vllm_python())
+    )

@@ -30,8 +30,6 @@ from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workload.datasets.files import read_file
 from support.memory import memory_peak
 
-MOST_BYTES = 500_000_000
-
 
 def pipe(path: Path) -> None:
     os.mkfifo(path)

@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure import files
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import LlemError
@@ -19,7 +21,7 @@ from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result
-from support.studies import llem, write_study
+from support.studies import write_study
 
 KEPT = "what I wrote\n"
 
@@ -30,8 +32,7 @@ def theirs(tmp_path: Path) -> Path:
     folder = StudyFolder(tmp_path / "results" / "small")
     plan = make_plan(load_study(write_study(tmp_path, experiments=[{"n": 1}, {"n": 2}])))
     for run in plan.runs:
-        names = ("experiment", "cycle", "order", "backend", "runner", "config")
-        write_result(folder.path, make_result({name: getattr(run, name) for name in names}))
+        write_result(folder.path, make_result(asdict(run)))
     files.write_bytes(folder.plan, plan.to_json_bytes())
     return folder.path
 
@@ -54,43 +55,45 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_link_in_the_place_of_the_lock_is_not_written_through(theirs: Path, mine: Path) -> None:
+def test_a_link_in_the_place_of_the_lock_is_not_written_through(
+    theirs: Path, mine: Path, call: Call
+) -> None:
     (theirs / ".lock").unlink(missing_ok=True)
     (theirs / ".lock").symlink_to(mine / "notes.txt")
     before = contents(mine)
     for command in (("report",), ("clean", "--yes")):
-        done = llem(theirs.parents[1], command[0], str(theirs), *command[1:])
-        assert done.returncode == 1
-        assert ".lock" in done.stderr
-        assert "link" in done.stderr
+        done = call(command[0], str(theirs), *command[1:])
+        assert done.code == 1
+        assert ".lock" in done.err
+        assert "link" in done.err
     assert contents(mine) == before
 
 
-def test_clean_deletes_nothing_behind_a_link(theirs: Path, mine: Path) -> None:
+def test_clean_deletes_nothing_behind_a_link(theirs: Path, mine: Path, call: Call) -> None:
     (theirs / "runs" / "0123456789ab").symlink_to(mine)
     before = contents(mine)
-    done = llem(theirs.parents[1], "clean", str(theirs), "--yes")
-    assert done.returncode == 0, done.stderr
+    done = call("clean", str(theirs), "--yes")
+    assert done.code == 0, done.err
     assert contents(mine) == before
 
 
 def test_clean_removes_a_link_itself_where_it_stands_for_a_leftover(
-    theirs: Path, mine: Path
+    theirs: Path, mine: Path, call: Call
 ) -> None:
     run = next(theirs.glob("runs/*/*"))
     (run / "work").symlink_to(mine)
     before = contents(mine)
-    assert llem(theirs.parents[1], "clean", str(theirs), "--yes").returncode == 0
+    assert call("clean", str(theirs), "--yes").code == 0
     assert not (run / "work").is_symlink()
     assert contents(mine) == before
 
 
-def test_report_writes_no_figure_through_a_link(theirs: Path, mine: Path) -> None:
+def test_report_writes_no_figure_through_a_link(theirs: Path, mine: Path, call: Call) -> None:
     (theirs / "figures").symlink_to(mine)
     before = contents(mine)
-    done = llem(theirs.parents[1], "report", str(theirs))
-    assert done.returncode == 1
-    assert "figures is a link" in done.stderr
+    done = call("report", str(theirs))
+    assert done.code == 1
+    assert "figures is a link" in done.err
     assert contents(mine) == before
 
 
@@ -114,27 +117,29 @@ def test_a_second_name_of_a_file_elsewhere_is_not_written_to(
     assert (mine / "notes.txt").read_text() == KEPT
 
 
-def test_commands_write_nothing_through_hard_links(theirs: Path, mine: Path) -> None:
+def test_commands_write_nothing_through_hard_links(theirs: Path, mine: Path, call: Call) -> None:
     (theirs / "logs" / "slurm").mkdir(parents=True)
     (theirs / "logs" / "slurm" / "17.log").write_text(KEPT)
     for name in (".lock", "logs/summary.log", "report.html", "summary.csv"):
         (theirs / name).unlink(missing_ok=True)
         (theirs / name).hardlink_to(mine / "notes.txt")
     before = contents(mine)
-    done = llem(theirs.parents[1], "report", str(theirs))
-    assert done.returncode == 1
-    assert "hard link" in done.stderr
+    done = call("report", str(theirs))
+    assert done.code == 1
+    assert "hard link" in done.err
     (theirs / ".lock").unlink()
-    assert llem(theirs.parents[1], "report", str(theirs)).returncode == 0
+    assert call("report", str(theirs)).code == 0
     make_room([], StudyFolder(theirs))
     assert not (theirs / "logs" / "summary.log").exists()
     assert (theirs / "logs" / "slurm" / "17.log").read_text() == KEPT
     assert contents(mine) == before
 
 
-def test_an_export_for_others_holds_nothing_that_a_link_brings_in(theirs: Path, mine: Path) -> None:
+def test_an_export_for_others_holds_nothing_that_a_link_brings_in(
+    theirs: Path, mine: Path, call: Call
+) -> None:
     """What is published would be the reader's own files."""
-    assert llem(theirs.parents[1], "report", str(theirs)).returncode == 0
+    assert call("report", str(theirs)).code == 0
     run = next(theirs.glob("runs/*/*"))
     (theirs / "figures" / "a.svg").symlink_to(mine / "notes.txt")
     (theirs / "runs" / "0123456789ab").symlink_to(mine)
@@ -142,16 +147,18 @@ def test_an_export_for_others_holds_nothing_that_a_link_brings_in(theirs: Path, 
     (run / "outcome.json").unlink(missing_ok=True)
     (run / "outcome.json").symlink_to(mine / "notes.txt")
     out = theirs.parents[1] / "crate.zip"
-    done = llem(theirs.parents[1], "export", str(theirs), "--format", "ro-crate", "--out", str(out))
-    assert done.returncode == 1
-    assert "is a link to what is outside" in done.stderr
+    done = call("export", str(theirs), "--format", "ro-crate", "--out", str(out))
+    assert done.code == 1
+    assert "is a link to what is outside" in done.err
     assert not out.exists()
 
 
-def test_a_folder_that_one_names_oneself_may_be_a_link(theirs: Path, tmp_path: Path) -> None:
+def test_a_folder_that_one_names_oneself_may_be_a_link(
+    theirs: Path, tmp_path: Path, call: Call
+) -> None:
     (tmp_path / "short").symlink_to(theirs)
-    done = llem(tmp_path, "report", "short")
-    assert done.returncode == 0, done.stderr
+    done = call("report", "short")
+    assert done.code == 0, done.err
     assert (theirs / "report.html").is_file()
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, in_one_line
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import only_printable, printable, steer
 from llenergymeasure.workload.load_study import load_study
 from results.synthetic import write_outcome
-from support.studies import llem, write_study
+from support.studies import write_study
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\x00\x9b1m\r"
 STEERING = set(HOSTILE) - set("[2J]0;ownedgnp.exe1m")
@@ -68,7 +69,7 @@ def test_an_error_s_message(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> None:
     """A study's results with a hostile word wherever a results folder may have one."""
     study = write_study(tmp_path, notify={"command": [f"mail{HOSTILE}".replace("\x00", "")]})
     plan = make_plan(load_study(study))
@@ -81,7 +82,6 @@ def folder(tmp_path: Path) -> Path:
     error = {"class": f"Odd{HOSTILE}", "message": HOSTILE}
     write_outcome(results.path, document["runs"][0], status="failed", error=error)
     (results.path / f".{HOSTILE}.part".replace("\x00", "")).touch()
-    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,7 @@ def folder(tmp_path: Path) -> Path:
     ],
     ids=lambda arguments: arguments[0][:7],
 )
-def test_every_command(folder: Path, arguments: tuple[str, ...]) -> None:
-    done = llem(folder, *arguments)
-    assert "Traceback" not in done.stderr
-    assert not STEERING & set(done.stdout + done.stderr), os.linesep.join(
-        [done.stdout, done.stderr]
-    )
+@pytest.mark.usefixtures("folder")
+def test_every_command(call: Call, arguments: tuple[str, ...]) -> None:
+    done = call(*arguments)
+    assert not STEERING & set(done.out + done.err), os.linesep.join([done.out, done.err])

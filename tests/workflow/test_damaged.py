@@ -5,6 +5,7 @@ Where nothing has to be measured the results are synthetic: what is looked at is
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,7 @@ def leave_results(folder: Path, study: Path) -> list[RunFolder]:
     results = StudyFolder(folder / "results" / "small")
     runs = make_plan(load_study(study)).runs
     for run in runs:
-        names = ("experiment", "cycle", "order", "backend", "runner", "config")
-        write_result(results.path, make_result({name: getattr(run, name) for name in names}))
+        write_result(results.path, make_result(asdict(run)))
     return [results.run(run.experiment, run.cycle) for run in runs]
 
 

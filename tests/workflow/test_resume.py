@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,14 +10,15 @@ import pytest
 
 from support.hub import offer_model
 from support.studies import (
-    ROOT,
     SERVED,
-    environment,
     living,
     llem,
+    measuring,
     plan_of,
     result_times,
     snakemake,
+    start_llem,
+    start_snakemake,
     wait_for,
     write_study,
 )
@@ -83,18 +82,10 @@ def test_everything_killed_in_mid_run(tmp_path: Path) -> None:
     study = write_study(
         tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 3}
     )
-    command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, "run", str(study)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start_llem(tmp_path, "run", str(study))
     wait_for(lambda: len(result_times(tmp_path)) == 1)
     second = plan_of(tmp_path)["runs"][1]
-    _wait_for_measuring(tmp_path / f"results/small/runs/{second['experiment']}/1")
+    wait_for(lambda: measuring(tmp_path / f"results/small/runs/{second['experiment']}/1"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not living(str(tmp_path)), 90)
@@ -113,18 +104,11 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
     study = write_study(
         tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 4}
     )
-    command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
     for interrupts in (1, 2):
         before = result_times(tmp_path)
-        process = subprocess.Popen(
-            [*command, "run", str(study)],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        run = plan_run(tmp_path, len(before))
-        _wait_for_measuring(tmp_path / f"results/small/runs/{run}")
+        process = start_llem(tmp_path, "run", str(study))
+        run = tmp_path / "results/small/runs" / plan_run(tmp_path, len(before))
+        wait_for(lambda run=run: measuring(run))
         for _ in range(interrupts):
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
@@ -132,10 +116,7 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
         wait_for(lambda: not living(str(tmp_path)), 90)
         done = result_times(tmp_path)
         assert len(done) == len(before) + (1 if interrupts == 1 else 0)
-    assert (
-        '"status": "interrupted"'
-        in (tmp_path / f"results/small/runs/{run}/outcome.json").read_text()
-    )
+    assert '"status": "interrupted"' in (run / "outcome.json").read_text()
     assert llem(tmp_path, "run", str(study)).returncode == 0
     times = result_times(tmp_path)
     assert len(times) == 3
@@ -150,24 +131,10 @@ def plan_run(folder: Path, place: int) -> str:
 
 def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
     study = write_study(tmp_path, **SERVED, window={"min_seconds": 8})
-    first = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-            *("--configfile", str(study)),
-        ],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    first = start_snakemake(tmp_path, "--configfile", str(study))
     wait_for(lambda: bool(list(tmp_path.glob("results/small/runs/*/1/work/marks.jsonl"))))
     second = snakemake(tmp_path, "--configfile", str(study))
     assert second.returncode == 1
     assert "in use by" in second.stderr
     assert first.wait(120) == 0
     assert len(result_times(tmp_path)) == 1
-
-
-def _wait_for_measuring(run: Path) -> None:
-    marks = run / "work" / "marks.jsonl"
-    wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())

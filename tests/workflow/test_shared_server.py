@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,16 @@ import pytest
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured
 from support.serving_server import command
-from support.studies import environment, living, llem, plan_of, result_times, wait_for, write_study
+from support.studies import (
+    living,
+    llem,
+    measuring,
+    plan_of,
+    result_times,
+    start_llem,
+    wait_for,
+    write_study,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -94,18 +101,18 @@ def test_one_failing_rate_ends_its_server_and_costs_no_other_run(tmp_path: Path)
 @pytest.mark.long
 def test_an_interrupt_and_a_kill_cost_no_run_that_was_measured(tmp_path: Path) -> None:
     study = _study(tmp_path, [{"rate_per_s": rate} for rate in (10, 20, 30)], 3.0, n_cycles=1)
-    process = _start(tmp_path, study)
+    process = start_llem(tmp_path, "run", str(study))
     wait_for(lambda: (tmp_path / "results/small/plan.json").is_file())
     first, second, third = _runs(tmp_path)
-    wait_for(lambda: _is_in(first, "measure"))
+    wait_for(lambda: measuring(first.path))
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
     wait_for(lambda: not living(str(tmp_path)), 180)
     assert len(result_times(tmp_path)) == 1  # the current run ended, and no other began
     finished = result_times(tmp_path)
 
-    process = _start(tmp_path, study)
-    wait_for(lambda: _is_in(third, "measure"))
+    process = start_llem(tmp_path, "run", str(study))
+    wait_for(lambda: measuring(third.path))
     assert is_measured(second)
     measured = second.engine.read_bytes()
     os.kill(process.pid, signal.SIGKILL)
@@ -122,19 +129,3 @@ def test_an_interrupt_and_a_kill_cost_no_run_that_was_measured(tmp_path: Path) -
     assert _record(second)["window"]["start_monotonic_ns"] == start_ns
     assert _starts(tmp_path) == 3
     assert not living(str(tmp_path))
-
-
-def _start(folder: Path, study: Path) -> "subprocess.Popen[bytes]":
-    program = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
-    return subprocess.Popen(
-        [*program, "run", str(study)],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _is_in(run: RunFolder, phase: str) -> bool:
-    return run.marks.is_file() and f'"{phase}"' in run.marks.read_text()

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import asdict
 
 import pytest
 
@@ -40,15 +41,7 @@ def run_all(plan, folder, energies, only=lambda _run: True, **settings):
             continue
         pilot = energies[run.config["n"] - 1]
         energy = pilot[run.cycle - 1] if run.cycle <= len(pilot) else rng.gauss(100, 1)
-        as_mapping = {
-            "experiment": run.experiment,
-            "cycle": run.cycle,
-            "order": run.order,
-            "backend": run.backend,
-            "runner": run.runner,
-            "config": run.config,
-        }
-        write_result(folder.path, make_result(as_mapping, energy_j=energy, **settings))
+        write_result(folder.path, make_result(asdict(run), energy_j=energy, **settings))
 
 
 def written(asked, folder):

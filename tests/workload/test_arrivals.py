@@ -20,18 +20,6 @@ AZURE = (
     "2023-11-16 18:17:04.0319600,3180,8\n"
     "2023-11-16 18:17:05.9799600,110,27\n"
 )
-AZURE_2024 = (
-    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-    "2024-05-10 00:00:00.009930+00:00,2162,5\n"
-    "2024-05-10 00:00:00.017335+00:00,2399,6\n"
-)
-BURSTGPT = (
-    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-    "5,ChatGPT,472,18,490,Conversation log\n"
-    "45,ChatGPT,1087,230,1317,Conversation log\n"
-    "118,GPT-4,417,0,417,Conversation log\n"
-    "119,GPT-4,417,276,693,Conversation log\n"
-)
 
 
 def offsets(seconds: float, seed: int = 7, **settings: object) -> np.ndarray:
@@ -78,26 +66,6 @@ def test_no_rate_is_no_traffic() -> None:
     assert len(offsets(50, arrivals="poisson", rate_per_s=0)) == 0
 
 
-def test_an_azure_trace_is_read_to_the_tenth_of_a_microsecond(tmp_path: Path) -> None:
-    path = tmp_path / "azure.csv"
-    path.write_text(AZURE)
-    trace = read_trace(path)
-    assert trace.offset_s == pytest.approx([0, 0.052, 2.0], abs=1e-6)
-    assert trace.lengths(0) == (4808, 10)
-    path = tmp_path / "azure_2024.csv"
-    path.write_text(AZURE_2024)
-    assert read_trace(path).offset_s == pytest.approx([0, 0.007405], abs=1e-6)
-
-
-def test_burstgpts_failures_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = tmp_path / "burst.csv"
-    path.write_text(BURSTGPT)
-    trace = read_trace(path)
-    assert trace.offset_s.tolist() == [0, 40, 114]
-    assert trace.unanswered == 1
-    assert trace.lengths(2) == (417, 276)
-
-
 def test_a_trace_is_replayed_at_another_speed_and_starts_over(tmp_path: Path) -> None:
     path = tmp_path / "azure.csv"
     path.write_text(AZURE)
@@ -106,28 +74,6 @@ def test_a_trace_is_replayed_at_another_speed_and_starts_over(tmp_path: Path) ->
     assert times[:3] == pytest.approx([0, 0.026, 1.0], abs=1e-6)
     assert times[3] == pytest.approx(1.5, abs=1e-6)
     assert np.all(np.diff(times) > 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("time,in,out\n1,2,3\n", "is no trace"),
-        ("timestamp,input_tokens,output_tokens\n1,two,3\n", "a row that is none"),
-        ("timestamp,input_tokens,output_tokens\n1,-2,3\n", "no number of tokens: -2"),
-        ("timestamp,input_tokens,output_tokens\n1,2.5,3\n", "no number of tokens: 2.5"),
-        ("timestamp,input_tokens,output_tokens\n1,inf,3\n", "no number of tokens: inf"),
-        (f"timestamp,input_tokens,output_tokens\n1,{'9' * 20},3\n", "no number of tokens: 9"),
-        ("timestamp,input_tokens,output_tokens\n0,1,1\nnan,2,2\n1,3,3\n", "no time: nan"),
-        ("timestamp,input_tokens,output_tokens\ninf,2,3\n", "no time: inf"),
-        ("timestamp,input_tokens,output_tokens\n", "no request"),
-    ],
-)
-def test_what_is_no_trace_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError, match=says) as caught:
-        read_trace(path)
-    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -148,24 +94,6 @@ def test_traffic_that_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         ServingConfig.model_validate(settings)
-
-
-def test_a_mooncake_trace_is_read_in_milliseconds(tmp_path: Path) -> None:
-    path = tmp_path / "mooncake.jsonl"
-    rows = [(27482, 6955, 52), (30535, 6472, 26)]
-    path.write_text(
-        "".join(
-            f'{{"timestamp": {at}, "input_length": {asked}, "output_length": {said}, '
-            '"hash_ids": [1, 2]}\n'
-            for at, asked, said in rows
-        )
-    )
-    trace = read_trace(path)
-    assert trace.offset_s == pytest.approx([0, 3.053])
-    assert trace.lengths(1) == (6472, 26)
-    path.write_text('{"timestamp": 1, "input_length": 2}\n')
-    with pytest.raises(ConfigurationError, match="a row that is none"):
-        read_trace(path.rename(tmp_path / "short.jsonl"))
 
 
 def test_a_replay_may_begin_later_in_the_trace(tmp_path: Path) -> None:

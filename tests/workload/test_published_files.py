@@ -246,6 +246,7 @@ def test_a_trace_is_read(
     trace = read_trace(put(tmp_path / name, content))
     assert trace.offset_s.tolist() == pytest.approx(offsets_s, abs=1e-6)
     assert trace.lengths(0) == first
+    assert trace.unanswered == (name == "failed.csv")
 
 
 NO_TRACES: list[tuple[str, Any, str]] = [
@@ -258,6 +259,15 @@ NO_TRACES: list[tuple[str, Any, str]] = [
     ("packed.csv.gz", b"\x1f\x8b\x08", "cannot be read"),
     ("thousands.csv", PLAIN + "1,000,5,5\n", ":2: .*its fields are other than"),
     ("short.csv", PLAIN + "1,5\n", ":2: .*its fields are other than"),
+    ("short.jsonl", '{"timestamp": 1, "input_length": 2}\n', ":1: .*a row that is none"),
+    ("words.csv", PLAIN + "1,two,3\n", "a row that is none"),
+    ("below_0.csv", PLAIN + "1,-2,3\n", "no number of tokens: -2"),
+    ("half.csv", PLAIN + "1,2.5,3\n", "no number of tokens: 2.5"),
+    ("endless.csv", PLAIN + "1,inf,3\n", "no number of tokens: inf"),
+    ("huge.csv", PLAIN + f"1,{'9' * 20},3\n", "no number of tokens: 9"),
+    ("no_time.csv", PLAIN + "0,1,1\nnan,2,2\n1,3,3\n", "no time: nan"),
+    ("never.csv", PLAIN + "inf,2,3\n", "no time: inf"),
+    ("empty.csv", PLAIN, "no request"),
     ("american.csv", AZURE + "11/16/2023 18:17:03,1,1\n", ":2: .*a row that is none"),
     ("utf16.csv", PLAIN.encode("utf-16"), "cannot be read"),
     (

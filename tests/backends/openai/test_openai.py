@@ -22,7 +22,7 @@ from support import misbehaving_server as ways
 from support.attempts import start
 from support.misbehaving_server import misbehaving
 from support.serving_server import Server, running
-from support.studies import environment, wait_for, write_study
+from support.studies import llem, wait_for, write_study
 
 URL = "http://127.0.0.1:8000/v1"
 
@@ -176,15 +176,7 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
         openai={"base_url": server.base_url, "model": "sim"},
         window={"min_seconds": 1.0},
     )
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("llem")), "run", str(study), "--quiet"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = llem(tmp_path, "run", str(study), "--quiet")
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "results").glob("*/runs/*/*/result.json")
     result = json.loads(path.read_text())

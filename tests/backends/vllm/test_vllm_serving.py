@@ -1,15 +1,14 @@
 """vLLM's own server under traffic, on a CPU: started, asked with token ids, read and ended."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from support.studies import environment, living, write_study
-from support.vllm import vllm_python, vllm_variables
+from support.studies import living, write_study
+from support.vllm import llem_with_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -32,15 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         serving={"arrivals": "poisson", "rate_per_s": 5, "ramp_up_max_seconds": 2},
         runners={"vllm": "local"},
     )
-    done = subprocess.run(
-        [vllm_python(), "-c", "from llenergymeasure.cli import main; main()", "run", path],
-        cwd=folder,
-        env=environment(**vllm_variables()),
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
+    done = llem_with_vllm(folder, "run", str(path))
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
     (result,) = (folder / "results" / "served").glob("runs/*/*/result.json")
     return result.parent
