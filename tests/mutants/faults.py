@@ -502,6 +502,13 @@ MUTANTS = (
         ("report/test_serving.py",),
     ),
     Mutant(
+        "report/serving.py",
+        "        if not curve.bent\n",
+        "",
+        "a straight line through power that is none",
+        ("report/test_serving.py",),
+    ),
+    Mutant(
         "report/traces.py",
         'return min(mine, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
         'return max(mine, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
-from llenergymeasure.report.charts import Axis, interval_marks, kind_points
+from llenergymeasure.report.charts import (
+    BEYOND,
+    Axis,
+    beyond_note,
+    interval_marks,
+    kind_points,
+)
 from llenergymeasure.report.sweep import place_channel, sweep_figures, sweep_of, swept_settings
 
 TOKEN = "energy_per_output_token_j"
@@ -46,6 +52,13 @@ def test_intervals_within_the_axis_have_no_arrow_heads():
     axis, marks = marks_of([experiment(3, 2.9, 3.1), experiment(4, 3.9, 4.1)])
     assert len(marks) == 1
     assert not axis.beyond(2.9, 3.1)
+
+
+def test_a_caption_says_where_an_interval_goes_on_beyond_its_axis():
+    wide, narrow = [experiment(3, 1, 40)], [experiment(3, 2.9, 3.1), experiment(4)]
+    (axis, _), (other, _) = marks_of(wide), marks_of(narrow)
+    assert beyond_note(wide, other, axis) == BEYOND
+    assert beyond_note(narrow, other) == ""
 
 
 def test_means_far_apart_stand_on_a_logarithmic_axis_with_their_intervals():

@@ -36,7 +36,7 @@ class Completion:
 class Engine(Protocol):
     """A loaded engine, ready to generate."""
 
-    batch_size: int | None
+    batch_size: int | None = None
     """Requests a call of :meth:`generate` takes at most; None if the engine batches by itself."""
 
     devices: tuple[str, ...]

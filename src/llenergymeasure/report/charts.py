@@ -129,6 +129,15 @@ class Axis:
         return low is not None and high is not None and (low < self.low or high > self.high)
 
 
+def beyond_note(rows: Sequence[Row], *axes: Axis) -> str:
+    """Return what a caption adds where an experiment's interval goes on beyond an axis."""
+    for axis in axes:
+        for _, low, high in (axis.scale.of(row, axis.metric) for row in rows):
+            if axis.beyond(low, high):
+                return BEYOND
+    return ""
+
+
 def interval_marks(
     rows: Iterable[Row],
     axis: Axis,
@@ -191,10 +200,8 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figur
         if run["experiment"] in places and run[metric] is not None
     ]
     told = "; ".join(f"{row['label']}: {row['shown']} {axis.scale.unit}" for row in rows)
-    cut = any(axis.beyond(row["low"], row["high"]) for row in rows)
-    return drawn(
-        lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, BEYOND if cut else ""
-    )
+    note = beyond_note(shown, axis)
+    return drawn(lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, note)
 
 
 def _named(row: Row, axis: Axis) -> dict[str, Any]:

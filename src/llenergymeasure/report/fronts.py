@@ -6,11 +6,11 @@ from typing import Any
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.charts import (
-    BEYOND,
     NO_ENERGY,
     QUANTITIES,
     SHOWN_EXPERIMENTS,
     Axis,
+    beyond_note,
     interval_marks,
     kind_of,
     kind_points,
@@ -64,13 +64,8 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
     ]
     best = [row["name"] for row in rows if row["front"]]
     text = f"On the Pareto front: {listed(best[:8])}." if best else "No Pareto front was computed."
-    cut = any(
-        energy.beyond(row["low"], row["high"]) or other.beyond(row["x_low"], row["x_high"])
-        for row in rows
-    )
-    return drawn(
-        lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, BEYOND if cut else ""
-    )
+    note = beyond_note([row for _, row in shown], energy, other)
+    return drawn(lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, note)
 
 
 def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:

@@ -14,7 +14,7 @@ from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
-from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
+from llenergymeasure.report.charts import KINDS, Axis, beyond_note, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,
     NARROW,
@@ -212,12 +212,7 @@ def _figure(sweep: Sweep, metrics: Sequence[str]) -> Figure:
         known = [row for row in sweep.rows if row[f"{metric}_mean"] is not None]
         if known:
             axes.append(Axis.over(known, metric))
-    cut = any(
-        axis.beyond(values["low"], values["high"])
-        for axis in axes
-        for values in map(axis.values, sweep.rows)
-    )
-    notes = [*sweep.notes, *([BEYOND] if cut else [])]
+    notes = filter(None, [*sweep.notes, beyond_note(sweep.rows, *axes)])
     return drawn(
         lambda wide: _panels(sweep, axes, wide=wide),
         f"{axes[0].title.partition(' (')[0]} and other quantities against {sweep.title}",

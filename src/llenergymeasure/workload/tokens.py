@@ -17,12 +17,7 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import (
-    HUB_ID,
-    ModelSource,
-    model_json,
-    resolve_model,
-)
+from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource, model_json, resolve_model
 from llenergymeasure.workload.thinking import ThinkingMarks
 
 

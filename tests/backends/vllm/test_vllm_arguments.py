@@ -121,6 +121,8 @@ def test_the_cache_on_a_cpu_is_made_for_the_workload(monkeypatch: pytest.MonkeyP
     assert engine_of(n=1)["kv_cache_memory_bytes"] == 2**30 / 4
     given = {"engine": {"kv_cache_memory_bytes": 12345}}
     assert engine_of(vllm=given)["kv_cache_memory_bytes"] == 12345
+    spelt = engine_of(**large, **lengths, passthrough_kwargs={"max_num_seqs": "8"})
+    assert spelt["kv_cache_memory_bytes"] == size  # unchecked: a server takes the text
     share = engine_of(vllm={"engine": {"gpu_memory_utilization": 0.5}})
     assert "kv_cache_memory_bytes" not in share
 

@@ -39,8 +39,6 @@ where things lie on this machine."""
 class SGLangEngine(Engine):
     """A started engine of SGLang."""
 
-    batch_size: int | None = None
-
     def __init__(self, config: ExperimentConfig) -> None:
         """Start it."""
         self._config = config

@@ -34,8 +34,6 @@ STATISTICS_WAIT_S = 2.0
 class TensorRTEngine(Engine):
     """A started ``LLM``, on PyTorch or with a compiled engine."""
 
-    batch_size: int | None = None
-
     def __init__(self, config: ExperimentConfig) -> None:
         """Start it."""
         self._config = config

@@ -136,7 +136,8 @@ def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
         tokens = config.max_input_tokens + config.max_output_tokens
         if synthetic is not None:
             tokens = synthetic.input_len + synthetic.output_len
-        sequences = min(config.n, given.get("max_num_seqs") or _SEQUENCES)
+        most = given.get("max_num_seqs")
+        sequences = min(config.n, most if isinstance(most, int) and most else _SEQUENCES)
         each = shape.kv_cache_bytes_per_token(_BYTES[config.precision])
         wanted = each * (tokens + _BLOCK_TOKENS) * sequences * _HEADROOM
     free = memory_bytes("MemAvailable") or 8 * _GIB

@@ -34,8 +34,6 @@ _PLACES = ("_name_or_path", "model", "tokenizer", "served_model_name")
 class VLLMEngine(Engine):
     """A started ``vllm.LLM``."""
 
-    batch_size: int | None = None
-
     def __init__(self, config: ExperimentConfig) -> None:
         """Start it."""
         self._config = config
