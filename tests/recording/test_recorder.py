@@ -1,8 +1,10 @@
 """The recorder as a process, on the simulated card: what it catches and what it survives."""
 
 import contextlib
+import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -306,6 +308,29 @@ def test_what_does_not_exist_is_a_configuration_error(
     with pytest.raises(ConfigurationError, match="found"):
         process.wait_ready(READY_S)
     assert process.stop(STOP_S) == 2
+
+
+def test_a_recorder_starts_from_a_process_with_a_thousand_open_files() -> None:
+    """As a server's or a notebook's that measures itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("no process may have so many open files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    code = "import json, time; print(json.dumps({'ready': True}), flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with process.stdout as low:
+        process.stdout = os.fdopen(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD, 1100), "rb")
+    made = RecorderProcess(process)
+    try:
+        assert made.wait_ready(READY_S) == {"ready": True}
+    finally:
+        made.stop(STOP_S)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_stream_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

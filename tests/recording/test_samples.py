@@ -182,6 +182,21 @@ def test_what_is_not_a_recording_is_named(tmp_path: Path, content: bytes) -> Non
         read_samples(path)
 
 
+@pytest.mark.parametrize("with_header", [False, True])
+def test_another_programs_stream_is_named(tmp_path: Path, with_header: bool) -> None:
+    """Columns of our names, but of other types, and perhaps a header of ours."""
+    path = tmp_path / "samples.arrows"
+    columns = {name: [None] for name in SCHEMA.names} | {"t_ns": ["today"], "device": ["card"]}
+    table = pa.table(columns)
+    if with_header:
+        table = table.replace_schema_metadata({METADATA_KEY: header(INFO).to_json()})
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+
+    with pytest.raises(ResultsError, match=r"samples\.arrows: not a recording"):
+        read_samples(path)
+
+
 def test_a_missing_recording_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no such file"):
         read_samples(tmp_path / "samples.arrows")

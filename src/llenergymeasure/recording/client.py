@@ -111,11 +111,13 @@ class RecorderProcess:
     def _first_line(self, timeout_s: float) -> bytes:
         assert self._process.stdout is not None
         handle = self._process.stdout.fileno()
+        output = select.poll()  # the handle may be too high a number for select(2)
+        output.register(handle, select.POLLIN)
         deadline = time.monotonic() + timeout_s
         line = b""
         while not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([handle], [], [], left_s)[0]:
+            if left_s <= 0 or not output.poll(1000 * left_s):
                 raise MeterError(f"the recorder was not ready within {timeout_s:g} s")
             part = os.read(handle, 65536)
             if not part:

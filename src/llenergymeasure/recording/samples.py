@@ -254,7 +254,7 @@ def make_samples(rows: Iterable[Row], header: Header, *, complete: bool = True) 
 def _read_stream(path: Path) -> Samples:
     with open_to_read(path) as file, within_memory(path):
         stream = pa.ipc.open_stream(file)
-        header = Header.from_json(stream.schema.metadata[METADATA_KEY])
+        header = Header.from_json((stream.schema.metadata or {})[METADATA_KEY])
         table = pa.Table.from_batches(_whole_batches(stream), schema=stream.schema)
         table.validate(full=True)  # Arrow believes what it reads
         return Samples(_in_order(table), header, _stopped(table))
@@ -277,7 +277,7 @@ def _read_parquet(path: Path) -> Samples:
     metadata = table.schema.metadata or {}
     header = Header.from_json(metadata[METADATA_KEY])
     complete = bool(json.loads(metadata.get(b"llem_complete", b"true")))
-    return Samples(_in_order(table.cast(SCHEMA)), header, complete)
+    return Samples(_in_order(table), header, complete)
 
 
 def _stopped(table: pa.Table) -> bool:
@@ -286,9 +286,8 @@ def _stopped(table: pa.Table) -> bool:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    table = table.replace_schema_metadata(None).unify_dictionaries().combine_chunks()
-    order = np.argsort(table["t_ns"].to_numpy(), kind="stable")
-    return table.take(pa.array(order))
+    table = table.replace_schema_metadata(None).cast(SCHEMA).unify_dictionaries()
+    return table.combine_chunks().sort_by("t_ns")
 
 
 def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
