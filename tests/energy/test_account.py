@@ -295,6 +295,19 @@ def test_chance_adds_in_quadrature_and_what_cards_share_adds_up() -> None:
     assert (whole.shared_u95_j, whole.bound_j, whole.u_sys_j) == (8.0, 40.0, 1.0)
 
 
+def test_cards_that_cool_alike_have_rests_that_are_off_the_same_way() -> None:
+    """Each card's gross energy is off by 3 J by chance, and its rest by 4 J as the other's is."""
+    parts = [
+        reading(device, "gpu").model_copy(
+            update={"gross_u95_j": 3.0, "net_u95_j": 5.0, "shared_u95_j": 0.0, "net_j": 0.5}
+        )
+        for device in ("GPU-1", "GPU-2")
+    ]
+    whole = total(parts)
+    assert whole.gross_u95_j == pytest.approx((2 * 3.0**2) ** 0.5)
+    assert whole.net_u95_j == pytest.approx((2 * 3.0**2 + 8.0**2) ** 0.5)
+
+
 def test_an_unknown_energy_or_interval_leaves_none() -> None:
     assert total([]) is None
     assert total([reading("GPU-1", "gpu"), reading("GPU-2", "gpu", gross_j=None)]) is None

@@ -300,7 +300,7 @@ def test_channels_that_agree_do_not_widen_a_true_counters_interval() -> None:
         sensor = replace(card.H100, counter_phase_s=0.005 * seed)
         (found,) = metered(few_pulses(seed), sensor, margins=False).headline
         shared.append(found.shared_u95_j / found.gross_j)
-    assert np.mean(np.array(shared) > 0) <= 0.2
+    assert np.mean(np.array(shared) > 1e-6) <= 0.2
     assert max(shared) < 0.006
 
 

@@ -254,8 +254,9 @@ def total95(row: Row, metric: str) -> tuple[float, float] | None:
     All are half widths of independent 95 % intervals and add in quadrature (JCGM 100:2008, 5.1.2),
     here those of the logarithm, so that the lower end is never below zero: each part alone moves
     the ends as far as it says, and a part of 100 % or more moves the lower end to zero. What a
-    sensor does not see, and channels that disagree, are off the same way in every cycle: no number
-    of cycles makes that smaller (F.1.1.2). None where a part is not known.
+    sensor does not see, smears over a window's ends or counts late, and channels that disagree, are
+    off the same way in every cycle: no number of cycles makes that smaller (F.1.1.2). None where a
+    part is not known.
 
     Args:
         row: of the summary.

@@ -29,7 +29,7 @@ from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Read
 from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
 from llenergymeasure.units import NS_PER_S
 
-METHOD = 4
+METHOD = 5
 """Version of the method; a record says by which its energies were computed."""
 
 _NO_CARD = "gpu"

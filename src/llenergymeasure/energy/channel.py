@@ -1,7 +1,7 @@
 """One channel of one device: its energy over any stretch, and all that makes it uncertain."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from llenergymeasure.energy.window import (
     COVERAGE_FACTOR,
     LAG_ALLOWANCE_S,
     Margin,
+    Stretch,
     window_energy,
+    without,
 )
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import CounterNature
@@ -32,29 +34,6 @@ LEAST_AUDIT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """The energy of a stretch by one channel, as indicated.
-
-    Attributes:
-        energy_j: the energy.
-        random_j: half width of the 95 % interval from what differs from stretch to stretch: its
-            ends.
-        shared_j: from what repeats share: time that is not seen, disagreement of the channels.
-        bound_j: what no load within the device's power range exceeds.
-    """
-
-    energy_j: float
-    random_j: float
-    shared_j: float
-    bound_j: float
-
-    @property
-    def u95_j(self) -> float:
-        """Return the half width of the 95 % interval."""
-        return math.hypot(self.random_j, self.shared_j)
-
-
-@dataclass(frozen=True)
 class Channel:
     """Cumulative energy by one channel, and what is known of how it was made.
 
@@ -69,7 +48,6 @@ class Channel:
         within: readings much shorter than the knots' distance: how power varies between knots.
         sampled: the readings whose scatter is this channel's sampling error; None where it sees
             all of the time.
-        share_seen: share of the time that is surely seen.
         delay_s: by how much a counter may be late that is made from readings.
         smear_s: the time over which energy is spread, by averaging or by holding a reading.
         blind_s: a counter made from readings cannot see pulses shorter than what these average.
@@ -85,11 +63,15 @@ class Channel:
     early_s: float = 0.0
     within: tuple[Readings, ...] = ()
     sampled: Readings | None = None
-    share_seen: float = 1.0
     delay_s: float = 0.0
     smear_s: float = 0.0
     blind_s: float = 0.0
     short: Readings | None = None
+
+    @property
+    def share_seen(self) -> float:
+        """Return the share of the time that is surely seen."""
+        return 1.0 if self.sampled is None else self.sampled.share_seen
 
     def stretch(
         self,
@@ -101,22 +83,34 @@ class Channel:
         start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
             return None
-        energy_j, ends_j, bound_j = self._window(0.0, start_s, end_s, margins)
-        unseen_j = self._sampling_error_j(start_s, end_s)
-        smear_j = self._smear_j(start_s) + self._smear_j(end_s)
+        found = self._window(0.0, start_s, end_s, margins)
+        smears_j = self._smear_j(start_s), self._smear_j(end_s)
+        smear_j = sum(smears_j)
         delay_j = 0.0
         if self.delay_s > 0:
-            delay_j = abs(self._window(self.delay_s, start_s, end_s, margins)[0] - energy_j)
+            moved = self._window(self.delay_s, start_s, end_s, margins)
+            delay_j = abs(moved.energy_j - found.energy_j)
         span_s = end_s - start_s
-        mean_w = energy_j / span_s
+        mean_w = found.energy_j / span_s
         reach = self.power_range
         hidden_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
-        bound_j += (1 - self.share_seen) * hidden_w * span_s + smear_j
+        bound_j = found.bound_j + (1 - self.share_seen) * hidden_w * span_s + smear_j
         bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
-        # From rest to work and back, what is late and what is smeared lose at both ends.
-        random_j = math.hypot(ends_j, smear_j + delay_j, blind_j)
-        return Stretch(energy_j, random_j, unseen_j, max(bound_j, math.hypot(random_j, unseen_j)))
+        # From rest to work and back, what is late and what is smeared lose at both ends, and in
+        # each repeat. Where a counter's end is that of a rest, nothing of it is smeared over it.
+        lost_j = delay_j + sum(
+            each_j
+            for each_j, at_rest in zip(smears_j, found.at_rest, strict=True)
+            if not (at_rest and self.name == "counter")
+        )
+        found = replace(
+            found,
+            random_j=math.hypot(found.random_j, without(smear_j + delay_j, lost_j), blind_j),
+            edge_j=math.hypot(found.edge_j, lost_j),
+            unseen_j=self._sampling_error_j(start_s, end_s),
+        )
+        return replace(found, bound_j=max(bound_j, found.u95_j))
 
     def _window(
         self,
@@ -124,7 +118,7 @@ class Channel:
         start_s: float,
         end_s: float,
         margins: tuple[Margin | None, Margin | None],
-    ) -> tuple[float, float, float]:
+    ) -> Stretch:
         """Return ``window_energy`` if the channel is late by so much."""
         return window_energy(
             self.knots.earlier(delay_s),

@@ -94,7 +94,7 @@ class Device:
         seen = self.power.stretch(start_ns, end_ns)
         if counted is None or seen is None or counted.energy_j <= 0:
             return None
-        u95_j = math.hypot(counted.random_j, seen.u95_j)
+        u95_j = math.hypot(counted.ends_j, seen.u95_j)
         return Disagreement(seen.energy_j / counted.energy_j - 1, u95_j / counted.energy_j)
 
 
@@ -158,9 +158,7 @@ def _behaviour_of(
     behaviour: Behaviour, quantity: Quantity, readings: Readings, reach: PowerRange
 ) -> PowerBehaviour:
     known = behaviour.of(quantity)
-    if known is None:
-        return PowerBehaviour(quantity, reading_period(readings), None, "seen")
-    if known.source == "documented" and not _smooth(readings, reach):
+    if known is None or (known.source == "documented" and not _smooth(readings, reach)):
         return PowerBehaviour(quantity, reading_period(readings), None, "seen")
     if known.update_period_s is not None:
         return known
@@ -230,7 +228,6 @@ def _power_channel(readings: Readings, reach: PowerRange, finest: Readings | Non
         power_knots(readings),
         reach,
         sampled=None if all_seen else readings,
-        share_seen=share,
         smear_s=readings.window_s if all_seen else 0.0,
         short=finest,
         within=(readings,) if 0 < share < 1 else (),
@@ -276,7 +273,6 @@ def _counter_channel(
     channel = replace(
         channel,
         sampled=None if all_seen else source,
-        share_seen=source.share_seen,
         # A reading that holds half a step is held for a period: a quarter of that at worst. Where
         # readings see but part of the time their sampling error has it.
         smear_s=2 * period_s if all_seen else period_s,

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llenergymeasure.config.calibration import Calibration, Gain
-from llenergymeasure.energy.channel import Channel, Stretch
+from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.device import Device, model_channel, open_device
 from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.energy.rest import IdlePower, PhaseSpan, idle_power
 from llenergymeasure.energy.sums import overlap
-from llenergymeasure.energy.window import Margin
+from llenergymeasure.energy.window import Margin, Stretch
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Reading
 from llenergymeasure.sensors.base import SensorInfo
@@ -63,11 +63,11 @@ class Source:
         apart_j = found.most * mine.energy_j
         if self.device.averages is not None:
             # What a channel fails to see is at most what one that sees all leaves room for.
-            shared_j = apart_j if found.clear else min(mine.shared_j, apart_j)
+            unseen_j = apart_j if found.clear else min(mine.unseen_j, apart_j)
         else:
-            shared_j = max(mine.shared_j, apart_j) if found.clear else mine.shared_j
-        wide_j = math.hypot(mine.random_j, shared_j)
-        return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, wide_j))
+            unseen_j = max(mine.unseen_j, apart_j) if found.clear else mine.unseen_j
+        wide = replace(mine, unseen_j=unseen_j)
+        return replace(wide, bound_j=max(wide.bound_j, wide.u95_j))
 
     def reading(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = (), *, headline: bool

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llenergymeasure.energy.window import without
 from llenergymeasure.errors import MeterError
 from llenergymeasure.results.record import Reading
 from llenergymeasure.units import Kind, Scope
@@ -37,9 +38,9 @@ def overlap(device: str, scope: Scope, other_device: str, other_scope: Scope) ->
 class EnergySum:
     """Energies of one kind and of disjoint scopes, added up.
 
-    The ends of a window are unsure by chance on each device and add in quadrature. What a sensor
-    does not see, the bounds, and the gains of sensors of one make may all be off the same way on
-    cards that do the same work: they add (GUM 5.2.2).
+    The ends of a window are unsure by chance on each device and add in quadrature. What repeats
+    share, how far the rest within the window may be off, the bounds, and the gains of sensors of
+    one make may all be off the same way on cards that do the same work: they add (GUM 5.2.2).
 
     Attributes:
         kind: measured or estimated.
@@ -79,28 +80,36 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
                     f"{one.scope} {one.device} and {other.scope} {other.device} overlap: adding "
                     "them would count energy twice"
                 )
-    shared_j = _sum(each.shared_u95_j for each in readings)
+    gross_u95_j = net_u95_j = None
+    if all(each.gross_u95_j is not None for each in readings):
+        gross_u95_j = _interval(readings)
+    if gross_u95_j is not None and all(each.net_u95_j is not None for each in readings):
+        net_u95_j = math.hypot(gross_u95_j, math.fsum(map(_of_rest, readings)))
     return EnergySum(
         readings[0].kind,
         math.fsum(each.gross_j or 0.0 for each in readings),
         _sum(each.net_j for each in readings),
-        _interval([(each.gross_u95_j, each.shared_u95_j) for each in readings]),
-        _interval([(each.net_u95_j, each.shared_u95_j) for each in readings]),
-        shared_j,
+        gross_u95_j,
+        net_u95_j,
+        _sum(each.shared_u95_j for each in readings),
         _sum(each.bound_j for each in readings),
         _sum(each.u_sys_j for each in readings),
     )
 
 
-def _interval(parts: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Add half widths: the random parts in quadrature, the shared ones linearly."""
-    random_j, shared_j = 0.0, 0.0
-    for u95_j, shared in parts:
-        if u95_j is None:
-            return None
-        shared_j += shared or 0.0
-        random_j = math.hypot(random_j, math.sqrt(max(u95_j**2 - (shared or 0.0) ** 2, 0.0)))
-    return math.hypot(random_j, shared_j)
+def _interval(readings: Sequence[Reading]) -> float:
+    """Add gross half widths: the random parts in quadrature, the shared ones linearly."""
+    shared_j = [each.shared_u95_j or 0.0 for each in readings]
+    randoms_j = [
+        without(each.gross_u95_j or 0.0, part_j)
+        for each, part_j in zip(readings, shared_j, strict=True)
+    ]
+    return math.hypot(*randoms_j, math.fsum(shared_j))
+
+
+def _of_rest(reading: Reading) -> float:
+    """Return what of a net half width is from the rest that was taken off."""
+    return without(reading.net_u95_j or 0.0, reading.gross_u95_j or 0.0)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

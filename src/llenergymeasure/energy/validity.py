@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from llenergymeasure.energy.channel import CHANNEL_GATE, Channel, Stretch
+from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
 from llenergymeasure.energy.device import IMPOSSIBLE, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
+from llenergymeasure.energy.window import Stretch
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
@@ -123,9 +124,9 @@ def _short_window(
     """Yield a doubt where the ends alone are less sure than the precision asked for."""
     span_s = (window[1] - window[0]) / NS_PER_S
     least_s = SHORTEST_PERIODS * channel.knots.spacing_s
-    rough = stretch.random_j > precision * abs(stretch.energy_j)
+    rough = stretch.ends_j > precision * abs(stretch.energy_j)
     if span_s < least_s or rough:
-        ends = abs(stretch.random_j / stretch.energy_j) if stretch.energy_j else float("inf")
+        ends = abs(stretch.ends_j / stretch.energy_j) if stretch.energy_j else float("inf")
         yield (
             "short_window",
             f"{device.info.device}: {span_s:.2f} s are short for this sensor, whose values are "

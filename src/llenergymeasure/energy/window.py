@@ -57,12 +57,52 @@ class End:
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
         doubt_j: how far it is off at most, at both ends the same way, where work begins or ends.
+        at_rest: whether it is that of a rest next to the window.
     """
 
     energy_j: float
     standard_j: float
     bound_j: float
     doubt_j: float = 0.0
+    at_rest: bool = False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The energy of a stretch, as indicated, and what makes it uncertain.
+
+    Attributes:
+        energy_j: the energy.
+        random_j: half width of the 95 % interval from what differs from stretch to stretch: where
+            its ends lie between two knots.
+        edge_j: from what moves the ends of stretches alike that are cut in the same way: work that
+            contradicts its marks, energy that is smeared over an end, or counted late.
+        bound_j: what no load within the device's power range exceeds.
+        at_rest: whether its start and its end are those of a rest next to it.
+        unseen_j: from time that is not seen, and disagreement of the channels.
+    """
+
+    energy_j: float
+    random_j: float
+    edge_j: float
+    bound_j: float
+    at_rest: tuple[bool, bool] = (False, False)
+    unseen_j: float = 0.0
+
+    @property
+    def ends_j(self) -> float:
+        """Return the half width of the 95 % interval from the stretch's ends."""
+        return math.hypot(self.random_j, self.edge_j)
+
+    @property
+    def shared_j(self) -> float:
+        """Return the half width from what repeats share: their mean is off by it as each is."""
+        return math.hypot(self.edge_j, self.unseen_j)
+
+    @property
+    def u95_j(self) -> float:
+        """Return the half width of the 95 % interval."""
+        return math.hypot(self.random_j, self.edge_j, self.unseen_j)
 
 
 def window_energy(
@@ -75,8 +115,8 @@ def window_energy(
     margins: tuple[Margin | None, Margin | None] = (None, None),
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
-) -> tuple[float, float, float]:
-    """Return the energy of a window, the half width of its 95 % interval, and its bound, in J.
+) -> Stretch:
+    """Return the energy of a window with its interval, the parts of that, and its bound.
 
     Args:
         knots: where the energy is known; they must cover the window.
@@ -106,9 +146,18 @@ def window_energy(
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
-    # From rest to work and back both ends are off the same way: that adds.
-    u95_j += start.doubt_j + end.doubt_j
-    return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
+    # From rest to work and back both ends are off the same way: that adds, and repeats share it.
+    doubt_j = start.doubt_j + end.doubt_j
+    u95_j = min(u95_j + doubt_j, bound_j)
+    edge_j = min(doubt_j, u95_j)
+    found = Stretch(
+        end.energy_j - start.energy_j,
+        without(u95_j, edge_j),
+        edge_j,
+        bound_j,
+        (start.at_rest, end.at_rest),
+    )
+    return replace(found, bound_j=max(bound_j, found.u95_j))
 
 
 @dataclass(frozen=True)
@@ -148,7 +197,8 @@ class _Seen:
         rest_j = float(energy_j[near]) + level_w * gap_s
         reach = self.power_range
         farthest_w = max(reach.high_w - level_w, level_w - reach.low_w, 0.0)
-        return End(rest_j, unsure_j, farthest_w * abs(gap_s), self.unexplained(ends_s, rest_j))
+        doubt_j = self.unexplained(ends_s, rest_j)
+        return End(rest_j, unsure_j, farthest_w * abs(gap_s), doubt_j, at_rest=True)
 
     def at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
         """Return whether a stretch is at rest: work that goes on there makes it none."""
@@ -294,6 +344,11 @@ class _Seen:
         before_w, here_w, after_w = self.knots.some(slice(left - 1, left + 3)).power_w.tolist()
         pulse_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w)
         return max(math.sqrt(most), float(pulse_w))
+
+
+def without(whole_j: float, part_j: float) -> float:
+    """Return a half width less one that was added to it in quadrature."""
+    return math.sqrt(max(whole_j**2 - part_j**2, 0.0))
 
 
 def _possible(

@@ -89,9 +89,9 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
     if shared >= LEAST_SHARED:
         sentences.append(
-            "What a sensor does not see, or two channels disagree about, may move each value by up "
-            f"to ±{percent(shared)}; it is in no interval over runs nor of a difference, and no "
-            "cycles shrink it."
+            "What a sensor does not see, smears over a window's ends or counts late, or two "
+            f"channels disagree about, may move each value by up to ±{percent(shared)}; it is in "
+            "no interval over runs nor of a difference, and no cycles shrink it."
         )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:

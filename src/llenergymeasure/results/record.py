@@ -205,8 +205,8 @@ class Energy(Record):
     net_u95_j: float | None = None
     shared_u95_j: float | None = Field(
         default=None,
-        description="of u95_j, what repeats share (time not seen, channels that disagree); it "
-        "does not average out",
+        description="of u95_j, what repeats share (time not seen, channels that disagree, what "
+        "windows that are cut alike lose at their ends); it does not average out",
     )
     bound_j: float | None = None
     u_sys_j: float | None = None

@@ -166,8 +166,8 @@ def _not_in_them(rows: Sequence[Row]) -> str:
     band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
     shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
     text = f" Energies may be off by the sensor's gain, ±{percent(band)}" if band else ""
-    unseen = f", and by ±{percent(shared)} by what it does not see"
-    return f"{text}{unseen if shared >= LEAST_SHARED else ''}." if text else ""
+    left_open = f", and by ±{percent(shared)} by what it does not see, smears or counts late"
+    return f"{text}{left_open if shared >= LEAST_SHARED else ''}." if text else ""
 
 
 def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from llenergymeasure.energy.account import Account
-from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S
+from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S, without
 from llenergymeasure.results.serving import Gaps
 from llenergymeasure.run.result.offered_load import InFlight
 from llenergymeasure.units import NS_PER_S
@@ -112,8 +112,7 @@ def _inside(account: Account, span: Span) -> tuple[float, float, float, int] | N
     if part is None or part.gross_u95_j is None:
         return None
     shared_j = part.shared_u95_j or 0.0
-    random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
-    return part.gross_j, random_j, shared_j, high - low
+    return part.gross_j, without(part.gross_u95_j, shared_j), shared_j, high - low
 
 
 def _drawn(

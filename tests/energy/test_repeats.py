@@ -1,0 +1,108 @@
+"""Runs that are cut alike: is their mean in the interval of chance and of what they share?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llenergymeasure.energy.account import account
+from llenergymeasure.energy.device import USUAL_LAG_S
+from llenergymeasure.energy.sums import EnergySum
+from support import energy_card as card
+
+RUNS = 20
+T_975 = 2.093
+"""Student's t of 19 degrees of freedom."""
+
+ONE_SECOND = card.Sensor(counter_s=None, window_s=0.025, average_s=1.0)
+HELD = card.Sensor(counter_from="samples")
+H100, UNKNOWN = "NVIDIA H100 80GB HBM3", "Some new card"
+
+Load = Callable[[float, float, int], card.Power]
+
+
+def even(start_s: float, end_s: float, seed: int) -> card.Power:
+    """Work that draws nearly the same all the time, between two rests."""
+    watts = 300 + np.random.default_rng(seed).uniform(-3, 3)
+    return card.Power([-10.0, start_s, end_s], [90.0, watts, 90.0])
+
+
+def beyond_its_marks(start_s: float, end_s: float, seed: int) -> card.Power:
+    """The device begins before its mark and goes on after it: nobody waited for it."""
+    return even(start_s - 0.03, end_s + 0.09, seed)
+
+
+def serving(start_s: float, end_s: float, seed: int) -> card.Power:
+    """A load in whose midst a window is cut."""
+    return card.work(start_s - 4, end_s + 3, seed)
+
+
+def totals(
+    load: Load, sensor: card.Sensor, name: str, *, margins: bool = True
+) -> tuple[list[EnergySum], list[float]]:
+    """Return what runs at any phase of the sensor give, and their true energies."""
+    found, true_j = [], []
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        start_s = 5 + rng.uniform(0, 0.1)
+        end_s = start_s + 5
+        mine = replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
+        power = load(start_s, end_s, seed)
+        made = account(
+            card.record(power, mine, end_s + 3, name=name),
+            (card.ns(start_s), card.ns(end_s)),
+            card.margins(start_s, end_s) if margins else [],
+        ).total
+        assert made is not None
+        found.append(made)
+        true_j.append(float(power.energy(start_s, end_s)))
+    return found, true_j
+
+
+def off_and_chance(found: Sequence[EnergySum], true_j: Sequence[float]) -> tuple[float, float]:
+    """Return by how much the mean is off, and the half width of its interval over the runs."""
+    off = np.array([each.gross_j for each in found]) / true_j - 1
+    return abs(float(off.mean())), T_975 * float(off.std(ddof=1)) / RUNS**0.5
+
+
+@pytest.mark.parametrize(
+    ("load", "sensor", "name", "margins"),
+    [
+        pytest.param(even, ONE_SECOND, H100, True, id="means over 1 s alone"),
+        pytest.param(even, HELD, UNKNOWN, False, id="a counter that may be late"),
+        pytest.param(
+            even, replace(card.H100, counter_lag_s=USUAL_LAG_S), H100, False, id="one that is late"
+        ),
+        pytest.param(beyond_its_marks, card.H100, H100, True, id="work beyond its marks"),
+    ],
+)
+def test_the_mean_of_runs_that_are_cut_alike_is_in_the_interval_that_they_share(
+    load: Load, sensor: card.Sensor, name: str, margins: bool
+) -> None:
+    """What is lost from rest to work and back is lost in each run: cycles do not average it out."""
+    found, true_j = totals(load, sensor, name, margins=margins)
+    off, chance = off_and_chance(found, true_j)
+    shared = float(np.mean([each.shared_u95_j / each.gross_j for each in found]))
+    assert off > 2 * chance
+    assert off <= np.hypot(chance, shared)
+    assert all(
+        abs(each.gross_j - joules) <= each.gross_u95_j
+        for each, joules in zip(found, true_j, strict=True)
+    )
+
+
+def test_what_runs_share_is_small_where_a_true_counter_is_read_in_a_loads_midst() -> None:
+    found, true_j = totals(serving, card.H100, H100, margins=False)
+    off, chance = off_and_chance(found, true_j)
+    shared = [each.shared_u95_j / each.gross_j for each in found]
+    assert off <= np.hypot(chance, np.mean(shared))
+    assert np.mean(shared) < 0.002
+
+
+def test_between_two_rests_runs_share_nothing_of_what_a_counter_smears() -> None:
+    """Nothing shows what it counts: each of its readings may be held, and is counted between."""
+    found, true_j = totals(even, card.H100, H100)
+    off, _ = off_and_chance(found, true_j)
+    assert off < 1e-5
+    assert np.mean([each.shared_u95_j / each.gross_j for each in found]) < 5e-4
