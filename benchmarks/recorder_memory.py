@@ -21,6 +21,7 @@ import numpy as np
 
 from llenergymeasure.recording import recorder, sampler
 from llenergymeasure.recording.samples import read_samples
+from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.registry import open_sensors
 from nvml_sim import sim
 
@@ -63,7 +64,7 @@ def record(
     """Record a card for so long; yield time and resident bytes as it goes on."""
     for module in (sampler, recorder):
         vars(module)["time"] = clock
-    recording = recorder.Recording(open_sensors("nvml", run_pid=os.getpid()), stream)
+    recording = recorder.Recording(open_sensors("nvml", run=RunProcesses(os.getpid())), stream)
     start_ns, flush_ns = clock.now_ns, int(recorder.FLUSH_S * 1e9)
     recording.begin()
     due_ns = [clock.now_ns] * len(recording.loops)

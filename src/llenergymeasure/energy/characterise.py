@@ -30,7 +30,7 @@ from llenergymeasure.sensors.behaviour import (
     CounterNature,
     PowerBehaviour,
     published,
-    published_behaviour,
+    with_published,
 )
 from llenergymeasure.units import NS_PER_S
 
@@ -71,8 +71,7 @@ def observed(
         info: which device and sensor.
         known: what a probe has found; None without one.
     """
-    behaviour = known or published_behaviour(info)
-    behaviour = replace(behaviour, power=_with_published(behaviour, info))
+    behaviour = with_published(known or Behaviour(), info)
     if info.sensor != "nvml":
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
@@ -160,20 +159,6 @@ def _possible_sources(
             period_s = period_s or reading_period(readings) or readings.spacing_s
             short.append((readings, period_s))
     return short
-
-
-def _with_published(behaviour: Behaviour, info: SensorInfo) -> tuple[PowerBehaviour, ...]:
-    """Return a probe's findings, filled in with what is published where it found no window."""
-    parts = []
-    for quantity in POWER_QUANTITIES:
-        if quantity not in info.quantities:
-            continue
-        mine, public = behaviour.of(quantity), published(info.name, quantity)
-        if mine is None or (mine.window_s is None and public is not None):
-            mine = public
-        if mine is not None:
-            parts.append(mine)
-    return tuple(parts)
 
 
 def _period(knots: Knots) -> float | None:

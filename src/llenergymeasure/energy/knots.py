@@ -100,9 +100,7 @@ class Knots:
 
     def earlier(self, lag_s: float) -> "Knots":
         """Return the knots of a counter that shows energy so long after it was drawn."""
-        if lag_s == 0:
-            return self
-        return Knots(self.origin_ns, self.t_s - lag_s, self.energy_j, self.half_s)
+        return self if lag_s == 0 else replace(self, t_s=self.t_s - lag_s)
 
 
 def counter_knots(series: Series, origin_ns: int) -> Knots:

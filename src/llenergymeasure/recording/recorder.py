@@ -41,10 +41,11 @@ from llenergymeasure.recording.samples import (
 )
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
+    Behaviour,
     Characterised,
     load_characterised,
-    published_behaviour,
     resolution,
+    with_published,
 )
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
@@ -62,10 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answer = _own_output()
     _settle(options.parent_pid)
     try:
-        opened = open_sensors(
-            options.sensors, options.devices, options.run_pid, engine_pid=options.engine_pid
-        )
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
+        opened = open_sensors(options.sensors, options.devices, run)
         with _Stop() as stop:
             Recording(opened, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
@@ -231,7 +230,7 @@ def _reported(
 ) -> dict[str, object]:
     """Return a sensor as it is reported to whoever waits, with how it is known to behave."""
     probed = known.get((info.sensor, info.device))
-    behaviour = published_behaviour(info) if probed is None else probed.behaviour
+    behaviour = with_published(Behaviour(), info) if probed is None else probed.behaviour
     resolved = resolution(info, behaviour)
     return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -111,10 +111,18 @@ def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
     return None
 
 
-def published_behaviour(info: SensorInfo) -> Behaviour:
-    """Return what is published of a card's channels; without a probe that is all there is."""
-    parts = [published(info.name, each) for each in POWER_QUANTITIES if each in info.quantities]
-    return Behaviour(power=tuple(part for part in parts if part is not None))
+def with_published(behaviour: Behaviour, info: SensorInfo) -> Behaviour:
+    """Return how channels behave, filled in with what is published where no window was found."""
+    parts = []
+    for quantity in POWER_QUANTITIES:
+        if quantity not in info.quantities:
+            continue
+        mine, public = behaviour.of(quantity), published(info.name, quantity)
+        if mine is None or (mine.window_s is None and public is not None):
+            mine = public
+        if mine is not None:
+            parts.append(mine)
+    return replace(behaviour, power=tuple(parts))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,6 @@ class RunProcesses:
         self._engine_pid = engine_pid
         self._proc = proc
         self._ours: set[tuple[int, str]] = set()
-        self._looked: set[str] = set()
         self._there_before: set[tuple[str, int]] = set()
         self._unresolved: dict[str, set[int]] = {}
         self._numbers_hold = _numbers_hold(proc)
@@ -60,8 +59,7 @@ class RunProcesses:
             SensorError: the card does not answer.
         """
         pids = _answered(compute_processes, gpu)
-        first_look = gpu.uuid not in self._looked
-        self._looked.add(gpu.uuid)
+        first_look = gpu.uuid not in self._unresolved
         unresolved_before = self._unresolved.get(gpu.uuid, set())
         self._unresolved[gpu.uuid] = set()
         found = []

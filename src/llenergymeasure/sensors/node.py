@@ -18,7 +18,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import Request
 
@@ -52,17 +52,6 @@ CLOCK_OFF_S = 60.0
 """A log whose newest line is further from now is not by this machine's clock."""
 _TAIL_BYTES = 1 << 16
 _J_PER_KWH = 3.6e6
-
-
-class _Meter(Protocol):
-    """One way to read the node."""
-
-    name: str
-    quantities: tuple[Quantity, ...]
-
-    def read(self) -> Sequence[Value]:
-        """Return what is new; raises SensorError."""
-        ...
 
 
 class NodeSensor(Sensor):
@@ -99,7 +88,7 @@ class NodeSensor(Sensor):
         super().__init__([info], channels)
 
 
-def _meter(asked: str, environ: Mapping[str, str]) -> _Meter:
+def _meter(asked: str, environ: Mapping[str, str]) -> "_Redfish | _Log | _Command":
     kind, _, what = asked.partition(":")
     with contextlib.suppress(ValueError):  # an address or a command line that is none
         if kind == "redfish" and _may_be_asked(what):

@@ -10,6 +10,7 @@ given as such, apart from the GPU's own power.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -68,15 +69,14 @@ class NvmlSensor(Sensor):
                 pynvml.nvmlShutdown()
 
 
+@dataclass(frozen=True)
 class _Face:
-    """One scope of a card: the GPU, or the module it sits on."""
+    """One scope of a card, the GPU or the module it sits on, and which of its readings work."""
 
-    def __init__(self, device: str, scope: Scope, nvml_scope: int) -> None:
-        self.device = device
-        self.scope: Scope = scope
-        self.nvml_scope = nvml_scope
-        self.counter = False
-        self.power: tuple[Quantity, ...] = ()
+    device: str
+    scope: Scope
+    power: tuple[Quantity, ...] = ()
+    counter: bool = False
 
 
 class _Card:
@@ -101,7 +101,7 @@ class _Card:
 
     def describe(self) -> list[SensorInfo]:
         if self._reason is not None:
-            return [self._info(_Face(self._gpu.uuid, "gpu", 0), self._reason)]
+            return [self._info(_Face(self._gpu.uuid, "gpu"), self._reason)]
         return [self._info(face, None) for face in self._faces]
 
     def channels(self) -> list[Channel]:
@@ -144,21 +144,13 @@ class _Card:
         )
 
     def _find_faces(self) -> list[_Face]:
-        import pynvml
-
-        gpu = _Face(self._gpu.uuid, "gpu", pynvml.NVML_POWER_SCOPE_GPU)
-        gpu.power = self._power_quantities(gpu)
-        module = self._module() if _works(self._is_superchip) else None
-        counting = module or gpu
-        counting.counter = _works(self._read_counter)
-        return [gpu] if module is None else [gpu, module]
-
-    def _module(self) -> _Face | None:
-        import pynvml
-
-        module = _Face(f"module:{self._gpu.uuid}", "module", pynvml.NVML_POWER_SCOPE_MODULE)
-        module.power = self._power_quantities(module)
-        return module if module.power else None
+        device, power = self._gpu.uuid, self._power_quantities("gpu")
+        of_module = self._power_quantities("module") if _works(self._is_superchip) else ()
+        counter = _works(self._read_counter)
+        if not of_module:
+            return [_Face(device, "gpu", power, counter)]
+        module = _Face(f"module:{device}", "module", of_module, counter)
+        return [_Face(device, "gpu", power), module]
 
     def _is_superchip(self) -> None:
         import pynvml
@@ -166,13 +158,13 @@ class _Card:
         if not pynvml.nvmlDeviceGetC2cModeInfoV(self._handle).isC2cEnabled:
             raise SensorError("not a superchip")
 
-    def _power_quantities(self, face: _Face) -> tuple[Quantity, ...]:
+    def _power_quantities(self, scope: Scope) -> tuple[Quantity, ...]:
         found = tuple(
             quantity
             for quantity, number in _power_fields().items()
-            if _works(partial(self._fields, [number], face.nvml_scope))
+            if _works(partial(self._fields, [number], scope))
         )
-        if "power_instant_w" in found or face.scope != "gpu":
+        if "power_instant_w" in found or scope != "gpu":
             return found
         older: tuple[Quantity, ...] = ("power_usage_w",) if _works(self._read_usage) else ()
         return older + found
@@ -188,7 +180,7 @@ class _Card:
         def read() -> list[Value]:
             values = list(self._read_usage()) if older else []
             if numbers:
-                watts = self._fields(list(numbers.values()), face.nvml_scope)
+                watts = self._fields(list(numbers.values()), face.scope)
                 values += [Value(*pair) for pair in zip(numbers, watts, strict=True)]
             return values
 
@@ -206,10 +198,12 @@ class _Card:
         milliwatts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
         return (Value("power_usage_w", milliwatts / 1000),)
 
-    def _fields(self, numbers: Sequence[int], nvml_scope: int) -> list[float]:
+    def _fields(self, numbers: Sequence[int], scope: Scope) -> list[float]:
         """Return field values in W; NVML's own time stamps are wall clock and not used."""
         import pynvml
 
+        module = scope == "module"
+        nvml_scope = pynvml.NVML_POWER_SCOPE_MODULE if module else pynvml.NVML_POWER_SCOPE_GPU
         asked = [(number, nvml_scope) for number in numbers]
         answers = _asked(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, asked))
         for answer in answers:

@@ -1,9 +1,8 @@
 """Which sensors are used here: those asked for by name, or all that add something."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -31,15 +30,15 @@ class Opened:
     Attributes:
         sensors: each may have several devices, or only reasons.
         selection: the GPUs whose energy counts.
-        infos: what all of them can say, the unavailable too.
     """
 
     sensors: list[Sensor]
     selection: Selection
-    infos: tuple[SensorInfo, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.infos = tuple(info for sensor in self.sensors for info in sensor.describe())
+    @property
+    def infos(self) -> list[SensorInfo]:
+        """Return what all of them can say, the unavailable too."""
+        return [info for sensor in self.sensors for info in sensor.describe()]
 
     def channels(self) -> list[Channel]:
         """Return everything there is to read."""
@@ -52,11 +51,7 @@ class Opened:
 
 
 def open_sensors(
-    asked: str = AUTO,
-    devices: str | None = None,
-    run_pid: int | None = None,
-    engine_pid: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    asked: str = AUTO, devices: str | None = None, run: RunProcesses | None = None
 ) -> Opened:
     """Open sensors; a machine without any gives only reasons.
 
@@ -67,9 +62,7 @@ def open_sensors(
         asked: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
         devices: GPUs by UUID or NVML index joined by commas, or ``none``; those that a CUDA
             process would see if not given.
-        run_pid: root of the run's process tree, to find strangers on the GPUs.
-        engine_pid: a file that will hold the root of one more.
-        environ: environment that says what CUDA would see; this process's if not given.
+        run: what knows the run's processes, to find strangers on the GPUs.
 
     Raises:
         ConfigurationError: a name is not that of a sensor or of a GPU.
@@ -77,10 +70,9 @@ def open_sensors(
     names = _names(asked)
     auto = AUTO in names
     inventory = discover()
-    selection = _select(devices, inventory, environ)
+    selection = _select(devices, inventory)
     sensors: list[Sensor] = []
     if auto or "nvml" in names:
-        run = None if run_pid is None else RunProcesses(run_pid, engine_pid=engine_pid)
         sensors.append(NvmlSensor(inventory, selection.gpus, run))
     if auto or "rapl" in names:
         sensors.append(RaplSensor())
@@ -108,16 +100,17 @@ def _names(asked: str) -> set[str]:
     return names
 
 
-def _select(
-    devices: str | None, inventory: Inventory, environ: Mapping[str, str] | None
-) -> Selection:
+def _select(devices: str | None, inventory: Inventory) -> Selection:
     if devices is None or devices == "all":
-        return visible(inventory, environ if devices is None else {})
+        return visible(inventory, None if devices is None else {})
     if devices == NO_DEVICE:
         return Selection((), "--devices")
     return named([name.strip() for name in devices.split(",") if name.strip()], inventory)
 
 
 def _sees_cpu(sensors: Sequence[Sensor]) -> bool:
-    infos = [info for sensor in sensors for info in sensor.describe()]
-    return any(info.scope == "cpu" and info.unavailable is None for info in infos)
+    return any(
+        info.scope == "cpu" and info.unavailable is None
+        for sensor in sensors
+        for info in sensor.describe()
+    )
