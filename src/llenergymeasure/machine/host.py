@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -71,8 +72,8 @@ def memory_bytes(name: str) -> int | None:
 def memory_limit_bytes() -> int | None:
     """Return what the control groups (a container, a scheduler's job) allow; None if unlimited."""
     names = ("memory.max", "memory.limit_in_bytes")
-    texts = [_text(group / name) for group in _groups("memory") for name in names]
-    found = [int(text) for text in texts if text is not None and text.isdigit()]
+    texts = [text_of(group / name) for group in _groups("memory") for name in names]
+    found = [int(text) for text in texts if text.isdigit()]
     total = memory_bytes("MemTotal")
     # Version 1 says "unlimited" with a number near 2^63.
     return min((limit for limit in found if total is None or limit < total), default=None)
@@ -85,8 +86,8 @@ def cpu_quota() -> float | None:
 
 
 def _quota(group: Path) -> float | None:
-    version_1 = [_text(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
-    for numbers in ((_text(group / "cpu.max") or "").split(), version_1):
+    version_1 = [text_of(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    for numbers in (text_of(group / "cpu.max").split(), version_1):
         if len(numbers) == 2 and all(number.isdigit() for number in numbers):
             return int(numbers[0]) / int(numbers[1])
     return None
@@ -110,8 +111,8 @@ def _groups(controller: str) -> Iterator[Path]:
 def _governors() -> dict[str, int] | None:
     counts: dict[str, int] = {}
     for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor"):
-        governor = _text(path)
-        if governor is not None:
+        governor = text_of(path)
+        if governor:
             counts[governor] = counts.get(governor, 0) + 1
     return dict(sorted(counts.items())) or None
 
@@ -122,8 +123,8 @@ def _boost() -> bool | None:
 
 
 def _flag(path: Path) -> bool | None:
-    text = _text(path)
-    return None if text is None else text == "1"
+    text = text_of(path)
+    return text == "1" if text else None
 
 
 def _named(lines: list[str], name: str) -> str | None:
@@ -141,11 +142,11 @@ def _os_name() -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    return (_text(path) or "").splitlines()
+    return text_of(path).splitlines()
 
 
-def _text(path: Path) -> str | None:
-    try:
+def text_of(path: Path) -> str:
+    """Return what a file of the kernel says, without its ends; nothing if it cannot be read."""
+    with suppress(OSError):
         return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
+    return ""

@@ -9,13 +9,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
+from llenergymeasure.machine.host import text_of
 from llenergymeasure.processes import stat_fields
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """The inode the kernel gives the first one (PROC_PID_INIT_INO in linux/proc_ns.h)."""
+Answer = TypeVar("Answer")
 _HELPERS = frozenset({"nvidia-cuda-mps-server"})
 """Compute contexts that work only for processes that are listed next to them."""
 
@@ -58,7 +61,7 @@ class RunProcesses:
         Raises:
             SensorError: the card does not answer.
         """
-        pids = _answered(compute_processes, gpu)
+        pids = answered(lambda: compute_processes(gpu))
         first_look = gpu.uuid not in self._unresolved
         unresolved_before = self._unresolved.get(gpu.uuid, set())
         self._unresolved[gpu.uuid] = set()
@@ -80,7 +83,7 @@ class RunProcesses:
         """
         return [
             Stranger(pid, self._name(pid))
-            for pid in _answered(graphics_processes, gpu)
+            for pid in answered(lambda: graphics_processes(gpu))
             if not (self._exists(pid) and self._is_ours(pid))
         ]
 
@@ -132,10 +135,7 @@ class RunProcesses:
         return True
 
     def _name(self, pid: int) -> str:
-        try:
-            return (self._proc / str(pid) / "comm").read_text().strip()
-        except OSError:
-            return _nvml_name(pid)
+        return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
 
 
 def _numbers_hold(proc: Path) -> bool:
@@ -146,11 +146,12 @@ def _numbers_hold(proc: Path) -> bool:
         return False
 
 
-def _answered(ask: Callable[[Gpu], list[int]], gpu: Gpu) -> list[int]:
+def answered(call: Callable[[], Answer]) -> Answer:
+    """Return NVML's answer; its refusals are ours."""
     import pynvml
 
     try:
-        return ask(gpu)
+        return call()
     except pynvml.NVMLError as error:
         raise SensorError(str(error)) from error
 

@@ -13,11 +13,11 @@ up, as the kernel does: a window's share is a difference of two moments. Rows ar
 - ``stopped_pid``: a process of the run that is stopped (state T), its name in the note.
 """
 
-import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from llenergymeasure.machine.host import text_of
 from llenergymeasure.processes import below, pids, stat_fields
 from llenergymeasure.sensors.base import Channel, Every, SensorError, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
@@ -79,7 +79,7 @@ class HostCpu:
                 for name in ("nr_periods", "nr_throttled")
             )
             values += [Value("quota_periods", periods), Value("quota_throttled", throttled)]
-        pressure = _text(self._proc / "pressure" / "cpu").partition("total=")[2].split()
+        pressure = text_of(self._proc / "pressure" / "cpu").partition("total=")[2].split()
         if pressure:
             values.append(Value("cpu_pressure_s", int(pressure[0]) / 1e6))
         return values
@@ -100,7 +100,7 @@ class HostCpu:
 
     def name(self, pid: int) -> str:
         """Return a process's name."""
-        return _text(self._proc / str(pid) / "comm").strip() or "unknown"
+        return text_of(self._proc / str(pid) / "comm") or "unknown"
 
     def _not_strangers(self) -> dict[int, list[str]]:
         """Return what is known of each process that may be the run's, and find out which are.
@@ -125,7 +125,7 @@ class HostCpu:
 
     def _cpu_times(self) -> list[Value]:
         """Return the time, busy time and stolen time of our CPUs, and of all, in s."""
-        lines = [line.split() for line in _text(self._proc / "stat").splitlines()]
+        lines = [line.split() for line in text_of(self._proc / "stat").splitlines()]
         times = {
             line[0]: [int(ticks) * _TICK_S for ticks in line[1 : 1 + _COUNTED]]
             for line in lines
@@ -146,7 +146,7 @@ class HostCpu:
 
     def _limits(self, pid: int) -> Iterator[Path]:
         """Yield the control groups with a limit of CPU time that a process is in."""
-        for line in _text(self._proc / str(pid) / "cgroup").splitlines():
+        for line in text_of(self._proc / str(pid) / "cgroup").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
@@ -154,7 +154,7 @@ class HostCpu:
                 folder = self._cgroups / base
                 for part in ("", *path.strip("/").split("/")):
                     folder /= part
-                    quota = _text(folder / "cpu.max") or _text(folder / "cpu.cfs_quota_us")
+                    quota = text_of(folder / "cpu.max") or text_of(folder / "cpu.cfs_quota_us")
                     if quota[:1].isdigit():
                         yield folder
 
@@ -165,11 +165,5 @@ def _used_s(fields: Sequence[str]) -> float:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    found = (line.split() for line in _text(path).splitlines())
+    found = (line.split() for line in text_of(path).splitlines())
     return {words[0]: float(words[1]) for words in found if len(words) == 2}
-
-
-def _text(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace")
-    return ""

@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, handle
 from llenergymeasure.sensors.base import (
@@ -25,7 +24,7 @@ from llenergymeasure.sensors.base import (
     SensorInfo,
     Value,
 )
-from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.foreign_processes import RunProcesses, answered
 from llenergymeasure.units import Scope
 
 NAME = "nvml"
@@ -189,13 +188,13 @@ class _Card:
     def _read_counter(self) -> tuple[Value, ...]:
         import pynvml
 
-        millijoules = _asked(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        millijoules = answered(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return (Value("energy_counter_j", millijoules / 1000),)
 
     def _read_usage(self) -> tuple[Value, ...]:
         import pynvml
 
-        milliwatts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
+        milliwatts = answered(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
         return (Value("power_usage_w", milliwatts / 1000),)
 
     def _fields(self, numbers: Sequence[int], scope: Scope) -> list[float]:
@@ -205,7 +204,7 @@ class _Card:
         module = scope == "module"
         nvml_scope = pynvml.NVML_POWER_SCOPE_MODULE if module else pynvml.NVML_POWER_SCOPE_GPU
         asked = [(number, nvml_scope) for number in numbers]
-        answers = _asked(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, asked))
+        answers = answered(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, asked))
         for answer in answers:
             if answer.nvmlReturn != pynvml.NVML_SUCCESS:
                 raise SensorError(str(pynvml.NVMLError(answer.nvmlReturn)))
@@ -229,7 +228,7 @@ class _Card:
         }
 
         def read(quantity: Quantity) -> tuple[Value, ...]:
-            return (Value(quantity, float(_asked(calls[quantity]))),)
+            return (Value(quantity, float(answered(calls[quantity]))),)
 
         return [
             Channel(self._gpu.uuid, NAME, (quantity,), partial(read, quantity), _TELEMETRY)
@@ -257,16 +256,6 @@ def _watch(gpu: Gpu, run: RunProcesses) -> Channel:
         ]
 
     return Channel(gpu.uuid, NAME, ("stranger_pid", "graphics_pid"), read, _STRANGERS)
-
-
-def _asked(call: Callable[[], Any]) -> Any:
-    """Return NVML's answer; its refusals are ours."""
-    import pynvml
-
-    try:
-        return call()
-    except pynvml.NVMLError as error:
-        raise SensorError(str(error)) from error
 
 
 def _works(read: Callable[[], object]) -> bool:

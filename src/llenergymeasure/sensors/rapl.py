@@ -9,6 +9,7 @@ renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
 import time
 from pathlib import Path
 
+from llenergymeasure.machine.host import text_of
 from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 from llenergymeasure.units import Scope
 
@@ -90,7 +91,7 @@ class _Domain:
     def describe(self) -> SensorInfo:
         return SensorInfo(
             device=self.device,
-            name=f"{self.device} ({_text(self._folder / 'name')})",
+            name=f"{self.device} ({text_of(self._folder / 'name')})",
             sensor=NAME,
             kind="measured",
             scope=self._scope,
@@ -126,7 +127,7 @@ def _domains(root: Path, look_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
     found: list[_Domain] = []
     for package in _children(root, "intel-rapl:*"):
-        name = _text(package / "name")
+        name = text_of(package / "name")
         if package.name.count(":") != 1:
             continue
         if name == "psys":
@@ -136,20 +137,13 @@ def _domains(root: Path, look_s: float) -> list[_Domain]:
             # The kernel shows a package's parts inside it and next to it.
             inside = f"{package.name}:*"
             parts = _children(package, inside) or _children(root, inside)
-            dram = [part for part in parts if _text(part / "name") == "dram"]
+            dram = [part for part in parts if text_of(part / "name") == "dram"]
             found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in dram]
     return found
 
 
 def _children(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if path.is_dir())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _reason(error: Exception) -> str:
