@@ -106,9 +106,13 @@ class Related:
             for each in found
         ]
 
+    def used(self, experiment: str) -> Sequence[Row]:
+        """Return the runs in the means of an experiment."""
+        return self._used.get(experiment, ())
+
     def not_paired(self, one: str, other: str, metric: str) -> Comparison:
         """Return why two experiments that no pair holds have none."""
-        n_a, n_b = (len(self._used.get(name, ())) for name in (one, other))
+        n_a, n_b = (len(self.used(name)) for name in (one, other))
         why = f"ratio: {n_a} and {n_b} runs are in the means"
         nothing = Comparison(
             experiment_a=one, experiment_b=other, n_a=n_a, n_b=n_b, unavailable=why

@@ -1,15 +1,24 @@
 """Two sides compared: two studies, experiment by experiment, or two experiments of one study."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.comparison import Comparison, with_holm
-from llenergymeasure.analysis.relations import COMPARED, Related
+from llenergymeasure.analysis.comparison import MIN_SHARED_CYCLES, Comparison, with_holm
+from llenergymeasure.analysis.matched import (
+    MATCHED,
+    NONE_MATCHED,
+    MatchedRequests,
+    Side,
+    matched_requests,
+)
+from llenergymeasure.analysis.relations import COMPARED, LENGTH, Related
 from llenergymeasure.analysis.study_runs import StudyRuns
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.layout import StudyFolder
 
 A, B = "A", "B"
 
@@ -22,23 +31,25 @@ class Match:
         label: what the pair is called.
         runs_a: rows of ``runs.parquet`` of what is compared with.
         runs_b: rows of what is compared.
+        folder_a, folder_b: their studies.
     """
 
     label: str
     runs_a: pa.Table
     runs_b: pa.Table
+    folder_a: StudyFolder
+    folder_b: StudyFolder
 
     def related(self) -> Related:
         """Return the two sides as the two experiments of a study."""
-        sides = [_renamed(self.runs_a, A), _renamed(self.runs_b, B)]
-        both = pa.concat_tables(sides, promote_options="permissive")
-        return Related(StudyRuns.of(both), {A: A, B: B})
+        return _related(_renamed(self.runs_a, A), _renamed(self.runs_b, B))
 
 
 def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     """Return how B relates to A in each quantity, as rows of ``comparisons.parquet``.
 
-    ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity.
+    ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity. Pairs whose answers
+    differ in length also have a row for their matched requests, with ``matched`` of ``asked``.
     """
     related = [(match.label, match.related()) for match in matches]
     rows = []
@@ -48,8 +59,64 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
             {**asdict(pair), "label": label}
             for (label, _), pair in zip(related, found, strict=True)
         ]
+    rows += _matched_rows(matches, [each for _, each in related])
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])
+
+
+def _matched_rows(matches: Sequence[Match], related: Sequence[Related]) -> list[dict[str, Any]]:
+    """Return the rows on matched requests of the pairs whose answers differ in length."""
+    unlike = [
+        (match, sides)
+        for match, sides in zip(matches, related, strict=True)
+        if LENGTH in _pair(sides, "energy_per_request_j").differs
+    ]
+    found = [_matched(match, sides) for match, sides in unlike]
+    corrected = with_holm([pair for pair, _ in found])
+    return [
+        {
+            **asdict(pair),
+            "label": match.label,
+            "matched": requests.matched,
+            "asked": requests.asked,
+        }
+        for (match, _), (_, requests), pair in zip(unlike, found, corrected, strict=True)
+    ]
+
+
+def _matched(match: Match, sides: Related) -> tuple[Comparison, MatchedRequests]:
+    folders = ((A, match.runs_a, match.folder_a), (B, match.runs_b, match.folder_b))
+    try:
+        requests = matched_requests(
+            *(
+                Side(folder, runs["experiment"][0].as_py(), sides.used(name))
+                for name, runs, folder in folders
+            )
+        )
+    except ResultsError as error:
+        return replace(sides.not_paired(A, B, MATCHED), unavailable=f"ratio: {error}"), NONE_MATCHED
+    with_means = [
+        _renamed(_with_means(runs, requests, side), name)
+        for side, (name, runs, _) in enumerate(folders)
+    ]
+    pair = _pair(_related(*with_means), MATCHED)
+    if pair.ratio is None and len(requests.means_j) < MIN_SHARED_CYCLES:
+        counted = f"{requests.matched} of {requests.asked} answers are as long in both"
+        known = " and have their energies: " if requests.unavailable else ""
+        why = f"ratio: {counted}{known}{requests.unavailable or ''}"
+        pair = replace(pair, unavailable=why)
+    return pair, requests
+
+
+def _with_means(runs: pa.Table, requests: MatchedRequests, side: int) -> pa.Table:
+    means_j = [requests.means_j.get(cycle) for cycle in runs["cycle"].to_pylist()]
+    values = [None if each is None else each[side] for each in means_j]
+    return runs.append_column(MATCHED, pa.array(values, pa.float64()))
+
+
+def _related(runs_a: pa.Table, runs_b: pa.Table) -> Related:
+    both = pa.concat_tables([runs_a, runs_b], promote_options="permissive")
+    return Related(StudyRuns.of(both), {A: A, B: B})
 
 
 def _pair(related: Related, metric: str) -> Comparison:

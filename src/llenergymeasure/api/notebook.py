@@ -24,7 +24,10 @@ class SavedFigure:
     def _repr_html_(self) -> str:
         """Return the drawing as an image, in which no script runs."""
         coded = base64.b64encode(read_bytes(self.path)).decode()
-        return f'<img alt="{escape(self.path.stem)}" src="data:image/svg+xml;base64,{coded}">'
+        name = escape(self.path.stem)
+        # No wider than the cell, so that a phone shows all of it.
+        style = "max-width: 100%"
+        return f'<img alt="{name}" style="{style}" src="data:image/svg+xml;base64,{coded}">'
 
 
 def html_table(title: str, cells: Sequence[Sequence[Any]] = (), remarks: str = "") -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import typer
 
+from llenergymeasure.analysis.matched import MATCHED
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import read_table
@@ -18,7 +19,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown, within_sensor
 from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
-from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 
 Row: TypeAlias = Mapping[str, Any]
@@ -90,9 +91,10 @@ def condition(text: str) -> Condition:
             Problem("is not QUANTITY > NUMBER (or >=, <, <=)", key="--fail-if", found=text)
         )
     metric, sign, limit = found.groups()
-    if metric not in COMPARED:
+    known = (*COMPARED, MATCHED)
+    if metric not in known:
         raise ConfigurationError(
-            Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
+            Problem(f"is none of {', '.join(known)}", key="--fail-if", found=metric)
         )
     return Condition(metric, sign, limit)
 
@@ -114,7 +116,7 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
 
 
 def _two_studies(a: Path, b: Path) -> list[Match]:
-    (of_a, labels), (of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
+    (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
     common = [each for each in labels if each in others]
     if not common:
         raise ConfigurationError(
@@ -122,21 +124,24 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
             "give their ids and --study"
         )
     return [
-        Match(labels[each], of_experiment(of_a, each), of_experiment(of_b, each)) for each in common
+        Match(
+            labels[each], of_experiment(of_a, each), of_experiment(of_b, each), folder_a, folder_b
+        )
+        for each in common
     ]
 
 
 def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
-    runs, labels = _runs_and_labels(study)
+    folder, runs, labels = _runs_and_labels(study)
     one, other = (_experiment(name, labels) for name in (a, b))
     label = f"{labels[other]} against {labels[one]}"
-    return [Match(label, of_experiment(runs, one), of_experiment(runs, other))]
+    return [Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)]
 
 
-def _runs_and_labels(study: Path) -> tuple[pa.Table, dict[str, str]]:
-    folder = study_folder(study).path
-    labels = labels_of(read_table(folder, SUMMARY_NAME).to_pylist())
-    return read_table(folder, RUNS_NAME), labels
+def _runs_and_labels(study: Path) -> tuple[StudyFolder, pa.Table, dict[str, str]]:
+    folder = study_folder(study)
+    labels = labels_of(read_table(folder.path, SUMMARY_NAME).to_pylist())
+    return folder, read_table(folder.path, RUNS_NAME), labels
 
 
 def _experiment(name: str, labels: Mapping[str, str]) -> str:
@@ -149,6 +154,13 @@ def _experiment(name: str, labels: Mapping[str, str]) -> str:
     return found[0]
 
 
+def _answers(row: Row) -> str | None:
+    """Return over how many answers a row on matched requests is."""
+    if row["metric"] != MATCHED:
+        return None
+    return f"{row['matched']} of {row['asked']} answers are as long in both"
+
+
 def _text(rows: Sequence[Row]) -> str:
     lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
@@ -159,7 +171,7 @@ def _text(rows: Sequence[Row]) -> str:
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
-            "; ".join(filter(None, (how(row), within_sensor(row, row["ratio"]))))
+            "; ".join(filter(None, (how(row), _answers(row), within_sensor(row, row["ratio"]))))
             if row["ratio"] is not None
             else shortened(row["unavailable"] or NOTHING, 120),
         ]

@@ -121,7 +121,8 @@ def unlike_lengths(summary: Iterable[Row]) -> str | None:
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
         "mean: the energies per request are of unlike answers, and no ranking of the settings. "
-        "Energy per output token compares them better."
+        "Energy per output token compares them better, and so does llem compare of two settings, "
+        "over the requests that both answered at one length."
     )
 
 
