@@ -26,7 +26,7 @@ SERVING = {"llenergymeasure.backends.serving.client", "llenergymeasure.workload.
         ),
         (
             "import llenergymeasure.run.engine.engine_process",
-            {"pyarrow", "pandas", "llenergymeasure.results.record", *STUDIES},
+            {"asyncio", "pyarrow", "pandas", "llenergymeasure.results.record", *STUDIES},
         ),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
+from llenergymeasure.backends.serving import client
 from llenergymeasure.run.preflight import checks
 from support.serving_runs import experiment
 from support.studies import ROOT
@@ -68,7 +69,7 @@ def test_where_it_cannot_be_raised_enough_the_run_ends_and_says_so(tmp_path: Pat
 def test_users_beyond_it_are_said_before_the_run(
     monkeypatch: pytest.MonkeyPatch, most: int, said: bool
 ) -> None:
-    monkeypatch.setattr(checks, "connections_allowed", lambda: most)
+    monkeypatch.setattr(client, "connections_allowed", lambda: most)
     config = experiment({"arrivals": "closed", "concurrency": 1000}, backend="pytorch")
     found = list(checks.check_server(config, registry.get("pytorch")))
     assert any("999 connections" in str(problem) for problem in found) == said

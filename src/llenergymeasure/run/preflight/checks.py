@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
-from llenergymeasure.backends.serving.client import connections_allowed
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
@@ -121,6 +120,8 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     """Yield why traffic cannot be sent to this engine's server."""
     if not config.served:
         return
+    from llenergymeasure.backends.serving.client import connections_allowed
+
     found: list[Problem] = []
     _obtained(found, "serving", backend.server, config, 0)
     yield from found

@@ -151,7 +151,7 @@ def _result(
     working = done["devices"] if done["computes_on_gpu"] else []
     steady = steadiness(batches, power_inside(samples, inside, working))
     gpus = _gpus(done, energy.account, samples)
-    asked = done["workload"]["output_tokens"] // done["workload"]["requests"]
+    asked = done["workload"]["output_tokens"] // max(1, done["workload"]["requests"])
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     validity = {
         **batch_doubts(spec.config, asked, requests, batches, samples),
