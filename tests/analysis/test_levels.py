@@ -114,6 +114,78 @@ def test_too_many_levels_are_refused_in_words():
     assert all("up to 400" in level.unavailable for level in found)
 
 
+def rates(cycles=2, seed=1, known=(2, 4, 0)):
+    """Return two token counts at three rates, of which the silent server has no value."""
+    tokens = [8, 16] * len(known)
+    rate = [each for each in known for _ in range(2)]
+    rng = np.random.default_rng(seed)
+    truth = [
+        0.1 * math.log2(each) + math.log(count) if each else math.nan
+        for each, count in zip(rate, tokens, strict=True)
+    ]
+    logs = np.array(truth) + rng.normal(0, 0.001, (cycles, len(truth)))
+    return study(logs), {"serving.rate_per_s": rate, "max_output_tokens": tokens}
+
+
+@pytest.mark.parametrize("cycles", [2, 5])
+@pytest.mark.parametrize(
+    "known", [(2, 4, 0), (0, 2, 4), (2, 0, 4)], ids=["last", "first", "between"]
+)
+def test_a_level_without_data_never_takes_another_factors_effect(known, cycles):
+    found = levels(*rates(cycles, known=known))
+    by_level = {(each.factor, each.level): each for each in found}
+    silent = by_level["serving.rate_per_s", "0"]
+    assert silent.ratio is silent.p is silent.p_holm is silent.ci95_low is None
+    assert silent.unavailable.startswith("no data")
+    assert {each.reference for each in found} == {"2", "8"}
+    assert by_level["serving.rate_per_s", "4"].ratio == pytest.approx(math.exp(0.1), rel=0.01)
+    assert by_level["max_output_tokens", "16"].ratio == pytest.approx(2.0, rel=0.01)
+    assert len(found) == 3
+
+
+def test_a_single_factor_with_a_level_without_data():
+    rng = np.random.default_rng(1)
+    logs = rng.normal(0, 0.01, (2, 5)) + np.array([math.nan, 0, 0.1, 0.2, 0.3])
+    for place in range(5):
+        order = np.roll(np.arange(5), place)
+        values = np.array([0, 0.5, 1, 2, 4])[order]
+        found = levels(study(logs[:, order]), {"rate": values.tolist()})
+        told = {each.level: each for each in found}
+        assert told["0.0"].unavailable.startswith("no data")
+        assert {each.reference for each in found} == {next(str(v) for v in values if v)}
+        assert sum(each.ratio is not None for each in found) == 3
+
+
+def test_a_factor_with_data_at_one_level_alone():
+    found = levels(study([[0.0, math.nan], [0.1, math.nan]]), {"rate": [2, 0]})
+    assert [(each.level, each.reference, each.ratio) for each in found] == [("0", "2", None)]
+
+
+def test_what_a_failed_run_does_not_tell_is_no_level():
+    data = crossed()
+    data.logs[:, 3] = math.nan
+    found = levels(data, {"precision": ["fp32", "fp32", "bf16", None]})
+    assert [each.level for each in found] == ["bf16"]
+
+
+def test_levels_are_corrected_for_their_number():
+    found = levels(crossed(noise=0.1), TWO_BY_TWO)
+    p_values = [each.p for each in found]
+    assert [each.p_holm for each in found] == pytest.approx(
+        [min(1.0, 2 * min(p_values)) if p == min(p_values) else max(p_values) for p in p_values]
+    )
+
+
+def test_equal_levels_are_rarely_told_apart():
+    alarms = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        logs = rng.normal(0, 0.01, (5, 8)) + rng.normal(0, 0.03, (5, 1))
+        found = levels(study(logs), {"batch": [1, 2, 4, 8, 16, 32, 64, 128]})
+        alarms += any(each.p_holm < 0.05 for each in found)
+    assert alarms / 300 <= 0.07
+
+
 def test_five_whole_cycles_are_judged_by_what_is_between_them():
     data = crossed(cycles=5)
     found = levels(data, TWO_BY_TWO)[0]

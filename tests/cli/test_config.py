@@ -2,28 +2,26 @@
 
 import json
 import sys
+from collections.abc import Callable
 
 import pytest
-from typer.testing import CliRunner
 
-from llenergymeasure.cli.app import app
-from llenergymeasure.errors import ConfigurationError
+from cli.commands import Call
 
 
-def output(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
+@pytest.fixture
+def output(call: Call) -> Callable[..., str]:
+    """What a command prints."""
+
+    def said(*arguments: str) -> str:
+        done = call(*arguments)
+        assert done.code == 0, done.err
+        return done.out
+
+    return said
 
 
-def problem(*arguments: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert caught.value.exit_code == 2
-    return str(caught.value)
-
-
-def test_parameters_by_part_of_their_name_with_help() -> None:
+def test_parameters_by_part_of_their_name_with_help(output: Callable[..., str]) -> None:
     text = output("config", "vllm", "kv")
     assert "vllm.engine.kv_cache_dtype: " in text
     assert '"fp8_e4m3"' in text
@@ -45,30 +43,40 @@ def test_parameters_by_part_of_their_name_with_help() -> None:
     ],
 )
 def test_parameters_by_words_and_what_a_study_may_not_set(
-    backend: str, words: str, shown: str
+    backend: str, words: str, shown: str, output: Callable[..., str]
 ) -> None:
     assert shown in output("config", backend, words)
 
 
-def test_everything_in_brief() -> None:
+def test_everything_in_brief(output: Callable[..., str]) -> None:
     text = output("config", "sglang")
     assert len(text.splitlines()) > 570
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "shows those that fit" in text
 
 
-def test_for_programs() -> None:
+def test_for_programs(output: Callable[..., str]) -> None:
     found = json.loads(output("config", "vllm", "max_num_seqs", "--json"))
     assert found[0]["key"] == "vllm.engine.max_num_seqs"
     assert found[0]["type"] == "int >= 1"
 
 
-def test_what_fits_nothing_is_told_with_the_nearest() -> None:
-    assert "did you mean radix" in problem("config", "sglang", "radixx")
-    assert "did you mean vllm?" in problem("config", "vlm")
-    assert "pytorch, vllm, sglang, tensorrt" in problem("config", "openai")
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (("sglang", "radixx"), "did you mean radix"),
+        (("vlm",), "did you mean vllm?"),
+        (("openai",), "pytorch, vllm, sglang, tensorrt"),
+    ],
+)
+def test_what_fits_nothing_is_told_with_the_nearest(
+    words: tuple[str, ...], nearest: str, call: Call
+) -> None:
+    said = call("config", *words)
+    assert said.code == 2
+    assert nearest in said.err
 
 
-def test_no_engine_is_imported() -> None:
+def test_no_engine_is_imported(output: Callable[..., str]) -> None:
     output("config", "vllm", "kv")
     assert not {"vllm", "sglang", "tensorrt_llm"} & set(sys.modules)

@@ -256,19 +256,6 @@ def test_signals_reach_the_commands_whole_group(
     assert document["window"]["duration_s"] > 0
 
 
-def test_a_command_that_a_signal_ends_gives_128_and_the_number(
-    tmp_path: Path, variables: dict[str, str]
-) -> None:
-    began = tmp_path / "began"
-    process = start(["sh", "-c", f"touch {began}; exec sleep 600"], variables)
-    wait_for(began.exists, 60)
-
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-
-    assert process.returncode == 128 + signal.SIGTERM
-
-
 def test_where_nothing_measures_the_reasons_are_given_and_the_command_runs(
     tmp_path: Path, nothing: dict[str, str]
 ) -> None:

@@ -1,6 +1,5 @@
 """The recorder as a process, on the simulated card: what it catches and what it survives."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.errors import ConfigurationError, MeterError
+from llenergymeasure.processes import start_ticks
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples
 from nvml_sim import sim
@@ -231,15 +231,8 @@ def test_the_recorder_ends_with_its_parent_and_ends_well(tmp_path: Path) -> None
         pid = int(parent.stdout.readline())
         parent.kill()
 
-    wait_for(lambda: not _runs(pid), 30)
+    wait_for(lambda: start_ticks(pid) is None, 30)
     assert read_samples(tmp_path / "samples.arrows").complete
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        state = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"
-    return False
 
 
 def test_sigterm_ends_it_well_and_a_persons_interrupt_does_not_end_it(tmp_path: Path) -> None:

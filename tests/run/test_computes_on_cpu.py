@@ -18,19 +18,6 @@ def card(tmp_path: Path) -> dict[str, str]:
     return sim.environment(trace, base={}, computes=False)
 
 
-def test_it_is_refused_with_what_to_do(tmp_path: Path, card: dict[str, str]) -> None:
-    run = start(tmp_path, variables=card)
-
-    assert run.process.wait(120) == 1
-
-    outcome = run.outcome()
-    assert outcome["status"] == "failed"
-    assert outcome["phase"] == "preflight"
-    assert "would compute on the CPU" in outcome["error"]["message"]
-    assert "pytorch.device_map: cpu" in outcome["error"]["message"]
-    assert not (run.folder / "result.json").exists()
-
-
 def test_without_the_preflight_the_result_is_disqualified(
     tmp_path: Path, card: dict[str, str]
 ) -> None:

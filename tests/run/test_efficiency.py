@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.gpus.peak_rates import peak
-from llenergymeasure.recording.samples import Header, Row, make_samples
+from llenergymeasure.recording.samples import Row, make_samples
 from llenergymeasure.results.record import Flops
 from llenergymeasure.run.result.flops import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import (
@@ -16,6 +16,7 @@ from llenergymeasure.run.result.utilisation import (
     utilisation,
 )
 from llenergymeasure.workload.models.resolve import resolve_model
+from support.recording import header
 
 KNOWN = {
     "per_output_token": 1e10,
@@ -26,6 +27,21 @@ KNOWN = {
     "confidence": "high",
 }
 A100 = "NVIDIA A100-SXM4-80GB"
+
+
+SECOND = 1_000_000_000
+
+
+def looks(device: str, quantity: Any, *values: float) -> list[Row]:
+    """One look each half second."""
+    return [
+        Row(place * SECOND // 2, device, "nvml", quantity, value)
+        for place, value in enumerate(values)
+    ]
+
+
+def recorded(*rows: list[Row]) -> Any:
+    return make_samples([row for each in rows for row in each], header())
 
 
 def record(**changes: Any) -> Flops:
@@ -123,8 +139,7 @@ def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> Non
         row(180, "a", "memory_used_bytes", 6e9),
         row(250, "a", "memory_used_bytes", 9e9),
     ]
-    header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00")
-    samples = make_samples(rows, header)
+    samples = recorded(rows)
     assert utilisation(samples, (100, 200), ["a"]) == {
         "gpu_utilization_percent": 90.0,
         "memory_utilization_percent": 40.0,
@@ -141,14 +156,14 @@ def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
     def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> Row:
         return Row(t_ns, device, "nvml", quantity, watts)
 
-    second = 1_000_000_000
+    second = SECOND
     rows = [
         *(row(at * second, "a", 100.0 + at) for at in range(5)),
         *(row(at * second, "a", 1.0, "power_average_w") for at in range(5)),
         *(row(at * second, "b", 10.0 * at, "power_usage_w") for at in (0, 2, 4)),
         row(2 * second, "other", 500.0),
     ]
-    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    samples = recorded(rows)
     window = (second, 4 * second)
     assert power_inside(samples, window, ["a"]) == ([1, 2, 3, 4], [101, 102, 103, 104])
     both = power_inside(samples, (0, 4 * second), ["a", "b"])
@@ -160,7 +175,7 @@ def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
 def test_reasons_to_slow_down_are_told_when_they_change() -> None:
     masks = [(1, 0x1), (2, 0x0), (3, 0x0), (4, 0x4 | 0x40), (5, 0x4 | 0x40), (6, 0x0)]
     rows = [Row(t_ns, "a", "nvml", "throttle_reasons", float(mask)) for t_ns, mask in masks]
-    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    samples = recorded(rows)
     assert throttle_history(samples, "a") == [
         {"t_monotonic_ns": 1, "reasons": ["gpu_idle"]},
         {"t_monotonic_ns": 2, "reasons": []},
@@ -184,22 +199,6 @@ def test_no_operations_are_claimed_of_answers_whose_lengths_are_not_known() -> N
     unknown = workload_flops(source, [])
     assert (unknown["per_output_token"], unknown["method"]) == (None, "none")
     assert "traffic" in unknown["confidence"]
-
-
-SECOND = 1_000_000_000
-
-
-def looks(device: str, quantity: Any, *values: float) -> list[Row]:
-    """One look each half second."""
-    return [
-        Row(place * SECOND // 2, device, "nvml", quantity, value)
-        for place, value in enumerate(values)
-    ]
-
-
-def recorded(*rows: list[Row]) -> Any:
-    head = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00")
-    return make_samples([row for each in rows for row in each], head)
 
 
 def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> None:

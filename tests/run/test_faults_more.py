@@ -66,21 +66,6 @@ def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> 
     mended(tmp_path, model, "config.json")
 
 
-def test_weights_that_are_not_numbers_are_seen_when_sampling_too(
-    tmp_path: Path, model: Path
-) -> None:
-    weights = model / "model.safetensors"
-    content = weights.read_bytes()
-    header = 8 + int.from_bytes(content[:8], "little")
-    nan_bf16 = b"\xc0\x7f"
-    weights.write_bytes(content[:header] + nan_bf16 * ((len(content) - header) // 2))
-    attempt = start(tmp_path, model=str(model), decoder={"preset": "standard"})
-    error = failed(attempt)
-    assert error["class"] == "BackendError"
-    assert error["phase"] == "measure"
-    assert "NaN" in error["message"]
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
     """A file system of 300 MB of its own; needs the right to mount."""

@@ -12,11 +12,13 @@ import pytest
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
+from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.quality import _OWN_ITEMS, command_score, perplexity, task_score
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.tokens import Tokenizer
 from support.studies import ROOT, living, llem, plan_of, wait_for, write_study
 
@@ -190,25 +192,19 @@ def test_tasks_without_what_answers_them_end_the_run_before_it_loads_anything(
     assert not list(tmp_path.glob("results/small/runs/*/1/result.json"))
 
 
-def test_texts_that_are_not_there_are_refused_at_once(tmp_path: Path) -> None:
-    study = write_study(tmp_path, quality={"texts": "nowhere.txt"})
-    done = llem(tmp_path, "plan", str(study))
-    assert done.returncode == 2
-    assert "quality.texts" in done.stderr
-    assert "nowhere.txt" in done.stderr
-
-
-def test_asking_for_nothing_is_refused(tmp_path: Path) -> None:
-    done = llem(tmp_path, "plan", str(write_study(tmp_path, quality={"max_text_tokens": 5})))
-    assert done.returncode == 2
-    assert "texts, command or both, or tasks" in done.stderr
-
-
-def test_a_run_has_one_score(tmp_path: Path) -> None:
-    both = {"command": ["judge"], "tasks": [OWN_TASK]}
-    done = llem(tmp_path, "plan", str(write_study(tmp_path, quality=both)))
-    assert done.returncode == 2
-    assert "a run has one score" in done.stderr
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        ({"texts": "nowhere.txt"}, r"quality\.texts.*nowhere\.txt"),
+        ({"max_text_tokens": 5}, "texts, command or both, or tasks"),
+        ({"command": ["judge"], "tasks": [OWN_TASK]}, "a run has one score"),
+    ],
+)
+def test_what_gives_no_score_is_refused_at_once(
+    tmp_path: Path, quality: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_study(write_study(tmp_path, quality=quality))
 
 
 @pytest.fixture
