@@ -463,6 +463,34 @@ def test_a_secret_in_what_each_run_is_given_is_an_error() -> None:
     assert "CANARY" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (
+            {"quality": {"command": ["x", "--password", "CANARY"], "tasks": ["llem-small"]}},
+            "quality.command",
+        ),
+        (
+            {
+                "carbon": {
+                    "country": "DEU",
+                    "grid_gco2e_per_kwh": 3,
+                    "source": "https://me:CANARY@grid.example",
+                }
+            },
+            "carbon.source",
+        ),
+    ],
+    ids=("quality", "carbon"),
+)
+def test_a_secret_is_named_next_to_what_does_not_go_together(
+    section: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{key}: holds a secret") as caught:
+        study(**section)
+    assert "CANARY" not in str(caught.value)
+
+
 def test_a_list_that_is_wrong_by_itself_is_an_error_in_a_sweep_too() -> None:
     with pytest.raises(ConfigurationError, match=r"sweep\.gpu\.devices\[1\].*each GPU once"):
         study(sweep={"gpu.devices": [[0], [0, 0]]})
