@@ -182,7 +182,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
         return []
     name = shortened(name, NAME_LIMIT)
     slope = _plus_minus(curve.slope_j, curve.slope_half_j)
-    basis = f"95 % intervals, {curve.points} runs"
+    basis = f"95 % intervals with what the sensor leaves open, {curve.points} runs"
     if not curve.shown:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
