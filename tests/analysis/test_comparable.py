@@ -96,7 +96,7 @@ def test_heat_of_a_moment_parts_no_majority(tmp_path: Path) -> None:
             clocked(heat=0.4),
             "heat held them down for 0.43 % and 40 % of the time",
         ),
-        (clocked(), clocked(heat=0.0525), None),  # in whole points, as they are said
+        (clocked(), clocked(heat=0.0525), None),  # shares in whole per cent
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )
