@@ -5,12 +5,17 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 prefix=/opt/apptainer-sid
 
+needed=()
+command -v squashfuse >/dev/null || needed+=(squashfuse) # mounts a .sif without root
+command -v apptainer >/dev/null || needed+=(patchelf squashfs-tools uidmap)
+if [ ${#needed[@]} -gt 0 ]; then
+  apt-get -qq -o DPkg::Lock::Timeout=300 update
+  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${needed[@]}" >/dev/null
+fi
 if command -v apptainer >/dev/null; then
   apptainer --version
   exit 0
 fi
-apt-get -qq -o DPkg::Lock::Timeout=300 update
-apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends patchelf squashfs-tools uidmap >/dev/null
 
 mirror=$(awk '/^URIs:/ {print $2; exit} /^deb / {for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) {print $i; exit}}' \
   /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null || true)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from docs.pages import ROOT
-from llenergymeasure.containers import container_checks
+from llenergymeasure.cli import doctor_machine
+from llenergymeasure.containers import container_checks, runner_choice
 from llenergymeasure.containers.container_checks import check_local
 from support.studies import llem, write_study
 
@@ -23,13 +24,16 @@ def test_one_that_is_not_is_told_with_what_would_do(
     commands: tuple[str | None, str | None], runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
-    monkeypatch.setattr(container_checks, "container_command", lambda: commands[0])
-    monkeypatch.setattr(container_checks, "apptainer_command", lambda: commands[1])
+    monkeypatch.setattr(runner_choice, "container_command", lambda: commands[0])
+    monkeypatch.setattr(runner_choice, "apptainer_command", lambda: commands[1])
     (problem,) = check_local("vllm")
     assert problem.key == "runners.vllm"
     assert "vllm cannot be imported here" in problem.message
     assert f"{ROOT}/envs/vllm.txt" in problem.message
-    assert f"runners: {{vllm: {runner}}}" in problem.message
+    advice = f"runners: {{vllm: {runner}}}"
+    assert advice in problem.message
+    absent = doctor_machine._engine("vllm", ("no_such_package",))
+    assert absent.remedy == f"give it an image: {advice}"
 
 
 def test_a_server_that_already_runs_needs_nothing_here() -> None:

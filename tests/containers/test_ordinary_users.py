@@ -60,10 +60,16 @@ def podman(tmp_path: Path) -> Iterator[dict[str, str]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_apptainer(ordinary: Sequence[str], base_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image", ["folder", "file"])
+def test_apptainer(
+    ordinary: Sequence[str], image: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     if shutil.which("apptainer") is None:
         pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
-    done = _study(ordinary, tmp_path, f"apptainer:{base_root}", {"HOME": str(tmp_path)})
+    if image == "file" and (shutil.which("squashfuse") is None or not Path("/dev/fuse").exists()):
+        pytest.skip("no squashfuse with /dev/fuse: .ci/install_apptainer.sh installs the first")
+    place: Path = request.getfixturevalue("base_root" if image == "folder" else "sif")
+    done = _study(ordinary, tmp_path, f"apptainer:{place}", {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 run completed" in done.stderr
 

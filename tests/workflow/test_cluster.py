@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
@@ -192,3 +193,18 @@ def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
     log = f"rule measure:\n    jobid: 1\n{words}{after}"
     assert drive._its_error(log) == f"{words}{after}"
+
+
+def test_what_apptainer_said_in_a_job_s_own_log_is_found(tmp_path: Path) -> None:
+    own = tmp_path / "slurm logs" / "15.log"
+    own.parent.mkdir()
+    log = (
+        f"Job 1 has been submitted with SLURM jobid 14 (log: {tmp_path}/removed.log).\n"
+        f"Job 2 has been submitted with SLURM jobid 15 (log: {own}).\n"
+        "Error in rule measure:\n"
+    )
+    own.write_text("Activating singularity image /x.sif\nRuleException:\n")
+    assert why_not_started(log) == ""
+    fatal = "container creation failed: fuse: failed to open /dev/fuse: Permission denied"
+    own.write_text(f"Activating singularity image /x.sif\nFATAL:   {fatal}\nRuleException:\n")
+    assert why_not_started(log) == f"Apptainer did not start the image: {fatal} ({own})"

@@ -11,6 +11,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.run.preflight.forecast import _known_here
 from llenergymeasure.workflow.start_checks import need_models
+from llenergymeasure.workload.models.hub import hub_cache
 from support.hub import offer_model
 from support.studies import llem, write_study
 
@@ -97,6 +98,20 @@ def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch)
         assert need_models([config("owner/one")]) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert need_models([config("owner/one")]) == []
+
+
+def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinned = {"pytorch": {"revision": "v2"}}
+    given = [config("owner/one"), config("tiny-llama"), config("owner/two", **pinned)]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert need_models(given, in_jobs=True) == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (line,) = need_models(given, in_jobs=True)
+    assert f"({hub_cache()})" in line
+    assert "HF_HOME" in line
+    assert line.endswith("(found owner/one, owner/two at revision v2)")
 
 
 @pytest.mark.usefixtures("nothing_listens")

@@ -10,7 +10,11 @@ from llenergymeasure.api.sensors import measures, sensors_report
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
-from llenergymeasure.containers.runner_choice import apptainer_command, container_command
+from llenergymeasure.containers.runner_choice import (
+    apptainer_command,
+    container_command,
+    container_runner,
+)
 from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
@@ -160,7 +164,7 @@ def engines() -> Iterator[Finding]:
 def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        remedy = f"give it an image: runners: {{{backend}: docker}}"
+        remedy = f"give it an image: runners: {{{backend}: {container_runner()}}}"
         if backend == "pytorch":
             remedy = install_command("pytorch")
         return Finding(backend, "absent", f"not here: {', '.join(missing)}", remedy)

@@ -14,7 +14,7 @@ from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.images import SifImage, build_command
-from llenergymeasure.containers.runner_choice import apptainer_command, container_command
+from llenergymeasure.containers.runner_choice import container_runner
 from llenergymeasure.containers.surroundings import (
     INSIDE,
     PYTHON,
@@ -133,7 +133,6 @@ def check_local(backend: BackendName) -> list[Problem]:
     absent = _absent(backend)
     if not absent:
         return []
-    runner = "apptainer" if apptainer_command() and not container_command() else "docker"
     install = ENGINES[backend].install
     how = (
         f"{install()}, in the environment that llem runs in, or give it a container"
@@ -142,7 +141,7 @@ def check_local(backend: BackendName) -> list[Problem]:
     )
     message = (
         f"{' and '.join(absent)} cannot be imported here, where its runs would be: {how} "
-        f"(runners: {{{backend}: {runner}}})"
+        f"(runners: {{{backend}: {container_runner()}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 from contextlib import suppress
@@ -45,6 +46,22 @@ class SifImage:
             _, mark, pinned = self.location.partition("@sha256:")
             return f"sha256:{pinned}" if mark else None
         return _file_digest(self.path) if self.path.is_file() else None
+
+
+def why_not_started(log: str) -> str:
+    """Return what Apptainer said in SLURM's jobs of an image that it did not start; else nothing.
+
+    Snakemake's own log only names those of the jobs.
+    """
+    submitted = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
+    for path in re.findall(submitted, log, re.MULTILINE):
+        with suppress(OSError):
+            said = re.search(
+                r"^FATAL:\s+(.+)", Path(path).read_text(errors="replace"), re.MULTILINE
+            )
+            if said is not None:
+                return f"Apptainer did not start the image: {said[1]} ({path})"
+    return ""
 
 
 def image_folder() -> Path:

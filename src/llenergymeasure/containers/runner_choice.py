@@ -99,6 +99,11 @@ def container_command() -> str | None:
     return next((name for name in names if shutil.which(name)), None)
 
 
+def container_runner() -> str:
+    """Return the runner for an image here: ``apptainer`` where there is only that."""
+    return "apptainer" if apptainer_command() and not container_command() else "docker"
+
+
 def _refuse_neighbours(local: list[BackendName]) -> None:
     clashing = [name for name in local if name in ENGINES and ENGINES[name].own_environment]
     if len(clashing) < 2:
@@ -106,7 +111,8 @@ def _refuse_neighbours(local: list[BackendName]) -> None:
     raise ConfigurationError(
         Problem(
             f"{' and '.join(clashing)} would run in this one environment, but each needs its own "
-            f"torch and CUDA libraries; give all but one a container: {clashing[1]}: docker",
+            f"torch and CUDA libraries; give all but one a container: {clashing[1]}: "
+            f"{container_runner()}",
             key="runners",
         )
     )

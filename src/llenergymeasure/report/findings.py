@@ -89,7 +89,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
         sentences.append(
             "What a sensor does not see, smears over a window's ends or counts late, or two "
             f"channels disagree about, may move each value by up to ±{percent(shared)}; it is in "
-            "no interval over runs nor of a difference, and no cycles shrink it."
+            "no interval of a mean nor of a difference, and no cycles shrink it."
         )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:

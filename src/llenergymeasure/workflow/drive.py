@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from llenergymeasure.containers.images import image_folder
+from llenergymeasure.containers.images import image_folder, why_not_started
 from llenergymeasure.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -192,11 +192,11 @@ class Drive:
             self._plan, self._folder, at_once, estimates, measured=measured, share=share
         )
         check_snakemakes_cache()
-        if call.profile is None and not self._plan.execution.get("skip_preflight"):
-            fatal = [each for each in check_folder(self._folder.path) if each.fatal]
-            if fatal and progress.next_runs():
+        if not self._plan.execution.get("skip_preflight"):
+            here = [] if self._on_cluster else check_folder(self._folder.path)
+            if (fatal := [each for each in here if each.fatal]) and progress.next_runs():
                 raise PreflightError(fatal)
-            for line in need_models(progress.open_configs()):
+            for line in need_models(progress.open_configs(), in_jobs=self._on_cluster):
                 self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
@@ -341,6 +341,8 @@ class Drive:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
+        if reason := why_not_started(log):
+            self._view.say(reason)
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif not self._anything_failed():

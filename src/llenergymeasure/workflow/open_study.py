@@ -266,9 +266,10 @@ class OpenStudy:
                     run.backend for run in self._plan.runs if run.experiment in to_do
                 )
                 self._places.check(backends, look=bool(self._workflow.local_exec))
-                if self._workflow.local_exec and not os.environ.get(DRIVEN_VARIABLE):
+                if not os.environ.get(DRIVEN_VARIABLE):
                     configs = {run.experiment: run.config for run in self._plan.runs}
-                    for line in need_models(configs[each] for each in to_do):
+                    in_jobs = not self._workflow.local_exec
+                    for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
                         say(line)
 
     def _look(self) -> list[dict[str, Any]]:

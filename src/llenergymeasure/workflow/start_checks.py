@@ -9,7 +9,12 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.run.preflight.model_checks import weights_here
-from llenergymeasure.workload.models.hub import cached_file, offline, why_out_of_reach
+from llenergymeasure.workload.models.hub import (
+    cached_file,
+    hub_cache,
+    offline,
+    why_out_of_reach,
+)
 from llenergymeasure.workload.models.resolve import asked_revision, is_hub_id, resolve_model
 
 
@@ -26,21 +31,26 @@ def check_snakemakes_cache() -> None:
         raise PreflightError(Problem(text, file=folder))
 
 
-def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) -> list[str]:
     """Make sure that models which are not here can be asked for; return what to say of some.
 
     Where the hub is switched off (HF_HUB_OFFLINE) runs fail at once and say so by themselves;
-    without a network each would try again and again for half a minute.
+    without a network each would try again and again for half a minute. Jobs of a cluster may wait
+    for hours before they fail, and may have another cache or network than this machine: what they
+    would lack is said, and never refused.
 
     Raises:
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """
     given = list(configs)
-    if offline():
+    if offline() != in_jobs:
         return []
     asked = [_asked_of_the_hub(each) for each in given]
     by_asked = {pair: each for pair, each in zip(asked, given, strict=True) if pair is not None}
     absent = [pair for pair, config in by_asked.items() if not _is_here(*pair, config)]
+    names = ", ".join(f"{name} at revision {at}" if at is not None else name for name, at in absent)
+    if in_jobs:
+        return [_lacked_by_jobs(names)] if absent else []
     reason = why_out_of_reach() if absent else None
     if reason is None:
         return []
@@ -48,11 +58,19 @@ def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
         "tiny-llama, or an architecture with weights: random"
     )
-    names = (f"{name} at revision {at}" if at is not None else name for name, at in absent)
-    problem = Problem(message, key="model", found=", ".join(names))
+    problem = Problem(message, key="model", found=names)
     if all(pair in absent for pair in asked):
         raise PreflightError(problem)
     return [str(problem)]
+
+
+def _lacked_by_jobs(names: str) -> str:
+    message = (
+        f"not in the hub's cache of this machine ({hub_cache()}), and HF_HUB_OFFLINE forbids to "
+        "fetch it: its runs fail, unless jobs have another cache; set HF_HOME as it was for the "
+        "download, or download it"
+    )
+    return str(Problem(message, key="model", found=names))
 
 
 def _asked_of_the_hub(config: Mapping[str, Any]) -> tuple[str, str | None] | None:

@@ -16,7 +16,7 @@ from llenergymeasure.run.preflight.memory import (
     memory_here,
     memory_need,
 )
-from llenergymeasure.workload.models.hub import cached_file, offline
+from llenergymeasure.workload.models.hub import cached_file, hub_cache, offline
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.requests import Workload
 
@@ -71,7 +71,7 @@ def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Pr
         )
         yield Problem(message, key="model", found=source.name)
         return
-    cache = _hub_cache()
+    cache = hub_cache()
     free = None if cache is None else free_bytes(cache)
     size = stored_bytes(config, source)
     if free is not None and size is not None and size > free:
@@ -123,14 +123,6 @@ def _file(source: ModelSource, name: str) -> Path | None:
         return cached_file(source.name, name, source.revision)
     path = source.folder / name
     return path if path.is_file() else None
-
-
-def _hub_cache() -> Path | None:
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE
-    except ImportError:
-        return None
-    return Path(HF_HUB_CACHE)
 
 
 def _check_memory(

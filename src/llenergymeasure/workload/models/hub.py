@@ -109,5 +109,14 @@ def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def hub_cache() -> Path | None:
+    """Return the folder of the hub's local cache; None without the package that knows it."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return None
+    return Path(HF_HUB_CACHE)
+
+
 _CONFIG = "config.json"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
