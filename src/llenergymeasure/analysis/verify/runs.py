@@ -174,8 +174,10 @@ def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> Serv
 
 
 def _devices(result: Result) -> list[str]:
-    """Return the cards in use."""
-    return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
+    """Return the cards in use; records of before they were kept name them among the machine's."""
+    gpus = result.environment.get("gpus") or []
+    kept: list[str] | None = result.provenance.get("energy_devices")
+    return [str(each["uuid"]) for each in gpus] if kept is None else kept
 
 
 def _declared(footprint: Footprint | None) -> dict[str, Any] | None:
