@@ -328,8 +328,11 @@ def start_ticks(pid: int) -> int | None:
 
 
 def is_hidden(pid: int) -> bool:
-    """Return whether a process lives of which this user may see nothing (hidepid in proc(5))."""
-    if start_ticks(pid) is not None:
+    """Return whether a process of another user lives that this one may not see (hidepid, proc(5)).
+
+    A zombie is seen.
+    """
+    if stat_fields(pid):
         return False
     try:
         os.kill(pid, 0)

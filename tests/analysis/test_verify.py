@@ -76,6 +76,11 @@ def figures(found: list[Difference]) -> set[str]:
 def test_a_sound_study(study: Path) -> None:
     found = verify_study(study)
     assert (found.runs, found.missing, found.differences) == (2, 0, [])
+    run = a_run(study)
+    gpus = [{"start_temperature_celsius": None}]  # as of a card that is known by no UUID
+    change_record(run, "environment", "gpus", value=gpus)
+    keep_hash(run)
+    assert not list(check_run(run, {}))
 
 
 def test_a_row_is_held_to_the_sweep_of_its_time(study: Path) -> None:

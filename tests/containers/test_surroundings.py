@@ -76,6 +76,16 @@ def test_a_token_file_of_the_users_own_is_kept(tmp_path: Path) -> None:
     assert own.exists()
 
 
+def test_a_pipe_of_another_user_named_as_a_token_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    os.mkfifo(tmp_path / "llem-token-of-another")
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert list(left_tokens()) == []
+
+
 def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,22 +70,18 @@ def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder, cle
     assert _names(clean) == []
 
 
-def test_what_is_measured_again_for_its_quality_is_left_by_nobody(
+def test_what_was_killed_while_its_quality_was_looked_at_stays(
     study: StudyFolder, clean: Call
 ) -> None:
+    """Where the study then asks for none, the next call makes a result of the window."""
     (work,) = study.path.glob("runs/*/*/work")
     (work / "engine.json").write_text('{"quality": null}')
-    spec = {"sections": {"quality": {"texts": "texts.txt"}}}
-    (work / "spec.json").write_text(json.dumps(spec))
-    assert "work" in _names(clean)
-    (work / "engine_end.json").write_text("{}")  # its engine failed over it by itself: kept without
-    assert _names(clean) == []
-    (work / "engine_end.json").unlink()
-    (work / "engine.json").write_text('{"quality": {"perplexity": 2}}')
-    assert _names(clean) == []
-    for odd in ([], {"sections": []}, {"sections": {"quality": "texts"}}):
-        (work / "spec.json").write_text(json.dumps(odd))
-        assert _names(clean) == []
+    asked = {"sections": {"quality": {"texts": "texts.txt"}}}
+    (work / "spec.json").write_text(json.dumps(asked))
+    study.plan.write_text(json.dumps({**json.loads(study.plan.read_text()), **asked}))
+    assert clean("--yes").code == 0
+    assert (work / "engine.json").is_file()
+    assert (work.parent / "samples.arrows").is_file()
 
 
 def test_the_user_s_own_results_folder_is_looked_into(
@@ -143,7 +139,9 @@ def test_a_process_that_cannot_be_ended_keeps_nobody_waiting(
         server.kill()
     assert done.code == 1
     assert f"process {server.pid} sleep 60 stays: it does not end" in done.err
-    assert "work" not in [path.name for path in study.path.glob("runs/*/*/*")]
+    kept = {path.name for path in Path(run).iterdir()}
+    assert {"work", "samples.arrows", "run.parquet", ".result.json.abc.part"} <= kept
+    assert f"stays: process {server.pid} of its run does not end" in done.err
 
 
 def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Call) -> None:

@@ -1,16 +1,18 @@
 """The whole account: which readings, what adds up, and never a silent zero."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from llenergymeasure.energy.account import account
+from llenergymeasure.energy.account import UNNAMED, account
 from llenergymeasure.energy.sums import NotAdditiveError, total
-from llenergymeasure.recording.samples import Row
+from llenergymeasure.recording.samples import Row, Samples
 from llenergymeasure.results.record import Reading
-from llenergymeasure.run.result.build_result import _unnamed_devices
+from llenergymeasure.run.result.build_result import energy_devices
 from llenergymeasure.sensors import behaviour
+from llenergymeasure.sensors.base import SensorInfo
 from support import energy_card as card
 
 LOAD = card.steps(60)
@@ -92,37 +94,110 @@ def test_a_run_without_a_card_counts_none() -> None:
     assert made.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
 
 
-def test_the_only_card_without_a_uuid_is_the_run_s() -> None:
-    """AMD's cards and whole chips have names of Zeus': no engine names its device so."""
-    for device, scope in (("amd:0", "gpu"), ("module", "module")):
-        infos = [
-            card.info("gpu", unavailable="no driver"),
-            card.info(device, "zeus", scope=scope, quantities=("energy_counter_j",)),
-            card.info("cpu:package-0", "rapl", scope="cpu"),
-        ]
-        rows = rapl_rows("cpu:package-0", 50.0) + [
-            replace(row, device=device, sensor="zeus") for row in rapl_rows("x", 300.0)
-        ]
-        made = account(card.recording(rows, *infos), WINDOW, devices={"GPU-of-torch"})
-        assert [reading.device for reading in made.headline] == [device]
-        assert made.total.gross_j == pytest.approx(300.0 * 20, rel=1e-3)
-        assert account(card.recording(rows, *infos), WINDOW, devices=()).energy().source == "rapl"
-        two = [*infos, card.info("amd:1", "zeus", quantities=("energy_counter_j",))]
-        unknown = account(card.recording(rows, *two), WINDOW, devices={"GPU-of-torch"})
+def zeus_card(device: str = "amd:0", **given: Any) -> SensorInfo:
+    return card.info(device, "zeus", quantities=("energy_counter_j",), **given)
+
+
+NONE_OF_NVIDIA = card.info("gpu", unavailable="no driver")
+PACKAGE = card.info("cpu:package-0", "rapl", scope="cpu")
+
+
+def beside_cpu(*infos: SensorInfo) -> Samples:
+    """A recording of 50 W by the CPU and of 300 W by each card that Zeus reads."""
+    rows = rapl_rows("cpu:package-0", 50.0) + [
+        replace(row, device=info.device, sensor="zeus")
+        for info in infos
+        if info.unavailable is None
+        for row in rapl_rows("x", 300.0)
+    ]
+    return card.recording(rows, NONE_OF_NVIDIA, *infos, PACKAGE)
+
+
+def test_a_card_that_zeus_alone_knows_is_counted_where_it_is_the_run_s() -> None:
+    samples = beside_cpu(zeus_card())
+    made = account(samples, WINDOW, devices={"amd:0"})
+    assert [reading.device for reading in made.headline] == ["amd:0"]
+    assert made.total.gross_j == pytest.approx(300.0 * 20, rel=1e-3)
+    assert account(samples, WINDOW, devices=()).energy().source == "rapl"
+    for device in ("GPU-of-torch", UNNAMED):
+        unknown = account(samples, WINDOW, devices={device})
         assert unknown.total is None
-        assert "not known which" in str(unknown.unavailable)
-        nvidia = account(card.recording(rows, *infos, card.info()), WINDOW, devices={"GPU-2"})
-        assert "GPU-2, which was not recorded" in str(nvidia.unavailable)
+        assert unknown.unavailable is not None
+        assert device in unknown.unavailable
+        assert "amd:0" in unknown.unavailable
+        assert "energy.backend: rapl" in unknown.unavailable
+        assert account(samples, WINDOW, devices={device}, headline="rapl").total.gross_j > 0
+        assert account(samples, WINDOW, devices={device}, headline="zeus").total is None
 
 
-def test_an_engine_that_cannot_name_its_card_is_not_measured_by_the_cpu() -> None:
-    samples = card.recording([], card.info("gpu", unavailable="none"), card.info("amd:0", "zeus"))
-    vllm = {"backend": "vllm"}
-    assert _unnamed_devices(vllm, samples) == ["GPU"]
-    assert _unnamed_devices(vllm, card.recording([], card.info())) == []
-    assert _unnamed_devices(vllm, card.recording([], card.info("gpu", unavailable="none"))) == []
-    assert _unnamed_devices({**vllm, "vllm": {"engine": {"device": "cpu"}}}, samples) == []
-    assert _unnamed_devices({"backend": "pytorch"}, samples) == []
+def test_of_a_chip_the_gpu_is_not_counted_for_a_run_on_the_cpu() -> None:
+    """Its name is that of a sensor that found no card at all."""
+    samples = beside_cpu(zeus_card("gpu"), zeus_card("module", scope="module"))
+    assert account(samples, WINDOW, devices=()).energy().source == "rapl"
+    whole = account(samples, WINDOW, devices={"module"})
+    assert [reading.device for reading in whole.headline] == ["module"]
+
+
+def test_the_cpu_does_not_stand_for_a_card_that_gave_nothing() -> None:
+    rows = rapl_rows("cpu:package-0", 50.0)
+    for info in (card.info(), card.info(unavailable="not supported")):
+        made = account(card.recording(rows, info, PACKAGE), WINDOW, devices={card.UUID})
+        assert made.total is None
+        assert "GPU-1" in str(made.unavailable)
+        asked = account(
+            card.recording(rows, info, PACKAGE), WINDOW, devices={card.UUID}, headline="rapl"
+        )
+        assert asked.total is not None
+
+
+CPU_BUILD = {"versions": {"torch": "2.9.0+cpu"}}
+IN_PROCESS = {"versions": {}, "devices": [], "environment": {"variables": {}}}
+SERVED = IN_PROCESS | {"serving": {}}
+TWO = ["GPU-a", "GPU-b"]
+
+
+@pytest.mark.parametrize(
+    ("done", "config", "devices"),
+    [
+        (IN_PROCESS, {"backend": "pytorch"}, []),
+        (IN_PROCESS, {"backend": "vllm"}, []),
+        (IN_PROCESS, {"backend": "sglang", "sglang": {"engine": {"device": "cpu"}}}, []),
+        (IN_PROCESS, {"backend": "sglang"}, [UNNAMED]),
+        (SERVED, {"backend": "vllm"}, [UNNAMED]),
+        (SERVED, {"backend": "pytorch"}, [UNNAMED]),
+        (SERVED, {"backend": "openai"}, [UNNAMED]),
+        (SERVED | CPU_BUILD, {"backend": "vllm"}, []),
+        (SERVED | {"versions": {"vllm": "0.11.0+cpu"}}, {"backend": "vllm"}, []),
+        (IN_PROCESS | {"devices": ["GPU-a"]}, {"backend": "pytorch"}, ["amd:0"]),
+        (IN_PROCESS | {"devices": TWO}, {"backend": "pytorch"}, TWO),
+        *(
+            (
+                IN_PROCESS | {"devices": ["GPU-a"], "environment": {"variables": {name: "1"}}},
+                {"backend": "pytorch"},
+                ["GPU-a"],
+            )
+            for name in ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+        ),
+    ],
+)
+def test_a_run_s_devices_where_none_has_a_uuid(
+    done: dict[str, Any], config: dict[str, Any], devices: list[str]
+) -> None:
+    assert energy_devices(done, config, beside_cpu(zeus_card())) == devices
+    nvidia = card.recording([], card.info(), zeus_card())
+    assert energy_devices(done, config, nvidia) == done["devices"]
+    assert energy_devices(done, config, card.recording([], NONE_OF_NVIDIA)) == done["devices"]
+
+
+@pytest.mark.parametrize("more", [{}, {"unavailable": "it stands still at 0"}])
+def test_one_of_two_cards_is_not_guessed_even_where_the_other_cannot_be_read(
+    more: dict[str, Any],
+) -> None:
+    done = IN_PROCESS | {"devices": ["GPU-a"]}
+    samples = beside_cpu(zeus_card(), zeus_card("amd:1", **more))
+    assert energy_devices(done, {"backend": "pytorch"}, samples) == ["GPU-a"]
+    unread = beside_cpu(zeus_card(unavailable="it stands still at 0"))
+    assert energy_devices(done, {"backend": "pytorch"}, unread) == ["GPU-a"]
 
 
 def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:

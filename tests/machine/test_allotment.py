@@ -57,6 +57,13 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
             Demand(None),
         ),
         ({"backend": "sglang", "passthrough_kwargs": {"tp_size": [2]}}, Demand(None)),
+        *(
+            ({"backend": "vllm", "passthrough_kwargs": {"tensor_parallel_size": value}}, wanted)
+            for value, wanted in (
+                *((2.0, Demand(2)), ("2", Demand(2)), (True, Demand(1))),
+                *((float("inf"), Demand(None)), (-1, Demand(None))),
+            )
+        ),
         (
             {"backend": "vllm", "vllm": {"engine": {"prefill_context_parallel_size": 2}}},
             Demand(2),

@@ -15,6 +15,8 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.manifest import run_state
 
+USER = os.geteuid()
+
 
 def running(**changes):
     return {
@@ -87,13 +89,32 @@ def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, m
 
     monkeypatch.setattr(processes, "stat_fields", lambda _: [])
     monkeypatch.setattr("os.kill", refuse)
-    own = f"{processes.boot_id()}:{os.getpid()}:1"
+    monkeypatch.setattr("os.geteuid", lambda: USER + 1)
+    launcher = f"{processes.boot_id()}:{os.getpid()}:1@{USER}"
     assert read(tmp_path, running()).status == "running"
-    assert not docker._is_abandoned(own, "true")
-    assert docker._is_abandoned(own, "false")
+    assert not docker._is_abandoned(launcher, "true")
+    assert docker._is_abandoned(launcher, "false")
+    monkeypatch.setattr("os.geteuid", lambda: USER)  # one's own would be seen
+    assert read(tmp_path, running()).status == "lost"
+    assert docker._is_abandoned(launcher, "true")
     monkeypatch.undo()
     assert read(tmp_path, running(pid=dead_pid())).status == "lost"
-    assert docker._is_abandoned(own, "true")
+    assert docker._is_abandoned(launcher, "true")
+
+
+def test_a_zombie_of_another_user_is_seen_and_dead(tmp_path, monkeypatch):
+    def refuse(_pid, _number):
+        raise PermissionError
+
+    monkeypatch.setattr(processes, "stat_fields", lambda _: ["Z", *"1" * 40])
+    monkeypatch.setattr("os.kill", refuse)
+    monkeypatch.setattr("os.geteuid", lambda: USER + 1)
+    assert read(tmp_path, running()).status == "lost"
+
+
+def test_a_container_of_a_living_launcher_stays():
+    assert not docker._is_abandoned(docker._owner(), "true")
+    assert not docker._is_abandoned(docker._owner(), "false")
 
 
 def test_running_on_another_host_is_believed(tmp_path):

@@ -25,6 +25,7 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp, is_whole
+from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
 from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workload.datasets.files import read_file
@@ -59,9 +60,19 @@ def test_in_the_place_of_a_run_s_files(tmp_path: Path, make: Callable[[Path], No
     assert not is_whole(run)
     assert run_state(run)["status"] == "lost"
     run.result.unlink()
+    run.work.mkdir()
+    make(run.marks)
+    assert current_phase(run.marks) is None
+    if make is not huge:
+        assert read_marks(run.marks) == []
     make(run.outcome)
     with suppress(OSError):  # said in one line
         assert read_outcome(run.outcome).status == "lost"
+
+
+def test_a_folder_in_the_place_of_marks_and_a_file_in_that_of_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "work").touch()
+    assert read_marks(tmp_path) == read_marks(tmp_path / "work" / "marks.jsonl") == []
 
 
 @ODD

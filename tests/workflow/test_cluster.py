@@ -23,7 +23,7 @@ from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.open_study import NOT_SHARED, OpenStudy
+from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workload.load_study import load_study
 from support.studies import write_study
 
@@ -60,7 +60,7 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
 
 
 def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
-    slurm: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched: list[Any] = []
     monkeypatch.setattr(
@@ -74,25 +74,32 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
     monkeypatch.setenv("PATH", str(slurm))  # scancel alone
     study._take_cluster(by_name=True)
     assert not watched
+    assert UNWATCHED in capsys.readouterr().err
     command(slurm, "squeue", "true")
     study._take_cluster(by_name=True)
     assert len(watched) == 1
 
 
-@pytest.mark.parametrize(("nodes", "shares"), [(None, "8"), (100, None)])
+@pytest.mark.parametrize(("local", "shares"), [(True, "4"), (False, None)])
 def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
-    tmp_path: Path, nodes: int | None, shares: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool, shares: str | None
 ) -> None:
-    _, plan, folder = planned(tmp_path)
+    """``--jobs`` may be given on one machine too."""
+    study = write_study(tmp_path, execution={"n_cycles": 1, "skip_preflight": True})
+    plan, folder = make_plan(load_study(study)), StudyFolder(tmp_path / "results" / "small")
     workflow = SimpleNamespace(
         is_main_process=True,
+        local_exec=local,
         storage_settings=SimpleNamespace(default_storage_provider=None),
         deployment_settings=SimpleNamespace(deployment_method=()),
-        resource_settings=SimpleNamespace(resources={"gpu": 8}, nodes=nodes),
+        resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
-    with mock.patch.dict(os.environ):
-        os.environ.pop(AT_ONCE_VARIABLE, None)
-        OpenStudy(plan, folder, workflow)
+    monkeypatch.setattr("llenergymeasure.workflow.open_study.adopt_executors", mock.Mock())
+    monkeypatch.setattr(OpenStudy, "_take_cluster", mock.Mock())
+    with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
+        opened = OpenStudy(plan, folder, workflow)
+        opened.begin()
+        opened._lock.close()
         assert os.environ.get(AT_ONCE_VARIABLE) == shares
 
 
@@ -166,12 +173,14 @@ def test_it_is_said_where_servers_are_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
 ) -> None:
     monkeypatch.setattr(Drive, "run", lambda *_: 1)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
     path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
     said: list[str] = []
     view, call = Listener(said.append), drive.Call(profile=profile)
     drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
     assert (NOT_SHARED in said) is not shared
+    assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
 
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -121,8 +120,7 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     assert (second, fourth) == (FINISH_S, FINISH_S)
     assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
 
-    asked = {"sections": {"quality": {"texts": "texts.txt"}}}
-    runs[1].spec.write_text(json.dumps(asked))  # killed before they were looked at
+    progress._quality = {"texts": "texts.txt"}  # killed before they were looked at
     (alone,) = progress._estimated([(plan.runs[1].experiment, plan.runs[1].cycle)]).values()
     assert alone.seconds > load_s
 
@@ -145,7 +143,8 @@ def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
     end(folder, plan, 0)
     looked_at: list[object] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.progress.is_kept", lambda run: bool(looked_at.append(run))
+        "llenergymeasure.workflow.progress.is_kept",
+        lambda run, _quality: bool(looked_at.append(run)),
     )
     assert len(progress.look()) == 1
     assert len(looked_at) == 2
@@ -210,15 +209,12 @@ def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -
     assert [line[: line.index(";")] for line in progress.phases()] == [f"[1/2] {names[0]}: loading"]
     assert progress.phases() == []
     assert "=None" not in progress.line()
-    read_text = Path.read_text
     for number in (errno.ENOENT, errno.ESTALE):  # the run ended just now, and its marks are gone
 
-        def gone(path: Path, *more: Any, number: int = number, **named: Any) -> str:
-            if path == run.marks:
-                raise OSError(number, os.strerror(number), str(path))
-            return read_text(path, *more, **named)
+        def gone(path: Path, number: int = number) -> bytes:
+            raise OSError(number, os.strerror(number), str(path))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Path, "read_text", gone)
+            patch.setattr("llenergymeasure.run.engine.phase_marks.read_bytes", gone)
             assert progress.line().endswith(f"; {names[0]}")
             assert resting(plan, StudyFolder(tmp_path)) == []

@@ -159,11 +159,19 @@ def abandoned(engine: Engine) -> list[str]:
 
 
 def _is_abandoned(owner: str, running: str) -> bool:
-    boot, _, rest = owner.partition(":")
+    started, _, user = owner.rpartition("@")
+    boot, _, rest = started.partition(":")
     pid = rest.partition(":")[0]
-    if boot != boot_id() or not pid.isdecimal() or is_hidden(int(pid)):
+    if boot != boot_id() or not pid.isdecimal():
         return running != "true"
-    return identity(int(pid)) != owner
+    # Nobody's own processes are hidden.
+    if user != str(os.geteuid()) and is_hidden(int(pid)):
+        return running != "true"
+    return identity(int(pid)) != started
+
+
+def _owner() -> str:
+    return f"{identity(os.getpid())}@{os.geteuid()}"
 
 
 def remove_abandoned(engine: Engine) -> None:
@@ -212,7 +220,7 @@ def run_command(
     # Results belong to who asked for them: without root, the container's root is this user.
     words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
     # A run is known dead or alive by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={identity(os.getpid())}"]
+    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner()}"]
     words += [*_limits(), *_gpus(engine, gpus)]
     words += [] if workdir is None else [f"--workdir={workdir}"]
     for mount in mounts:

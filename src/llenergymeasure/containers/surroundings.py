@@ -199,10 +199,11 @@ def _token_folder(environ: Mapping[str, str]) -> Path:
 
 def left_tokens() -> Iterator[Path]:
     """Yield this user's files of tokens whose process was killed."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     for folder in {_token_folder(os.environ), Path(tempfile.gettempdir())}:
         for path in folder.glob(f"{_TOKEN_PREFIX}*"):
             with suppress(OSError):  # gone, or another user's
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                handle = os.open(path, flags)
                 try:
                     if os.fstat(handle).st_uid == os.geteuid() and try_lock(handle):
                         yield path

@@ -26,6 +26,7 @@ from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Reading
+from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
 from llenergymeasure.units import NS_PER_S
 
@@ -34,6 +35,9 @@ METHOD = 5
 
 _NO_CARD = "gpu"
 """The device of a sensor that found no card at all: its reason belongs into every record."""
+
+UNNAMED = "a device that its engine does not name (a GPU or the CPU)"
+"""Stands among a run's devices where nobody says on what it computed."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,8 @@ def account(
         window: start and end of the window in CLOCK_MONOTONIC ns.
         phases: name, start and end of each phase; those at rest begin with ``idle``, and margins
             next to the window make its ends exact.
-        devices: UUIDs of the GPUs the run used: others contribute nothing. None: all recorded.
-            A machine's only card that no sensor knows by a UUID is meant by any.
+        devices: the GPUs the run used, as sensors name them, or :data:`UNNAMED`: others contribute
+            nothing. None: all recorded.
         headline: the sensor whose readings add up to the run's energy; None: the best there is.
         calibration: gains found against an external meter.
         known: how cards' channels behave, where a probe has found it.
@@ -146,14 +150,11 @@ def account(
     Returns:
         The account. A sensor that gave nothing has a reading with a reason, never a zero.
     """
-    without_uuid = cards_without_uuid(samples)
-    if devices and len(without_uuid) == 1:
-        devices = without_uuid
     sources: list[Source] = []
     missing: list[Reading] = []
     opened: list[Device] = []
     for info in samples.header.sensors:
-        if info.scope in CARD_SCOPES and not _used(info.device, devices):
+        if info.scope in CARD_SCOPES and not _used(info, devices):
             continue
         if info.scope == NODE:
             continue  # never added to devices' energy, and never the headline
@@ -165,13 +166,7 @@ def account(
         if not found:
             missing.append(missing_reading(samples, info))
     chosen, unavailable = choose(sources, missing, window, headline)
-    there = {info.device.removeprefix("module:") for info in samples.header.sensors}
-    absent = sorted(set(devices or ()) - there)
-    if absent and (headline is None or any(each.info.scope in CARD_SCOPES for each in chosen)):
-        # The others' energy is not that of the run.
-        chosen, unavailable = [], f"the run used {', '.join(absent)}, which was not recorded"
-        if without_uuid:
-            unavailable = f"the run used one of {', '.join(sorted(without_uuid))}: not known which"
+    chosen, unavailable = _of_the_run(samples, chosen, unavailable, missing, devices, headline)
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
     node = None
     for info in (each for each in samples.header.sensors if each.scope == NODE):
@@ -269,20 +264,61 @@ def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> 
     }
 
 
-def cards_without_uuid(samples: Samples) -> set[str]:
-    """Return the cards of a machine without NVIDIA's as Zeus names them: AMD's, and chips."""
+def _of_the_run(
+    samples: Samples,
+    chosen: list[Source],
+    unavailable: str | None,
+    missing: Sequence[Reading],
+    devices: Collection[str] | None,
+    headline: str | None,
+) -> tuple[list[Source], str | None]:
+    """Return the headline's sources and why there are none, where a card of the run is missing.
+
+    The others' energy is not that of the run, unless a sensor without cards was asked for.
+    """
+    infos = samples.header.sensors
+    absent = sorted(set(devices or ()) - {info.device.removeprefix("module:") for info in infos})
+    of_cards = {info.sensor for info in infos if info.scope in CARD_SCOPES}
+    if headline is not None and headline not in of_cards:
+        return chosen, unavailable
+    if absent and (cards := zeus_cards(samples)):
+        names = ", ".join(card.device for card in cards)
+        return [], (
+            f"the run used {', '.join(absent)}, and whether that is {names} is not known; "
+            "energy.backend: rapl takes the CPU's energy instead"
+        )
+    if absent:
+        return [], f"the run used {', '.join(absent)}, which was not recorded"
+    unread = [each for each in missing if each.device.removeprefix("module:") in (devices or ())]
+    if unread and chosen and not any(each.info.scope in CARD_SCOPES for each in chosen):
+        reasons = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
+        return [], f"a GPU of the run could not be read: {reasons}"
+    return chosen, unavailable
+
+
+def zeus_cards(samples: Samples) -> list[SensorInfo]:
+    """Return the cards of a machine without NVIDIA's, which have names of Zeus' and no UUIDs.
+
+    Of a chip that is read as a whole its GPU is a part.
+    """
     cards = [
         info
         for info in samples.header.sensors
-        if info.scope in CARD_SCOPES and info.device != _NO_CARD
+        if info.scope in CARD_SCOPES and not _stands_for_none(info)
     ]
     if any(info.sensor == "nvml" for info in cards):
-        return set()
-    return {info.device for info in cards if info.unavailable is None}
+        return []
+    whole = [info for info in cards if info.device == "module"]
+    return whole or cards
 
 
-def _used(device: str, devices: Collection[str] | None) -> bool:
-    return devices is None or device == _NO_CARD or device.removeprefix("module:") in devices
+def _stands_for_none(info: SensorInfo) -> bool:
+    return info.device == _NO_CARD and info.unavailable is not None
+
+
+def _used(info: SensorInfo, devices: Collection[str] | None) -> bool:
+    used = devices is None or info.device.removeprefix("module:") in devices
+    return used or _stands_for_none(info)
 
 
 def _per(energy_j: float | None, count: float | None) -> float | None:

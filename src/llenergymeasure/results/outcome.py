@@ -5,6 +5,7 @@ concludes what was never written: a run whose process is gone without a word is 
 """
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def read_outcome(path: Path) -> Outcome:
     hidden from this user, cannot be looked at: its ``running`` is believed.
     """
     try:
-        content = read_bytes(path)
+        content, owner = read_bytes(path), path.stat().st_uid
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
     if not content.strip() and not is_under_way(RunFolder(path.parent)):
@@ -83,7 +84,7 @@ def read_outcome(path: Path) -> Outcome:
         return _lost("DamagedOutcome", f"the outcome file cannot be read: {first_line}")
     if outcome.status != "running":
         return outcome
-    reason = _death(outcome)
+    reason = _death(outcome, own=owner == os.geteuid())
     if reason is None:
         return outcome
     gone = OutcomeError(class_="ProcessGone", message=reason)
@@ -107,8 +108,11 @@ def _lost(name: str, message: str) -> Outcome:
     return Outcome(status="lost", error=OutcomeError(class_=name, message=message))
 
 
-def _death(outcome: Outcome) -> str | None:
-    """Return why the process of a ``running`` outcome is surely dead; None if it may live."""
+def _death(outcome: Outcome, *, own: bool) -> str | None:
+    """Return why the process of a ``running`` outcome is surely dead; None if it may live.
+
+    Nobody's ``own`` processes are hidden: behind the number of one that is, another's is hidden.
+    """
     same_host = outcome.host == socket.gethostname()
     same_boot = outcome.boot_id == boot_id()
     if same_host and outcome.boot_id is not None and not same_boot:
@@ -116,7 +120,7 @@ def _death(outcome: Outcome) -> str | None:
     if not (same_host and same_boot and outcome.pid is not None):
         return None
     ticks = start_ticks(outcome.pid)
-    if is_hidden(outcome.pid):
+    if not own and is_hidden(outcome.pid):
         return None
     if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"

@@ -234,18 +234,17 @@ def is_measured(folder: RunFolder) -> bool:
         return False
 
 
-def is_kept(folder: RunFolder) -> bool:
+def is_kept(folder: RunFolder, quality: Any) -> bool:
     """Return whether the next call makes a run's result of what an attempt has left.
 
-    One that was killed while its engine looked at its quality is measured again.
+    One that was killed while its engine looked at its quality, where that is asked, is measured
+    again.
 
     Raises:
         RecordVersionError: a later version of this program wrote a record there.
     """
     ended_by_itself = folder.engine_end.is_file() or folder.session.is_file()
-    sections = (read_json(folder.spec) or {}).get("sections")
-    asked = sections.get("quality") if isinstance(sections, dict) else None
-    return is_measured(folder) and (ended_by_itself or is_looked_at(folder, asked))
+    return is_measured(folder) and (ended_by_itself or is_looked_at(folder, quality))
 
 
 def is_looked_at(folder: RunFolder, quality: Any) -> bool:

@@ -21,7 +21,7 @@ from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.processes import arguments
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_kept
+from llenergymeasure.results.whole import is_measured
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
 
 GRACE_S = 20.0
@@ -131,11 +131,8 @@ def _at_work(folder: StudyFolder) -> set[Path]:
 def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
     """Yield processes of runs (engines, servers, recorders) whose supervisor is dead."""
     runs = (folder.path / "runs").resolve()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        run = _run_of(entry)
-        if run is None or run.parent.parent != runs or run in at_work:
+    for entry, run in _at_runs():
+        if run.parent.parent != runs or run in at_work:
             continue
         yield Leftover(
             "process",
@@ -143,6 +140,13 @@ def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
             f"left by {run.relative_to(runs)}, whose supervisor is dead",
             partial(_end, entry, run),
         )
+
+
+def _at_runs() -> Iterator[tuple[Path, Path]]:
+    """Yield every other process of a run, with the run's folder."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and (run := _run_of(entry)):
+            yield entry, run
 
 
 def _run_of(process: Path) -> Path | None:
@@ -192,20 +196,20 @@ def _is_inside(folder: Path) -> bool:
 
 
 def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
-    if is_kept(run):
-        return  # the next call makes its result of what lies there
+    if is_measured(run):
+        return  # the next call makes its result of what lies there, if the study then asks no more
     finished = run.result.is_file()
     if run.work.is_dir():
-        yield _file(run.work, "passed between the processes of a run that ended")
+        yield _file(run.work, "passed between the processes of a run that ended", run)
     if run.stream.is_file():
-        yield _file(run.stream, "samples of a run that did not end well")
+        yield _file(run.stream, "samples of a run that did not end well", run)
     if not finished:
         for path in run.products:
             if path.is_file():
-                yield _file(path, "half of a result: its record was never written")
+                yield _file(path, "half of a result: its record was never written", run)
     for path in sorted(run.path.iterdir()):
         if path.is_file() and _is_temporary(path):
-            yield _file(path, "a file that was being written")
+            yield _file(path, "a file that was being written", run)
 
 
 def _is_temporary(path: Path) -> bool:
@@ -215,8 +219,17 @@ def _is_temporary(path: Path) -> bool:
     )
 
 
-def _file(path: Path, reason: str) -> Leftover:
-    return Leftover("file", str(path), reason, partial(remove, path), _size(path))
+def _file(path: Path, reason: str, run: RunFolder | None = None) -> Leftover:
+    return Leftover("file", str(path), reason, partial(_remove, path, run), _size(path))
+
+
+def _remove(path: Path, run: RunFolder | None) -> None:
+    """Remove it, unless a process that could not be ended still works in its run's folder."""
+    if run is not None:
+        folder = run.path.resolve()
+        if left := [entry.name for entry, of in _at_runs() if of == folder]:
+            raise LlemError(f"process {', '.join(left)} of its run does not end")
+    remove(path)
 
 
 def _size(path: Path) -> int:

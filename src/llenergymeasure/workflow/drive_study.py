@@ -7,11 +7,12 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.cluster import can_be_asked
 from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
-from llenergymeasure.workflow.open_study import NOT_SHARED
-from llenergymeasure.workflow.profile import one_by_one
+from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED
+from llenergymeasure.workflow.profile import on_slurm, one_by_one
 from llenergymeasure.workflow.stopping import planned
 
 
@@ -43,6 +44,8 @@ def drive_study(
             view.say(line)
         if plan.execution.get("share_server") and not one_by_one(call.profile):
             view.say(NOT_SHARED)
+        if on_slurm(call.profile) and not can_be_asked():
+            view.say(UNWATCHED)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)
         code = drive.run(call)

@@ -47,6 +47,7 @@ OWNER = "a Snakemake workflow"
 
 NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
 
+UNWATCHED = "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
 
 ByRun = Callable[[Any], list[str]]
 """A value that depends on a run's wildcards."""
@@ -82,11 +83,8 @@ class OpenStudy:
         self._at_once = _runs_at_once(workflow)
         if workflow.is_main_process:
             os.environ.update(safe_path())
-        here = workflow.resource_settings.nodes is None
-        if workflow.is_main_process and here and self._at_once > 1:
-            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)  # a cluster's job has its own share
         # Runs at a time, or on several machines, cannot share a server.
-        self._one_by_one = self._at_once == 1 and here
+        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._here(self._places.image_pattern())
 
@@ -247,8 +245,11 @@ class OpenStudy:
                 text = "a storage is for runs on other machines; leave it out, or name an executor"
                 raise PreflightError(Problem(text, key="--default-storage-provider"))
             by_name = adopt_executors(self._workflow, self._folder, self.storage)
-            if not self._workflow.local_exec:
+            os.environ.pop(AT_ONCE_VARIABLE, None)
+            if not self._workflow.local_exec:  # a cluster's job has its own share
                 self._take_cluster(by_name=by_name)
+            elif self._at_once > 1:
+                os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
             if not os.environ.get(DRIVEN_VARIABLE):
                 warn_of_missing_variables(self._notify, say)
                 for line in runs_or_sends(self._plan, self._notify):
@@ -292,6 +293,8 @@ class OpenStudy:
             end_jobs(left)
         if by_name and can_be_asked():  # else all jobs would seem to be gone
             QueueWatch(self._folder).start()
+        elif by_name:
+            say(UNWATCHED)
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "

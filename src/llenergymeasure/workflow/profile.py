@@ -90,6 +90,15 @@ def one_by_one(profile: str | None) -> bool:
     return str(_mapping(settings.get("resources")).get("gpu", 1)) in ("0", "1")
 
 
+def on_slurm(profile: str | None) -> bool:
+    """Return whether runs are jobs of SLURM.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    return (_settings(profile)[1] or {}).get("executor") == "slurm"
+
+
 def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
     """Return a profile's file and what it says; None where it cannot be read."""
     from snakemake.cli import get_profile_dir

