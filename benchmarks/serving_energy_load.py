@@ -19,6 +19,7 @@ import numpy as np
 from llenergymeasure.analysis.load_curve import LoadCurve, LoadPoint, load_curve
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR
 from llenergymeasure.energy.account import account
+from llenergymeasure.energy.window import without
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun
 from nvml_sim import sim
@@ -71,8 +72,12 @@ def _recover(folder: Path, rates: list[float], seconds: float) -> tuple[LoadCurv
         assert made.total.gross_u95_j is not None
         load = run.tokens("").requests / run.window_s
         power_w = made.total.gross_j / run.window_s
+        shared_j = made.total.shared_u95_j or 0.0
+        u_w = without(made.total.gross_u95_j, shared_j) / COVERAGE_FACTOR / run.window_s
         points.append(
-            LoadPoint(load, power_w, made.total.gross_u95_j / COVERAGE_FACTOR / run.window_s)
+            LoadPoint(
+                load, power_w, u_w, shared_w=shared_j / run.window_s, experiment=f"{rate:g}/s"
+            )
         )
         print(f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W {sorted(made.validity)}")
     curve = load_curve(points)

@@ -173,7 +173,8 @@ VALIDITY: Mapping[str, Code] = {
     "undersampled": Code(
         False,
         "The sensor does not see all of the time, and nothing is known to count what it misses; "
-        "the interval holds what that may hide.",
+        "the interval holds what that may hide of a load that does not repeat in step with the "
+        "readings, and the bound also of one that does.",
     ),
 }
 """Every validity code. Those of the meter are decided in ``energy.validity``."""

@@ -61,6 +61,14 @@ def study(
 TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
 
 
+def test_heat_of_a_moment_parts_no_majority(tmp_path: Path) -> None:
+    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in range(1, 9)]
+    newer = {**on(driver="575.1"), **clocked()}
+    how = [newer, newer, *({**on(), **clocked(heat=0.0008 * each)} for each in range(6))]
+    told_apart, ids = study(tmp_path, configs, *how)
+    assert told_apart.groups == [tuple(ids[2:]), tuple(ids[:2])]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "reason"),
     [
@@ -88,6 +96,7 @@ TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
             clocked(heat=0.4),
             "heat held them down for 0.43 % and 40 % of the time",
         ),
+        (clocked(), clocked(heat=0.0525), None),  # shares in whole per cent
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )
@@ -208,6 +217,27 @@ def test_settings_that_an_engine_resolved_alike_are_one_experiment(tmp_path: Pat
     pairs = read_table(tmp_path, "comparisons.parquet").to_pylist()
     compared = {(one["experiment_a"], one["experiment_b"]) for one in pairs if one["ratio"]}
     assert compared == {(first, rows[3]["experiment"])}
+
+
+def test_a_setting_of_several_parts_that_is_resolved_alike_makes_one_experiment() -> None:
+    key = "vllm.engine.compilation_config"
+    configs = [
+        {**VLLM, "vllm": {"engine": {"compilation_config": {"level": level}, "max_num_seqs": 8}}}
+        for level in (0, 3)
+    ]
+    plan = make_plan(configs, [key], cycles=1)
+    rows = [
+        run_row(make_result(run, **did()), {}) | {"settings_in_force": f'{{"{key}": "O0"}}'}
+        for run in plan["runs"]
+    ]
+    one, other = (run["experiment"] for run in plan["runs"])
+    why = f"the engine ran it as experiment {one}: {key} is O0 in both"
+    assert Comparable(selections(rows), plan["runs"]).outside == {other: why}
+    configs[1]["vllm"]["engine"]["max_num_seqs"] = 16
+    plan = make_plan(configs, [key], cycles=1)
+    for row, run in zip(rows, plan["runs"], strict=True):
+        row["experiment"] = run["experiment"]
+    assert Comparable(selections(rows), plan["runs"]).outside == {}
 
 
 def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:

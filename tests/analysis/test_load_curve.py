@@ -42,6 +42,7 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "slo_attained": None,
         "power_mean_w": 100 + 3 * rate,
         "energy_u95_j": 19.6,
+        "energy_shared_u95_j": None,
         "window_s": 10.0,
         **more,
     }
@@ -112,6 +113,61 @@ def test_what_all_runs_of_a_cycle_share_is_in_the_power_at_no_load(cycles: int) 
             abs(curve.slope_j - 5) <= curve.slope_half_j,
         ]
     assert min(hits) / tries >= 0.92  # Of independent points: 0.78.
+
+
+SHARED, CHANCE_W = 0.05, 0.5
+"""What repeats share, of the power, and what chance adds to each run."""
+
+
+def off_alike(
+    rates: tuple[int, ...], rng: np.random.Generator, *, alike: bool, cycles: int = 4
+) -> list[LoadPoint]:
+    """Return runs that are off as their repeats are: all by one share, or each rate by its own."""
+    off = rng.normal(0, SHARED / 1.96, 1 if alike else len(rates))
+    runs = []
+    for rate, share in np.broadcast(rates, off):
+        for cycle in range(cycles):
+            power_w = (100 + 5 * rate) * (1 + share) + rng.normal(0, CHANCE_W)
+            shared_w = SHARED * power_w
+            u95_w = np.hypot(shared_w, 1.96 * CHANCE_W)
+            energy = {"energy_u95_j": 10 * u95_w, "energy_shared_u95_j": 10 * shared_w}
+            runs.append(run(rate, cycle=cycle, power_mean_w=power_w, **energy))
+    return load_points(runs)
+
+
+@pytest.mark.parametrize("rates", [(1, 4, 8), (1, 2, 4, 8, 16)])
+@pytest.mark.parametrize("alike", [True, False], ids=["all alike", "each rate by itself"])
+def test_what_repeats_share_shrinks_with_no_number_of_runs(
+    rates: tuple[int, ...], alike: bool
+) -> None:
+    rng, hits, tries = np.random.default_rng(6), np.zeros(2), 300
+    for _ in range(tries):
+        curve = load_curve(off_alike(rates, rng, alike=alike))
+        assert curve is not None
+        hits += [
+            abs(curve.intercept_w - 100) <= curve.intercept_half_w,
+            abs(curve.slope_j - 5) <= curve.slope_half_j,
+        ]
+    assert min(hits) / tries >= 0.93
+    curve = load_curve(off_alike(rates, rng, alike=alike, cycles=100))
+    assert curve is not None
+    assert curve.intercept_half_w >= SHARED * curve.intercept_w
+    assert curve.slope_half_j >= SHARED * curve.slope_j
+
+
+def test_what_a_sensor_leaves_open_is_no_bend() -> None:
+    rng = np.random.default_rng(7)
+    curves = [load_curve(off_alike((1, 2, 4, 8, 16), rng, alike=False)) for _ in range(300)]
+    assert np.mean([curve is None or curve.bent for curve in curves]) <= 0.085
+
+
+def test_runs_without_traffic_are_as_sure_as_their_sensor() -> None:
+    idle = [run(0, cycle=cycle, power_mean_w=60 + cycle % 2) for cycle in range(8)]
+    idle = [{**each, "energy_shared_u95_j": 60.0} for each in idle]
+    curve = load_curve(load_points([*idle, run(1), run(2)]))
+    assert curve is not None
+    assert curve.idle_w is not None
+    assert curve.idle_w[1] == pytest.approx(np.hypot(6.0, 0.447), abs=0.01)
 
 
 def bent(curvature: float, rng: np.random.Generator) -> bool:
@@ -191,7 +247,8 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         run(5, status="failed"),
         run(6, kind="estimated"),
     ]
-    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0), cycle=1)]
+    (point,) = load_points(runs)
+    assert point == LoadPoint(1, 103, pytest.approx(1.0), cycle=1, experiment="e1")
 
 
 @pytest.mark.parametrize(

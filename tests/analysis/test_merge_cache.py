@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -141,6 +142,24 @@ def test_a_file_that_may_still_change_unseen_is_not_kept(tmp_path, plan, monkeyp
     monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", 3600 * 10**9)
     merged(plan, tmp_path)
     assert merged(plan, tmp_path)[1] == 10
+
+
+def test_a_file_that_changed_amid_the_looks_at_all_is_not_kept(tmp_path, plan, monkeypatch):
+    write_complete_study(tmp_path, plan)
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", 0)
+    stamp, last = merge.stamp, plan["runs"][-1]
+
+    def looked_late(run, *when):
+        if run.endswith(f"{last['experiment']}/{last['cycle']}"):
+            time.sleep(0.05)  # a time stamp is a tick of the clock old
+            os.utime(f"{run}/result.json")
+            time.sleep(0.05)
+        return stamp(run, *when)
+
+    monkeypatch.setattr(merge, "stamp", looked_late)
+    merged(plan, tmp_path)
+    monkeypatch.setattr(merge, "stamp", stamp)
+    assert merged(plan, tmp_path)[1] == 1
 
 
 def test_a_record_that_is_gone_is_gone_in_spite_of_the_cache(tmp_path, plan):

@@ -105,6 +105,16 @@ def test_a_file_that_cannot_be_used_is_named(text: str, told: str, call: Call) -
     assert path.read_text() == text
 
 
+def test_a_folder_in_the_environment_need_not_be_utf_8(
+    monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setenv("LLEM_OUTPUT_DIR", "/tmp/\udcff")
+    said = call("prefs")
+    assert said.code == 0, said.err
+    assert "environment: LLEM_OUTPUT_DIR" in said.out
+    assert _shown(call)["output_dir"] == ("/tmp/\udcff", "environment: LLEM_OUTPUT_DIR")
+
+
 def test_what_stands_in_the_files_place_is_named(call: Call) -> None:
     own("").unlink()
     user_configuration().mkdir()

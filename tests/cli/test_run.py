@@ -341,6 +341,19 @@ def test_a_batch_size_is_for_every_engine_of_the_study(tmp_path: Path, call: Cal
     assert "vllm.engine.max_num_seqs: is given by an option and by --set" in said.err
 
 
+@pytest.mark.parametrize("own", ["vllm.engine.max_num_seqs=8", "vllm={engine: {max_num_seqs: 8}}"])
+def test_a_batch_size_is_not_for_an_engine_whose_every_point_is_left_out(
+    own: str, tmp_path: Path, call: Call
+) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "model: tiny-llama\nbackend: [pytorch, vllm]\nvllm: {engine: {tensor_parallel_size: 3}}\n"
+    )
+    said = call("run", str(file), "--batch-size", "4", "--set", own, "--dry-run")
+    assert said.code == 0, said.err
+    assert "1 experiment" in said.out
+
+
 def test_a_study_with_a_batch_size_is_expanded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:

@@ -74,4 +74,25 @@ def test_what_a_server_calls_its_model_is_no_path(
     asked = [each.config["openai"] for each in read.experiments]
     assert [each["model"] for each in asked] == ["llama", "mistral"]
     assert asked[0]["body"] == {"model": "llama"}
-    assert read.notes == ()
+    assert read.notes == tuple(
+        f"{key}: llama is sent as written; earlier versions sent studies/llama, under another id"
+        for key in ("openai.body.model", "openai.model")
+    )
+    monkeypatch.chdir("studies")
+    assert load_study(Path("s.yaml")).notes == ()
+
+
+def test_each_of_a_server_s_names_that_was_a_path_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("llama", "mistral", "tiny-llama"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base.yaml").write_text(
+        "model: tiny-llama\nbackend: openai\nopenai: {base_url: 'http://127.0.0.1:9/v1'}\n"
+        "sweep: {openai.model: [./llama, ./mistral, tiny-llama]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert [note.partition(",")[0] for note in load_study(Path("base.yaml")).notes] == [
+        f"openai.model: ./{name} is sent as written; earlier versions sent {name}"
+        for name in ("llama", "mistral")
+    ]

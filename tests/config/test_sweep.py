@@ -311,6 +311,26 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        ("{decoder_x}", {"decoder_x": 3}),
+        ("{decoder}", {"decoder": "mine"}),
+        ("{decoder.repetition_penalty}", None),
+    ],
+)
+def test_greedy_points_are_one_where_the_command_holds_nothing_of_what_varies(
+    place: str, values: dict[str, Any] | None
+) -> None:
+    loaded = study(
+        backend="openai",
+        openai={"command": ["server", "{port}", place], "values": values},
+        decoder={"do_sample": False},
+        sweep={"decoder.top_k": [1, 5]},
+    )
+    assert (len(loaded.experiments), len(loaded.same_as)) == (1, 1)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"sweep": {"decoder.temperature": [0.5, 1.0]}},
@@ -320,12 +340,15 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
             "decoder": {"temperature": 0},
             "sweep": {"decoder.top_k": [1, 5], "vllm.sampling.temperature": [0.7]},
         },
-        {
-            "backend": "openai",
-            "openai": {"command": ["server", "{port}", "--top-k", "{decoder.top_k}"]},
-            "decoder": {"do_sample": False},
-            "sweep": {"decoder.top_k": [1, 5]},
-        },
+        *(
+            {
+                "backend": "openai",
+                "openai": {"command": ["server", "{port}", "--top-k", place]},
+                "decoder": {"do_sample": False},
+                "sweep": {"decoder.top_k": [1, 5]},
+            }
+            for place in ("{decoder.top_k}", "{decoder}")
+        ),
     ],
 )
 def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:
@@ -437,6 +460,34 @@ def test_a_secret_in_one_point_is_an_error_and_not_left_out_into_the_plan(
 def test_a_secret_in_what_each_run_is_given_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match=r"quality\.command: holds a secret") as caught:
         study(quality={"command": ["judge", "--api-key", "CANARY"]})
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (
+            {"quality": {"command": ["x", "--password", "CANARY"], "tasks": ["llem-small"]}},
+            "quality.command",
+        ),
+        (
+            {
+                "carbon": {
+                    "country": "DEU",
+                    "grid_gco2e_per_kwh": 3,
+                    "source": "https://me:CANARY@grid.example",
+                }
+            },
+            "carbon.source",
+        ),
+    ],
+    ids=("quality", "carbon"),
+)
+def test_a_secret_is_named_next_to_what_does_not_go_together(
+    section: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{key}: holds a secret") as caught:
+        study(**section)
     assert "CANARY" not in str(caught.value)
 
 

@@ -313,7 +313,14 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/load_curve.py",
-        "bent=_is_bent(loads, powers, own + least)",
+        "slope_half_j=math.hypot(half[1], open_j)",
+        "slope_half_j=float(half[1])",
+        "an energy of one request more that more runs make surer than the sensor is",
+        ("analysis/test_load_curve.py",),
+    ),
+    Mutant(
+        "analysis/load_curve.py",
+        "bent=_is_bent(loads, powers, own + least, points)",
         "bent=False",
         "a power at no load by a line through what is none",
         ("analysis/test_load_curve.py",),

@@ -127,6 +127,12 @@ def test_no_session_where_there_is_no_server_to_share(settings: dict[str, Any]) 
     assert "no runs of a cycle can share a server" in describe_plan(made)
 
 
+def test_a_value_of_the_command_that_is_named_as_a_section_is_no_traffic() -> None:
+    server = {"command": ["srv", "{port}", "{serving}"], "values": {"serving": "x"}}
+    made = plan(backend="openai", openai=server)
+    assert [(runs[0].session, len(runs)) for runs in sessions(made)] == [(1, 6), (2, 6), (3, 6)]
+
+
 @pytest.mark.parametrize("order", ["sequential", "latin_square"])
 def test_an_order_that_keeps_no_session_together_is_refused(order: str) -> None:
     with pytest.raises(ConfigurationError, match="share_server"):

@@ -78,6 +78,9 @@ def test_groups_whose_names_look_alike_keep_their_own_lines() -> None:
     text = " ".join(content.sentences)
     assert "3.000 ± 0.030 J for each request more" in text
     assert "7.000 ± 0.030 J for each request more" in text
+    assert len({sentence.split(":")[0] for sentence in content.sentences}) == 2
+    for figure in content.figures.values():
+        assert figure.svg.count('class="mark-line role-mark') == 2
 
 
 def test_without_traffic_there_is_nothing_to_say() -> None:
@@ -163,6 +166,24 @@ def test_a_line_is_drawn_and_explained_only_where_it_is_shown(rates, watts, note
     figure = content.figures["serving_power_load"]
     assert figure.note == note
     assert ("lines are given in words" in figure.text) == (note == LINE)
+
+
+LINEAR = {1: 103.0, 2: 106.0, 4: 112.0}
+CURVED = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
+
+
+@pytest.mark.parametrize(("watts", "note"), [(LINEAR, LINE), (CURVED, BENT)])
+def test_a_missing_line_is_explained_where_another_is_drawn_or_bent(
+    watts: dict[float, float], note: str
+) -> None:
+    runs = [
+        run(rate, backend=name, experiment=f"{name}{rate}", power_mean_w=power)
+        for name, of_name in (("vllm", watts), ("sglang", {1: 103.0, 2: 106.0}))
+        for rate, power in of_name.items()
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert content.figures["serving_power_load"].note == f"{note} {NO_LINE}"
 
 
 def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:

@@ -1,5 +1,7 @@
 """Traffic on a server of known speed: what the run says of it is what the server did."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,41 @@ def test_the_cache_s_share_is_that_of_the_window_alone() -> None:
         "kv_cache_share_max": 0.7,
     }
     assert TrafficWindow(31, 40, gauges=gauges).statistics() == {}
+
+
+@pytest.mark.parametrize("answer_s", [0.0, 0.1, 0.4])
+def test_a_short_window_has_readings_at_both_of_its_ends(tmp_path: Path, answer_s: float) -> None:
+    """However slow a server is to say, and with neither a longer window nor later requests."""
+    config = experiment(
+        {"rate_per_s": 40, "ramp_up_max_seconds": 0.5}, window_s=0.5, max_output_tokens=2
+    )
+    served = engine(config, "--first-ms", "5", "--next-ms", "1")
+    asked: list[tuple[int, int]] = []
+    read = served.gauges
+
+    async def gauges() -> dict[str, float]:
+        began_ns = time.monotonic_ns()
+        await asyncio.sleep(answer_s)
+        values = await read()
+        asked.append((began_ns, time.monotonic_ns()))
+        return values
+
+    served.gauges = gauges  # type: ignore[method-assign]
+    try:
+        window = measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
+    finally:
+        served.close()
+    assert window.statistics()["kv_cache_share_mean"] >= 0
+    middles = [(began + ended) / 2 for began, ended in asked]
+    assert [at_ns for at_ns, _ in window.gauges] == pytest.approx(middles, abs=1e7)
+    inside = [at for at in middles if window.start_ns <= at <= window.end_ns]
+    assert min(inside) - window.start_ns < (answer_s / 2 + 0.05) * 1e9
+    if answer_s < 0.4:
+        assert len(inside) >= 2
+        assert window.end_ns - max(inside) < (answer_s / 2 + 0.05) * 1e9
+    assert window.end_ns - window.start_ns == pytest.approx(0.5e9, abs=5e7)
+    late = [one.exchange.sent_ns - one.exchange.planned_ns for one in window.sent]
+    assert np.median(late) < 2e7
 
 
 def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The limit of a run that the study does not limit: long enough, and in proportion."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -108,3 +109,29 @@ def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:
     work = work_of(config, replace(first, longest_of_trace=50_000))
     assert work.input_tokens + work.output_tokens == 50_000
     assert work_of(config, first).input_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("given", "least_h", "most_h"),
+    [
+        ({}, 20 * 300 / 3600, 3),
+        ({"timeout_seconds": 3600}, 20, 25),
+        ({"timeout_seconds": 86_400}, 200, 400),
+    ],
+)
+def test_no_request_of_a_replay_is_given_longer_than_its_own_limit(
+    given: dict[str, Any], least_h: float, most_h: float, tmp_path: Path
+) -> None:
+    """Sessions of many turns gave days; but each of 20 requests of the warm-up may take so long."""
+    lines = [
+        {"session_id": f"s{session}", "input_length": 4000 * turn, "output_length": 100}
+        | ({"timestamp": 1000 * session} if turn == 1 else {"delay": 1000})
+        for session in range(20)
+        for turn in range(1, 31)
+    ]
+    trace = tmp_path / "sessions.jsonl"
+    trace.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    serving = {"arrivals": "trace", "trace": str(trace), **given}
+    large = {"model": "llama-3.1-8b", "weights": "random", "n": 5}
+    card = Gpu(0, "GPU-0", "of no known speed")
+    assert least_h < limit_s(card, serving=serving, **large) / 3600 < most_h

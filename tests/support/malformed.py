@@ -305,6 +305,7 @@ CASES = [
     bad("unknown alias", "n: *gone\n", "no valid YAML", "gone", line=2),
     bad("python tag", "n: !!python/object/apply:os.system [ls]\n", "n", "tag", "python"),
     bad("own tag", "n: !mine 3\n", "n", "tag", "!mine", line=2),
+    bad("bare tag of a key", "!<str> precision: bf16\n", "a key must be text", line=2),
     bad("set", "sweep: {n: !!set {1}}\n", "sweep.n", "tag"),
     bad("binary", "name: !!binary aGk=\n", "name", "tag"),
     whole("not UTF-8", b"model: caf\xe9\n", "UTF-8", line=1),

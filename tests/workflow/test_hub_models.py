@@ -69,6 +69,27 @@ def test_of_a_model_the_revision_that_is_asked_for_has_to_be_here(
         need_models([config("owner/one")])
 
 
+@pytest.mark.usefixtures("nothing_listens")
+def test_each_revision_of_a_model_is_looked_for_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_model(tmp_path, "owner/one")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    newest = config("owner/one")
+    pinned = config("owner/one", pytorch={"revision": "step1000"})
+    for both in ([newest, pinned], [pinned, newest]):
+        (line,) = need_models(both)
+        assert "(found owner/one at revision step1000)" in line
+    with pytest.raises(PreflightError, match="owner/one at revision step1000"):
+        need_models([pinned])
+
+
+@pytest.mark.usefixtures("nothing_listens")
+def test_random_weights_need_no_checkpoint_of_the_same_name() -> None:
+    (line,) = need_models([config("owner/one"), config("owner/one", weights="random")])
+    assert "(found owner/one)" in line
+
+
 def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -82,14 +103,15 @@ def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch)
 def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = [config("owner/one"), config("tiny-llama"), config("owner/two")]
+    pinned = {"pytorch": {"revision": "v2"}}
+    given = [config("owner/one"), config("tiny-llama"), config("owner/two", **pinned)]
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert need_models(given, in_jobs=True) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (line,) = need_models(given, in_jobs=True)
     assert f"({hub_cache()})" in line
     assert "HF_HOME" in line
-    assert line.endswith("(found owner/one, owner/two)")
+    assert line.endswith("(found owner/one, owner/two at revision v2)")
 
 
 @pytest.mark.usefixtures("nothing_listens")

@@ -10,6 +10,7 @@ from scipy import stats
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ServingConfig
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload import arrivals
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import read_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
@@ -126,6 +127,18 @@ def test_times_in_milliseconds_are_taken_where_the_speed_says_so(tmp_path: Path)
     path.write_text(f"timestamp,input_tokens,output_tokens\n{first * 1000},5,5\n")
     with pytest.raises(ConfigurationError, match="or finer"):
         read_trace(path, speed=1000.0)
+
+
+def test_a_trace_of_too_much_a_second_is_refused_before_its_arrivals_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated for as long as the window may be they are hundreds of millions."""
+    path = tmp_path / "trace.csv"
+    path.write_text("timestamp,input_tokens,output_tokens\n1,5,5\n1.000001,5,5\n")
+    monkeypatch.setattr(arrivals, "arrival_offsets", lambda *_: pytest.fail("made"))
+    study = {"model": "tiny-llama", "serving": {"arrivals": "trace", "trace": str(path)}}
+    with pytest.raises(ConfigurationError, match="2 requests in 1e-06 s, more than 100000 a"):
+        TrafficPrompts(ExperimentConfig.model_validate(study))
 
 
 def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> None:

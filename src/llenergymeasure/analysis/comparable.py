@@ -12,7 +12,7 @@ is compared.
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, TypeAlias
@@ -78,7 +78,8 @@ class _Facts:
         machine: its values of :data:`MACHINE`.
         fixed: of :data:`MACHINE`, what was the same in all its runs.
         clocks: the SM clock that is set, the memory clock, and the share of time that heat held
-            them down: the least and the most in its runs, where known.
+            them down: the least and the most in its runs, where known, in two digits.
+        heat: that share in words, which two digits would call 0.
         limit_asked: the power limit that the study sets; two that differ are a setting.
         clock_asked: likewise the SM clock.
         backend: its backend.
@@ -97,6 +98,7 @@ class _Facts:
     planned: str
     work: tuple[Values, ...]
     odd: Values
+    heat: str = field(compare=False)
 
 
 class Comparable:
@@ -223,14 +225,15 @@ def _at_the_ends(alike: Sequence[_Facts]) -> list[_Facts]:
 
 
 def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Facts:
+    heat = _span((run["slowed_by_heat_share"],) * 2 for run in runs)
     return _Facts(
         meter=meter,
         machine=tuple(_values(runs, name) for name in MACHINE),
         fixed=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
         clocks=(
-            _span(map(_set_clock, runs)),
-            _span((run["memory_clock_median_mhz"],) * 2 for run in runs),
-            _span((run["slowed_by_heat_share"],) * 2 for run in runs),
+            _rounded(_span(map(_set_clock, runs))),
+            _rounded(_span((run["memory_clock_median_mhz"],) * 2 for run in runs)),
+            _rounded(heat),
         ),
         limit_asked=(config.get("gpu") or {}).get("power_limit_w"),
         clock_asked=(config.get("gpu") or {}).get("sm_clock_mhz"),
@@ -248,6 +251,7 @@ def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Fac
             if run["offered_requests_per_s"] is not None
             for code in _OTHER_WORK.intersection(run["validity"] or ())
         ),
+        heat=_shares(heat) if heat else "",
     )
 
 
@@ -263,10 +267,11 @@ def _twins(
         if text is None:
             continue
         in_force = json.loads(text)
+        named = tuple(f"{key}." for key in in_force)  # one that is a mapping has leaves of its own
         others = {
             key: value
             for key, value in leaves(configs.get(experiment) or {})
-            if key not in in_force and value is not None
+            if value is not None and not f"{key}.".startswith(named)
         }
         first = firsts.setdefault((text, json.dumps(others, sort_keys=True)), experiment)
         if first != experiment:
@@ -290,11 +295,13 @@ def _set_clock(run: Row) -> tuple[float | None, float | None]:
 
 
 def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
-    """Return the least and the most in any run, in few digits; None where nothing is known."""
+    """Return the least and the most in any run; None where nothing is known."""
     known = [(low, high) for low, high in ends if low is not None and high is not None]
-    if not known:
-        return None
-    return round(min(low for low, _ in known), 4), round(max(high for _, high in known), 4)
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+
+def _rounded(span: Span | None) -> Span | None:
+    return None if span is None else (round(span[0], 2), round(span[1], 2))
 
 
 def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
@@ -337,7 +344,7 @@ def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
             told.append(f"{name} is {_mhz(mine)} and {_mhz(others)} MHz")
     mine, others = one.clocks[2], other.clocks[2]
     if mine and others and max(mine[0] - others[1], others[0] - mine[1]) > HEAT_APART:
-        told.append(f"heat held them down for {_shares(mine)} and {_shares(others)} of the time")
+        told.append(f"heat held them down for {one.heat} and {other.heat} of the time")
     return f"other clocks: {', '.join(told)}" if told else None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
+from llenergymeasure.energy.window import without
 from llenergymeasure.units import DISQUALIFYING
 
 FEWEST_POINTS = 3
@@ -59,14 +60,19 @@ class LoadPoint:
     Attributes:
         load_per_s: requests answered per second.
         power_w: mean power of the window.
-        u_w: standard uncertainty of the power; None where it is not known.
+        u_w: standard uncertainty of the power by what differs from run to run; None where it is not
+            known.
         cycle: the run's: runs of a cycle may all be off alike.
+        shared_w: half width of the 95 % interval of what repeats share.
+        experiment: the run's: its repeats are those of one experiment.
     """
 
     load_per_s: float
     power_w: float
     u_w: float | None = None
     cycle: int = 0
+    shared_w: float = 0.0
+    experiment: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     1982, J. Res. NBS 87, 377). A run that the meter knows ten times as well as another is not ten
     times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; that
     of the intercept is at least as wide as that of what all runs of a cycle have in common, which
-    the line cannot show.
+    the line cannot show. What repeats share is added in quadrature: no number of runs shrinks it.
     """
     if _different([point.load_per_s for point in points]) < FEWEST_POINTS:
         return None
@@ -140,21 +146,44 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         least, most = (between, most) if chi_squared > freedom else (least, between)
     (intercept, slope), covariance, _ = _fit(design, powers, own + least)
     half = t_quantile(freedom) * np.sqrt(np.diag(covariance))
+    open_w, open_j = _left_open(design, own + least, points)
     by_cycle: dict[int, list[float]] = {}
     for point in points:
         off_w = point.power_w - intercept - slope * point.load_per_s
         by_cycle.setdefault(point.cycle, []).append(off_w)
     of_cycles_w = _mean_half_width([fmean(each) for each in by_cycle.values()])
-    idle = [point.power_w for point in points if point.load_per_s == 0]
+    idle = [point for point in points if point.load_per_s == 0]
     return LoadCurve(
         intercept_w=float(intercept),
-        intercept_half_w=max(float(half[0]), of_cycles_w),
+        intercept_half_w=math.hypot(max(float(half[0]), of_cycles_w), open_w),
         slope_j=float(slope),
-        slope_half_j=float(half[1]),
+        slope_half_j=math.hypot(half[1], open_j),
         points=len(points),
-        bent=_is_bent(loads, powers, own + least),
-        idle_w=(fmean(idle), _mean_half_width(idle)) if idle else None,
+        bent=_is_bent(loads, powers, own + least, points),
+        idle_w=_idle(idle) if idle else None,
     )
+
+
+def _idle(points: Sequence[LoadPoint]) -> tuple[float, float]:
+    """Return the mean power of runs without traffic, and the half width; 0 of a single run."""
+    powers = [point.power_w for point in points]
+    if len(points) < 2:
+        return powers[0], 0.0
+    open_w = fmean(point.shared_w for point in points)
+    return fmean(powers), math.hypot(_mean_half_width(powers), open_w)
+
+
+def _left_open(design: Reals, variances: Reals, points: Sequence[LoadPoint]) -> Reals:
+    """Return the half widths of a fit's terms from what repeats share.
+
+    Either all runs are off by their share alike, or those of each experiment by themselves:
+    whichever moves a term more.
+    """
+    shared = np.array([point.shared_w for point in points])
+    names = np.array([point.experiment for point in points])
+    moved = [_fit(design, shared * (names == name), variances)[0] for name in np.unique(names)]
+    most: Reals = np.maximum(np.abs(np.sum(moved, axis=0)), np.linalg.norm(moved, axis=0))
+    return most
 
 
 def _different(loads: Sequence[float]) -> int:
@@ -172,10 +201,11 @@ def _mean_half_width(values: Sequence[float]) -> float:
     return t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
 
 
-def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
+def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[LoadPoint]) -> bool:
     """Return whether a term in the square of the load is shown at the 5 % level.
 
-    What such a term explains is no scatter: its error is by what is left beyond it.
+    What such a term explains is no scatter: its error is by what is left beyond it, and by what the
+    sensor leaves open.
     """
     freedom = len(loads) - 3
     if freedom < 1:
@@ -186,7 +216,8 @@ def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
         return False
     line, covariance, chi_squared = _fit(design, powers, variances)
     error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
-    return bool(abs(line[2]) > max(t_quantile(freedom) * error, 1e-9 * abs(line[1])))
+    half = math.hypot(t_quantile(freedom) * error, _left_open(design, variances, points)[2])
+    return bool(abs(line[2]) > max(half, 1e-9 * abs(line[1])))
 
 
 def _fit(design: Reals, powers: Reals, variances: Reals) -> tuple[Reals, Reals, float]:
@@ -212,9 +243,10 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
             continue
         if power_w is None or run["kind"] != "measured":
             continue
-        u95_j = run["energy_u95_j"]
-        u_w = u95_j / COVERAGE_FACTOR / window_s if u95_j else None
-        points.append(LoadPoint(run["requests_per_s"], power_w, u_w, run["cycle"]))
+        u95_j, shared_j = run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0
+        u_w = without(u95_j, shared_j) / COVERAGE_FACTOR / window_s if u95_j else None
+        of_run = u_w, run["cycle"], shared_j / window_s, run["experiment"]
+        points.append(LoadPoint(run["requests_per_s"], power_w, *of_run))
     return points
 
 

@@ -6,6 +6,7 @@ plan does not know is not looked at. Rows that were read before come from a cach
 files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,8 @@ def _rows(
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
     known, places = read_cache(study_dir, keys)
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
-    stamps = [stamp(folder) for folder in folders]
+    looked_ns = time.time_ns()
+    stamps = [stamp(folder, looked_ns) for folder in folders]
     cached = {
         number: place
         for number, (run, now) in enumerate(zip(planned, stamps, strict=True))

@@ -1,23 +1,18 @@
 """Two sides compared: two studies, experiment by experiment, or two experiments of one study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.comparison import MIN_SHARED_CYCLES, Comparison, with_holm
-from llenergymeasure.analysis.matched import (
-    MATCHED,
-    NONE_MATCHED,
-    MatchedRequests,
-    Side,
-    matched_requests,
-)
+from llenergymeasure.analysis.comparison import Comparison, with_holm
+from llenergymeasure.analysis.matched import MATCHED, MatchedRequests, Side, matched_requests
 from llenergymeasure.analysis.relations import COMPARED, LENGTH, Related
 from llenergymeasure.analysis.study_runs import StudyRuns
-from llenergymeasure.errors import ResultsError
+from llenergymeasure.analysis.tables import read_plan
+from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.results.layout import StudyFolder
 
 A, B = "A", "B"
@@ -51,27 +46,38 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity. Pairs whose answers
     differ in length also have a row for their matched requests, with ``matched`` of ``asked``.
     """
-    related = [(match.label, match.related()) for match in matches]
+    related = [match.related() for match in matches]
     rows = []
+    unlike: list[tuple[Match, Related]] = []
     for metric in COMPARED:
-        found = with_holm([_pair(each, metric) for _, each in related])
+        found = with_holm([_pair(each, metric) for each in related])
         rows += [
-            {**asdict(pair), "label": label}
-            for (label, _), pair in zip(related, found, strict=True)
+            {**asdict(pair), "label": match.label}
+            for match, pair in zip(matches, found, strict=True)
         ]
-    rows += _matched_rows(matches, [each for _, each in related])
+        if metric == "energy_per_request_j":
+            unlike = [
+                (match, sides)
+                for match, sides, pair in zip(matches, related, found, strict=True)
+                if pair.ratio is not None and LENGTH in pair.differs and not _under_traffic(sides)
+            ]
+    rows += _matched_rows(unlike)
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])
 
 
-def _matched_rows(matches: Sequence[Match], related: Sequence[Related]) -> list[dict[str, Any]]:
+def _under_traffic(sides: Related) -> bool:
+    """Return whether requests overlapped, so that none has an energy of its own."""
+    return any(
+        run["offered_requests_per_s"] is not None for name in (A, B) for run in sides.used(name)
+    )
+
+
+def _matched_rows(unlike: Sequence[tuple[Match, Related]]) -> list[dict[str, Any]]:
     """Return the rows on matched requests of the pairs whose answers differ in length."""
-    unlike = [
-        (match, sides)
-        for match, sides in zip(matches, related, strict=True)
-        if LENGTH in _pair(sides, "energy_per_request_j").differs
-    ]
-    found = [_matched(match, sides) for match, sides in unlike]
+    folders = {folder for match, _ in unlike for folder in (match.folder_a, match.folder_b)}
+    configs = {each: configs_of(read_plan(each.plan)["runs"]) for each in folders}
+    found = [_matched(match, sides, configs) for match, sides in unlike]
     corrected = with_holm([pair for pair, _ in found])
     return [
         {
@@ -84,27 +90,24 @@ def _matched_rows(matches: Sequence[Match], related: Sequence[Related]) -> list[
     ]
 
 
-def _matched(match: Match, sides: Related) -> tuple[Comparison, MatchedRequests]:
-    folders = ((A, match.runs_a, match.folder_a), (B, match.runs_b, match.folder_b))
-    try:
-        requests = matched_requests(
-            *(
-                Side(folder, runs["experiment"][0].as_py(), sides.used(name))
-                for name, runs, folder in folders
-            )
+def _matched(
+    match: Match, sides: Related, configs: Mapping[StudyFolder, Mapping[str, Mapping[str, Any]]]
+) -> tuple[Comparison, MatchedRequests]:
+    given = ((A, match.runs_a, match.folder_a), (B, match.runs_b, match.folder_b))
+    experiments = [runs["experiment"][0].as_py() for _, runs, _ in given]
+    requests = matched_requests(
+        *(
+            Side(folder, experiment, sides.used(name), configs[folder].get(experiment, {}))
+            for experiment, (name, _, folder) in zip(experiments, given, strict=True)
         )
-    except ResultsError as error:
-        return replace(sides.not_paired(A, B, MATCHED), unavailable=f"ratio: {error}"), NONE_MATCHED
+    )
     with_means = [
         _renamed(_with_means(runs, requests, side), name)
-        for side, (name, runs, _) in enumerate(folders)
+        for side, (name, runs, _) in enumerate(given)
     ]
     pair = _pair(_related(*with_means), MATCHED)
-    if pair.ratio is None and len(requests.means_j) < MIN_SHARED_CYCLES:
-        counted = f"{requests.matched} of {requests.asked} answers are as long in both"
-        known = " and have their energies: " if requests.unavailable else ""
-        why = f"ratio: {counted}{known}{requests.unavailable or ''}"
-        pair = replace(pair, unavailable=why)
+    if pair.ratio is None:
+        pair = replace(pair, unavailable=f"ratio: {requests.why_few}")
     return pair, requests
 
 

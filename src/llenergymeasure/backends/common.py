@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from math import isfinite
@@ -25,6 +26,9 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 SERVED_NAME = "llem"
 """What servers that a run starts call its model."""
+
+EMPTY_LIMIT_S = 10.0
+_LOOK_S = 0.02
 
 _BF16_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
@@ -54,6 +58,21 @@ def failing_as(what: str, *, out_of_memory: str | None = None) -> Iterator[None]
         if out_of_memory is not None and type(error).__name__ == "OutOfMemoryError":  # torch's
             raise BackendError(out_of_memory) from error
         raise BackendError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def empty_prefix_cache(engine: str, ask: Callable[[], str | None]) -> None:
+    """Have a prefix cache emptied before a pass; ``ask`` returns why it was not, and is repeated.
+
+    A tier that blocks are offloaded to holds those of the pass before until they are written.
+
+    Raises:
+        BackendError: it is kept for longer than that takes.
+    """
+    deadline_s = time.monotonic() + EMPTY_LIMIT_S
+    while (reason := ask()) is not None:
+        if time.monotonic() > deadline_s:
+            raise BackendError(f"{engine} kept its prefix cache over a pass: {reason}")
+        time.sleep(_LOOK_S)
 
 
 def given_engine(config: ExperimentConfig) -> dict[str, Any]:

@@ -92,10 +92,9 @@ def condition(text: str) -> Condition:
             Problem("is not QUANTITY > NUMBER (or >=, <, <=)", key="--fail-if", found=text)
         )
     metric, sign, limit = found.groups()
-    known = (*COMPARED, MATCHED)
-    if metric not in known:
+    if metric not in COMPARED:
         raise ConfigurationError(
-            Problem(f"is none of {', '.join(known)}", key="--fail-if", found=metric)
+            Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
         )
     return Condition(metric, sign, limit)
 

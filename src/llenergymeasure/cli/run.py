@@ -266,6 +266,9 @@ def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dic
     used = one if isinstance(one, list) else [one]
     if study is not None:
         used = checked(overridden(read_document(study), given)).used_backends
+        if dict(leaves(given)).keys() & {names_of(name).requests_at_once for name in used}:
+            # What is left out needs none, so it may be set there.
+            used = [each.model.backend for each in load_study(study, given).experiments]
     found = {names_of(name).requests_at_once: size for name in map(str, used)}
     return {key or "pytorch.batch_size": size for key in found}
 

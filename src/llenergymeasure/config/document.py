@@ -210,41 +210,42 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
     if not isinstance(values, dict):
         message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
-    otherwise: dict[str, str] = {}
-    values = _from_folder(values, path.parent, otherwise)
-    notes = tuple(
-        f"{key}: {value} is found from the working folder, as in earlier versions; write it "
-        f"relative to {path}, or it may be another file, or none, from another folder"
-        for key, value in otherwise.items()
-    )
-    return _with_base(Document(values, places, path, notes=notes), (*above, resolved))
+    notes: dict[str, str] = {}
+    values = _from_folder(values, path, notes)
+    read = Document(values, places, path, notes=tuple(notes.values()))
+    return _with_base(read, (*above, resolved))
 
 
-def _from_folder(
-    value: Any, folder: Path, otherwise: dict[str, str], path: tuple[str, ...] = ()
-) -> Any:
-    """Return a study's values with each path that exists below ``folder`` as seen from here.
+def _from_folder(value: Any, file: Path, notes: dict[str, str], path: tuple[str, ...] = ()) -> Any:
+    """Return a study's values with each path that exists next to ``file`` as seen from here.
 
     What is not there keeps its words: it may be a model's id, or relative to the working folder as
-    it was in earlier versions. ``otherwise`` is given what is found there alone, by its key.
+    it was in earlier versions. ``notes`` gets what is found there alone, and what no longer counts
+    as a path.
     """
     if isinstance(value, Mapping):
-        return {
-            key: _from_folder(each, folder, otherwise, (*path, key)) for key, each in value.items()
-        }
+        return {key: _from_folder(each, file, notes, (*path, key)) for key, each in value.items()}
     if isinstance(value, list):
-        return [_from_folder(each, folder, otherwise, path) for each in value]
+        return [_from_folder(each, file, notes, path) for each in value]
     if not isinstance(value, str) or not value:
         return value
     named = f".{'.'.join(path)}"
     key = next((key for key in _FILES if named.endswith(f".{key}")), None)
-    builtin = any(value in names for names in BUILT_IN.values())
-    if key is None or builtin or named.endswith(tuple(f".{each}" for each in _OF_A_SERVER)):
+    if key is None or any(value in names for names in BUILT_IN.values()):
         return value
-    if _exists(folder / value):
-        return str(folder / value)
-    if _exists(Path(value)):
-        otherwise.setdefault(key, value)
+    found = str(file.parent / value) if _exists(file.parent / value) else None
+    asked = next((each for each in _OF_A_SERVER if named.endswith(f".{each}")), None)
+    if asked is not None and found not in (None, value):
+        sent = f"{asked}: {value} is sent as written; earlier versions sent {found}"
+        notes[sent] = f"{sent}, under another id"
+    elif asked is None and found is not None:
+        return found
+    elif asked is None and _exists(Path(value)):
+        notes.setdefault(
+            key,
+            f"{key}: {value} is found from the working folder, as in earlier versions; write it "
+            f"relative to {file}, or it may be another file, or none, from another folder",
+        )
     return value
 
 

@@ -218,13 +218,10 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     own = engine.get("sampling") if isinstance(engine, Mapping) else None
     if not model.decoder.greedy or own or "passthrough_kwargs" in config:
         return None
-    if model.openai is not None and any(
-        name.startswith("decoder") for name in model.openai.placeholders()
-    ):
-        return None  # each starts another server
     decoder = config.get("decoder", {})
     kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
-    return json.dumps({**config, "decoder": kept}, sort_keys=True)
+    work = {**config, "decoder": kept, "command": model.held_by_command()}
+    return json.dumps(work, sort_keys=True)
 
 
 def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool) -> list[Fault]:

@@ -194,11 +194,8 @@ class ExperimentConfig(Section):
             )
 
     def _in_command(self) -> Iterator[str]:
-        if self.openai is None:
-            return
-        known = self.command_values()
-        for name in self.openai.placeholders():
-            if name not in OF_THE_RUN and value_at(known, name) is None:
+        for name, value in self.held_by_command().items():
+            if name not in OF_THE_RUN and value is None:
                 yield (
                     f"openai.command has {{{name}}}, which is neither in openai.values nor a "
                     "setting that has a value"
@@ -266,6 +263,11 @@ class ExperimentConfig(Section):
         """Return what the placeholders of ``openai.command`` stand for, less those of a run."""
         own = {} if self.openai is None else self.openai.values or {}
         return {**self.plain, **own}
+
+    def held_by_command(self) -> dict[str, Any]:
+        """Return what ``openai.command`` holds of these settings, by placeholder."""
+        known, names = self.command_values(), self.openai.placeholders() if self.openai else ()
+        return {name: value_at(known, name) for name in names}
 
     @property
     def fewest_tokens(self) -> int | None:

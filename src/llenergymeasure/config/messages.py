@@ -44,7 +44,6 @@ _MESSAGES = {
     "too_short": "must not be empty; list at least one, or remove it",
 }
 
-
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 

@@ -148,9 +148,7 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
         values = read_document(study_file).values
         named = {key: values[key] for key in Preferences.model_fields if key in values}
         study = _checked(named, study_file)
-    asked, in_study, in_file = _as_written(_environment()), _as_written(study), _as_written(own)
-    if os.environ.get(NOTIFY_VARIABLE):
-        asked.setdefault("notify", "nobody")
+    asked, in_study, in_file = _environment(), _as_written(study), _as_written(own)
     variables = {f"runners.{name}": runner_variable(name) for name in BACKENDS}
     found = []
     for key, variable, built_in in (
@@ -169,13 +167,14 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     return found
 
 
-def _environment() -> Preferences:
-    """Return what the environment says."""
-    return Preferences(
-        output_dir=os.environ.get(FOLDER_VARIABLE) or None,
-        runners=RunnersConfig(**{name: runner_in_environment(name) for name in BACKENDS}),
-        notify=_notify_in_environment() if os.environ.get(NOTIFY_VARIABLE) else None,
-    )
+def _environment() -> dict[str, str | None]:
+    """Return what the environment says, by its dotted name; a path there need not be UTF-8."""
+    runners = {name: runner_in_environment(name) for name in BACKENDS}
+    found = {f"runners.{name}": str(each) for name, each in runners.items() if each is not None}
+    if os.environ.get(NOTIFY_VARIABLE):
+        notify = _notify_in_environment()
+        found["notify"] = "nobody" if notify is None else notify.whom()
+    return {**found, "output_dir": os.environ.get(FOLDER_VARIABLE) or None}
 
 
 def _as_written(given: Preferences) -> dict[str, str]:

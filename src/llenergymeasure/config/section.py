@@ -70,10 +70,13 @@ class Section(BaseModel):
         """Yield what in it does not go together; it is refused with the first."""
         yield from ()
 
-    @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _refuse(self) -> None:
         for message in self._contradictions():
             raise ValueError(message)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        self._refuse()
         return self
 
     @classmethod
@@ -100,11 +103,10 @@ class Section(BaseModel):
 class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> Self:
-        if self.secret is not None:
+    def _refuse(self) -> None:
+        if self.secret is not None:  # first: whoever reads what else is wrong may leave it there
             raise refused([secret_fault(self.secret)])
-        return self
+        super()._refuse()
 
     def for_run(self) -> dict[str, Any]:
         """Return it as plain values."""

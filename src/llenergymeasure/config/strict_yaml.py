@@ -255,7 +255,7 @@ class _Builder:
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
         kinds = ("str", "int") if path[-1:] == ("max_memory",) else ("str",)  # devices by number
-        if isinstance(node, yaml.ScalarNode) and node.tag.removeprefix(_STANDARD) in kinds:
+        if isinstance(node, yaml.ScalarNode) and node.tag in {_STANDARD + kind for kind in kinds}:
             return str(node.value)
         found = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         self._add(node, path, "a key must be text; put it in quotes", found=str(found))

@@ -313,12 +313,19 @@ def _run_s(
     warmup_s = 0.0
     if protocol.warmup_enabled:
         least = protocol.warmup_min_prompts if protocol.warmup_convergence else 0
-        warmup_s = max(protocol.warmup_floor_s, max(protocol.warmup_n, least) * batch_s)
+        passes = max(protocol.warmup_n, least)
+        warmup_s = passes * batch_s
+        if config.serving is not None:  # a request without its answer has failed by then
+            most = protocol.warmup_max_prompts if protocol.warmup_convergence else passes
+            warmup_s = min(warmup_s, most * config.serving.timeout_s)
+        warmup_s = max(protocol.warmup_floor_s, warmup_s)
         # The GPUs are watched too, for as long as a rest before the run may take.
         warmup_s = max(warmup_s, settle_s if protocol.warmup_convergence else 0.0)
     if config.served:
-        ramp_s = waited * (config.serving.ramp_up_max_s if config.serving else 0.0)
-        window_s = ramp_s + protocol.window_min_s + batch_s
+        window_s = protocol.window_min_s + batch_s
+        if config.serving is not None:
+            window_s = protocol.window_min_s + min(batch_s, config.serving.timeout_s)
+            window_s += waited * config.serving.ramp_up_max_s
     else:
         pass_s = batches * batch_s
         passes = max(1, math.ceil(protocol.min_batches / batches))

@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.study import Experiment, Study
 from llenergymeasure.plan.orders import Slot
@@ -25,10 +24,7 @@ def server_of(experiment: Experiment) -> str | None:
     if serving is None or config.external_server or serving.cached_prompts:
         return None
     rest = {key: value for key, value in experiment.config.items() if key not in TRAFFIC}
-    if config.openai is not None:  # whose command may hold what it is asked
-        names = config.openai.placeholders()
-        rest["command"] = {name: value_at(experiment.config, name) for name in names}
-    return json.dumps(rest, sort_keys=True)
+    return json.dumps({**rest, "command": config.held_by_command()}, sort_keys=True)
 
 
 def together(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], dict[Slot, int]]:

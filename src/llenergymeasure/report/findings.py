@@ -99,8 +99,8 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
             )
             shrinks = "it is taken as if no cycles shrank it"
         sentences.append(
-            f"{left_open} move each value by up to ±{percent(shared)}; it is in no interval over "
-            f"runs nor of a difference, and {shrinks}."
+            f"{left_open} move each value by up to ±{percent(shared)}; it is in no interval of "
+            f"a mean nor of a difference, and {shrinks}."
         )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:

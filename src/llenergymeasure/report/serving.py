@@ -48,7 +48,10 @@ LINE = (
     "run had no traffic."
 )
 BENT = "No line is drawn where power is no straight line over these loads."
-NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
+NO_LINE = (
+    "A line is drawn only where measured runs that keep up, at three loads or more, show that "
+    "power changes with load."
+)
 NAME_LIMIT = 60
 
 Named: TypeAlias = tuple[str, Sequence[Row]]
@@ -117,7 +120,7 @@ def serving_content(
 
 
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
-    """Return a name for each group from what the groups differ in."""
+    """Return a name of its own for each group, from what the groups differ in."""
     varied = [
         name
         for place, (name, _) in enumerate(keys[0].values)
@@ -128,11 +131,12 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
         or plain(key.values[0][1])
         for key in keys
     }
-    seen = Counter(texts.values())
-    return {
-        key: text if seen[text] == 1 else f"{text} (group {key.group})"
-        for key, text in texts.items()
-    }
+    seen, given, names = Counter(texts.values()), Counter[str](), {}
+    for key, text in texts.items():
+        name = text if seen[text] == 1 else f"{text} (group {key.group})"
+        given[name] += 1
+        names[key] = name if given[name] == 1 else f"{name} #{given[name]}"
+    return names
 
 
 def _row(run: Row, token: Any) -> dict[str, str]:
@@ -178,7 +182,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
         return []
     name = shortened(name, NAME_LIMIT)
     slope = _plus_minus(curve.slope_j, curve.slope_half_j)
-    basis = f"95 % intervals, {curve.points} runs"
+    basis = f"95 % intervals with what the sensor leaves open, {curve.points} runs"
     if not curve.shown:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
@@ -296,7 +300,7 @@ def _power_load(groups: Sequence[Named]) -> Figure:
         for load in (0.0, most)
     ]
     is_bent = any(curve.bent for _, curve in shown)
-    notes = [*([LINE] if ends else []), *([BENT] if is_bent else [])]
+    notes = ((LINE, ends), (BENT, is_bent), (NO_LINE, len(shown) < len(curves)))
     x = numbers("load", title="Requests answered per second")
     y = numbers("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
@@ -310,7 +314,7 @@ def _power_load(groups: Sequence[Named]) -> Figure:
         lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
         title,
         text,
-        " ".join(notes) or NO_LINE,
+        " ".join(note for note, holds in notes if holds),
     )
 
 

@@ -8,7 +8,6 @@ hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,10 +166,15 @@ def check_version(record: Any, path: Path) -> None:
         )
 
 
-def stamp(run: str) -> Stamp | None:
-    """Return the stamp of the run in a folder; None where it has no record."""
+def stamp(run: str, looked_ns: int) -> Stamp | None:
+    """Return the stamp of the run in a folder; None where it has no record.
+
+    Args:
+        run: the folder.
+        looked_ns: when the look at it and all others began, by the wall clock.
+    """
     found: list[tuple[int, int, int, int] | None] = []
-    looked_ns, changed_ns = time.time_ns(), 0
+    changed_ns = 0
     for name in _FILES:
         try:
             each = os.stat(f"{run}/{name}")  # noqa: PTH116 - Paths for 100,000 runs cost seconds

@@ -6,6 +6,7 @@ looking at their stamps less than one.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -70,9 +71,10 @@ def _states(
     plan: Plan, folder: StudyFolder, known: Mapping[str, str]
 ) -> Iterator[tuple[dict[str, Any], Stamp | None]]:
     """Yield every run's state, and the stamp by which a whole one is known again."""
+    looked_ns = time.time_ns()
     for run in plan.runs:
         place = folder.run(run.experiment, run.cycle)
-        now = stamp(str(place.path))
+        now = stamp(str(place.path), looked_ns)
         if now is not None and known.get(f"{run.experiment}/{run.cycle}") == now.digest:
             state: dict[str, Any] = {"status": "completed"}
         else:

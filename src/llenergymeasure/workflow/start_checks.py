@@ -45,10 +45,12 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
     given = list(configs)
     if offline() != in_jobs:
         return []
-    by_model = {str(each["model"]): each for each in given if _from_the_hub(each)}
-    absent = [name for name, config in by_model.items() if not _is_here(name, config)]
+    asked = [_asked_of_the_hub(each) for each in given]
+    by_asked = {pair: each for pair, each in zip(asked, given, strict=True) if pair is not None}
+    absent = [pair for pair, config in by_asked.items() if not _is_here(*pair, config)]
+    names = ", ".join(f"{name} at revision {at}" if at is not None else name for name, at in absent)
     if in_jobs:
-        return [_lacked_by_jobs(absent)] if absent else []
+        return [_lacked_by_jobs(names)] if absent else []
     reason = why_out_of_reach() if absent else None
     if reason is None:
         return []
@@ -56,31 +58,33 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
         f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
         "tiny-llama, or an architecture with weights: random"
     )
-    problem = Problem(message, key="model", found=", ".join(absent))
-    if all(each["model"] in absent for each in given):
+    problem = Problem(message, key="model", found=names)
+    if all(pair in absent for pair in asked):
         raise PreflightError(problem)
     return [str(problem)]
 
 
-def _lacked_by_jobs(absent: list[str]) -> str:
+def _lacked_by_jobs(names: str) -> str:
     message = (
         f"not in the hub's cache of this machine ({hub_cache()}), and HF_HUB_OFFLINE forbids to "
         "fetch it: its runs fail, unless jobs have another cache; set HF_HOME as it was for the "
         "download, or download it"
     )
-    return str(Problem(message, key="model", found=", ".join(absent)))
+    return str(Problem(message, key="model", found=names))
 
 
-def _from_the_hub(config: Mapping[str, Any]) -> bool:
+def _asked_of_the_hub(config: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """Return a model's name and revision there; None for one that does not come from there."""
     name = str(config["model"])
-    elsewhere = config.get("weights") == "random" or config["backend"] == "openai"
-    return not elsewhere and is_hub_id(name)
+    if config.get("weights") == "random" or config["backend"] == "openai" or not is_hub_id(name):
+        return None
+    return name, asked_revision(ExperimentConfig.model_validate(config))
 
 
-def _is_here(name: str, config: Mapping[str, Any]) -> bool:
-    checked = ExperimentConfig.model_validate(config)
-    if cached_file(name, "config.json", asked_revision(checked)) is None:
+def _is_here(name: str, revision: str | None, config: Mapping[str, Any]) -> bool:
+    if cached_file(name, "config.json", revision) is None:
         return False
+    checked = ExperimentConfig.model_validate(config)
     try:
         return weights_here(checked, resolve_model(checked))
     except LlemError:  # the run's own preflight says what is wrong with it

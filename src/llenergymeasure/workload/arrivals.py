@@ -130,7 +130,6 @@ def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Tra
     window_s = resolve_protocol(config, measured=True).window_min_s
     longest_s = serving.ramp_up_max_s + window_s
     span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
-    arrives = np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0)
     pauses_s = np.add.reduceat(np.where(trace.gap_s < math.inf, trace.gap_s, 0), trace.begins[:-1])
     text = None
     if 0 < span_s < len(trace.offset_s) * speed / MAX_RATE_PER_S:
@@ -138,14 +137,16 @@ def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Tra
             f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
             f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
         )
-    elif not arrives and np.any(trace.gap_s < longest_s):
+    elif np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
+        return
+    elif np.any(trace.gap_s < longest_s):
         if pauses_s.max() < _OPENS_S:
             text = (
                 f"all sessions begin at once, and the pauses of none add up to {_OPENS_S:g} s: "
                 "they may end before the window opens; let users take them one after the other "
                 "(serving.arrivals: closed, with input_tokens and output_tokens from data)"
             )
-    elif not arrives:
+    else:
         text = (
             f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
             "moment; begin later in it (serving.trace_start_seconds), replay it faster "

@@ -20,13 +20,12 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.files import only_a_file
 
 _COLUMNS = (
@@ -38,6 +37,9 @@ _WHOLE = "message_array_with_responses"
 """AIPerf's word where input_length is of the whole prompt, the turns before it included."""
 _KEY = "serving.trace"
 _MOST_TOKENS = 10**9
+_LONGEST_LINE = 1 << 26
+"""In characters."""
+
 _LATEST_S = 1e11
 """The year 5138 in seconds since 1970, and 1973 in milliseconds."""
 
@@ -102,9 +104,10 @@ def read_trace(path: Path, start_s: float = 0.0, speed: float = 1.0) -> Trace:
     """
     only_a_file(path, _KEY)
     try:
-        with within_memory(path), path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             jsonl = path.suffix.lower() == ".jsonl"
-            lines = _json_lines(file) if jsonl else _csv_lines(path, file)
+            read = _text_lines(path, file)
+            lines = _json_lines(read) if jsonl else _csv_lines(path, read)
             rows = _rows(path, lines, _LATEST_S * (speed if speed >= 1000 else 1))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _refused(f"cannot be read: {error}", found=str(path)) from error
@@ -175,7 +178,17 @@ _Fields = tuple[int, Sequence[Any], str]
 """A row's line, what it says of each field of :class:`_Row`, and the line's text."""
 
 
+def _text_lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yield its lines; one of a file with holes is as long as its maker likes."""
+    pieces = iter(functools.partial(file.readline, _LONGEST_LINE), "")
+    for number, line in enumerate(pieces, start=1):
+        if len(line) == _LONGEST_LINE:
+            raise _refused("a line of over 64 Mi characters", file=path, line=number)
+        yield line
+
+
 def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
+    csv.field_size_limit(_LONGEST_LINE)
     lines = csv.reader(file)
     heading = [name.strip().lower() for name in next(lines, [])]
     columns = next((names for names in _COLUMNS if set(names) <= set(heading)), None)

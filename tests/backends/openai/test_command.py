@@ -16,12 +16,15 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
-from llenergymeasure.backends.serving import listener
+from llenergymeasure.backends.serving import engine, listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.engine.engine_process import EngineRun
+from llenergymeasure.run.preflight.checks import Preflight
 from llenergymeasure.workload.load_study import study_from_mapping
 from support import serving_server
 from support.attempts import start
@@ -274,3 +277,27 @@ def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
     assert attempt.process.wait(240) == 0
     result = attempt.result()
     assert "foreign_requests" in result["validity"]
+
+
+@pytest.mark.parametrize(
+    ("openai", "root"),
+    [
+        ({"base_url": "http://127.0.0.1:8000/v1"}, "4711"),
+        ({"command": ["serve", "{port}"]}, "the run's own"),
+    ],
+)
+def test_what_a_server_does_that_runs_already_is_the_run_s_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openai: dict[str, Any], root: str
+) -> None:
+    """It descends from no process of the run, as one that the run starts does."""
+    folder = RunFolder(tmp_path / "0123456789ab" / "1")
+    folder.engine_pid.parent.mkdir(parents=True)
+    folder.engine_pid.write_text("the run's own")
+    run = EngineRun.__new__(EngineRun)
+    run._config = run._drawn = experiment(openai)
+    run._folder = folder
+    monkeypatch.setattr(EngineRun, "_traffic", lambda _: None)
+    monkeypatch.setattr(listener, "server_root", lambda _: 4711)
+    monkeypatch.setattr(engine, "ServedEngine", lambda *_: None)
+    run._load(registry.get("openai"), Preflight((), ()))
+    assert folder.engine_pid.read_text() == root

@@ -1,6 +1,8 @@
 """Streams as servers write them: split anywhere, with and without usage, broken off."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,7 +122,41 @@ def test_gauges_add_up_and_shares_are_averaged() -> None:
         "kv_cache_share": "vllm:kv_cache_usage_perc",
         "requests": "vllm:prompts_waiting",
     }
-    assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5, "requests": 5.0}
+    assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5, "requests": 13.0}
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        '{a="it s " 5"} 3',
+        '{path="C:\\"} 3',
+        '{path="C:\\",b="D:\\"} 3 # {path="C:\\"} 0.5 1700000000',
+        '{a="x # {y"} 3',
+        '{a="x # {y"} 3.0 1700000000 # {} 5',
+        ' 3 # {trace="a # {b"} 5',
+        ' {a="7"}3\r',
+    ],
+)
+def test_a_value_is_read_whatever_its_labels_hold(sample: str) -> None:
+    """Servers' own writers leave quotes and backslashes as they are."""
+    page = f"before{sample}\nsim:waiting{sample}\nsim:waiting_now{sample}\n"
+    assert read_gauges(page, {"waiting": "sim:waiting"}) == {"waiting": 3.0}
+    assert read_gauges(f"sim:waiting{sample}", {"waiting": "sim:waiting"}) == {"waiting": 3.0}
+
+
+def test_lines_of_other_metrics_are_not_taken_apart() -> None:
+    """A page of 300 kB is read amid the traffic, on the loop that stamps its tokens."""
+    other = 'sim:seconds_bucket{engine="0",le="0.5",model_name="a model of some length"} 5.0\n'
+    page = "\n" + other * 4000 + "sim:waiting 3\n"
+
+    def took_s(read: Callable[[], object]) -> float:
+        began_s = time.perf_counter()
+        read()
+        return time.perf_counter() - began_s
+
+    split_s = min(took_s(page.splitlines) for _ in range(9))
+    read_s = min(took_s(lambda: read_gauges(page, {"waiting": "sim:waiting"})) for _ in range(9))
+    assert read_s < 3 * split_s
 
 
 def answer(

@@ -1,6 +1,5 @@
 """What SGLang is reported to refuse: stand-ins for its classes, with their signatures."""
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Asking
 from llenergymeasure.config.experiment import ExperimentConfig
+from support.stand_in_modules import stand_in
 
 pytest.importorskip("tokenizers")
 
@@ -30,9 +30,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, takes: Any, **settings: Any) -> str
         "sglang.srt.server_args": SimpleNamespace(ServerArgs=takes),
         "sglang.srt.sampling.sampling_params": SimpleNamespace(SamplingParams=Sampling),
     }
-    for name, module in parts.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "llenergymeasure.backends.sglang.refusal", raising=False)
+    stand_in(monkeypatch, parts, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
     assert isinstance(backend, Asking)
     study = {"model": "tiny-llama", "backend": "sglang", **settings}
@@ -67,8 +65,7 @@ def test_what_sglang_cannot_do_here_whatever_is_set_is_no_refusal(
 def test_a_sglang_that_is_not_to_be_imported_refuses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sglang", None)
-    monkeypatch.delitem(sys.modules, "llenergymeasure.backends.sglang.refusal", raising=False)
+    stand_in(monkeypatch, {"sglang": None}, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
     assert isinstance(backend, Asking)
     with pytest.raises(ImportError):  # the process that asks ends without an answer

@@ -1,9 +1,7 @@
 """What vLLM would be told, found without it."""
 
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ from llenergymeasure.backends.vllm import arguments
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
-from llenergymeasure.workload.requests import Request
 
 GREEDY = {"preset": "deterministic"}
 
@@ -221,37 +218,3 @@ def test_requests_to_the_server_sample_as_in_process() -> None:
 def test_a_configuration_becomes_plain_values(tmp_path: Path) -> None:
     told = plain({"path": tmp_path, "set": {2, 1}, "hf_token": "secret", "_own": 1, "kind": int})
     assert told == {"path": str(tmp_path), "set": ["1", "2"], "kind": "int"}
-
-
-@pytest.mark.parametrize("said", [False, True, None])
-def test_a_prefix_cache_that_is_kept_fails_the_pass(
-    said: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else repeating the requests would be cheaper than asking them once, and nothing say so."""
-    pytest.importorskip("torch")
-    stands = {
-        "vllm": SimpleNamespace(SamplingParams=dict),
-        "vllm.engine.arg_utils": SimpleNamespace(EngineArgs=None),
-        "vllm.v1.metrics.loggers": SimpleNamespace(AggregateStatLoggerBase=object),
-    }
-    for name, module in stands.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    for name in ("engine", "refusal", "step_counter"):
-        monkeypatch.delitem(sys.modules, f"llenergymeasure.backends.vllm.{name}", raising=False)
-    from llenergymeasure.backends.vllm.engine import VLLMEngine
-
-    answer = SimpleNamespace(prompt_token_ids=[1, 2], outputs=[])
-    engine = VLLMEngine.__new__(VLLMEngine)
-    engine._config = experiment()
-    engine._source, engine._thinking = source_of(engine._config), None
-    engine._llm = SimpleNamespace(
-        reset_prefix_cache=lambda: said,
-        generate=lambda *_, **__: [answer],
-        collective_rpc=lambda _: [],
-    )
-    answer.outputs.append(SimpleNamespace(token_ids=[3], finish_reason="length"))
-    if said is False:
-        with pytest.raises(BackendError, match="kept its prefix cache"):
-            engine.generate([Request(0, (1, 2), 1)])
-    else:
-        assert engine.generate([Request(0, (1, 2), 1)])[0].output_tokens == 1

@@ -18,6 +18,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight.checks import check_engine_takes
 from llenergymeasure.workload.load_study import study_from_mapping
+from support.stand_in_modules import stand_in
 from support.studies import environment
 from support.vllm import vllm_python, vllm_variables
 
@@ -69,9 +70,11 @@ def refusal_by(
     def arguments(**given: Any) -> Any:
         return SimpleNamespace(create_engine_config=lambda: takes(given))
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=samples))
-    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", SimpleNamespace(EngineArgs=arguments))
-    monkeypatch.delitem(sys.modules, "llenergymeasure.backends.vllm.refusal", raising=False)
+    parts = {
+        "vllm": SimpleNamespace(SamplingParams=samples),
+        "vllm.engine.arg_utils": SimpleNamespace(EngineArgs=arguments),
+    }
+    stand_in(monkeypatch, parts, "llenergymeasure.backends.vllm.refusal")
     backend = registry.get("vllm")
     assert isinstance(backend, Asking)
     return backend.refusal(

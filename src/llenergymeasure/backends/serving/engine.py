@@ -35,12 +35,6 @@ _LOOK_S = 0.1
 _DEEPEST = 32
 """Levels of a server's own settings that are recorded."""
 
-_SAMPLE = re.compile(
-    r'^([^\s{]++)(?:[ \t]*+\{(?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+\}[ \t]*+|[ \t]++)(\S++)',
-    re.MULTILINE,
-)
-"""A line of metrics: a name, its labels, whose texts may hold any sign, and the value."""
-
 T = TypeVar("T")
 
 
@@ -293,15 +287,26 @@ def read_gauges(text: str, names: Mapping[str, str]) -> dict[str, float]:
     The format is Prometheus' text exposition, 0.0.4. A gauge with several sets of labels (one an
     engine process) adds up where it counts requests, and is averaged where it is a share.
     """
-    wanted = {theirs: ours for ours, theirs in names.items()}
-    found: dict[str, list[float]] = {}
-    for sample in _SAMPLE.finditer(text):
-        ours = wanted.get(sample[1])
-        with suppress(ValueError):
-            value = float(sample[2])
-            if ours is not None and math.isfinite(value):
-                found.setdefault(ours, []).append(value)
+    text = f"\n{text}"
+    found = {
+        ours: [
+            value
+            for rest in re.findall(rf"\n{re.escape(theirs)}(?=[ \t{{])([^\n]*)", text)
+            if (value := _value(rest)) is not None
+        ]
+        for ours, theirs in names.items()
+    }
     return {
         ours: sum(values) / (len(values) if ours == "kv_cache_share" else 1)
         for ours, values in found.items()
+        if values
     }
+
+
+def _value(rest: str) -> float | None:
+    """Return what follows a sample's labels, which may hold any sign, and precedes an exemplar."""
+    for sample in (rest.rpartition(" # {")[0], rest):
+        with suppress(ValueError, IndexError):
+            value = float(sample.rpartition("}")[2].split()[0])
+            return value if math.isfinite(value) else None
+    return None

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import sglang
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import failing_as
+from llenergymeasure.backends.common import empty_prefix_cache, failing_as
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     on_cpu,
@@ -63,16 +63,19 @@ class SGLangEngine(Engine):
         parameters = [
             sampling_parameters(self._config, request.max_output_tokens) for request in requests
         ]
-        started_ns = time.monotonic_ns()
-        with failing_as("generation failed"):
+
+        def ask() -> str | None:
             emptied = engine.flush_cache()
+            return None if emptied.success else str(emptied.message)
+
+        with failing_as("generation failed"):
+            empty_prefix_cache("SGLang", ask)
+            started_ns = time.monotonic_ns()
             answers = engine.generate(
                 input_ids=[list(request.prompt_token_ids) for request in requests],
                 sampling_params=parameters,
             )
         ended_ns = time.monotonic_ns()
-        if not emptied.success:
-            raise BackendError(f"SGLang kept its prefix cache over a pass: {emptied.message}")
         self.synchronize()
         told = [answer["meta_info"] for answer in answers]
         each = len(told) // len(requests)

@@ -1,6 +1,7 @@
 """vLLM's engine, driven from this process."""
 
 import gc
+import inspect
 import json
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import torch
 import vllm
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import DTYPES, failing_as, plain
+from llenergymeasure.backends.common import DTYPES, empty_prefix_cache, failing_as, plain
 from llenergymeasure.backends.vllm.arguments import (
     beam_parameters,
     engine_arguments,
@@ -58,10 +59,9 @@ class VLLMEngine(Engine):
         llm = self._open()
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
-        started_ns = time.monotonic_ns()
         with failing_as("generation failed"):
-            if llm.reset_prefix_cache() is False:  # earlier releases say nothing
-                raise BackendError("vLLM kept its prefix cache over a pass: blocks are in use")
+            self._empty_prefix_cache(llm)
+            started_ns = time.monotonic_ns()
             if beams is not None:
                 answers = llm.beam_search(prompts, vllm.sampling_params.BeamSearchParams(**beams))
             else:
@@ -144,6 +144,20 @@ class VLLMEngine(Engine):
             raise BackendError(
                 f"vLLM computes in {chosen} here, not in precision {self._config.precision}"
             )
+
+    def _empty_prefix_cache(self, llm: Any) -> None:
+        """Empty it, and what blocks are offloaded to, where this release can."""
+        held = llm.llm_engine.vllm_config
+        takes = inspect.signature(llm.reset_prefix_cache).parameters
+        tier = held.kv_transfer_config is not None and "reset_connector" in takes
+        if not held.cache_config.enable_prefix_caching and not tier:
+            return
+        options = {"reset_connector": True} if tier else {}
+
+        def ask() -> str | None:  # earlier releases say nothing
+            return "blocks are in use" if llm.reset_prefix_cache(**options) is False else None
+
+        empty_prefix_cache("vLLM", ask)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         lengths = {request.max_output_tokens for request in requests}

@@ -138,6 +138,7 @@ class _Run:
         self._window_s = protocol.window_min_s
         self._marks = marks
         self._window = TrafficWindow()
+        self._slowest_reading_s = 0.0
 
     async def go(self) -> TrafficWindow:
         window, serving = self._window, self._serving
@@ -153,10 +154,11 @@ class _Run:
                     self._start(traffic)
                     window.ramp_up = await self._ramped_up(traffic)
             with self._marks.phase("measure"):
-                await self._measure(traffic)
+                readings = await self._measure(traffic)
             traffic.stop()
             with self._marks.phase("drain"):
                 await traffic.drained(serving.timeout_s + DRAIN_SPARE_S)
+            await readings
         finally:
             gauges.cancel()
         await self._read_gauges_once()  # all that was asked is answered, and counted
@@ -181,16 +183,22 @@ class _Run:
         else:
             traffic.start_closed(start_ns, self._serving.concurrency or 1)
 
-    async def _measure(self, traffic: Traffic) -> None:
+    async def _measure(self, traffic: Traffic) -> "asyncio.Future[Any]":
+        """Let the window pass; return what is still read of the server, which it never waits for.
+
+        A short one may have no reading but those at its ends.
+        """
         window = self._window
         window.start_ns = time.monotonic_ns()
         cpu_s = time.process_time()
         if self._serving.arrivals == "ramp":
             self._start(traffic)
-        left_s = window.start_ns / NS_PER_S + self._window_s - time.monotonic()
-        await asyncio.sleep(max(0.0, left_s))
+        end_s = window.start_ns / NS_PER_S + self._window_s
+        readings = asyncio.gather(self._read_gauges_once(), self._read_gauges_before(end_s))
+        await asyncio.sleep(max(0.0, end_s - time.monotonic()))
         window.end_ns = time.monotonic_ns()
         window.client_cpu_s = time.process_time() - cpu_s
+        return readings
 
     async def _ramped_up(self, traffic: Traffic) -> RampUp:
         if self._serving.open_loop and not traffic.planned:
@@ -208,11 +216,19 @@ class _Run:
             await self._read_gauges_once()
             await asyncio.sleep(GAUGE_EVERY_S)
 
+    async def _read_gauges_before(self, end_s: float) -> None:
+        await asyncio.sleep(self._window_s / 2)
+        await asyncio.sleep(end_s - max(_LOOK_S, self._slowest_reading_s) - time.monotonic())
+        await self._read_gauges_once()
+
     async def _read_gauges_once(self) -> None:
-        at_ns = time.monotonic_ns()
+        """Read them; what a server says is of some moment while it is asked, its middle at best."""
+        asked_ns = time.monotonic_ns()
         found = await self._engine.gauges()
+        taken_ns = time.monotonic_ns() - asked_ns
+        self._slowest_reading_s = max(self._slowest_reading_s, taken_ns / NS_PER_S)
         if found:
-            self._window.gauges.append((at_ns, found))
+            self._window.gauges.append((asked_ns + taken_ns // 2, found))
 
 
 def _ramp_up_s(traffic: Traffic) -> float | None:
