@@ -43,9 +43,16 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "power_mean_w": 100 + 3 * rate,
         "energy_u95_j": 19.6,
         "energy_shared_u95_j": None,
+        "energy_method": 5,
         "window_s": 10.0,
         **more,
     }
+
+
+def test_of_a_run_by_an_earlier_energy_method_all_of_the_interval_is_shared() -> None:
+    (now,), (old,) = load_points([run(1.0)]), load_points([run(1.0, energy_method=4)])
+    assert now.shared_w == 0.0
+    assert old == replace(now, shared_w=pytest.approx(1.96))
 
 
 def test_an_exact_line_is_found_exactly() -> None:

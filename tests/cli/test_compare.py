@@ -26,8 +26,9 @@ def study(
         result = make_result(run, energy_j=energy_j, **how)
         began = f"2026-03-01T{hour}:{run['order']:02d}:00+00:00"
         energy = result.energy.model_copy(update={"shared_u95_j": unseen * result.energy.gross_j})
-        recording = {"provenance": {"recording": {"started_at": began}}, "energy": energy}
-        result = result.model_copy(update=recording)
+        recording = {"started_at": began}
+        provenance = {**result.provenance, "recording": recording}
+        result = result.model_copy(update={"provenance": provenance, "energy": energy})
         write_result(folder, result, plan["swept"])
     write_tables(folder, partial=False)
     return folder

@@ -92,6 +92,15 @@ def test_its_energy_ratio_and_lag_are_those_that_are_true(
     assert ("clock is behind" in " ".join(found.notes)) == (lag_s < 0)
 
 
+def test_what_is_unknown_of_its_lag_is_shared_by_repeats() -> None:
+    """It moves both ends of each window alike: over the step that the load makes at either."""
+    made = metered(recorded(lag_s=0.0))
+    assert made.node is not None
+    (meter,) = [each for each in made.readings if each.scope == "node"]
+    assert meter.shared_u95_j >= made.node.lag_u95_s * 0.9 * LOSS * (LOAD_W - IDLE_W)
+    assert meter.shared_u95_j <= meter.gross_u95_j
+
+
 def test_it_is_never_in_the_headline_nor_added_to_anything() -> None:
     made = metered(recorded())
     assert [each.device for each in made.headline] == [GPU]

@@ -182,11 +182,17 @@ def test_what_is_not_a_recording_is_named(tmp_path: Path, content: bytes) -> Non
         read_samples(path)
 
 
+@pytest.mark.parametrize(
+    "other", [{"t_ns": "today"}, {"t_ns": [1]}, {"device": 1}, {"device": {"name": "card"}}]
+)
 @pytest.mark.parametrize("with_header", [False, True])
-def test_another_programs_stream_is_named(tmp_path: Path, with_header: bool) -> None:
+def test_another_programs_stream_is_named(
+    tmp_path: Path, with_header: bool, other: dict[str, object]
+) -> None:
     """Columns of our names, but of other types, and perhaps a header of ours."""
     path = tmp_path / "samples.arrows"
-    columns = {name: [None] for name in SCHEMA.names} | {"t_ns": ["today"], "device": ["card"]}
+    ours = {"t_ns": 1, "device": "card", "sensor": "nvml", "quantity": "power_w"}
+    columns = {name: [(ours | other).get(name)] for name in SCHEMA.names}
     table = pa.table(columns)
     if with_header:
         table = table.replace_schema_metadata({METADATA_KEY: header(INFO).to_json()})

@@ -14,6 +14,7 @@ from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.comparison import compare
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
+from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import declared, table_rows
@@ -140,6 +141,20 @@ def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(
         assert one["shared_u95_rel"] is None
         expected = pytest.approx(0.4 * 2**0.5) if is_energy else None
         assert other == {**one, "shared_u95_rel": expected}
+
+
+@pytest.mark.parametrize("method", [4, METHOD])
+def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tmp_path, method):
+    def made(run: Any, place: int) -> dict[str, Any]:
+        parts = undersampled(run, place)
+        return {**parts, "provenance": {"energy_method": method if run["cycle"] == 1 else METHOD}}
+
+    write_study(tmp_path, made, configs=FOUR)
+    text = said(tmp_path)
+    assert "may move each value by up to ±40 %" in text
+    assert ("smears over a window's ends" in text) == (method == METHOD)
+    assert ("longer windows shrink" in text) == (method == METHOD)
+    assert ("Records of an earlier energy method" in text) == (method != METHOD)
 
 
 UNSEEN = {"undersampled", "barely undersampled"}

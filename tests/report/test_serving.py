@@ -20,6 +20,7 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "status": "completed",
         "kind": "measured",
         "energy_source": "nvml",
+        "energy_method": 5,
         "energy_scopes": ["gpu"],
         "validity": [],
         "backend": "vllm",

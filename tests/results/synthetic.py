@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.dotted import value_at
+from llenergymeasure.energy.account import METHOD
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -150,6 +151,7 @@ def make_result(
             "engine": {"versions": {"transformers": "5.0", "torch": "2.13"}},
         },
         "provenance": {
+            "energy_method": METHOD,
             "llenergymeasure_version": "0.1.0",
             "recording": {"started_at": f"2026-03-01T12:{run['order'] % 60:02d}:00+00:00"},
         },

@@ -16,6 +16,7 @@ import numpy as np
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
+from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.energy.window import without
 from llenergymeasure.units import DISQUALIFYING
 
@@ -245,7 +246,8 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
             continue
         u95_j, shared_j = run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0
         u_w = without(u95_j, shared_j) / COVERAGE_FACTOR / window_s if u95_j else None
-        of_run = u_w, run["cycle"], shared_j / window_s, run["experiment"]
+        shared_w = (shared_j if knows_ends(run) else u95_j or 0.0) / window_s
+        of_run = u_w, run["cycle"], shared_w, run["experiment"]
         points.append(LoadPoint(run["requests_per_s"], power_w, *of_run))
     return points
 

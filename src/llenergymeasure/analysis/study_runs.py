@@ -51,7 +51,8 @@ COLUMNS = (
     *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
     *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items", "quality_correct"),
     *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
-    *(*OBJECTIVES, *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS, *COMPARED_COLUMNS),
+    *("energy_method", *OBJECTIVES, *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
+    *COMPARED_COLUMNS,
 )
 """Columns of ``runs.parquet`` that are read: a large study's others stay packed."""
 

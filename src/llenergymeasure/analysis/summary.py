@@ -30,6 +30,8 @@ ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
+SHARES_ENDS = 5
+"""First method of the meter whose records say what repeats share at the ends of windows."""
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
 SUMMARY_SCHEMA = pa.schema(
@@ -81,9 +83,10 @@ ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have ene
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
 engine, in what ``differs`` says. Experiments of one ``comparison_group`` may be compared, and
 ``not_comparable`` says what parts one from group 1. ``energy_u95_rel``, ``energy_shared_u95_rel``
-and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j``
-over their gross energy; clocks are the ends of the runs' ranges and the medians of the rest;
-``validity`` is every code seen, left-out runs included."""
+and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` (``u95_j`` of
+methods that did not know all of it) and ``u_sys_j`` over their gross energy; clocks are the ends of
+the runs' ranges and the medians of the rest; ``validity`` is every code seen, left-out runs
+included."""
 
 
 def summarise(study: StudyRuns) -> pa.Table:
@@ -211,7 +214,7 @@ def _add_energy(row: dict[str, Any], used: Sequence[Row], found: Estimate) -> No
     row[f"{ENERGY}_median"] = float(np.median(values))
     within = None
     if row["energy_u95_rel"] is not None:
-        shared = row["energy_shared_u95_rel"] or 0.0
+        shared = _recorded_share(used) or 0.0
         within = math.sqrt(max(row["energy_u95_rel"] ** 2 - shared**2, 0.0)) / COVERAGE_FACTOR
     row["energy_within_sd_rel"] = within
     if within is not None and len(values) > 1:
@@ -287,8 +290,23 @@ def _mean_share(rows: Sequence[Row], name: str) -> float | None:
     return estimate([part / whole for part, whole in zip(parts, wholes, strict=True)]).mean
 
 
+def knows_ends(run: Row) -> bool:
+    """Return whether a run's record says what it shares with its repeats at the window's ends."""
+    return (run["energy_method"] or 0) >= SHARES_ENDS
+
+
 def shared_share(rows: Sequence[Row]) -> float | None:
-    """Return what repeats share of the energy, of the runs that know it: older ones do not."""
+    """Return what repeats share of the energy; of runs that do not know it, it may be all."""
+    return _recorded_share(
+        [
+            row if knows_ends(row) else {**row, "energy_shared_u95_j": row["energy_u95_j"]}
+            for row in rows
+        ]
+    )
+
+
+def _recorded_share(rows: Sequence[Row]) -> float | None:
+    """Return what repeats share of the energy, by the runs that say it."""
     return _mean_share(
         [row for row in rows if row["energy_shared_u95_j"] is not None], "energy_shared_u95_j"
     )

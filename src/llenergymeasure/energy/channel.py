@@ -130,6 +130,7 @@ class Channel:
             late_s=max(self.late_s - delay_s, 0.0),
             # If it is not late after all, the moved energy comes early.
             early_s=self.early_s + delay_s,
+            delay_s=max(self.delay_s - delay_s, 0.0),
         )
 
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:

@@ -194,7 +194,7 @@ def _reading(
     unread_j = float(np.ptp(knots.power_w)) * float(np.sum(_gaps_s(knots, window))) / 2
     more_j = math.hypot(aligned.u95_s * max(ends_w), unread_j)
     update: dict[str, float | None] = {"bound_j": (reading.bound_j or 0.0) + more_j}
-    for name in ("u95_j", "gross_u95_j", "net_u95_j"):
+    for name in ("u95_j", "gross_u95_j", "net_u95_j", "shared_u95_j"):
         value = getattr(reading, name)
         update[name] = None if value is None else math.hypot(value, more_j)
     return reading.model_copy(update=update)

@@ -57,6 +57,7 @@ class End:
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
         doubt_j: how far it is off at most, at both ends the same way, where work begins or ends.
+        late_j: of that, what there would be of a counter too that is late and counts all of it.
         at_rest: whether it is that of a rest next to the window.
     """
 
@@ -64,6 +65,7 @@ class End:
     standard_j: float
     bound_j: float
     doubt_j: float = 0.0
+    late_j: float = 0.0
     at_rest: bool = False
 
 
@@ -115,6 +117,7 @@ def window_energy(
     margins: tuple[Margin | None, Margin | None] = (None, None),
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
+    delay_s: float = 0.0,
 ) -> Stretch:
     """Return the energy of a window with its interval, the parts of that, and its bound.
 
@@ -129,8 +132,9 @@ def window_energy(
             where work goes on.
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
+        delay_s: how late it may be that nothing else shows the lag of.
     """
-    seen = _Seen(knots, power_range, tuple(within))
+    seen = _Seen(knots, power_range, tuple(within), delay_s)
     work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
@@ -146,10 +150,11 @@ def window_energy(
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
-    # From rest to work and back both ends are off the same way: that adds, and repeats share it.
+    # From rest to work and back both ends are off the same way: that adds, and repeats share it,
+    # but for what a counter shows that is merely late.
     doubt_j = start.doubt_j + end.doubt_j
     u95_j = min(u95_j + doubt_j, bound_j)
-    edge_j = min(doubt_j, u95_j)
+    edge_j = min(doubt_j - start.late_j - end.late_j, u95_j)
     found = Stretch(
         end.energy_j - start.energy_j,
         without(u95_j, edge_j),
@@ -170,6 +175,7 @@ class _Seen:
     knots: Knots
     power_range: PowerRange
     within: tuple[Readings, ...]
+    delay_s: float
 
     def beside_rest(
         self, ends_s: tuple[float, float], margin: Margin, off_s: float, work_w: Floats
@@ -197,8 +203,8 @@ class _Seen:
         rest_j = float(energy_j[near]) + level_w * gap_s
         reach = self.power_range
         farthest_w = max(reach.high_w - level_w, level_w - reach.low_w, 0.0)
-        doubt_j = self.unexplained(ends_s, rest_j)
-        return End(rest_j, unsure_j, farthest_w * abs(gap_s), doubt_j, at_rest=True)
+        doubts_j = self.unexplained(ends_s, rest_j, level_w)
+        return End(rest_j, unsure_j, farthest_w * abs(gap_s), *doubts_j, at_rest=True)
 
     def at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
         """Return whether a stretch is at rest: work that goes on there makes it none."""
@@ -218,26 +224,34 @@ class _Seen:
         flat = range_w <= _FLAT * (most_w - least_w) and level_w <= (least_w + most_w) / 2
         return range_w <= _UNREST * level_w and (below or flat)
 
-    def unexplained(self, ends_s: tuple[float, float], rest_j: float) -> float:
+    def unexplained(
+        self, ends_s: tuple[float, float], rest_j: float, level_w: float
+    ) -> tuple[float, float]:
         """Return how far off an end may be where the work contradicts the rest; 0 where not.
 
         It does where more was drawn between the work's next knot and the rest than the most power
         seen next to the end explains: then work began early or went on in the margin, or was
-        counted late. How much of that is not the window's, the least power seen there shows.
+        counted late. How much of that is not the window's, the least power seen there shows. The
+        second is as much where a counter explains it that is as late as this one may be.
         """
         found = self.work_next_to(ends_s, _AROUND)
         if found is None:
-            return 0.0
+            return 0.0, 0.0
         first, seen_w = found
         apart_s = abs(float(self.knots.t_s[first]) - ends_s[0])
         drawn_j = abs(float(self.knots.energy_j[first]) - rest_j)
         most_w = float(seen_w.max())
-        # Pulses shorter than what was seen may have been above it.
-        hidden_j = self.hidden(most_w, self.knots.spacing_s, apart_s)
-        timing_j = most_w * float(self.knots.half_s[first])
-        if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
-            return 0.0
-        return drawn_j - float(seen_w.min()) * apart_s
+        # Work ends late in a counter that is late, and begins late.
+        delay_s = self.delay_s if ends_s[0] > ends_s[1] else 0.0
+        explained = []
+        for late_s in (0.0, delay_s):
+            # Pulses shorter than what was seen may have been above it.
+            hidden_j = self.hidden(most_w, self.knots.spacing_s, apart_s + late_s)
+            timing_j = most_w * float(self.knots.half_s[first])
+            most_j = most_w * apart_s + (most_w - level_w) * late_s
+            explained.append(drawn_j <= most_j + COVERAGE_FACTOR * hidden_j + timing_j)
+        doubt_j = 0.0 if explained[0] else drawn_j - float(seen_w.min()) * apart_s
+        return doubt_j, doubt_j if explained[1] else 0.0
 
     def at_change(self, ends_s: tuple[float, float]) -> End:
         """Return the energy at an end of work next to a pause too short to show itself.

@@ -252,7 +252,7 @@ def read_samples(path: Path) -> Samples:
         raise ResultsError(f"{path}: no such file; nothing was recorded there") from None
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (pa.ArrowException, KeyError, ValueError) as error:
         raise ResultsError(f"{path}: not a recording of samples: {error}") from error
 
 
@@ -310,7 +310,9 @@ def _stopped(table: pa.Table) -> bool:
 
 def _in_order(table: pa.Table) -> pa.Table:
     table = table.replace_schema_metadata(None).cast(SCHEMA).unify_dictionaries()
-    return table.combine_chunks().sort_by("t_ns")
+    table = table.combine_chunks()
+    order = np.argsort(table["t_ns"].to_numpy(), kind="stable")
+    return table.take(pa.array(order))
 
 
 def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:

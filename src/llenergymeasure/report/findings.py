@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from llenergymeasure.analysis.blocks import Drift, blocks, drift
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
+from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.verdicts import (
     Pairs,
@@ -86,10 +87,20 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     sentences += precision_missed(told)
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
     if shared >= LEAST_SHARED:
-        sentences.append(
+        left_open = (
             "What a sensor does not see, smears over a window's ends or counts late, or two "
-            f"channels disagree about, may move each value by up to ±{percent(shared)}; it is in "
-            "no interval of a mean nor of a difference, and no cycles shrink it."
+            "channels disagree about, may"
+        )
+        shrinks = "no cycles shrink it; longer windows shrink what is smeared or late"
+        if not all(knows_ends(run) for run in runs if in_means(run)):
+            left_open = (
+                "Records of an earlier energy method do not say which part of their intervals "
+                "repeats share: what a sensor leaves open may"
+            )
+            shrinks = "it is taken as if no cycles shrank it"
+        sentences.append(
+            f"{left_open} move each value by up to ±{percent(shared)}; it is in no interval of "
+            f"a mean nor of a difference, and {shrinks}."
         )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:

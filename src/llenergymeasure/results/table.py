@@ -69,6 +69,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "power_mean_w": "energy.power_mean_w",
     "energy_source": "energy.source",
     "energy_scopes": "energy.scopes",
+    "energy_method": _WHOLE,
     "energy_unavailable": "energy.unavailable",
     "input_tokens": "tokens.input",
     "input_tokens_cached": "tokens.input_cached",
@@ -338,6 +339,7 @@ def _surroundings(result: Result) -> dict[str, Any]:
         "start_temperature_celsius": _highest(gpus, "start_temperature_celsius"),
         "started_at": _text(recording.get("started_at")),
         "attempt": provenance.get("attempt"),
+        "energy_method": provenance.get("energy_method"),
     }
 
 

@@ -162,7 +162,7 @@ def _not_in_them(rows: Sequence[Row]) -> str:
     band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
     shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
     text = f" Energies may be off by the sensor's gain, ±{percent(band)}" if band else ""
-    left_open = f", and by ±{percent(shared)} by what it does not see, smears or counts late"
+    left_open = f", and by ±{percent(shared)} by what else it leaves open of every run"
     return f"{text}{left_open if shared >= LEAST_SHARED else ''}." if text else ""
 
 
