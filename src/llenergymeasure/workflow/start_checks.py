@@ -43,7 +43,7 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """
     given = list(configs)
-    if offline() != in_jobs:
+    if offline() != in_jobs or hub_cache() is None:  # without its package nobody can look
         return []
     by_model = {str(each["model"]): each for each in given if _from_the_hub(each)}
     absent = [name for name, config in by_model.items() if not _is_here(name, config)]
