@@ -5,17 +5,21 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 prefix=/opt/apptainer-sid
 
+installed() {
+  apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >/dev/null
+}
+
 needed=()
 command -v squashfuse >/dev/null || needed+=(squashfuse) # mounts a .sif without root
-command -v apptainer >/dev/null || needed+=(patchelf squashfs-tools uidmap)
-if [ ${#needed[@]} -gt 0 ]; then
-  apt-get -qq -o DPkg::Lock::Timeout=300 update
-  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${needed[@]}" >/dev/null
-fi
 if command -v apptainer >/dev/null; then
+  if [ ${#needed[@]} -gt 0 ] && ! installed "${needed[@]}"; then
+    echo "squashfuse cannot be installed: without root Apptainer may mount no .sif file" >&2
+  fi
   apptainer --version
   exit 0
 fi
+installed patchelf squashfs-tools uidmap "${needed[@]}"
 
 mirror=$(awk '/^URIs:/ {print $2; exit} /^deb / {for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) {print $i; exit}}' \
   /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null || true)

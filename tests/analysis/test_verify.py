@@ -18,6 +18,7 @@ from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 from llenergymeasure.results.whole import Difference, is_whole
 from results.synthetic import vouch_again
+from support.attempts import start
 from support.studies import SERVED, llem, write_study
 
 
@@ -282,3 +283,13 @@ def test_the_command(study: Path, tmp_path: Path, call: Call) -> None:
     assert told["runs"] == 2
     assert any(each["figure"] == "energy.gross_j" for each in told["differences"])
     assert call("verify", str(tmp_path / "nothing")).code == 2
+
+
+def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
+    attempt = start(tmp_path / "made")
+    assert attempt.process.wait(180) == 0
+    run = RunFolder(attempt.folder)
+    assert len({*pq.read_table(run.requests)["latency_s"].to_pylist()}) > 2
+    assert [str(each) for each in check_run(run, {})] == []
+    change_record(run, "performance", "request_latency_p50_s", value=12345)
+    assert "result.json:performance.request_latency_p50_s" in figures([*check_run(run, {})])

@@ -201,6 +201,49 @@ def test_the_helpers_counter_of_200_w_steps_as_worked_out_by_hand(
             assert device.counter_mj(elapsed_ms * 1_000_000) == joules * 1000
 
 
+BURST = ((0, 100), (0.02, 100), (0.02, 900), (0.03, 900), (0.03, 100))
+TURNS = ((0, 100), (0.125, 100), (0.125, 700), (0.25, 700), (0.25, 300))
+OWN = sim.Sensor(
+    counter_from="own_samples",
+    counter_sample_ms=50,
+    counter_sample_phase_ms=15,
+    counter_window_ms=10,
+)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "power_w", "shown_w"),
+    [
+        (sim.Sensor(window_ms=25), BURST, [100, 100]),
+        (sim.Sensor(), BURST, [100, 180]),
+        (sim.Sensor(update_ms=125, window_ms=0), TURNS, [100, 700, 300]),
+        (sim.Sensor(zero_every=4), ((0, 200),), [200, 200, 200, 0] * 2),
+    ],
+    ids=["a burst between two windows", "within one", "a window of nothing", "each fourth is 0"],
+)
+def test_power_as_worked_out_by_hand(
+    open_reader, clock, sensor: sim.Sensor, power_w: sim.Points, shown_w: list[int]
+) -> None:
+    """Of the card, and of the reference itself."""
+    device = sim.Device(power_w, sensor)
+    reader = open_reader(device)
+    start_ns = clock.now_ns
+    for each_w in shown_w:
+        truth_mw = device.shown_power_mw(clock.now_ns - start_ns)
+        assert (reader.power_mw(), truth_mw) == (each_w * 1000, each_w * 1000)
+        clock.advance(sensor.update_ms / 1000)
+
+
+@pytest.mark.parametrize(("sensor", "shown_mj"), [(sim.Sensor(), 28_000), (OWN, 20_000)])
+def test_own_samples_do_not_see_a_burst_between_them(
+    open_reader, clock, sensor: sim.Sensor, shown_mj: int
+) -> None:
+    device = sim.Device(BURST, sensor)
+    reader = open_reader(device)
+    clock.advance(0.2)
+    assert (reader.energy_mj(), device.counter_mj(200_000_000)) == (shown_mj, shown_mj)
+
+
 def test_the_share_left_out_and_the_move_are_even() -> None:
     """Of the reference itself: 30 % left out, moves from end to end with their mean at nil."""
     ticks = sim.Sensor(counter_skip=0.3, counter_jitter_ms=2).counter_ticks()

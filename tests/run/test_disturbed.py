@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from llenergymeasure.processes import die_with_parent
-from llenergymeasure.run.preflight.checks import check_cpus
+from llenergymeasure.run.preflight import checks
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
 from support.attempts import start
@@ -125,7 +127,10 @@ class Cpus:
     """What reads the CPUs, with made-up numbers: each look, others have used so much more."""
 
     def __init__(self, others: float, *, known: bool = True) -> None:
-        self._others, self._known, self._looks = others, known, 0
+        self._others, self._known, self._looks, self._rested_s = others, known, 0, 0.0
+
+    def rest(self) -> None:
+        self._rested_s = 160.0
 
     def totals(self) -> list[Value]:
         if not self._known:
@@ -134,7 +139,7 @@ class Cpus:
         total, own = 4.0 * self._looks, 1.0 * self._looks
         busy_s = own + self._others * total
         return [
-            Value("cpu_total_s", total),
+            Value("cpu_total_s", total + self._rested_s),
             Value("cpu_busy_s", busy_s),
             Value("cpu_own_s", own),
         ]
@@ -148,8 +153,12 @@ class Cpus:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
-    monkeypatch.setattr("llenergymeasure.run.preflight.checks.LOOK_S", 0.0)
-    return lambda cpus: [str(each) for each in check_cpus(cpus)]  # type: ignore[arg-type]
+    monkeypatch.setattr(checks, "LOOK_S", 0.0)
+
+    def two_looks(cpus: Any) -> list[str]:
+        return [str(each) for each in checks.check_cpus(cpus, checks.look_at_cpus(cpus))]
+
+    return two_looks
 
 
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
@@ -162,3 +171,20 @@ def test_the_preflight_says_nothing_of_a_quiet_machine(
     look: Callable[[Cpus], list[str]], cpus: Cpus
 ) -> None:
     assert look(cpus) == []
+
+
+def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=slept.append)
+    monkeypatch.setattr(checks, "time", clock)
+    cpus: Any = Cpus(0.3)
+    first = checks.look_at_cpus(cpus)
+    clock.monotonic = lambda: 100.2
+    (told,) = checks.check_cpus(cpus, first)
+    assert "used 30 %" in str(told)
+    cpus.rest()
+    clock.monotonic = lambda: 140.0
+    assert list(checks.check_cpus(cpus, first)) == []
+    assert slept == [pytest.approx(0.3), 0.0]

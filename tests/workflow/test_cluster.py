@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -204,16 +205,53 @@ def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     assert drive._its_error(log) == f"{words}{after}"
 
 
+SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"
+FAILED = (
+    "Error in rule measure:\n    message: SLURM-job '1{0}' failed, SLURM status is: 'FAILED'.\n"
+    "    jobid: {0}\n    log: logs/measure.log, {1} (check log file(s) for error details)\n"
+)
+STARTED = "host: node-1\nActivating singularity image /x.sif\n"
+
+
 def test_what_apptainer_said_in_a_job_s_own_log_is_found(tmp_path: Path) -> None:
-    own = tmp_path / "slurm logs" / "15.log"
+    own = tmp_path / "slurm logs, mine" / "15.log"
     own.parent.mkdir()
-    log = (
-        f"Job 1 has been submitted with SLURM jobid 14 (log: {tmp_path}/removed.log).\n"
-        f"Job 2 has been submitted with SLURM jobid 15 (log: {own}).\n"
-        "Error in rule measure:\n"
-    )
-    own.write_text("Activating singularity image /x.sif\nRuleException:\n")
-    assert why_not_started(log) == ""
+    removed = tmp_path / "removed.log"
+    jobs = ((1, removed), (2, own))
+    log = "".join(SUBMITTED.format(*job) for job in jobs)
+    failed = log + "".join(FAILED.format(*job) for job in jobs)
+    own.write_text(f"{STARTED}RuleException:\n")
+    assert why_not_started(failed) == ""
     fatal = "container creation failed: fuse: failed to open /dev/fuse: Permission denied"
-    own.write_text(f"Activating singularity image /x.sif\nFATAL:   {fatal}\nRuleException:\n")
-    assert why_not_started(log) == f"Apptainer did not start the image: {fatal} ({own})"
+    own.write_text(f"{STARTED}FATAL:   {fatal}\nRuleException:\n")
+    assert why_not_started(log) == ""  # it goes on, or went well
+    assert why_not_started(failed) == f"Apptainer did not start the image: {fatal} ({own})"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{STARTED}FATAL: exception not rethrown\n",
+        "host: node-1\nFATAL:   of a program without an image\n",
+        f"{STARTED}FATAL:   \nthe next line\n",
+    ],
+    ids=["the C library's", "no image was started", "nothing said"],
+)
+def test_what_others_say_in_a_job_s_log_is_not_called_apptainers(tmp_path: Path, text: str) -> None:
+    own = tmp_path / "15.log"
+    own.write_text(text)
+    assert why_not_started(SUBMITTED.format(2, own) + FAILED.format(2, own)) == ""
+
+
+@pytest.mark.parametrize("runner", ["local", "apptainer"])
+def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, runner: Any) -> None:
+    study, plan, folder = planned(tmp_path)
+    plan = replace(plan, runs=tuple(replace(run, runner=runner) for run in plan.runs))
+    write_text(folder.path / drive.LOG_NAME, "")
+    own = tmp_path / "15.log"
+    own.write_text(f"{STARTED}FATAL:   no fuse\n")
+    said: list[str] = []
+    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    assert driven._exit_code(1, SUBMITTED.format(2, own) + FAILED.format(2, own)) == 1
+    expected = [f"Apptainer did not start the image: no fuse ({own})"]
+    assert said == (expected if runner == "apptainer" else [])

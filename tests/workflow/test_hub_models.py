@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_f
     assert f"({hub_cache()})" in line
     assert "HF_HOME" in line
     assert line.endswith("(found owner/one, owner/two at revision v2)")
+
+
+@pytest.mark.usefixtures("nothing_listens")
+@pytest.mark.parametrize("in_jobs", [False, True], ids=["here", "in jobs"])
+def test_without_the_package_that_looks_no_model_is_said_to_be_lacking(
+    monkeypatch: pytest.MonkeyPatch, in_jobs: bool
+) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "huggingface_hub"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    if in_jobs:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    vllm = {"model": "owner/one", "backend": "vllm"}
+    assert need_models([config("owner/one"), vllm], in_jobs=in_jobs) == []
 
 
 @pytest.mark.usefixtures("nothing_listens")

@@ -12,12 +12,20 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.files import read_json, sha256, write_text
+from llenergymeasure.files import open_to_read, read_json, sha256, write_text
 from llenergymeasure.installation import workflow_root
+from llenergymeasure.redact import without_secrets
+from llenergymeasure.screen import printable
 from llenergymeasure.workload.cache import cache_folder
 
 DIGESTS = "digests.json"
 """Digests of .sif files by path, size and time: hashing one of 15 GB takes half a minute."""
+
+_LOOKED_AT_BYTES = 1 << 16
+_SHOWN = 300
+
+_FATAL = re.compile(r"^FATAL:[ \t]{2,}(\S.*)\n", re.MULTILINE)
+"""A whole line of Apptainer's, which sets its words apart; the C library's has one space."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,22 @@ class SifImage:
 
 
 def why_not_started(log: str) -> str:
-    """Return what Apptainer said in SLURM's jobs of an image that it did not start; else nothing.
+    """Return what Apptainer said in a failed job of SLURM whose image did not start; else nothing.
 
-    Snakemake's own log only names those of the jobs.
+    Snakemake's own log only names those of the jobs. What else stands in them is anybody's.
     """
+    failed = r"^ +log: (?:.*, )?(/.+) \(check log file\(s\) for error details\)$"
     submitted = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
-    for path in re.findall(submitted, log, re.MULTILINE):
-        with suppress(OSError):
-            said = re.search(
-                r"^FATAL:\s+(.+)", Path(path).read_text(errors="replace"), re.MULTILINE
-            )
+    own = set(re.findall(submitted, log, re.MULTILINE))
+    for path in dict.fromkeys(re.findall(failed, log, re.MULTILINE)):
+        if path not in own:
+            continue
+        with suppress(OSError), open_to_read(path) as stream:
+            text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace")
+            said = _FATAL.search(text.partition("Activating singularity image ")[2])
             if said is not None:
-                return f"Apptainer did not start the image: {said[1]} ({path})"
+                words = printable(without_secrets(said[1]))[:_SHOWN]
+                return f"Apptainer did not start the image: {words} ({path})"
     return ""
 
 

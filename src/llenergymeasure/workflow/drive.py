@@ -233,13 +233,16 @@ class Drive:
         )
 
     def _apptainer(self, call: Call) -> list[str]:
-        if not any(run.runner == "apptainer" for run in self._plan.runs):
+        if not self._in_apptainer():
             return []
         named = "APPTAINER_CACHEDIR" in os.environ  # where Snakemake puts images then
         if named or not (call.profile is None or is_ours(call.profile)):
             return ["--use-apptainer"]
         # Not where we are: Snakemake takes whatever lies in there for the image it once pulled.
         return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
+
+    def _in_apptainer(self) -> bool:
+        return any(run.runner == "apptainer" for run in self._plan.runs)
 
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
         """Watch Snakemake to its end."""
@@ -341,7 +344,7 @@ class Drive:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        if reason := why_not_started(log):
+        if self._in_apptainer() and (reason := why_not_started(log)):
             self._view.say(reason)
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"

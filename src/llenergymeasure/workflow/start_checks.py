@@ -43,7 +43,7 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """
     given = list(configs)
-    if offline() != in_jobs:
+    if offline() != in_jobs or hub_cache() is None:  # without its package nobody can look
         return []
     asked = [_asked_of_the_hub(each) for each in given]
     by_asked = {pair: each for pair, each in zip(asked, given, strict=True) if pair is not None}

@@ -41,7 +41,7 @@ from llenergymeasure.run.engine.sensors_here import (
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
-from llenergymeasure.run.preflight.checks import Preflight, check_cpus, preflight
+from llenergymeasure.run.preflight.checks import Preflight, check_cpus, look_at_cpus, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
@@ -132,9 +132,8 @@ class EngineRun:
             return None
         soon = ThreadPoolExecutor(2)
         surroundings_soon = soon.submit(environment)
-        # A server that runs already may be busy.
         cpus = HostCpu(RunProcesses(os.getppid()))
-        busy_soon = soon.submit(tuple, () if self._asked.external_server else check_cpus(cpus))
+        cpus_soon = soon.submit(look_at_cpus, cpus)
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
             found, workload = self._preflight(backend)
@@ -148,7 +147,9 @@ class EngineRun:
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
-        found = replace(found, warnings=(*found.warnings, *busy_soon.result()))
+        # A server that runs already may be busy.
+        busy = () if self._asked.external_server else check_cpus(cpus, cpus_soon.result())
+        found = replace(found, warnings=(*found.warnings, *busy))
         engine = self._left_by_the_run_before(backend)
         if engine is None and self._server is not None:
             return None

@@ -42,6 +42,9 @@ LOOK_S = 0.5
 """Shorter looks at the CPUs say little: the kernel counts in ticks of 10 ms."""
 NAMED = 3
 
+_CpuTimes = tuple[dict[str, float], dict[int, float]]
+CpuLook = tuple[float, _CpuTimes | None]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -252,13 +255,19 @@ def _in_use(
         )
 
 
-def check_cpus(host: HostCpu) -> Iterator[Problem]:
-    """Yield what others use of the CPUs, if that is more than leaves a run as it is alone.
+def look_at_cpus(host: HostCpu) -> CpuLook:
+    """Return what the CPUs and each process had used by now, and when that was."""
+    counts = _cpu_times(host)
+    return time.monotonic(), counts
 
-    Takes :data:`LOOK_S`: it is meant for a thread of its own.
+
+def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
+    """Yield what others used of the CPUs since a first look, if it changes what a run costs.
+
+    Waits where that was less than :data:`LOOK_S` ago.
     """
-    before = _cpu_times(host)
-    time.sleep(LOOK_S)
+    looked_s, before = first
+    time.sleep(max(0.0, looked_s + LOOK_S - time.monotonic()))
     after = _cpu_times(host)
     if before is None or after is None:
         return
@@ -280,7 +289,7 @@ def check_cpus(host: HostCpu) -> Iterator[Problem]:
     )
 
 
-def _cpu_times(host: HostCpu) -> tuple[dict[str, float], dict[int, float]] | None:
+def _cpu_times(host: HostCpu) -> _CpuTimes | None:
     try:
         totals = host.totals()
     except SensorError:
