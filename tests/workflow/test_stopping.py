@@ -10,7 +10,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.drive import Listener
+from llenergymeasure.workflow.drive import Call, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.stopping import planned, precision
@@ -176,15 +176,16 @@ def driven(folder, monkeypatch):
         def __init__(self, _file, plan, *_):
             self.plan = plan
 
-        def run(self, code):
+        def run(self, _call):
             write_bytes(folder.plan, self.plan.to_json_bytes())
             run_all(self.plan, folder, (STEADY, SHAKY))
             lengths.append(len(self.plan.runs))
-            return code
+            return self.code
 
     def drive(asked, code):
+        monkeypatch.setattr(Driven, "code", code, raising=False)
         monkeypatch.setattr("llenergymeasure.workflow.drive_study.Drive", Driven)
-        return drive_study(asked, None, folder, Listener(), code, 0)[0], lengths
+        return drive_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
 
     return drive
 
