@@ -47,20 +47,17 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     differ in length also have a row for their matched requests, with ``matched`` of ``asked``.
     """
     related = [match.related() for match in matches]
-    rows = []
-    unlike: list[tuple[Match, Related]] = []
-    for metric in COMPARED:
-        found = with_holm([_pair(each, metric) for each in related])
-        rows += [
-            {**asdict(pair), "label": match.label}
-            for match, pair in zip(matches, found, strict=True)
-        ]
-        if metric == "energy_per_request_j":
-            unlike = [
-                (match, sides)
-                for match, sides, pair in zip(matches, related, found, strict=True)
-                if pair.ratio is not None and LENGTH in pair.differs and not _under_traffic(sides)
-            ]
+    pairs = {metric: with_holm([_pair(sides, metric) for sides in related]) for metric in COMPARED}
+    rows = [
+        {**asdict(pair), "label": match.label}
+        for found in pairs.values()
+        for match, pair in zip(matches, found, strict=True)
+    ]
+    unlike = [
+        (match, sides)
+        for match, sides, pair in zip(matches, related, pairs["energy_per_request_j"], strict=True)
+        if pair.ratio is not None and LENGTH in pair.differs and not _under_traffic(sides)
+    ]
     rows += _matched_rows(unlike)
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])

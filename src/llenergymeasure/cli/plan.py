@@ -13,7 +13,7 @@ from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import forecast_for, job_request, misfits, one_by_one
+from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import check_files
@@ -43,7 +43,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     """Yield a plan with the time and memory it needs, here or in a cluster's jobs."""
     request = job_request(profile)
     forecast = forecast_for(request)
-    share = not plan.execution.get("share_server") or one_by_one(profile)
+    share = may_share(plan.execution, profile)
     yield describe_plan(plan, forecast.estimates, share=share)
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
@@ -26,6 +26,10 @@ from llenergymeasure.workflow.cluster import end_jobs, left_jobs
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
+
+
+ByRun: TypeAlias = Callable[[], dict[Path, list[str]]]
+"""Returns the processes of each run."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
     yield from _jobs(folder)
     at_work = _at_work(folder)
     yield from _processes(folder, at_work)
-    yield from _files(folder, at_work)
+    # Looked at once, by the first file that goes: the processes have been ended by then.
+    yield from _files(folder, at_work, cache(_processes_by_run))
 
 
 def machine_leftovers() -> Iterator[Leftover]:
@@ -149,6 +154,13 @@ def _at_runs() -> Iterator[tuple[Path, Path]]:
             yield entry, run
 
 
+def _processes_by_run() -> dict[Path, list[str]]:
+    found: dict[Path, list[str]] = {}
+    for entry, run in _at_runs():
+        found.setdefault(run, []).append(entry.name)
+    return found
+
+
 def _run_of(process: Path) -> Path | None:
     """Return the run's folder that a process belongs to, by its environment; zombies aside."""
     try:
@@ -177,13 +189,14 @@ def _end(process: Path, run: Path) -> None:
     raise LlemError("it does not end: a driver that hangs may hold it")
 
 
-def _files(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
+def _files(folder: StudyFolder, at_work: set[Path], left: ByRun) -> Iterator[Leftover]:
     for path in sorted(folder.path.iterdir()):
         if path.is_file() and _is_temporary(path):
             yield _file(path, "a file that was being written")
     for path in sorted(folder.path.glob("runs/*/*")):
         if _is_inside(path) and path.resolve() not in at_work:
-            yield from _files_of_run(RunFolder(path))
+            run = RunFolder(path)
+            yield from (_file(*each, partial(_of_run, run, left)) for each in _files_of_run(run))
 
 
 def _is_inside(folder: Path) -> bool:
@@ -195,21 +208,21 @@ def _is_inside(folder: Path) -> bool:
         return False
 
 
-def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
+def _files_of_run(run: RunFolder) -> Iterator[tuple[Path, str]]:
     if is_measured(run):
         return  # the next call makes its result of what lies there, if the study then asks no more
     finished = run.result.is_file()
     if run.work.is_dir():
-        yield _file(run.work, "passed between the processes of a run that ended", run)
+        yield run.work, "passed between the processes of a run that ended"
     if run.stream.is_file():
-        yield _file(run.stream, "samples of a run that did not end well", run)
+        yield run.stream, "samples of a run that did not end well"
     if not finished:
         for path in run.products:
             if path.is_file():
-                yield _file(path, "half of a result: its record was never written", run)
+                yield path, "half of a result: its record was never written"
     for path in sorted(run.path.iterdir()):
         if path.is_file() and _is_temporary(path):
-            yield _file(path, "a file that was being written", run)
+            yield path, "a file that was being written"
 
 
 def _is_temporary(path: Path) -> bool:
@@ -219,16 +232,18 @@ def _is_temporary(path: Path) -> bool:
     )
 
 
-def _file(path: Path, reason: str, run: RunFolder | None = None) -> Leftover:
-    return Leftover("file", str(path), reason, partial(_remove, path, run), _size(path))
+def _file(path: Path, reason: str, processes: Callable[[], list[str]] = list) -> Leftover:
+    return Leftover("file", str(path), reason, partial(_remove, path, processes), _size(path))
 
 
-def _remove(path: Path, run: RunFolder | None) -> None:
+def _of_run(run: RunFolder, left: ByRun) -> list[str]:
+    return left().get(run.path.resolve(), [])
+
+
+def _remove(path: Path, processes: Callable[[], list[str]]) -> None:
     """Remove it, unless a process that could not be ended still works in its run's folder."""
-    if run is not None:
-        folder = run.path.resolve()
-        if left := [entry.name for entry, of in _at_runs() if of == folder]:
-            raise LlemError(f"process {', '.join(left)} of its run does not end")
+    if left := processes():
+        raise LlemError(f"process {', '.join(left)} of its run does not end")
     remove(path)
 
 

@@ -45,7 +45,7 @@ from llenergymeasure.workflow.cluster import (
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_ours, one_by_one, profile_place
+from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
 
@@ -187,7 +187,7 @@ class Drive:
         estimates = Forecast(here=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
-        share = not self._plan.execution.get("share_server") or one_by_one(call.profile)
+        share = may_share(self._plan.execution, call.profile)
         progress = Progress(
             self._plan, self._folder, at_once, estimates, measured=measured, share=share
         )

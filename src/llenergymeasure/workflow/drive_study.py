@@ -12,7 +12,7 @@ from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED
-from llenergymeasure.workflow.profile import on_slurm, one_by_one
+from llenergymeasure.workflow.profile import may_share, on_slurm
 from llenergymeasure.workflow.stopping import planned
 
 
@@ -42,7 +42,7 @@ def drive_study(
         warn_of_missing_variables(study.notify, view.say)
         for line in runs_or_sends(plan, study.notify):
             view.say(line)
-        if plan.execution.get("share_server") and not one_by_one(call.profile):
+        if not may_share(plan.execution, call.profile):
             view.say(NOT_SHARED)
         if on_slurm(call.profile) and not can_be_asked():
             view.say(UNWATCHED)

@@ -90,6 +90,15 @@ def one_by_one(profile: str | None) -> bool:
     return str(_mapping(settings.get("resources")).get("gpu", 1)) in ("0", "1")
 
 
+def may_share(execution: Mapping[str, Any], profile: str | None) -> bool:
+    """Return whether nothing keeps a plan's runs from sharing a server, if it asks for that.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    return not execution.get("share_server") or one_by_one(profile)
+
+
 def on_slurm(profile: str | None) -> bool:
     """Return whether runs are jobs of SLURM.
 
