@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from llenergymeasure.errors import LlemError
 
@@ -265,6 +265,16 @@ def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
     """Send a signal to a child's whole process group; nothing happens if it is gone."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal_number)
+
+
+def end_now(code: int) -> NoReturn:
+    """End this process, which has written all it had to, without taking its libraries apart.
+
+    That takes NumPy and Arrow a tenth of a second, and runs their code after the last result.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:

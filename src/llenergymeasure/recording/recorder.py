@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import platform
+import resource
 import select
 import signal
 import sys
@@ -29,7 +30,13 @@ from pathlib import Path
 from typing import IO
 
 from llenergymeasure.errors import EXIT_FAILED, LlemError
-from llenergymeasure.processes import SignalPipe, boot_id, die_with_parent, ignore_endings
+from llenergymeasure.processes import (
+    SignalPipe,
+    boot_id,
+    die_with_parent,
+    end_now,
+    ignore_endings,
+)
 from llenergymeasure.recording.sampler import Loop
 from llenergymeasure.recording.samples import (
     HOST_DEVICE,
@@ -215,6 +222,8 @@ def _settle(parent_pid: int | None) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # An image that is taken away from under a job is SIGBUS, which would leave a gigabyte behind.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if parent_pid is None:
         return
     die_with_parent(signal.SIGTERM)
@@ -245,4 +254,4 @@ def _time_namespace() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_now(main())

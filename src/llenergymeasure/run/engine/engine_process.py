@@ -149,7 +149,7 @@ class EngineRun:
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         # A server that runs already may be busy.
         busy = () if self._asked.external_server else check_cpus(cpus, cpus_soon.result())
-        found = replace(found, warnings=(*found.warnings, *busy))
+        busy_soon = soon.submit(tuple, busy)  # what it lacks of its time passes in the load
         engine = self._left_by_the_run_before(backend)
         if engine is None and self._server is not None:
             return None
@@ -159,6 +159,7 @@ class EngineRun:
                 engine = self._load(backend, found)
                 engine.synchronize()
                 _spare_the_loaded()
+        found = replace(found, warnings=(*found.warnings, *busy_soon.result()))
         run = f"{self._spec.experiment}/{self._spec.cycle}"
         before = self._server or OnServer(engine, run, 0)
         on_server = OnServer(engine, before.started_by, before.runs + 1)

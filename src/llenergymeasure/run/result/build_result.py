@@ -9,7 +9,6 @@ import argparse
 import errno
 import json
 import statistics
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
 from llenergymeasure.machine.gpus.allotment import demand
 from llenergymeasure.parquet import read_parquet
+from llenergymeasure.processes import end_now
 from llenergymeasure.recording.samples import (
     Samples,
     read_samples,
@@ -341,4 +341,4 @@ def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_now(main())
