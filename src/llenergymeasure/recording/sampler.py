@@ -173,10 +173,10 @@ class Loop:
 
     def run(self) -> None:
         """Read until ``stop``; then read every channel a last time."""
-        while not self._stop.is_set():
+        wait_s = 0.0
+        while not self._stop.wait(wait_s):
             next_ns = self.step()
-            if next_ns is not None:
-                time.sleep(max(next_ns - time.monotonic_ns(), 0) / 1e9)
+            wait_s = 0.0 if next_ns is None else max(next_ns - time.monotonic_ns(), 0) / 1e9
         self.finish()
 
     def step(self) -> int | None:
