@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
-from llenergymeasure.analysis.levels import Level, levels
+from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
@@ -146,8 +146,22 @@ class Related:
         ]
         factors = [*SETTING_COLUMNS, *self._study.settings]
         values = {name: [row[name] for row in firsts] for name in factors}
-        found = levels(self._blocks(used, metric), values)
-        return [{"metric": metric, **asdict(each)} for each in found]
+        apart = {
+            (factor, level_text(value)): self._outside(name)
+            for factor, texts in values.items()
+            for name, value in zip(self._used, texts, strict=True)
+            if self._used[name] and name not in group
+        }
+        return [
+            {
+                "metric": metric,
+                **asdict(each),
+                "unavailable": apart.get((each.factor, each.level), NO_DATA)
+                if each.unavailable == NO_DATA
+                else each.unavailable,
+            }
+            for each in levels(self._blocks(used, metric), values)
+        ]
 
     def front(self) -> list[Point]:
         """Return every experiment's place for each objective."""
