@@ -121,7 +121,7 @@ def test_no_line_is_told_through_two_machines() -> None:
     assert content is not None
     text = " ".join(content.sentences)
     assert "H100: 100.000 ± 0.079 W at no load by the line" in text
-    assert "L4: kept up with every rate" in text
+    assert "L4: kept up with every rate that was measured" in text
     assert text.count("for each request more") == 1
     assert "Not drawn, because they may not be compared with what is: L4" in text
 

@@ -168,7 +168,8 @@ def knee_sentence(name: str, knee: Knee | None) -> list[str]:
     if knee is None:
         return []
     if knee.failed_per_s is None:
-        return [f"{name}: kept up with every rate, the highest {knee.sustained_per_s:g}/s."]
+        highest = f"the highest {knee.sustained_per_s:g}/s"
+        return [f"{name}: kept up with every rate that was measured, {highest}."]
     kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
         f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "
