@@ -206,3 +206,12 @@ def test_an_experiment_that_only_one_side_has_is_named(tmp_path, capsys):
         f"1 experiment of {a} is not in {b} and not compared: batch_size=8",
         f"1 experiment of {b} is not in {a} and not compared: other",
     ]
+
+
+def test_what_differs_apart_from_settings_stands_in_the_last_column(tmp_path, capsys):
+    engines = [{"host": "node-1", "engine": {"versions": {"torch": each}}} for each in "12"]
+    a = study(tmp_path / "a", environment=engines[0])
+    b = study(tmp_path / "b", environment=engines[1], hour=13)
+    assert compared(a, b)
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert all("unpaired, 4 and 4 runs; differ in engine_version" in line for line in lines)

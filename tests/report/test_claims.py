@@ -440,3 +440,16 @@ def test_energy_without_a_token_is_not_said_to_be_unobserved(tmp_path):
 @pytest.mark.parametrize("name", [*STUDIES])
 def test_only_experiments_without_a_mean_are_said_not_to_be_ranked(text_of, name):
     assert ("Not ranked, as not every run" in text_of(name)) == (name == "missing level")
+
+
+@pytest.mark.parametrize("versions", [("0.9", "0.9"), ("0.9", "0.10"), (None, "0.10")])
+def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versions):
+    def made(run: Any, place: int) -> dict[str, Any]:
+        told = {} if versions[place] is None else {"vllm": versions[place]}
+        engine = {"engine": {"versions": told}}
+        return {**apart(run, place), "environment": {**on()["environment"], **engine}}
+
+    for name, configs in (("one", (config(1), config(2))), ("two", BACKENDS)):
+        write_study(tmp_path / name, made, configs=configs)
+        named = "they differ in engine_version" in said(tmp_path / name)
+        assert named == (name == "one" and versions == ("0.9", "0.10"))

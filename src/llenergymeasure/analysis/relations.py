@@ -87,6 +87,10 @@ class Related:
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
         }
+        self._engines = {
+            name: {(row["backend"], row["engine_version"]) for row in used if row["engine_version"]}
+            for name, used in self._used.items()
+        }
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
         self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
 
@@ -203,6 +207,9 @@ class Related:
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
         found = [name for name, of_one, of_other in pairs if of_one != of_other]
+        mine, others = self._engines[one], self._engines[other]
+        if mine != others and {name for name, _ in mine} == {name for name, _ in others}:
+            found.append("engine_version")
         short, long = sorted((self._lengths[one], self._lengths[other]))
         return [*found, LENGTH] if long > LENGTHS_APART * short else found
 

@@ -18,7 +18,7 @@ from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown, within_sensor
-from llenergymeasure.report.wording import counted, p_value, plain, rounded_range, shortened
+from llenergymeasure.report.wording import counted, listed, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 from llenergymeasure.units import NOTHING
@@ -174,6 +174,11 @@ def _answers(row: Row) -> str | None:
     return f"{row['matched']} of {row['asked']} answers are as long in both"
 
 
+def _differs(row: Row) -> str | None:
+    """Return in what the two differ apart from their settings."""
+    return f"differ in {listed(row['differs'])}" if row["differs"] else None
+
+
 def _text(rows: Sequence[Row]) -> str:
     lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
@@ -184,7 +189,11 @@ def _text(rows: Sequence[Row]) -> str:
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
-            "; ".join(filter(None, (how(row), _answers(row), within_sensor(row, row["ratio"]))))
+            "; ".join(
+                filter(
+                    None, (how(row), _answers(row), _differs(row), within_sensor(row, row["ratio"]))
+                )
+            )
             if row["ratio"] is not None
             else shortened(row["unavailable"] or NOTHING, 120),
         ]
