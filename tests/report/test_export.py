@@ -369,3 +369,12 @@ def test_the_currency_of_a_cost_and_the_scope_of_a_score_stand_next_to_it(study,
     assert "Carbon of 1,000 requests (gCO2e)" in header
     for row in csv.DictReader(io.StringIO(exported(study, "energy-score", capsys))):
         assert row["scopes"] == "gpu"
+
+
+def test_two_settings_that_are_cut_alike_are_not_one_in_a_table(tmp_path, capsys):
+    names = [f"/{'a' * 40}/{name}/{'b' * 40}" for name in ("one", "two")]
+    configs = [{"model": name, "pytorch": {"batch_size": 1}} for name in names]
+    write_runs(tmp_path, make_plan(configs, ["model"]))
+    write_tables(tmp_path, partial=False)
+    text = exported(tmp_path, "markdown", capsys)
+    assert all(f"| {name} |" in text for name in names)

@@ -18,7 +18,7 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
     scopes_text,
-    setting_text,
+    setting_texts,
 )
 from llenergymeasure.units import NOTHING, percent
 
@@ -98,10 +98,10 @@ def table(
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
-    texts = {
-        name: [setting_text(row[name], 60, NOTHING) for row in rows]
-        for name in varied_settings(rows)
-    }
+    texts = {}
+    for name in varied_settings(rows):
+        of_value = setting_texts((row[name] for row in rows), 60, NOTHING)
+        texts[name] = [of_value[row[name]] for row in rows]
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
     texts |= {name: values for name, values in about.items() if name not in same}
