@@ -217,3 +217,15 @@ def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, sai
     assert "power is no straight line over these loads" in text
     assert f"without traffic it is {said} in the mean of such runs" in text
     assert "only a run without traffic" not in text
+
+
+def test_a_run_that_is_in_no_mean_is_marked_in_the_table() -> None:
+    runs = [
+        run(1),
+        run(8, validity=["over_saturated"]),
+        run(8, cycle=2, validity=["other_process"]),
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    states = [row["state"] for row in content.rows]
+    assert states == ["", "over-saturated", "over-saturated, left out of means"]

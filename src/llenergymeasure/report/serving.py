@@ -158,7 +158,10 @@ def _row(run: Row, token: Any) -> dict[str, str]:
         "energy_good": rounded(run["energy_per_good_request_j"]),
         "power": rounded(run["power_mean_w"]),
         "failed": str(run["requests_failed"] or 0),
-        "state": "over-saturated" if run["over_saturated"] else "",
+        "state": ", ".join(
+            ["over-saturated"] * bool(run["over_saturated"])
+            + ["left out of means"] * (not in_means(run))
+        ),
     }
 
 
