@@ -33,13 +33,19 @@ NOTHING = "-"
 
 
 def percent(share: float | None) -> str:
-    """Return a share such as 0.0123 as ``1.2 %``, with two significant digits."""
+    """Return a share such as 0.0123 as ``1.2 %``, with two significant digits.
+
+    What is not all does not read as 100 %: 0.996 is ``99.6 %``.
+    """
     if share is None:
         return NOTHING
     size = abs(share * 100)
     if size == 0:
         return "0 %"
-    decimals = min(max(1 - math.floor(math.log10(size)), 0), 4)
+    decimals = 1 - math.floor(math.log10(size))
+    if 99 < size < 100:
+        decimals = -math.floor(math.log10(100 - size) + 1e-9)
+    decimals = min(max(decimals, 0), 4)
     return f"{share * 100:.{decimals}f} %"
 
 

@@ -354,3 +354,53 @@ def test_groups_are_found_without_looking_at_every_pair(
         many = [{**row, "sm_clock_free_mhz": 1500 + place / 50} for place, row in enumerate(many)]
     assert len(Comparable(selections(many)).groups) == 1
     assert looked <= (3 if clocks else 1) * 500
+
+
+def of_two_machines(folder: Path, *, left_out_on: str) -> list[dict[str, Any]]:
+    """Write runs of batch size 1 on one node and of size 8 on another, but for one left out."""
+    plan = make_plan(TWO, ["pytorch.batch_size"], cycles=4)
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        host = "node-1" if run["config"] == TWO[1] else "node-2"
+        how: dict[str, Any] = on(host, uuid=host)
+        if host == "node-2" and run["cycle"] == 1:
+            how = {**on(left_out_on, uuid=left_out_on), "validity": ["other_process"]}
+        energy_j = 1000.0 + run["cycle"]
+        write_result(folder, make_result(run, energy_j=energy_j, **how), plan["swept"])
+    write_tables(folder, partial=False)
+    rows: list[dict[str, Any]] = read_table(folder, "comparisons.parquet").to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("left_out_on", ["node-1", "node-2"])
+def test_a_run_that_is_in_no_mean_gives_two_no_machine_in_common(
+    tmp_path: Path, left_out_on: str
+) -> None:
+    for row in of_two_machines(tmp_path, left_out_on=left_out_on):
+        assert row["ratio"] is None
+        assert "host is node-2 and node-1" in row["unavailable"]
+
+
+def test_what_others_are_not_compared_with_has_runs_in_means(tmp_path: Path) -> None:
+    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4, 8)]
+    out = {**on(name="H200"), "validity": ["other_process"]}
+    how = [out, out, on("node-2", name="L4"), on("node-3", name="A100")]
+    told_apart, ids = study(tmp_path, configs, *how)
+    assert told_apart.groups == [(ids[2],), (ids[3],), tuple(ids[:2])]
+    assert "GPU is L4 and A100" in told_apart.outside[ids[3]]
+
+
+def test_a_level_that_may_not_be_compared_is_not_said_to_have_no_data(tmp_path: Path) -> None:
+    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
+    plan = make_plan(configs, ["pytorch.batch_size"], cycles=3)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        size = run["config"]["pytorch"]["batch_size"]
+        how = on("node-2", name="L4", uuid="L4") if size == 4 else on()
+        result = make_result(run, energy_j=1000.0 / size + run["cycle"], **how)
+        write_result(tmp_path, result, plan["swept"])
+    write_tables(tmp_path, partial=False)
+    for row in read_table(tmp_path, "levels.parquet").to_pylist():
+        if row["level"] == "4":
+            assert row["ratio"] is None
+            assert row["unavailable"].startswith("not comparable: other machines: GPU is")

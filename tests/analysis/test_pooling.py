@@ -10,6 +10,7 @@ from scipy import stats
 
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.results.record import Quality
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
 
 CONFIGS = [
@@ -229,6 +230,50 @@ def test_measured_and_estimated_energy_have_no_common_mean(tmp_path):
         "estimated",
         "measured",
     ]
+
+
+CARBON = {"grid_gco2e_per_kwh": 50.0, "pue": 1.2, "price_per_kwh": 0.3, "currency": "EUR"}
+PER_ENERGY = ("carbon_per_1000_requests_gco2e", "cost_per_1000_requests")
+
+
+def declare(folder, **changes):
+    plan = json.loads((folder / "plan.json").read_text())
+    write_plan(folder, {**plan, "sections": {"carbon": {**CARBON, **changes}}})
+
+
+@pytest.mark.parametrize("metric", PER_ENERGY)
+def test_carbon_and_cost_are_of_one_kind_of_energy(tmp_path, metric):
+    write_study(tmp_path / "one")
+    write_study(tmp_path / "two", kind="estimated", source="codecarbon")
+    for name in ("one", "two"):
+        declare(tmp_path / name)
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ConfigurationError, match="differ in kind"):
+        summarise_by(runs, ["experiment"], metric)
+
+
+def test_two_currencies_have_no_common_mean(tmp_path):
+    for name, changes in (("one", {}), ("two", {"currency": "USD", "price_per_kwh": 0.1})):
+        write_study(tmp_path / name)
+        declare(tmp_path / name, **changes)
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ConfigurationError, match=r"differ in cost_currency \(EUR, USD"):
+        summarise_by(runs, ["experiment"], "cost_per_1000_requests")
+    by = ["cost_currency"]
+    rows = summarise_by(runs, by, "cost_per_1000_requests").to_pylist()
+    assert [row["cost_currency"] for row in rows] == ["EUR", "USD"]
+
+
+@pytest.mark.parametrize("studies", [1, 2])
+def test_cycles_that_ask_the_same_questions_make_a_score_no_surer(tmp_path, studies):
+    folders = [tmp_path / str(number) for number in range(studies)]
+    for folder in folders:
+        write_study(folder, CONFIGS[:1], quality=Quality(score=0.65, correct=26, items=40))
+    (row,) = summarise_by(study_runs(folders), ["precision"], "quality_score").to_pylist()
+    found = stats.binomtest(26, 40).proportion_ci(method="wilson")
+    ends = row["quality_score_ci95_low"], row["quality_score_ci95_high"]
+    assert ends == pytest.approx((found.low, found.high))
+    assert row["interval_method"] == "questions"
 
 
 @pytest.mark.parametrize(

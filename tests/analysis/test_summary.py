@@ -294,3 +294,11 @@ def test_the_interval_of_joules_an_answer_holds_the_spread_of_lengths():
     assert coverage(anew=True) >= 0.9  # 0.95, less three standard errors of 150 studies
     # The very same answers in each cycle: an interval of the meter's noise alone.
     assert coverage(anew=False) < 0.2
+
+
+def test_an_experiment_without_the_setting_that_varies_is_not_named_by_the_model():
+    limits = ({"gpu": {"power_limit_w": 300}}, {})
+    swept = ["gpu.power_limit_w"]
+    runs = make_plan([{"model": "tiny-llama", **each} for each in limits], swept)["runs"]
+    found = summary_of([row(run, swept) for run in runs])
+    assert [item["label"] for item in found] == ["power_limit_w=300", "power_limit_w not set"]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +96,24 @@ def test_the_typed_settings_are_those_of_the_schema() -> None:
     spec.loader.exec_module(made)
     names = re.findall(r"^    (\w+): ", made.settings_types(), re.MULTILINE)
     assert names == list(Settings.__annotations__)
+
+
+def test_a_notebook_says_what_the_terminal_does_of_tables_and_comparisons(tmp_path: Path) -> None:
+    written = {"name": "seen", "model": "tiny-llama", "sweep": {"pytorch.batch_size": list(SIZES)}}
+
+    def planned(cycles: int) -> dict[str, Any]:
+        made = make_plan(study_from_mapping({**written, "execution": {"n_cycles": cycles}}))
+        plan: dict[str, Any] = json.loads(made.to_json_bytes())
+        write_plan(tmp_path, plan)
+        return plan
+
+    for run in planned(3)["runs"]:
+        small = run["config"]["pytorch"]["batch_size"] == 1
+        how: dict[str, Any] = {} if small else {"kind": "estimated", "source": "codecarbon"}
+        write_result(tmp_path, make_result(run, **how), ["pytorch.batch_size"])
+    write_tables(tmp_path, partial=False)
+    shown = load_results(tmp_path)._repr_html_()
+    assert "Not to be compared with the rest" in shown
+    assert "planned runs" not in shown
+    planned(4)
+    assert "know 6 of 8 planned runs" in load_results(tmp_path)._repr_html_()

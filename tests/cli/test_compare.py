@@ -162,3 +162,56 @@ def test_an_experiment_with_the_same_setting_in_force_on_both_sides_is_compared(
     out = capsys.readouterr().out
     assert "1.05" in out
     assert "not compared" not in out
+
+
+def asked_for_more(folder: Path, *, finished: bool) -> None:
+    """Let the plan ask for a cycle more than the tables have, and finish its runs or not."""
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=5)
+    write_plan(folder, plan)
+    for run in plan["runs"][-2:] if finished else []:
+        write_result(folder, make_result(run, energy_j=5000.0), plan["swept"])
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_tables_that_are_behind_the_plan_are_said_to_be_and_are_no_guard(
+    tmp_path, capsys, finished
+):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", hour=13)
+    assert compared(a, b, f"{TOKEN} > 1.5")
+    assert capsys.readouterr().err == ""
+    asked_for_more(b, finished=finished)
+    assert compared(a, b)
+    assert f"tables of {b} know 8 of 10 planned runs" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="llem report"):
+        compared(a, b, f"{TOKEN} > 1.5")
+
+
+def test_runs_that_finished_after_their_tables_were_written_are_said(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", hour=13)
+    asked_for_more(b, finished=False)
+    write_tables(b, partial=True)
+    assert compared(a, b, f"{TOKEN} > 1.5")
+    asked_for_more(b, finished=True)
+    assert compared(a, b)
+    assert f"2 runs of {b} have completed since its tables were written" in capsys.readouterr().err
+
+
+def test_an_experiment_that_only_one_side_has_is_named(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), tmp_path / "b"
+    write_runs(b, make_plan([CONFIGS[0], {"model": "other"}], []))
+    write_tables(b, partial=False)
+    assert compared(a, b)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"1 experiment of {a} is not in {b} and not compared: batch_size=8",
+        f"1 experiment of {b} is not in {a} and not compared: other",
+    ]
+
+
+def test_what_differs_apart_from_settings_stands_in_the_last_column(tmp_path, capsys):
+    engines = [{"host": "node-1", "engine": {"versions": {"torch": each}}} for each in "12"]
+    a = study(tmp_path / "a", environment=engines[0])
+    b = study(tmp_path / "b", environment=engines[1], hour=13)
+    assert compared(a, b)
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert all("unpaired, 4 and 4 runs; differ in engine_version" in line for line in lines)

@@ -278,7 +278,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "aspects += [name for name in METER if name not in by]",
+        "aspects += [name for name in parted if name not in by]",
         "pass",
         "a mean of measurements and guesses",
         ("analysis/test_pooling.py::test_measured_and_estimated_energy_have_no_common_mean",),

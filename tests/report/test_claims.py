@@ -406,3 +406,50 @@ def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):
     text = said(tmp_path)
     assert "gain may shift all values of one meter and card together" in text
     assert "not ranked with the rest" not in text
+
+
+def silent(run: Any, place: int, *, cycles: tuple[int, ...], places: tuple[int, ...]) -> Any:
+    """Return runs of which some wrote no token, and their energy is known."""
+    how = apart(run, place)
+    if run["cycle"] not in cycles or place not in places:
+        return how
+    energy = make_result(run, **how).energy.model_copy(update={"per_output_token_j": None})
+    return {
+        "tokens": Tokens(input=100, output=0, requests=20, prompt_hash="a" * 64),
+        "energy": energy,
+    }
+
+
+def test_an_experiment_whose_mean_one_run_without_a_token_takes_away_is_named(tmp_path):
+    write_study(tmp_path, lambda run, place: silent(run, place, cycles=(2,), places=(1,)))
+    text = said(tmp_path)
+    assert (
+        "Not ranked, as not every run of theirs has energy per output token: batch_size=2" in text
+    )
+
+
+def test_energy_without_a_token_is_not_said_to_be_unobserved(tmp_path):
+    every = {"cycles": (1, 2, 3, 4, 5), "places": (0, 1)}
+    write_study(tmp_path, lambda run, place: silent(run, place, **every))
+    text = said(tmp_path)
+    assert "No energy was observed" not in text
+    assert "Energy was observed, but no experiment has it per output token" in text
+    assert "Energy: measured by nvml" in text
+
+
+@pytest.mark.parametrize("name", [*STUDIES])
+def test_only_experiments_without_a_mean_are_said_not_to_be_ranked(text_of, name):
+    assert ("Not ranked, as not every run" in text_of(name)) == (name == "missing level")
+
+
+@pytest.mark.parametrize("versions", [("0.9", "0.9"), ("0.9", "0.10"), (None, "0.10")])
+def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versions):
+    def made(run: Any, place: int) -> dict[str, Any]:
+        told = {} if versions[place] is None else {"vllm": versions[place]}
+        engine = {"engine": {"versions": told}}
+        return {**apart(run, place), "environment": {**on()["environment"], **engine}}
+
+    for name, configs in (("one", (config(1), config(2))), ("two", BACKENDS)):
+        write_study(tmp_path / name, made, configs=configs)
+        named = "they differ in engine_version" in said(tmp_path / name)
+        assert named == (name == "one" and versions == ("0.9", "0.10"))

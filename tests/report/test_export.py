@@ -340,3 +340,41 @@ def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tm
     (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
     low, high = re.findall(r"interval ([\d.]+) to ([\d.]+);", package["comment"])[0]
     assert float(high) > 5 * float(low)
+
+
+def test_names_do_not_break_what_latex_makes_of_them(tmp_path, capsys):
+    names = ("[0, 1]", "<b>|c", "~a^b_%")
+    configs = [{"model": name, "pytorch": {"batch_size": 1}} for name in names]
+    write_runs(tmp_path, make_plan(configs, ["model"], study="batch_sweep & 100%"))
+    write_tables(tmp_path, partial=False)
+    lines = exported(tmp_path, "latex", capsys).splitlines()
+    # A bracket after a line's end, or a rule, would be taken for its length.
+    cells = {line.split(" & ")[0] for line in lines if line.endswith(r"\\")}
+    escaped = (
+        r"\textless{}b\textgreater{}\textbar{}c",
+        r"\textasciitilde{}a\textasciicircum{}b\_\%",
+    )
+    assert cells == {"model", "{[}0, 1]", *escaped}
+    assert r"note = {Study batch\_sweep \& 100\%, design" in exported(tmp_path, "citation", capsys)
+
+
+def test_the_currency_of_a_cost_and_the_scope_of_a_score_stand_next_to_it(study, capsys):
+    declare = {"price_per_kwh": 0.3, "currency": "EUR", "grid_gco2e_per_kwh": 50.0}
+    plan = json.loads((study / "plan.json").read_text())
+    write_plan(study, {**plan, "sections": {"carbon": declare}})
+    write_tables(study, partial=False)
+    export(study, "markdown", columns="cost_per_1000_requests,carbon_per_1000_requests_gco2e")
+    header = capsys.readouterr().out.splitlines()[0]
+    assert "Cost of 1,000 requests (EUR)" in header
+    assert "Carbon of 1,000 requests (gCO2e)" in header
+    for row in csv.DictReader(io.StringIO(exported(study, "energy-score", capsys))):
+        assert row["scopes"] == "gpu"
+
+
+def test_two_settings_that_are_cut_alike_are_not_one_in_a_table(tmp_path, capsys):
+    names = [f"/{'a' * 40}/{name}/{'b' * 40}" for name in ("one", "two")]
+    configs = [{"model": name, "pytorch": {"batch_size": 1}} for name in names]
+    write_runs(tmp_path, make_plan(configs, ["model"]))
+    write_tables(tmp_path, partial=False)
+    text = exported(tmp_path, "markdown", capsys)
+    assert all(f"| {name} |" in text for name in names)

@@ -117,7 +117,7 @@ def test_a_setting_of_another_engine_is_not_drawn_and_said():
     rows = [*grid(pytorch__batch_size=[1, 8]), experiment(5, **{BATCH: None})]
     sweep = sweep_of(rows, BATCH, [], {})
     assert len(sweep.rows) == 2
-    assert sweep.notes == ["1 experiment without it are not drawn."]
+    assert sweep.notes == ["Not drawn: 1 experiment without it."]
 
 
 def test_under_traffic_the_axis_is_the_load_that_was_offered():
@@ -143,3 +143,10 @@ def test_an_estimate_differs_from_a_measurement_in_shape_and_not_in_colour_alone
     measured, estimated, unknown = shape["range"]
     assert shape["domain"] == ("measured", "estimated", "unknown")
     assert len({measured, estimated, unknown}) == 3
+
+
+def test_two_values_that_are_cut_alike_are_two_places_and_two_series():
+    models = [f"/data/models/{name}/checkpoints/final" for name in ("llama-3-8b", "qwen-3-7b")]
+    rows = [experiment(3, model=name, **{BATCH: size}) for name in models for size in (1, 8)]
+    assert sweep_of(rows, "model", [BATCH], {}).x_values == models
+    assert sweep_of(rows, BATCH, ["model"], {}).series_values == models

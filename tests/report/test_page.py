@@ -488,3 +488,13 @@ def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, pl
     text = report(tmp_path).text
     assert ("Answers are 100 to 150 output tokens long" in text) is said
     assert ("the answers' length (100 and 150 tokens)" in text) is said
+
+
+def test_runs_of_two_versions_are_not_said_to_be_of_two_machines(tmp_path, plan):
+    def made(run):
+        return {"provenance": {"llenergymeasure_version": f"0.{run['cycle']}.0"}}
+
+    write_runs(tmp_path, plan, made)
+    text = report(tmp_path).text
+    assert "The runs differ in version of LLenergyMeasure." in text
+    assert "Not one machine" not in text

@@ -121,7 +121,7 @@ def test_no_line_is_told_through_two_machines() -> None:
     assert content is not None
     text = " ".join(content.sentences)
     assert "H100: 100.000 ± 0.079 W at no load by the line" in text
-    assert "L4: kept up with every rate" in text
+    assert "L4: kept up with every rate that was measured" in text
     assert text.count("for each request more") == 1
     assert "Not drawn, because they may not be compared with what is: L4" in text
 
@@ -217,3 +217,15 @@ def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, sai
     assert "power is no straight line over these loads" in text
     assert f"without traffic it is {said} in the mean of such runs" in text
     assert "only a run without traffic" not in text
+
+
+def test_a_run_that_is_in_no_mean_is_marked_in_the_table() -> None:
+    runs = [
+        run(1),
+        run(8, validity=["over_saturated"]),
+        run(8, cycle=2, validity=["other_process"]),
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    states = [row["state"] for row in content.rows]
+    assert states == ["", "over-saturated", "over-saturated, left out of means"]

@@ -85,10 +85,19 @@ def test_scaled_value_is_the_same_quantity():
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.05, "5.0 %"), (0.123, "12 %"), (-0.000032, "-0.0032 %"), (0.0, "0 %"), (None, "-")],
+    [
+        *[(0.05, "5.0 %"), (0.123, "12 %"), (-0.000032, "-0.0032 %"), (0.0, "0 %"), (None, "-")],
+        *[(0.994, "99.4 %"), (0.996, "99.6 %"), (0.9995, "99.95 %"), (-0.999, "-99.9 %")],
+        *[(1.0, "100 %"), (1.004, "100 %")],
+    ],
 )
-def test_percent_has_two_digits(share, text):
+def test_percent_has_two_digits_and_what_is_not_all_does_not_read_as_all(share, text):
     assert percent(share) == text
+
+
+def test_a_hundredth_is_not_nothing():
+    assert change(0.004) == "99.6 % less"
+    assert changes(0.001, 0.004) == "99.6 % to 99.9 % less"
 
 
 @given(st.text())

@@ -38,11 +38,8 @@ MACHINE = {
 """Columns that distinguish two machines, and their words."""
 
 WORK = (
-    "model",
-    "precision",
-    "prompts",
-    "input tokens per request",
-    "output tokens per request",
+    *("model", "precision", "prompts"),
+    *("input tokens per request", "output tokens per request"),
 )
 """What two backends must have in common to have done the same work."""
 
@@ -115,12 +112,13 @@ class Comparable:
         """
         configs = configs_of(planned)
         self._facts = {
-            experiment: _facts(chosen.meter, chosen.alike, configs.get(experiment) or {})
-            for experiment, chosen in selections.items()
+            name: _facts(chosen.meter, chosen.used or chosen.alike, configs.get(name) or {})
+            for name, chosen in selections.items()
             if chosen.alike
         }
         # Without the plan's settings nothing says that two experiments are alike in the rest.
         self._twins = _twins(selections, configs) if configs else {}
+        self._in_means = {name for name, chosen in selections.items() if chosen.used}
 
     def why_not(self, one: str, other: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
@@ -134,7 +132,7 @@ class Comparable:
     def groups(self) -> list[tuple[str, ...]]:
         """The experiments that have runs, in groups of which all may be compared.
 
-        Measured energy comes before estimated, and what most experiments are before the rest.
+        Those with runs in means come first, then measured energy, then what most experiments are.
         Backends that were planned to do other work are in one group all the same, because the
         study asks for both; :meth:`why_not` parts them pair by pair.
         """
@@ -146,8 +144,7 @@ class Comparable:
         """Why each experiment that is not in the first group is not."""
         others = [name for group in self._groups[1:] for name in group.experiments]
         reasons = {name: self._groups[0].why_not(self._facts[name]) for name in others}
-        apart = {name: reason for name, reason in reasons.items() if reason is not None}
-        return apart | self._twins
+        return {name: why for name, why in reasons.items() if why is not None} | self._twins
 
     @cached_property
     def _groups(self) -> list["_Group"]:
@@ -155,7 +152,12 @@ class Comparable:
         for experiment, facts in self._facts.items():
             if experiment not in self._twins:
                 alike.setdefault(facts, []).append(experiment)
-        left = sorted(alike, key=lambda facts: (kind_rank(facts.meter[0]), -len(alike[facts])))
+
+        def rank(facts: _Facts) -> tuple[bool, int, int]:
+            names = alike[facts]
+            return self._in_means.isdisjoint(names), kind_rank(facts.meter[0]), -len(names)
+
+        left = sorted(alike, key=rank)
         found = []
         while left:
             group = _Group()

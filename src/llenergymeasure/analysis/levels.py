@@ -120,9 +120,11 @@ class _Factor:
 def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
     # A run that failed may not have all of its settings: there, None is no level.
     told = [
-        _text(value) for value, has in zip(values, known, strict=True) if has or value is not None
+        level_text(value)
+        for value, has in zip(values, known, strict=True)
+        if has or value is not None
     ]
-    observed = [_text(value) for value in compress(values, known)]
+    observed = [level_text(value) for value in compress(values, known)]
     seen = set(observed)
     levels = [level for level in dict.fromkeys(told) if level in seen]
     empty = [level for level in dict.fromkeys(told) if level not in seen]
@@ -193,7 +195,8 @@ def _dummies(codes: NDArray[np.intp]) -> Reals:
     return columns
 
 
-def _text(value: Any) -> str:
+def level_text(value: Any) -> str:
+    """Return a setting's value as the text of its level."""
     if isinstance(value, bool):
         return str(value).lower()
     return "not set" if value is None else str(value)

@@ -18,7 +18,13 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, in_means
-from llenergymeasure.analysis.statistics import Estimate, around, estimate, t_quantile
+from llenergymeasure.analysis.statistics import (
+    Estimate,
+    around,
+    estimate,
+    share_interval,
+    t_quantile,
+)
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
@@ -29,7 +35,11 @@ POOLABLE = MACHINE_COLUMNS
 METER = ("kind", "energy_source", "energy_scopes")
 """What must be the same within a group wherever energy is averaged."""
 
-ENERGY_PREFIXES = ("energy_", "power_mean_w")
+ENERGY_PREFIXES = (
+    *("energy_", "power_mean_w", "idle_power_w", "carbon_", "cost_"),
+    *("gaps_energy_j", "gaps_u95_j", "gaps_waiting_energy_j"),
+)
+CURRENCY, SCORE, ASKED = "cost_currency", "quality_score", ("quality_items", "quality_correct")
 SHOWN_VALUES = 4
 LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
@@ -84,7 +94,8 @@ def summarise_by(
     spread between them: the interval is that of the studies' means, if each has every experiment of
     the group. Within one study, where every cycle holds each experiment of the group once, it is
     that of the cycles' means; otherwise it adds up the experiments' own (Welch-Satterthwaite), or
-    what their runs of a cycle have in common, whichever is more.
+    what their runs of a cycle have in common, whichever is more. A share of right answers has the
+    interval of its questions, which cycles ask again.
 
     Args:
         runs: one row a run.
@@ -98,7 +109,7 @@ def summarise_by(
     pool = tuple(pool)
     _check_names(runs, by, metric, pool)
     groups: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    names = dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER])
+    names = dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER, CURRENCY, *ASKED])
     for row in runs.select([*names]).to_pylist():
         group = groups.setdefault(tuple(_plain(row[name]) for name in by), {})
         group.setdefault(_state(row, metric), []).append(row)
@@ -167,7 +178,8 @@ def _refuse_unlike(
     """Raise one error that names everything in which runs of one group differ."""
     aspects = [name for name in POOLABLE if name not in by and name not in pool]
     if metric.startswith(ENERGY_PREFIXES):
-        aspects += [name for name in METER if name not in by]
+        parted = (*METER, CURRENCY) if metric.startswith("cost_") else METER
+        aspects += [name for name in parted if name not in by]
     found: dict[str, str] = {}
     for key, rows in used.items():
         where = ", ".join(f"{name}={value}" for name, value in zip(by, key, strict=True))
@@ -223,6 +235,10 @@ def _interval(
     used: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
 ) -> tuple[Estimate, str] | str:
     """Return a group's interval and what it is over, or why there is none."""
+    if metric == SCORE and all(None not in [run[name] for name in ASKED] for run in used):
+        score = fmean(map(fmean, experiments))
+        ends = share_interval(score, min(run["quality_items"] for run in used))
+        return Estimate(len(used), score, None, *ends), "questions"
     studies = {run["study"] for run in used}
     if len(studies) > 1:
         cells = _values(used, metric, "study", "experiment")

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
-from llenergymeasure.analysis.levels import Level, levels
+from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
@@ -87,6 +87,10 @@ class Related:
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
         }
+        self._engines = {
+            name: {(row["backend"], row["engine_version"]) for row in used if row["engine_version"]}
+            for name, used in self._used.items()
+        }
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
         self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
 
@@ -146,8 +150,22 @@ class Related:
         ]
         factors = [*SETTING_COLUMNS, *self._study.settings]
         values = {name: [row[name] for row in firsts] for name in factors}
-        found = levels(self._blocks(used, metric), values)
-        return [{"metric": metric, **asdict(each)} for each in found]
+        apart = {
+            (factor, level_text(value)): self._outside(name)
+            for factor, texts in values.items()
+            for name, value in zip(self._used, texts, strict=True)
+            if self._used[name] and name not in group
+        }
+        return [
+            {
+                "metric": metric,
+                **asdict(each),
+                "unavailable": apart.get((each.factor, each.level), NO_DATA)
+                if each.unavailable == NO_DATA
+                else each.unavailable,
+            }
+            for each in levels(self._blocks(used, metric), values)
+        ]
 
     def front(self) -> list[Point]:
         """Return every experiment's place for each objective."""
@@ -189,6 +207,9 @@ class Related:
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
         found = [name for name, of_one, of_other in pairs if of_one != of_other]
+        mine, others = self._engines[one], self._engines[other]
+        if mine != others and {name for name, _ in mine} == {name for name, _ in others}:
+            found.append("engine_version")
         short, long = sorted((self._lengths[one], self._lengths[other]))
         return [*found, LENGTH] if long > LENGTHS_APART * short else found
 

@@ -329,7 +329,8 @@ def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
 
 def _label(row: Row, varied: Sequence[str]) -> str:
     parts = [_label_part(name, row[name]) for name in varied if row[name] is not None]
-    return " · ".join(parts) or row["model"] or row["experiment"]
+    without = [f"{name.rpartition('.')[2]} not set" for name in varied]
+    return " · ".join(parts or without) or row["model"] or row["experiment"]
 
 
 def _label_part(name: str, value: Any) -> str:

@@ -7,6 +7,7 @@ the files. The version of pyarrow does, for another one may lay out the same val
 import functools
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
+from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
 
@@ -117,6 +119,34 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
+
+
+def behind(study_dir: Path) -> str | None:
+    """Return what a study's tables do not know yet and what to do; None where they know all.
+
+    Raises:
+        ResultsError: the plan or the table of runs is absent or damaged.
+    """
+    folder = StudyFolder(study_dir)
+    planned = {(run["experiment"], run["cycle"]) for run in read_plan(folder.plan)["runs"]}
+    columns = ["experiment", "cycle", "status", "error_class"]
+    if not (study_dir / RUNS_NAME).exists():
+        return None
+    runs = read_parquet(study_dir / RUNS_NAME, columns).to_pylist()
+    known = {(run["experiment"], run["cycle"]) for run in runs}
+    new = sum(
+        folder.run(run["experiment"], run["cycle"]).result.is_file()
+        for run in runs
+        if run["status"] != "completed" and run["error_class"] != DAMAGED
+    )
+    if known != planned:
+        what = f"the tables of {study_dir} know {len(known & planned)} of {len(planned)} planned"
+        what += " runs" + f" and {len(known - planned)} others" * bool(known - planned)
+    elif new:
+        what = f"{new} runs of {study_dir} have completed since its tables were written"
+    else:
+        return None
+    return f"{what}; llem report {shlex.quote(str(study_dir))} writes them from all there is"
 
 
 def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from llenergymeasure.analysis.tables import behind
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -16,7 +17,7 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
-from llenergymeasure.report.text import experiment_cells, flags_line, study_head
+from llenergymeasure.report.text import experiment_cells, flags_line, not_compared, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
@@ -319,7 +320,9 @@ class StudyResult:
         rows = ranked(_read_table(self.paths.summary).to_pylist())
         runs = _read_table(self.paths.runs).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
-        return html_table(study_head(rows, runs), cells, flags_line(runs))
+        head = [study_head(rows, runs), behind(self.paths.folder)]
+        remarks = [not_compared(rows), flags_line(runs)]
+        return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:
         """Return how far it is in one line."""

@@ -13,12 +13,12 @@ import typer
 from llenergymeasure.analysis.matched import MATCHED
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
-from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.cli.output import JsonOption, print_json
+from llenergymeasure.analysis.tables import behind, read_table
+from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown, within_sensor
-from llenergymeasure.report.wording import p_value, plain, rounded_range, shortened
+from llenergymeasure.report.wording import counted, listed, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 from llenergymeasure.units import NOTHING
@@ -26,6 +26,7 @@ from llenergymeasure.units import NOTHING
 Row: TypeAlias = Mapping[str, Any]
 
 LABEL_LIMIT = 44
+NAMED = 3
 UNPAIRED = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
     "in no interval and looks like an effect."
@@ -69,6 +70,11 @@ def compare(
     """Compare two studies experiment by experiment, or two experiments of one study."""
     conditions = [condition(text) for text in fail_if or ()]
     matches = _two_studies(Path(a), Path(b)) if study is None else _two_experiments(study, a, b)
+    folders = dict.fromkeys(folder for each in matches for folder in (each.folder_a, each.folder_b))
+    for old in filter(None, (behind(folder.path) for folder in folders)):
+        if conditions:
+            raise ConfigurationError(f"--fail-if: {old}")
+        note(old)
     rows = compare_sides(matches)
     if as_json:
         print_json(rows)
@@ -123,6 +129,13 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
             f"{a} and {b} have no experiment in common; to compare two experiments of one study "
             "give their ids and --study"
         )
+    for one, known, other, known_there in ((a, labels, b, others), (b, others, a, labels)):
+        alone = [plain(known[each], 60) for each in known if each not in known_there]
+        if alone:
+            verb = "is" if len(alone) == 1 else "are"
+            names = f"{'; '.join(alone[:NAMED])}{'; …' * (len(alone) > NAMED)}"
+            what = f"{counted(len(alone), 'experiment')} of {one} {verb} not in {other}"
+            note(f"{what} and not compared: {names}")
     return [
         Match(
             labels[each], of_experiment(of_a, each), of_experiment(of_b, each), folder_a, folder_b
@@ -161,6 +174,11 @@ def _answers(row: Row) -> str | None:
     return f"{row['matched']} of {row['asked']} answers are as long in both"
 
 
+def _differs(row: Row) -> str | None:
+    """Return in what the two differ apart from their settings."""
+    return f"differ in {listed(row['differs'])}" if row["differs"] else None
+
+
 def _text(rows: Sequence[Row]) -> str:
     lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
@@ -171,7 +189,11 @@ def _text(rows: Sequence[Row]) -> str:
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
-            "; ".join(filter(None, (how(row), _answers(row), within_sensor(row, row["ratio"]))))
+            "; ".join(
+                filter(
+                    None, (how(row), _answers(row), _differs(row), within_sensor(row, row["ratio"]))
+                )
+            )
             if row["ratio"] is not None
             else shortened(row["unavailable"] or NOTHING, 120),
         ]

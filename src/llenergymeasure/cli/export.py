@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llenergymeasure.cli.output import StudyArgument, names_in, raw
+from llenergymeasure.cli.output import StudyArgument, names_in, note, raw
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
@@ -32,7 +32,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a study's results in formats for papers and other tools."""
-    from llenergymeasure.analysis.tables import read_plan, read_table
+    from llenergymeasure.analysis.tables import behind, read_plan, read_table
     from llenergymeasure.report.export.forms import FORMS
     from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 
@@ -44,6 +44,8 @@ def export(
         raise ConfigurationError("--columns is for --format latex and markdown")
     folder = study_folder(study)
     plan = read_plan(folder.plan)
+    if old := behind(folder.path):
+        note(old)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()
     if form == _CRATE:

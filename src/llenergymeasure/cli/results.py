@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, print_json
+from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
 from llenergymeasure.plan import Plan, left_out_lines
@@ -39,7 +39,7 @@ def status(
     runs = states(plan, folder, full=full)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
-        head["notes"] = [note for note, _ in distinct(_notes(folder, runs))]
+        head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
         print_json({**head, "runs": runs})
         return
     counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
@@ -52,8 +52,8 @@ def status(
             print(line)
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
-    for note, of in distinct(_notes(folder, runs)):
-        print(printable(f"  Note: {note}" + (f" ({of} runs)" if of > 1 else "")))
+    for said, of in distinct(_notes(folder, runs)):
+        print(printable(f"  Note: {said}" + (f" ({of} runs)" if of > 1 else "")))
 
 
 def _under_way_or_without_result(
@@ -111,8 +111,11 @@ def results(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a study is named twice: its runs would count twice")
     if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
+        from llenergymeasure.analysis.tables import behind
         from llenergymeasure.report.text import study_text
 
+        if old := behind(folders[0]):
+            note(old)
         print(study_text(folders[0]), end="")
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
             print(line)

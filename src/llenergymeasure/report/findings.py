@@ -84,6 +84,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     told = [row for group in groups for row in group]
     sentences = [sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs)]
     sentences += not_ranked(groups)
+    sentences += without_mean(summary)
     sentences += precision_missed(told)
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
     if shared >= LEAST_SHARED:
@@ -171,6 +172,18 @@ def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
     return [f"{number} {verb} not ranked with the rest: {text}{more}."]
 
 
+def without_mean(summary: Iterable[Row]) -> list[str]:
+    """Return which experiments have runs that count, and no mean of energy per output token."""
+    names = [name_of(row) for row in summary if row["n"] and row[f"{TOKEN}_mean"] is None]
+    if not names:
+        return []
+    more = f" and {len(names) - LISTED_REASONS} more" if len(names) > LISTED_REASONS else ""
+    return [
+        "Not ranked, as not every run of theirs has energy per output token: "
+        f"{'; '.join(names[:LISTED_REASONS])}{more}."
+    ]
+
+
 def precision_missed(summary: Iterable[Row]) -> list[str]:
     """Return which experiments fell short of the precision that the study asks for."""
     asked = [row for row in summary if row["precision_target"] is not None]
@@ -188,6 +201,11 @@ def _no_energy(runs: Sequence[Row]) -> str:
     completed = _completed(runs)
     if not completed:
         return "No run completed: there is no energy to report."
+    if any(run["kind"] is not None for run in completed if in_means(run)):
+        return (
+            "Energy was observed, but no experiment has it per output token in every run. What "
+            "there is stands in the table."
+        )
     reasons = [
         plain(run["energy_unavailable"], 200) for run in completed if run["energy_unavailable"]
     ]

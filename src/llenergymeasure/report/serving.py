@@ -158,7 +158,10 @@ def _row(run: Row, token: Any) -> dict[str, str]:
         "energy_good": rounded(run["energy_per_good_request_j"]),
         "power": rounded(run["power_mean_w"]),
         "failed": str(run["requests_failed"] or 0),
-        "state": "over-saturated" if run["over_saturated"] else "",
+        "state": ", ".join(
+            ["over-saturated"] * bool(run["over_saturated"])
+            + ["left out of means"] * (not in_means(run))
+        ),
     }
 
 
@@ -168,7 +171,8 @@ def knee_sentence(name: str, knee: Knee | None) -> list[str]:
     if knee is None:
         return []
     if knee.failed_per_s is None:
-        return [f"{name}: kept up with every rate, the highest {knee.sustained_per_s:g}/s."]
+        highest = f"the highest {knee.sustained_per_s:g}/s"
+        return [f"{name}: kept up with every rate that was measured, {highest}."]
     kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
         f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "

@@ -27,7 +27,14 @@ from llenergymeasure.report.figures import (
     numbers,
     texts,
 )
-from llenergymeasure.report.wording import counted, listed, plain, rounded, setting_text
+from llenergymeasure.report.wording import (
+    counted,
+    listed,
+    plain,
+    rounded,
+    setting_text,
+    setting_texts,
+)
 
 SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
 SHOWN_OF_BATCHES = (*SHOWN, "request_latency_p50_s")
@@ -145,9 +152,11 @@ def sweep_of(
     if len({row[setting] for row in kept}) < 2:
         return None
     if len(having) < len(rows):
-        notes.append(f"{counted(len(rows) - len(having), 'experiment')} without it are not drawn.")
+        notes.append(f"Not drawn: {counted(len(rows) - len(having), 'experiment')} without it.")
     by_load = setting in LOAD_SETTINGS and all(row["experiment"] in offered for row in kept)
     numeric = _is_numeric(kept, setting)
+    names = setting_texts(row[setting] for row in kept)
+    series_names = setting_texts(row[series] for row in kept) if series else {}
 
     def place(row: Row) -> Any:
         return (
@@ -155,14 +164,14 @@ def sweep_of(
             if by_load
             else row[setting]
             if numeric
-            else setting_text(row[setting])
+            else names[row[setting]]
         )
 
     placed = [
         {
             **row,
             "x": place(row),
-            "series": setting_text(row[series]) if series else "",
+            "series": series_names[row[series]] if series else "",
         }
         for row in kept
     ]
@@ -173,7 +182,7 @@ def sweep_of(
         rows=placed,
         x_values=sorted(x_values),
         series=series,
-        series_values=_ordered(kept, series) if series else [""],
+        series_values=[series_names[each] for each in _ordered(kept, series)] if series else [""],
         notes=notes,
     )
 
@@ -197,13 +206,12 @@ def _held(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[st
     ]
 
 
-def _ordered(rows: Sequence[Row], name: str) -> list[str]:
+def _ordered(rows: Sequence[Row], name: str) -> list[Any]:
     numeric = _is_numeric(rows, name)
-    values = sorted(
+    return sorted(
         {row[name] for row in rows},
         key=lambda value: (value is None, value or 0 if numeric else str(value)),
     )
-    return list(dict.fromkeys(map(setting_text, values)))
 
 
 def _figure(sweep: Sweep, metrics: Sequence[str]) -> Figure:
@@ -228,7 +236,7 @@ def _told(sweep: Sweep, axis: Axis) -> str:
         rows = [row for row in sweep.rows if row["series"] == series]
         rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
         means = ", ".join(
-            f"{rounded(axis.values(row)['value'])} at {setting_text(row['x'])}" for row in rows
+            f"{rounded(axis.values(row)['value'])} at {setting_text(row['x'], 200)}" for row in rows
         )
         parts.append(f"{sweep.series}={series}: {means}" if sweep.series else means)
     return f"{axis.title}: {'; '.join(parts)}."

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -174,6 +175,15 @@ def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str
     if value is None:
         return absent
     return f"{value:g}" if isinstance(value, float) else shortened(value, limit)
+
+
+def setting_texts(
+    values: Iterable[Any], limit: int = 30, absent: str = "not set"
+) -> dict[Any, str]:
+    """Return the text of each of a setting's values, in full where two would be cut alike."""
+    texts = {value: setting_text(value, limit, absent) for value in values}
+    seen = Counter(texts.values())
+    return {value: text if seen[text] == 1 else plain(value) for value, text in texts.items()}
 
 
 def listed(words: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
-from llenergymeasure.report.export.text_tables import latex, markdown, table
+from llenergymeasure.report.export.text_tables import latex, markdown, table, tex
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
@@ -24,7 +24,7 @@ def citation(plan: Mapping[str, Any], runs: Sequence[Row]) -> str:
     versions = sorted({run["llenergymeasure_version"] for run in runs} - {None})
     version = ", ".join(versions) or llenergymeasure.__version__
     years = sorted(str(run["started_at"])[:4] for run in runs if run["started_at"])
-    study = _braceless(plain(plan["study"], 80))
+    study = tex(_braceless(plain(plan["study"], 80)))
     return (
         "@software{llenergymeasure,\n"
         "  title = {LLenergyMeasure},\n"
@@ -59,6 +59,7 @@ def energy_score(summary: Sequence[Row]) -> str:
                     for suffix, name in intervals
                 },
                 "n": row["n"],
+                "scopes": ";".join(row["energy_scopes"] or ()),
             }
             for row in ranked(summary)
         ]

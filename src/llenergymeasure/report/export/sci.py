@@ -59,7 +59,7 @@ def _description(plan: Mapping[str, Any], declared: Row, left_out: int) -> str:
         "experiment's runs. Boundary: the devices of the scope named, within the measured windows; "
         "loading, warm-up and rests are outside. Low and high are the 95 % interval of the energy; "
         f"what is declared counts as exact. Source of PUE, grid and embodied carbon: {sources}. "
-        f"Experiments without energy, left out: {left_out}."
+        f"Experiments without energy per output token, left out: {left_out}."
     )
 
 

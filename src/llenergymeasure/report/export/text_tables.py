@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.report.experiments import FOOTPRINT, declared
 from llenergymeasure.report.findings import LEAST_SHARED, ranked
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
@@ -17,7 +18,7 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
     scopes_text,
-    setting_text,
+    setting_texts,
 )
 from llenergymeasure.units import NOTHING, percent
 
@@ -27,6 +28,8 @@ _TITLES = {
     "energy_per_request_j": "Energy per request",
     "power_mean_w": "Mean power",
     "output_tokens_per_s": "Throughput",
+    "carbon_per_1000_requests_gco2e": "Carbon of 1,000 requests",
+    "cost_per_1000_requests": "Cost of 1,000 requests",
 }
 _UNITS = {"output_tokens_per_s": "tokens/s", "goodput_requests_per_s": "requests/s"}
 _SUFFIXES = {"_j": "J", "_w": "W", "_s": "s"}
@@ -42,6 +45,10 @@ _LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
 }
 
 
@@ -91,14 +98,15 @@ def table(
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
-    texts = {
-        name: [setting_text(row[name], 60, NOTHING) for row in rows]
-        for name in varied_settings(rows)
-    }
+    texts = {}
+    for name in varied_settings(rows):
+        of_value = setting_texts((row[name] for row in rows), 60, NOTHING)
+        texts[name] = [of_value[row[name]] for row in rows]
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
     texts |= {name: values for name, values in about.items() if name not in same}
-    numbers = [_quantity(rows, name) for name in columns or DEFAULT_COLUMNS]
+    units = _UNITS | {FOOTPRINT[name]: unit for name, unit in declared(summary, runs).items()}
+    numbers = [_quantity(rows, name, units) for name in columns or DEFAULT_COLUMNS]
     cells = [*texts.values(), [str(row["n"]) for row in rows], *(values for _, values in numbers)]
     return Table(
         header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
@@ -131,7 +139,7 @@ def latex(told: Table, study: str) -> str:
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(told.caption)}}}",
+            rf"\caption{{{tex(told.caption)}}}",
             rf"\label{{tab:{slug}}}",
             rf"\begin{{tabular}}{{{'l' * told.texts}{'r' * (len(told.header) - told.texts)}}}",
             r"\toprule",
@@ -166,9 +174,9 @@ def _not_in_them(rows: Sequence[Row]) -> str:
     return f"{text}{left_open if shared >= LEAST_SHARED else ''}." if text else ""
 
 
-def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:
+def _quantity(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tuple[str, list[str]]:
     """Return a quantity's header and its cells: the mean, and its interval where there is one."""
-    unit = _UNITS.get(metric) or _SUFFIXES.get(metric[-2:], "")
+    unit = units.get(metric) or _SUFFIXES.get(metric[-2:], "")
     scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
     title = _TITLES.get(metric, metric) + (f" ({scale.unit})" if unit else "")
     return title, [_cell(row, metric, scale) for row in rows]
@@ -186,8 +194,9 @@ def _devices(runs: Sequence[Row]) -> str:
 
 
 def _tex_line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+    return " & ".join(map(tex, cells)) + r" \\"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Return text that LaTeX sets as it stands."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
