@@ -65,15 +65,17 @@ class QueuedJob:
     @property
     def never_starts(self) -> bool:
         """Whether it cannot begin as it was submitted, however long it waits."""
-        return self.waits and self.reason.startswith(_NEVER)
+        return self.waits and _NEVER.match(self.reason) is not None
 
 
-_NEVER = (
-    *("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"),
-    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
-    *("AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit"),
+_FAILED_START = "launch failed"
+_NEVER = re.compile(
+    "PartitionConfig|BadConstraints|PartitionNodeLimit|PartitionTimeLimit|InvalidAccount"
+    "|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit|QOSMin"
+    rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{_FAILED_START}"
 )
-"""Reasons that no other job's end removes. Source: squeue(1), "JOB REASON CODES"."""
+"""Reasons that no other job's end removes: what one job may ask for, and a job that SLURM holds
+where its node could not start it. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -114,8 +116,10 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         (job.reason, job.never_starts) for job in jobs if job.waits
     ).items():
         line = f"{count} {'job waits' if count == 1 else 'jobs wait'} in SLURM's queue: {reason}"
-        way_out = (
-            ", which never ends by itself: no node of the partition gives what a job asks for, or "
+        way_out = ", which never ends by itself: " + (
+            "a node failed to start it, and SLURM holds it. Call again"
+            if reason.startswith(_FAILED_START)
+            else "no node of the partition gives what a job asks for, or "
             "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
             "slurm_partition, slurm_account) and call again"
         )

@@ -313,20 +313,26 @@ class Drive:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
         A process id means something on its own host alone, and whoever can write to the folder
-        could have written any: a supervisor has a run of the plan among its arguments.
+        could have written any.
         """
-        names = {f"{run.experiment}/{run.cycle}" for run in self._plan.runs}
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if folder.result.is_file():
                 continue
             outcome = read_outcome(folder.outcome)
-            if outcome.status != "running" or outcome.pid is None:
-                continue
-            if outcome.host == socket.gethostname() and names & set(arguments(outcome.pid)):
+            running = outcome.status == "running" and outcome.host == socket.gethostname()
+            if running and outcome.pid is not None and self._is_supervisor(outcome.pid):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
         self._cancel_jobs()
+
+    def _is_supervisor(self, pid: int) -> bool:
+        """Return whether a process makes runs of this folder, not of one that it is a copy of."""
+        runs = tuple(f"runs/{run.experiment}/{run.cycle}" for run in self._plan.runs)
+        places = [Path(f"/proc/{pid}/cwd", word) for word in arguments(pid) if word.endswith(runs)]
+        with suppress(OSError):
+            return any((each / "../../..").samefile(self._folder.path) for each in places)
+        return False
 
     def _cancel_jobs(self, *, waiting_only: bool = False) -> None:
         """Cancel the study's jobs on a cluster: Snakemake would wait for those that wait."""
