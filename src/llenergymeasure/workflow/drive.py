@@ -17,20 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.containers.images import image_folder, why_not_started
-from llenergymeasure.errors import (
-    EXIT_FAILED,
-    EXIT_OK,
-    LlemError,
-    PreflightError,
-)
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
+from llenergymeasure.processes import die_with_parent, python_module, safe_path
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
-from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.outcome import makes_runs, read_outcome
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
@@ -67,6 +62,8 @@ class Listener:
         """Take who listens; nobody if None."""
         self._say = say
         self._looked_at = 0.0
+        self.ending = ""
+        """What is waited for where the study is to end now; empty where it goes on."""
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -283,23 +280,29 @@ class Drive:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
+            self._view.ending = "stopping after the current run"
             self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
             self._end_sessions()
             self._cancel_jobs(waiting_only=True)
         elif self._interruptions == 2:
-            self._view.say("Ending the current run.")
-            self._end_runs()
+            self._end_now()
         else:
             self._signal_snakemake(signal.SIGKILL)
 
     def _on_terminate(self, _number: int, _frame: object) -> None:
         self._signal_number = signal.SIGTERM
         self._signal_snakemake(signal.SIGTERM)
+        self._end_now()
+
+    def _end_now(self) -> None:
+        asked = " The cluster is asked for its jobs at intervals: this may take minutes."
+        self._view.ending = "waiting until what runs has ended"
+        self._view.say(f"Ending the current run.{asked if self._on_cluster else ''}")
         self._end_runs()
 
     def _signal_snakemake(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:  # one that has ended is sent nothing
             self._process.send_signal(number)
 
     def _end_sessions(self) -> None:
@@ -321,18 +324,10 @@ class Drive:
                 continue
             outcome = read_outcome(folder.outcome)
             running = outcome.status == "running" and outcome.host == socket.gethostname()
-            if running and outcome.pid is not None and self._is_supervisor(outcome.pid):
+            if running and outcome.pid is not None and makes_runs(outcome.pid, self._folder):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
         self._cancel_jobs()
-
-    def _is_supervisor(self, pid: int) -> bool:
-        """Return whether a process makes runs of this folder, not of one that it is a copy of."""
-        runs = tuple(f"runs/{run.experiment}/{run.cycle}" for run in self._plan.runs)
-        places = [Path(f"/proc/{pid}/cwd", word) for word in arguments(pid) if word.endswith(runs)]
-        with suppress(OSError):
-            return any((each / "../../..").samefile(self._folder.path) for each in places)
-        return False
 
     def _cancel_jobs(self, *, waiting_only: bool = False) -> None:
         """Cancel the study's jobs on a cluster: Snakemake would wait for those that wait."""
