@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 REMOVED = "[removed]"
@@ -24,11 +24,11 @@ IN_USE_VARIABLE = "LLEM_IN_USE"
 
 _SECRET_VALUE = re.compile(
     r"""
-    (?<=://)[^/\s@]+(?=@)                                # user and password in an address
-    | \b(?:hf|api_org)_[A-Za-z0-9]{16,}                  # Hugging Face
+    (?<=://)[^/\s@]+(?:@[^/\s@"'<>,;]+)*(?=@)           # user and password in an address
+    | \b(?:hf|api_org|gsk|r8)_[A-Za-z0-9]{16,}           # Hugging Face, Groq, Replicate
     | \bgh[pousr]_[A-Za-z0-9]{16,} | \bgithub_pat_\w{16,}
     | \bglpat-[\w-]{16,}
-    | \b(?:sk|pk|rk)-[\w-]{16,}                          # OpenAI and others
+    | \b(?:sk|pk|rk|xai)-[\w-]{16,}                      # OpenAI and others
     | \bxox[abprs]-[\w-]{8,}                             # Slack
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                      # AWS
     | \bAIza[\w-]{30,}                                   # Google
@@ -43,7 +43,7 @@ _SECRET_VALUE = re.compile(
 
 _SECRET_NAME = re.compile(
     r"TOKEN(?!IZER|S?_PER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|AUTH"
-    r"|COOKIE|SESSION|WEBHOOK",
+    r"|COOKIE|SESSION|WEBHOOK|JWT|(^|_)(KEY|PAT|PASS|PASSPHRASE|DSN)$|_PWD$",
     re.IGNORECASE,
 )
 
@@ -55,6 +55,12 @@ _ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
 
 _NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}
 """What HTML calls the signs that it escapes."""
+
+_TYPED = {"\n": "n", "\r": "r", "\t": "t"}
+"""How JSON and most languages write these signs behind a backslash."""
+
+_FIELD = re.compile(r"[a-z_]+(?:\d{1,2}(?:_[a-z_]+)?)?")
+"""Names of ours, which the value of a variable may happen to stand in."""
 
 _BEFORE_CUT = 1 << 16
 """Signs of a long text that are looked at before it is cut."""
@@ -101,6 +107,15 @@ def without_secrets(
 def without_secrets_in(value: Any) -> Any:
     """Return plain values, as JSON holds them, with the secrets in their texts replaced."""
     return _within(value, _known(os.environ))
+
+
+def without_secret_arguments(command: Sequence[str]) -> list[str]:
+    """Return the words of a command with its secrets replaced, also what stands after an option."""
+    options = ["", *(word.lstrip("-").replace("-", "_") for word in command)]
+    return [
+        REMOVED if secret_argument(word, option) else without_secrets(word)
+        for option, word in zip(options, command, strict=False)
+    ]
 
 
 def excerpt(text: str, most: int) -> str:
@@ -153,6 +168,7 @@ def _forms(secret: str) -> Iterator[str]:
     """Yield a secret as it is, in hexadecimal, and within base64 of a longer text."""
     content = secret.encode(errors="surrogateescape")
     yield secret
+    yield secret.replace("\n", "\r\n")
     yield content.hex()
     yield content.hex().upper()
     for before in range(3):
@@ -169,7 +185,8 @@ def _escaped(sign: str) -> str:
     url = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
     names = [f"\\#0{{0,4}}{code}", f"\\#x0{{0,4}}{code:x}", *_NAMES.get(sign, ())]
     html = rf"&(?:amp;){{0,4}}(?:{'|'.join(names)});"
-    text = rf"\\{{1,8}}(?:u{code:04x}|x{code:02x})"
+    letters = "|".join([f"u{code:04x}", f"x{code:02x}", f"{code:03o}", *_TYPED.get(sign, "")])
+    text = rf"\\{{1,8}}(?:{letters})"
     return rf"(?:(?i:{url}|{text}|{html})|\\{{0,8}}{re.escape(sign)})"
 
 
@@ -186,7 +203,11 @@ def _within(value: Any, known: _Known | None) -> Any:
     if isinstance(value, str):
         return _struck(value, known)
     if isinstance(value, Mapping):
-        return {_within(key, known): _within(each, known) for key, each in value.items()}
+        return {_name(key, known): _within(each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_within(each, known) for each in value]
     return value
+
+
+def _name(key: Any, known: _Known | None) -> Any:
+    return key if isinstance(key, str) and _FIELD.fullmatch(key) else _within(key, known)

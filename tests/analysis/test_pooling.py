@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -331,3 +332,18 @@ def test_one_run_that_is_missing_makes_no_interval_too_narrow(tmp_path, jump):
         assert (row["interval_method"], row["n"]) == ("experiments", 19)
         hits += row[f"{METRIC}_ci95_low"] <= 1 <= row[f"{METRIC}_ci95_high"]
     assert hits / 300 >= 0.92
+
+
+def test_a_copy_of_a_results_folder_is_no_second_study(tmp_path):
+    """It doubled n, and the interval of two equal means had no width."""
+    kept, copy = tmp_path / "kept", tmp_path / "copy"
+    began = {"started_at": "2026-03-01T12:00:00.25+00:00"}
+    write_study(kept, provenance={"environment": environment(), "recording": began})
+    shutil.copytree(kept, copy)
+    with pytest.raises(ConfigurationError, match="hold the same run"):
+        study_runs([kept, copy])
+    for cycle in (1, 2):
+        for run in copy.glob(f"runs/*/{cycle}"):
+            shutil.rmtree(run)
+    with pytest.raises(ConfigurationError, match="hold the same run"):
+        study_runs([copy, kept])

@@ -1,6 +1,7 @@
 """``llem compare``: two studies, or two experiments of one, and its guard."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ NOISE = (1.0, 1.01, 0.995, 1.004)
 
 
 def study(
-    folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, unseen: float = 0.0, **how
+    folder: Path,
+    level: float = 1.0,
+    cycles: int = 4,
+    hour: int = 12,
+    unseen: float = 0.0,
+    part: str = "",
+    **how,
 ) -> Path:
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=cycles)
     write_plan(folder, plan)
@@ -24,7 +31,7 @@ def study(
         size = run["config"]["pytorch"]["batch_size"]
         energy_j = level * 1000 / size**0.5 * NOISE[(run["cycle"] - 1 + hour) % 4]
         result = make_result(run, energy_j=energy_j, **how)
-        began = f"2026-03-01T{hour}:{run['order']:02d}:00+00:00"
+        began = f"2026-03-01T{hour}:{run['order']:02d}:00{part}+00:00"
         energy = result.energy.model_copy(update={"shared_u95_j": unseen * result.energy.gross_j})
         recording = {"started_at": began}
         provenance = {**result.provenance, "recording": recording}
@@ -45,6 +52,12 @@ def test_two_studies_are_compared_experiment_by_experiment(tmp_path, capsys):
     assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
     assert all("1.05" in line and "differ" in line for line in lines)
     assert all("unpaired, 4 and 4 runs" in line for line in lines)
+
+
+def test_a_study_is_not_compared_with_its_copy(tmp_path):
+    shutil.copytree(a := study(tmp_path / "a", part=".25"), b := tmp_path / "b")
+    with pytest.raises(ConfigurationError, match="hold the same run"):
+        compared(a, b)
 
 
 def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):

@@ -228,6 +228,18 @@ def test_the_exit_code_is_the_commands(
     assert ("Energy of" in done.stderr) == (code not in (126, 127))
 
 
+def test_a_key_on_the_command_s_line_is_in_no_file_and_no_output(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    key, out = "c4n4ry0123456789", tmp_path / "meter.json"
+    command = ["true", "-H", f"X-Api-Key: {key}", "--api-key", "0ther-s1gns", "--n", "4"]
+    done = meter(command, {**variables, "OPENAI_API_KEY": key}, json_path=out)
+    said = done.stdout + done.stderr + out.read_text()
+    assert key not in said
+    assert "0ther-s1gns" not in said
+    assert json.loads(out.read_text())["command"][-2:] == ["--n", "4"]
+
+
 def test_the_commands_output_is_its_own(variables: dict[str, str]) -> None:
     done = meter(["echo", "hello"], variables)
 

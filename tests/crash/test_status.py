@@ -1,19 +1,23 @@
 """The state of a large study is told without a look at every file, and is the same."""
 
+import errno
 import json
 import os
 import random
 import shutil
 from dataclasses import asdict
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.cli.results import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import Difference, damage
 from llenergymeasure.workflow import manifest
+from llenergymeasure.workflow.opening import prepare
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SMALL
@@ -103,6 +107,49 @@ def test_a_run_whose_folder_was_removed_is_missing(study: tuple[Plan, StudyFolde
     manifest.write_manifest(plan, folder)
     shutil.rmtree(folder.run(plan.runs[0].experiment, plan.runs[0].cycle).path)
     assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EMFILE, errno.ENOTCONN])
+def test_a_disk_that_is_away_makes_no_run_a_damaged_one(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Every finished run was put aside then, to be measured again."""
+    plan, folder = study
+    run, reading = folder.run(plan.runs[0].experiment, 1), files.open_to_read
+
+    def away(path: Path) -> BufferedReader:
+        if Path(path).suffix == ".parquet":
+            raise OSError(number, os.strerror(number), str(path))
+        return reading(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "open_to_read", away)
+        with pytest.raises(OSError, match=r"run\.parquet"):
+            prepare(plan, folder)
+    prepare(plan, folder)
+    assert damage(run) is None
+    assert not (run.path / "damaged-1").exists()
+
+
+def test_tables_are_older_than_a_plan_whose_run_was_replaced(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run that a backup brings back is older than tables that were made of another one."""
+    plan, folder = study
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    run, kept = folder.run(plan.runs[0].experiment, 1), tmp_path / "backup"
+    shutil.copytree(run.path, kept)
+    prepare(plan, folder)
+    os.utime(folder.plan, (1e9, 1e9))
+    prepare(plan, folder)
+    assert folder.plan.stat().st_mtime == 1e9
+    monkeypatch.undo()
+    content = folder.plan.read_bytes()
+    shutil.rmtree(run.path)
+    shutil.copytree(kept, run.path)
+    prepare(plan, folder)
+    assert folder.plan.stat().st_mtime > 1e9
+    assert folder.plan.read_bytes() == content
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": [{}]}'])

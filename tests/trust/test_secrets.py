@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.redact import (
     REMOVED,
     excerpt,
+    is_secret_name,
     keep_secret,
     without_secrets,
     without_secrets_in,
@@ -30,6 +32,7 @@ FORMS = {
     "html in html": html.escape(html.escape(KEY)),
     "signs of text": "".join(f"\\x{ord(sign):02x}" for sign in KEY),
     "json in json": json.dumps(json.dumps(f'"{KEY}/"').replace("/", "\\/")),
+    "bytes in octal": "".join(f"\\{ord(sign):03o}" for sign in KEY),
     **{
         f"base64 after {len(before)}": base64.b64encode(f"{before}{KEY} and more".encode()).decode()
         for before in ("", "k", "ke", "Bearer ", '{"key": "')
@@ -43,6 +46,57 @@ def _in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SERVER", KEY)
     monkeypatch.setenv("LLEM_IN_USE", "")
     keep_secret(["MY_SERVER", None])
+
+
+@pytest.mark.parametrize("write", [str, repr, json.dumps, lambda text: text.replace("\n", "\r\n")])
+def test_a_key_of_several_lines(write: Callable[[str], str]) -> None:
+    key = "-----BEGIN KEY-----\nabcdefgh\tijkl\nmnopqrst\n-----END KEY-----"
+    assert without_secrets(f"<{write(key)}>", {"DEPLOY_PRIVATE": key}).count(REMOVED) == 1
+    assert "mnop" not in without_secrets(f"<{write(key)}>", {"DEPLOY_PRIVATE": key})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://me:p@ss0rd1@proxy:8080/x",
+        "http://me:p@ss@0rd1@proxy",
+        "socks5h://p@ss0rd1:@proxy:1/a@b",
+    ],
+)
+def test_a_password_with_the_sign_that_ends_it(text: str) -> None:
+    left = without_secrets(f"no answer of {text} yet", {})
+    assert "rd1" not in left
+    assert f"{REMOVED}@proxy" in left
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("OPENAI_KEY", "AZURE_OPENAI_KEY", "NGC_CLI_KEY", "KEY", "GITHUB_PAT", "DB_PASS"),
+        *("MYSQL_PWD", "MY_PASSPHRASE", "CI_JOB_JWT", "SENTRY_DSN"),
+    ],
+)
+def test_what_variables_with_keys_are_called(name: str) -> None:
+    assert without_secrets("said: v4lue/of+it", {name: "v4lue/of+it"}) == f"said: {REMOVED}"
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "PWD", "OLDPWD", "KEYBOARD", "NCCL_BYPASS", "VLLM_PASS_CONFIG", "MONKEY"]
+)
+def test_what_only_sounds_like_their_names(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_words_that_are_no_keys_leave_the_names_of_fields_alone() -> None:
+    """A variable AUTH_MODE=requests took names out of what was measured: no run had a result."""
+    keep_secret(["MY_MODE"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MY_MODE", "requests")
+        document = {"requests": 4, "requests_p95_s": [{"failed_requests": "no requests"}]}
+        assert without_secrets_in(document) == {
+            "requests": 4,
+            "requests_p95_s": [{"failed_requests": f"no {REMOVED}"}],
+        }
 
 
 def test_a_sign_by_its_name_in_capitals() -> None:

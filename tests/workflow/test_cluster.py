@@ -147,23 +147,33 @@ def running(folder: StudyFolder, run: Any, pid: int, host: str) -> None:
     write_text(folder.run(run.experiment, run.cycle).outcome, outcome)
 
 
-@pytest.mark.parametrize(("here", "supervisor"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("here", "supervisor", "copied"),
+    [(True, True, False), (False, True, False), (True, False, False), (True, True, True)],
+)
 def test_a_signal_goes_to_runs_of_this_host_alone(
-    slurm: Path, tmp_path: Path, here: bool, supervisor: bool
+    slurm: Path, tmp_path: Path, here: bool, supervisor: bool, copied: bool
 ) -> None:
-    """Another's record names any process of one's own, and gives its number and its start."""
+    """Another's record names any process of one's own, and gives its number and its start.
+
+    So does one's own that was copied with its folder while it ran.
+    """
     study, plan, folder = planned(tmp_path)
     command(slurm, "squeue", f"echo '17|{job_prefix(folder)}1|RUNNING|None|'")
-    words = ("--run", f"{plan.runs[0].experiment}/1") if supervisor else ()
+    run = f"{plan.runs[0].experiment}/1"
+    place = tmp_path / "original" if copied else tmp_path
+    out = Path("results/small/runs") / run
+    (place / out).mkdir(parents=True)
+    words = ("--run", run, "--out", str(out)) if supervisor else ()
     waiting = [sys.executable, "-c", "import time; time.sleep(60)", *words]
-    with subprocess.Popen(waiting) as stranger:
+    with subprocess.Popen(waiting, cwd=place) as stranger:
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
         with locked(folder.lock, "a test") as lock:
             driven = Drive(study, plan, folder, Listener(), lock)
             driven._on_cluster = not here
             driven._end_runs()
-        if here and supervisor:
+        if here and supervisor and not copied:
             assert stranger.wait(10) == -signal.SIGTERM
         else:
             time.sleep(0.2)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from llenergymeasure.workflow.cluster import QueuedJob, waiting
+
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
 SCRIPT = """
@@ -45,6 +47,33 @@ def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> Non
     assert done.returncode == -15
     assert done.stderr.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
     assert "mem_mb" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reason", "never"),
+    [
+        ("QOSMaxGRESPerJob", True),
+        ("QOSMaxCpuPerJobLimit", True),
+        ("QOSMaxMemoryPerNode", True),
+        ("QOSMinGRES", True),
+        ("AssocMaxGRESPerJob", True),
+        ("MaxMemPerLimit", True),
+        ("launch failed requeued held", True),
+        ("QOSMaxJobsPerUserLimit", False),
+        ("QOSMaxGRESPerUser", False),
+        ("QOSMaxNodePerUserLimit", False),
+        ("AssocGrpGRES", False),
+        ("AssocMaxJobsLimit", False),
+        ("JobHeldUser", False),
+        ("Priority", False),
+    ],
+)
+def test_which_reasons_no_other_job_s_end_removes(reason: str, never: bool) -> None:
+    job = QueuedJob("7", "llem-small-ab-cd", "PENDING", reason)
+    assert job.never_starts == never
+    (said,) = waiting([job])
+    assert ("never ends by itself" in said) == never
+    assert ("node failed to start it" in said) == reason.startswith("launch")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from statistics import fmean, variance
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, in_means
@@ -53,6 +54,9 @@ PLAIN_METRICS = {
 
 _KEYS = ("study", "experiment", "cycle", "status")
 
+_ONE_RUN = ("experiment", "host", "started_at")
+"""Is the same in two rows of one run alone, where the time is given to less than a second."""
+
 
 def study_runs(folders: Sequence[Path]) -> pa.Table:
     """Return all runs of several studies in one table; a setting that one lacks is null there.
@@ -61,14 +65,15 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
 
     Raises:
         ResultsError: a plan or a finished run's record cannot be read.
+        ConfigurationError: two of the folders hold the same run.
     """
     plans = [read_plan(StudyFolder(path).plan) for path in folders]
     named = Counter(plan["study"] for plan in plans)
+    tables = [merge_runs(plan, path) for plan, path in zip(plans, folders, strict=True)]
+    refuse_same_runs(zip(folders, tables, strict=True))
     tables = [
-        _renamed(merge_runs(plan, path), path)
-        if named[plan["study"]] > 1
-        else merge_runs(plan, path)
-        for plan, path in zip(plans, folders, strict=True)
+        _renamed(table, path) if named[plan["study"]] > 1 else table
+        for plan, path, table in zip(plans, folders, tables, strict=True)
     ]
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     for name in names:
@@ -76,6 +81,25 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
         if len(kinds) > 1 and not all(map(_is_number, kinds)):
             tables = [_as_text(table, name) for table in tables]
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def refuse_same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> None:
+    """Refuse studies of which one holds a run of another, as a copied results folder does.
+
+    Raises:
+        ConfigurationError: it would count as two, and their spread is none.
+    """
+    found: dict[tuple[Any, ...], Path] = {}
+    for path, runs in studies:
+        rows = runs.filter(pc.equal(runs["status"], "completed")).select([*_ONE_RUN]).to_pylist()
+        for row in rows:
+            other = found.setdefault(tuple(row.values()), path)
+            if other != path and "." in (row["started_at"] or ""):
+                raise ConfigurationError(
+                    f"{other} and {path} hold the same run ({row['experiment']}, begun at "
+                    f"{row['started_at']}), as a copy of a results folder does: it would count "
+                    "as two. Name one of them, or keep its own runs alone in each"
+                )
 
 
 def _renamed(runs: pa.Table, path: Path) -> pa.Table:

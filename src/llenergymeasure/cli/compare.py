@@ -11,6 +11,7 @@ import pyarrow as pa
 import typer
 
 from llenergymeasure.analysis.matched import MATCHED
+from llenergymeasure.analysis.pooling import refuse_same_runs
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import behind, read_table
@@ -123,6 +124,7 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
 
 def _two_studies(a: Path, b: Path) -> list[Match]:
     (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
+    refuse_same_runs([(a, of_a), (b, of_b)])
     common = [each for each in labels if each in others]
     if not common:
         raise ConfigurationError(

@@ -19,6 +19,7 @@ from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.samples import recorder_cost
+from llenergymeasure.redact import without_secret_arguments
 from llenergymeasure.results.record import Reading
 from llenergymeasure.screen import printable
 from llenergymeasure.units import NS_PER_S
@@ -129,7 +130,7 @@ def _document(
         "validity": list(made.validity),
         "validity_reasons": dict(made.validity),
         "command_exit_code": ended.exit_code,
-        "command": list(command),
+        "command": without_secret_arguments(command),
         "unavailable": metered.unavailable,
         "sensors": metered.ready["sensors"],
         "gpus": [dict(card) for card in made.gpus],

@@ -6,6 +6,7 @@ concludes what was never written: a run whose process is gone without a word is 
 
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
-from llenergymeasure.processes import boot_id, is_hidden, start_ticks
+from llenergymeasure.processes import arguments, boot_id, is_hidden, start_ticks
 from llenergymeasure.results.attempt import is_under_way
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.units import Status
 
 DAMAGED = "DamagedRecord"
 """Class of the error of a run whose result is there and not complete."""
+
+
+_RUN_PATH = re.compile(r"runs/[0-9a-f]{12}/[0-9]+$")
 
 
 class OutcomeError(BaseModel):
@@ -89,6 +93,16 @@ def read_outcome(path: Path) -> Outcome:
         return outcome
     gone = OutcomeError(class_="ProcessGone", message=reason)
     return outcome.model_copy(update={"status": "lost", "error": gone})
+
+
+def makes_runs(pid: int, study: StudyFolder) -> bool:
+    """Return whether a process makes runs of a study's folder, not of one that it is a copy of."""
+    words = [word for word in arguments(pid) if _RUN_PATH.search(word)]
+    try:
+        places = [Path(f"/proc/{pid}/cwd", word, "../../..") for word in words]
+        return any(place.samefile(study.path) for place in places)
+    except OSError:
+        return False
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:

@@ -5,6 +5,7 @@ were written (the hash is kept in ``outcome.json``, apart from it), and the othe
 hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,13 @@ from llenergymeasure.units import NS_PER_S
 SETTLED_NS = 2 * NS_PER_S
 """A file changed this shortly before it was looked at may change again without a newer time stamp:
 file systems keep time in ticks of up to two seconds. What was found of it is not kept."""
+
+_OF_THE_FILE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO),
+    errno.EOVERFLOW,
+}
+"""Why a file cannot be read that is not there, or is none. Any other reason is none to take a run
+for damaged: no right, a file system of the network that is away, too many open files."""
 
 _FILES = ("result.json", "outcome.json", "run.parquet", "samples.parquet", "requests.parquet")
 
@@ -109,13 +117,12 @@ def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | N
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
-        PermissionError: a file may not be read.
+        OSError: a file is there and cannot be read at the moment, or may not be.
     """
     try:
         content = read_bytes(folder.result)
-    except PermissionError:
-        raise
     except OSError as error:
+        _raise_unless_of_the_file(error)
         yield Difference(folder.result, what=f"cannot be read: {error.strerror}")
         return None
     wanted, digest = recorded_hash(folder), hashlib.sha256(content).hexdigest()
@@ -208,9 +215,8 @@ def _no_record(record: Any, folder: RunFolder) -> str | None:
 def _sibling(path: Path, wanted: str) -> Iterator[Difference]:
     try:
         found = sha256(path)
-    except PermissionError:
-        raise
     except OSError as error:
+        _raise_unless_of_the_file(error)
         missing = isinstance(error, FileNotFoundError)
         what = "it is missing" if missing else f"cannot be read: {error.strerror}"
         yield Difference(path, what=f"{what}, and the record vouches for it")
@@ -218,6 +224,11 @@ def _sibling(path: Path, wanted: str) -> Iterator[Difference]:
     if found != wanted:
         what = "its bytes are not those that result.json vouches for"
         yield Difference(path, "sha256", wanted, found, what)
+
+
+def _raise_unless_of_the_file(error: OSError) -> None:
+    if error.errno not in _OF_THE_FILE:
+        raise error
 
 
 def is_measured(folder: RunFolder) -> bool:
@@ -244,7 +255,10 @@ def is_kept(folder: RunFolder, quality: Any) -> bool:
         RecordVersionError: a later version of this program wrote a record there.
     """
     ended_by_itself = folder.engine_end.is_file() or folder.session.is_file()
-    return is_measured(folder) and (ended_by_itself or is_looked_at(folder, quality))
+    try:
+        return is_measured(folder) and (ended_by_itself or is_looked_at(folder, quality))
+    except OSError:  # its files go as it ends on another machine
+        return False
 
 
 def is_looked_at(folder: RunFolder, quality: Any) -> bool:

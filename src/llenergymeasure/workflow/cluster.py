@@ -65,15 +65,17 @@ class QueuedJob:
     @property
     def never_starts(self) -> bool:
         """Whether it cannot begin as it was submitted, however long it waits."""
-        return self.waits and self.reason.startswith(_NEVER)
+        return self.waits and _NEVER.match(self.reason) is not None
 
 
-_NEVER = (
-    *("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"),
-    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
-    *("AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit"),
+_FAILED_START = "launch failed"
+_NEVER = re.compile(
+    "PartitionConfig|BadConstraints|PartitionNodeLimit|PartitionTimeLimit|InvalidAccount"
+    "|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit|QOSMin"
+    rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{_FAILED_START}"
 )
-"""Reasons that no other job's end removes. Source: squeue(1), "JOB REASON CODES"."""
+"""Reasons that no other job's end removes: what one job may ask for, and a job that SLURM holds
+where its node could not start it. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -110,6 +112,7 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    held = ", which never ends by itself: a node failed to start it, and SLURM holds it. Call again"
     way_out = (
         ", which never ends by itself: no node of the partition gives what a job asks for, or "
         "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
@@ -119,7 +122,8 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         (job.reason, job.never_starts) for job in jobs if job.waits
     ).items():
         wait = "1 job waits" if count == 1 else f"{count} jobs wait"
-        yield f"{wait} in SLURM's queue: {reason + way_out if never else _in_words(reason)}"
+        out = held if reason.startswith(_FAILED_START) else way_out
+        yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 
 _WORDS = {

@@ -22,10 +22,10 @@ from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
+from llenergymeasure.processes import die_with_parent, python_module, safe_path
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
-from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.outcome import makes_runs, read_outcome
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
@@ -316,17 +316,15 @@ class Drive:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
         A process id means something on its own host alone, and whoever can write to the folder
-        could have written any: a supervisor has a run of the plan among its arguments.
+        could have written any.
         """
-        names = {f"{run.experiment}/{run.cycle}" for run in self._plan.runs}
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if folder.result.is_file():
                 continue
             outcome = read_outcome(folder.outcome)
-            if outcome.status != "running" or outcome.pid is None:
-                continue
-            if outcome.host == socket.gethostname() and names & set(arguments(outcome.pid)):
+            running = outcome.status == "running" and outcome.host == socket.gethostname()
+            if running and outcome.pid is not None and makes_runs(outcome.pid, self._folder):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
         self._cancel_jobs()

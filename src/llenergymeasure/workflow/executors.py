@@ -1,6 +1,7 @@
 """Snakemake's executors, kept from losing what was measured and from forgetting jobs."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from llenergymeasure.results.layout import StudyFolder
@@ -51,7 +52,10 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
 
     def failed(job: Any, *args: Any, **kwargs: Any) -> None:
         runs = [folder.run(run["experiment"], run["cycle"]) for run in runs_of(job)]
-        if runs and all(is_whole(run) for run in runs):
+        whole = False
+        with suppress(OSError):  # what cannot be read at the moment has not shown that it is
+            whole = bool(runs) and all(is_whole(run) for run in runs)
+        if whole:
             say(f"{runs[0].path}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)
         else:

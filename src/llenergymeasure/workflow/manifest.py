@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from llenergymeasure.files import load_json, write_text
+from llenergymeasure.files import load_json, read_bytes, write_bytes, write_text
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, without_result
@@ -79,7 +79,7 @@ def _states(
             state: dict[str, Any] = {"status": "completed"}
         else:
             state = run_state(place)
-        if state["status"] != "completed" or (now and not now.is_settled):
+        if state["status"] != "completed":
             now = None
         named = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
         yield {**named, **state}, now
@@ -110,20 +110,27 @@ def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
 
 
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
-    """Bring the manifest up to date and return the runs' states."""
-    found = list(_states(plan, folder, _whole_before(folder)))
+    """Bring the manifest up to date and return the runs' states.
+
+    Where a run was replaced since, as from a backup, tables become older than the plan: its files
+    may be older than they are.
+    """
+    known = _whole_before(folder)
+    found = list(_states(plan, folder, known))
     runs = [state for state, _ in found]
+    whole = {
+        f"{state['experiment']}/{state['cycle']}": now for state, now in found if now is not None
+    }
     document = {
         "study": plan.study,
         "study_design_hash": plan.study_design_hash,
         **precision_of(plan, folder, runs),
         "counts": count(runs),
         "runs": runs,
-        "whole": {
-            f"{state['experiment']}/{state['cycle']}": now.digest
-            for state, now in found
-            if now is not None
-        },
+        "whole": {name: now.digest for name, now in whole.items() if now.is_settled},
     }
+    replaced = any(known.get(name, now.digest) != now.digest for name, now in whole.items())
+    if replaced and folder.plan.is_file():  # first: an end between the two is made up for
+        write_bytes(folder.plan, read_bytes(folder.plan))
     write_text(folder.manifest, json.dumps(document, indent=1) + "\n")
     return runs
