@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure import ResultsError, StudyResult, load_results
+from llenergymeasure import ResultsError, StudyResult, load_result, load_results
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.settings import Settings
@@ -95,3 +95,16 @@ def test_the_typed_settings_are_those_of_the_schema() -> None:
     spec.loader.exec_module(made)
     names = re.findall(r"^    (\w+): ", made.settings_types(), re.MULTILINE)
     assert names == list(Settings.__annotations__)
+
+
+def test_results_are_those_of_their_folder_after_the_program_has_gone_to_another(
+    study: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study.paths.folder.parent)
+    found, run = load_results("seen"), study.completed[0].folder
+    assert run is not None
+    first = load_result(run.relative_to(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    assert found.table().equals(study.table())
+    assert len(found.completed) == len(study.completed)
+    assert first.folder == run
