@@ -138,7 +138,9 @@ VALIDITY: Mapping[str, Code] = {
     "not_steady": Code(False, "Speed or power had not settled when the window began."),
     "over_saturated": Code(False, "Requests came faster than they were answered."),
     "quality_unavailable": Code(
-        False, "The quality of the answers, which the study asks for, is not known."
+        False,
+        "The quality of the answers, which the study asks for, is not known, or was judged by "
+        "other texts, tasks or another command than that of the study's last run.",
     ),
     "resolved_otherwise": Code(
         False, "The engine has another value in force for a setting than the study asks for."

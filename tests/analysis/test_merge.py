@@ -7,6 +7,7 @@ from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
 from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.record import Quality
 from llenergymeasure.results.table import RUN_SCHEMA
 from results.synthetic import (
     make_plan,
@@ -158,3 +159,21 @@ def test_more_runs_than_one_batch(tmp_path):
     runs = merge_runs(plan, tmp_path)
     assert runs["order"].to_pylist() == list(range(1, cycles + 1))
     assert runs["status"].to_pylist().count("completed") == len(plan["runs"][::100])
+
+
+def test_scores_of_another_judge_than_the_last_runs_are_in_no_table(tmp_path):
+    plan = make_plan([{"model": "tiny-llama"}], [], cycles=3)
+    asked = [
+        {"texts_sha256": "a" * 64, "command": ["old.sh"]},
+        {"texts_sha256": "b" * 64, "command": ["old.sh"]},
+        {"texts_sha256": "b" * 64, "tasks": ["llem-small"]},
+    ]
+    for run, by in zip(plan["runs"], asked, strict=True):
+        quality = Quality(perplexity=9.0, score=0.5, correct=1, items=2, **by)
+        provenance = {"recording": {"started_at": f"2026-01-0{run['cycle']}T00:00:00+00:00"}}
+        write_result(tmp_path, make_result(run, quality=quality, provenance=provenance))
+    runs = merge_runs(plan, tmp_path)
+    assert runs["perplexity"].to_pylist() == [None, 9.0, 9.0]
+    for name in ("quality_score", "quality_correct", "quality_items"):
+        assert [value is None for value in runs[name].to_pylist()] == [True, True, False]
+    assert runs["validity"].to_pylist() == [["quality_unavailable"]] * 2 + [[]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure import ResultsError, StudyResult, load_results
+from llenergymeasure import ResultsError, StudyResult, load_result, load_results
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.settings import Settings
@@ -117,3 +117,16 @@ def test_a_notebook_says_what_the_terminal_does_of_tables_and_comparisons(tmp_pa
     assert "planned runs" not in shown
     planned(4)
     assert "know 6 of 8 planned runs" in load_results(tmp_path)._repr_html_()
+
+
+def test_results_are_those_of_their_folder_after_the_program_has_gone_to_another(
+    study: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study.paths.folder.parent)
+    found, run = load_results("seen"), study.completed[0].folder
+    assert run is not None
+    first = load_result(run.relative_to(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    assert found.table().equals(study.table())
+    assert len(found.completed) == len(study.completed)
+    assert first.folder == run

@@ -185,3 +185,12 @@ def test_a_full_disk_is_refused_before_any_run(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()[1:]
     assert "MB are free for results; make room" in line
+
+
+def test_a_name_that_the_locale_cannot_write_is_refused_in_a_line(tmp_path: Path) -> None:
+    write_study(tmp_path, name="\u00e9tude")
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = llem(tmp_path, "run", "study.yaml", variables=ascii_alone)
+    assert done.returncode == 2
+    assert "name: cannot be a folder's name in this locale" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -96,3 +96,13 @@ def test_each_of_a_server_s_names_that_was_a_path_is_reported(
         f"openai.model: ./{name} is sent as written; earlier versions sent {name}"
         for name in ("llama", "mistral")
     ]
+
+
+def test_every_example_names_its_files_relative_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = sorted((Path(__file__).parents[2] / "config" / "examples").glob("*.yaml"))
+    assert examples
+    for example in examples:
+        assert load_study(example).notes == ()

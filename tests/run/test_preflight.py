@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.run_spec import RunSpec
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight import checks, model_checks
+from llenergymeasure.run.preflight.changed_files import check_unchanged
 from llenergymeasure.run.preflight.checks import Preflight, preflight
+from llenergymeasure.run.worker import read_spec
+from llenergymeasure.workload.load_study import study_from_mapping
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
@@ -367,3 +374,28 @@ def test_a_limit_on_addresses_that_would_hang_the_result_is_refused(
     monkeypatch.setattr(checks.resource, "getrlimit", lambda _: (500_000 * 1024, -1))
     (error,) = on_cpu(tmp_path).errors
     assert "0.5 GB of addresses (ulimit -v)" in str(error)
+
+
+def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "one"}\n')
+    study = study_from_mapping({"model": "tiny-llama", "dataset": str(data)})
+    plan, folder = make_plan(study), StudyFolder(tmp_path / "study")
+    files.write_if_changed(folder.plan, plan.to_json_bytes())
+    run = plan.runs[0]
+    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+
+    def found() -> list[str]:
+        place = folder.run(run.experiment, run.cycle)
+        return [str(each) for each in check_unchanged(spec, place)]
+
+    assert found() == []
+    data.write_text('{"prompt": "one"}\n')  # newer, and the same
+    assert found() == []
+    data.write_text('{"prompt": "two"}\n')
+    (said,) = found()
+    assert said.startswith(f"{data}: has changed since the study was planned")
+    data.unlink()
+    assert found() == []  # who reads it says so

@@ -5,11 +5,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from llenergymeasure.config.notify import EVENTS, NotifyConfig, address_problem
+from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
@@ -244,7 +244,7 @@ def test_llem_tells_of_finish_failure_and_a_broken_circuit(
     assert done.returncode == 1
     assert listener.events()[2:] == ["circuit_break"]
     assert "failed the same way" in listener.heard[2]["reason"]
-    assert set(listener.events()) <= set(EVENTS)
+    assert set(listener.events()) <= set(get_args(Event))
     written = _everything_written(tmp_path) + done.stdout + done.stderr
     assert "T0SECRET" not in written
     assert TOKEN not in written

@@ -43,6 +43,12 @@ per cent over this much."""
 
 DRIFT_CODE = "temperature_drift"
 
+_JUDGED = {
+    ("perplexity",): ("quality_texts_sha256",),
+    ("quality_score", "quality_correct", "quality_items"): ("quality_tasks", "quality_command"),
+}
+"""What says of quality how good the answers are, and by what they were judged."""
+
 Planned = Mapping[str, Any]
 
 
@@ -52,7 +58,8 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     The fixed columns come from each run's record, the swept settings from the plan, and carbon and
     cost from what the plan declares: it may be declared, or corrected, after a run. ``order`` is
     the place in this plan; when a run really began is ``started_at``. An odd start temperature,
-    which only all runs together show, is added to a run's ``validity``.
+    which only all runs together show, is added to a run's ``validity``, and so is that its answers
+    were judged by something else than the last run's, which no table may mix.
 
     Args:
         plan: ``plan.json``, parsed.
@@ -72,6 +79,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
     rows = _with_column(rows, "order", pa.array([run["order"] for run in planned], pa.int64()))
     rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
+    rows = _judged_alike(rows)
     return flag_start_temperatures(_with_settings(rows, planned, keys))
 
 
@@ -168,6 +176,38 @@ def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
     return _with_column(rows, "cost_currency", known)
 
 
+def _judged_alike(rows: pa.Table) -> pa.Table:
+    """Return the rows without what was judged otherwise than in the run that began last.
+
+    What a study asks of quality is in no id, so that it may be another in its next call.
+    """
+    started = [at or "" for at in rows["started_at"].to_pylist()]
+    is_other = [False] * len(rows)
+    for scores, judge in _JUDGED.items():
+        judges = map(str, zip(*(rows[name].to_pylist() for name in judge), strict=True))
+        known = rows[scores[0]].is_valid().to_pylist()
+        by = [each if has else "" for each, has in zip(judges, known, strict=True)]
+        _, last = max(
+            ((at, each) for at, each in zip(started, by, strict=True) if each), default=("", "")
+        )
+        others = [each not in ("", last) for each in by]
+        is_other = [one or other for one, other in zip(is_other, others, strict=True)]
+        for name in scores:
+            rows = _with_column(rows, name, pc.if_else(pa.array(others), None, rows[name]))
+    return _flagged(rows, "quality_unavailable", is_other)
+
+
+def _flagged(rows: pa.Table, code: str, is_off: Sequence[bool]) -> pa.Table:
+    """Return the rows with a code in the validity of those that it is true of."""
+    if not any(is_off):
+        return rows
+    flagged = [
+        sorted({*(codes or ()), code}) if off else codes
+        for codes, off in zip(rows["validity"].to_pylist(), is_off, strict=True)
+    ]
+    return _with_column(rows, "validity", pa.array(flagged, RUN_SCHEMA.field("validity").type))
+
+
 def _with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(name), RUN_SCHEMA.field(name), values)
 
@@ -218,10 +258,4 @@ def flag_start_temperatures(runs: pa.Table) -> pa.Table:
         and abs(celsius - usual[host, cards]) > BAND_CELSIUS
         for host, cards, kind, celsius in rows
     ]
-    if not any(is_off):
-        return runs
-    flagged = [
-        sorted({*(codes or ()), DRIFT_CODE}) if off else codes
-        for codes, off in zip(runs["validity"].to_pylist(), is_off, strict=True)
-    ]
-    return _with_column(runs, "validity", pa.array(flagged, RUN_SCHEMA.field("validity").type))
+    return _flagged(runs, DRIFT_CODE, is_off)

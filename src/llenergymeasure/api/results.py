@@ -344,9 +344,9 @@ def load_results(path: Path | str) -> StudyResult:
     Raises:
         ResultsError: there are none.
     """
-    folder = StudyFolder(Path(path))
+    folder = StudyFolder(Path(path).absolute())  # a program may go to another folder
     if not folder.plan.is_file():
-        inside = ", ".join(str(plan.parent) for plan in sorted(folder.path.glob("*/plan.json")))
+        inside = ", ".join(map(str, sorted(each.parent for each in Path(path).glob("*/plan.json"))))
         hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
         raise ResultsError(f"{path}: holds no study{hint}")
     names = ("runs.parquet", "summary.parquet", "summary.csv", "report.html")
@@ -360,7 +360,8 @@ def load_result(path: Path | str) -> ExperimentResult:
     Raises:
         ResultsError: there is no record, or it cannot be read.
     """
-    folder = RunFolder(Path(path).parent if Path(path).suffix == ".json" else Path(path))
+    place = Path(path).absolute()
+    folder = RunFolder(place.parent if place.suffix == ".json" else place)
     return ExperimentResult(read_result(folder.result), folder.path)
 
 

@@ -1,7 +1,7 @@
 """Whom to notify that a study has ended: a webhook, a command, or both."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -10,7 +10,6 @@ from llenergymeasure.config.section import Section, Variable
 from llenergymeasure.config.servers import is_loopback
 
 Event = Literal["finish", "failure", "circuit_break"]
-EVENTS: tuple[Event, ...] = get_args(Event)
 
 
 class NotifyConfig(Section):

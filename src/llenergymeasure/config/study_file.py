@@ -3,6 +3,7 @@
 A file is read, expanded and checked by ``workload/load_study.py``.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
@@ -53,7 +54,12 @@ def study_name(given: str) -> str:
     name = re.sub(r"[^\w.-]+", "-", given.strip()).strip("-")
     if not re.search(r"\w", name):
         raise ValueError("must hold a letter or digit")
-    if len(name.encode()) > MAX_NAME_BYTES:
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        message = "cannot be a folder's name in this locale; use plain letters, or LC_ALL=C.UTF-8"
+        raise ValueError(message) from None
+    if length > MAX_NAME_BYTES:
         raise ValueError(f"must be no longer than {MAX_NAME_BYTES} bytes")
     return name
 

@@ -41,6 +41,7 @@ from llenergymeasure.run.engine.sensors_here import (
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
+from llenergymeasure.run.preflight.changed_files import check_unchanged
 from llenergymeasure.run.preflight.checks import Preflight, check_cpus, look_at_cpus, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
@@ -229,8 +230,9 @@ class EngineRun:
         )
         lacking = check_tasks(self._spec.sections.get("quality") or {})
         found = replace(found, errors=(*found.errors, *lacking))
-        if found.errors and not self._spec.skip_preflight:
-            raise PreflightError(found.errors)
+        changed = [*check_unchanged(self._spec, self._folder)]
+        if changed or (found.errors and not self._spec.skip_preflight):
+            raise PreflightError((*changed, *found.errors))
         return found, found.workload or build_workload(self._asked)
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
