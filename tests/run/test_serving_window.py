@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llenergymeasure.errors import BackendError
+from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
-from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
 from support.serving_runs import engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
@@ -201,3 +203,34 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
             measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
     finally:
         served.close()
+
+
+def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> None:
+    """One user, whose answers take 1.555 s each: of 3 s one ends inside, and is not all its work.
+
+    Whether one ends just before the window does or just after is the same in every cycle.
+    """
+    took_ns, first_ns = 1_555_000_000, 40_000_000
+    rows = [
+        {
+            "planned_monotonic_ns": number * took_ns,
+            "start_monotonic_ns": number * took_ns,
+            "first_token_monotonic_ns": number * took_ns + first_ns,
+            "end_monotonic_ns": (number + 1) * took_ns,
+            "token_monotonic_ns": [number * took_ns + first_ns, (number + 1) * took_ns],
+            "input_tokens": 8,
+            "output_tokens": 16,
+        }
+        for number in range(4)
+    ]
+    rows.append({**rows[1], "failure": "timed_out"})
+    window = (took_ns + 10_000_000, took_ns + 3_010_000_000)
+    table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+    config = experiment({"arrivals": "closed", "concurrency": 1})
+    tokens = ServedRun.of(table, config, window, {}).tokens("")
+
+    assert tokens.requests == 1
+    assert tokens.work == pytest.approx(3.0 / 1.555)
+    assert tokens.output_mean == 16
+    assert tokens.model_copy(update={"requests": 0}).work == 0
+    assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3

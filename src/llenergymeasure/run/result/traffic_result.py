@@ -83,6 +83,9 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
+        spans = np.array([(row["planned_monotonic_ns"], row["end_monotonic_ns"]) for row in good])
+        inside_ns = np.diff(np.clip(spans.reshape(-1, 2), *self.window))
+        worked = np.sum(inside_ns / np.maximum(np.diff(spans.reshape(-1, 2)), 1))
         output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
@@ -104,6 +107,8 @@ class ServedRun:
             requests=len(done),
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
+            output_mean=float(np.mean(lengths)) if lengths else None,
+            requests_worked=float(worked),
         )
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
