@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.record import Tokens
+from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
-from support.serving_runs import engine, experiment, protocol, record, run
+from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
 FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
@@ -220,17 +220,30 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
             "token_monotonic_ns": [number * took_ns + first_ns, (number + 1) * took_ns],
             "input_tokens": 8,
             "output_tokens": 16,
+            "output_tokens_asked": 16,
+            "latency_s": took_ns / 1e9,
+            "lateness_s": 0.0,
+            "conversation": number,
+            "turn": 0,
+            "turns": 1,
         }
         for number in range(4)
     ]
-    rows.append({**rows[1], "failure": "timed_out"})
     window = (took_ns + 10_000_000, took_ns + 3_010_000_000)
     table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
-    config = experiment({"arrivals": "closed", "concurrency": 1})
-    tokens = ServedRun.of(table, config, window, {}).tokens("")
+    config = experiment({"arrivals": "closed", "concurrency": 1}, slo={"e2e_ms": 5000})
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    run = ServedRun.of(table, config, window, told)
+    tokens = run.tokens("")
 
     assert tokens.requests == 1
     assert tokens.work == pytest.approx(3.0 / 1.555)
     assert tokens.output_mean == 16
     assert tokens.model_copy(update={"requests": 0}).work == 0
     assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3
+    per_request = 300.0 / tokens.work
+    energy = Energy(
+        kind="measured", source="x", readings=[], gross_j=300, per_request_j=per_request
+    )
+    serving = run.record(energy, NoEnergy())  # type: ignore[arg-type]
+    assert (serving.slo_share, serving.energy_per_good_request_j) == (1.0, per_request)

@@ -161,7 +161,8 @@ class ServedRun:
             if slo is None or share is None
             else share * 100 >= slo.percentile - 1e-9,
             goodput_requests_per_s=None if slo is None else len(kept) / self.window_s,
-            energy_per_good_request_j=None if slo is None else _per(energy.gross_j, len(kept)),
+            # What one takes, over the share of good ones: the window's ends cut none.
+            energy_per_good_request_j=_per(energy.per_request_j, len(kept) / max(1, len(good))),
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
             in_flight_growth_per_s=self.growth_per_s,
