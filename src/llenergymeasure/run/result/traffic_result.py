@@ -83,22 +83,19 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
-        spans = np.array([(row["planned_monotonic_ns"], row["end_monotonic_ns"]) for row in good])
-        inside_ns = np.diff(np.clip(spans.reshape(-1, 2), *self.window))
-        worked = np.sum(inside_ns / np.maximum(np.diff(spans.reshape(-1, 2)), 1))
+        times = [(row["planned_monotonic_ns"], row["end_monotonic_ns"]) for row in good]
+        spans = np.reshape(times, (-1, 2))
+        worked = np.sum(np.diff(np.clip(spans, *self.window)) / np.maximum(np.diff(spans), 1))
         output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
-            if len(parts):
-                share = np.mean((parts >= self.window[0]) & (parts < self.window[1]))
-                output += float(share) * row["output_tokens"]
-                # Thought comes first.
-                thought = row.get("thinking_tokens") or 0
-                first_parts = parts[: round(len(parts) * thought / (row["output_tokens"] or 1))]
-                if thought and len(first_parts):
-                    inside = (first_parts >= self.window[0]) & (first_parts < self.window[1])
-                    thinking += float(np.mean(inside)) * thought
-        cached = [row["input_tokens_cached"] for row in first if _told_of_cache(row)]
+            inside = (parts >= self.window[0]) & (parts < self.window[1])
+            thought = row.get("thinking_tokens") or 0  # it comes first
+            of_thought = inside[: round(len(parts) * thought / (row["output_tokens"] or 1))]
+            output += float(inside.mean()) * row["output_tokens"] if len(inside) else 0.0
+            thinking += float(of_thought.mean()) * thought if len(of_thought) else 0.0
+        told = (row.get("input_tokens_cached") for row in first)  # not in records of 0.1
+        cached = [tokens for tokens in told if tokens is not None]
         return Tokens(
             input=sum(row["input_tokens"] or 0 for row in first),
             input_cached=sum(cached) if cached else None,
@@ -227,8 +224,9 @@ class ServedRun:
             found["undercounted_answers"].append(tokens < len(parts))
             if tokens > 1:
                 found["buffered_stream"].append(len(arrivals(parts)) == 1)
-            if _told_of_cache(row) and not self.serving.cached_prompts:
-                beyond = row["input_tokens_cached"] - row["input_tokens_shared"]
+            cached = row.get("input_tokens_cached")
+            if cached is not None and not self.serving.cached_prompts:
+                beyond = cached - row["input_tokens_shared"]
                 found["cached_prompts"].append(beyond > CACHED_SHARE_MAX * row["input_tokens"])
             if row.get("thinking_differs") is not None:
                 found["thinking_mismatch"].append(row["thinking_differs"])
@@ -319,10 +317,6 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), values)
-
-
-def _told_of_cache(row: Mapping[str, Any]) -> bool:
-    return row.get("input_tokens_cached") is not None  # records of 0.1 have no such column
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
