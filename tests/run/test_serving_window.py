@@ -238,6 +238,7 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
 
     assert tokens.requests == 1
     assert tokens.work == pytest.approx(3.0 / 1.555)
+    assert run.performance(tokens)["requests_per_s"] == pytest.approx(1 / 1.555)
     assert tokens.output_mean == 16
     assert tokens.model_copy(update={"requests": 0}).work == 0
     assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3

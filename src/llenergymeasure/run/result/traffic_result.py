@@ -114,7 +114,7 @@ class ServedRun:
         return {
             "output_tokens_per_s": tokens.output / self.window_s,
             "total_tokens_per_s": (tokens.input + tokens.output) / self.window_s,
-            "requests_per_s": tokens.requests / self.window_s,
+            "requests_per_s": tokens.work / self.window_s,
             "request_latency_p50_s": latency.p50_s,
             "request_latency_p95_s": latency.p95_s,
             "time_to_first_token_p50_s": first.p50_s,
