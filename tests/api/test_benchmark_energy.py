@@ -59,7 +59,8 @@ def test_a_format_gives_its_counts_and_a_range_that_holds_its_work(
 
     (found,) = read(tmp_path / "result.json", FORMS[name](*work), start_ns - S)
 
-    assert (found.requests, found.failed_requests) == (files.REQUESTS, 0)
+    failed = None if name == "sglang" else 0  # it lists them with --output-details alone
+    assert (found.requests, found.failed_requests) == (files.REQUESTS, failed)
     assert found.input_tokens == files.INPUT_TOKENS
     assert found.output_tokens == files.OUTPUT_TOKENS
     assert found.duration_ns == pytest.approx(end_ns - start_ns, abs=10_000)
@@ -160,6 +161,45 @@ def test_what_a_release_counts_as_failed_is_believed(tmp_path: Path, work: tuple
     document = json.loads(files.vllm(*work)) | counted
     (found,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
     assert found.failed_requests == 0
+
+
+def test_what_sglang_lists_as_failed_is_counted(tmp_path: Path, work: tuple[int, int]) -> None:
+    listed = changed("sglang", errors=["", "timed out", ""])(*work)
+    (found,) = read(tmp_path / "result.jsonl", listed, work[0] - S)
+    assert found.failed_requests == 1
+
+
+@pytest.mark.parametrize(
+    "ended_last", [{"completed": 39, "failed": 1}, {"probe_completed": 3, "probe_failed": 0}]
+)
+def test_work_that_ends_without_an_answer_leaves_open_when_vllms_began(
+    tmp_path: Path, work: tuple[int, int], ended_last: dict[str, int]
+) -> None:
+    """The last to end says nothing of when: a request that hung and failed, or a probe."""
+    start_ns, end_ns = work
+    start_s, duration_s = start_ns / S, (end_ns - start_ns) / S
+    listed = {
+        "start_times": [start_s + 0.01, start_s + 0.02],
+        "latencies": [duration_s / 4, 0.0],
+        "errors": ["", "timeout"],
+    }
+    (found,) = read(
+        tmp_path / "result.json", changed("vllm", **listed, **ended_last)(*work), start_ns - 9 * S
+    )
+
+    assert found.began_ns[0] <= start_ns <= found.began_ns[1]
+    assert found.unsure_s == pytest.approx(0.75 * duration_s / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("cut", ["warmup_duration", "cooldown_duration"])
+def test_a_window_of_guidellms_that_cuts_requests_is_refused(
+    tmp_path: Path, work: tuple[int, int], cut: str
+) -> None:
+    """It counts all tokens of every request of which a part was in its window."""
+    document = json.loads(files.guidellm(*work))
+    document["benchmarks"][0] |= {"warmup_duration": 0.0, "cooldown_duration": 1e-7, cut: 0.5}
+    with pytest.raises(ConfigurationError, match="--warmup or --cooldown"):
+        read(tmp_path / "result.json", json.dumps(document), work[0] - S)
 
 
 def test_an_old_file_is_not_taken_for_the_commands(tmp_path: Path, work: tuple[int, int]) -> None:

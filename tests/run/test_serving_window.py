@@ -5,15 +5,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llenergymeasure.errors import BackendError
+from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
-from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
-from support.serving_runs import engine, experiment, protocol, record, run
+from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
 FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
@@ -201,3 +203,48 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
             measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
     finally:
         served.close()
+
+
+def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> None:
+    """One user, whose answers take 1.555 s each: of 3 s one ends inside, and is not all its work.
+
+    Whether one ends just before the window does or just after is the same in every cycle.
+    """
+    took_ns, first_ns = 1_555_000_000, 40_000_000
+    rows = [
+        {
+            "planned_monotonic_ns": number * took_ns,
+            "start_monotonic_ns": number * took_ns,
+            "first_token_monotonic_ns": number * took_ns + first_ns,
+            "end_monotonic_ns": (number + 1) * took_ns,
+            "token_monotonic_ns": [number * took_ns + first_ns, (number + 1) * took_ns],
+            "input_tokens": 8,
+            "output_tokens": 16,
+            "output_tokens_asked": 16,
+            "latency_s": took_ns / 1e9,
+            "lateness_s": 0.0,
+            "conversation": number,
+            "turn": 0,
+            "turns": 1,
+        }
+        for number in range(4)
+    ]
+    window = (took_ns + 10_000_000, took_ns + 3_010_000_000)
+    table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+    config = experiment({"arrivals": "closed", "concurrency": 1}, slo={"e2e_ms": 5000})
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    run = ServedRun.of(table, config, window, told)
+    tokens = run.tokens("")
+
+    assert tokens.requests == 1
+    assert tokens.work == pytest.approx(3.0 / 1.555)
+    assert run.performance(tokens)["requests_per_s"] == pytest.approx(1 / 1.555)
+    assert tokens.output_mean == 16
+    assert tokens.model_copy(update={"requests": 0}).work == 0
+    assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3
+    per_request = 300.0 / tokens.work
+    energy = Energy(
+        kind="measured", source="x", readings=[], gross_j=300, per_request_j=per_request
+    )
+    serving = run.record(energy, NoEnergy())  # type: ignore[arg-type]
+    assert (serving.slo_share, serving.energy_per_good_request_j) == (1.0, per_request)

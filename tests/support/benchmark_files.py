@@ -116,6 +116,8 @@ def guidellm(start_ns: int, end_ns: int) -> str:
         "start_time": wall_s(start_ns),
         "end_time": wall_s(end_ns),
         "duration": (end_ns - start_ns) / 1e9,
+        "warmup_duration": 0.0,
+        "cooldown_duration": 0.0,
     }
     metadata = {"version": 1, "guidellm_version": "0.8.1"}
     return json.dumps({"metadata": metadata, "config": {}, "benchmarks": [benchmark]})

@@ -267,7 +267,13 @@ MARKED = [
         ends(prompt_tokens_details={"cached_tokens": 15}),
         "cached_prompts",
     ),
-    good("the same in DeepSeek's words", ends(prompt_cache_hit_tokens=15), "cached_prompts"),
+    good(
+        "the same in DeepSeek's words, beside the others' empty ones",
+        ends(prompt_cache_hit_tokens=15, prompt_tokens_details={"cached_tokens": None}),
+        "cached_prompts",
+    ),
+    good("the same in Moonshot's words", ends(cached_tokens=15), "cached_prompts"),
+    good("the same in Anthropic's words", ends(cache_read_input_tokens=15), "cached_prompts"),
     good("a prompt's first token found there", ends(prompt_tokens_details={"cached_tokens": 1})),
     *(
         good(f"a cache that knows {odd}", ends(prompt_tokens_details={"cached_tokens": odd}))

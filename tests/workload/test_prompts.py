@@ -89,6 +89,14 @@ def test_a_folders_added_tokens_are_special(tmp_path: Path) -> None:
     assert set(made.requests[0].prompt_token_ids) == {3, 4, 7, 8, 9}
 
 
+def test_a_text_model_s_settings_that_are_null_are_the_model_s_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mamba", "vocab_size": 3, "text_config": null, "eos_token_id": 0}'
+    )
+    made = workload(model=str(tmp_path), n=1, dataset={"input_len": 100})
+    assert set(made.requests[0].prompt_token_ids) == {1, 2}
+
+
 def test_random_weights_need_no_tokenizer() -> None:
     made = workload(model="Llama-3.1-8B", weights="random", n=2)
     assert max(made.requests[0].prompt_token_ids) < 128_000

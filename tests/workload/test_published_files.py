@@ -58,6 +58,11 @@ READ: list[tuple[str, Any, Any]] = [
         parquet_rows({"messages": [USER, {**SAID, "function_call": {"name": None}}, USER]}),
         "hi",
     ),
+    (
+        "merged_fields.jsonl",
+        {"conversations": [{"role": None, "from": "human", "content": None, "value": "hi"}]},
+        "hi",
+    ),
     ("nul.txt", "a\0b, said twice\n", "a\0b, said twice"),
     ("responses.jsonl", {"custom_id": "1", "body": {"input": "hi", "model": "m"}}, "hi"),
     ("ultrachat.parquet", parquet_rows({"prompt": "hi", "messages": [USER, CALLED]}), "hi"),
@@ -138,6 +143,14 @@ def test_a_chat_that_calls_a_tool_is_left_out_and_counted_and_the_others_are_ask
     assert found.notes == (
         "1 rows of d.jsonl are left out: messages holds calls of tools, which are not sent",
     )
+
+
+def test_an_assistant_s_own_message_is_left_out_and_counted(tmp_path: Path) -> None:
+    """OpenAssistant's collections have a message a row, of people and of the assistant in turn."""
+    rows = [{"text": "hi", "role": "prompter"}, {"text": "Yes?", "role": "assistant"}]
+    found = read_file(put(tmp_path / "d.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [each.text for each in found] == ["hi"]
+    assert found.notes == ("1 rows of d.jsonl are left out: text is the assistant's own",)
 
 
 @pytest.mark.parametrize(

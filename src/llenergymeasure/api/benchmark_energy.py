@@ -24,9 +24,10 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
     validity: dict[str, str] = {}
     for window in {benchmark.window, *benchmark.windows()[:: len(benchmark.windows()) - 1 or 1]}:
         validity |= metered.within(*window, own_server=own_server).validity
-    asked = benchmark.requests + benchmark.failed_requests
-    if benchmark.failed_requests > FAILED_SHARE_MAX * asked:
-        validity["failed_requests"] = f"{benchmark.failed_requests} of {asked} requests failed"
+    failed = benchmark.failed_requests or 0
+    asked = benchmark.requests + failed
+    if failed > FAILED_SHARE_MAX * asked:
+        validity["failed_requests"] = f"{failed} of {asked} requests failed"
     start_ns, end_ns = benchmark.window
     duration_s = (end_ns - start_ns) / NS_PER_S
     return {

@@ -16,6 +16,7 @@ from llenergymeasure.units import NS_PER_S
 
 Document = Mapping[str, Any]
 
+_APART_S = 0.01
 _STEP_NS = NS_PER_S // 5
 _MOST_WINDOWS = 101
 """How finely the windows are looked at that a benchmark may have had, and at how many."""
@@ -53,7 +54,7 @@ class Benchmark:
         began_ns: when its work began, at the earliest and at the latest, CLOCK_MONOTONIC.
         duration_ns: how long it took.
         requests: how many were answered; of a tool that sends none, its repetitions.
-        failed_requests: how many were not.
+        failed_requests: how many were not; None where the file does not say.
         input_tokens, output_tokens: of them all.
         in_process: whether the tool computes itself, and no server for it.
         advice: what makes the file say when the work began; None where it does.
@@ -64,7 +65,7 @@ class Benchmark:
     began_ns: tuple[int, int]
     duration_ns: int
     requests: int
-    failed_requests: int
+    failed_requests: int | None
     input_tokens: int
     output_tokens: int
     in_process: bool = False
@@ -136,7 +137,8 @@ class BenchmarkFile:
 
     def _within(self, found: Benchmark, moments: Moments) -> Benchmark:
         """Return the benchmark with no more of its range than the command's own time allows."""
-        counts = found.requests, found.failed_requests, found.input_tokens, found.output_tokens
+        failed = found.failed_requests or 0
+        counts = found.requests, failed, found.input_tokens, found.output_tokens
         if not all(isinstance(count, int) and count >= 0 for count in counts):
             raise ValueError(f"its counts are {', '.join(map(repr, counts))}")
         earliest_ns = max(found.began_ns[0], moments.started_ns)
@@ -144,7 +146,8 @@ class BenchmarkFile:
         if found.duration_ns <= 0 or latest_ns < earliest_ns:
             raise self._error(
                 f"{found.what}: {found.duration_ns / NS_PER_S:.3f} s of work that are not within "
-                "the command's time; is it of another run, or another machine's?"
+                "the command's time; is it of another run, another machine's, or in the local time "
+                "of another zone (TZ)?"
             )
         return replace(found, began_ns=(earliest_ns, latest_ns))
 
@@ -196,9 +199,14 @@ def _vllm(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark
         duration_ns = round(document["duration"] * NS_PER_S)
         advice = None
         if document.get("start_times") and document.get("latencies"):
-            # Python's perf_counter, which is CLOCK_MONOTONIC. A request that failed has no latency.
-            ends_s = map(sum, zip(document["start_times"], document["latencies"], strict=True))
+            # Python's perf_counter, which is CLOCK_MONOTONIC.
+            starts_s = document["start_times"]
+            ends_s = map(sum, zip(starts_s, document["latencies"], strict=True))
             earliest_ns = latest_ns = round(max(ends_s) * NS_PER_S) - duration_ns
+            if _failed(document) or "probe_completed" in document:
+                # A request that failed has no latency, and probes are in no list: either may have
+                # been the last to end.
+                latest_ns = round(min(starts_s) * NS_PER_S)
         else:
             # The date is set some time after the last answer.
             date = datetime.strptime(document["date"], "%Y%m%d-%H%M%S").astimezone()
@@ -230,6 +238,7 @@ def _sglang(documents: Sequence[Document], moments: Moments) -> Iterator[Benchma
     began_ns = moments.started_ns
     for document in documents:
         duration_ns = round(document["duration"] * NS_PER_S)
+        errors = document.get("errors")  # Only --output-details lists what failed.
         yield Benchmark(
             "sglang.bench_serving",
             _said(document, "dataset_name", "max_concurrency", "request_rate"),
@@ -237,8 +246,7 @@ def _sglang(documents: Sequence[Document], moments: Moments) -> Iterator[Benchma
             (began_ns, moments.written_ns - duration_ns),
             duration_ns,
             document["completed"],
-            # Only --output-details lists what failed.
-            sum(bool(error) for error in document.get("errors") or ()),
+            None if errors is None else sum(map(bool, errors)),
             document["total_input_tokens"],
             document["total_output_tokens"],
             advice="a benchmark much longer than the tool's own start: it does not write when it "
@@ -276,6 +284,13 @@ def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Bench
     # A request cut off where the time was up did part of its work within the window.
     kinds = ("successful", "incomplete")
     for benchmark in document["benchmarks"]:
+        if (
+            max(benchmark.get(f"{name}_duration") or 0 for name in ("warmup", "cooldown"))
+            > _APART_S
+        ):
+            raise ValueError(
+                "with --warmup or --cooldown its window cuts requests, whose tokens it counts whole"
+            )
         metrics = benchmark["metrics"]
         totals = metrics["request_totals"]
         tokens = [

@@ -93,7 +93,7 @@ class Account:
         self,
         output_tokens: int | None = None,
         input_tokens: int | None = None,
-        requests: int | None = None,
+        requests: float | None = None,
     ) -> Energy:
         """Return the record's part on energy, per token and request of the window."""
         whole = self.total

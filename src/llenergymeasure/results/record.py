@@ -54,6 +54,19 @@ class Tokens(Record):
         description="standard deviation of the output tokens of an answer, over the answers "
         "that ended inside the window",
     )
+    output_mean: float | None = Field(
+        default=None, description="under traffic, their mean over the same answers"
+    )
+    requests_worked: float | None = Field(
+        default=None,
+        description="under traffic, requests by the share of their time that lay inside the "
+        "window, so that its ends cut none; joules per request are of so many",
+    )
+
+    @property
+    def work(self) -> float:
+        """How many requests' work the window's energy is of; 0 where none ended in it."""
+        return self.requests_worked or self.requests if self.requests else 0
 
 
 class Reading(Record):

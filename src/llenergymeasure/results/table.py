@@ -218,7 +218,8 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         **{name: _field(parts[part], field) for name, (part, field) in _SOURCES.items()},
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
-        "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
+        "output_tokens_per_request": tokens.output_mean
+        or (tokens.output / tokens.requests if tokens.requests else None),
         "notes": notes_of(result.provenance),
         "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),

@@ -7,8 +7,13 @@ Templates of some models open the thought in the prompt, so that the answer hold
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
-"""Begin and end of thought: DeepSeek-R1, Qwen3 and most others; Mistral's; Seed-OSS's."""
+MARKERS = (
+    *(("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    *(("◁think▷", "◁/think▷"), ("<thought>", "</thought>")),
+)
+"""Begin and end of thought: DeepSeek-R1, Qwen3 and most others; Mistral's; Seed-OSS's; Cohere's;
+Kimi-VL's; EXAONE Deep's."""
 
 _DIFFERS_TOKENS = 4
 _DIFFERS_SHARE = 0.1

@@ -34,7 +34,7 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     known = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
     if known is not None:
         return np.arange(*known, dtype=np.int64)
-    content = source.config.get("text_config", source.config)
+    content = source.config.get("text_config") or source.config
     size = content.get("vocab_size")
     if not isinstance(size, int) or size < 1:
         raise BackendError(f"model {source.name}: its config.json gives no vocab_size")

@@ -193,6 +193,11 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
     ends = requests["end_monotonic_ns"].to_pylist()
     assert all(end <= begin for end, begin in zip(ends, starts[1:], strict=False))
     assert server.process.poll() is None  # It is not ours to end.
+    energy = result["energy"]
+    assert energy["per_request_j"] == pytest.approx(energy["gross_j"] / tokens["requests_worked"])
+    assert tokens["requests_worked"] == pytest.approx(tokens["requests"], abs=1)
+    verified = llem(tmp_path, "verify", str(path.parents[3]))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:

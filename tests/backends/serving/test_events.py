@@ -192,6 +192,9 @@ def answer(
         (["let", "me", "</think>", "yes"], 4, 3),  # begun by the template, in the prompt
         (["\n<think>", "let", "me"], 3, 3),  # cut off within its thought
         (["[THINK]", "let", "[/THINK]", "yes", "no"], 5, 3),
+        (["<|START_THINKING|>", "let", "<|END_THINKING|>", "yes"], 4, 3),
+        (["◁think▷", "let", "◁/think▷", "yes"], 4, 3),
+        (["<thought>", "let", "</thought>", "yes"], 4, 3),
         (["~let me", "yes no"], 8, 4),  # several tokens a part
         (["what", "does", "<think>", "mean"], 4, 0),
         (["yes"], 1, 0),

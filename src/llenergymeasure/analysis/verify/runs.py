@@ -33,6 +33,9 @@ RELATIVE = 1e-9
 _KNOWS_SENSORS = 2
 """Since this method a record holds what probes had found in the way it is read today."""
 
+_LATER_COUNTS = ("output_sd", "output_mean", "requests_worked")
+"""Counts that records of earlier versions do not have; what follows from them is as it was."""
+
 _IN_PROPORTION = (
     "power_mean_w",
     "per_output_token_j",
@@ -90,6 +93,8 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     served = _served(result, requests, window)
     prompt_hash = result.tokens.prompt_hash
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
+    later = [name for name in _LATER_COUNTS if getattr(result.tokens, name) is None]
+    tokens = tokens.model_copy(update=dict.fromkeys(later))
     energy = run_energy(
         read_samples(folder.samples),
         window,
@@ -108,8 +113,6 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     recomputed["performance"] = (
         _latencies(requests) if served is None else served.performance(tokens)
     )
-    if result.tokens.output_sd is None:
-        del recomputed["tokens"]["output_sd"]  # as in records of before there was one
     same_method = result.provenance.get("energy_method") == METHOD
     if same_method:
         recomputed["energy"] = record.model_dump()

@@ -41,6 +41,9 @@ GAVE_UP = frozenset(
 )
 """Finish reasons of answers that are not what was asked for, as servers name them."""
 
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+"""What servers call the prompt's tokens that a prefix cache knew, where usage has no details."""
+
 _THOUGHT = re.compile("reasoning|think|thought")
 _OTHER_OUTPUT = re.compile("call|refusal|audio")
 """Names of a part's fields that hold output of other kinds than its text, as servers call them."""
@@ -229,9 +232,10 @@ def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
 def _cached(usage: Mapping[str, Any], prompt_tokens: int) -> int | None:
     """Return how much of the prompt a prefix cache knew; None where usage does not report it."""
     details = usage.get("prompt_tokens_details")
-    told = details if isinstance(details, dict) else {}
-    number = _whole(told.get("cached_tokens", usage.get("prompt_cache_hit_tokens")))
-    return number if number is not None and 0 <= number <= prompt_tokens else None
+    told = [details.get("cached_tokens") if isinstance(details, dict) else None]
+    told += [usage.get(name) for name in _CACHED]
+    number = next((number for number in map(_whole, told) if number is not None), -1)
+    return number if 0 <= number <= prompt_tokens else None
 
 
 def _whole(value: Any) -> int | None:

@@ -192,7 +192,7 @@ def _result(
         quality=quality,
         flops=flops_record(
             done["flops"],
-            requests=tokens.requests,
+            requests=tokens.work,
             work_s=done["window"]["work_s"],
             gross_j=record.gross_j,
             precision=str(done.get("computes_in") or spec.config.get("precision")),

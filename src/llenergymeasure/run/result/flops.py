@@ -60,7 +60,7 @@ def workload_flops(
 def flops_record(
     flops: Mapping[str, Any],
     *,
-    requests: int,
+    requests: float,
     work_s: float,
     gross_j: float | None,
     precision: str,
@@ -70,7 +70,7 @@ def flops_record(
 
     Args:
         flops: as :func:`workload_flops` returns them.
-        requests: answered inside the window.
+        requests: whose work is inside the window.
         work_s: how long that took.
         gross_j: headline energy of the window; None if there is none.
         precision: what the engine computes in.

@@ -114,7 +114,7 @@ def run_energy(
         steps = NoSplit(reason)
     late_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0
     energies = batch_energies(made, batches, late_s)
-    record = made.energy(tokens.output, tokens.input, tokens.requests)
+    record = made.energy(tokens.output, tokens.input, tokens.work)
     record = with_thinking(record, tokens, told)
     return RunEnergy(
         made,

@@ -83,19 +83,19 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
+        times = [(row["planned_monotonic_ns"], row["end_monotonic_ns"]) for row in good]
+        spans = np.reshape(times, (-1, 2))
+        worked = np.sum(np.diff(np.clip(spans, *self.window)) / np.maximum(np.diff(spans), 1))
         output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
-            if len(parts):
-                share = np.mean((parts >= self.window[0]) & (parts < self.window[1]))
-                output += float(share) * row["output_tokens"]
-                # Thought comes first.
-                thought = row.get("thinking_tokens") or 0
-                first_parts = parts[: round(len(parts) * thought / (row["output_tokens"] or 1))]
-                if thought and len(first_parts):
-                    inside = (first_parts >= self.window[0]) & (first_parts < self.window[1])
-                    thinking += float(np.mean(inside)) * thought
-        cached = [row["input_tokens_cached"] for row in first if _told_of_cache(row)]
+            inside = (parts >= self.window[0]) & (parts < self.window[1])
+            thought = row.get("thinking_tokens") or 0  # it comes first
+            of_thought = inside[: round(len(parts) * thought / (row["output_tokens"] or 1))]
+            output += float(inside.mean()) * row["output_tokens"] if len(inside) else 0.0
+            thinking += float(of_thought.mean()) * thought if len(of_thought) else 0.0
+        told = (row.get("input_tokens_cached") for row in first)  # not in records of 0.1
+        cached = [tokens for tokens in told if tokens is not None]
         return Tokens(
             input=sum(row["input_tokens"] or 0 for row in first),
             input_cached=sum(cached) if cached else None,
@@ -104,6 +104,8 @@ class ServedRun:
             requests=len(done),
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
+            output_mean=float(np.mean(lengths)) if lengths else None,
+            requests_worked=float(worked),
         )
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class ServedRun:
         return {
             "output_tokens_per_s": tokens.output / self.window_s,
             "total_tokens_per_s": (tokens.input + tokens.output) / self.window_s,
-            "requests_per_s": tokens.requests / self.window_s,
+            "requests_per_s": tokens.work / self.window_s,
             "request_latency_p50_s": latency.p50_s,
             "request_latency_p95_s": latency.p95_s,
             "time_to_first_token_p50_s": first.p50_s,
@@ -156,7 +158,8 @@ class ServedRun:
             if slo is None or share is None
             else share * 100 >= slo.percentile - 1e-9,
             goodput_requests_per_s=None if slo is None else len(kept) / self.window_s,
-            energy_per_good_request_j=None if slo is None else _per(energy.gross_j, len(kept)),
+            # What one takes, over the share of good ones: the window's ends cut none.
+            energy_per_good_request_j=_per(energy.per_request_j, len(kept) / max(1, len(good))),
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
             in_flight_growth_per_s=self.growth_per_s,
@@ -221,8 +224,9 @@ class ServedRun:
             found["undercounted_answers"].append(tokens < len(parts))
             if tokens > 1:
                 found["buffered_stream"].append(len(arrivals(parts)) == 1)
-            if _told_of_cache(row) and not self.serving.cached_prompts:
-                beyond = row["input_tokens_cached"] - row["input_tokens_shared"]
+            cached = row.get("input_tokens_cached")
+            if cached is not None and not self.serving.cached_prompts:
+                beyond = cached - row["input_tokens_shared"]
                 found["cached_prompts"].append(beyond > CACHED_SHARE_MAX * row["input_tokens"])
             if row.get("thinking_differs") is not None:
                 found["thinking_mismatch"].append(row["thinking_differs"])
@@ -313,10 +317,6 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), values)
-
-
-def _told_of_cache(row: Mapping[str, Any]) -> bool:
-    return row.get("input_tokens_cached") is not None  # records of 0.1 have no such column
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -178,6 +178,8 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
     for column in TEXT_COLUMNS:
         if values.get(column) is None:
             continue
+        if _role(values) == "assistant":
+            raise _NoQuestionError(f"{column} is the assistant's own")
         return Record(row, name, text=_text(column, values))
     for column in CHAT_COLUMNS:
         if values.get(column) is None:
@@ -227,7 +229,7 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
 
 
 def _role(item: Any) -> str | None:
-    role = item.get("role", item.get("from")) if isinstance(item, Mapping) else None
+    role = item.get("role") or item.get("from") if isinstance(item, Mapping) else None
     return _ROLES.get(role.lower()) if isinstance(role, str) else None
 
 
@@ -246,8 +248,8 @@ def _is_call(found: Any) -> bool:
 def _message(column: str, item: Any) -> Mapping[str, str]:
     if not isinstance(item, Mapping):
         raise _BadRowError(f"a message in {column} should be a mapping, not {type(item).__name__}")
-    role = item.get("role", item.get("from"))
-    content = _joined(item.get("content", item.get("value")))
+    role = item.get("role") or item.get("from")
+    content = _joined(item.get("value") if item.get("content") is None else item["content"])
     if not isinstance(role, str) or not isinstance(content, str):
         raise _BadRowError(f"a message in {column} needs a role and a content, both text")
     known = _role(item)
