@@ -205,6 +205,27 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
         served.close()
 
 
+def test_requests_that_waited_for_others_are_no_work_of_the_window() -> None:
+    """Twice as many come as are served, one at a time, each in 1 s: of 20 s there are 20."""
+    s_ns = 1_000_000_000
+    rows = [
+        {
+            "planned_monotonic_ns": number * s_ns // 2,
+            "start_monotonic_ns": number * s_ns // 2,
+            "first_token_monotonic_ns": number * s_ns + s_ns // 5,
+            "end_monotonic_ns": (number + 1) * s_ns,
+            "token_monotonic_ns": [number * s_ns + s_ns // 5, (number + 1) * s_ns],
+            "output_tokens": 2,
+        }
+        for number in range(60)
+    ]
+    window = (s_ns // 3, 20 * s_ns + s_ns // 3)
+    run = ServedRun(
+        pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA), experiment({"rate_per_s": 2}), window, {}
+    )
+    assert run.tokens("").work == pytest.approx(20, rel=0.02)
+
+
 def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> None:
     """One user, whose answers take 1.555 s each: of 3 s one ends inside, and is not all its work.
 

@@ -60,7 +60,8 @@ class Tokens(Record):
     requests_worked: float | None = Field(
         default=None,
         description="under traffic, requests by the share of their time that lay inside the "
-        "window, so that its ends cut none; joules per request are of so many",
+        "window, without that in which they waited for others, so that its ends cut none; joules "
+        "per request are of so many",
     )
 
     @property

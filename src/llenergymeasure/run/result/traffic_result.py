@@ -83,8 +83,7 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
-        times = [(row["planned_monotonic_ns"], row["end_monotonic_ns"]) for row in good]
-        spans = np.reshape(times, (-1, 2))
+        spans = _served(good)
         worked = np.sum(np.diff(np.clip(spans, *self.window)) / np.maximum(np.diff(spans), 1))
         output = thinking = 0.0
         for row in good:
@@ -317,6 +316,21 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), values)
+
+
+def _served(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """Return when the work on each request began and ended, in ns, shape (requests, 2).
+
+    One that came while others were served had to wait: what it took to its first token beyond the
+    quickest of all is no time of its own, and grows where requests come faster than they go.
+    """
+    planned = [row["planned_monotonic_ns"] for row in rows]
+    ends = [row["end_monotonic_ns"] for row in rows]
+    # One without a token has its end for it.
+    first = [row["first_token_monotonic_ns"] or end for row, end in zip(rows, ends, strict=True)]
+    quickest = min((one - other for one, other in zip(first, planned, strict=True)), default=0)
+    begun = [max(one, other - quickest) for one, other in zip(planned, first, strict=True)]
+    return np.reshape(np.transpose([begun, ends]), (-1, 2)).astype(np.int64)
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
