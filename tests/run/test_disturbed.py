@@ -126,8 +126,9 @@ def test_a_machine_that_is_suspended_within_the_window(tmp_path: Path) -> None:
 class Cpus:
     """What reads the CPUs, with made-up numbers: each look, others have used so much more."""
 
-    def __init__(self, others: float, *, known: bool = True) -> None:
+    def __init__(self, others: float, *, kernels: float = 0.0, known: bool = True) -> None:
         self._others, self._known, self._looks, self._rested_s = others, known, 0, 0.0
+        self._kernels = kernels
 
     def rest(self) -> None:
         self._rested_s = 160.0
@@ -145,7 +146,14 @@ class Cpus:
         ]
 
     def others(self) -> dict[int, float]:
-        return {10: 5.0, 20: 1.0 * self._looks, 30: 3.0 * self._looks}
+        grows = {20: 1.0, 30: 3.0, 40: 9.0, 50: 0.05, 60: self._kernels}
+        return {10: 5.0} | {pid: each * self._looks for pid, each in grows.items()}
+
+    def shares_cpus(self, pid: int) -> bool:
+        return pid != 40
+
+    def is_kernels(self, pid: int) -> bool:
+        return pid == 60
 
     def name(self, pid: int) -> str:
         return {20: "browser", 30: "miner"}[pid]
@@ -164,9 +172,13 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
     (told,) = look(Cpus(0.3))
     assert "other processes used 30 % of the CPUs: miner (pid 30), browser (pid 20);" in told
+    (told,) = look(Cpus(0.3, kernels=0.4))
+    assert "other processes used 20 % of the CPUs: miner (pid 30), browser (pid 20);" in told
 
 
-@pytest.mark.parametrize("cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False)])
+@pytest.mark.parametrize(
+    "cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False), Cpus(0.3, kernels=1.1)]
+)
 def test_the_preflight_says_nothing_of_a_quiet_machine(
     look: Callable[[Cpus], list[str]], cpus: Cpus
 ) -> None:
