@@ -1,5 +1,6 @@
 """Real runs that are disturbed from outside say so, and their preflight does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,13 +14,20 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.errors import EXIT_FAILED, LlemError
+from llenergymeasure.plan import make_plan
 from llenergymeasure.processes import die_with_parent
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.preflight import checks
+from llenergymeasure.run.worker import read_spec
 from llenergymeasure.sensors.base import SensorError, Value
+from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import start
 from support.clocks import jumping_clock
-from support.studies import wait_for
+from support.studies import SERVED, SMALL, wait_for
 
 ENGINE = "engine_process"
 WINDOW = {"min_seconds": 4}
@@ -183,6 +191,28 @@ def test_the_preflight_says_nothing_of_a_quiet_machine(
     look: Callable[[Cpus], list[str]], cpus: Cpus
 ) -> None:
     assert look(cpus) == []
+
+
+def test_of_an_engine_that_a_daemon_started_the_supervisors_processes_are_the_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = study_from_mapping({**SMALL, **SERVED})
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(make_plan(study).to_json_bytes())
+    (run,) = make_plan(study).runs
+    folder = RunFolder(tmp_path / "runs" / run.experiment / "1")
+    folder.work.mkdir(parents=True)
+    folder.spec.write_text(json.dumps(read_spec(plan, f"{run.experiment}/1")))
+    found: list[set[int]] = []
+
+    def host_cpu(run: RunProcesses) -> None:
+        found.append(run.roots())
+        raise LlemError("seen")
+
+    monkeypatch.setattr(engine_process, "HostCpu", host_cpu)
+    for given in ([], ["--watch", "1"]):  # as if its launcher were that, whose parent is 0
+        assert engine_process.main(["--out", str(folder.path), *given]) == EXIT_FAILED
+    assert found == [{os.getppid(), os.getpid()}, {0, os.getpid()}]
 
 
 def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(
