@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from llenergymeasure.errors import (
 )
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
@@ -348,12 +348,17 @@ class Drive:
             self._view.say(reason)
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
-        elif not self._anything_failed():
+        elif self._is_full() or not self._anything_failed():
             self.complaint = self._explanation(log)
         else:  # which does not explain that runs are missing
             for said in re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE):
                 self._view.say(said)
         return EXIT_FAILED
+
+    def _is_full(self) -> bool:
+        """Return whether the disk is: what could not be written was removed, and left a little."""
+        free = free_bytes(self._folder.path)
+        return free is not None and free < 1_000_000
 
     def _anything_failed(self) -> bool:
         """Return whether a run of this call explains Snakemake's failure."""
@@ -379,7 +384,7 @@ class Drive:
         ]
         if any(said):
             return "".join(f"{each}\n" for each in said if each)
-        if shutil.disk_usage(self._folder.path).free == 0:
+        if self._is_full():
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
 
