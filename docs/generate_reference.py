@@ -77,9 +77,10 @@ def reference_page() -> str:
         "# All settings of a study",
         NOTE,
         "",
-        "Every setting, from the models that read the file. [Writing a study](study.md) says how "
-        "they go together. A default of *engine* is the engine's own; one of *protocol* follows "
-        "from [`protocol`](study.md#how-carefully-to-measure).",
+        "Every setting, from the models that read the file. [Writing a study]"
+        "(../config/README.md) says how they go together. A default of *engine* is the "
+        "engine's own; one of *protocol* follows "
+        "from [`protocol`](../config/README.md#how-carefully-to-measure).",
         "",
         "## The study",
         "",

@@ -43,7 +43,14 @@ def main() -> None:
     for name, source in SHARED.items():
         (PAGES / name).write_text(_shared(name, source))
     for page in PAGES.rglob("*.md"):
-        page.write_text(with_formulas(page.read_text()))
+        page.write_text(with_formulas(_as_on_the_site(page.read_text())))
+
+
+def _as_on_the_site(text: str) -> str:
+    """Return a page's text with its links to where the site has the pages kept elsewhere."""
+    for name, source in SHARED.items():
+        text = text.replace(f"](../{source.relative_to(ROOT)}", f"]({name}")
+    return text
 
 
 def _shared(name: str, source: Path) -> str:

@@ -8,12 +8,6 @@ import pytest
 from docs.pages import ROOT, anchors, linked_pages, prose
 
 OUTSIDE = ("http://", "https://", "mailto:")
-FROM_ELSEWHERE = {
-    "study.md": ROOT / "config/README.md",
-    "profiles.md": ROOT / "profiles/README.md",
-    "simulated-card.md": ROOT / "tests/nvml_sim/README.md",
-}
-"""Pages of the site that tools/site_pages.py takes from elsewhere in the repository."""
 
 
 def _links(text: str) -> list[str]:
@@ -28,14 +22,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = page if not name else page.parent / name
-        if not target.exists() and page.parent == ROOT / "docs":
-            target = FROM_ELSEWHERE.get(name, target)
         assert target.exists(), f"{page.name}: {link} leads nowhere"
         assert target.resolve().is_relative_to(ROOT), f"{page.name}: {link} leaves the repository"
         if anchor:
             assert anchor in anchors(target.read_text()), f"{page.name}: {link}: no such heading"
-
-
-def test_pages_taken_from_elsewhere_are_the_ones_the_site_takes() -> None:
-    hook = (ROOT / "tools" / "site_pages.py").read_text()
-    assert set(re.findall(r'^    "([\w-]+\.md)": ROOT', hook, re.MULTILINE)) == set(FROM_ELSEWHERE)

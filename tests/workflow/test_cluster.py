@@ -17,11 +17,12 @@ import pytest
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
+from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
-from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
+from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs, waiting
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
@@ -51,6 +52,22 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
     command(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PreflightError, match="17"):
         end_jobs([JOB])
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("None", "1 job waits in SLURM's queue: not looked at by SLURM yet"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "the node that is asked for is in use, or out of"),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs", "in use, or out of"),
+        ("Priority", "other jobs come first (Priority)"),
+        ("QOSMaxJobsPerUserLimit", "queue: QOSMaxJobsPerUserLimit"),
+        ("PartitionConfig", "queue: PartitionConfig, which never ends by itself"),
+    ],
+)
+def test_why_a_job_waits_is_said_in_words(reason: str, said: str) -> None:
+    (line,) = waiting([replace(JOB, state="PENDING", reason=reason)])
+    assert said in line
 
 
 def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) -> None:
@@ -209,7 +226,7 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
         write_text(run.outcome, outcome)
     write_text(folder.path / drive.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
-    monkeypatch.setattr(drive, "free_bytes", lambda _: 4096)  # what was taken away gave some back
+    monkeypatch.setattr(folders, "free_bytes", lambda _: 4096)  # what was taken away gave some back
     assert driven._exit_code(1, "") == 1
     assert driven.complaint == f"llem: {folder.path}: No space left on device\n"
 

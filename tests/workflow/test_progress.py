@@ -188,6 +188,18 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
     assert ended.notes == ("has ECC off", "prompts cut")
 
 
+def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path) -> None:
+    plan = make_plan(study_from_mapping(SMALL))
+    progress = Progress(plan, StudyFolder(tmp_path), AT_ONCE_ON_A_CLUSTER)
+    assert progress.line("waiting until what runs has ended").startswith("waiting until what runs")
+    assert " left" not in progress.line("waiting")
+    time.sleep(0.05)
+    for place in range(len(plan.runs)):
+        end(StudyFolder(tmp_path), plan, place)
+    progress.look()
+    assert "as soon as the cluster has said that the last job ended" in progress.line()
+
+
 def test_a_note_with_other_figures_is_the_same_note() -> None:
     busy = "at the start other processes used {} % of the CPUs: {}; beyond 5 % a run gets slower"
     first = kind_of(busy.format(84, "timeout (pid 19443), python (pid 20549)"))

@@ -30,8 +30,8 @@ _RECORD = (
     "folder and run the study again."
 )
 _JOB = (
-    "Nothing was measured: run the study again. If it happens twice, look at snakemake.log in "
-    "the study's folder: it has the message, or names the log of the job itself."
+    "Nothing was measured: run the study again. If nobody ended it and it happens twice, look at "
+    "snakemake.log in the study's folder: it has the message, or names the log of the job itself."
 )
 _BY_CLASS = {
     "NeverBegan": _JOB,

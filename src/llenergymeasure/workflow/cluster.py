@@ -110,16 +110,36 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    way_out = (
+        ", which never ends by itself: no node of the partition gives what a job asks for, or "
+        "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
+        "slurm_partition, slurm_account) and call again"
+    )
     for (reason, never), count in Counter(
         (job.reason, job.never_starts) for job in jobs if job.waits
     ).items():
-        line = f"{count} {'job waits' if count == 1 else 'jobs wait'} in SLURM's queue: {reason}"
-        way_out = (
-            ", which never ends by itself: no node of the partition gives what a job asks for, or "
-            "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
-            "slurm_partition, slurm_account) and call again"
-        )
-        yield f"{line}{way_out if never else ''}"
+        wait = "1 job waits" if count == 1 else f"{count} jobs wait"
+        yield f"{wait} in SLURM's queue: {reason + way_out if never else _in_words(reason)}"
+
+
+_WORDS = {
+    "None": "not looked at by SLURM yet",
+    "Priority": "other jobs come first",
+    "Resources": "what is asked for is in use",
+    "ReqNodeNotAvail": "the node that is asked for is in use, or out of service",
+    "Nodes required for job": "the nodes that will do are in use, or out of service",
+}
+"""What the usual reasons mean, by how they begin. Source: squeue(1), "JOB REASON CODES".
+
+The last two are also said of a pinned study's own node while that does the study's other job.
+"""
+
+
+def _in_words(reason: str) -> str:
+    for beginning, words in _WORDS.items():
+        if reason.startswith(beginning):
+            return words if reason == "None" else f"{words} ({reason})"
+    return reason
 
 
 def end_jobs(jobs: Sequence[QueuedJob]) -> None:

@@ -16,15 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.containers.images import image_folder, why_not_started
-from llenergymeasure.errors import (
-    EXIT_FAILED,
-    EXIT_OK,
-    LlemError,
-    PreflightError,
-)
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
-from llenergymeasure.machine.folders import free_bytes
+from llenergymeasure.machine.folders import is_full
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
@@ -67,6 +62,8 @@ class Listener:
         """Take who listens; nobody if None."""
         self._say = say
         self._looked_at = 0.0
+        self.ending = ""
+        """What is waited for where the study is to end now; empty where it goes on."""
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -283,23 +280,29 @@ class Drive:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
+            self._view.ending = "stopping after the current run"
             self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
             self._end_sessions()
             self._cancel_jobs(waiting_only=True)
         elif self._interruptions == 2:
-            self._view.say("Ending the current run.")
-            self._end_runs()
+            self._end_now()
         else:
             self._signal_snakemake(signal.SIGKILL)
 
     def _on_terminate(self, _number: int, _frame: object) -> None:
         self._signal_number = signal.SIGTERM
         self._signal_snakemake(signal.SIGTERM)
+        self._end_now()
+
+    def _end_now(self) -> None:
+        asked = " The cluster is asked for its jobs at intervals: this may take minutes."
+        self._view.ending = "waiting until what runs has ended"
+        self._view.say(f"Ending the current run.{asked if self._on_cluster else ''}")
         self._end_runs()
 
     def _signal_snakemake(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:  # one that has ended is sent nothing
             self._process.send_signal(number)
 
     def _end_sessions(self) -> None:
@@ -348,17 +351,12 @@ class Drive:
             self._view.say(reason)
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
-        elif self._is_full() or not self._anything_failed():
+        elif is_full(self._folder.path) or not self._anything_failed():
             self.complaint = self._explanation(log)
         else:  # which does not explain that runs are missing
             for said in re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE):
                 self._view.say(said)
         return EXIT_FAILED
-
-    def _is_full(self) -> bool:
-        """Return whether the disk is: what could not be written was removed, and left a little."""
-        free = free_bytes(self._folder.path)
-        return free is not None and free < 1_000_000
 
     def _anything_failed(self) -> bool:
         """Return whether a run of this call explains Snakemake's failure."""
@@ -384,7 +382,7 @@ class Drive:
         ]
         if any(said):
             return "".join(f"{each}\n" for each in said if each)
-        if self._is_full():
+        if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
 

@@ -28,6 +28,8 @@ TABLES_S = 8.0
 TABLES_OF_A_RUN_S = 0.05
 """How long tables, figures and page take at the end; measured on two cores of a laptop."""
 
+_REPORT_OF_JOBS = "the report, as soon as the cluster has said that the last job ended"
+
 PHASE_NAMES = {
     "idle_before": "idle before",
     "load": "loading",
@@ -78,7 +80,7 @@ class Progress:
         self.plan = plan
         self._folder = folder
         self._phases: dict[tuple[str, int], str] = {}
-        self._at_once = at_once
+        self._at_once, self._on_cluster = at_once, at_once > AT_ONCE
         self._total = len(plan.runs)
         self._quality = plan.sections.get("quality")
         self._started_ns = self._last_end_ns = time.time_ns()
@@ -130,11 +132,15 @@ class Progress:
             ended.append(Ended(told, notes))
         return ended
 
-    def line(self) -> str:
-        """Return in one line how long the rest may take, what is done, failed and running."""
+    def line(self, ending: str = "") -> str:
+        """Return in one line how long the rest may take, what is done, failed and running.
+
+        Args:
+            ending: what is waited for where the rest is not to be made now.
+        """
         completed = self._done_before + self._ends["completed"]
         left = self.left()
-        parts = [] if left is None else [f"{left} left"]
+        parts = [ending] if ending else [] if left is None else [f"{left} left"]
         parts.append(f"{completed}/{self._total} done")
         failed = self._ends.total() - self._ends["completed"]
         if failed:
@@ -145,7 +151,7 @@ class Progress:
         elif running:
             parts.append(f"{len(running)} running")
         if not self._open:
-            parts.append("writing the report")
+            parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)
 
     def phases(self) -> list[str]:
@@ -153,7 +159,7 @@ class Progress:
 
         None on a cluster, where many runs are under way at a time.
         """
-        if self._at_once > AT_ONCE:
+        if self._on_cluster:
             return []
         lines = []
         for run in self._running():
@@ -175,7 +181,7 @@ class Progress:
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
         if not self._open:
             return Estimate(max(1.0, tables_s - since_s))
-        if not self._ends and self._at_once > AT_ONCE:
+        if not self._ends and self._on_cluster:
             return None
         unknown: tuple[str, ...] = ()
         longest = not self._ends and any(each.longest for each in self._estimates.values())
