@@ -196,7 +196,7 @@ def test_what_runs_were_warned_of_is_said_once(tmp_path):
     page = report(tmp_path)
     text = page if isinstance(page, str) else page.text
     assert text.count("has 3 MB") == 1
-    assert "prompts were cut to 9 tokens (1 run)" in text
+    assert "prompts were cut to 9 tokens (noted in 1 run)" in text
 
 
 def test_wide_intervals_ask_for_more_cycles(tmp_path):

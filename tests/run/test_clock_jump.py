@@ -40,6 +40,40 @@ def test_the_clock_jumps_where_it_is_said_to(clock: tuple[Path, dict[str, str]])
         assert float(told) - now_s == pytest.approx(YEAR_S, abs=120)
 
 
+SAMPLED = """
+import sys, threading, time
+from pathlib import Path
+from llenergymeasure.recording.sampler import Loop
+from llenergymeasure.sensors.base import Channel, Every, Value
+rows = []
+channel = Channel("card", "made up", ("power_w",), lambda: [Value("power_w", 1.0)], Every(0.05))
+loop = Loop([channel], rows.append)
+loop.prime()
+threading.Thread(target=loop.run, daemon=True).start()
+for hours in range(1, 6):
+    time.sleep(0.2)
+    Path(sys.argv[1]).write_text(str(-3600 * hours))
+time.sleep(0.2)
+before = len(rows)
+time.sleep(1.0)
+print(len(rows) - before)
+"""
+
+
+def test_the_recorder_reads_on_where_the_clock_is_set_back(
+    clock: tuple[Path, dict[str, str]],
+) -> None:
+    ahead, variables = clock
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLED, str(ahead)],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) >= 5
+
+
 @pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S])
 def test_a_run_over_which_the_clock_jumps(
     tmp_path: Path, clock: tuple[Path, dict[str, str]], jump_s: int

@@ -1,5 +1,6 @@
 """Real runs that are disturbed from outside say so, and their preflight does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,13 +14,20 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.errors import EXIT_FAILED, LlemError
+from llenergymeasure.plan import make_plan
 from llenergymeasure.processes import die_with_parent
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.preflight import checks
+from llenergymeasure.run.worker import read_spec
 from llenergymeasure.sensors.base import SensorError, Value
+from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import start
 from support.clocks import jumping_clock
-from support.studies import wait_for
+from support.studies import SERVED, SMALL, wait_for
 
 ENGINE = "engine_process"
 WINDOW = {"min_seconds": 4}
@@ -126,8 +134,9 @@ def test_a_machine_that_is_suspended_within_the_window(tmp_path: Path) -> None:
 class Cpus:
     """What reads the CPUs, with made-up numbers: each look, others have used so much more."""
 
-    def __init__(self, others: float, *, known: bool = True) -> None:
+    def __init__(self, others: float, *, kernels: float = 0.0, known: bool = True) -> None:
         self._others, self._known, self._looks, self._rested_s = others, known, 0, 0.0
+        self._kernels = kernels
 
     def rest(self) -> None:
         self._rested_s = 160.0
@@ -145,7 +154,14 @@ class Cpus:
         ]
 
     def others(self) -> dict[int, float]:
-        return {10: 5.0, 20: 1.0 * self._looks, 30: 3.0 * self._looks}
+        grows = {20: 1.0, 30: 3.0, 40: 9.0, 50: 0.05, 60: self._kernels}
+        return {10: 5.0} | {pid: each * self._looks for pid, each in grows.items()}
+
+    def shares_cpus(self, pid: int) -> bool:
+        return pid != 40
+
+    def is_kernels(self, pid: int) -> bool:
+        return pid == 60
 
     def name(self, pid: int) -> str:
         return {20: "browser", 30: "miner"}[pid]
@@ -164,13 +180,39 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
     (told,) = look(Cpus(0.3))
     assert "other processes used 30 % of the CPUs: miner (pid 30), browser (pid 20);" in told
+    (told,) = look(Cpus(0.3, kernels=0.4))
+    assert "other processes used 20 % of the CPUs: miner (pid 30), browser (pid 20);" in told
 
 
-@pytest.mark.parametrize("cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False)])
+@pytest.mark.parametrize(
+    "cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False), Cpus(0.3, kernels=1.1)]
+)
 def test_the_preflight_says_nothing_of_a_quiet_machine(
     look: Callable[[Cpus], list[str]], cpus: Cpus
 ) -> None:
     assert look(cpus) == []
+
+
+def test_of_an_engine_that_a_daemon_started_the_supervisors_processes_are_the_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = study_from_mapping({**SMALL, **SERVED})
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(make_plan(study).to_json_bytes())
+    (run,) = make_plan(study).runs
+    folder = RunFolder(tmp_path / "runs" / run.experiment / "1")
+    folder.work.mkdir(parents=True)
+    folder.spec.write_text(json.dumps(read_spec(plan, f"{run.experiment}/1")))
+    found: list[set[int]] = []
+
+    def host_cpu(run: RunProcesses) -> None:
+        found.append(run.roots())
+        raise LlemError("seen")
+
+    monkeypatch.setattr(engine_process, "HostCpu", host_cpu)
+    for given in ([], ["--watch", "1"]):  # as if its launcher were that, whose parent is 0
+        assert engine_process.main(["--out", str(folder.path), *given]) == EXIT_FAILED
+    assert found == [{os.getppid(), os.getpid()}, {0, os.getpid()}]
 
 
 def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,30 @@ def test_a_quality_that_is_interrupted_is_found_by_the_next_call(tmp_path: Path,
     assert attempt.process.wait(120) == 0
     assert attempt.result()["quality"]["perplexity"] > 0
     assert "quality_unavailable" not in attempt.result()["validity"]
+
+
+@pytest.mark.parametrize("how", ["signal", "killed"])
+def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
+    tmp_path: Path, how: str
+) -> None:
+    slow = tmp_path / "slow"
+    slow.touch()
+    code = f"import os, time\nwhile os.path.exists({str(slow)!r}): time.sleep(0.1)\nprint('3/4')"
+    quality = {"command": [sys.executable, "-c", code]}
+    attempt = start(tmp_path, quality=quality)
+    attempt.wait_for_phase("judge")
+    window = window_of(attempt)
+    os.kill(attempt.process.pid, signal.SIGTERM if how == "signal" else signal.SIGKILL)
+    assert attempt.process.wait(60) == (143 if how == "signal" else -9)
+    attempt.nothing_left()
+    slow.unlink()
+    attempt = start(tmp_path, quality=quality)
+    assert attempt.process.wait(120) == 0
+    result = attempt.result()
+    assert (result["quality"]["correct"], result["quality"]["items"]) == (3, 4)
+    assert "quality_unavailable" not in result["validity"]
+    assert result["window"]["start_monotonic_ns"] == window["start_ns"]
+    attempt.nothing_left()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Who uses the CPUs, with made-up folders in place of /proc and the control groups'."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,12 @@ class Machine:
         state: str = "S",
         name: str = "python",
         cgroup: str = "0::/\n",
+        flags: int = 0x400000,
     ) -> None:
         folder = self.proc / str(pid)
         folder.mkdir(exist_ok=True)
-        fields = [state, str(parent), *["0"] * 9, *map(str, ticks), *["0"] * 8]
-        (folder / "stat").write_text(f"{pid} ({name} (x)) {' '.join(fields)}")
+        fields = [state, parent, *[0] * 4, flags, *[0] * 4, *ticks, *[0] * 8]
+        (folder / "stat").write_text(f"{pid} ({name} (x)) {' '.join(map(str, fields))}")
         (folder / "comm").write_text(f"{name}\n")
         (folder / "cgroup").write_text(cgroup)
 
@@ -80,6 +82,23 @@ def test_the_runs_processes_are_its_tree_with_those_that_ended(machine: Machine)
     machine.process(OTHER, 1, (5000, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == pytest.approx(191 * TICK_S)
     assert machine.host.others() == {1: 0.0, OTHER: 50.0}
+
+
+def test_what_a_child_had_used_is_not_its_parents_once_it_has_ended(machine: Machine) -> None:
+    machine.process(OTHER, 1, (10, 5, 90_000, 0))
+    assert machine.host.others()[OTHER] == pytest.approx(0.15)
+
+
+def test_threads_of_the_kernel_are_known_by_their_flag(machine: Machine) -> None:
+    machine.process(70, 2, name="kworker/0:1", flags=0x04208060)
+    assert [machine.host.is_kernels(pid) for pid in (70, OTHER, 12345)] == [True, False, False]
+
+
+def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:
+    run, mine = RunProcesses(os.getpid()), os.sched_getaffinity(0)
+    assert HostCpu(run, cpus=mine).shares_cpus(os.getpid())
+    assert not HostCpu(run, cpus={max(mine) + 1}).shares_cpus(os.getpid())
+    assert HostCpu(run, cpus={max(mine) + 1}).shares_cpus(2**22 + 1)  # gone
 
 
 def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine: Machine) -> None:

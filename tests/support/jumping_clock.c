@@ -1,9 +1,12 @@
 /* Clocks that can be set, for one process tree: preloaded before libc, it adds to what
  * CLOCK_REALTIME shows the seconds that stand in the file $JUMPING_CLOCK, and to CLOCK_BOOTTIME
- * those in $JUMPING_BOOT_CLOCK. CLOCK_MONOTONIC, and all else, is the system's own. */
+ * those in $JUMPING_BOOT_CLOCK. CLOCK_MONOTONIC, and all else, is the system's own; but a lock is
+ * waited for by CLOCK_REALTIME, as Python does it where libc has no sem_clockwait (glibc < 2.30). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/time.h>
 #include <time.h>
@@ -48,4 +51,25 @@ time_t time(time_t *where) {
     if (where)
         *where = found.tv_sec;
     return found.tv_sec;
+}
+
+static long long ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+int sem_clockwait(sem_t *restrict lock, clockid_t clock, const struct timespec *restrict until) {
+    static int (*real)(sem_t *, clockid_t, const struct timespec *);
+    if (!real)
+        real = (int (*)(sem_t *, clockid_t, const struct timespec *))dlsym(RTLD_NEXT, "sem_clockwait");
+    long long end = until->tv_sec * 1000000000LL + until->tv_nsec + ns(CLOCK_REALTIME) - ns(clock);
+    for (;;) {
+        long long left = end - ns(CLOCK_REALTIME);
+        long long next = ns(clock) + (left < 2000000 ? left : 2000000);
+        struct timespec soon = {next / 1000000000, next % 1000000000};
+        int code = real(lock, clock, &soon);
+        if (code == 0 || errno != ETIMEDOUT || left <= 2000000)
+            return code;
+    }
 }

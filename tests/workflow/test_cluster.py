@@ -17,6 +17,7 @@ import pytest
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
+from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
@@ -222,6 +223,22 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     assert driven._exit_code(1, f"Submitted job 1\n{words}\nExiting\n") == 1
     assert said == [words]
     assert not driven.complaint
+
+
+@pytest.mark.parametrize("outcome", [None, '{"status": "failed", "attempt": 1}'])
+def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str | None
+) -> None:
+    study, plan, folder = planned(tmp_path)
+    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
+    write_text(run.attempts, "{}\n")
+    if outcome is not None:
+        write_text(run.outcome, outcome)
+    write_text(folder.path / drive.LOG_NAME, "")
+    driven = Drive(study, plan, folder, Listener(), 0)
+    monkeypatch.setattr(folders, "free_bytes", lambda _: 4096)  # what was taken away gave some back
+    assert driven._exit_code(1, "") == 1
+    assert driven.complaint == f"llem: {folder.path}: No space left on device\n"
 
 
 def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:

@@ -53,7 +53,7 @@ def status(
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):
-        print(printable(f"  Note: {said}" + (f" ({of} runs)" if of > 1 else "")))
+        print(printable(f"  Note: {said}" + (f" (noted in {of} runs)" if of > 1 else "")))
 
 
 def _under_way_or_without_result(

@@ -15,6 +15,8 @@ from pathlib import Path
 RESULTS_LEAST_BYTES = 100_000_000
 """Where less is free, no run begins."""
 
+FULL_BYTES = 1_000_000
+
 COMMON = Path("/tmp/llenergymeasure")  # noqa: S108 - what lies in it is checked
 _MODE = 0o1777
 
@@ -26,6 +28,12 @@ def free_bytes(path: Path) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
+
+
+def is_full(path: Path) -> bool:
+    """Return whether a disk is: what could not be written was removed, and left a little room."""
+    free = free_bytes(path)
+    return free is not None and free < FULL_BYTES
 
 
 def why_not_writable(folder: Path) -> str | None:

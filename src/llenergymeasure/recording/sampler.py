@@ -5,7 +5,8 @@ stands between a counter and its next tick. Rows go to a list that a third threa
 """
 
 import heapq
-import threading
+import os
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -161,7 +162,8 @@ class Loop:
         self._beats = beats
         self._readers = [Reader(channel, write) for channel in channels]
         self._due: list[tuple[int, int]] = []
-        self._stop = threading.Event()
+        # Not by a lock: where libc is old, Python waits for one by the wall clock.
+        self._stop = os.eventfd(0)
         self._next_beat_ns = 0
         self._next_cost_ns = time.monotonic_ns() + COST_NS
 
@@ -174,7 +176,7 @@ class Loop:
     def run(self) -> None:
         """Read until ``stop``; then read every channel a last time."""
         wait_s = 0.0
-        while not self._stop.wait(wait_s):
+        while not select.select([self._stop], [], [], wait_s)[0]:
             next_ns = self.step()
             wait_s = 0.0 if next_ns is None else max(next_ns - time.monotonic_ns(), 0) / 1e9
         self.finish()
@@ -197,7 +199,7 @@ class Loop:
 
     def stop(self) -> None:
         """Ask the loop to end."""
-        self._stop.set()
+        os.eventfd_write(self._stop, 1)
 
     def _beat(self, now_ns: int) -> None:
         if self._beats and now_ns >= self._next_beat_ns:

@@ -210,7 +210,9 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
 def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what runs' preflights and workloads said, once each."""
     said = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
-    return [note if of == len(runs) else f"{note} ({counted(of, 'run')})" for note, of in said]
+    return [
+        note if of == len(runs) else f"{note} (noted in {counted(of, 'run')})" for note, of in said
+    ]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:

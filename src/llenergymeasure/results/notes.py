@@ -19,7 +19,7 @@ def notes_of(provenance: Mapping[str, Any]) -> list[str]:
 
 def kind_of(note: str) -> str:
     """Return what two runs' notes share if they say the same with other figures and processes."""
-    return re.sub(r": [^:;]*\(pid \d+\)|[\d.]+", "", note)
+    return re.sub(r": .*\(pid \d+\)|[\d.]+", "", note)
 
 
 def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:

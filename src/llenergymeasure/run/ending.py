@@ -68,6 +68,11 @@ class End:
         return cls(code, Cause.SIGNAL, signal.Signals(number).name, number)
 
     @property
+    def asked(self) -> bool:
+        """Whether who started the run wants no more of it now."""
+        return self.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE)
+
+    @property
     def well(self) -> bool:
         """Whether it ended by itself, and well."""
         return self.cause is None and self.returncode == 0

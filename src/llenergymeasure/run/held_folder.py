@@ -26,7 +26,7 @@ from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
-from llenergymeasure.run.ending import Cause, End, ended_silently, outcome_error
+from llenergymeasure.run.ending import End, ended_silently, outcome_error
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.screen import say
 
@@ -166,7 +166,7 @@ class Attempt:
         for path in self.folder.products:
             remove(path)
         self.name_phase_cut_short()
-        if end.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
+        if end.asked:
             code = EXIT_FAILED if end.signal_number is None else 128 + end.signal_number
             over = time_limit_over() if end.signal_number == signal.SIGTERM else None
             message = end.message if over is None else f"{end.message}: {over}"

@@ -15,7 +15,7 @@ from llenergymeasure.files import make_folder, read_json, remove, write_text
 from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
-from llenergymeasure.run.ending import Cause, End
+from llenergymeasure.run.ending import End
 from llenergymeasure.run.held_folder import unattended
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
         each.join(first)
         its = each.record(engine, time.monotonic(), goes_on=each is not first.followers[-1])
         _conclude(each, its, first.folder)
-        if its.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
+        if its.asked:
             return its
         before = each.folder
     return end
@@ -57,7 +57,7 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     error = None
     run.forget_unlooked(end)
     measured = is_measured(run.folder)
-    if not measured and end.cause not in (Cause.SIGNAL, Cause.WORKFLOW_GONE) and not end.well:
+    if not measured and not end.asked and not end.well:
         error = run.attempt.error(end)
         place = f"{first.path.parent.name}/{first.path.name}"
         error["message"] += f" (run.log of {place} has what was said)"

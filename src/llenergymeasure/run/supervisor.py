@@ -148,11 +148,12 @@ class Supervisor:
             self._check_memory()
         self.forget_unlooked(end)
         if is_measured(self.folder):
-            if end.cause is not Cause.SIGNAL and self._to_be_judged():
+            if not end.asked and self._to_be_judged():
                 # By an engine's process that finds what this one has measured.
                 judging = self._watch(self._start_engine(), started_s)
                 end = judging if judging.cause is not None else end
-            end = self._finish(end)
+            if not (end.asked and self._to_be_judged()):  # else the next call goes on with that
+                end = self._finish(end)
         self._clean_up()
         return self.attempt.conclude(end)
 
@@ -196,7 +197,7 @@ class Supervisor:
 
         One that failed over it by itself would do so again: then the window is kept without.
         """
-        outside = end.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE, Cause.TIME_LIMIT)
+        outside = end.asked or end.cause is Cause.TIME_LIMIT
         if outside and not self._is_looked_at():
             remove(self.folder.engine)
 
@@ -221,6 +222,8 @@ class Supervisor:
             return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
+        if self._to_be_judged() and (judging := self._judge_left()).asked:
+            return self.attempt.conclude(judging)
         end = self._finish(End(0))
         validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
         codes = sorted(DISQUALIFYING.intersection(validity))
@@ -232,6 +235,17 @@ class Supervisor:
         self.attempt.outcome.attempt += 1
         self.attempt.outcome.phase = None
         return None
+
+    def _judge_left(self) -> End:
+        """Let the study's command judge what an earlier attempt has measured."""
+        config, name = self._spec["config"], f"run {self.attempt.name}"
+        self._reservation = Reservation.make(config, name, self._signals.wait)
+        if self._reservation is None:
+            return End.by_signal(self._signals.take())
+        try:
+            return self._watch(self._start_engine(), time.monotonic())
+        finally:
+            self._clean_up()
 
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card.

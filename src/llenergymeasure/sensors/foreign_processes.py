@@ -53,6 +53,15 @@ class RunProcesses:
         self._unresolved: dict[str, set[int]] = {}
         self._numbers_hold = _numbers_hold(proc)
 
+    @classmethod
+    def around_engine(cls, engine_pid: Path, watched: int | None) -> "RunProcesses":
+        """Return the run's as its engine's process knows them: the supervisor's tree and its own.
+
+        Where a container holds it, the supervisor is the parent of the launcher that it watches.
+        """
+        launcher = [] if watched is None else stat_fields(watched)
+        return cls(int(launcher[1]) if launcher else os.getppid(), engine_pid=engine_pid)
+
     def strangers(self, gpu: Gpu) -> list[Stranger]:
         """Return the strangers on a card now.
 

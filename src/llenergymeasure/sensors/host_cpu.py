@@ -30,6 +30,8 @@ OTHERS_MAX = 0.05
 """Largest part of the CPUs' time, of those that the run may use, that strangers or the hypervisor
 may take; and of a quota's periods that may be throttled. See docs/method.md, section 7."""
 
+_PF_KTHREAD = 0x00200000
+"""Of the flags in /proc/PID/stat (include/linux/sched.h)."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _BUSY = 3
 """The first fields of a line of /proc/stat: user, nice, system."""
@@ -93,10 +95,24 @@ class HostCpu:
         ]
 
     def others(self) -> dict[int, float]:
-        """Return the CPU time, in s, of each process that is not the run's."""
+        """Return the CPU time, in s, of each process that is not the run's.
+
+        Without that of its children: a parent is given all of it at once when one has ended.
+        """
         every = self._stats(pids(self._proc))
         own = {*self._run.roots(), *below(self._run.roots(), every)}
-        return {pid: _used_s(fields) for pid, fields in every.items() if pid not in own}
+        return {pid: _used_s(fields[:13]) for pid, fields in every.items() if pid not in own}
+
+    def shares_cpus(self, pid: int) -> bool:
+        """Return whether a process may use any of the CPUs that the run may."""
+        try:
+            return any(f"cpu{number}" in self._cpus for number in os.sched_getaffinity(pid))
+        except OSError:  # it is gone, or hidden
+            return True
+
+    def is_kernels(self, pid: int) -> bool:
+        """Return whether it is a thread of the kernel, which works for all and cannot be ended."""
+        return bool(int(next(iter(stat_fields(pid, self._proc)[6:]), 0)) & _PF_KTHREAD)
 
     def name(self, pid: int) -> str:
         """Return a process's name."""
@@ -160,7 +176,7 @@ class HostCpu:
 
 
 def _used_s(fields: Sequence[str]) -> float:
-    """Return a process's CPU time with that of its children that have ended (proc(5))."""
+    """Return a process's CPU time, with that of its children that have ended (proc(5))."""
     return sum(int(ticks) for ticks in fields[11:15]) * _TICK_S
 
 

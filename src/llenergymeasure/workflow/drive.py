@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from llenergymeasure.containers.images import image_folder, why_not_started
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.folders import is_full
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import die_with_parent, python_module, safe_path
@@ -349,7 +349,7 @@ class Drive:
             self._view.say(reason)
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
-        elif not self._anything_failed():
+        elif is_full(self._folder.path) or not self._anything_failed():
             self.complaint = self._explanation(log)
         else:  # which does not explain that runs are missing
             for said in re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE):
@@ -380,7 +380,7 @@ class Drive:
         ]
         if any(said):
             return "".join(f"{each}\n" for each in said if each)
-        if shutil.disk_usage(self._folder.path).free == 0:
+        if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
 

@@ -44,7 +44,7 @@ from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.changed_files import check_unchanged
 from llenergymeasure.run.preflight.checks import Preflight, check_cpus, look_at_cpus, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
-from llenergymeasure.run.preflight.memory import computes_in, memory_need
+from llenergymeasure.run.preflight.memory import computes_in, memory_record
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder.engine_pid.write_text(str(os.getpid()))
         try:
             spec = RunSpec.model_validate_json(folder.spec.read_text())
-            server = EngineRun(spec, folder, server).run(last=folder.path == options.out[-1])
+            run = EngineRun(spec, folder, server, options.watch)
+            server = run.run(last=folder.path == options.out[-1])
         except BaseException as error:
             report_failure(folder, error)
             if isinstance(error, LlemError):
@@ -99,8 +100,15 @@ class OnServer:
 class EngineRun:
     """One run as the engine's process sees it."""
 
-    def __init__(self, spec: RunSpec, folder: RunFolder, server: OnServer | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        server: OnServer | None = None,
+        watched: int | None = None,
+    ) -> None:
         self._spec = spec
+        self._tree = RunProcesses.around_engine(folder.engine_pid, watched)
         self._folder = folder
         self._config = ExperimentConfig.model_validate(spec.config)
         self._drawn = self._config.drawn_in(spec.cycle)
@@ -133,7 +141,7 @@ class EngineRun:
             return None
         soon = ThreadPoolExecutor(2)
         surroundings_soon = soon.submit(environment)
-        cpus = HostCpu(RunProcesses(os.getppid()))
+        cpus = HostCpu(self._tree)
         cpus_soon = soon.submit(look_at_cpus, cpus)
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
@@ -150,12 +158,13 @@ class EngineRun:
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         # A server that runs already may be busy.
         busy = () if self._asked.external_server else check_cpus(cpus, cpus_soon.result())
-        busy_soon = soon.submit(tuple, busy)  # what it lacks of its time passes in the load
         engine = self._left_by_the_run_before(backend)
         if engine is None and self._server is not None:
             return None
         if engine is None:
             self._rest("idle_before", protocol.idle_before_s)
+        busy_soon = soon.submit(tuple, busy)  # what it lacks of its time passes in the load
+        if engine is None:
             with self._marks.phase("load"):
                 engine = self._load(backend, found)
                 engine.synchronize()
@@ -188,7 +197,7 @@ class EngineRun:
                 "serving": traffic,
                 "peak_memory_bytes": memory,
                 "engine_statistics": statistics,
-                "memory": _memory(self._config, found, workload),
+                "memory": memory_record(self._config, found.source, workload),
                 "devices": list(engine.devices) or [card.uuid for card in found.cards],
                 "computes_on_gpu": bool(engine.devices),
                 "resolved_config": engine.resolved_config(),
@@ -379,16 +388,6 @@ def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
         "notes": [*workload.notes, *notes],
         "chat_template_sha256": workload.template_sha256,
     }
-
-
-def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> dict[str, int]:
-    """Return what weights and cache take, computed; empty where the model's shape is not known."""
-    need = None if found.source is None else memory_need(config, found.source, workload)
-    if need is None:
-        return {}
-    told = {"weights_bytes": need.weights_bytes}
-    # Where the engine batches by itself, how many sequences it keeps is not known beforehand.
-    return told | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
 
 
 def _set_by_the_study(config: ExperimentConfig) -> bool:

@@ -273,18 +273,22 @@ def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
         return
     (totals_before, each_before), (totals, each) = before, after
     rose = {name: totals[name] - totals_before[name] for name in totals_before}
-    used_s = rose["cpu_busy_s"] - rose["cpu_own_s"]
+    took = {pid: used - each_before.get(pid, 0.0) for pid, used in each.items()}
+    took = {pid: used for pid, used in took.items() if used > 0 and host.shares_cpus(pid)}
+    # What the kernel's own threads did, as for reading a model, is nobody's.
+    kernels_s = sum(took.pop(pid) for pid in list(took) if host.is_kernels(pid))
+    used_s = rose["cpu_busy_s"] - rose["cpu_own_s"] - kernels_s
     share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
     if share <= OTHERS_MAX:
         return
-    took = {pid: each[pid] - each_before.get(pid, 0.0) for pid in each}
     most = sorted(took, key=lambda pid: took[pid], reverse=True)[:NAMED]
-    names = [f"{host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
+    names = [f"{host.name(pid)} (pid {pid})" for pid in most if took[pid] > used_s / 10]
     who = f": {', '.join(names)}" if names else ""
     yield Problem(
         f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; beyond "
         f"{100 * OTHERS_MAX:.0f} % a run gets slower and costs more than it would alone: "
-        "end them or wait",
+        "end those that are yours, or wait (whether others did so in the window too, the code "
+        "cpu_contended says)",
         fatal=False,
     )
 

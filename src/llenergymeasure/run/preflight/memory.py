@@ -75,6 +75,18 @@ def memory_need(
     return MemoryNeed(round(weights), round(cache), sequences, longest)
 
 
+def memory_record(
+    config: ExperimentConfig, source: ModelSource | None, workload: Workload
+) -> dict[str, int]:
+    """Return what weights and cache take, computed; empty where the model's shape is not known."""
+    need = None if source is None else memory_need(config, source, workload)
+    if need is None:
+        return {}
+    found = {"weights_bytes": need.weights_bytes}
+    # Where the engine batches by itself, how many sequences it keeps is not known beforehand.
+    return found | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
+
+
 def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
     """Return what one weight takes, at the least: parts of a quantised model stay as they were."""
     method = _quantization(config, source)
