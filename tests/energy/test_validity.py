@@ -146,3 +146,41 @@ def test_a_counter_of_which_nothing_is_shown_is_unverified(name: str) -> None:
 def test_power_alone_of_an_unknown_card_is_undersampled() -> None:
     rows = card.rows_of(card.constant(250.0), card.Sensor(counter_s=None), 60)
     assert "undersampled" in account(card.recording(rows), WINDOW).validity
+
+
+ZEUS = card.info(sensor="zeus", quantities=("energy_counter_j",))
+SUM = card.Sensor(window_s=0.025, counter_from="samples")
+
+
+def by_zeus(rows: list[Row]) -> list[Row]:
+    return [replace(row, sensor="zeus") for row in rows if row.quantity == "energy_counter_j"]
+
+
+@pytest.mark.parametrize("sensor", ["nvml", "zeus"])
+@pytest.mark.parametrize("at_s", [20.0, 21.3, 22.7, 24.1])
+def test_a_counter_without_any_readings_may_be_the_sum_of_some(sensor: str, at_s: float) -> None:
+    for load in (card.work(3, 58), card.square(0.0947, 130.0, 400.0, 60, duty=0.3)):
+        rows = card.counter_rows(load, SUM, 60)
+        info = ZEUS if sensor == "zeus" else card.info(quantities=("energy_counter_j",))
+        samples = card.recording(by_zeus(rows) if sensor == "zeus" else rows, info)
+        made = account(samples, (card.ns(at_s), card.ns(at_s + 7)))
+        assert set(made.validity) == {"counter_unverified"}
+        (found,) = made.headline
+        off_j = abs(found.gross_j - float(load.energy(at_s, at_s + 7)))
+        assert off_j <= found.gross_u95_j < found.bound_j
+
+
+@pytest.mark.parametrize("mig", [False, True])
+@pytest.mark.parametrize("sensor", [SUM, replace(SUM, counter_from="true"), card.H100])
+def test_a_card_s_counter_is_no_surer_by_zeus_than_by_nvml(sensor: card.Sensor, mig: bool) -> None:
+    rows = card.rows_of(card.work(3, 58), sensor, 60)
+    info = card.info(quantities=sensor.quantities, mig=mig)
+    hot = telemetry("temperature_celsius", {20.0 + i: 50.0 + i for i in range(20)})
+    samples = card.recording([*rows, *by_zeus(rows), *hot], info, ZEUS)
+    plain, asked = (account(samples, WINDOW, headline=name) for name in ("nvml", "zeus"))
+    assert asked.headline[0].sensor == "zeus"
+    assert asked.validity == plain.validity
+    assert "temperature_drift" in asked.validity
+    assert [each.channel for each in asked.readings if each.sensor == "zeus"] == ["counter"]
+    for name in ("gross_j", "gross_u95_j", "shared_u95_j", "bound_j"):
+        assert getattr(asked.total, name) == getattr(plain.total, name)

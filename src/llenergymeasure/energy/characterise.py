@@ -72,7 +72,7 @@ def observed(
         known: what a probe has found; None without one.
     """
     behaviour = with_published(known or Behaviour(), info)
-    if info.sensor != "nvml":
+    if info.sensor != "nvml" and not info.device.removeprefix("module:").startswith("GPU-"):
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
     shown = counter_nature(knots, _possible_sources(_placed(channels), behaviour))

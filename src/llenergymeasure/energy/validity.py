@@ -178,9 +178,7 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
             )
 
 
-def surroundings(
-    samples: Samples, sensor: str, devices: Collection[str], window: Span
-) -> Iterator[Doubt]:
+def surroundings(samples: Samples, devices: Collection[str], window: Span) -> Iterator[Doubt]:
     """Yield what else the cards went through within the window."""
     for device in sorted(devices):
         for quantity, code, what in (
@@ -195,12 +193,12 @@ def surroundings(
             if names:
                 who = ", ".join(f"{int(pid)} ({name or 'unknown'})" for pid, name in names.items())
                 yield code, f"other processes {what} {device}: {who}"
-        yield from _throttled(samples, sensor, device, window)
-        yield from _temperature_drift(samples, sensor, device, window)
+        yield from _throttled(samples, device, window)
+        yield from _temperature_drift(samples, device, window)
 
 
-def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    masks = _seen(samples, sensor, device, "throttle_reasons", window).astype(np.int64)
+def _throttled(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    masks = _seen(samples, device, "throttle_reasons", window).astype(np.int64)
     for bit, name in THROTTLE_REASONS.items():
         if name in LOWERED and np.any(masks & bit):
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
@@ -210,8 +208,8 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
             )
 
 
-def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    celsius = _seen(samples, sensor, device, "temperature_celsius", window)
+def _temperature_drift(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    celsius = _seen(samples, device, "temperature_celsius", window)
     if len(celsius) < 2:
         return
     tenth = max(1, len(celsius) // 10)
@@ -220,9 +218,9 @@ def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span)
         yield "temperature_drift", f"{device} went from {first:.0f} to {last:.0f} °C"
 
 
-def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window: Span) -> Floats:
-    """Return the values of a quantity within a window."""
-    series = samples.series(device, sensor, quantity)
+def _seen(samples: Samples, device: str, quantity: Quantity, window: Span) -> Floats:
+    """Return the values of a quantity within a window; NVML alone gives such."""
+    series = samples.series(device, "nvml", quantity)
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     return series.value[inside]
 
