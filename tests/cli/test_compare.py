@@ -162,3 +162,12 @@ def test_an_experiment_with_the_same_setting_in_force_on_both_sides_is_compared(
     out = capsys.readouterr().out
     assert "1.05" in out
     assert "not compared" not in out
+
+
+def test_a_verdict_says_what_the_sensor_may_not_see(tmp_path, capsys):
+    for name, codes in (("seen", ()), ("unseen", ("undersampled",))):
+        one = study(tmp_path / f"{name}-a", validity=codes)
+        assert compared(one, study(tmp_path / f"{name}-b", level=1.05, hour=13))
+        text = capsys.readouterr().out
+        assert "differ" in text
+        assert ("In 8 of 16 runs nothing shows that the sensor saw all" in text) == bool(codes)

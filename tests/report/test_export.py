@@ -340,3 +340,19 @@ def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tm
     (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
     low, high = re.findall(r"interval ([\d.]+) to ([\d.]+);", package["comment"])[0]
     assert float(high) > 5 * float(low)
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "sci", "spdx"])
+def test_what_a_sensor_may_not_see_is_next_to_the_intervals(tmp_path, capsys, form):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    for folder, codes in (("seen", ()), ("unseen", ("counter_unverified",))):
+        write_plan(tmp_path / folder, plan | {"sections": {"carbon": CARBON}})
+        for run in plan["runs"]:
+            result = make_result(run, validity=codes)
+            energy = result.energy.model_copy(update={"bound_j": 1.17 * result.energy.gross_j})
+            whole = result.model_copy(update={"energy": energy})
+            write_result(tmp_path / folder, whole, plan["swept"])
+        write_tables(tmp_path / folder, partial=False)
+        text = exported(tmp_path / folder, form, capsys)
+        text = text.replace("\\u00b1", "±").replace("\\", "")
+        assert ("may be off by up to ±117 %" in " ".join(text.split())) == bool(codes)

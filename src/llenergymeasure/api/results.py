@@ -15,7 +15,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
-from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.findings import ranked, unseen
 from llenergymeasure.report.text import experiment_cells, flags_line, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -319,7 +319,8 @@ class StudyResult:
         rows = ranked(_read_table(self.paths.summary).to_pylist())
         runs = _read_table(self.paths.runs).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
-        return html_table(study_head(rows, runs), cells, flags_line(runs))
+        remarks = "\n".join((flags_line(runs), *unseen(runs)))
+        return html_table(study_head(rows, runs), cells, remarks)
 
     def __str__(self) -> str:
         """Return how far it is in one line."""

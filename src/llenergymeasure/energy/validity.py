@@ -17,7 +17,7 @@ from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
-from llenergymeasure.units import NS_PER_S
+from llenergymeasure.units import NS_PER_S, percent
 
 Doubt = tuple[str, str]
 """A code and its explanation."""
@@ -78,7 +78,7 @@ def device_doubts(
     if stretch is None:
         return
     yield from _impossible_power(device, stretch, window)
-    yield from _nature(device, channel)
+    yield from _nature(device, channel, stretch)
     yield from _mismatch(device, window)
     yield from _short_window(device, channel, stretch, window, precision)
 
@@ -95,16 +95,20 @@ def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterato
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
-def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
+def _nature(device: Device, channel: Channel, stretch: Stretch) -> Iterator[Doubt]:
+    in_step = ""
+    if channel.sampled is not None and stretch.energy_j > 0:
+        most = percent(stretch.bound_j / stretch.energy_j)
+        in_step = f"; a load in step with its readings may be off by up to ±{most}, beyond u95"
     if channel.nature == "unverified":
         yield (
             "counter_unverified",
             f"{device.info.device}: nothing shows what the energy counter counts: "
-            "llem sensors --characterise can",
+            f"llem sensors --characterise can{in_step}",
         )
     elif channel.sampled is not None:
         share = f"{100 * channel.share_seen:.0f} %" if channel.share_seen else "an unknown share"
-        yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time"
+        yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time{in_step}"
 
 
 def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
