@@ -109,7 +109,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     knots, resets_s = _without_resets(raw)
     reach = _power_range(card, knots, readings)
     parts = [
-        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach))
+        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach)).renewed()
         for quantity, each in readings.items()
     ]
     averages = max(
