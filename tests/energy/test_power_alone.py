@@ -31,3 +31,15 @@ def test_a_value_that_is_shown_again_takes_nothing_from_the_next(call_s: float) 
         covered.append(abs(off_j) <= made.total.gross_u95_j)
     assert abs(np.mean(off)) < 0.001
     assert np.mean(covered) > 0.9
+
+
+def test_a_stretch_that_holds_one_reading_is_as_unsure_as_those_next_to_it() -> None:
+    load = card.work(3, 58)
+    sensor = card.Sensor(window_s=0.025, counter_s=None)
+    samples = card.record(load, sensor, 60.0, name="NVIDIA A100-SXM4-80GB")
+    covered = []
+    for start_s in np.arange(5.0, 50.0, 1.37):
+        made = account(samples, (card.ns(start_s), card.ns(start_s + 0.12))).total
+        off_j = made.gross_j - float(load.energy(start_s, start_s + 0.12))
+        covered.append(abs(off_j) <= made.gross_u95_j)
+    assert np.mean(covered) > 0.93

@@ -141,10 +141,13 @@ class Channel:
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
         if self.sampled is None:
             return 0.0
-        inside = (self.sampled.t_s >= start_s) & (self.sampled.t_s <= end_s)
-        power_w = self.sampled.power_w[inside]
+        power_w = self.sampled.between(start_s, end_s).power_w
         if len(power_w) < 2:
-            return 0.0
+            # One says nothing of how power varies: those next to it do.
+            spare_s = 1.5 * self.sampled.spacing_s
+            power_w = self.sampled.between(start_s - spare_s, end_s + spare_s).power_w
+            if len(power_w) < 2:
+                return 0.0
         standard_w = error_of_mean(power_w)
         u95_w = COVERAGE_FACTOR * standard_w
         # Readings that follow a slow beat say little of the mean: it may be any that was seen.
