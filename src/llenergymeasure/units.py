@@ -113,7 +113,8 @@ VALIDITY: Mapping[str, Code] = {
     "counter_unverified": Code(
         False,
         "Nothing shows whether the energy counter sees all of the time; the interval holds what it "
-        "may have missed.",
+        "may have missed of a load that does not repeat in step with the readings that it may be "
+        "the sum of, and the bound also of one that does.",
     ),
     "cpu_contended": Code(
         False,

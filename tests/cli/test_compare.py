@@ -228,3 +228,12 @@ def test_what_differs_apart_from_settings_stands_in_the_last_column(tmp_path, ca
     assert compared(a, b)
     lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
     assert all("unpaired, 4 and 4 runs; differ in engine_version" in line for line in lines)
+
+
+def test_a_verdict_says_what_the_sensor_may_not_see(tmp_path, capsys):
+    for name, codes in (("seen", ()), ("unseen", ("undersampled",))):
+        one = study(tmp_path / f"{name}-a", validity=codes)
+        assert compared(one, study(tmp_path / f"{name}-b", level=1.05, hour=13))
+        text = capsys.readouterr().out
+        assert "differ" in text
+        assert ("In 8 of 16 runs nothing shows that the sensor saw all" in text) == bool(codes)

@@ -141,8 +141,67 @@ def test_a_counter_of_which_nothing_is_shown_is_unverified(name: str) -> None:
     (found,) = made.headline
     assert abs(found.gross_j - 5000.0) <= found.gross_u95_j < 0.01 * found.gross_j
     assert found.bound_j > 0.5 * found.gross_j
+    bound = f"off by up to ±{100 * found.bound_j / found.gross_j:.0f} %"
+    assert bound in made.validity["counter_unverified"]
 
 
 def test_power_alone_of_an_unknown_card_is_undersampled() -> None:
     rows = card.rows_of(card.constant(250.0), card.Sensor(counter_s=None), 60)
     assert "undersampled" in account(card.recording(rows), WINDOW).validity
+
+
+ZEUS = card.info(sensor="zeus", quantities=("energy_counter_j",))
+SUM = card.Sensor(window_s=0.025, counter_from="samples")
+
+
+def by_zeus(rows: list[Row]) -> list[Row]:
+    return [replace(row, sensor="zeus") for row in rows if row.quantity == "energy_counter_j"]
+
+
+@pytest.mark.parametrize("sensor", ["nvml", "zeus"])
+@pytest.mark.parametrize("at_s", [20.0, 21.3, 22.7, 24.1])
+def test_a_counter_without_any_readings_may_be_the_sum_of_some(sensor: str, at_s: float) -> None:
+    for load in (card.work(3, 58), card.square(0.0947, 130.0, 400.0, 60, duty=0.3)):
+        rows = card.counter_rows(load, SUM, 60)
+        info = ZEUS if sensor == "zeus" else card.info(quantities=("energy_counter_j",))
+        samples = card.recording(by_zeus(rows) if sensor == "zeus" else rows, info)
+        made = account(samples, (card.ns(at_s), card.ns(at_s + 7)))
+        assert set(made.validity) == {"counter_unverified"}
+        (found,) = made.headline
+        off_j = abs(found.gross_j - float(load.energy(at_s, at_s + 7)))
+        assert off_j <= found.gross_u95_j < found.bound_j
+
+
+@pytest.mark.parametrize("mig", [False, True])
+@pytest.mark.parametrize("sensor", [SUM, replace(SUM, counter_from="true"), card.H100])
+def test_a_card_s_counter_is_no_surer_by_zeus_than_by_nvml(sensor: card.Sensor, mig: bool) -> None:
+    rows = card.rows_of(card.work(3, 58), sensor, 60)
+    info = card.info(quantities=sensor.quantities, mig=mig)
+    hot = telemetry("temperature_celsius", {20.0 + i: 50.0 + i for i in range(20)})
+    samples = card.recording([*rows, *by_zeus(rows), *hot], info, ZEUS)
+    plain, asked = (account(samples, WINDOW, headline=name) for name in ("nvml", "zeus"))
+    assert asked.headline[0].sensor == "zeus"
+    assert asked.validity == plain.validity
+    assert "temperature_drift" in asked.validity
+    assert [each.channel for each in asked.readings if each.sensor == "zeus"] == ["counter"]
+    for name in ("gross_j", "gross_u95_j", "shared_u95_j", "bound_j"):
+        assert getattr(asked.total, name) == getattr(plain.total, name)
+
+
+def test_loads_of_any_period_are_in_the_interval_and_those_in_step_in_the_bound() -> None:
+    rng = np.random.default_rng(3)
+    covered = []
+    for period_s in np.exp(rng.uniform(np.log(0.005), np.log(0.2), 10)):
+        load = card.square(float(period_s), 130.0, 400.0, 40, duty=float(rng.uniform(0.2, 0.8)))
+        samples = card.record(load, SUM, 40.0)
+        for at_s in np.arange(4.0, 32.0, 7.0):
+            (found,) = account(samples, (card.ns(at_s), card.ns(at_s + 5))).headline
+            off_j = abs(found.gross_j - float(load.energy(at_s, at_s + 5)))
+            covered.append(off_j <= found.gross_u95_j)
+    assert np.mean(covered) >= 0.93
+    for period_s in (0.1, 0.05, 0.02):
+        load = card.square(period_s, 130.0, 400.0, 40, duty=0.4)
+        made = account(card.record(load, SUM, 40.0), WINDOW)
+        off_j = abs(made.total.gross_j - float(load.energy(20, 40)))
+        assert made.total.gross_u95_j < off_j <= made.total.bound_j
+        assert "off by up to ±" in made.validity["counter_unverified"]

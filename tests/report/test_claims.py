@@ -76,8 +76,9 @@ def barely_undersampled(run: Any, place: int) -> dict[str, Any]:
 
 def _unseen(run: Any, place: int, share: float) -> dict[str, Any]:
     energy = make_result(run, **apart(run, place)).energy
-    unseen_j = share * (energy.gross_j or 0.0)
-    return {"energy": energy.model_copy(update={"u95_j": unseen_j, "shared_u95_j": unseen_j})}
+    unseen_j, gross_j = share * (energy.gross_j or 0.0), energy.gross_j or 0.0
+    widths = {"u95_j": unseen_j, "shared_u95_j": unseen_j, "bound_j": 1.2 * gross_j}
+    return {"energy": energy.model_copy(update=widths), "validity": ["undersampled"]}
 
 
 def estimated(made: Made) -> Made:
@@ -174,6 +175,9 @@ CLAIMS = {
     "less than what the sensor leaves open": {"undersampled"},
     "cycles (execution.n_cycles)": {"null", "unpaired null", "estimated null"},
     "may move each value by up to": UNSEEN,
+    "of a load that repeats in step": UNSEEN,
+    "the energy may be off by up to ±120 %": UNSEEN,
+    "In 20 of 20 runs nothing shows that the sensor saw all of the time": UNSEEN,
     "would look like an effect here": {"unpaired", "unpaired null"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},

@@ -378,3 +378,19 @@ def test_two_settings_that_are_cut_alike_are_not_one_in_a_table(tmp_path, capsys
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "markdown", capsys)
     assert all(f"| {name} |" in text for name in names)
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "sci", "spdx"])
+def test_what_a_sensor_may_not_see_is_next_to_the_intervals(tmp_path, capsys, form):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    for folder, codes in (("seen", ()), ("unseen", ("counter_unverified",))):
+        write_plan(tmp_path / folder, plan | {"sections": {"carbon": CARBON}})
+        for run in plan["runs"]:
+            result = make_result(run, validity=codes)
+            energy = result.energy.model_copy(update={"bound_j": 1.17 * result.energy.gross_j})
+            whole = result.model_copy(update={"energy": energy})
+            write_result(tmp_path / folder, whole, plan["swept"])
+        write_tables(tmp_path / folder, partial=False)
+        text = exported(tmp_path / folder, form, capsys)
+        text = text.replace("\\u00b1", "±").replace("\\", "")
+        assert ("may be off by up to ±117 %" in " ".join(text.split())) == bool(codes)

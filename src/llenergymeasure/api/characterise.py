@@ -111,7 +111,7 @@ def record_load(
         if samples_path is not None:
             write_samples(samples, samples_path)
     cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
-    for code, reason in surroundings(samples, "nvml", cards, (began_ns, ended_ns)):
+    for code, reason in surroundings(samples, cards, (began_ns, ended_ns)):
         if code == "other_process":
             raise MeterError(f"not characterised: {reason}; wait until they have ended")
     return samples, edges_ns

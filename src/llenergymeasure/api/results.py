@@ -16,7 +16,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
-from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.findings import ranked, unseen
 from llenergymeasure.report.text import experiment_cells, flags_line, not_compared, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -321,7 +321,7 @@ class StudyResult:
         runs = _read_table(self.paths.runs).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
         head = [study_head(rows, runs), behind(self.paths.folder)]
-        remarks = [not_compared(rows), flags_line(runs)]
+        remarks = [not_compared(rows), flags_line(runs), *unseen(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:

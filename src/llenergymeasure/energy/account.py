@@ -27,10 +27,10 @@ from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
+from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, KnownCards
 from llenergymeasure.units import NS_PER_S
 
-METHOD = 5
+METHOD = 6
 """Version of the method; a record says by which its energies were computed."""
 
 _NO_CARD = "gpu"
@@ -158,8 +158,9 @@ def account(
             continue
         if info.scope == NODE:
             continue  # never added to devices' energy, and never the headline
-        probed = (known or {}).get((info.sensor, info.device))
-        found, device = open_sources(samples, info, window, phases, calibration, probed)
+        found, device = open_sources(
+            samples, info, window, phases, calibration, _probed(info, known)
+        )
         sources += found
         if device is not None:
             opened.append(device)
@@ -213,7 +214,7 @@ def _doubts(
     cards = {each.info.device for each in measured if each.info.scope in CARD_SCOPES}
     cards |= {device.removeprefix("module:") for device in cards}
     if cards:
-        doubts += validity.surroundings(samples, measured[0].info.sensor, cards, window)
+        doubts += validity.surroundings(samples, cards, window)
     scopes = {each.info.scope for each in measured}
     doubts += cpu_contended(use, cpu_metered=bool(scopes & {"cpu", "host"}))
     doubts += stalled(samples, window)
@@ -243,6 +244,12 @@ def _stretch(
     return total([source.reading(start_ns, end_ns, phases, headline=True) for source in plain])
 
 
+def _probed(info: SensorInfo, known: KnownCards | None) -> Behaviour | None:
+    """Return what a probe has found of a card, by whichever sensor its counter is read."""
+    found = known or {}
+    return found.get((info.sensor, info.device)) or found.get(("nvml", info.device))
+
+
 def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:
     """Return what a card is and how its sensor behaves, for the record."""
     info, behaviour = device.info, device.behaviour
@@ -257,7 +264,7 @@ def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> 
         "counter_period_s": behaviour.counter_period_s,
         "counter_lag_s": behaviour.counter_lag_s,
         "power_channels": [asdict(part) for part in behaviour.power],
-        "probed": (known or {}).get((info.sensor, info.device)) is not None,
+        "probed": _probed(info, known) is not None,
         "channel_disagreement_rel": None if apart is None else apart.relative,
         "channel_disagreement_u95_rel": None if apart is None else apart.u95,
         "notes": list(device.notes),

@@ -84,7 +84,7 @@ class Channel:
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
             return None
         found = self._window(0.0, start_s, end_s, margins)
-        smears_j = self._smear_j(start_s), self._smear_j(end_s)
+        smears_j = self._smear_j(start_s, margins[0]), self._smear_j(end_s, margins[1])
         smear_j = sum(smears_j)
         delay_j = 0.0
         if self.delay_s > 0:
@@ -97,6 +97,9 @@ class Channel:
         bound_j = found.bound_j + (1 - self.share_seen) * hidden_w * span_s + smear_j
         bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
+        moved_j = self._moved_j(start_s, end_s)
+        bound_j += float(np.sum(moved_j))
+        timing_j = COVERAGE_FACTOR * float(np.linalg.norm(moved_j)) / math.sqrt(3)
         # From rest to work and back, what is late and what is smeared lose at both ends, and in
         # each repeat. Where a counter's end is that of a rest, nothing of it is smeared over it.
         lost_j = delay_j + sum(
@@ -106,7 +109,9 @@ class Channel:
         )
         found = replace(
             found,
-            random_j=math.hypot(found.random_j, without(smear_j + delay_j, lost_j), blind_j),
+            random_j=math.hypot(
+                found.random_j, without(smear_j + delay_j, lost_j), blind_j, timing_j
+            ),
             edge_j=math.hypot(found.edge_j, lost_j),
             unseen_j=self._sampling_error_j(start_s, end_s),
         )
@@ -136,10 +141,13 @@ class Channel:
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
         if self.sampled is None:
             return 0.0
-        inside = (self.sampled.t_s >= start_s) & (self.sampled.t_s <= end_s)
-        power_w = self.sampled.power_w[inside]
+        power_w = self.sampled.between(start_s, end_s).power_w
         if len(power_w) < 2:
-            return 0.0
+            # One says nothing of how power varies: those next to it do.
+            spare_s = 1.5 * self.sampled.spacing_s
+            power_w = self.sampled.between(start_s - spare_s, end_s + spare_s).power_w
+            if len(power_w) < 2:
+                return 0.0
         standard_w = error_of_mean(power_w)
         u95_w = COVERAGE_FACTOR * standard_w
         # Readings that follow a slow beat say little of the mean: it may be any that was seen.
@@ -153,19 +161,34 @@ class Channel:
         ]
         return math.hypot(u95_w * (end_s - start_s), *(COVERAGE_FACTOR * j for j in steps_j))
 
-    def _smear_j(self, t_s: float) -> float:
+    def _moved_j(self, start_s: float, end_s: float) -> Floats:
+        """Return what each reading may take from its neighbours, as it may have been new sooner.
+
+        A counter between its ends has none of it: it counts whatever the moments.
+        """
+        if self.name != "power":
+            return np.zeros(0)
+        knots = self.knots.some(slice(1, -1))
+        moved_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
+        return np.asarray(moved_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
+
+    def _smear_j(self, t_s: float, margin: Margin | None) -> float:
         """Return the energy that is spread over an end at most, by a step near it."""
         if self.smear_s == 0.0:
             return 0.0
-        return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S)) * self.smear_s / 8
+        # Of a rest that is shorter than what readings average they show but a part.
+        hidden = margin is not None and margin.end_s - margin.start_s < self.smear_s
+        low_w = self.power_range.low_w if hidden and self.name == "power" else math.inf
+        return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S), low_w) * self.smear_s / 8
 
-    def _range_w(self, t_s: float, around_s: float) -> float:
-        """Return the range of power around a moment."""
+    def _range_w(self, t_s: float, around_s: float, low_w: float = math.inf) -> float:
+        """Return the range of power around a moment, from a power at least that may be there."""
         near = np.abs(self.knots.t_s - t_s) <= around_s + self.knots.spacing_s
         powers_w = [np.diff(self.knots.energy_j[near]) / np.diff(self.knots.t_s[near])]
         if self.short is not None:
             powers_w.append(self.short.power_w[np.abs(self.short.t_s - t_s) <= around_s])
-        return max((float(np.ptp(each)) for each in powers_w if len(each)), default=0.0)
+        ranges_w = (float(each.max() - min(each.min(), low_w)) for each in powers_w if len(each))
+        return max(ranges_w, default=0.0)
 
 
 def error_of_mean(values: Floats) -> float:

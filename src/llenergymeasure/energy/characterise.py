@@ -72,10 +72,10 @@ def observed(
         known: what a probe has found; None without one.
     """
     behaviour = with_published(known or Behaviour(), info)
-    if info.sensor != "nvml":
+    if info.sensor != "nvml" and not info.device.removeprefix("module:").startswith("GPU-"):
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
-    shown = counter_nature(knots, _possible_sources(_placed(channels), behaviour))
+    shown = counter_nature(knots, _possible_sources(channels, behaviour))
     nature = behaviour.counter
     if nature == "unverified":
         nature = shown
@@ -101,7 +101,7 @@ def characterise(
     origin_ns = samples.header.started_monotonic_ns
     (info,) = [i for i in samples.header.sensors if (i.device, i.sensor) == (device, sensor)]
     knots = counter_knots(samples.series(device, sensor, "energy_counter_j"), origin_ns)
-    channels = _placed(power_channels(samples, info))
+    channels = power_channels(samples, info)
     edges_s = np.sort((np.asarray(edges_ns, dtype=np.float64) - origin_ns) / NS_PER_S)
     power = tuple(_found(part, readings, edges_s, info.name) for part, readings in channels.items())
     behaviour = Behaviour(power=power)
@@ -139,7 +139,7 @@ def power_channels(samples: Samples, info: SensorInfo) -> dict[Quantity, Reading
         readings = power_readings(series, samples.header.started_monotonic_ns)
         if len(readings) > 1:
             found[quantity] = readings
-    return found
+    return _placed(found)
 
 
 def _possible_sources(

@@ -101,14 +101,15 @@ class Device:
 def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Device:
     """Prepare a device's channels from a whole recording."""
     origin_ns = samples.header.started_monotonic_ns
-    readings = power_channels(samples, info)
+    card = _whose_counter(samples, info)
+    readings = power_channels(samples, card)
     series = samples.series(info.device, info.sensor, "energy_counter_j")
     raw = counter_knots(series, origin_ns)
-    behaviour = observed(raw, readings, info, known)
+    behaviour = observed(raw, readings, card, known)
     knots, resets_s = _without_resets(raw)
-    reach = _power_range(info, knots, readings)
+    reach = _power_range(card, knots, readings)
     parts = [
-        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach))
+        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach)).renewed()
         for quantity, each in readings.items()
     ]
     averages = max(
@@ -125,15 +126,25 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         if each.zeros
     )
     return Device(
-        info,
+        replace(info, power_limit_w=card.power_limit_w, driver=card.driver, mig=card.mig),
         behaviour,
         _counter_channel(knots, behaviour, parts, averages, reach, finest),
-        None if best is None else _power_channel(best, reach, finest),
+        None if best is None or card is not info else _power_channel(best, reach, finest),
         resets_s,
-        _jumps(series, origin_ns, reach, least_w) if info.power_limit_w else np.zeros(0),
+        _jumps(series, origin_ns, reach, least_w) if card.power_limit_w else np.zeros(0),
         averages,
         notes,
     )
+
+
+def _whose_counter(samples: Samples, info: SensorInfo) -> SensorInfo:
+    """Return a card as NVML sees it, whose counter others read too: they know no more of it."""
+    same = [
+        each
+        for each in samples.header.sensors
+        if (each.device, each.sensor) == (info.device, "nvml") and each.unavailable is None
+    ]
+    return same[0] if same and "energy_counter_j" in info.quantities else info
 
 
 def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
@@ -260,7 +271,9 @@ def _counter_channel(
             seen_s = 0.0 if averages is None else lag_behind(knots, averages)
             return replace(channel, delay_s=max(USUAL_LAG_S, seen_s))
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
-    # What it may be, or is, the sum of: readings that do not see all, the finest of them.
+    # What it may be, or is, the sum of: readings that do not see all, the finest of them. Of some
+    # that are not recorded its own steps are the sums.
+    parts = parts or [Readings(knots.origin_ns, knots.t_s[1:], knots.half_s[1:], knots.power_w)]
     sources = [each for each in parts if each.share_seen < 1.0]
     sources = sources or [each for each in parts if each.window_s < 0.5]
     if not sources:

@@ -216,6 +216,25 @@ class Readings:
         """Return the usual distance of two readings."""
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
 
+    def renewed(self) -> "Readings":
+        """Return them with the same value again where it was renewed: periods before it changed.
+
+        A row that shows a value again is written at any time: by its own time it would take from
+        the reading after it.
+        """
+        period_s, again = self.behaviour.update_period_s, self.half_s == 0.0
+        changes_s = np.append(self.t_s[~again], np.inf)
+        next_s = changes_s[np.searchsorted(changes_s, self.t_s)]
+        known = again & np.isfinite(next_s)
+        if period_s is None or not known.any():
+            return self
+        back = np.maximum(np.round((next_s - self.t_s)[known] / period_s), 1)
+        t_s, half_s = self.t_s.copy(), self.half_s.copy()
+        t_s[known] = next_s[known] - back * period_s
+        half_s[known] = self.half_s[np.searchsorted(self.t_s, next_s[known])]
+        kept = ~known | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
+        return replace(self, t_s=t_s[kept], half_s=half_s[kept], power_w=self.power_w[kept])
+
     def between(self, low_s: float, high_s: float) -> "Readings":
         """Return those that were first shown in a stretch of time."""
         here = (self.t_s >= low_s) & (self.t_s <= high_s)

@@ -17,7 +17,7 @@ from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
-from llenergymeasure.units import NS_PER_S
+from llenergymeasure.units import NS_PER_S, percent
 
 Doubt = tuple[str, str]
 """A code and its explanation."""
@@ -78,7 +78,7 @@ def device_doubts(
     if stretch is None:
         return
     yield from _impossible_power(device, stretch, window)
-    yield from _nature(device, channel)
+    yield from _nature(device, channel, stretch)
     yield from _mismatch(device, window)
     yield from _short_window(device, channel, stretch, window, precision)
 
@@ -95,16 +95,20 @@ def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterato
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
-def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
+def _nature(device: Device, channel: Channel, stretch: Stretch) -> Iterator[Doubt]:
+    in_step = ""
+    if channel.sampled is not None and stretch.energy_j > 0:
+        most = percent(stretch.bound_j / stretch.energy_j)
+        in_step = f"; a load in step with its readings may be off by up to ±{most}, beyond u95"
     if channel.nature == "unverified":
         yield (
             "counter_unverified",
             f"{device.info.device}: nothing shows what the energy counter counts: "
-            "llem sensors --characterise can",
+            f"llem sensors --characterise can{in_step}",
         )
     elif channel.sampled is not None:
         share = f"{100 * channel.share_seen:.0f} %" if channel.share_seen else "an unknown share"
-        yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time"
+        yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time{in_step}"
 
 
 def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
@@ -178,9 +182,7 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
             )
 
 
-def surroundings(
-    samples: Samples, sensor: str, devices: Collection[str], window: Span
-) -> Iterator[Doubt]:
+def surroundings(samples: Samples, devices: Collection[str], window: Span) -> Iterator[Doubt]:
     """Yield what else the cards went through within the window."""
     for device in sorted(devices):
         for quantity, code, what in (
@@ -195,12 +197,12 @@ def surroundings(
             if names:
                 who = ", ".join(f"{int(pid)} ({name or 'unknown'})" for pid, name in names.items())
                 yield code, f"other processes {what} {device}: {who}"
-        yield from _throttled(samples, sensor, device, window)
-        yield from _temperature_drift(samples, sensor, device, window)
+        yield from _throttled(samples, device, window)
+        yield from _temperature_drift(samples, device, window)
 
 
-def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    masks = _seen(samples, sensor, device, "throttle_reasons", window).astype(np.int64)
+def _throttled(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    masks = _seen(samples, device, "throttle_reasons", window).astype(np.int64)
     for bit, name in THROTTLE_REASONS.items():
         if name in LOWERED and np.any(masks & bit):
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
@@ -210,8 +212,8 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
             )
 
 
-def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    celsius = _seen(samples, sensor, device, "temperature_celsius", window)
+def _temperature_drift(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    celsius = _seen(samples, device, "temperature_celsius", window)
     if len(celsius) < 2:
         return
     tenth = max(1, len(celsius) // 10)
@@ -220,9 +222,9 @@ def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span)
         yield "temperature_drift", f"{device} went from {first:.0f} to {last:.0f} °C"
 
 
-def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window: Span) -> Floats:
-    """Return the values of a quantity within a window."""
-    series = samples.series(device, sensor, quantity)
+def _seen(samples: Samples, device: str, quantity: Quantity, window: Span) -> Floats:
+    """Return the values of a quantity within a window; NVML alone gives such."""
+    series = samples.series(device, "nvml", quantity)
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     return series.value[inside]
 

@@ -32,6 +32,7 @@ Used: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """Where an interval reaches this far above the mean, the page says that runs are too few."""
+_PARTLY_SEEN = {"counter_unverified", "undersampled"}
 LEAST_SHARED = 0.001
 """Below this share of the energy it is not said what repeats share apart from the gain."""
 SHOWN_GROUPS = 3
@@ -103,6 +104,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
             f"{left_open} move each value by up to ±{percent(shared)}; it is in no interval of "
             f"a mean nor of a difference, and {shrinks}."
         )
+    sentences += unseen(runs)
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
         cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
@@ -113,6 +115,26 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
             f"±{percent(max(bands))}."
         )
     return sentences
+
+
+def unseen(runs: Sequence[Row]) -> list[str]:
+    """Return what no interval holds of sensors that may not see all of the time, if any may not.
+
+    Readings that a load repeats in step with are even, and show nothing of what they miss.
+    """
+    used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
+    shares = [
+        (run.get("energy_bound_j") or 0.0) / run["energy_gross_j"]
+        for run in used
+        if _PARTLY_SEEN & set(run["validity"] or ())
+    ]
+    if not shares:
+        return []
+    return [
+        f"In {len(shares)} of {counted(len(used), 'run')} nothing shows that the sensor saw all of "
+        "the time: of a load that repeats in step with its readings the energy may be off by up to "
+        f"±{percent(max(shares))}, which is in no interval and no verdict."
+    ]
 
 
 def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:

@@ -9,7 +9,7 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
-from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.findings import ranked, unseen
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     AS_IS,
@@ -48,6 +48,7 @@ def study_text(study_dir: Path) -> str:
         _experiments(rows, declared(rows, runs)),
         not_compared(rows),
         flags_line(runs),
+        *unseen(runs),
         _failures(failures(runs), StudyFolder(study_dir)),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"

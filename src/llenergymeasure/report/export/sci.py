@@ -15,7 +15,7 @@ from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.model import sections_of
-from llenergymeasure.report.findings import TOKEN, ranked
+from llenergymeasure.report.findings import TOKEN, ranked, unseen
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
 
@@ -43,7 +43,9 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
     children = {row["experiment"]: _child(row, used[row["experiment"]], declared) for row in rows}
     document = {
         "name": plain(plan["study"], 80),
-        "description": _description(plan, declared, left_out=len(summary) - len(rows)),
+        "description": " ".join(
+            (_description(plan, declared, left_out=len(summary) - len(rows)), *unseen(runs))
+        ),
         "tags": {"kind": "sci", "category": "ml-inference"},
         "initialize": {"plugins": _PLUGINS},
         "tree": {"children": children},

@@ -12,9 +12,9 @@ from decimal import Decimal
 from typing import Any
 
 import llenergymeasure
-from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
-from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.findings import ranked, unseen
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
 
@@ -40,7 +40,8 @@ def spdx(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) -
         "created": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "createdBy": [agent["spdxId"]],
     }
-    packages = [_package(base, row) for row in rows]
+    used = used_runs(runs)
+    packages = [_package(base, row, used.get(row["experiment"], ())) for row in rows]
     document = {
         "type": "SpdxDocument",
         "spdxId": f"{base}:document",
@@ -54,7 +55,7 @@ def spdx(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) -
     return json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n"
 
 
-def _package(base: str, row: Row) -> dict[str, Any]:
+def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     package = {
         "type": "ai_AIPackage",
         "spdxId": f"{base}:{row['experiment']}",
@@ -68,11 +69,14 @@ def _package(base: str, row: Row) -> dict[str, Any]:
         return {**package, "comment": "Its energy was not observed."}
     ends = total95(row, "energy_per_request_j")
     interval = ", 95 % interval {} to {}".format(*map(_thousand_kwh, ends)) if ends else ""
+    comment = (
+        f"Energy of inference is that of 1,000 requests in kWh: mean of {row['n']} "
+        f"runs{interval}; {row['kind']} by {row['energy_source']}, "
+        f"scope {', '.join(row['energy_scopes'])}."
+    )
     return {
         **package,
-        "comment": f"Energy of inference is that of 1,000 requests in kWh: mean of {row['n']} "
-        f"runs{interval}; {row['kind']} by {row['energy_source']}, "
-        f"scope {', '.join(row['energy_scopes'])}.",
+        "comment": " ".join((comment, *unseen(used))),
         "ai_energyConsumption": {
             "type": "ai_EnergyConsumption",
             "ai_inferenceEnergyConsumption": [

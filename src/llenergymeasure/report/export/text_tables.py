@@ -8,7 +8,7 @@ from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.experiments import FOOTPRINT, declared
-from llenergymeasure.report.findings import LEAST_SHARED, ranked
+from llenergymeasure.report.findings import LEAST_SHARED, ranked, unseen
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
     Scale,
@@ -112,7 +112,7 @@ def table(
         header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
         rows=[list(line) for line in zip(*cells, strict=True)],
         texts=len(texts),
-        caption=_caption(study, same) + _not_in_them(rows),
+        caption=" ".join((_caption(study, same) + _not_in_them(rows), *unseen(runs))),
     )
 
 
