@@ -268,10 +268,7 @@ def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
 
 
 def end_now(code: int) -> NoReturn:
-    """End this process, which has written all it had to, without taking its libraries apart.
-
-    That takes NumPy and Arrow a tenth of a second, and runs their code after the last result.
-    """
+    """End this process, which has written all, without the tenth of a second of its libraries."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -289,7 +289,6 @@ def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
     attempt = start(tmp_path / "made")
     assert attempt.process.wait(180) == 0
     run = RunFolder(attempt.folder)
-    assert len({*pq.read_table(run.requests)["latency_s"].to_pylist()}) > 2
     assert [str(each) for each in check_run(run, {})] == []
     change_record(run, "performance", "request_latency_p50_s", value=12345)
     assert "result.json:performance.request_latency_p50_s" in figures([*check_run(run, {})])

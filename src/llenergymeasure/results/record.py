@@ -41,27 +41,23 @@ class Tokens(Record):
         "first n of the cycle, without the marks that keep prefix caches from knowing them"
     )
     input_cached: int | None = Field(
-        default=None,
+        None,
         description="of the input tokens, found in the server's prefix cache by its own account; "
         "null where it does not say",
     )
     thinking: int | None = Field(
-        default=None,
-        description="output tokens of thought, before the answers; null where there was none",
+        None, description="output tokens of thought, before the answers; null where there was none"
     )
     output_sd: float | None = Field(
         default=None,
         description="standard deviation of the output tokens of an answer, over the answers "
         "that ended inside the window",
     )
-    output_mean: float | None = Field(
-        default=None, description="under traffic, their mean over the same answers"
-    )
+    output_mean: float | None = Field(None, description="under traffic, their mean")
     requests_worked: float | None = Field(
-        default=None,
-        description="under traffic, requests by the share of their time that lay inside the "
-        "window, without that in which they waited for others, so that its ends cut none; joules "
-        "per request are of so many",
+        None,
+        description="under traffic, requests by the share of their time that lay inside the window "
+        "(without that in which they waited for others); joules per request are of so many",
     )
 
     @property
@@ -118,13 +114,9 @@ class TokenSplit(Record):
         "regression in results of earlier versions",
     )
     prefill_per_input_token_j: float | None = None
-    prefill_u95_j: float | None = Field(
-        default=None, description="half width of its 95 % interval, per input token"
-    )
+    prefill_u95_j: float | None = Field(None, description="half width of its 95 % interval")
     decode_per_output_token_j: float | None = None
-    decode_u95_j: float | None = Field(
-        default=None, description="half width of its 95 % interval, per output token"
-    )
+    decode_u95_j: float | None = Field(None, description="half width of its 95 % interval")
     correlation: float | None = Field(default=None, description="of the two errors")
     unexplained_rel: float | None = Field(
         default=None, description="what the two leave of a batch's energy, root mean square"
