@@ -113,7 +113,8 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     if not path.exists():
-        raise ResultsError(f"{path} is not there; merge the study's runs first")
+        way = f"llem report {shlex.quote(str(study_dir))}"
+        raise ResultsError(f"{path} is not there; {way} merges the study's runs")
     table = read_parquet(path)
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:

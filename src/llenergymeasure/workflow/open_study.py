@@ -24,7 +24,7 @@ from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.processes import safe_path
-from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
@@ -313,13 +313,15 @@ class OpenStudy:
             self._end()
 
     def _end(self) -> None:
-        from llenergymeasure.analysis.tables import write_tables
+        from llenergymeasure.analysis.tables import behind, write_tables
         from llenergymeasure.report.page import write_report
         from llenergymeasure.report.text import study_text
 
         put_back_left_limits()
         runs = self._look()
-        if any(run["status"] != "completed" for run in runs):
+        incomplete = any(run["status"] != "completed" for run in runs)
+        # A call that was interrupted in its last run comes to no rule after it.
+        if incomplete or not (self._folder.path / RUNS_NAME).is_file() or behind(self._folder.path):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
