@@ -83,13 +83,19 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence[int] = ()) -> str:
+def aligned(
+    lines: Sequence[Sequence[str]],
+    left: Sequence[int],
+    spare: Sequence[int] = (),
+    names: Sequence[int] = (),
+) -> str:
     """Return lines of cells as columns that fit the terminal.
 
     Args:
         lines: of cells, the header first.
         left: columns that are set to the left, the others to the right; these may be broken.
         spare: columns to leave out where the terminal is too narrow, the first one first.
+        names: columns among the left that are broken only where nothing else helps.
     """
     from rich.cells import cell_len
     from rich.console import Console
@@ -102,7 +108,8 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
     hidden = []
 
     def least(place: int, broken: int) -> int:
-        return min(widest[place], broken) if place in left else widest[place]
+        may_break = place in left and (place not in names or broken == 1)
+        return min(widest[place], broken) if may_break else widest[place]
 
     def fits(broken: int) -> bool:
         return sum(least(place, broken) for place in kept) + 2 * (len(kept) - 1) <= width

@@ -124,6 +124,7 @@ class Browser:
 def main() -> None:
     """Write the pictures of a report."""
     page, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
     with Browser() as browser:
         for name, width in WIDTHS.items():
             browser.open(page, width)

@@ -29,6 +29,7 @@ def test_it_fits_and_is_drawn(browser: Browser, page: Path, name: str, dark: boo
     assert len(picture) > 20_000
     folder = os.environ.get("LLEM_SCREENSHOTS")
     if folder and not dark:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / f"report-{name}.png").write_bytes(picture)
     ink = browser.value("getComputedStyle(document.body).color")
     paper = browser.value("getComputedStyle(document.body).backgroundColor")

@@ -89,7 +89,7 @@ def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
 def test_the_columns_of_a_table_can_be_chosen(study, capsys):
     export(study, "latex", None, "power_mean_w, request_latency_p95_s")
     text = capsys.readouterr().out
-    assert r"batch\_size & n & Mean power (W) & request\_latency\_p95\_s (s) \\" in text
+    assert r"batch\_size & n & Mean power (W) & Request latency, 95th percentile (s) \\" in text
     with pytest.raises(ConfigurationError, match="--columns"):
         export(study, "latex", None, "energy")
 

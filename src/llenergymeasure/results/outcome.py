@@ -56,7 +56,7 @@ class Outcome(BaseModel):
     ended_at: str | None = Field(default=None, description="UTC, ISO 8601")
     result_sha256: str | None = Field(
         default=None,
-        description="of result.json as it was written; absent in the first edition",
+        description="of result.json as it was written; absent in early versions",
     )
     log_tail: str | None = None
 

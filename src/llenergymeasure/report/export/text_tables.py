@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, declared
 from llenergymeasure.report.findings import LEAST_SHARED, ranked, unseen
 from llenergymeasure.report.sweep import varied_settings
@@ -24,10 +25,7 @@ from llenergymeasure.units import NOTHING, percent
 
 DEFAULT_COLUMNS = ("energy_per_output_token_j", "energy_per_request_j", "output_tokens_per_s")
 _TITLES = {
-    "energy_per_output_token_j": "Energy per output token",
-    "energy_per_request_j": "Energy per request",
-    "power_mean_w": "Mean power",
-    "output_tokens_per_s": "Throughput",
+    **{metric: title for metric, (title, _) in QUANTITIES.items()},
     "carbon_per_1000_requests_gco2e": "Carbon of 1,000 requests",
     "cost_per_1000_requests": "Cost of 1,000 requests",
 }
@@ -178,7 +176,8 @@ def _quantity(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tup
     """Return a quantity's header and its cells: the mean, and its interval where there is one."""
     unit = units.get(metric) or _SUFFIXES.get(metric[-2:], "")
     scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
-    title = _TITLES.get(metric, metric) + (f" ({scale.unit})" if unit else "")
+    plain_name = metric.removesuffix(metric[-2:] if metric[-2:] in _SUFFIXES else "")
+    title = _TITLES.get(metric, plain_name) + (f" ({scale.unit})" if unit else "")
     return title, [_cell(row, metric, scale) for row in rows]
 
 
