@@ -448,7 +448,7 @@ def test_large_studies_are_cut_with_a_word(tmp_path):
 
 def test_report_needs_the_tables(tmp_path, plan):
     write_plan(tmp_path, plan)
-    with pytest.raises(ResultsError, match="llem report .* merges the study's runs"):
+    with pytest.raises(ResultsError, match=r"llem report .* merges the study's runs"):
         write_report(tmp_path, partial=False)
 
 

@@ -125,7 +125,7 @@ def test_a_summary_of_an_older_version_is_told_as_far_as_it_goes(tmp_path, plan)
 
 
 def test_text_needs_the_tables(tmp_path):
-    with pytest.raises(ResultsError, match="llem report .* merges the study's runs"):
+    with pytest.raises(ResultsError, match=r"llem report .* merges the study's runs"):
         study_text(tmp_path)
 
 
