@@ -208,6 +208,7 @@ def _text(rows: Sequence[Row]) -> str:
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)
     unpaired = any(row["method"] == "unpaired" for row in rows)
-    return aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,)) + (
+    table = aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,))
+    return table + f"\n\n{UNPAIRED}" * unpaired
         f"\n\n{UNPAIRED}" * unpaired
     )
