@@ -210,5 +210,3 @@ def _text(rows: Sequence[Row]) -> str:
     unpaired = any(row["method"] == "unpaired" for row in rows)
     table = aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,))
     return table + f"\n\n{UNPAIRED}" * unpaired
-        f"\n\n{UNPAIRED}" * unpaired
-    )
