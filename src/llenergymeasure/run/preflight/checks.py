@@ -155,8 +155,8 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
     if here != checked["x-version"]:
         yield Problem(
             f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
-            "were checked against: the numbers are of what is installed, and a setting that it does "
-            "not have ends the run",
+            "were checked against: the numbers are of what is installed, and a setting that it has "
+            "no more ends the run",
             key="backend",
             fatal=False,
         )
