@@ -43,7 +43,7 @@ def percent(share: float | None) -> str:
     if size == 0:
         return "0 %"
     decimals = 1 - math.floor(math.log10(size))
-    if 99 < size < 100:
+    if 99 < size < 100 - 5e-5:
         decimals = -math.floor(math.log10(100 - size) + 1e-9)
     decimals = min(max(decimals, 0), 4)
     return f"{share * 100:.{decimals}f} %"

@@ -203,6 +203,16 @@ def test_of_runs_that_do_not_know_all_that_they_share_it_is_all_of_their_interva
     assert found["energy_within_sd_rel"] == pytest.approx(within, rel=1e-6)
 
 
+@pytest.mark.parametrize("method", [5, 6])
+def test_what_zeus_shared_is_known_since_method_6(runs, method):
+    rows = [row(run, source="zeus", provenance={"energy_method": method}) for run in runs]
+    for each in rows:
+        each["energy_u95_j"] = 0.1 * each["energy_gross_j"]
+        each["energy_shared_u95_j"] = 0.01 * each["energy_gross_j"]
+    shared = 0.1 if method == 5 else 0.01
+    assert summary_of(rows)[0]["energy_shared_u95_rel"] == pytest.approx(shared)
+
+
 def test_the_clocks_of_all_runs_are_told(runs):
     def clocks(low, share, *reasons):
         return Clocks(

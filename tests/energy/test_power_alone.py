@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from llenergymeasure.energy.account import account
+from llenergymeasure.energy.window import Margin
+from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
 from support import energy_card as card
 
 
@@ -17,20 +19,54 @@ def bursts(seed: int) -> card.Power:
     return card.Power([-10.0, *edges_s.ravel()], [80.0, *watts.ravel()])
 
 
+PUBLISHED = {"name": "NVIDIA GeForce RTX 3090"}
+
+
+@pytest.mark.parametrize("update_s", [0.02, 0.1])
 @pytest.mark.parametrize("call_s", [0.0001, 0.004])
-def test_a_value_that_is_shown_again_takes_nothing_from_the_next(call_s: float) -> None:
+def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
+    call_s: float, update_s: float
+) -> None:
     off, covered = [], []
-    sensor = card.Sensor(counter_s=None, call_s=call_s)
+    sensor = card.Sensor(update_s=update_s, window_s=update_s, counter_s=None, call_s=call_s)
+    channel = PowerBehaviour("power_instant_w", update_s, update_s, "found")
+    probed = {("nvml", card.UUID): Behaviour(power=(channel,))}
     for seed in range(12):
         load = bursts(seed)
-        samples = card.record(load, sensor, 20.0, name="NVIDIA GeForce RTX 3090")
-        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
+        samples = card.record(load, sensor, 20.0, **(PUBLISHED if update_s == 0.1 else {}))
+        known = None if update_s == 0.1 else probed
+        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15), known=known)
         assert made.validity == {}
         off_j = made.total.gross_j - float(load.energy(5, 15))
         off.append(off_j / made.total.gross_j)
         covered.append(abs(off_j) <= made.total.gross_u95_j)
-    assert abs(np.mean(off)) < 0.001
+    assert abs(np.mean(off)) < 0.002
     assert np.mean(covered) > 0.9
+
+
+@pytest.mark.parametrize("update_s", [0.02, 0.1])
+def test_the_length_of_a_load_s_steps_is_no_period_of_its_sensor(update_s: float) -> None:
+    off = []
+    sensor = card.Sensor(update_s=update_s, window_s=0.001, counter_s=None)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        edges_s = np.cumsum(rng.uniform(0.6, 2.0, 40))
+        load = card.Power([-10.0, *edges_s], rng.integers(80, 450, 41).astype(float))
+        samples = card.record(load, sensor, 20.0)
+        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
+        assert set(made.validity) == {"undersampled"}
+        off.append(made.total.gross_j / float(load.energy(5, 15)) - 1)
+    assert abs(np.mean(off)) < 0.004
+
+
+def test_a_phase_without_margins_has_no_rest_that_readings_hide() -> None:
+    samples = card.record(card.work(3, 58), card.Sensor(counter_s=None), 60.0, **PUBLISHED)
+    (source,) = account(samples, (card.ns(20), card.ns(40))).headline_sources
+    plain_j, at_phase_j, hidden_j = (
+        source.channel._smear_j(22.0, margin)
+        for margin in (None, Margin(22.0, 22.0), Margin(21.96, 22.0))
+    )
+    assert plain_j == at_phase_j < hidden_j
 
 
 def test_a_stretch_that_holds_one_reading_is_as_unsure_as_those_next_to_it() -> None:

@@ -145,12 +145,23 @@ def test_a_counter_of_which_nothing_is_shown_is_unverified(name: str) -> None:
     assert bound in made.validity["counter_unverified"]
 
 
+@pytest.mark.parametrize("load", [card.constant(250.0), card.square(0.1, 100, 400, 60, 0.3)])
+def test_readings_that_see_all_bound_what_a_counter_may_have_missed(load: card.Power) -> None:
+    made = account(card.recording(card.rows_of(load, card.H100, 60), H100), WINDOW)
+    assert set(made.validity) == {"counter_unverified"}
+    assert "in step" not in made.validity["counter_unverified"]
+    (found,) = made.headline
+    assert abs(found.gross_j - float(load.energy(20, 40))) <= found.gross_u95_j
+    assert found.gross_u95_j < found.bound_j < 0.01 * found.gross_j
+
+
 def test_power_alone_of_an_unknown_card_is_undersampled() -> None:
     rows = card.rows_of(card.constant(250.0), card.Sensor(counter_s=None), 60)
     assert "undersampled" in account(card.recording(rows), WINDOW).validity
 
 
 ZEUS = card.info(sensor="zeus", quantities=("energy_counter_j",))
+WORK = card.work(3, 58)
 SUM = card.Sensor(window_s=0.025, counter_from="samples")
 
 
@@ -173,9 +184,17 @@ def test_a_counter_without_any_readings_may_be_the_sum_of_some(sensor: str, at_s
 
 
 @pytest.mark.parametrize("mig", [False, True])
-@pytest.mark.parametrize("sensor", [SUM, replace(SUM, counter_from="true"), card.H100])
-def test_a_card_s_counter_is_no_surer_by_zeus_than_by_nvml(sensor: card.Sensor, mig: bool) -> None:
-    rows = card.rows_of(card.work(3, 58), sensor, 60)
+@pytest.mark.parametrize(
+    ("sensor", "load"),
+    [
+        *[(each, WORK) for each in (SUM, replace(SUM, counter_from="true"), card.H100)],
+        (replace(SUM, counter_from="true", counter_gain=0.9), card.constant(250.0)),
+    ],
+)
+def test_a_card_s_counter_is_no_surer_by_zeus_than_by_nvml(
+    sensor: card.Sensor, load: card.Power, mig: bool
+) -> None:
+    rows = card.rows_of(load, sensor, 60)
     info = card.info(quantities=sensor.quantities, mig=mig)
     hot = telemetry("temperature_celsius", {20.0 + i: 50.0 + i for i in range(20)})
     samples = card.recording([*rows, *by_zeus(rows), *hot], info, ZEUS)

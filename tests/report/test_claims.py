@@ -156,6 +156,7 @@ def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tm
     assert ("smears over a window's ends" in text) == (method == METHOD)
     assert ("longer windows shrink" in text) == (method == METHOD)
     assert ("Records of an earlier energy method" in text) == (method != METHOD)
+    assert (f"computed by methods {method} and {METHOD} of the meter" in text) == (method != METHOD)
 
 
 UNSEEN = {"undersampled", "barely undersampled"}

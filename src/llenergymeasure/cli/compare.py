@@ -18,7 +18,7 @@ from llenergymeasure.analysis.tables import behind, read_table
 from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
-from llenergymeasure.report.findings import unseen
+from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 from llenergymeasure.report.verdicts import how, shown, within_sensor
 from llenergymeasure.report.wording import counted, listed, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
@@ -82,8 +82,9 @@ def compare(
         print_json(rows)
     else:
         print(_text(rows))
-        sides = (side.to_pylist() for each in matches for side in (each.runs_a, each.runs_b))
-        for sentence in unseen([run for side in sides for run in side]):
+        sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
+        needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
+        for sentence in unseen([run for side in needed for run in side.to_pylist()]):
             print(f"\n{sentence}")
     held = [line for each in conditions for line in _held(each, rows)]
     for line in held:

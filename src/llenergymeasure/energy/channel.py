@@ -93,8 +93,7 @@ class Channel:
         span_s = end_s - start_s
         mean_w = found.energy_j / span_s
         reach = self.power_range
-        hidden_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
-        bound_j = found.bound_j + (1 - self.share_seen) * hidden_w * span_s + smear_j
+        bound_j = found.bound_j + self.hidden_j(found.energy_j, span_s) + smear_j
         bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
         moved_j = self._moved_j(start_s, end_s)
@@ -116,6 +115,12 @@ class Channel:
             unseen_j=self._sampling_error_j(start_s, end_s),
         )
         return replace(found, bound_j=max(bound_j, found.u95_j))
+
+    def hidden_j(self, energy_j: float, span_s: float) -> float:
+        """Return what a load may draw at most beyond, or short of, an energy in time not seen."""
+        mean_w, reach = energy_j / span_s, self.power_range
+        hidden_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
+        return (1 - self.share_seen) * hidden_w * span_s
 
     def _window(
         self,
@@ -177,7 +182,7 @@ class Channel:
         if self.smear_s == 0.0:
             return 0.0
         # Of a rest that is shorter than what readings average they show but a part.
-        hidden = margin is not None and margin.end_s - margin.start_s < self.smear_s
+        hidden = margin is not None and 0 < margin.end_s - margin.start_s < self.smear_s
         low_w = self.power_range.low_w if hidden and self.name == "power" else math.inf
         return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S), low_w) * self.smear_s / 8
 

@@ -47,7 +47,7 @@ class Device:
         info: which device and sensor.
         behaviour: how the channels behave: probed, published, or seen in this recording.
         counter: the energy counter; None if there is none, or it stood still or ran backwards.
-        power: integrated power; None if there is none.
+        power: integrated power, which may be another sensor's; None if there is none.
         resets_s: when the counter fell, on the knots' scale.
         jumps_s: when it rose by more than the device can draw, or by less while it was read.
         averages: the readings that see all of the time.
@@ -69,7 +69,12 @@ class Device:
         That is the counter, unless it is the sum of readings that miss part of the time and clearly
         missed too much of it: then readings that see everything.
         """
-        found = [each for each in (self.counter, self.power) if each is not None]
+        given = self.info.quantities
+        found = [
+            each
+            for each in (self.counter, self.power)
+            if each is not None and (not given or each.quantity in given)
+        ]
         if self.counter is None or self.counter.nature != "sum" or self.averages is None:
             return found
         apart = self.disagreement(start_ns, end_ns)
@@ -129,7 +134,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         replace(info, power_limit_w=card.power_limit_w, driver=card.driver, mig=card.mig),
         behaviour,
         _counter_channel(knots, behaviour, parts, averages, reach, finest),
-        None if best is None or card is not info else _power_channel(best, reach, finest),
+        None if best is None else _power_channel(best, reach, finest),
         resets_s,
         _jumps(series, origin_ns, reach, least_w) if card.power_limit_w else np.zeros(0),
         averages,

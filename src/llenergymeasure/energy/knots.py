@@ -17,6 +17,11 @@ Ints = npt.NDArray[np.int64]
 _TOGETHER = 40
 """How many ticks are placed together: some seconds, over which a sensor's clock does not drift."""
 
+_LONGEST_PERIOD_S = 0.25
+"""No card that is known renews its readings so rarely: a longer period is that of a load."""
+_LONGEST_HELD_S = 0.35
+"""A value that stays is written again sooner, unless the recorder got no time to run."""
+
 
 @dataclass(frozen=True)
 class PowerRange:
@@ -219,21 +224,29 @@ class Readings:
     def renewed(self) -> "Readings":
         """Return them with the same value again where it was renewed: periods before it changed.
 
-        A row that shows a value again is written at any time: by its own time it would take from
-        the reading after it.
+        A row that shows a value again is written at any time, or not at all: the value would be
+        taken to change from then on, and not within the period before the change.
         """
         period_s, again = self.behaviour.update_period_s, self.half_s == 0.0
+        if period_s is None or period_s > _LONGEST_PERIOD_S:
+            return self
         changes_s = np.append(self.t_s[~again], np.inf)
         next_s = changes_s[np.searchsorted(changes_s, self.t_s)]
         known = again & np.isfinite(next_s)
-        if period_s is None or not known.any():
-            return self
         back = np.maximum(np.round((next_s - self.t_s)[known] / period_s), 1)
         t_s, half_s = self.t_s.copy(), self.half_s.copy()
         t_s[known] = next_s[known] - back * period_s
         half_s[known] = self.half_s[np.searchsorted(self.t_s, next_s[known])]
         kept = ~known | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
-        return replace(self, t_s=t_s[kept], half_s=half_s[kept], power_w=self.power_w[kept])
+        t_s, half_s, power_w = t_s[kept], half_s[kept], self.power_w[kept]
+        gaps_s = np.diff(t_s, prepend=np.inf)
+        held = np.flatnonzero((half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S))
+        return replace(
+            self,
+            t_s=np.insert(t_s, held, t_s[held] - period_s),
+            half_s=np.insert(half_s, held, half_s[held]),
+            power_w=np.insert(power_w, held, power_w[held - 1]),
+        )
 
     def between(self, low_s: float, high_s: float) -> "Readings":
         """Return those that were first shown in a stretch of time."""

@@ -61,6 +61,9 @@ class Source:
         if found is None:
             return mine
         apart_j = found.most * mine.energy_j
+        hidden_j = self.channel.hidden_j(mine.energy_j, (end_ns - start_ns) / NS_PER_S)
+        if self.device.averages is not None and hidden_j > 0:
+            mine = replace(mine, bound_j=mine.bound_j - hidden_j + abs(apart_j))
         if self.device.averages is not None:
             # What a channel fails to see is at most what one that sees all leaves room for.
             unseen_j = apart_j if found.clear else min(mine.unseen_j, apart_j)

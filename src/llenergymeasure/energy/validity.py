@@ -78,7 +78,7 @@ def device_doubts(
     if stretch is None:
         return
     yield from _impossible_power(device, stretch, window)
-    yield from _nature(device, channel, stretch)
+    yield from _nature(device, channel, stretch, window)
     yield from _mismatch(device, window)
     yield from _short_window(device, channel, stretch, window, precision)
 
@@ -95,9 +95,10 @@ def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterato
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
-def _nature(device: Device, channel: Channel, stretch: Stretch) -> Iterator[Doubt]:
+def _nature(device: Device, channel: Channel, stretch: Stretch, window: Span) -> Iterator[Doubt]:
     in_step = ""
-    if channel.sampled is not None and stretch.energy_j > 0:
+    watched = device.averages is not None and device.disagreement(*window) is not None
+    if channel.sampled is not None and not watched and stretch.energy_j > 0:
         most = percent(stretch.bound_j / stretch.energy_j)
         in_step = f"; a load in step with its readings may be off by up to ±{most}, beyond u95"
     if channel.nature == "unverified":

@@ -20,6 +20,7 @@ from llenergymeasure.report.verdicts import (
 from llenergymeasure.report.wording import (
     Scale,
     counted,
+    listed,
     mean_text,
     plain,
     rounded,
@@ -33,6 +34,13 @@ TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """Where an interval reaches this far above the mean, the page says that runs are too few."""
 _PARTLY_SEEN = {"counter_unverified", "undersampled"}
+UNSEEN_COLUMNS = frozenset(
+    {"status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"}
+)
+"""What :func:`unseen` reads of a run."""
+_LEAST_UNSEEN = 0.02
+"""A bound that is less beyond the interval is that of a sensor which another one watches, or of
+the window's ends: two channels of one card may differ by as much."""
 LEAST_SHARED = 0.001
 """Below this share of the energy it is not said what repeats share apart from the gain."""
 SHOWN_GROUPS = 3
@@ -105,6 +113,12 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
             f"a mean nor of a difference, and {shrinks}."
         )
     sentences += unseen(runs)
+    methods = sorted({run["energy_method"] or 0 for run in runs if in_means(run)} - {0})
+    if len(methods) > 1:
+        sentences.append(
+            f"Energies were computed by methods {listed([*map(str, methods)])} of the meter, which "
+            "may differ by more than an interval says."
+        )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
         cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
@@ -123,18 +137,27 @@ def unseen(runs: Sequence[Row]) -> list[str]:
     Readings that a load repeats in step with are even, and show nothing of what they miss.
     """
     used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
-    shares = [
-        (run.get("energy_bound_j") or 0.0) / run["energy_gross_j"]
-        for run in used
-        if _PARTLY_SEEN & set(run["validity"] or ())
-    ]
-    if not shares:
+    doubted = [run for run in used if _PARTLY_SEEN & set(run["validity"] or ()) and _open(run)]
+    if not doubted:
         return []
+    bounds_j = [(run.get("energy_bound_j"), run["energy_gross_j"]) for run in doubted]
+    shares = [bound_j / gross_j for bound_j, gross_j in bounds_j if bound_j is not None]
+    most = f"up to ±{percent(max(shares))}" if shares else ""
+    if len(shares) < len(doubted):
+        most += f"{', or ' if shares else ''}an amount that some records do not hold"
+    where = "the one run" if len(used) == 1 else f"{len(doubted):,} of {len(used):,} runs"
     return [
-        f"In {len(shares)} of {counted(len(used), 'run')} nothing shows that the sensor saw all of "
-        "the time: of a load that repeats in step with its readings the energy may be off by up to "
-        f"±{percent(max(shares))}, which is in no interval and no verdict."
+        f"In {where} nothing shows that the sensor saw all "
+        "of the time: of a load that repeats in step with its readings the energy may be off by "
+        f"{most}, which is in no interval and no verdict."
     ]
+
+
+def _open(run: Row) -> bool:
+    """Return whether a run's bound lies clearly beyond its interval, or is not known."""
+    bound_j = run.get("energy_bound_j")
+    beyond_j = None if bound_j is None else bound_j - (run.get("energy_u95_j") or 0.0)
+    return beyond_j is None or beyond_j > _LEAST_UNSEEN * run["energy_gross_j"]
 
 
 def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:

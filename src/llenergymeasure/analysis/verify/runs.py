@@ -36,6 +36,9 @@ _KNOWS_SENSORS = 2
 _LATER_COUNTS = ("output_sd", "output_mean", "requests_worked")
 """Counts that records of earlier versions do not have; what follows from them is as it was."""
 
+_POWER_CHANGED = 0.05
+"""Method 6 moved energies of power readings by up to this share, beyond earlier intervals."""
+
 _IN_PROPORTION = (
     "power_mean_w",
     "per_output_token_j",
@@ -131,14 +134,18 @@ def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Dif
 
     What follows from the headline by a division has to follow from the recorded one.
     """
-    yield from _apart(folder, "energy.gross_j", (old.gross_j, old.u95_j), (new.gross_j, new.u95_j))
+    powers = [each.channel == "power" for each in old.readings if each.headline]
+    moved = _POWER_CHANGED if any(powers) else RELATIVE
+    mine, others = (old.gross_j, old.u95_j), (new.gross_j, new.u95_j)
+    yield from _apart(folder, "energy.gross_j", mine, others, moved)
     fresh = {(each.device, each.sensor, each.channel): each for each in new.readings}
     for number, reading in enumerate(old.readings):
         again = fresh.get((reading.device, reading.sensor, reading.channel))
         if again is not None and None not in (reading.gross_j, again.gross_j):
             place = f"energy.readings[{number}].gross_j"
             mine = (reading.gross_j, reading.gross_u95_j or reading.u95_j)
-            yield from _apart(folder, place, mine, (again.gross_j, again.gross_u95_j))
+            moved = _POWER_CHANGED if reading.channel == "power" else RELATIVE
+            yield from _apart(folder, place, mine, (again.gross_j, again.gross_u95_j), moved)
     if not old.gross_j or not new.gross_j:
         return
     scale = old.gross_j / new.gross_j
@@ -150,11 +157,15 @@ def _apart(
     figure: str,
     old: tuple[float | None, float | None],
     new: tuple[float | None, float | None],
+    moved: float,
 ) -> Iterator[Difference]:
-    """Yield that two energies, each with its half width, lie further apart than both allow."""
+    """Yield that two energies, each with its half width, lie further apart than both allow.
+
+    Those of a new method may be apart by the share ``moved``, beyond their intervals.
+    """
     (old_j, old_u95_j), (new_j, new_u95_j) = old, new
     if old_j is not None and new_j is not None:
-        allowed_j = (old_u95_j or 0.0) + (new_u95_j or 0.0) + RELATIVE * abs(old_j)
+        allowed_j = (old_u95_j or 0.0) + (new_u95_j or 0.0) + moved * abs(old_j)
         if abs(old_j - new_j) <= allowed_j:
             return
     elif old_j is new_j:

@@ -1,0 +1,40 @@
+"""What is said of sensors that may not have seen all of the time."""
+
+from typing import Any
+
+import pytest
+
+from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
+
+
+def run(bound_j: float | None, code: str = "undersampled") -> dict[str, Any]:
+    values = ("completed", [code], 100.0, 0.1, bound_j)
+    names = ("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j")
+    return dict(zip(names, values, strict=True))
+
+
+def without_bound(made: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in made.items() if name != "energy_bound_j"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([run(61.0)], ("In the one run nothing", "by up to ±61 %, which")),
+        ([run(61.0), run(1.0)], ("In 1 of 2 runs", "±61 %")),
+        ([run(61.0)] * 1200, ("In 1,200 of 1,200 runs", "±61 %")),
+        ([run(None)], ("off by an amount that some records do not hold, which",)),
+        ([without_bound(run(None)), run(30.0)], ("In 2 of 2", "±30 %, or an amount that")),
+    ],
+)
+def test_how_far_off_a_load_in_step_may_be(runs: list[Any], said: tuple[str, ...]) -> None:
+    assert set(run(1.0)) == UNSEEN_COLUMNS
+    (sentence,) = unseen(runs)
+    assert all(part in sentence for part in said)
+    assert "±0 %" not in sentence
+
+
+@pytest.mark.parametrize("code", ["counter_unverified", "undersampled"])
+def test_nothing_is_said_where_readings_of_all_of_the_time_bound_it(code: str) -> None:
+    assert unseen([run(0.7, code)]) == []
+    assert unseen([run(61.0, "throttled")]) == []
