@@ -118,11 +118,30 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
 
 
 def unseen(runs: Sequence[Row]) -> list[str]:
-    """Return what no interval holds of sensors that may not see all of the time, if any may not.
+    """Return what no interval holds, if there is any such thing.
 
-    Readings that a load repeats in step with are even, and show nothing of what they miss.
+    Of sensors that may not see all of the time: readings that a load repeats in step with are
+    even, and show nothing of what they miss. Of requests: what versions count otherwise.
     """
     used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
+    return [*_partly_seen(used), *_counted_otherwise(used)]
+
+
+def _counted_otherwise(used: Sequence[Row]) -> list[str]:
+    """Return that some runs under traffic count requests by their ends, others by their work."""
+    served = [run for run in used if run.get("offered_requests_per_s") is not None]
+    ends = sum(run.get("requests_worked") is None for run in served)
+    if ends in (0, len(served)):
+        return []
+    return [
+        f"{ends} of {counted(len(served), 'run')} under traffic are of an earlier version and "
+        "count the requests that ended in the window, the others the work on requests in it: "
+        "energy, carbon, cost and tokens of a request and requests per second may differ by that "
+        "alone, which is in no interval and no verdict."
+    ]
+
+
+def _partly_seen(used: Sequence[Row]) -> list[str]:
     shares = [
         (run.get("energy_bound_j") or 0.0) / run["energy_gross_j"]
         for run in used
