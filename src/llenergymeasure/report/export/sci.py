@@ -94,7 +94,7 @@ _PLUGINS: dict[str, dict[str, Any]] = {
 
 def _work(run: Row) -> float:
     """Return how many requests a run's energy is of; 0 where none ended."""
-    return run["requests"] and (run["requests_worked"] or run["requests"])
+    return float(run["requests"] and (run["requests_worked"] or run["requests"]))
 
 
 def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
