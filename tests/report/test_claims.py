@@ -458,3 +458,21 @@ def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versi
         write_study(tmp_path / name, made, configs=configs)
         named = "they differ in engine_version" in said(tmp_path / name)
         assert named == (name == "one" and versions == ("0.9", "0.10"))
+
+
+@pytest.mark.parametrize(("worked", "said"), [((None, None), 0), ((19.5, 20), 0), ((None, 20), 1)])
+def test_requests_that_two_versions_count_otherwise_are_named(
+    worked: tuple[float | None, ...], said: int
+) -> None:
+    rows = [
+        {
+            "status": "completed",
+            "energy_gross_j": 1000.0,
+            "validity": [],
+            "kind": "measured",
+            "offered_requests_per_s": 2.0,
+            "requests_worked": each,
+        }
+        for each in worked
+    ]
+    assert len(findings.unseen(rows)) == said

@@ -288,6 +288,17 @@ def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys)
     assert "sci-per-request" not in child["outputs"][0]
 
 
+def test_an_sci_score_of_a_request_under_traffic_is_of_the_work_on_one(tmp_path, capsys):
+    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
+    write_plan(tmp_path, plan)
+    result = make_result(plan["runs"][0])
+    cut = result.tokens.model_copy(update={"requests": 20, "requests_worked": 25.0})
+    write_result(tmp_path, result.model_copy(update={"tokens": cut}))
+    write_tables(tmp_path, partial=False)
+    (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
+    assert child["inputs"][0]["requests"] == 25
+
+
 def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
     declared_study(tmp_path, None)
     document = json.loads(exported(tmp_path, "spdx", capsys))

@@ -210,9 +210,9 @@ def test_of_an_engine_that_a_daemon_started_the_supervisors_processes_are_the_ru
         raise LlemError("seen")
 
     monkeypatch.setattr(engine_process, "HostCpu", host_cpu)
-    for given in ([], ["--watch", "1"]):  # as if its launcher were that, whose parent is 0
+    for given in ([], ["--watch", "1"]):  # as if its supervisor were that
         assert engine_process.main(["--out", str(folder.path), *given]) == EXIT_FAILED
-    assert found == [{os.getppid(), os.getpid()}, {0, os.getpid()}]
+    assert found == [{os.getppid(), os.getpid()}, {1, os.getpid()}]
 
 
 def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(

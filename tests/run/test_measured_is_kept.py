@@ -5,17 +5,20 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llenergymeasure import files
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run import session
-from llenergymeasure.run.ending import End
+from llenergymeasure.run import held_folder, session
+from llenergymeasure.run import supervisor as supervisor_module
+from llenergymeasure.run.ending import Cause, End
 from llenergymeasure.run.result.build_result import _passes
 from llenergymeasure.run.supervisor import Supervisor
 from support.attempts import Attempt, command_of, start
@@ -184,6 +187,45 @@ def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_b
     spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
     session._conclude(Supervisor(spec, folder, None), end, folder)
     assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
+
+
+def _left_to_be_judged(path: Path) -> Supervisor:
+    """A run whose window an earlier attempt has measured, and whose command has not judged it."""
+    folder = RunFolder(path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.engine_end.write_text("{}")
+    spec = {"config": {}, "sections": {"quality": {"command": ["judge"]}}, "experiment": "a"}
+    supervisor = Supervisor({**spec, "cycle": 1}, folder, None)
+    supervisor.attempt = held_folder.Attempt(supervisor._spec, folder)
+    return supervisor
+
+
+@pytest.mark.parametrize("end", [End(-9, Cause.TIME_LIMIT, "over its limit"), End(-11)])
+def test_how_a_command_left_to_judge_ended_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: End
+) -> None:
+    supervisor, finished = _left_to_be_judged(tmp_path), list[End]()
+    monkeypatch.setattr(supervisor_module, "is_measured", lambda _: True)
+    monkeypatch.setattr(supervisor, "_judge_left", lambda: end)
+    monkeypatch.setattr(supervisor, "_finish", lambda given: finished.append(given) or End(0))
+    supervisor._finish_what_was_left()
+    assert finished == [end]
+
+
+def test_a_command_left_to_judge_is_not_taken_for_an_engine_that_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = _left_to_be_judged(tmp_path)
+    monkeypatch.setattr(supervisor_module, "RELEASE_LIMIT_S", 0.1)
+    read, write = os.pipe()
+    supervisor._signals = SimpleNamespace(handle=read)  # type: ignore[assignment]
+    child = subprocess.Popen(["/bin/sleep", "0.5"], start_new_session=True)
+    try:
+        assert supervisor._watch(child, time.monotonic()) == End(0)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:

@@ -396,6 +396,26 @@ def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
     assert found() == []
     data.write_text('{"prompt": "two"}\n')
     (said,) = found()
-    assert said.startswith(f"{data}: has changed since the study was planned")
+    assert said.startswith("what this experiment reads has changed since the study was planned")
+    assert said.endswith(f"newer than the plan: {data}")
     data.unlink()
     assert found() == []  # who reads it says so
+
+
+def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Path) -> None:
+    """What has changed is the adapter; the data set is newer than the plan all the same."""
+    data, adapter = tmp_path / "data.jsonl", tmp_path / "adapter"
+    data.write_text('{"prompt": "one"}\n')
+    adapter.mkdir()
+    (adapter / "weights.bin").write_text("one")
+    settings = {"model": "tiny-llama", "dataset": str(data), "lora": {"adapter_path": str(adapter)}}
+    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
+    files.write_if_changed(folder.plan, plan.to_json_bytes())
+    run = plan.runs[0]
+    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    (adapter / "weights.bin").write_text("two")
+    data.chmod(0o600)
+    (found,) = check_unchanged(spec, folder.run(run.experiment, run.cycle))
+    assert found.file is None
+    assert "what this experiment reads has changed" in str(found)
+    assert "a folder of it may be what has changed" in str(found)

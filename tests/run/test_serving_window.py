@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -206,7 +207,7 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_requests_that_waited_for_others_are_no_work_of_the_window() -> None:
-    """Twice as many come as are served, one at a time, each in 1 s: of 20 s there are 20."""
+    """Twice as many come as are served, one at a time, each in 1 s: of 60 s there are 60."""
     s_ns = 1_000_000_000
     rows = [
         {
@@ -217,13 +218,13 @@ def test_requests_that_waited_for_others_are_no_work_of_the_window() -> None:
             "token_monotonic_ns": [number * s_ns + s_ns // 5, (number + 1) * s_ns],
             "output_tokens": 2,
         }
-        for number in range(60)
+        for number in range(180)
     ]
-    window = (s_ns // 3, 20 * s_ns + s_ns // 3)
+    window = (s_ns // 3, 60 * s_ns + s_ns // 3)
     run = ServedRun(
         pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA), experiment({"rate_per_s": 2}), window, {}
     )
-    assert run.tokens("").work == pytest.approx(20, rel=0.02)
+    assert run.tokens("").work == pytest.approx(60, rel=0.02)
 
 
 def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> None:
@@ -269,3 +270,74 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     )
     serving = run.record(energy, NoEnergy())  # type: ignore[arg-type]
     assert (serving.slo_share, serving.energy_per_good_request_j) == (1.0, per_request)
+
+
+def _answers(*times_s: tuple[float, list[float]]) -> pa.Table:
+    """Requests by when each was to be sent and when its parts came."""
+    rows = [
+        {
+            "planned_monotonic_ns": round(planned_s * 1e9),
+            "first_token_monotonic_ns": round(parts_s[0] * 1e9),
+            "end_monotonic_ns": round(parts_s[-1] * 1e9),
+            "token_monotonic_ns": [round(at_s * 1e9) for at_s in parts_s],
+            "output_tokens": len(parts_s),
+            "output_tokens_asked": len(parts_s),
+            "conversation": number,
+            "turn": 0,
+            "turns": 1,
+            "latency_s": parts_s[-1] - planned_s,
+        }
+        for number, (planned_s, parts_s) in enumerate(times_s)
+    ]
+    return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+
+
+def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window() -> None:
+    """A step takes longer the more are served together: after the window they grow fewer."""
+    users, tokens, end_s = 64, 200, 20.0
+    now_s, whole = 0.0, list[tuple[float, list[float]]]()
+    step_s = 0.005 + 0.001 * users
+    under_way = [
+        (-step_s * begun, [-step_s * (begun - 1 - n) for n in range(begun)])
+        for begun in range(0, 3 * users, 3)
+    ]
+    while under_way:
+        now_s += 0.005 + 0.001 * len(under_way)
+        for _, parts_s in under_way:
+            parts_s.append(now_s)
+        whole += [one for one in under_way if len(one[1]) == tokens]
+        under_way = [
+            one if len(one[1]) < tokens else (now_s, [])
+            for one in under_way
+            if len(one[1]) < tokens or now_s < end_s
+        ]
+    inside = sum(1.0 <= at_s < end_s for _, parts_s in whole for at_s in parts_s)
+    config = experiment({"arrivals": "closed", "concurrency": users})
+    run = ServedRun(_answers(*whole), config, (10**9, round(end_s * 1e9)), {})
+    assert run.tokens("").work == pytest.approx(inside / tokens, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    "serving", [{"arrivals": "closed", "concurrency": 1}, {"rate_per_s": 1}], ids=str
+)
+def test_one_quick_answer_makes_no_waiting_of_the_others_time(serving: dict[str, Any]) -> None:
+    """Each takes 1.2 s to its first token and 0.3 s more, but for one that a cache knew."""
+    times = [(1.5 * n, [1.5 * n + 1.2, 1.5 * n + 1.5]) for n in range(-2, 8)]
+    times.append((12.0, [12.01, 12.02]))
+    config = experiment(serving)
+    run = ServedRun(_answers(*times), config, (10**9, 5 * 10**9), {})
+    assert run.tokens("").work == pytest.approx(4 / 1.5)
+
+
+def test_energy_of_a_good_request_under_too_much_load_is_of_the_good_ones_work() -> None:
+    """Of two a second one is served: those that keep the limit are the first four of the window.
+
+    One more, sent before it, has two thirds of its work within.
+    """
+    times = [(n / 2, [n + 0.2, n + 1.0]) for n in range(60)]
+    config = experiment({"rate_per_s": 2}, slo={"e2e_ms": 3000})
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    run = ServedRun.of(_answers(*times), config, (333_333_333, 20_333_333_333), told)
+    energy = Energy(kind="measured", source="x", readings=[], gross_j=2000, per_request_j=100)
+    good_j = run.record(energy, NoEnergy()).energy_per_good_request_j  # type: ignore[arg-type]
+    assert good_j == pytest.approx(2000 / (4 + 2 / 3), rel=0.02)

@@ -1,5 +1,6 @@
 """Telling the run's processes from others, with a made-up process table."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,24 @@ def test_what_draws_is_named_unless_it_is_of_the_run(make_machine) -> None:
         (OTHER, "trainer"),
         (UNSEEN, f"nvml says {UNSEEN}"),
     ]
+
+
+@pytest.mark.parametrize("becomes_the_container", [True, False], ids=["Apptainer", "Docker"])
+def test_what_has_started_the_workflow_is_no_root_of_the_run_s_tree(
+    make_machine: Callable[[], Machine], becomes_the_container: bool
+) -> None:
+    """The launcher becomes Apptainer's container and has it watch the supervisor, or is watched."""
+    machine, launcher, shim = make_machine(), 4_000_150, 4_000_160
+    machine.start(RUN, OTHER)
+    machine.start(launcher, RUN)
+    words = ["python", "-m", "llenergymeasure.run", "--out", "x"]
+    (machine.proc / str(RUN) / "cmdline").write_text("\0".join(words))
+    words[2] = "llenergymeasure.containers.launcher"
+    (machine.proc / str(launcher) / "cmdline").write_text("\0".join(words))
+    machine.start(shim, 1)
+    machine.start(ENGINE, launcher if becomes_the_container else shim)
+    engine_pid = machine.proc.parent / "engine.pid"
+    engine_pid.write_text(str(ENGINE))
+    watched = RUN if becomes_the_container else launcher
+    run = RunProcesses.around_engine(engine_pid, watched, machine.proc)
+    assert run.roots() == {RUN, ENGINE}

@@ -35,7 +35,10 @@ WIDE_REL = 0.1
 """Where an interval reaches this far above the mean, the page says that runs are too few."""
 _PARTLY_SEEN = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
-    {"status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"}
+    {
+        *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
+        *("offered_requests_per_s", "requests_worked"),
+    }
 )
 """What :func:`unseen` reads of a run."""
 _LEAST_UNSEEN = 0.02
@@ -132,11 +135,30 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
 
 
 def unseen(runs: Sequence[Row]) -> list[str]:
-    """Return what no interval holds of sensors that may not see all of the time, if any may not.
+    """Return what no interval holds, if there is any such thing.
 
-    Readings that a load repeats in step with are even, and show nothing of what they miss.
+    Of sensors that may not see all of the time: readings that a load repeats in step with are
+    even, and show nothing of what they miss. Of requests: what versions count otherwise.
     """
     used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
+    return [*_partly_seen(used), *_counted_otherwise(used)]
+
+
+def _counted_otherwise(used: Sequence[Row]) -> list[str]:
+    """Return that some runs under traffic count requests by their ends, others by their work."""
+    served = [run for run in used if run.get("offered_requests_per_s") is not None]
+    ends = sum(run.get("requests_worked") is None for run in served)
+    if ends in (0, len(served)):
+        return []
+    return [
+        f"{ends} of {counted(len(served), 'run')} under traffic are of an earlier version and "
+        "count the requests that ended in the window, the others the work on requests in it: "
+        "energy, carbon, cost and tokens of a request and requests per second may differ by that "
+        "alone, which is in no interval and no verdict."
+    ]
+
+
+def _partly_seen(used: Sequence[Row]) -> list[str]:
     doubted = [run for run in used if _PARTLY_SEEN & set(run["validity"] or ()) and _open(run)]
     if not doubted:
         return []

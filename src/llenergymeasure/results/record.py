@@ -56,7 +56,7 @@ class Tokens(Record):
     output_mean: float | None = Field(None, description="under traffic, their mean")
     requests_worked: float | None = Field(
         None,
-        description="under traffic, requests by the share of their time that lay inside the window "
+        description="under traffic, requests by the share of their work that lay inside the window "
         "(without that in which they waited for others); joules per request are of so many",
     )
 

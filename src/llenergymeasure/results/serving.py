@@ -56,7 +56,10 @@ class Serving(Record):
         description="requests that were to be sent within the window, over its length; null "
         "without traffic"
     )
-    completed_requests_per_s: float = Field(description="completed over the window's length")
+    completed_requests_per_s: float = Field(
+        description="requests that ended in the window over its length; performance.requests_per_s "
+        "is of the work on them instead"
+    )
     time_to_first_token: Latency = Field(description="time to the first token, under traffic")
     inter_token_latency: Latency = Field(
         description="time between two arrivals of an answer's output, under traffic"
@@ -89,7 +92,9 @@ class Serving(Record):
         default=None, description="those that kept every limit of the slo, over the window's length"
     )
     energy_per_good_request_j: float | None = Field(
-        default=None, description="gross energy over the requests that kept every limit"
+        default=None,
+        description="gross energy over the work on requests that kept every limit, those counted "
+        "as tokens.requests_worked",
     )
     in_flight_mean: float = Field(description="mean number of requests under way during the window")
     in_flight_max: int = Field(description="most of them at once")

@@ -76,6 +76,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "output_tokens": "tokens.output",
     "thinking_tokens": "tokens.thinking",
     "requests": "tokens.requests",
+    "requests_worked": "tokens.requests_worked",
     "output_tokens_per_request": _REAL,
     "output_tokens_sd": "tokens.output_sd",
     "batches": "batches",

@@ -222,9 +222,10 @@ class Supervisor:
             return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
-        if self._to_be_judged() and (judging := self._judge_left()).asked:
-            return self.attempt.conclude(judging)
-        end = self._finish(End(0))
+        end = self._judge_left() if self._to_be_judged() else End(0)
+        if end.asked:
+            return self.attempt.conclude(end)
+        end = self._finish(end)
         validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
         codes = sorted(DISQUALIFYING.intersection(validity))
         # Where a message says that it was kept from it, it has not judged what was measured.
@@ -333,7 +334,9 @@ class Supervisor:
                 yield started_s + PREFLIGHT_LIMIT_S, Cause.TIME_LIMIT, message
             else:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-            over = self.folder.engine.is_file() and self.attempt.outcome.phase not in LOOKS
+            # Nothing is recorded of one that only judges: its work was done before it began.
+            over = self._recorder is not None and self.folder.engine.is_file()
+            over = over and self.attempt.outcome.phase not in LOOKS
             released_at = (released_at or time.monotonic()) if over else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"

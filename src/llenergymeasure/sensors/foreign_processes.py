@@ -18,6 +18,8 @@ from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """The inode the kernel gives the first one (PROC_PID_INIT_INO in linux/proc_ns.h)."""
+LAUNCHER = "llenergymeasure.containers.launcher"
+"""The module that starts an engine's container."""
 Answer = TypeVar("Answer")
 _HELPERS = frozenset({"nvidia-cuda-mps-server"})
 """Compute contexts that work only for processes that are listed next to them."""
@@ -54,13 +56,17 @@ class RunProcesses:
         self._numbers_hold = _numbers_hold(proc)
 
     @classmethod
-    def around_engine(cls, engine_pid: Path, watched: int | None) -> "RunProcesses":
+    def around_engine(
+        cls, engine_pid: Path, watched: int | None, proc: Path = Path("/proc")
+    ) -> "RunProcesses":
         """Return the run's as its engine's process knows them: the supervisor's tree and its own.
 
-        Where a container holds it, the supervisor is the parent of the launcher that it watches.
+        In a container it watches the supervisor, or a launcher whose parent that is.
         """
-        launcher = [] if watched is None else stat_fields(watched)
-        return cls(int(launcher[1]) if launcher else os.getppid(), engine_pid=engine_pid)
+        if watched is None:
+            return cls(os.getppid(), proc, engine_pid)
+        launcher = stat_fields(watched, proc) if LAUNCHER in _words(proc / str(watched)) else []
+        return cls(int(launcher[1]) if launcher else watched, proc, engine_pid)
 
     def strangers(self, gpu: Gpu) -> list[Stranger]:
         """Return the strangers on a card now.
@@ -145,6 +151,10 @@ class RunProcesses:
 
     def _name(self, pid: int) -> str:
         return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
+
+
+def _words(process: Path) -> list[str]:
+    return (text_of(process / "cmdline") or "").split("\0")
 
 
 def _numbers_hold(proc: Path) -> bool:

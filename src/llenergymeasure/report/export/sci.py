@@ -92,6 +92,11 @@ _PLUGINS: dict[str, dict[str, Any]] = {
 }
 
 
+def _work(run: Row) -> float:
+    """Return how many requests a run's energy is of; 0 where none ended."""
+    return float(run["requests"] and (run["requests_worked"] or run["requests"]))
+
+
 def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
     """Return an experiment: the sums over its runs in kWh and s, and what follows in gCO2eq."""
     inputs = {
@@ -107,7 +112,9 @@ def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
         "lifetime": declared["lifetime_years"] * _S_PER_YEAR,
         "output-tokens": sum(run["output_tokens"] for run in used),
         "tokens": sum(run["input_tokens"] + run["output_tokens"] for run in used),
-        "requests": sum(run["requests"] for run in used),
+        "requests": sum(
+            run["requests"] and (run["requests_worked"] or run["requests"]) for run in used
+        ),
     }
     # Without a request that ended there is no score of one.
     steps = [name for name in _PLUGINS if name != "sci-request" or inputs["requests"]]

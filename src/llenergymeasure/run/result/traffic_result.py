@@ -31,6 +31,7 @@ CACHED_SHARE_MAX = 0.1
 """Share of a prompt that a prefix cache may know beyond what the traffic shares."""
 
 MOST_STRETCHES = 120
+QUICK_PERCENT = 2
 PERCENTILES = (50, 90, 95, 99)
 
 Span = tuple[int, int]
@@ -83,8 +84,6 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
-        spans = _served(good)
-        worked = np.sum(np.diff(np.clip(spans, *self.window)) / np.maximum(np.diff(spans), 1))
         output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
@@ -104,7 +103,7 @@ class ServedRun:
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
             output_mean=float(np.mean(lengths)) if lengths else None,
-            requests_worked=float(worked),
+            requests_worked=self._work(good),
         )
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
@@ -157,8 +156,9 @@ class ServedRun:
             if slo is None or share is None
             else share * 100 >= slo.percentile - 1e-9,
             goodput_requests_per_s=None if slo is None else len(kept) / self.window_s,
-            # What one takes, over the share of good ones: the window's ends cut none.
-            energy_per_good_request_j=_per(energy.per_request_j, len(kept) / max(1, len(good))),
+            energy_per_good_request_j=_per(
+                energy.gross_j, self._work([row for row in self._rows if row["slo_met"]])
+            ),
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
             in_flight_growth_per_s=self.growth_per_s,
@@ -190,6 +190,40 @@ class ServedRun:
     def lateness_s(self) -> NDArray[np.float64]:
         """How late each of them was sent."""
         return np.array([row["lateness_s"] for row in self.sent if row["lateness_s"] is not None])
+
+    @cached_property
+    def _quick_ns(self) -> float:
+        """The time to a first token beyond which a request has waited for others.
+
+        Nearly the quickest of all, but not of a prompt or two that a cache knew.
+        """
+        took = [
+            (row["first_token_monotonic_ns"] or row["end_monotonic_ns"])
+            - row["planned_monotonic_ns"]
+            for row in self._rows
+            if row["failure"] is None
+        ]
+        if not took or not self.serving.open_loop:
+            return np.inf
+        return float(np.percentile(took, QUICK_PERCENT, method="higher"))
+
+    def _work(self, rows: Sequence[Mapping[str, Any]]) -> float:
+        """Return how many requests' work on whole answers lay inside the window.
+
+        To its first token a request's work is spread over its time, from there over its parts,
+        which come faster where fewer are served with it. What it waited for others is no work of
+        its own: where requests come whatever the server does, that grows.
+        """
+        work = 0.0
+        for row in rows:
+            planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
+            first = row["first_token_monotonic_ns"] or end
+            begun = max(planned, first - self._quick_ns)
+            later = [at_ns for at_ns in row["token_monotonic_ns"] if at_ns > first]
+            before = (first - begun) / max(1, (later or [first])[-1] - begun)
+            done = [0.0, *np.linspace(before, 1.0, 1 + len(later))]
+            work += float(np.diff(np.interp(self.window, [begun, first, *later], done))[0])
+        return work
 
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
@@ -316,21 +350,6 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), values)
-
-
-def _served(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Return when the work on each request began and ended, in ns, shape (requests, 2).
-
-    One that came while others were served had to wait: what it took to its first token beyond the
-    quickest of all is no time of its own, and grows where requests come faster than they go.
-    """
-    planned = [row["planned_monotonic_ns"] for row in rows]
-    ends = [row["end_monotonic_ns"] for row in rows]
-    # One without a token has its end for it.
-    first = [row["first_token_monotonic_ns"] or end for row, end in zip(rows, ends, strict=True)]
-    quickest = min((one - other for one, other in zip(first, planned, strict=True)), default=0)
-    begun = [max(one, other - quickest) for one, other in zip(planned, first, strict=True)]
-    return np.reshape(np.transpose([begun, ends]), (-1, 2)).astype(np.int64)
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
