@@ -59,6 +59,10 @@ _KEY_VALUE = re.compile(
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
 
+_LONG = 512
+"""Signs of a value above which letters and digits are looked for as they are: a pattern of every
+form of each takes most of a second to make for a key of several kB."""
+
 _ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
 """Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
 
@@ -181,7 +185,10 @@ def _patterns(values: tuple[str, ...]) -> _Known | None:
     if not forms:
         return None
     whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    escaped = "|".join("".join(map(_escaped, value)) for value in values)
+    escaped = "|".join(
+        "".join(sign if len(value) > _LONG and sign.isalnum() else _escaped(sign) for sign in value)
+        for value in values
+    )
     return re.compile(whole), re.compile(escaped)
 
 

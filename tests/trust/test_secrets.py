@@ -181,6 +181,15 @@ def test_a_server_cannot_make_the_search_long() -> None:
     assert time.process_time() - began_s < 5
 
 
+def test_a_long_key_costs_a_process_little() -> None:
+    line = base64.b64encode(bytes(range(48))).decode()
+    key = "-----BEGIN PRIVATE KEY-----\n" + f"{line}\n" * 50 + "-----END PRIVATE KEY-----"
+    began_s = time.process_time()
+    for write in (str, repr, json.dumps, quote, lambda text: quote(text, safe="")):
+        assert line[5:60] not in without_secrets(f"<{write(key)}>", {"DEPLOY_PRIVATE": key})
+    assert time.process_time() - began_s < 0.35
+
+
 def test_other_text_stays() -> None:
     document = {"argv": ["--model", "/models/Llama-3.1-8B"], "rate": 1.5, "ok": True}
     assert without_secrets_in(document) == document
