@@ -38,7 +38,7 @@ _SECRET_VALUE = re.compile(
     | \beyJ[\w-]{8,500}\.[\w-]{8,}\.[\w-]*              # JSON Web Token (RFC 7519)
     | (?i:(?<=bearer\ )|(?<=basic\ ))[\w.~+/=-]{8,}
     | (?i:(?<=api_key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)|(?<=signature=)
-        |(?<=credential=))[^&\s"',;]+
+        |(?<=credential=)|(?<=[?&]token=)|(?<=[?&]key=)|(?<=access_token=))[^&\s"',;]+
     | (?i:(?<=token=)|(?<=key=))[^&\s"',;]{8,}           # shorter ones are --eos-token=2
     """,
     re.VERBOSE,
