@@ -25,30 +25,43 @@ IN_USE_VARIABLE = "LLEM_IN_USE"
 _SECRET_VALUE = re.compile(
     r"""
     (?<=://)[^/\s@]+(?:@[^/\s@"'<>,;]+)*(?=@)           # user and password in an address
-    | \b(?:hf|api_org|gsk|r8)_[A-Za-z0-9]{16,}           # Hugging Face, Groq, Replicate
+    | \b(?:hf|api_org)_[A-Za-z0-9]{16,}                  # Hugging Face
+    | \bgsk_[A-Za-z0-9]{40,} | \br8_[A-Za-z0-9]{37,}     # Groq, Replicate
     | \bgh[pousr]_[A-Za-z0-9]{16,} | \bgithub_pat_\w{16,}
     | \bglpat-[\w-]{16,}
-    | \b(?:sk|pk|rk|xai)-[\w-]{16,}                      # OpenAI and others
+    | \b(?:sk|pk|rk)-[\w-]{16,}                          # OpenAI and others
+    | \bxai-[A-Za-z0-9]{40,}                            # xAI
     | \bxox[abprs]-[\w-]{8,}                             # Slack
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                      # AWS
     | \bAIza[\w-]{30,}                                   # Google
     | \bnvapi-[\w-]{16,}                                 # NVIDIA
     | \beyJ[\w-]{8,500}\.[\w-]{8,}\.[\w-]*              # JSON Web Token (RFC 7519)
     | (?i:(?<=bearer\ )|(?<=basic\ ))[\w.~+/=-]{8,}
-    | (?i:(?<=token=)|(?<=key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)
-        |(?<=signature=)|(?<=credential=))[^&\s"',;]+
+    | (?i:(?<=api_key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)|(?<=signature=)
+        |(?<=credential=)|(?<=[?&]token=)|(?<=[?&]key=)|(?<=access_token=))[^&\s"',;]+
+    | (?i:(?<=token=)|(?<=key=))[^&\s"',;]{8,}           # shorter ones are --eos-token=2
     """,
     re.VERBOSE,
 )
 
 _SECRET_NAME = re.compile(
     r"TOKEN(?!IZER|S?_PER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|AUTH"
-    r"|COOKIE|SESSION|WEBHOOK|JWT|(^|_)(KEY|PAT|PASS|PASSPHRASE|DSN)$|_PWD$",
+    r"|COOKIE|SESSION|WEBHOOK|JWT|(^|_)(PASSPHRASE|DSN)$|_PWD$",
     re.IGNORECASE,
 )
 
+_KEY_NAME = re.compile(r"(^|_)(?<!PUBLIC_)(KEY|PAT|PASS)$", re.IGNORECASE)
+_KEY_VALUE = re.compile(
+    r"(?=.*[0-9])(?=.*[A-Za-z])(?:[^/\s]{16,}|[A-Za-z0-9+][A-Za-z0-9+/]{39,}=*)"
+)
+"""Names of keys and of other things, such as a model, and which of their values are keys."""
+
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
+
+_LONG = 512
+"""Signs of a value above which letters and digits are looked for as they are: a pattern of every
+form of each takes most of a second to make for a key of several kB."""
 
 _ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
 """Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
@@ -73,7 +86,7 @@ _SECRET_ARGUMENT = re.compile(
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable of this name holds a secret."""
-    return _SECRET_NAME.search(name) is not None
+    return bool(_SECRET_NAME.search(name) or _KEY_NAME.search(name))
 
 
 def secret_argument(value: Any, name: str = "") -> str | None:
@@ -111,11 +124,21 @@ def without_secrets_in(value: Any) -> Any:
 
 def without_secret_arguments(command: Sequence[str]) -> list[str]:
     """Return the words of a command with its secrets replaced, also what stands after an option."""
-    options = ["", *(word.lstrip("-").replace("-", "_") for word in command)]
-    return [
-        REMOVED if secret_argument(word, option) else without_secrets(word)
-        for option, word in zip(options, command, strict=False)
-    ]
+    struck = []
+    for before, word in zip(["", *command], command, strict=False):
+        name, sign, value = word.partition("=")
+        if _is_secret_option(before) and not word.startswith("--"):
+            struck.append(REMOVED)
+        elif sign and value and _is_secret_option(name):
+            struck.append(f"{name}={REMOVED}")
+        else:
+            struck.append(without_secrets(word))
+    return struck
+
+
+def _is_secret_option(word: str) -> bool:
+    name = word.lstrip("-").replace("-", "_")
+    return word.startswith("-") and _SECRET_ARGUMENT.search(name) is not None
 
 
 def excerpt(text: str, most: int) -> str:
@@ -146,7 +169,9 @@ def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Know
     values = [
         value.strip()
         for name, value in environ.items()
-        if name in in_use or (is_secret_name(name) and not os.path.exists(value))  # noqa: PTH110
+        if name in in_use
+        or (_SECRET_NAME.search(name) and not os.path.exists(value))  # noqa: PTH110
+        or (_KEY_NAME.search(name) and _KEY_VALUE.fullmatch(value.strip()))
     ]
     values = [value for value in values if len(value) >= _SHORTEST]
     values += [value.strip() for value in also if value and value.strip()]
@@ -160,7 +185,10 @@ def _patterns(values: tuple[str, ...]) -> _Known | None:
     if not forms:
         return None
     whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    escaped = "|".join("".join(map(_escaped, value)) for value in values)
+    escaped = "|".join(
+        "".join(sign if len(value) > _LONG and sign.isalnum() else _escaped(sign) for sign in value)
+        for value in values
+    )
     return re.compile(whole), re.compile(escaped)
 
 

@@ -381,6 +381,22 @@ def test_a_run_that_is_in_no_mean_gives_two_no_machine_in_common(
         assert "host is node-2 and node-1" in row["unavailable"]
 
 
+def test_two_backends_with_their_left_out_runs_in_other_cycles_did_the_same_work(
+    tmp_path: Path,
+) -> None:
+    """Prompts, and so input tokens per request, differ by cycle."""
+    plan = make_plan([PYTORCH, VLLM], [], cycles=2)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        done = did(input=4000 + run["cycle"], prompt_hash=str(run["cycle"]) * 64)
+        out = (run["config"]["backend"] == "vllm") == (run["cycle"] == 1)
+        codes = {"validity": ["other_process"]} if out else {}
+        write_result(tmp_path, make_result(run, **done, **codes))
+    told_apart = Comparable(selections(merge_runs(plan, tmp_path).to_pylist()), plan["runs"])
+    one, other = [run["experiment"] for run in plan["runs"][:2]]
+    assert told_apart.why_not(one, other) is None
+
+
 def test_what_others_are_not_compared_with_has_runs_in_means(tmp_path: Path) -> None:
     configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4, 8)]
     out = {**on(name="H200"), "validity": ["other_process"]}

@@ -161,6 +161,36 @@ def test_more_runs_than_one_batch(tmp_path):
     assert runs["status"].to_pylist().count("completed") == len(plan["runs"][::100])
 
 
+def test_a_judge_is_the_same_wherever_its_file_lies(tmp_path):
+    """A folder that moved took the quality of all runs but the last from the tables."""
+    plan = make_plan([{"model": "tiny-llama"}], [], cycles=4)
+    asked = [
+        {
+            "command": ["python3", "/old/judge.py", "--data=/old/d.json", "word"],
+            "tasks": ["a", "b"],
+        },
+        {
+            "command": ["python3", "/new/judge.py", "--data=/new/d.json", "word"],
+            "tasks": ["b", "a"],
+        },
+        {
+            "command": ["python3", "/x/judge.py", "--data=/new/d.json", "[removed]"],
+            "tasks": ["a", "b"],
+        },
+        {
+            "command": ["python3", "/new/judge.py", "--data=/new/d.json", "word"],
+            "tasks": ["a", "b"],
+        },
+    ]
+    for run, by in zip(plan["runs"], asked, strict=True):
+        quality = Quality(score=0.5, **by)
+        provenance = {"recording": {"started_at": f"2026-01-0{run['cycle']}T00:00:00+00:00"}}
+        write_result(tmp_path, make_result(run, quality=quality, provenance=provenance))
+    runs = merge_runs(plan, tmp_path)
+    assert runs["quality_score"].to_pylist() == [0.5] * 4
+    assert runs["validity"].to_pylist() == [[]] * 4
+
+
 def test_scores_of_another_judge_than_the_last_runs_are_in_no_table(tmp_path):
     plan = make_plan([{"model": "tiny-llama"}], [], cycles=3)
     asked = [

@@ -334,6 +334,13 @@ def test_one_run_that_is_missing_makes_no_interval_too_narrow(tmp_path, jump):
     assert hits / 300 >= 0.92
 
 
+def test_a_folder_that_is_named_twice_is_one_study(tmp_path, monkeypatch):
+    write_study(tmp_path / "kept")
+    monkeypatch.chdir(tmp_path)
+    named = tmp_path / "kept"
+    assert len(study_runs([named.relative_to(tmp_path), named])) == len(study_runs([named]))
+
+
 def test_a_copy_of_a_results_folder_is_no_second_study(tmp_path):
     """It doubled n, and the interval of two equal means had no width."""
     kept, copy = tmp_path / "kept", tmp_path / "copy"

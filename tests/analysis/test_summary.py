@@ -312,3 +312,12 @@ def test_an_experiment_without_the_setting_that_varies_is_not_named_by_the_model
     runs = make_plan([{"model": "tiny-llama", **each} for each in limits], swept)["runs"]
     found = summary_of([row(run, swept) for run in runs])
     assert [item["label"] for item in found] == ["power_limit_w=300", "power_limit_w not set"]
+
+
+def test_the_base_of_an_ablation_of_many_settings_is_named_by_the_model():
+    names = [f"passthrough_kwargs.setting_{number}" for number in range(3)]
+    changes = [{name.rpartition(".")[2]: 1} for name in names]
+    configs = [{"passthrough_kwargs": each} for each in changes]
+    runs = make_plan([{"model": "tiny-llama", **each} for each in (*configs, {})], names)["runs"]
+    found = summary_of([row(run, names) for run in runs])
+    assert [item["label"] for item in found][-2:] == ["setting_2=1", "tiny-llama"]

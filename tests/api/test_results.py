@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     write_tables(folder, partial=False)
     write_report(folder, partial=False)
     return load_results(folder)
+
+
+@pytest.mark.parametrize("name", ["measured_v1", "record_v1"])
+def test_a_notebook_shows_results_of_the_first_edition(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "tests/results/fixtures" / name, folder)
+    assert "<table" in load_results(folder)._repr_html_()
 
 
 def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyResult) -> None:

@@ -60,6 +60,23 @@ def test_a_study_is_not_compared_with_its_copy(tmp_path):
         compared(a, b)
 
 
+def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys, monkeypatch):
+    """As ``cp -r before after`` and a change in one experiment."""
+    shutil.copytree(a := study(tmp_path / "a", part=".25"), b := tmp_path / "b")
+    new = study(tmp_path / "new", level=1.05, hour=13, part=".25")
+    _, again = (run["experiment"] for run in json.loads((a / "plan.json").read_text())["runs"][:2])
+    shutil.rmtree(b / "runs" / again)
+    shutil.copytree(new / "runs" / again, b / "runs" / again)
+    write_tables(b, partial=False)
+    assert compared(a, b)
+    shown = capsys.readouterr()
+    assert {line.split()[0] for line in shown.out.splitlines() if TOKEN in line} == {"batch_size=8"}
+    assert "1 experiment with a run that" in shown.err
+    assert "not compared: batch_size=1" in shown.err
+    monkeypatch.chdir(tmp_path)
+    assert compared("a", a)
+
+
 def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
     folder = study(tmp_path)
     ids = [run["experiment"] for run in json.loads((folder / "plan.json").read_text())["runs"]]

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure import files
+from llenergymeasure.analysis.tables import behind, read_table, write_tables
+from llenergymeasure.analysis.verify.study import verify_study
+from llenergymeasure.cli.report import report
 from llenergymeasure.cli.results import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import Difference, damage
 from llenergymeasure.workflow import manifest
+from llenergymeasure.workflow.open_study import OpenStudy
 from llenergymeasure.workflow.opening import prepare
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
@@ -131,6 +135,47 @@ def test_a_disk_that_is_away_makes_no_run_a_damaged_one(
     assert not (run.path / "damaged-1").exists()
 
 
+def test_a_file_that_stays_unreadable_stops_no_look_at_the_others(
+    study: tuple[Plan, StudyFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan, folder = study
+    prepare(plan, folder)
+    write_whole(folder, plan.runs[2])
+    bad, reading = folder.run(plan.runs[0].experiment, 1), files.open_to_read
+
+    def broken(path: Path) -> BufferedReader:
+        if Path(path) == bad.row:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return reading(path)
+
+    monkeypatch.setattr(files, "open_to_read", broken)
+    status(folder.path, full=True)
+    out = capsys.readouterr().out
+    assert "1 completed, 1 failed, 1 lost" in out
+    assert "Input/output error" in out
+    report(folder.path)
+    rows = read_table(folder.path, "runs.parquet").to_pylist()
+    assert [rows[place]["status"] for place in (0, 2)] == ["lost", "completed"]
+    found = verify_study(folder.path).differences
+    assert any("Input/output error" in str(each) for each in found)
+
+
+def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, StudyFolder]) -> None:
+    plan, folder = study
+    prepare(plan, folder)
+    write_tables(folder.path, partial=True)
+    opened = OpenStudy.__new__(OpenStudy)
+    opened._folder = folder
+    assert not opened._tables_are_behind()
+    write_whole(folder, plan.runs[2])
+    assert (behind(folder.path) or "").startswith(f"1 run of {folder.path} has completed since")
+    write_tables(folder.path, partial=True)
+    (folder.path / "runs.parquet").write_bytes(b"PAR1 and no more")
+    assert opened._tables_are_behind()
+
+
 def test_tables_are_older_than_a_plan_whose_run_was_replaced(
     study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -141,15 +186,22 @@ def test_tables_are_older_than_a_plan_whose_run_was_replaced(
     shutil.copytree(run.path, kept)
     prepare(plan, folder)
     os.utime(folder.plan, (1e9, 1e9))
+    tables = [folder.path / "runs.parquet", folder.path / "report.html"]
+    for table in tables:
+        table.touch()
+    for path in run.path.iterdir():
+        path.chmod(0o600)  # another stamp, the same content
     prepare(plan, folder)
+    assert all(table.stat().st_mtime > 1e9 for table in tables)
+    for changed in (False, True):
+        shutil.rmtree(run.path)
+        shutil.copytree(kept, run.path)
+        if changed:
+            write_result(folder.path, make_result(asdict(plan.runs[0]), energy_j=7.0))
+        prepare(plan, folder)
+        assert [table.stat().st_mtime < 1e9 for table in tables] == [changed] * 2
+    # That time is by when the data of the study were there: preflight compares it.
     assert folder.plan.stat().st_mtime == 1e9
-    monkeypatch.undo()
-    content = folder.plan.read_bytes()
-    shutil.rmtree(run.path)
-    shutil.copytree(kept, run.path)
-    prepare(plan, folder)
-    assert folder.plan.stat().st_mtime > 1e9
-    assert folder.plan.read_bytes() == content
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": [{}]}'])

@@ -16,6 +16,7 @@ from llenergymeasure.redact import (
     excerpt,
     is_secret_name,
     keep_secret,
+    without_secret_arguments,
     without_secrets,
     without_secrets_in,
 )
@@ -72,12 +73,58 @@ def test_a_password_with_the_sign_that_ends_it(text: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("OPENAI_KEY", "AZURE_OPENAI_KEY", "NGC_CLI_KEY", "KEY", "GITHUB_PAT", "DB_PASS"),
-        *("MYSQL_PWD", "MY_PASSPHRASE", "CI_JOB_JWT", "SENTRY_DSN"),
+        *("MYSQL_PWD", "MY_PASSPHRASE", "CI_JOB_JWT", "SENTRY_DSN", "OPENAI_API_KEY", "MY_TOKEN"),
     ],
 )
 def test_what_variables_with_keys_are_called(name: str) -> None:
     assert without_secrets("said: v4lue/of+it", {name: "v4lue/of+it"}) == f"said: {REMOVED}"
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_KEY", "AZURE_OPENAI_KEY", "NGC_CLI_KEY", "KEY", "GITHUB_PAT", "DB_PASS"]
+)
+@pytest.mark.parametrize("key", ["v4lue.of+it-and-more", "A1b2/" * 8 + "x="])
+def test_what_variables_are_called_that_hold_a_key_or_not(name: str, key: str) -> None:
+    assert without_secrets(f"said: {key}", {name: key}) == f"said: {REMOVED}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MODEL_KEY", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("FIRST_PASS", "completed"),
+        ("SORT_KEY", "energy_per_output_token_j"),
+        ("SSH_PUBLIC_KEY", "AAAAC3NzaC1lZDI1NTE5"),
+    ],
+)
+def test_what_is_called_a_key_and_is_none(name: str, value: str) -> None:
+    """A variable of such a name struck the model, or "status": "completed", out of records."""
+    assert without_secrets(f"<{value}>", {name: value}) == f"<{value}>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("/models/xai-grok-2-instruct-fp8", "llama-r8_20240101T120000Z", "gsk_8b_instruct"),
+        *("--eos-token=2", "--sort-key=len", "--pad-token=<pad>"),
+    ],
+)
+def test_what_looks_a_little_like_a_key_stays(text: str) -> None:
+    assert without_secrets(text, {}) == text
+
+
+@pytest.mark.parametrize("start", ["xai-", "gsk_", "r8_"])
+def test_keys_of_services(start: str) -> None:
+    assert without_secrets(f"no {start}{'a1B2' * 13}", {}) == f"no {REMOVED}"
+
+
+def test_the_words_of_a_command() -> None:
+    given = "run token value --eos-token 2 --sort-key=len --hf-token abc --api-key=x --password -y"
+    left = without_secret_arguments(given.split())
+    wanted = (
+        "run token value --eos-token 2 --sort-key=len --hf-token {0} --api-key={0} --password {0}"
+    )
+    assert " ".join(left) == wanted.format(REMOVED)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +179,15 @@ def test_a_server_cannot_make_the_search_long() -> None:
     for odd in ("\\", "\\u0063", "%63", "&#0", "c4n4ry/", "c4n4ry\\"):
         excerpt(odd * 100_000, 300)
     assert time.process_time() - began_s < 5
+
+
+def test_a_long_key_costs_a_process_little() -> None:
+    line = base64.b64encode(bytes(range(48))).decode()
+    key = "-----BEGIN PRIVATE KEY-----\n" + f"{line}\n" * 50 + "-----END PRIVATE KEY-----"
+    began_s = time.process_time()
+    for write in (str, repr, json.dumps, quote, lambda text: quote(text, safe="")):
+        assert line[5:60] not in without_secrets(f"<{write(key)}>", {"DEPLOY_PRIVATE": key})
+    assert time.process_time() - began_s < 0.35
 
 
 def test_other_text_stays() -> None:

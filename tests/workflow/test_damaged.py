@@ -4,13 +4,14 @@ Where nothing has to be measured the results are synthetic: what is looked at is
 """
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from llenergymeasure.plan import make_plan
+from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.opening import prepare
@@ -34,6 +35,30 @@ def swap(one: RunFolder, other: RunFolder) -> None:
     one.path.rename(one.path.with_name("9"))
     other.path.rename(one.path)
     one.path.with_name("9").rename(other.path)
+
+
+def test_tables_are_made_again_where_a_run_was_replaced_and_not_where_it_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2)])
+    run, _ = leave_results(tmp_path, study)
+    done = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    folder = StudyFolder(Path("results/small"))
+    plan = Plan.read(folder.plan)
+    for replaced in (False, True):
+        shutil.copytree(run.path, run.path.with_name("9"))
+        shutil.rmtree(run.path)
+        run.path.with_name("9").rename(run.path)
+        if replaced:
+            found = plan.runs[0]
+            write_result(folder.path, make_result(asdict(found), energy_j=7.0))
+            for path in run.path.iterdir():
+                os.utime(path, (1e9, 1e9))  # as a backup brings it back
+        prepare(plan, folder)
+        done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+        assert ("Merging the runs' tables" in done.stdout + done.stderr) == replaced, done.stdout
 
 
 def test_bare_snakemake_measures_damaged_runs_again(

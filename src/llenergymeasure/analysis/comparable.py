@@ -4,9 +4,8 @@ Two experiments may be compared if their energy is of the same kind, sensors and
 runs had the same GPU model, driver and power limit, clocks in the same state, and a host and a card
 in common, or several of each, so that what parts these is in their spread. Experiments of two
 backends must also have done the same work: what one backend does when its own settings vary is its
-user's to compare. All of this is a property of the pair: each of the two keeps its own mean. And
-settings that an engine has resolved to the same values make one experiment, not two: only the first
-is compared.
+user's to compare. All of this is a property of the pair: each of the two keeps its own mean. Of
+experiments whose settings an engine has resolved to the same values only the first is compared.
 """
 
 import json
@@ -112,7 +111,7 @@ class Comparable:
         """
         configs = configs_of(planned)
         self._facts = {
-            name: _facts(chosen.meter, chosen.used or chosen.alike, configs.get(name) or {})
+            name: _facts(chosen, configs.get(name) or {})
             for name, chosen in selections.items()
             if chosen.alike
         }
@@ -226,10 +225,11 @@ def _at_the_ends(alike: Sequence[_Facts]) -> list[_Facts]:
     return list(dict.fromkeys(found))
 
 
-def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Facts:
+def _facts(chosen: Selection, config: Mapping[str, Any]) -> _Facts:
+    runs, done = chosen.used or chosen.alike, chosen.alike
     heat = _span((run["slowed_by_heat_share"],) * 2 for run in runs)
     return _Facts(
-        meter=meter,
+        meter=chosen.meter,
         machine=tuple(_values(runs, name) for name in MACHINE),
         fixed=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
         clocks=(
@@ -242,10 +242,10 @@ def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Fac
         backend=runs[0]["backend"],
         planned=planned_work(config),
         work=(
-            *(_values(runs, name) for name in ("model", "precision")),
-            frozenset((run["cycle"], run["prompt_hash"]) for run in runs if run["prompt_hash"]),
-            frozenset(_a_request(runs, "input_tokens")),
-            frozenset() if may_end_early(config) else frozenset(_a_request(runs, "output_tokens")),
+            *(_values(done, name) for name in ("model", "precision")),
+            frozenset((run["cycle"], run["prompt_hash"]) for run in done if run["prompt_hash"]),
+            frozenset(_a_request(done, "input_tokens")),
+            frozenset() if may_end_early(config) else frozenset(_a_request(done, "output_tokens")),
         ),
         odd=frozenset(
             code

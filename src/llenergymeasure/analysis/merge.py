@@ -6,6 +6,7 @@ plan does not know is not looked at. Rows that were read before come from a cach
 files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.plan.model import sections_of
+from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
 from llenergymeasure.results.reading import result_of
@@ -48,6 +50,9 @@ _JUDGED = {
     ("quality_score", "quality_correct", "quality_items"): ("quality_tasks", "quality_command"),
 }
 """What says of quality how good the answers are, and by what they were judged."""
+
+_FOLDERS = re.compile(r"^(-[^=/]*=)?/(?:[^/]*/)*(?=[^/])")
+"""What comes before a file's name in a word of a command that is an absolute path."""
 
 Planned = Mapping[str, Any]
 
@@ -105,7 +110,7 @@ def _rows(
     new = [number for number, now in enumerate(stamps) if now and number not in cached]
     found = {number: at for at, number in enumerate(cached)}
     tables = [_taken(known, [*cached.values()])]
-    damaged: dict[int, ResultsError] = {}
+    damaged: dict[int, ResultsError | OSError] = {}
     for batch in _batches(new):
         rows, errors = _read([planned[number] for number in batch], keys, study_dir)
         damaged.update((batch[at], error) for at, error in errors.items())
@@ -136,10 +141,10 @@ def _rows(
 
 def _read(
     planned: Sequence[Planned], keys: Sequence[str], study_dir: Path
-) -> tuple[pa.Table, dict[int, ResultsError]]:
+) -> tuple[pa.Table, dict[int, ResultsError | OSError]]:
     """Return the rows of finished runs, and by its place why one has none."""
     rows: list[dict[str, Any]] = []
-    errors: dict[int, ResultsError] = {}
+    errors: dict[int, ResultsError | OSError] = {}
     study = StudyFolder(study_dir)
     for at, asked in enumerate(planned):
         run = study.run(asked["experiment"], asked["cycle"])
@@ -151,7 +156,7 @@ def _read(
                 continue
             result = result_of(found, run.result)
             rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
-        except ResultsError as error:
+        except (ResultsError, OSError) as error:
             errors[at] = error
     return rows_table(rows).select(RUN_SCHEMA.names), errors
 
@@ -184,17 +189,31 @@ def _judged_alike(rows: pa.Table) -> pa.Table:
     started = [at or "" for at in rows["started_at"].to_pylist()]
     is_other = [False] * len(rows)
     for scores, judge in _JUDGED.items():
-        judges = map(str, zip(*(rows[name].to_pylist() for name in judge), strict=True))
+        judges = map(_judge, rows.select(judge).to_pylist())
         known = rows[scores[0]].is_valid().to_pylist()
-        by = [each if has else "" for each, has in zip(judges, known, strict=True)]
-        _, last = max(
-            ((at, each) for at, each in zip(started, by, strict=True) if each), default=("", "")
-        )
-        others = [each not in ("", last) for each in by]
+        by = [each if has else None for each, has in zip(judges, known, strict=True)]
+        last = max(
+            ((at, each) for at, each in zip(started, by, strict=True) if each), default=("", [])
+        )[1]
+        others = [each is not None and not _is_one_judge(each, last) for each in by]
         is_other = [one or other for one, other in zip(is_other, others, strict=True)]
         for name in scores:
             rows = _with_column(rows, name, pc.if_else(pa.array(others), None, rows[name]))
     return _flagged(rows, "quality_unavailable", is_other)
+
+
+def _judge(asked: Mapping[str, Any]) -> list[str]:
+    """Return the words that name a judge: tasks in any order, files wherever they lie."""
+    tasks = sorted(asked.get("quality_tasks") or ())
+    words = [_FOLDERS.sub(r"\1", word) for word in asked.get("quality_command") or ()]
+    return [asked.get("quality_texts_sha256") or "", *tasks, "", *words]
+
+
+def _is_one_judge(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether two are the same, as far as words that were struck out leave it open."""
+    return len(one) == len(other) and all(
+        a == b or REMOVED in a or REMOVED in b for a, b in zip(one, other, strict=True)
+    )
 
 
 def _flagged(rows: pa.Table, code: str, is_off: Sequence[bool]) -> pa.Table:
@@ -223,7 +242,7 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
     return rows
 
 
-def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
+def _ended(folder: str, damaged: Exception | None) -> Outcome | None:
     """Return how a run without a row ended; None if it was never started."""
     return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
 

@@ -8,11 +8,11 @@ asked; the other codes are shown elsewhere and part nothing.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean, variance
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,10 +67,12 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
         ResultsError: a plan or a finished run's record cannot be read.
         ConfigurationError: two of the folders hold the same run.
     """
+    folders = [*{path.resolve(): path for path in folders}.values()]
     plans = [read_plan(StudyFolder(path).plan) for path in folders]
     named = Counter(plan["study"] for plan in plans)
     tables = [merge_runs(plan, path) for plan, path in zip(plans, folders, strict=True)]
-    refuse_same_runs(zip(folders, tables, strict=True))
+    for found in same_runs(zip(folders, tables, strict=True)):
+        raise ConfigurationError(found.words())
     tables = [
         _renamed(table, path) if named[plan["study"]] > 1 else table
         for plan, path, table in zip(plans, folders, tables, strict=True)
@@ -83,23 +85,32 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def refuse_same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> None:
-    """Refuse studies of which one holds a run of another, as a copied results folder does.
+class SameRun(NamedTuple):
+    """A run that two studies hold, as a results folder and its copy do."""
 
-    Raises:
-        ConfigurationError: it would count as two, and their spread is none.
-    """
+    experiment: str
+    started_at: str
+    one: Path
+    other: Path
+
+    def words(self) -> str:
+        """Return why it is not counted."""
+        return (
+            f"{self.one} and {self.other} hold the same run ({self.experiment}, begun at "
+            f"{self.started_at}), as a copy of a results folder does: it would count as two. "
+            "Name one of them, or keep its own runs alone in each"
+        )
+
+
+def same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[SameRun]:
+    """Yield the runs that one study holds of another: they count once, and have no spread."""
     found: dict[tuple[Any, ...], Path] = {}
     for path, runs in studies:
         rows = runs.filter(pc.equal(runs["status"], "completed")).select([*_ONE_RUN]).to_pylist()
         for row in rows:
             other = found.setdefault(tuple(row.values()), path)
-            if other != path and "." in (row["started_at"] or ""):
-                raise ConfigurationError(
-                    f"{other} and {path} hold the same run ({row['experiment']}, begun at "
-                    f"{row['started_at']}), as a copy of a results folder does: it would count "
-                    "as two. Name one of them, or keep its own runs alone in each"
-                )
+            if other.resolve() != path.resolve() and "." in (row["started_at"] or ""):
+                yield SameRun(row["experiment"], row["started_at"], other, path)
 
 
 def _renamed(runs: pa.Table, path: Path) -> pa.Table:

@@ -29,6 +29,8 @@ from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
+NAMED = 2
+"""Settings that an experiment's name says it does not set; of more it is the model alone."""
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 SHARES_ENDS = 5
 """First method of the meter whose records say what repeats share at the ends of windows."""
@@ -332,8 +334,9 @@ def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
 
 def _label(row: Row, varied: Sequence[str]) -> str:
     parts = [_label_part(name, row[name]) for name in varied if row[name] is not None]
-    without = [f"{name.rpartition('.')[2]} not set" for name in varied]
-    return " · ".join(parts or without) or row["model"] or row["experiment"]
+    if not parts and len(varied) <= NAMED:
+        parts = [f"{name.rpartition('.')[2]} not set" for name in varied]
+    return " · ".join(parts) or row["model"] or row["experiment"]
 
 
 def _label_part(name: str, value: Any) -> str:

@@ -23,7 +23,13 @@ from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
+from llenergymeasure.results.layout import (
+    PARTIAL_MTIME_S,
+    RUNS_NAME,
+    SUMMARY_NAME,
+    TABLE_NAMES,
+    StudyFolder,
+)
 from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
@@ -39,13 +45,6 @@ _SCHEMAS: dict[str, pa.Schema] = {
     SUMMARY_NAME: SUMMARY_SCHEMA,
     **{f"{name}.parquet": schema for name, schema in SCHEMAS.items()},
 }
-
-PARTIAL_MTIME_S = 86_400
-"""Time stamp of files written after a failure: 2 January 1970, older than any input.
-
-Snakemake then makes them again once the missing runs are there. 0 would read as missing, the
-present time as finished.
-"""
 
 
 def write_tables(study_dir: Path, *, partial: bool) -> None:
@@ -144,7 +143,8 @@ def behind(study_dir: Path) -> str | None:
         what = f"the tables of {study_dir} know {len(known & planned)} of {len(planned)} planned"
         what += " runs" + f" and {len(known - planned)} others" * bool(known - planned)
     elif new:
-        what = f"{new} runs of {study_dir} have completed since its tables were written"
+        runs_have = "run of {} has" if new == 1 else "runs of {} have"
+        what = f"{new} {runs_have.format(study_dir)} completed since its tables were written"
     else:
         return None
     return f"{what}; llem report {shlex.quote(str(study_dir))} writes them from all there is"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.tables import behind
+from llenergymeasure.analysis.tables import behind, read_table
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -19,7 +19,7 @@ from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked, unseen
 from llenergymeasure.report.text import experiment_cells, flags_line, not_compared, study_head
 from llenergymeasure.report.wording import plain
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
 from llenergymeasure.units import Kind
@@ -317,10 +317,11 @@ class StudyResult:
     def _repr_html_(self) -> str:
         if not self.paths.summary.is_file():
             return html_table(str(self))
-        rows = ranked(_read_table(self.paths.summary).to_pylist())
-        runs = _read_table(self.paths.runs).to_pylist()
+        folder = self.paths.folder
+        rows = ranked(read_table(folder, SUMMARY_NAME).to_pylist())
+        runs = read_table(folder, RUNS_NAME).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
-        head = [study_head(rows, runs), behind(self.paths.folder)]
+        head = [study_head(rows, runs), behind(folder)]
         remarks = [not_compared(rows), flags_line(runs), *unseen(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 

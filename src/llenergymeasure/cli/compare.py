@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 
 from llenergymeasure.analysis.matched import MATCHED
-from llenergymeasure.analysis.pooling import refuse_same_runs
+from llenergymeasure.analysis.pooling import same_runs
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import behind, read_table
@@ -129,8 +129,14 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
 
 def _two_studies(a: Path, b: Path) -> list[Match]:
     (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
-    refuse_same_runs([(a, of_a), (b, of_b)])
     common = [each for each in labels if each in others]
+    same = {found.experiment: found for found in same_runs([(a, of_a), (b, of_b)])}
+    if common and same.keys() >= {*common}:
+        raise ConfigurationError(same[common[0]].words())
+    if shared := [plain(labels[each], 60) for each in common if each in same]:
+        names = f"{'; '.join(shared[:NAMED])}{'; …' * (len(shared) > NAMED)}"
+        what = f"{counted(len(shared), 'experiment')} with a run that {a} and {b} both hold"
+        note(f"{what}, as a folder and its copy do, not compared: {names}")
     if not common:
         raise ConfigurationError(
             f"{a} and {b} have no experiment in common; to compare two experiments of one study "
@@ -148,6 +154,7 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
             labels[each], of_experiment(of_a, each), of_experiment(of_b, each), folder_a, folder_b
         )
         for each in common
+        if each not in same
     ]
 
 

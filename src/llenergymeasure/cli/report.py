@@ -8,7 +8,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.wording import counted
-from llenergymeasure.results.whole import is_whole
+from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import OWNER
 
 
@@ -22,8 +22,8 @@ def report(study: StudyArgument = None) -> None:
 
     folder = study_folder(study)
     with locked(folder.lock, OWNER):
-        runs = Plan.read(folder.plan).runs
-        done = sum(is_whole(folder.run(run.experiment, run.cycle)) for run in runs)
+        runs = states(Plan.read(folder.plan), folder, full=True)
+        done = sum(run["status"] == "completed" for run in runs)
         write_tables(folder.path, partial=done < len(runs))
         write_report(folder.path, partial=done < len(runs))
     if done < len(runs):

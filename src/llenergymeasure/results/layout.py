@@ -17,6 +17,13 @@ RUN_VARIABLE = "LLENERGYMEASURE_RUN"
 RUNS_NAME = "runs.parquet"
 SUMMARY_NAME = "summary.parquet"
 SUMMARY_CSV_NAME = "summary.csv"
+PARTIAL_MTIME_S = 86_400
+"""Time stamp of files written after a failure: 2 January 1970, older than any input.
+
+Snakemake then makes them again once the missing runs are there. 0 would read as missing, the
+present time as finished.
+"""
+
 TABLE_NAMES = (
     RUNS_NAME,
     SUMMARY_NAME,

@@ -25,10 +25,11 @@ file systems keep time in ticks of up to two seconds. What was found of it is no
 
 _OF_THE_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO),
-    errno.EOVERFLOW,
+    *(errno.EOVERFLOW, errno.EBADMSG, errno.EUCLEAN),
 }
-"""Why a file cannot be read that is not there, or is none. Any other reason is none to take a run
-for damaged: no right, a file system of the network that is away, too many open files."""
+"""Why a file cannot be read that is not there, is none, or is damaged by its file system's word.
+Any other reason is none to take a run for damaged: no right, a file system of the network that is
+away, too many open files."""
 
 _FILES = ("result.json", "outcome.json", "run.parquet", "samples.parquet", "requests.parquet")
 

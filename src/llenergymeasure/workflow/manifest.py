@@ -6,15 +6,17 @@ looking at their stamps less than one.
 """
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from llenergymeasure.files import load_json, read_bytes, write_bytes, write_text
+from llenergymeasure.files import load_json, sha256, write_text
 from llenergymeasure.plan import Plan
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, without_result
 from llenergymeasure.results.whole import Stamp, damage, stamp
 from llenergymeasure.units import MISSING
@@ -59,7 +61,7 @@ def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[
         RecordVersionError: another version of this program wrote a record.
     """
     known = {} if full else _whole_before(folder)
-    return [state for state, _ in _states(plan, folder, known)]
+    return [state for state, _ in _states(plan, folder, known, tolerant=True)]
 
 
 def open_runs(plan: Plan, folder: StudyFolder) -> int:
@@ -68,7 +70,7 @@ def open_runs(plan: Plan, folder: StudyFolder) -> int:
 
 
 def _states(
-    plan: Plan, folder: StudyFolder, known: Mapping[str, str]
+    plan: Plan, folder: StudyFolder, known: Mapping[str, str], *, tolerant: bool = False
 ) -> Iterator[tuple[dict[str, Any], Stamp | None]]:
     """Yield every run's state, and the stamp by which a whole one is known again."""
     looked_ns = time.time_ns()
@@ -78,11 +80,26 @@ def _states(
         if now is not None and known.get(f"{run.experiment}/{run.cycle}") == now.digest:
             state: dict[str, Any] = {"status": "completed"}
         else:
-            state = run_state(place)
+            try:
+                state = run_state(place)
+            except OSError as error:
+                if not tolerant:  # what follows puts runs aside and measures them again
+                    raise
+                state = _unreadable(error)
         if state["status"] != "completed":
             now = None
         named = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
         yield {**named, **state}, now
+
+
+def _unreadable(error: OSError) -> dict[str, Any]:
+    return {
+        "status": "lost",
+        "attempt": None,
+        "phase": None,
+        "error_class": type(error).__name__,
+        "error_message": f"cannot be read: {error}",
+    }
 
 
 def _whole_before(folder: StudyFolder) -> dict[str, str]:
@@ -90,8 +107,12 @@ def _whole_before(folder: StudyFolder) -> dict[str, str]:
 
     A stamp is that of a run's own files, so a damaged manifest makes none of them whole.
     """
+    return _before(folder, "whole")
+
+
+def _before(folder: StudyFolder, name: str) -> dict[str, str]:
     try:
-        return dict(load_json(folder.manifest)["whole"])
+        return dict(load_json(folder.manifest)[name])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -112,14 +133,20 @@ def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     """Bring the manifest up to date and return the runs' states.
 
-    Where a run was replaced since, as from a backup, tables become older than the plan: its files
-    may be older than they are.
+    Where a run was replaced since, as from a backup, tables become older than everything: its
+    files may be older than they are.
     """
-    known = _whole_before(folder)
+    known, hashes = _whole_before(folder), _before(folder, "records")
     found = list(_states(plan, folder, known))
     runs = [state for state, _ in found]
     whole = {
         f"{state['experiment']}/{state['cycle']}": now for state, now in found if now is not None
+    }
+    records = {
+        name: hashes[name]
+        if name in hashes and known.get(name) == now.digest
+        else sha256(folder.path / "runs" / name / "result.json")
+        for name, now in whole.items()
     }
     document = {
         "study": plan.study,
@@ -128,9 +155,11 @@ def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
         "counts": count(runs),
         "runs": runs,
         "whole": {name: now.digest for name, now in whole.items() if now.is_settled},
+        "records": records,
     }
-    replaced = any(known.get(name, now.digest) != now.digest for name, now in whole.items())
-    if replaced and folder.plan.is_file():  # first: an end between the two is made up for
-        write_bytes(folder.plan, read_bytes(folder.plan))
+    if any(hashes.get(name, digest) != digest for name, digest in records.items()):
+        for table in (*TABLE_NAMES, "report.html"):  # first: an end before the rest is made up for
+            with suppress(FileNotFoundError):
+                os.utime(folder.path / table, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
     write_text(folder.manifest, json.dumps(document, indent=1) + "\n")
     return runs

@@ -15,6 +15,7 @@ from llenergymeasure.errors import (
     LlemError,
     PreflightError,
     Problem,
+    ResultsError,
     as_message,
 )
 from llenergymeasure.files import locked
@@ -312,8 +313,18 @@ class OpenStudy:
         with as_workflow_error():
             self._end()
 
+    def _tables_are_behind(self) -> bool:
+        from llenergymeasure.analysis.tables import behind
+
+        if not (self._folder.path / RUNS_NAME).is_file():
+            return True
+        try:
+            return behind(self._folder.path) is not None
+        except ResultsError:  # damaged
+            return True
+
     def _end(self) -> None:
-        from llenergymeasure.analysis.tables import behind, write_tables
+        from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import write_report
         from llenergymeasure.report.text import study_text
 
@@ -321,7 +332,7 @@ class OpenStudy:
         runs = self._look()
         incomplete = any(run["status"] != "completed" for run in runs)
         # A call that was interrupted in its last run comes to no rule after it.
-        if incomplete or not (self._folder.path / RUNS_NAME).is_file() or behind(self._folder.path):
+        if incomplete or self._tables_are_behind():
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us

@@ -66,8 +66,14 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
     Raises:
         RecordVersionError: another version of this program wrote the record.
     """
-    found = list(damages(folder))
-    yield from found
+    found = []
+    try:
+        for each in damages(folder):
+            found.append(each)
+            yield each
+    except OSError as error:
+        yield Difference(folder.path, what=f"cannot be read: {error}")
+        return
     try:
         result = read_result(folder.result)
     except ResultsError as error:

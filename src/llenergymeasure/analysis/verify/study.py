@@ -97,7 +97,7 @@ def _tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
         (fresh / "runs").symlink_to((study_dir / "runs").resolve(), target_is_directory=True)
         try:
             write_tables(fresh, partial=partial)
-        except ResultsError as error:
+        except (ResultsError, OSError) as error:
             yield Difference(study_dir, what=f"its tables cannot be made again: {error}")
             return
         for table in TABLE_NAMES:
