@@ -347,3 +347,10 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
     assert reason(failed) == ""
     own.unlink()
     assert reason(failed) == ""
+
+
+def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
+    before = "Error in rule measure:\n    message: Job submission failed with exception: "
+    assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
+        "The 'sacctmgr' reported: 'no"
+    )

@@ -18,7 +18,9 @@ def reason(log: str) -> str:
     Args:
         log: what Snakemake said.
     """
-    refused = re.search(r"sbatch: error: .*[^'.\n]", log)
+    refused = re.search(
+        r"(sbatch: error: |(?<=Job submission failed with exception: )).*[^'.\n]", log
+    )
     if refused is not None:
         return _shown(refused[0])
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
