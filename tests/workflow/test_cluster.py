@@ -221,8 +221,9 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     said: list[str] = []
     driven = Drive(study, plan, folder, Listener(said.append), 0)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
-    assert driven._exit_code(1, f"Submitted job 1\n{words}\nExiting\n") == 1
-    assert said == [words]
+    refused = "sbatch: error: Invalid account"
+    assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
+    assert said == [words, refused]
     assert not driven.complaint
 
 

@@ -279,14 +279,12 @@ class Drive:
             self._view.queue = ", ".join(each.split(NEVER_ENDS)[0] for each in waiting(jobs))
             self._say_once(waiting(job for job in jobs if job.never_starts))
         with suppress(OSError):
-            self._tell_of_nothing_left((self._folder.path / LOG_NAME).read_text(errors="replace"))
-
-    def _tell_of_nothing_left(self, log: str) -> None:
-        self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+            log = (self._folder.path / LOG_NAME).read_text(errors="replace")
+            self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
-            if line not in self._noted:
+            if line and line not in self._noted:
                 self._noted.add(line)
                 self._view.say(line)
 
@@ -359,13 +357,14 @@ class Drive:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        self._tell_of_nothing_left(log)
-        if self._in_apptainer() and (said := why_not_started(log)):
-            self._view.say(said)
+        self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+        self._say_once([why_not_started(log) if self._in_apptainer() else ""])
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif is_full(self._folder.path) or not self._anything_failed():
             self.complaint = self._explanation(log)
+        else:  # which explains no other run
+            self._say_once([reason(log)])
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
