@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import sys
+import time
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
@@ -217,6 +219,37 @@ def test_values_of_numpy_and_of_enumerations_are_plain(tmp_path: Path) -> None:
         0.5,
     )
     assert (first.model.max_output_tokens, second.model.max_output_tokens) == (8, 16)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
+    tmp_path: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    written: bool,
+) -> None:
+    study = write_study(tmp_path)
+    tables = StudyFolder(tmp_path / "results" / "small").path / SUMMARY_NAME
+    tables.parent.mkdir(parents=True)
+    tables.touch()
+
+    def drive_study(*_: Any) -> tuple[int, str]:
+        time.sleep(0.05)
+        if written:
+            tables.unlink()
+            tables.touch()
+            os.utime(tables, (1, 1))
+        return 1, "Error in rule measure:\nllem: sbatch: error: no\n"
+
+    def summary(*_: Any) -> int:
+        print("the summary", file=sys.stderr)
+        return 1
+
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
+    said = call("run", str(study)).err
+    middle = "the summary\n" * written
+    assert said.endswith(f"Error in rule measure:\n{middle}llem: sbatch: error: no\n")
 
 
 def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:

@@ -70,6 +70,7 @@ def test_the_controller_s_reason_tells_a_limit_from_scancel(
     said = time_limit_over(SLURM)
     assert said is not None
     assert said.startswith("SLURM's time limit of 1 min was over; give the job more")
+    assert "--default-resources" not in said  # it would replace the profile's partition and account
     controller(tmp_path, monkeypatch, CANCELLED)
     assert time_limit_over(SLURM) is None
 

@@ -17,7 +17,7 @@ from llenergymeasure.units import DISQUALIFYING, VALIDITY
         ("failed", "PreflightError", "not fit for the run"),
         ("failed", "BackendError", "refused a setting"),
         ("failed", None, "Look at the log"),
-        ("lost", "ProcessGone", "power cut"),
+        ("lost", "ProcessGone", "in .snakemake/slurm_logs"),
         ("lost", "NeverBegan", "the log of the job itself"),
         ("lost", "RecordGone", "removed or damaged"),
         ("interrupted", None, "Stopped from outside"),

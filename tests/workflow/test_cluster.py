@@ -26,6 +26,7 @@ from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, le
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
+from llenergymeasure.workflow.why_ended import its_error, reason
 from llenergymeasure.workload.load_study import load_study
 from support.studies import write_study
 
@@ -220,8 +221,9 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     said: list[str] = []
     driven = Drive(study, plan, folder, Listener(said.append), 0)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
-    assert driven._exit_code(1, f"Submitted job 1\n{words}\nExiting\n") == 1
-    assert said == [words]
+    refused = "sbatch: error: Invalid account"
+    assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
+    assert said == [words, refused]
     assert not driven.complaint
 
 
@@ -245,7 +247,7 @@ def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     words = "Unable to run job: error: no suitable queues\nExiting.\n"
     after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
     log = f"rule measure:\n    jobid: 1\n{words}{after}"
-    assert drive._its_error(log) == f"{words}{after}"
+    assert its_error(log) == f"{words}{after}"
 
 
 SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"
@@ -298,3 +300,58 @@ def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, run
     assert driven._exit_code(1, SUBMITTED.format(2, own) + FAILED.format(2, own)) == 1
     expected = [f"Apptainer did not start the image: no fuse ({own})"]
     assert said == (expected if runner == "apptainer" else [])
+
+
+def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
+    slurm: Path, tmp_path: Path
+) -> None:
+    study, plan, folder = planned(tmp_path)
+    name = f"{job_prefix(folder)}ab|PENDING"
+    command(slurm, "squeue", f"echo '7|{name}|Priority|'; echo '8|{name}|PartitionConfig|'")
+    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
+    write_text(folder.path / drive.LOG_NAME, f"Submitted job 1\n{words}\n")
+    said: list[str] = []
+    view = Listener(said.append)
+    driven = Drive(study, plan, folder, view, 0)
+    driven._on_cluster = True
+    for _ in range(2):
+        driven._next_look_s = 0.0
+        driven._tell_of_the_queue()
+    assert driven._exit_code(1, f"{words}\n") == 1
+    assert [line.partition(", which")[0] for line in said] == [
+        "1 job waits in SLURM's queue: PartitionConfig",
+        words,
+    ]
+    first, second = "other jobs come first (Priority)", "PartitionConfig"
+    wait = "1 job waits in SLURM's queue: "
+    assert view.queue == f"{wait}{first}, {wait}{second}"
+
+
+def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    write_text(folder.path / drive.LOG_NAME, "")
+    refused = "sbatch: error: Batch job submission failed: Invalid account"
+    log = "Error in rule measure:\n    message: SLURM sbatch failed. The error message was "
+    log += f"'sbatch: error: {refused[15:]}'.\n    sbatch call:\n        sbatch --parsable\n"
+    driven = Drive(study, plan, folder, Listener(), 0)
+    assert driven._exit_code(1, log) == 1
+    words = f"Snakemake's own words are in {folder.path / drive.LOG_NAME}"
+    assert driven.complaint == f"{log}llem: {refused}; {words}\n"
+
+
+def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Path) -> None:
+    own = tmp_path / "15.log"
+    failed = SUBMITTED.format(2, own) + FAILED.format(2, own)
+    own.write_text("\n/bin/sh: 1: module: not found\nsrun: error: node-1\n")
+    assert reason(failed) == f"/bin/sh: 1: module: not found ({own})"
+    own.write_text("host: node-1\nBuilding DAG of jobs...\n")
+    assert reason(failed) == ""
+    own.unlink()
+    assert reason(failed) == ""
+
+
+def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
+    before = "Error in rule measure:\n    message: Job submission failed with exception: "
+    assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
+        "The 'sacctmgr' reported: 'no"
+    )

@@ -191,13 +191,40 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
 def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path) -> None:
     plan = make_plan(study_from_mapping(SMALL))
     progress = Progress(plan, StudyFolder(tmp_path), AT_ONCE_ON_A_CLUSTER)
-    assert progress.line("waiting until what runs has ended").startswith("waiting until what runs")
-    assert " left" not in progress.line("waiting")
+    said = "no run is under way; waiting for the cluster's word; 0/1 done"
+    assert progress.line("waiting until what runs has ended", "1 job waits") == said
+    assert Progress(plan, StudyFolder(tmp_path)).line("waiting until") == "waiting until; 0/1 done"
     time.sleep(0.05)
     for place in range(len(plan.runs)):
         end(StudyFolder(tmp_path), plan, place)
     progress.look()
-    assert "as soon as the cluster has said that the last job ended" in progress.line()
+    line = progress.line()
+    assert line.endswith("; waiting for the cluster's word, then the report")
+    assert len(line) < 80
+
+
+def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path) -> None:
+    plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
+    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    queue = "1 job waits in SLURM's queue: other jobs come first (Priority)"
+    assert progress.line(queue=queue) == f"0/1 done; {queue}"
+    time.sleep(0.05)
+    run = folder.run(plan.runs[0].experiment, 1)
+    run.path.mkdir(parents=True)
+    running = {"status": "running", "pid": os.getpid(), "host": "node-1"}
+    run.outcome.write_text(json.dumps(running))
+    assert "queue" not in progress.line(queue=queue)
+
+
+def test_an_interrupted_run_is_not_counted_as_failed(tmp_path: Path) -> None:
+    plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    time.sleep(0.05)
+    run = folder.run(plan.runs[0].experiment, 1)
+    run.path.mkdir(parents=True)
+    run.outcome.write_text(json.dumps({"status": "interrupted"}))
+    progress.look()
+    assert progress.line("waiting") == "waiting; 0/1 done; 1 interrupted"
 
 
 def test_a_note_with_other_figures_is_the_same_note() -> None:

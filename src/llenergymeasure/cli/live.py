@@ -42,7 +42,7 @@ class Live(Listener):
         if not sys.stderr.isatty():
             self.say_phases(progress)
             return
-        line = progress.line(self.ending)
+        line = progress.line(self.ending, self.queue)
         for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
             line = f"{'Enter skips it; ' if _person_in_front() else ''}{rest}"
         self._show(line)

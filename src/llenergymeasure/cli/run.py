@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -244,20 +245,27 @@ def _run(
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)
+        began_s = time.time()
         code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
+    last = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
     else:
-        sys.stderr.write(complaint)
+        words, mark, last = f"\n{complaint}".rpartition("\nllem: ")
+        sys.stderr.write(f"{words}\n".removeprefix("\n") if mark else "")
+        last = mark.lstrip() + last.lstrip("\n")
     if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
     longest = planned(study, folder)
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
-    if complaint:  # the tables that are there are of an earlier call
-        return code
-    return _print_results(folder, code)
+    tables = folder.path / SUMMARY_NAME
+    # After a failure those that are there may be of an earlier call; their dates are set.
+    if not complaint or (tables.is_file() and tables.stat().st_ctime >= began_s):
+        code = _print_results(folder, code)
+    sys.stderr.write(last)
+    return code
 
 
 def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:

@@ -61,12 +61,7 @@ def why_not_started(log: str) -> str:
 
     Snakemake's own log only names those of the jobs. What else stands in them is anybody's.
     """
-    failed = r"^ +log: (?:.*, )?(/.+) \(check log file\(s\) for error details\)$"
-    submitted = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
-    own = set(re.findall(submitted, log, re.MULTILINE))
-    for path in dict.fromkeys(re.findall(failed, log, re.MULTILINE)):
-        if path not in own:
-            continue
+    for path in failed_job_logs(log):
         with suppress(OSError), open_to_read(path) as stream:
             text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace")
             said = _FATAL.search(text.partition("Activating singularity image ")[2])
@@ -74,6 +69,14 @@ def why_not_started(log: str) -> str:
                 words = printable(without_secrets(said[1]))[:_SHOWN]
                 return f"Apptainer did not start the image: {words} ({path})"
     return ""
+
+
+def failed_job_logs(log: str) -> list[str]:
+    """Return the logs of the jobs of SLURM that failed, as Snakemake names them."""
+    failed = r"^ +log: (?:.*, )?(/.+) \(check log file\(s\) for error details\)$"
+    submitted = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
+    own = set(re.findall(submitted, log, re.MULTILINE))
+    return [path for path in dict.fromkeys(re.findall(failed, log, re.MULTILINE)) if path in own]
 
 
 def image_folder() -> Path:

@@ -62,10 +62,7 @@ def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
         return None
     minutes = _minutes(said)
     limit = "SLURM's time limit" if minutes is None else f"SLURM's time limit of {minutes:g} min"
-    return (
-        f"{limit} was over; give the job more: runtime in the profile, or "
-        "--default-resources runtime=MINUTES"
-    )
+    return f"{limit} was over; give the job more: runtime in the profile, in minutes"
 
 
 def _controller_says(number: str) -> str | None:

@@ -35,6 +35,9 @@ _JOB = (
 )
 _BY_CLASS = {
     "NeverBegan": _JOB,
+    "ProcessGone": "Ended without a word, as after a power cut, or a kill for want of memory: run "
+    "the study again, and look at the log if it happens twice; on SLURM also at the end of the "
+    "job's own, in .snakemake/slurm_logs.",
     "RecordGone": _RECORD,
     "DamagedRecord": _RECORD,
     "OutOfMemoryError": _MEMORY,

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from llenergymeasure.errors import PreflightError
@@ -30,6 +31,8 @@ LOOK_INTERVAL_S = 20.0
 
 NOTHING_LEFT = "No job of this study that could still run"
 """Begins the last word of a workflow that waits for nothing."""
+
+NEVER_ENDS = ", which never ends by itself"
 
 _FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
@@ -112,9 +115,9 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
-    held = ", which never ends by itself: a node failed to start it, and SLURM holds it. Call again"
+    held = f"{NEVER_ENDS}: a node failed to start it, and SLURM holds it. Call again"
     way_out = (
-        ", which never ends by itself: no node of the partition gives what a job asks for, or "
+        f"{NEVER_ENDS}: no node of the partition gives what a job asks for, or "
         "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
         "slurm_partition, slurm_account) and call again"
     )
@@ -167,7 +170,8 @@ def cancel_jobs(jobs: Sequence[QueuedJob]) -> list[str]:
         PreflightError: it does not answer.
     """
     numbers = list(dict.fromkeys(job.id for job in jobs))
-    _asked("scancel", *numbers)
+    if numbers:
+        _asked("scancel", *numbers)
     return numbers
 
 
@@ -213,6 +217,8 @@ class QueueWatch(threading.Thread):
             f"{NOTHING_LEFT} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
             "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
+        with suppress(PreflightError):  # Snakemake would wait for those that never start
+            cancel_jobs([job for job in left_jobs(self._folder) if job.never_starts])
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _something_is_left(self) -> bool:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
+    NEVER_ENDS,
     NOTHING_LEFT,
     cancel_jobs,
     left_jobs,
@@ -43,6 +44,7 @@ from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
+from llenergymeasure.workflow.why_ended import its_error, reason
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -64,6 +66,8 @@ class Listener:
         self._looked_at = 0.0
         self.ending = ""
         """What is waited for where the study is to end now; empty where it goes on."""
+        self.queue = ""
+        """What the study's jobs in SLURM's queue wait for."""
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -246,7 +250,7 @@ class Drive:
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
             self._tell_of_ends(progress)
-            self._tell_of_jobs_that_never_start()
+            self._tell_of_the_queue()
             if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
@@ -266,13 +270,21 @@ class Drive:
                     self._noted.add(kind)
                     self._view.say(f"Note: {note}")
 
-    def _tell_of_jobs_that_never_start(self) -> None:
+    def _tell_of_the_queue(self) -> None:
         if not self._on_cluster or time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
         with suppress(LlemError):  # SLURM does not answer just now
-            stuck = [job for job in left_jobs(self._folder) if job.never_starts]
-            for line in set(waiting(stuck)) - self._noted:
+            jobs = left_jobs(self._folder)
+            self._view.queue = ", ".join(each.split(NEVER_ENDS)[0] for each in waiting(jobs))
+            self._say_once(waiting(job for job in jobs if job.never_starts))
+        with suppress(OSError):
+            log = (self._folder.path / LOG_NAME).read_text(errors="replace")
+            self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+
+    def _say_once(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line and line not in self._noted:
                 self._noted.add(line)
                 self._view.say(line)
 
@@ -345,15 +357,14 @@ class Drive:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        if self._in_apptainer() and (reason := why_not_started(log)):
-            self._view.say(reason)
+        self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+        self._say_once([why_not_started(log) if self._in_apptainer() else ""])
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif is_full(self._folder.path) or not self._anything_failed():
             self.complaint = self._explanation(log)
-        else:  # which does not explain that runs are missing
-            for said in re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE):
-                self._view.say(said)
+        else:  # which explains no other run
+            self._say_once([reason(log)])
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
@@ -382,14 +393,7 @@ class Drive:
             return "".join(f"{each}\n" for each in said if each)
         if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
-        return _its_error(log)
-
-
-def _its_error(log: str) -> str:
-    """Return what was said from the first error on, a scheduler's too; all if none was named."""
-    ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
-    if ours is not None:
-        return f"llem: {ours[1]}"
-    lines = log.splitlines(keepends=True)
-    first = next((n for n, line in enumerate(lines) if re.search("Error|error:", line)), 0)
-    return "".join(lines[first:])
+        if (words := its_error(log)).startswith("llem: "):
+            return words
+        told = f"{why}; Snakemake's" if (why := reason(log)) else "Snakemake failed; its"
+        return f"{words.rstrip()}\nllem: {told} own words are in {self._folder.path / LOG_NAME}\n"

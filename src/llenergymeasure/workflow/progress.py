@@ -28,7 +28,7 @@ TABLES_S = 8.0
 TABLES_OF_A_RUN_S = 0.05
 """How long tables, figures and page take at the end; measured on two cores of a laptop."""
 
-_REPORT_OF_JOBS = "the report, as soon as the cluster has said that the last job ended"
+_REPORT_OF_JOBS = "waiting for the cluster's word, then the report"
 
 PHASE_NAMES = {
     "idle_before": "idle before",
@@ -132,25 +132,30 @@ class Progress:
             ended.append(Ended(told, notes))
         return ended
 
-    def line(self, ending: str = "") -> str:
+    def line(self, ending: str = "", queue: str = "") -> str:
         """Return in one line how long the rest may take, what is done, failed and running.
 
         Args:
             ending: what is waited for where the rest is not to be made now.
+            queue: what jobs wait for; shown where no run is under way.
         """
         completed = self._done_before + self._ends["completed"]
-        left = self.left()
+        left, running = self.left(), self._running()
+        if ending and self._on_cluster and not running:
+            ending = "no run is under way; waiting for the cluster's word"
         parts = [ending] if ending else [] if left is None else [f"{left} left"]
         parts.append(f"{completed}/{self._total} done")
-        failed = self._ends.total() - self._ends["completed"]
-        if failed:
-            parts.append(f"{failed} failed")
-        running = self._running()
+        interrupted = self._ends["interrupted"]
+        failed = self._ends.total() - self._ends["completed"] - interrupted
+        parts += [f"{failed} failed"] * bool(failed)
+        parts += [f"{interrupted} interrupted"] * bool(interrupted)
         if len(running) == 1:
             parts.append(self._doing(running[0]))
         elif running:
             parts.append(f"{len(running)} running")
-        if not self._open:
+        elif queue and not ending:
+            parts.append(queue)
+        if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)
 

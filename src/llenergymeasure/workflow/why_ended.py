@@ -1,0 +1,49 @@
+"""Why Snakemake failed where no run explains it, out of its log and those of its jobs."""
+
+import re
+from contextlib import suppress
+
+from llenergymeasure.containers.images import failed_job_logs, why_not_started
+from llenergymeasure.files import open_to_read
+from llenergymeasure.redact import without_secrets
+from llenergymeasure.screen import printable
+
+_LOOKED_AT_BYTES = 1 << 12
+_SHOWN = 300
+
+
+def reason(log: str) -> str:
+    """Return in one line what was said first: by sbatch, Apptainer or a job's shell; else nothing.
+
+    Args:
+        log: what Snakemake said.
+    """
+    refused = re.search(
+        r"(sbatch: error: |(?<=Job submission failed with exception: )).*[^'.\n]", log
+    )
+    if refused is not None:
+        return _shown(refused[0])
+    return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
+
+
+def _shells(path: str) -> str:
+    """Return the first line of a job's log, where the job ended before Snakemake's first word."""
+    with suppress(OSError), open_to_read(path) as stream:
+        text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace").strip()
+        if text and not re.search("^host: ", text, re.MULTILINE):
+            return f"{_shown(text.splitlines()[0])} ({path})"
+    return ""
+
+
+def _shown(words: str) -> str:
+    return printable(without_secrets(words))[:_SHOWN]
+
+
+def its_error(log: str) -> str:
+    """Return what was said from the first error on, a scheduler's too; all if none was named."""
+    ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
+    if ours is not None:
+        return f"llem: {ours[1]}"
+    lines = log.splitlines(keepends=True)
+    first = next((n for n, line in enumerate(lines) if re.search("Error|error:", line)), 0)
+    return "".join(lines[first:])
