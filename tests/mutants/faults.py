@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparable.py",
-        'frozenset(_a_request(runs, "input_tokens")),',
+        'frozenset(_a_request(done, "input_tokens")),',
         "frozenset(),",
         "a faster engine that read fewer tokens",
         (_COMPARABLE,),
