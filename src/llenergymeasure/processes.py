@@ -380,10 +380,10 @@ def pids(proc: Path = Path("/proc")) -> Iterator[int]:
     yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
-def arguments(pid: int) -> list[str]:
+def arguments(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """Return the words that a process was started with; empty if it is gone."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
     return [os.fsdecode(word) for word in words]

@@ -189,12 +189,12 @@ def _judged_alike(rows: pa.Table) -> pa.Table:
     started = [at or "" for at in rows["started_at"].to_pylist()]
     is_other = [False] * len(rows)
     for scores, judge in _JUDGED.items():
-        judges = map(_judge, rows.select(judge).to_pylist())
         known = rows[scores[0]].is_valid().to_pylist()
+        if not any(known):
+            continue
+        judges = map(_judge, rows.select(judge).to_pylist())
         by = [each if has else None for each, has in zip(judges, known, strict=True)]
-        last = max(
-            ((at, each) for at, each in zip(started, by, strict=True) if each), default=("", [])
-        )[1]
+        last = max((at, each) for at, each in zip(started, by, strict=True) if each)[1]
         others = [each is not None and not _is_one_judge(each, last) for each in by]
         is_other = [one or other for one, other in zip(is_other, others, strict=True)]
         for name in scores:

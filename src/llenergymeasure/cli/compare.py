@@ -127,6 +127,10 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _first_of(names: Sequence[str]) -> str:
+    return f"{'; '.join(names[:NAMED])}{'; …' * (len(names) > NAMED)}"
+
+
 def _two_studies(a: Path, b: Path) -> list[Match]:
     (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
     common = [each for each in labels if each in others]
@@ -134,9 +138,8 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
     if common and same.keys() >= {*common}:
         raise ConfigurationError(same[common[0]].words())
     if shared := [plain(labels[each], 60) for each in common if each in same]:
-        names = f"{'; '.join(shared[:NAMED])}{'; …' * (len(shared) > NAMED)}"
         what = f"{counted(len(shared), 'experiment')} with a run that {a} and {b} both hold"
-        note(f"{what}, as a folder and its copy do, not compared: {names}")
+        note(f"{what}, as a folder and its copy do, not compared: {_first_of(shared)}")
     if not common:
         raise ConfigurationError(
             f"{a} and {b} have no experiment in common; to compare two experiments of one study "
@@ -146,9 +149,8 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
         alone = [plain(known[each], 60) for each in known if each not in known_there]
         if alone:
             verb = "is" if len(alone) == 1 else "are"
-            names = f"{'; '.join(alone[:NAMED])}{'; …' * (len(alone) > NAMED)}"
             what = f"{counted(len(alone), 'experiment')} of {one} {verb} not in {other}"
-            note(f"{what} and not compared: {names}")
+            note(f"{what} and not compared: {_first_of(alone)}")
     return [
         Match(
             labels[each], of_experiment(of_a, each), of_experiment(of_b, each), folder_a, folder_b

@@ -53,7 +53,7 @@ class Tokens(Record):
         description="standard deviation of the output tokens of an answer, over the answers "
         "that ended inside the window",
     )
-    output_mean: float | None = Field(None, description="under traffic, their mean")
+    output_mean: float | None = Field(None, description="under traffic, mean over the same answers")
     requests_worked: float | None = Field(
         None,
         description="under traffic, requests by the share of their work that lay inside the window "
@@ -114,9 +114,9 @@ class TokenSplit(Record):
         "regression in results of earlier versions",
     )
     prefill_per_input_token_j: float | None = None
-    prefill_u95_j: float | None = Field(None, description="half width of its 95 % interval")
+    prefill_u95_j: float | None = Field(None, description="95 % half width, per input token")
     decode_per_output_token_j: float | None = None
-    decode_u95_j: float | None = Field(None, description="half width of its 95 % interval")
+    decode_u95_j: float | None = Field(None, description="95 % half width, per output token")
     correlation: float | None = Field(default=None, description="of the two errors")
     unexplained_rel: float | None = Field(
         default=None, description="what the two leave of a batch's energy, root mean square"

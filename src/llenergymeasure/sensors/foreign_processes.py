@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
 from llenergymeasure.machine.host import text_of
-from llenergymeasure.processes import stat_fields
+from llenergymeasure.processes import arguments, stat_fields
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -65,7 +65,7 @@ class RunProcesses:
         """
         if watched is None:
             return cls(os.getppid(), proc, engine_pid)
-        launcher = stat_fields(watched, proc) if LAUNCHER in _words(proc / str(watched)) else []
+        launcher = stat_fields(watched, proc) if LAUNCHER in arguments(watched, proc) else []
         return cls(int(launcher[1]) if launcher else watched, proc, engine_pid)
 
     def strangers(self, gpu: Gpu) -> list[Stranger]:
@@ -151,10 +151,6 @@ class RunProcesses:
 
     def _name(self, pid: int) -> str:
         return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
-
-
-def _words(process: Path) -> list[str]:
-    return (text_of(process / "cmdline") or "").split("\0")
 
 
 def _numbers_hold(proc: Path) -> bool:

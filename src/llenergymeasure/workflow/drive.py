@@ -33,7 +33,6 @@ from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
     NEVER_ENDS,
-    NOTHING_LEFT,
     cancel_jobs,
     left_jobs,
     waiting,
@@ -44,7 +43,7 @@ from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
-from llenergymeasure.workflow.why_ended import its_error, reason
+from llenergymeasure.workflow.why_ended import its_error, reason, waited_for_nothing
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -280,7 +279,7 @@ class Drive:
             self._say_once(waiting(job for job in jobs if job.never_starts))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
-            self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+            self._say_once(waited_for_nothing(log))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -357,7 +356,7 @@ class Drive:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        self._say_once(re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE))
+        self._say_once(waited_for_nothing(log))
         self._say_once([why_not_started(log) if self._in_apptainer() else ""])
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"

@@ -7,6 +7,7 @@ from llenergymeasure.containers.images import failed_job_logs, why_not_started
 from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.screen import printable
+from llenergymeasure.workflow.cluster import NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
@@ -37,6 +38,11 @@ def _shells(path: str) -> str:
 
 def _shown(words: str) -> str:
     return printable(without_secrets(words))[:_SHOWN]
+
+
+def waited_for_nothing(log: str) -> list[str]:
+    """Return what was said where no job was left that could run."""
+    return re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE)
 
 
 def its_error(log: str) -> str:

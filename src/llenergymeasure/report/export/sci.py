@@ -92,11 +92,6 @@ _PLUGINS: dict[str, dict[str, Any]] = {
 }
 
 
-def _work(run: Row) -> float:
-    """Return how many requests a run's energy is of; 0 where none ended."""
-    return float(run["requests"] and (run["requests_worked"] or run["requests"]))
-
-
 def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
     """Return an experiment: the sums over its runs in kWh and s, and what follows in gCO2eq."""
     inputs = {

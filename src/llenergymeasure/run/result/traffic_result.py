@@ -82,8 +82,7 @@ class ServedRun:
         """
         good = [row for row in self._rows if row["failure"] is None]
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
-        done = [row for row in good if self._inside(row["end_monotonic_ns"])]
-        lengths = [row["output_tokens"] for row in done]
+        lengths = [row["output_tokens"] for row in self._ended]
         output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
@@ -99,7 +98,7 @@ class ServedRun:
             input_cached=sum(cached) if cached else None,
             output=round(output),
             thinking=round(thinking) or None,
-            requests=len(done),
+            requests=len(self._ended),
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
             output_mean=float(np.mean(lengths)) if lengths else None,
@@ -129,7 +128,7 @@ class ServedRun:
         flight = self.in_flight
         lateness = self.lateness_s
         checked = self.odd["token_mismatch"]
-        completed = self.tokens("").requests
+        completed = len(self._ended)
         waiting = self._waiting(*self.window)
         return Serving(
             arrivals=self.serving.arrivals,
@@ -182,6 +181,12 @@ class ServedRun:
         return rows
 
     @cached_property
+    def _ended(self) -> list[dict[str, Any]]:
+        """The whole answers that ended within the window."""
+        whole = (row for row in self._rows if row["failure"] is None)
+        return [row for row in whole if self._inside(row["end_monotonic_ns"])]
+
+    @cached_property
     def sent(self) -> list[dict[str, Any]]:
         """The requests that were to be sent within the window."""
         return [row for row in self._rows if row["in_window"]]
@@ -219,10 +224,11 @@ class ServedRun:
             planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
             first = row["first_token_monotonic_ns"] or end
             begun = max(planned, first - self._quick_ns)
-            later = [at_ns for at_ns in row["token_monotonic_ns"] if at_ns > first]
-            before = (first - begun) / max(1, (later or [first])[-1] - begun)
-            done = [0.0, *np.linspace(before, 1.0, 1 + len(later))]
-            work += float(np.diff(np.interp(self.window, [begun, first, *later], done))[0])
+            parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
+            times_ns = np.concatenate(([begun, first], parts[parts > first]))
+            before = (first - begun) / max(1, times_ns[-1] - begun)
+            done = np.concatenate(([0.0], np.linspace(before, 1.0, len(times_ns) - 1)))
+            work += float(np.diff(np.interp(self.window, times_ns, done))[0])
         return work
 
     def _inside(self, at_ns: int | None) -> bool:
