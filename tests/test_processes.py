@@ -37,7 +37,7 @@ def test_a_child_gets_its_time_to_end() -> None:
     with child("sleep", "60") as one:
         began_s = time.monotonic()
         assert processes.end_group(one, 30.0) == -signal.SIGTERM
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 25
 
 
 def test_nothing_is_sent_to_a_number_that_may_be_anothers(monkeypatch: pytest.MonkeyPatch) -> None:

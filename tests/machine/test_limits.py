@@ -97,7 +97,7 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
             "unchanged_meanwhile": None,
             "left": {UUID: "the driver did not answer within 2 s"},
         }
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 50
     hang(environment, hanging=False)
     monkeypatch.setattr(limits, "ANSWER_S", 60.0)
     assert read_back(environment) == HELD

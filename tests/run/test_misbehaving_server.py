@@ -26,6 +26,7 @@ from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways
 from support import serving_runs
+from support.cpu_time import cpu_s
 from support.failed_answers import FAILED
 from support.misbehaving_server import PROMPT, MisbehavingServer, Way, misbehaving
 from support.serving_runs import experiment, record
@@ -184,16 +185,19 @@ def test_an_address_may_have_any_path_and_end_with_a_slash(
     assert asyncio.run(go()).startswith(f"POST {asked}/completions HTTP/1.1\r\n".encode())
 
 
-def test_a_long_line_in_many_pieces_is_read_in_linear_time() -> None:
-    line = ways.event(ways.part(logprobs="x" * 5_000_000))
+def _read_a_line_of(signs: int) -> None:
+    line = ways.event(ways.part(logprobs="x" * signs))
     body = line + b"".join([*ways.PARTS[1:], *ways.TAIL])
     pieces = [(at, body[at : at + 1000]) for at in range(0, len(body), 1000)]
     exchange = Exchange(0, 0, asked_tokens=12)
-    began_s = time.process_time()
     list(read_answer(exchange, pieces, whole=True))
-    assert time.process_time() - began_s < 1
     assert (exchange.failure, exchange.output_tokens) == (None, 12)
     assert exchange.token_ns[0] == len(line) // 1000 * 1000
+
+
+def test_a_long_line_in_many_pieces_is_read_in_linear_time() -> None:
+    short_s = cpu_s(lambda: _read_a_line_of(2_000_000))
+    assert cpu_s(lambda: _read_a_line_of(8_000_000)) < 10 * short_s
 
 
 class TestPages:
@@ -232,8 +236,8 @@ class TestPages:
         monkeypatch.setattr(process, "FOREIGN_READY_S", 0.5)
         began_s = time.monotonic()
         with pytest.raises(BackendError, match=r"not ready within 0.5 s: .*(in time|not HTTP)"):
-            opened(server, drip, *[0.05, b"x"] * 200)
-        assert time.monotonic() - began_s < 2
+            opened(server, drip, *[0.05, b"x"] * 1200)
+        assert time.monotonic() - began_s < 30  # of the minute that it drips
 
 
 class TestWarmUp:

@@ -133,8 +133,7 @@ def test_sends_never_wait_for_answers(tmp_path: Path) -> None:
     assert all(each.failure is None for each in exchanges)
     last_sent_s = (exchanges[-1].sent_ns - exchanges[0].planned_ns) / 1e9
     last_end_s = (exchanges[-1].end_ns - exchanges[0].planned_ns) / 1e9
-    assert last_sent_s < 1.0
-    assert last_end_s > 1.5
+    assert last_sent_s < last_end_s - 0.5
 
 
 def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """Streams as servers write them: split anywhere, with and without usage, broken off."""
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from llenergymeasure.backends.serving.engine import read_gauges
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
+from support.cpu_time import cpu_s
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 END = {"choices": [{"text": "", "finish_reason": "length"}]}
@@ -149,14 +148,8 @@ def test_lines_of_other_metrics_are_not_taken_apart() -> None:
     other = 'sim:seconds_bucket{engine="0",le="0.5",model_name="a model of some length"} 5.0\n'
     page = "\n" + other * 4000 + "sim:waiting 3\n"
 
-    def took_s(read: Callable[[], object]) -> float:
-        began_s = time.perf_counter()
-        read()
-        return time.perf_counter() - began_s
-
-    split_s = min(took_s(page.splitlines) for _ in range(9))
-    read_s = min(took_s(lambda: read_gauges(page, {"waiting": "sim:waiting"})) for _ in range(9))
-    assert read_s < 3 * split_s
+    read_s = cpu_s(lambda: read_gauges(page, {"waiting": "sim:waiting"}), times=9)
+    assert read_s < 3 * cpu_s(page.splitlines, times=9)
 
 
 def answer(
