@@ -117,7 +117,15 @@ def test_a_real_difference_is_no_tie():
 def test_an_experiment_without_the_objective_says_so():
     found = places({"a": runs((1.0, 1.0), (1.0, 1.0)), "b": runs((1.0, None), (None, 1.0))})
     assert found["b"].on_front is None
-    assert "no run in the mean has both" in found["b"].unavailable
+    assert "not every run in the mean has both" in found["b"].unavailable
+
+
+def test_a_front_is_of_the_means_that_the_summary_has():
+    """A score of one run of two is no mean of theirs: the summary has none, and no figure."""
+    found = places({"a": runs((1.0, 0.5), (1.0, 0.5)), "b": runs((0.9, 0.9), (1.5, None))})
+    assert found["b"].on_front is found["b"].energy_per_output_token_j is None
+    assert "not every run" in found["b"].unavailable
+    assert found["a"].on_front
 
 
 def test_an_objective_that_nobody_has_is_passed_over():

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
+from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.record import Quality
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
@@ -49,6 +50,22 @@ def test_one_experiment_has_its_own_t_interval(tmp_path):
     assert row[f"{METRIC}_sd"] == pytest.approx(stats.tstd(per_token))
     assert row[f"{METRIC}_ci95_low"] == pytest.approx(low)
     assert row[f"{METRIC}_ci95_high"] == pytest.approx(high)
+
+
+def test_an_interval_is_the_summary_s_where_a_cycle_was_measured_again_later(tmp_path):
+    """Whether cycles follow each other is a matter of the time, not of their numbers."""
+    plan = make_plan(CONFIGS[:1], SWEPT, cycles=6)
+    write_plan(tmp_path, plan)
+    for run, minute in zip(plan["runs"], (1, 6, 2, 5, 3, 4), strict=True):
+        result = make_result(run, energy_j=1000.0 + 10 * run["cycle"])
+        recording = {"started_at": f"2026-03-01T12:{minute:02d}:00+00:00"}
+        provenance = {**result.provenance, "recording": recording}
+        write_result(tmp_path, result.model_copy(update={"provenance": provenance}), SWEPT)
+    write_tables(tmp_path, partial=False)
+    (summary,) = read_table(tmp_path, "summary.parquet").to_pylist()
+    (row,) = summarise_by(study_runs([tmp_path]), ["experiment"], METRIC).to_pylist()
+    for name in ("mean", "sd", "ci95_low", "ci95_high"):
+        assert row[f"{METRIC}_{name}"] == pytest.approx(summary[f"{METRIC}_{name}"])
 
 
 def test_over_a_factor_the_cycles_are_what_repeats(tmp_path):

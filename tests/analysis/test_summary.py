@@ -238,10 +238,11 @@ def test_the_clocks_of_all_runs_are_told(runs):
     assert found["memory_clock_median_mhz"] is None
 
 
-def test_energy_of_a_right_answer_is_that_of_a_request_over_the_share_that_is_right(runs):
-    def judged(run, energy_j, **quality):
-        return row(run, energy_j=energy_j, quality=Quality(**quality))
+def judged(run, energy_j, **quality):
+    return row(run, energy_j=energy_j, quality=Quality(**quality))
 
+
+def test_energy_of_a_right_answer_is_that_of_a_request_over_the_share_that_is_right(runs):
     energies = [1000.0, 1020.0, 985.0, 1003.0, 998.0]
     score = {"score": 0.75, "correct": 30, "items": 40}
     rows = [judged(run, j, **score) for run, j in zip(runs, energies, strict=True)]
@@ -261,6 +262,22 @@ def test_energy_of_a_right_answer_is_that_of_a_request_over_the_share_that_is_ri
     assert none["energy_per_correct_j_unavailable"] == "no answer was right"
     (unasked,) = summary_of([row(run) for run in runs])
     assert unasked["energy_per_correct_j_unavailable"] is None
+
+
+def test_a_share_of_unlike_many_questions_is_the_mean_score_everywhere(runs):
+    """A command may judge 100 answers in one cycle and 10,000 in another."""
+    asked = [(100, 100), (10_000, 5000)]
+    (found,) = summary_of(
+        [
+            judged(run, 1000.0, score=correct / items, correct=correct, items=items)
+            for run, (items, correct) in zip(runs, asked, strict=False)
+        ]
+    )
+    share = found["quality_score_mean"]
+    assert share == pytest.approx(0.75)
+    assert found["quality_score_ci95_low"] < share < found["quality_score_ci95_high"]
+    request_j = found["energy_per_request_j_mean"]
+    assert found["energy_per_correct_j_mean"] == pytest.approx(request_j / share)
 
 
 def test_answers_have_their_mean_length_and_its_interval(runs):

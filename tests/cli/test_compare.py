@@ -8,8 +8,11 @@ import pytest
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.compare import compare, condition
+from llenergymeasure.cli.results import results
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
-from results.synthetic import make_plan, make_result, write_plan, write_result, write_runs
+from llenergymeasure.results.record import Tokens
+from report.studies import table, write_study
+from results.synthetic import GPU, make_plan, make_result, write_plan, write_result, write_runs
 
 TOKEN = "energy_per_output_token_j"
 CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in (1, 8)]
@@ -86,6 +89,36 @@ def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
     assert "paired over 4 cycles" in out
 
 
+@pytest.mark.parametrize(
+    ("configs", "limits_w", "answers"),
+    [
+        ([{"gpu": {"power_limit_w": limit}} for limit in (300, 400)], (300, 400), (2000, 2000)),
+        (
+            [{"backend": name, "answer_length": "natural"} for name in ("pytorch", "vllm")],
+            (700, 700),
+            (2000, 2100),
+        ),
+    ],
+)
+def test_what_the_page_compares_is_compared_here_too(tmp_path, capsys, configs, limits_w, answers):
+    """A limit that the study sets, and answers that may end by themselves, are in the plan."""
+
+    def made(run, place):
+        energy_j = 1000 * (1 + place) * NOISE[(run["cycle"] + place) % 4]
+        card = {"uuid": GPU, "name": "NVIDIA H200", "power_limit_w": limits_w[place]}
+        tokens = Tokens(input=8000, output=answers[place], requests=20, prompt_hash="a" * 64)
+        environment = {"host": "node-1", "gpus": [card]}
+        return {"energy_j": energy_j, "tokens": tokens, "environment": environment}
+
+    write_study(tmp_path, made, configs=[{"model": "tiny-llama", **each} for each in configs])
+    (pair,) = (row for row in table(tmp_path, "comparisons") if row["metric"] == TOKEN)
+    compare(pair["experiment_a"], pair["experiment_b"], study=tmp_path, fail_if=[], as_json=True)
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["method"] == "paired"
+    for name in ("ratio", "ci95_low", "ci95_high", "p"):
+        assert row[name] == pytest.approx(pair[name])
+
+
 def test_no_difference_is_inconclusive(tmp_path, capsys):
     a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.001, hour=13)
     assert compared(a, b)
@@ -102,6 +135,20 @@ def test_a_difference_within_what_the_sensor_leaves_open_is_named(tmp_path, caps
     assert all("differ" in line for line in lines)
     text = "4 runs; less than what the sensor leaves open, ±6.0 %"
     assert [text in line for line in lines] == [said, said]
+
+
+def test_studies_of_two_energy_methods_are_said_to_be(tmp_path, capsys):
+    a = study(tmp_path / "a", part=".25")
+    b = study(tmp_path / "b", hour=13, part=".25", provenance={"energy_method": 3})
+    assert compared(a, b)
+    said = "computed by unlike methods of the meter, 3 and 6: they may differ"
+    assert said in capsys.readouterr().out
+    results([a, b], group_by="pytorch.batch_size")
+    assert said in capsys.readouterr().err
+    results([a, b], group_by="pytorch.batch_size", metric="throughput")
+    assert said not in capsys.readouterr().err
+    assert compared(a, a)
+    assert "unlike methods" not in capsys.readouterr().out
 
 
 def test_what_all_pairs_together_leave_open_says_what_would_decide_it(tmp_path, capsys):

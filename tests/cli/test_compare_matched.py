@@ -128,7 +128,7 @@ def test_the_terminal_says_over_how_many_answers(tmp_path, capsys):
     folder = study(tmp_path, (1.0, 0.5))
     compare(*ids_of(folder), study=folder, fail_if=[])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if MATCHED in line)
-    assert "paired over 4 cycles; 8 of 16 answers are as long in both" in line
+    assert "paired over 4 cycles; over 8 of 16 answers, as long in both" in line
 
 
 def test_a_cycle_whose_tables_are_lost_is_left_out(tmp_path, capsys):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -144,6 +145,44 @@ def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(
         assert other == {**one, "shared_u95_rel": expected}
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_runs_that_do_not_scatter_are_compared_and_inconclusive(tmp_path, step):
+    write_study(tmp_path, lambda _, place: {"energy_j": 1000.0 * (1 + step * place)})
+    text = said(tmp_path)
+    assert "verdict: inconclusive; note: interval: repeats do not scatter" in text
+    assert "do not differ" not in text
+
+
+def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_path):
+    limits, swept = (300.0, 400.0), "gpu.power_limit_w"
+
+    def made(run: Any, place: int) -> dict[str, Any]:
+        environment = on()["environment"]
+        return {
+            **apart(run, place),
+            "environment": {
+                **environment,
+                "gpus": [{**environment["gpus"][0], "power_limit_w": limits[place]}],
+            },
+        }
+
+    configs = [config(1, gpu={"power_limit_w": each}) for each in limits]
+    with patch("report.studies.SWEPT", [swept]):
+        write_study(tmp_path, made, configs=configs)
+    text = said(tmp_path)
+    assert "power_limit_w=300 uses 9.5 % less energy" in text
+    assert "Apart from settings" not in text
+
+
+def test_a_method_that_records_do_not_name_is_another_one(tmp_path):
+    def made(run: Any, place: int) -> dict[str, Any]:
+        return {**apart(run, place), "provenance": {"energy_method": [None, METHOD][place]}}
+
+    write_study(tmp_path, made)
+    sentence = f"unlike methods of the meter, {METHOD} and one that records do not name: they may"
+    assert said(tmp_path).count(sentence) == 2  # the page's and the terminal's
+
+
 @pytest.mark.parametrize("method", [4, METHOD])
 def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tmp_path, method):
     def made(run: Any, place: int) -> dict[str, Any]:
@@ -156,7 +195,9 @@ def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tm
     assert ("smears over a window's ends" in text) == (method == METHOD)
     assert ("longer windows shrink" in text) == (method == METHOD)
     assert ("Records of an earlier energy method" in text) == (method != METHOD)
-    assert (f"computed by methods {method} and {METHOD} of the meter" in text) == (method != METHOD)
+    assert (f"computed by unlike methods of the meter, {method} and {METHOD}:" in text) == (
+        method != METHOD
+    )
 
 
 UNSEEN = {"undersampled", "barely undersampled"}

@@ -285,6 +285,22 @@ def test_every_figure_is_there_and_drawn_on_the_page(complete):
     assert "Throughput (output tokens/s)" in speed
 
 
+def test_figures_of_an_earlier_report_that_this_one_has_not_are_gone(tmp_path, plan):
+    """They show runs that the study has no longer, and a crate or a notebook would show them."""
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run), plan["swept"])
+    old = [tmp_path / "figures" / name for name in ("against_model.svg", "energy_quality.pdf")]
+    own = [tmp_path / "figures" / name for name in ("mine.svg", "against_model.txt")]
+    own[0].parent.mkdir()
+    for path in (*old, *own):
+        path.write_text("drawn")
+    report(tmp_path)
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in own)
+    assert (tmp_path / "figures" / "against_pytorch_batch_size.svg").is_file()
+
+
 def test_the_same_study_gives_the_same_bytes(tmp_path, plan):
     drawings = [name for name in FIGURE_FILES if name.endswith(".svg")]
     names = ("report.html", *drawings)
@@ -486,6 +502,9 @@ def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, pl
             made = made.model_copy(update={"tokens": tokens})
         write_result(tmp_path, made)
     text = report(tmp_path).text
+    assert (
+        "Energy per output token compares them better, and so does llem compare" in text
+    ) is said
     assert ("Answers are 100 to 150 output tokens long" in text) is said
     assert ("the answers' length (100 and 150 tokens)" in text) is said
 

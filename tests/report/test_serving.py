@@ -57,6 +57,20 @@ def test_knee_and_curve_are_told_and_drawn() -> None:
     assert [row["state"] for row in content.rows] == ["", "", "", "over-saturated"]
 
 
+def test_a_rate_from_which_traffic_rose_is_none_that_was_kept_up_with_or_not() -> None:
+    runs = [run(rate, over_saturated=True) for rate in (1, 2)]
+    content = serving_content(runs, [RATE], {}, {each["experiment"] for each in runs})
+    assert content is not None
+    assert "keeps up" not in " ".join(content.sentences)
+
+
+def test_a_rate_whose_slo_was_missed_is_not_said_to_be_one_of_saturation_alone() -> None:
+    runs = [run(rate, slo_attained=rate < 4) for rate in (1, 2, 4)]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert "keeps up within its SLO with 2 and no longer with 4" in content.sentences[0]
+
+
 def test_groups_are_named_by_what_they_differ_in() -> None:
     runs = [
         run(rate, backend=name, experiment=f"{name}{rate}")

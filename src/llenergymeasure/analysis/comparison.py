@@ -268,7 +268,7 @@ def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> 
         )
         yield f"pairing: {why}"
     if not told:
-        yield "interval: the runs do not differ at all"
+        yield "interval: repeats do not scatter, and nothing says how sure the ratio is"
 
 
 def _exp(value: float) -> float | None:

@@ -132,8 +132,9 @@ def _points(
     cycles = sorted({row["cycle"] for rows in used.values() for row in rows})
     energy, value = (_by_cycle(used, cycles, name) for name in (ENERGY, objective))
     value = value * sign
-    both = np.isfinite(energy) & np.isfinite(value)
-    energy, value = np.where(both, energy, np.nan), np.where(both, value, np.nan)
+    runs = np.array([len(rows) for rows in used.values()])
+    whole = (np.isfinite(energy) & np.isfinite(value)).sum(axis=0) == runs
+    energy, value = np.where(whole, energy, np.nan), np.where(whole, value, np.nan)
     ones = np.ones((1, len(cycles)))
     mean_energy, mean_value = _weighted(ones, energy), _weighted(ones, value)
     on = front(mean_energy, mean_value)[0]
@@ -141,8 +142,8 @@ def _points(
     beaten_p = _beaten_p(energy, value)
     beaten = _beaten_by(mean_energy[0], mean_value[0], on)
     for column, experiment in enumerate(used):
-        if not both[:, column].any():
-            reason = f"no run in the mean has both {ENERGY} and {objective}"
+        if not whole[column]:
+            reason = f"not every run in the mean has both {ENERGY} and {objective}"
             yield Point(objective, direction, experiment, unavailable=reason)
             continue
         share = float(shares[column])

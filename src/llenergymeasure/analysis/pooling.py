@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, in_means
+from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, by_start, in_means
 from llenergymeasure.analysis.statistics import (
     Estimate,
     around,
@@ -52,7 +52,7 @@ PLAIN_METRICS = {
 }
 """Words that stand for a column."""
 
-_KEYS = ("study", "experiment", "cycle", "status")
+_KEYS = ("study", "experiment", "cycle", "status", "started_at", "order")
 
 _ONE_RUN = ("experiment", "host", "started_at")
 """Is the same in two rows of one run alone, where the time is given to less than a second."""
@@ -236,7 +236,7 @@ def _refuse_unlike(
 
 def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     """Return one group's counts, its mean over experiments, and its interval."""
-    used = group.get("n", ())
+    used = by_start(group.get("n", ()))
     experiments = _values(used, metric, "experiment")
     row: dict[str, Any] = {
         "experiments": len(experiments),
@@ -259,11 +259,11 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
 
 
 def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:
-    """Return the values of the runs that have the same keys, in the order of the keys."""
+    """Return the values of the runs that have the same keys, as their first runs began."""
     found: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
         found.setdefault(tuple(run[key] for key in keys), []).append(run[metric])
-    return dict(sorted(found.items()))
+    return found
 
 
 def _interval(

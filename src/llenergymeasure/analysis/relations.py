@@ -206,7 +206,11 @@ class Related:
 
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
-        found = [name for name, of_one, of_other in pairs if of_one != of_other]
+        found = [
+            name
+            for name, of_one, of_other in pairs
+            if of_one != of_other and f"gpu.{name}" not in self._study.settings
+        ]
         mine, others = self._engines[one], self._engines[other]
         if mine != others and {name for name, _ in mine} == {name for name, _ in others}:
             found.append("engine_version")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +16,8 @@ from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.results.layout import StudyFolder
 
 A, B = "A", "B"
+Configs: TypeAlias = Sequence[Mapping[str, Any]]
+"""The settings of A and of B, as their plans have them."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ class Match:
     folder_a: StudyFolder
     folder_b: StudyFolder
 
-    def related(self) -> Related:
-        """Return the two sides as the two experiments of a study."""
-        return _related(_renamed(self.runs_a, A), _renamed(self.runs_b, B))
+    @property
+    def sides(self) -> tuple[tuple[pa.Table, StudyFolder, str], ...]:
+        """The runs, the study and the experiment's id of A and of B."""
+        given = ((self.runs_a, self.folder_a), (self.runs_b, self.folder_b))
+        return tuple((runs, folder, runs["experiment"][0].as_py()) for runs, folder in given)
 
 
 def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
@@ -46,16 +50,23 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity. Pairs whose answers
     differ in length also have a row for their matched requests, with ``matched`` of ``asked``.
     """
-    related = [match.related() for match in matches]
+    folders = {folder for match in matches for _, folder, _ in match.sides}
+    plans = {each: configs_of(read_plan(each.plan)["runs"]) for each in folders}
+    asked = [[plans[at].get(name, {}) for _, at, name in match.sides] for match in matches]
+    related = [
+        _related([runs for runs, _, _ in match.sides], configs)
+        for match, configs in zip(matches, asked, strict=True)
+    ]
     pairs = {metric: with_holm([_pair(sides, metric) for sides in related]) for metric in COMPARED}
     rows = [
         {**asdict(pair), "label": match.label}
         for found in pairs.values()
         for match, pair in zip(matches, found, strict=True)
     ]
+    of_requests = pairs["energy_per_request_j"]
     unlike = [
-        (match, sides)
-        for match, sides, pair in zip(matches, related, pairs["energy_per_request_j"], strict=True)
+        (match, sides, configs)
+        for match, sides, configs, pair in zip(matches, related, asked, of_requests, strict=True)
         if pair.ratio is not None and LENGTH in pair.differs and not _under_traffic(sides)
     ]
     rows += _matched_rows(unlike)
@@ -70,11 +81,9 @@ def _under_traffic(sides: Related) -> bool:
     )
 
 
-def _matched_rows(unlike: Sequence[tuple[Match, Related]]) -> list[dict[str, Any]]:
+def _matched_rows(unlike: Sequence[tuple[Match, Related, Configs]]) -> list[dict[str, Any]]:
     """Return the rows on matched requests of the pairs whose answers differ in length."""
-    folders = {folder for match, _ in unlike for folder in (match.folder_a, match.folder_b)}
-    configs = {each: configs_of(read_plan(each.plan)["runs"]) for each in folders}
-    found = [_matched(match, sides, configs) for match, sides in unlike]
+    found = [_matched(match, sides, configs) for match, sides, configs in unlike]
     corrected = with_holm([pair for pair, _ in found])
     return [
         {
@@ -83,26 +92,23 @@ def _matched_rows(unlike: Sequence[tuple[Match, Related]]) -> list[dict[str, Any
             "matched": requests.matched,
             "asked": requests.asked,
         }
-        for (match, _), (_, requests), pair in zip(unlike, found, corrected, strict=True)
+        for (match, _, _), (_, requests), pair in zip(unlike, found, corrected, strict=True)
     ]
 
 
-def _matched(
-    match: Match, sides: Related, configs: Mapping[StudyFolder, Mapping[str, Mapping[str, Any]]]
-) -> tuple[Comparison, MatchedRequests]:
-    given = ((A, match.runs_a, match.folder_a), (B, match.runs_b, match.folder_b))
-    experiments = [runs["experiment"][0].as_py() for _, runs, _ in given]
+def _matched(match: Match, sides: Related, configs: Configs) -> tuple[Comparison, MatchedRequests]:
     requests = matched_requests(
         *(
-            Side(folder, experiment, sides.used(name), configs[folder].get(experiment, {}))
-            for experiment, (name, _, folder) in zip(experiments, given, strict=True)
+            Side(folder, experiment, sides.used(name), config)
+            for name, (_, folder, experiment), config in zip(
+                (A, B), match.sides, configs, strict=True
+            )
         )
     )
     with_means = [
-        _renamed(_with_means(runs, requests, side), name)
-        for side, (name, runs, _) in enumerate(given)
+        _with_means(runs, requests, side) for side, (runs, _, _) in enumerate(match.sides)
     ]
-    pair = _pair(_related(*with_means), MATCHED)
+    pair = _pair(_related(with_means, configs), MATCHED)
     if pair.ratio is None:
         pair = replace(pair, unavailable=f"ratio: {requests.why_few}")
     return pair, requests
@@ -114,9 +120,14 @@ def _with_means(runs: pa.Table, requests: MatchedRequests, side: int) -> pa.Tabl
     return runs.append_column(MATCHED, pa.array(values, pa.float64()))
 
 
-def _related(runs_a: pa.Table, runs_b: pa.Table) -> Related:
-    both = pa.concat_tables([runs_a, runs_b], promote_options="permissive")
-    return Related(StudyRuns.of(both), {A: A, B: B})
+def _related(sides: Sequence[pa.Table], configs: Configs) -> Related:
+    """Return the runs of A and B as two experiments of a study that asked for both."""
+    renamed = [_renamed(runs, name) for runs, name in zip(sides, (A, B), strict=True)]
+    planned = [
+        {"experiment": name, "config": each} for name, each in zip((A, B), configs, strict=True)
+    ]
+    both = pa.concat_tables(renamed, promote_options="permissive")
+    return Related(StudyRuns.of(both, {"runs": planned}), {A: A, B: B})
 
 
 def _pair(related: Related, metric: str) -> Comparison:
@@ -125,9 +136,12 @@ def _pair(related: Related, metric: str) -> Comparison:
 
 
 def _renamed(runs: pa.Table, name: str) -> pa.Table:
-    place = runs.schema.get_field_index("experiment")
-    field = runs.schema.field(place)
-    return runs.set_column(place, field, pa.array([name] * runs.num_rows, field.type))
+    """Return the runs of a side under its name; of what is asked twice none is left out."""
+    for column, text in (("experiment", name), ("settings_in_force", None)):
+        place = runs.schema.get_field_index(column)
+        values = pa.array([text] * runs.num_rows, pa.string())
+        runs = runs.set_column(place, column, values)
+    return runs
 
 
 def of_experiment(runs: pa.Table, experiment: str) -> pa.Table:

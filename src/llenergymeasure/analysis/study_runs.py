@@ -49,7 +49,7 @@ CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 COLUMNS = (
     *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
     *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
-    *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items", "quality_correct"),
+    *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items"),
     *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
     *("energy_method", *OBJECTIVES, *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
     *COMPARED_COLUMNS,

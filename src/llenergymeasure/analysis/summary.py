@@ -171,17 +171,16 @@ def _right_answers(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
 
     The share's interval is that of its questions, which cycles ask again.
     """
-    items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
-    scored = _values(used, "quality_score")
+    items, scored = _values(used, "quality_items"), _values(used, "quality_score")
     row: dict[str, Any] = {}
     if items and scored:
-        low, high = share_interval(sum(correct) / sum(items), min(items))
+        low, high = share_interval(fmean(scored), min(items))
         row = {"quality_score_ci95_low": low, "quality_score_ci95_high": high}
-    if not items or energy.mean is None:
+    if not (items and scored) or energy.mean is None:
         asked = any(run["quality_score"] is not None for run in used)
         reason = "not every run has its energy and how many answers were right" if asked else None
         return {**row, f"{PER_CORRECT}_unavailable": reason}
-    found = energy_per_correct(energy, sum(correct) / sum(items), min(items))
+    found = energy_per_correct(energy, fmean(scored), min(items))
     if found is None:
         return {**row, f"{PER_CORRECT}_unavailable": NONE_RIGHT}
     names = ("mean", "ci95_low", "ci95_high")

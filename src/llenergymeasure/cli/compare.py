@@ -19,7 +19,7 @@ from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
-from llenergymeasure.report.verdicts import how, shown, within_sensor
+from llenergymeasure.report.verdicts import how, verdict, within_sensor
 from llenergymeasure.report.wording import counted, listed, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
@@ -187,7 +187,7 @@ def _answers(row: Row) -> str | None:
     """Return over how many answers a row on matched requests is."""
     if row["metric"] != MATCHED:
         return None
-    return f"{row['matched']} of {row['asked']} answers are as long in both"
+    return f"over {row['matched']} of {row['asked']} answers, as long in both"
 
 
 def _differs(row: Row) -> str | None:
@@ -204,7 +204,7 @@ def _text(rows: Sequence[Row]) -> str:
             NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
-            "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
+            verdict(row),
             "; ".join(
                 filter(
                     None, (how(row), _answers(row), _differs(row), within_sensor(row, row["ratio"]))

@@ -120,11 +120,21 @@ def results(
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
             print(line)
         return
-    from llenergymeasure.analysis.pooling import PLAIN_METRICS, study_runs, summarise_by
+    from llenergymeasure.analysis.pooling import (
+        ENERGY_PREFIXES,
+        PLAIN_METRICS,
+        study_runs,
+        summarise_by,
+    )
+    from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 
     groups, pooled = names_in(group_by) or ["experiment"], names_in(pool)
     averaged = PLAIN_METRICS.get(metric or "energy", metric)
-    table = summarise_by(study_runs(folders), groups, str(averaged), pooled)
+    runs = study_runs(folders)
+    table = summarise_by(runs, groups, str(averaged), pooled)
+    if str(averaged).startswith(ENERGY_PREFIXES):
+        for sentence in unseen(runs.select([*UNSEEN_COLUMNS]).to_pylist()):
+            note(sentence)
     if as_json:
         head = {"metric": averaged, "group_by": list(groups), "pooled": list(pooled)}
         print_json({**head, "groups": table.to_pylist()})

@@ -96,16 +96,23 @@ def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
     ]
 
 
-def unlike_lengths(summary: Iterable[Row]) -> str | None:
-    """Return that the experiments' answers are unlike in length; None where they are not."""
+def unlike_lengths(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
+    """Return that the experiments' answers are unlike in length; None where they are not.
+
+    Under traffic requests overlap: none has an energy of its own by which it could be matched.
+    """
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
     if not means or max(means) <= LENGTHS_APART * min(means):
         return None
+    served = any(run["offered_requests_per_s"] is not None for run in runs)
+    matched = (
+        ", and so does llem compare of two settings, over the requests that both answered at one "
+        "length"
+    )
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
         "mean: the energies per request are of unlike answers, and no ranking of the settings. "
-        "Energy per output token compares them better, and so does llem compare of two settings, "
-        "over the requests that both answered at one length."
+        f"Energy per output token compares them better{'' if served else matched}."
     )
 
 

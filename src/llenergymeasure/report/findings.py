@@ -37,7 +37,7 @@ _PARTLY_SEEN = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
     {
         *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
-        *("offered_requests_per_s", "requests_worked"),
+        *("offered_requests_per_s", "requests_worked", "energy_method"),
     }
 )
 """What :func:`unseen` reads of a run."""
@@ -116,12 +116,6 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
             f"a mean nor of a difference, and {shrinks}."
         )
     sentences += unseen(runs)
-    methods = sorted({run["energy_method"] or 0 for run in runs if in_means(run)} - {0})
-    if len(methods) > 1:
-        sentences.append(
-            f"Energies were computed by methods {listed([*map(str, methods)])} of the meter, which "
-            "may differ by more than an interval says."
-        )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
         cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
@@ -138,10 +132,24 @@ def unseen(runs: Sequence[Row]) -> list[str]:
     """Return what no interval holds, if there is any such thing.
 
     Of sensors that may not see all of the time: readings that a load repeats in step with are
-    even, and show nothing of what they miss. Of requests: what versions count otherwise.
+    even, and show nothing of what they miss. Of versions: what they compute or count otherwise.
     """
     used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
-    return [*_partly_seen(used), *_counted_otherwise(used)]
+    return [*_partly_seen(used), *_computed_otherwise(used), *_counted_otherwise(used)]
+
+
+def _computed_otherwise(used: Sequence[Row]) -> list[str]:
+    """Return by which methods of the meter energies were computed, where by several."""
+    methods = sorted(
+        {run.get("energy_method") or 0 for run in used}, key=lambda each: (not each, each)
+    )
+    if len(methods) < 2:
+        return []
+    named = [str(method) if method else "one that records do not name" for method in methods]
+    return [
+        f"Energies were computed by unlike methods of the meter, {listed(named)}: they may differ "
+        "by more than an interval says."
+    ]
 
 
 def _counted_otherwise(used: Sequence[Row]) -> list[str]:

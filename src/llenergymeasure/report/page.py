@@ -9,15 +9,18 @@ from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, read_table, write_file
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
+from llenergymeasure.files import remove
+from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.fronts import front_figure
 from llenergymeasure.report.relations import Relations, relations_content
+from llenergymeasure.report.serving import FIGURE_NAMES as SERVING_NAMES
 from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.sweep import sweep_figures
-from llenergymeasure.report.traces import trace_figures
+from llenergymeasure.report.traces import PHASES_NAME, POWER_NAME, trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct
@@ -36,6 +39,7 @@ LISTED_NOTES = 30
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
+    Figures that an earlier report had and this one has not are removed.
     The same tables give the same bytes, but for the PDF files, whose parts are in any order.
 
     Args:
@@ -62,12 +66,15 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}
-    serving = serving_content(runs, _settings(runs), group_of)
+    serving = serving_content(runs, _settings(runs), group_of, _ramps(plan))
     drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
             path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
             _write(path, drawing, partial=partial)
+    for path in (study_dir / FIGURES_FOLDER).iterdir():
+        if path.stem not in drawings and path.suffix in (".svg", ".pdf") and _is_drawn(path):
+            remove(path)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
     content["headline"] = findings.headline(summary, runs, relations.verdicts)
     groups = findings.comparable_groups(summary)
@@ -117,6 +124,18 @@ def _offered(used: list[Any]) -> dict[str, float]:
         if run["offered_requests_per_s"] is not None:
             loads.setdefault(run["experiment"], []).append(run["offered_requests_per_s"])
     return {experiment: fmean(values) for experiment, values in loads.items()}
+
+
+def _is_drawn(path: Path) -> bool:
+    """Return whether a file is a figure that some reports have, and not a user's own."""
+    optional = ("energy_quality", *SERVING_NAMES, POWER_NAME, PHASES_NAME)
+    return path.is_file() and (path.stem in optional or path.stem.startswith("against_"))
+
+
+def _ramps(plan: Mapping[str, Any]) -> set[str]:
+    """Return the experiments whose rate of requests rises within the window."""
+    traffic = {name: each.get("serving") or {} for name, each in configs_of(plan["runs"]).items()}
+    return {name for name, each in traffic.items() if each.get("arrivals") == "ramp"}
 
 
 def _sections(
@@ -180,7 +199,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
-        "unlike_lengths": experiments.unlike_lengths(summary),
+        "unlike_lengths": experiments.unlike_lengths(summary, runs),
         "declared": experiments.declared(summary, runs),
         "correct": experiments.per_correct(summary[:LISTED_EXPERIMENTS]),
         "drawn": SHOWN_EXPERIMENTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.verdicts import Pairs, difference, how, shown, within_sensor
+from llenergymeasure.report.verdicts import Pairs, difference, how, verdict, within_sensor
 from llenergymeasure.report.wording import (
     change,
     changes,
@@ -102,7 +102,7 @@ def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval(row),
         "p": p_value(row["p_holm"]),
-        "verdict": _verdict(row),
+        "verdict": verdict(row),
         "how": how(row),
         "note": plain(
             "; ".join(filter(None, (within_sensor(row, row["ratio"]), differs, reason))), 240
@@ -120,12 +120,6 @@ def _level(row: Row) -> dict[str, str]:
         "p": p_value(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
     }
-
-
-def _verdict(row: Row) -> str:
-    if shown(row):
-        return "differ"
-    return "not compared" if row["p_holm"] is None else "inconclusive"
 
 
 def _interval(row: Row) -> str:

@@ -1,7 +1,7 @@
 """What the page says of runs under traffic: energy against latency, power against load."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -79,7 +79,10 @@ class ServingContent:
 
 
 def serving_content(
-    runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
+    runs: Sequence[Row],
+    settings: Sequence[str],
+    group_of: Mapping[str, int | None],
+    ramps: Collection[str] = (),
 ) -> ServingContent | None:
     """Return the page's part on traffic; None if no run had any.
 
@@ -87,6 +90,7 @@ def serving_content(
         runs: rows of ``runs.parquet``.
         settings: the columns of the swept settings.
         group_of: the ``comparison_group`` of each experiment.
+        ramps: experiments whose rate rises within the window, so that they have no rate to keep.
     """
     served = [run for run in runs if run["offered_requests_per_s"] is not None]
     if not served:
@@ -109,7 +113,11 @@ def serving_content(
             sentence
             for key, members in groups.items()
             for sentence in (
-                *knee_sentence(names[key], find_knee(members)),
+                *knee_sentence(
+                    names[key],
+                    find_knee([run for run in members if run["experiment"] not in ramps]),
+                    slo=any(run["slo_attained"] is not None for run in members),
+                ),
                 *line_sentence(names[key], load_curve(load_points(members))),
             )
         ]
@@ -165,17 +173,20 @@ def _row(run: Row, token: Any) -> dict[str, str]:
     }
 
 
-def knee_sentence(name: str, knee: Knee | None) -> list[str]:
-    """Return between which rates a server stopped keeping up; nothing where no rate is asked."""
-    name = shortened(name, NAME_LIMIT)
+def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[str]:
+    """Return between which rates a server stopped keeping up; nothing where no rate is asked.
+
+    With an ``slo`` a rate at which it was missed was not kept up with.
+    """
+    name, how = shortened(name, NAME_LIMIT), " within its SLO" if slo else ""
     if knee is None:
         return []
     if knee.failed_per_s is None:
         highest = f"the highest {knee.sustained_per_s:g}/s"
-        return [f"{name}: kept up with every rate that was measured, {highest}."]
+        return [f"{name}: kept up{how} with every rate that was measured, {highest}."]
     kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
-        f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "
+        f"{name}: keeps up{how} with {kept} and no longer with {knee.failed_per_s:g} requests a "
         "second: the knee lies between."
     ]
 

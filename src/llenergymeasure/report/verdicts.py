@@ -58,6 +58,13 @@ def shown(row: Row) -> bool:
     return row["p_holm"] is not None and row["p_holm"] < LEVEL
 
 
+def verdict(row: Row) -> str:
+    """Return what a pair shows, in a word."""
+    if row["ratio"] is None:
+        return "not compared"
+    return "differ" if shown(row) else "inconclusive"
+
+
 def how(row: Row) -> str:
     """Return how a pair was compared, and over what."""
     if row["method"] == "paired":

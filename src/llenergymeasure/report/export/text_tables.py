@@ -167,9 +167,11 @@ def _not_in_them(rows: Sequence[Row]) -> str:
     """Return what may move energies and is in no interval over cycles."""
     band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
     shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
-    text = f" Energies may be off by the sensor's gain, ±{percent(band)}" if band else ""
-    left_open = f", and by ±{percent(shared)} by what else it leaves open of every run"
-    return f"{text}{left_open if shared >= LEAST_SHARED else ''}." if text else ""
+    parts = [f"by the sensor's gain, ±{percent(band)}"] if band else []
+    if shared >= LEAST_SHARED:
+        what = "what else it leaves" if band else "what the sensor leaves"
+        parts.append(f"by ±{percent(shared)} by {what} open of every run")
+    return f" Energies may be off {', and '.join(parts)}." if parts else ""
 
 
 def _quantity(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tuple[str, list[str]]:
