@@ -530,9 +530,9 @@ MUTANTS = (
         ("report/test_text.py::test_flags_say_which_runs_are_left_out",),
     ),
     Mutant(
-        "report/relations.py",
-        'if shown(row):\n        return "differ"',
-        'if row["ratio"] is not None:\n        return "differ"',
+        "report/verdicts.py",
+        'return "differ" if shown(row) else "inconclusive"',
+        'return "differ"',
         "differ where it is open",
         (f"{_SENTENCE}[verdict: differ-null]",),
     ),

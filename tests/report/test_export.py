@@ -86,6 +86,28 @@ def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
     assert "Energy is" not in text
 
 
+@pytest.mark.parametrize("gain", [None, 0.05])
+@pytest.mark.parametrize("hosts", [("node-1", "node-1"), ("node-1", "node-2")])
+def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, capsys, hosts, gain):
+    def made(run):
+        result = make_result(run)
+        gross_j = result.energy.gross_j
+        widths = {"shared_u95_j": 0.02 * gross_j, "u_sys_j": gain and gain * gross_j}
+        host = hosts[run["config"]["pytorch"]["batch_size"] == 8]
+        return {
+            "energy": result.energy.model_copy(update=widths),
+            "environment": {**result.environment, "host": host},
+        }
+
+    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
+    write_tables(tmp_path, partial=False)
+    text = exported(tmp_path, "markdown", capsys)
+    parted = "1 experiment is not ranked with the rest: other machines: host is node-1 and node-2."
+    assert (parted in text) == (len(set(hosts)) == 2)
+    by_gain = "be off by the sensor's gain, ±5.0 %, and by ±2.0 % by what else it leaves open"
+    assert ("be off by ±2.0 % by what the sensor leaves open" if gain is None else by_gain) in text
+
+
 def test_the_columns_of_a_table_can_be_chosen(study, capsys):
     export(study, "latex", None, "power_mean_w, request_latency_p95_s")
     text = capsys.readouterr().out

@@ -9,7 +9,13 @@ from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, declared
-from llenergymeasure.report.findings import LEAST_SHARED, ranked, unseen
+from llenergymeasure.report.findings import (
+    LEAST_SHARED,
+    comparable_groups,
+    not_ranked,
+    ranked,
+    unseen,
+)
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
     Scale,
@@ -110,7 +116,13 @@ def table(
         header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
         rows=[list(line) for line in zip(*cells, strict=True)],
         texts=len(texts),
-        caption=" ".join((_caption(study, same) + _not_in_them(rows), *unseen(runs))),
+        caption=" ".join(
+            (
+                _caption(study, same) + _not_in_them(rows),
+                *not_ranked(comparable_groups(rows)),
+                *unseen(runs),
+            )
+        ),
     )
 
 
