@@ -5,6 +5,7 @@ import pytest
 
 from analysis.test_comparison import study
 from llenergymeasure.analysis.blocks import drift
+from llenergymeasure.report.findings import trend_sentence
 
 
 def shuffled(rng, experiments, cycles):
@@ -67,7 +68,23 @@ def test_levels_and_slope_are_the_least_squares_fit_with_missing_runs():
 def test_one_experiment_shows_its_trend_over_cycles():
     order = np.arange(1.0, 9)[:, None]
     logs = 0.01 * order + 0.001 * np.array([[1, -1, 1, 1, -1, -1, 1, -1]]).T
-    assert drift(study(logs, order=order)).detected
+    found = drift(study(logs, order=order))
+    assert found.detected
+    assert not found.by_cycle
+    assert "or cycles are merely like the ones before them" in trend_sentence(found)
+
+
+@pytest.mark.parametrize(("correlation", "most"), [(0.0, 0.08), (0.6, 0.18)])
+def test_runs_of_one_experiment_that_are_like_the_last_are_rarely_a_trend(correlation, most):
+    """Without the widening 34 % of such series of 40 runs have one."""
+    rng, n, detected = np.random.default_rng(4), 40, []
+    for _ in range(300):
+        logs = rng.normal(0, 0.01, n)
+        for place in range(1, n):
+            logs[place] += correlation * logs[place - 1]
+        data = study(logs[:, None], order=np.arange(1.0, n + 1)[:, None])
+        detected.append(drift(data).detected)
+    assert np.mean(detected) <= most
 
 
 @pytest.mark.parametrize(

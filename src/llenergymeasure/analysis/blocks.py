@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.selection import Row, by_start
-from llenergymeasure.analysis.statistics import Reals, t_quantile
+from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
 
@@ -105,6 +105,13 @@ def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
     return counts
 
 
+def _widening(places: Reals, left: Reals) -> float:
+    """Return by how much what is left of runs that follow each other widens an interval."""
+    known = np.isfinite(left)
+    order = np.argsort(places[known], kind="stable")
+    return autocorrelation(left[known][order].tolist()).widening
+
+
 @dataclass(frozen=True)
 class Drift:
     """A straight trend over the order of the runs, common to all experiments.
@@ -114,12 +121,15 @@ class Drift:
         ci95_low: lower end of its 95 % interval.
         ci95_high: upper end.
         runs: runs it rests on.
+        by_cycle: whether it is free of what the runs of a cycle share: of one run in each cycle,
+            those that are merely like the one before them look like a trend.
     """
 
     per_run: float
     ci95_low: float
     ci95_high: float
     runs: int
+    by_cycle: bool = True
 
     @property
     def detected(self) -> bool:
@@ -153,5 +163,7 @@ def drift(data: Blocks) -> Drift | None:
     slope = float(np.nansum(x * y)) / spread
     residual = float(np.nansum((y - slope * x) ** 2))
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
+    if not by_cycle:
+        half_width *= _widening(places, y - slope * x)
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
-    return Drift(float(middle), float(low), float(high), int(present.sum()))
+    return Drift(float(middle), float(low), float(high), int(present.sum()), by_cycle)

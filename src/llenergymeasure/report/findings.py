@@ -363,6 +363,11 @@ def trend_sentence(trend: Drift | None) -> str:
         )
     low, high = percent(trend.ci95_low), percent(trend.ci95_high)
     size = f"{percent(trend.per_run)} a run (95 % interval {low} to {high}, {trend.runs} runs)"
+    if trend.detected and not trend.by_cycle:
+        return (
+            f"Energy drifted with the order: {size}; or cycles are merely like the ones before "
+            "them, which looks the same where each holds one run."
+        )
     if trend.detected:
         return (
             f"Energy drifted with the order: {size}. Compare experiments only as far as their "
