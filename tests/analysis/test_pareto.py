@@ -120,6 +120,19 @@ def test_an_experiment_without_the_objective_says_so():
     assert "not every run in the mean has both" in found["b"].unavailable
 
 
+@pytest.mark.parametrize(("other", "on"), [("pytorch", True), ("vllm", None)])
+def test_what_two_engines_take_of_memory_is_no_front(other, on):
+    """One needs 2 GB, and the other takes all that it may before it is asked anything."""
+    memory = "peak_memory_bytes"
+    of = {"a": runs(*[(1.0, 2e9)] * 5, objective=memory)}
+    of["b"] = runs(*[(0.9, 7e10)] * 5, objective=memory)
+    backends = {"a": "pytorch", "b": other}
+    found = places({name: [{**run, "backend": backends[name]} for run in of[name]] for name in of})
+    assert (found["a"].on_front, found["b"].on_front) == (on, on)
+    assert found["b"].value == 7e10
+    assert ("engines take memory unlike" in (found["b"].unavailable or "")) == (on is None)
+
+
 def test_a_front_is_of_the_means_that_the_summary_has():
     """A score of one run of two is no mean of theirs: the summary has none, and no figure."""
     found = places({"a": runs((1.0, 0.5), (1.0, 0.5)), "b": runs((0.9, 0.9), (1.5, None))})

@@ -442,6 +442,8 @@ def test_small_shares_of_a_front_are_said_with_two_digits():
     assert told == (
         "Energy against perplexity: rare (0.40 %); often (85 %); always (100 %); unknown."
     )
+    (told,) = relations._fronts(rows, [{"model": "a"}, {"model": "b"}])
+    assert "perplexity (of a token, which models of one tokenizer alone have in common):" in told
 
 
 def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):

@@ -36,6 +36,10 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
 }
 """What energy is traded against, and which way is better; those that no run has are passed over."""
 
+MEMORY = "peak_memory_bytes"
+UNLIKE_MEMORY = "on_front: engines take memory unlike, some of them all that they may"
+"""vLLM takes its cache whole when it starts, used or not."""
+
 DRAWS = 1000
 
 MIN_CYCLES = 5
@@ -59,7 +63,8 @@ class Point:
         label: its short name.
         energy_per_output_token_j: its mean, in J.
         value: its mean of the objective.
-        on_front: whether no other experiment is at least as good in both and better in one.
+        on_front: whether no other experiment is at least as good in both and better in one; None
+            of memory where several engines took it.
         front_share: share of resampled studies in which it is on the front; None with fewer than
             :data:`MIN_CYCLES` cycles.
         beaten_p_holm: p value of there being none that beats it in both, corrected for all
@@ -141,10 +146,16 @@ def _points(
     shares = _shares(energy, value, seed)
     beaten_p = _beaten_p(energy, value)
     beaten = _beaten_by(mean_energy[0], mean_value[0], on)
+    engines = {row.get("backend") for rows in used.values() for row in rows}
+    unlike = objective == MEMORY and len(engines) > 1
     for column, experiment in enumerate(used):
         if not whole[column]:
             reason = f"not every run in the mean has both {ENERGY} and {objective}"
             yield Point(objective, direction, experiment, unavailable=reason)
+            continue
+        means = float(mean_energy[0, column]), float(sign * mean_value[0, column])
+        if unlike:
+            yield Point(objective, direction, experiment, "", *means, unavailable=UNLIKE_MEMORY)
             continue
         share = float(shares[column])
         known = bool(np.isfinite(share))
@@ -152,8 +163,8 @@ def _points(
             objective=objective,
             direction=direction,
             experiment=experiment,
-            energy_per_output_token_j=float(mean_energy[0, column]),
-            value=float(sign * mean_value[0, column]),
+            energy_per_output_token_j=means[0],
+            value=means[1],
             on_front=bool(on[column]),
             front_share=share if known else None,
             beaten_p_holm=float(beaten_p[column]) if np.isfinite(beaten_p[column]) else None,

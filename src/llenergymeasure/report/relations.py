@@ -86,7 +86,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         baseline_total=len(baseline),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
-        fronts=_fronts(tables["pareto"]),
+        fronts=_fronts(tables["pareto"], summary),
         unpaired=any(row["method"] == "unpaired" for row in pairs),
         verdicts=Pairs(pairs),
     )
@@ -126,8 +126,9 @@ def _interval(row: Row) -> str:
     return NOTHING if row["ci95_low"] is None else changes(row["ci95_low"], row["ci95_high"])
 
 
-def _fronts(pareto: Sequence[Row]) -> list[str]:
+def _fronts(pareto: Sequence[Row], summary: Sequence[Row] = ()) -> list[str]:
     found = []
+    models = {row["model"] for row in summary}
     for objective, words in _OBJECTIVES.items():
         mine = [row for row in pareto if row["objective"] == objective]
         compared = [row for row in mine if row["on_front"] is not None]
@@ -136,6 +137,8 @@ def _fronts(pareto: Sequence[Row]) -> list[str]:
             continue
         names = [_on_front(row) for row in best[:8]]
         more = f" and {len(best) - 8} more" if len(best) > 8 else ""
+        if objective == "perplexity" and len(models) > 1:
+            words += " (of a token, which models of one tokenizer alone have in common)"
         found.append(f"Energy against {words}: {'; '.join(names)}{more}.")
     return found
 
