@@ -2,8 +2,10 @@
 
 import pytest
 
+from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.traces import Trace, _phases_chart, _typical
+from llenergymeasure.report.traces import Trace, _phases_chart, _power, _typical
+from llenergymeasure.sensors.base import SensorInfo
 
 ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
 
@@ -17,6 +19,22 @@ def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
     assert chosen["cycle"] in (2, 4)
     assert _typical({**ROW, f"{TOKEN}_mean": None}, runs) is None
     assert _typical(ROW, others) is None
+
+
+def test_power_is_that_of_the_cards_whose_energy_is_the_headline() -> None:
+    """A run that was given two cards may compute on one: the other's rest is none of its."""
+    watts = {"GPU-1": 300.0, "GPU-2": 100.0}
+    rows = [
+        Row(at_ns, card, "nvml", "power_instant_w", power_w)
+        for at_ns in range(0, 10**10, 10**9)
+        for card, power_w in watts.items()
+    ]
+    infos = tuple(SensorInfo(card, "H200", "nvml", "measured", "gpu") for card in watts)
+    header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00", infos)
+    samples = make_samples(rows, header)
+    both = {("nvml", card) for card in watts}
+    for shown, power_w in (({("nvml", "GPU-1")}, 300.0), (both, 400.0)):
+        assert {value for _, value in _power(samples, shown, 0)} == {power_w}
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -3,7 +3,7 @@
 One run stands for each experiment: of those in the means the one nearest to the mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,9 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
         samples, record = read_samples(folder.samples), load_json(folder.result)
     except (ResultsError, OSError, ValueError):
         return None
-    zero_ns, sensor = record["window"]["start_monotonic_ns"], record["energy"]["source"]
-    power = _power(samples, sensor, zero_ns)
+    zero_ns = record["window"]["start_monotonic_ns"]
+    readings = (each for each in record["energy"]["readings"] if each.get("headline"))
+    power = _power(samples, {(each["sensor"], each["device"]) for each in readings}, zero_ns)
     if not power:
         return None
     return Trace(
@@ -148,13 +149,17 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     )
 
 
-def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, float]]:
-    """Return the power of the sensor's devices together, at common times."""
+def _power(
+    samples: Samples, shown: Collection[tuple[str, str]], zero_ns: int
+) -> list[tuple[float, float]]:
+    """Return the power of the headline's sensors and devices together, at common times."""
     series = []
-    for info in samples.header.sensors:
-        if info.sensor != sensor:
+    for sensor, device in dict.fromkeys(
+        (each.sensor, each.device) for each in samples.header.sensors
+    ):
+        if (sensor, device) not in shown:
             continue
-        found = (samples.series(info.device, sensor, quantity) for quantity in _POWER)
+        found = (samples.series(device, sensor, quantity) for quantity in _POWER)
         longest = next((each for each in found if len(each) > 1), None)
         if longest is not None:
             series.append(((longest.t_ns - zero_ns) / NS_PER_S, longest.value))
