@@ -153,6 +153,16 @@ def test_runs_that_do_not_scatter_are_compared_and_inconclusive(tmp_path, step):
     assert "do not differ" not in text
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_best_load_that_was_not_kept_up_with_is_said_to_be(tmp_path, place):
+    def made(run: Any, at: int) -> dict[str, Any]:
+        return {**apart(run, at), "validity": ["over_saturated"] if at == place else []}
+
+    write_study(tmp_path, made)
+    told = "With batch_size=1 requests came faster than they were answered"
+    assert (told in said(tmp_path)) == (place == 0)
+
+
 def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_path):
     limits, swept = (300.0, 400.0), "gpu.power_limit_w"
 

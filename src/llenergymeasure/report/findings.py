@@ -199,7 +199,12 @@ def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
     """
     best = group[0]
     ranked = [row for row in group if pairs.barred(best, row) is None]
-    return [*_ranking(ranked, pairs), *other_work(group, pairs), *imprecise(best)]
+    return [
+        *_ranking(ranked, pairs),
+        *saturated(best),
+        *other_work(group, pairs),
+        *imprecise(best),
+    ]
 
 
 def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
@@ -221,6 +226,16 @@ def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
         f"Most: {name_of(worst)} with {_quantity(worst, scale)}.",
         difference,
         *undecided(group, pairs),
+    ]
+
+
+def saturated(best: Row) -> list[str]:
+    """Return that the best had a load that it could not keep up with."""
+    if "over_saturated" not in (best["validity"] or ()):
+        return []
+    return [
+        f"With {name_of(best)} requests came faster than they were answered (over_saturated): the "
+        "longer that lasts, the longer they wait."
     ]
 
 
