@@ -44,6 +44,21 @@ def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
     assert write_if_changed(path, b"two")
 
 
+def test_who_only_looks_who_has_a_lock_keeps_nobody_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    assert files.lock_holder(path) is None
+    with locked(path, "the first"):
+        assert str(files.lock_holder(path)).startswith("the first (pid ")
+    assert files.lock_holder(path) is None
+    looking = os.open(path, os.O_RDONLY)
+    assert files.try_lock(looking, shared=True)
+    monkeypatch.setattr(files.time, "sleep", lambda _: os.close(looking))
+    with locked(path, "the second"):
+        pass
+
+
 def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
     path = tmp_path / "study" / ".lock"
     who = f"the first .pid {os.getpid()}"

@@ -296,8 +296,9 @@ def locked(path: Path, owner: str) -> Iterator[int]:
     try:
         if not try_lock(handle):
             time.sleep(LOCK_TOLD_S)
-            holder = lock_owner(handle) or "another process"
-            raise StudyLockedError(f"{path.parent} is in use by {holder}; wait for it to end")
+            if not try_lock(handle):  # who only looked for a moment has let go
+                holder = lock_owner(handle) or "another process"
+                raise StudyLockedError(f"{path.parent} is in use by {holder}; wait for it to end")
         sign_lock(handle, f"{owner} (pid {os.getpid()} on {socket.gethostname()})")
         yield handle
     finally:
@@ -313,6 +314,19 @@ def sign_lock(handle: int, owner: str) -> None:
         # Read-only, or a full disk: the lock holds all the same.
         if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOSPC, errno.EDQUOT):
             raise
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return who holds the lock on ``path``, in words; None where nobody is seen to."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        free = try_lock(handle, shared=True)
+        return None if free else lock_owner(handle) or "another process"
+    finally:
+        os.close(handle)
 
 
 def lock_owner(handle: int) -> str:

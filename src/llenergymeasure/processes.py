@@ -377,7 +377,7 @@ def below(roots: Collection[int], every: Mapping[int, Sequence[str]]) -> list[in
 
 def pids(proc: Path = Path("/proc")) -> Iterator[int]:
     """Yield the ids of all processes that can be seen."""
-    yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
+    yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal())
 
 
 def arguments(pid: int, proc: Path = Path("/proc")) -> list[str]:

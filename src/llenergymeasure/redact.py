@@ -50,11 +50,15 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-_KEY_NAME = re.compile(r"(^|_)(?<!PUBLIC_)(KEY|PAT|PASS)$", re.IGNORECASE)
+_KEY_NAME = re.compile(r"(^|_)(?<!PUBLIC_)(KEY|PAT)$", re.IGNORECASE)
 _KEY_VALUE = re.compile(
     r"(?=.*[0-9])(?=.*[A-Za-z])(?:[^/\s]{16,}|[A-Za-z0-9+][A-Za-z0-9+/]{39,}=*)"
 )
 """Names of keys and of other things, such as a model, and which of their values are keys."""
+
+_PASS_NAME = re.compile(r"(^|_|SSH|DB)PASS$", re.IGNORECASE)
+_PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,15}|[A-Z_]{1,16}")
+"""Names of passwords and of passes over something, and which of their values are no password."""
 
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
@@ -86,7 +90,7 @@ _SECRET_ARGUMENT = re.compile(
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable of this name holds a secret."""
-    return bool(_SECRET_NAME.search(name) or _KEY_NAME.search(name))
+    return any(each.search(name) for each in (_SECRET_NAME, _KEY_NAME, _PASS_NAME))
 
 
 def secret_argument(value: Any, name: str = "") -> str | None:
@@ -170,12 +174,17 @@ def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Know
         value.strip()
         for name, value in environ.items()
         if name in in_use
-        or (_SECRET_NAME.search(name) and not os.path.exists(value))  # noqa: PTH110
+        or (_is_secret(name, value.strip()) and not os.path.exists(value))  # noqa: PTH110
         or (_KEY_NAME.search(name) and _KEY_VALUE.fullmatch(value.strip()))
     ]
     values = [value for value in values if len(value) >= _SHORTEST]
     values += [value.strip() for value in also if value and value.strip()]
     return _patterns(tuple(sorted(values, key=len, reverse=True)))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    named = _SECRET_NAME.search(name) is not None
+    return named or bool(_PASS_NAME.search(name) and not _PLAIN_WORD.fullmatch(value))
 
 
 @functools.lru_cache(maxsize=8)

@@ -82,6 +82,20 @@ def test_a_sound_study(study: Path) -> None:
     change_record(run, "environment", "gpus", value=gpus)
     keep_hash(run)
     assert not list(check_run(run, {}))
+    record = json.loads(run.result.read_text())
+    del record["provenance"]["energy_devices"]  # as of before they were kept
+    run.result.write_text(json.dumps(record))
+    keep_hash(run)
+    assert not list(check_run(run, {}))
+
+
+@pytest.mark.parametrize(("key", "value"), [("known_sensors", ["x"]), ("energy_method", "six")])
+def test_a_record_of_another_form_is_said_in_a_line(study: Path, key: str, value: Any) -> None:
+    run = a_run(study)
+    change_record(run, "provenance", key, value=value)
+    keep_hash(run)
+    (found,) = check_run(run, {})
+    assert "its figures cannot be recomputed" in str(found)
 
 
 def test_a_row_is_held_to_the_sweep_of_its_time(study: Path) -> None:

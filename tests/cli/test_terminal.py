@@ -14,10 +14,12 @@ from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.live import Live
+from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.processes import boot_id
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
+from llenergymeasure.workflow.cluster import job_prefix
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import write_runs
 from support.studies import SMALL, llem, write_study
@@ -133,6 +135,52 @@ def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: 
     said = call("status", "nope")
     assert said.code == 2
     assert "nope: no such study file or results folder; studies here: results/new" in said.err
+
+
+def test_a_study_that_has_only_begun_is_said_to_have(tmp_path: Path, call: Call) -> None:
+    study = write_study(tmp_path)
+    folder = StudyFolder(Path("results") / "small")
+    assert "no results yet in results/small; `llem run" in call("status", str(study)).err
+    with locked(folder.lock, "llem run"):
+        for named in (str(study), "results"):
+            said = call("status", named)
+            assert said.code == 2
+            assert f"results/small has begun, by llem run (pid {os.getpid()} on" in said.err
+            assert "no run is planned yet" in said.err
+    assert "no results yet in results/small; `llem run" in call("status", str(study)).err
+
+
+def test_runs_that_wait_in_the_queue_are_counted_as_such(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"sweep": {"pytorch.batch_size": [1, 4, 8]}}
+    folder = StudyFolder(made(Path("results"), "small", 1e9, **sizes))
+    runs = Plan.read(folder.plan).runs
+    for run in runs:
+        folder.run(run.experiment, 1).result.unlink()
+        folder.run(run.experiment, 1).outcome.write_text("")
+    queue = tmp_path / "bin"
+    queue.mkdir()
+    lines = [
+        f"{place}|{job_prefix(folder)}1|{state}|Priority|rule_measure_wildcards_{run.experiment}_1"
+        for place, (state, run) in enumerate(zip(("PENDING", "RUNNING"), runs, strict=False))
+    ]
+    (queue / "squeue").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    (queue / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{queue}{os.pathsep}{os.environ['PATH']}")
+    said = call("status", "results/small").out
+    assert said.startswith("small: 3 runs: 1 lost, 2 waiting\n1 job waits in SLURM's queue: ")
+    assert "batch_size=1," not in said
+    counts = json.loads(call("status", "results/small", "--json").out)["counts"]
+    assert counts == {"waiting": 2, "lost": 1}
+
+
+def test_a_call_between_two_runs_is_said_to_go_on(call: Call) -> None:
+    folder = StudyFolder(made(Path("results"), "small", 1e9))
+    assert "is going on" not in call("status", "results/small").out
+    with locked(folder.lock, "llem run"):
+        said = call("status", "results/small").out
+    assert f"llem run (pid {os.getpid()} on {socket.gethostname()}) is going on" in said
 
 
 def test_the_state_names_runs_by_their_settings(call: Call) -> None:

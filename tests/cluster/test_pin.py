@@ -52,6 +52,15 @@ def test_the_first_run_decides_the_node_and_others_elsewhere_refuse(tmp_path: Pa
     assert [path.name for path in (tmp_path / "pins").iterdir()] == ["study.json"]
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"node": "n1"}'])
+def test_a_damaged_pin_is_said_with_the_way_out(tmp_path: Path, content: str) -> None:
+    study = StudyFolder(tmp_path)
+    study.pin(None).parent.mkdir()
+    study.pin(None).write_text(content)
+    with pytest.raises(PreflightError, match=r"study\.json does not say where .* remove it"):
+        hold_to_pin(spec(pin="node"), study, HERE)
+
+
 def test_one_model_of_gpu_may_be_on_many_nodes(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     hold_to_pin(spec(pin="gpu_model"), study, HERE)

@@ -100,6 +100,30 @@ def test_an_image_that_may_not_be_written_there_is_said_in_a_line(
     assert capsys.readouterr().err == f"pytorch: {out.parent}: Not a directory\n"
 
 
+def test_two_builds_of_one_image_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apptainer_here = tmp_path / "apptainer"
+    apptainer_here.write_text(
+        "#!/bin/sh\n"
+        'for word; do before=$last; last=$word; done; echo >> "$0.builds"\n'
+        'for _ in $(seq 10); do echo $$ >> "$before"; sleep 0.1; done\n'
+    )
+    out = tmp_path / "images" / "a.sif"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    apptainer_here.chmod(0o755)
+    build = (
+        "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
+        "image_build.free_bytes = lambda folder: None;"
+        "image_build.build_sif('pytorch', Path(sys.argv[1]))"
+    )
+    builds = [subprocess.Popen([sys.executable, "-c", build, str(out)]) for _ in range(2)]
+    assert [each.wait() for each in builds] == [0, 0]
+    assert len(set(out.read_text().split())) == 1
+    assert len(Path(f"{apptainer_here}.builds").read_text()) == 1
+    assert (tmp_path / "images" / "a.sif.digest").read_text().split()[0] == SifImage(
+        str(out)
+    ).digest()
+
+
 def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     told = _one(check_apptainer("pytorch", SifImage("/a.sif"), surroundings))

@@ -18,11 +18,22 @@ def test_an_engine_that_is_here_has_no_problem(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("commands", "runner"), [(("docker", None), "docker"), ((None, "apptainer"), "apptainer")]
+    ("commands", "slurm", "runner"),
+    [
+        (("docker", None), False, "docker"),
+        ((None, "apptainer"), False, "apptainer"),
+        (("docker", "apptainer"), False, "docker"),
+        (("docker", "apptainer"), True, "apptainer"),  # jobs seldom find a daemon
+        (("docker", None), True, "docker"),
+    ],
 )
 def test_one_that_is_not_is_told_with_what_would_do(
-    commands: tuple[str | None, str | None], runner: str, monkeypatch: pytest.MonkeyPatch
+    commands: tuple[str | None, str | None],
+    slurm: bool,
+    runner: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(runner_choice.shutil, "which", lambda name: name if slurm else None)
     monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
     monkeypatch.setattr(runner_choice, "container_command", lambda: commands[0])
     monkeypatch.setattr(runner_choice, "apptainer_command", lambda: commands[1])

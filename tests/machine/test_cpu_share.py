@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares, runs_at_once, take_cpu_share
+from llenergymeasure.machine.host import numbers
 
 
 def test_shares_are_equal_and_overlap_nowhere():
@@ -75,9 +76,14 @@ def test_what_is_no_lock_is_passed_over(tmp_path, make, capsys):
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize(("told", "count"), [("", 1), ("4", 4), ("0", 1), ("many", 1)])
+@pytest.mark.parametrize(("told", "count"), [("", 1), ("4", 4), ("0", 1), ("many", 1), ("²", 1)])
 def test_how_many_run_at_once(told, count):
     assert runs_at_once({"LLEM_RUNS_AT_ONCE": told}) == count
+
+
+@pytest.mark.parametrize(("text", "found"), [("0-2,5", {0, 1, 2, 5}), ("²", set()), ("0-²", set())])
+def test_a_list_of_numbers(text, found):
+    assert numbers(text) == found
 
 
 def test_a_run_alone_has_all_processors(tmp_path):

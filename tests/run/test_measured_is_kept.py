@@ -189,6 +189,19 @@ def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_b
     assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
 
 
+@pytest.mark.parametrize(
+    "said", ["{}", "[]", '{"workflow": null}', '{"workflow": 1, "error": "x"}']
+)
+def test_what_is_no_word_of_another_one_s_server_is_none(
+    tmp_path: Path, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.session.write_text(said)
+    monkeypatch.setattr(session, "identity", lambda _: 1 if "1" in said else None)
+    assert session.concluded(folder, 1) is None
+
+
 def _left_to_be_judged(path: Path) -> Supervisor:
     """A run whose window an earlier attempt has measured, and whose command has not judged it."""
     folder = RunFolder(path / "runs" / "a" / "1")

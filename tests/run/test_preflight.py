@@ -402,6 +402,23 @@ def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
     assert found() == []  # who reads it says so
 
 
+def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    (adapter / ".cache").mkdir(parents=True)
+    (adapter / "weights.bin").write_text("one")
+    settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
+    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
+    files.write_if_changed(folder.plan, plan.to_json_bytes())
+    run = plan.runs[0]
+    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    place = folder.run(run.experiment, run.cycle)
+    (adapter / ".cache" / "lock").touch()
+    assert list(check_unchanged(spec, place)) == []
+    (adapter / "weights.bin").write_text("two")
+    (found,) = check_unchanged(spec, place)
+    assert str(found).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
+
+
 def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Path) -> None:
     """What has changed is the adapter; the data set is newer than the plan all the same."""
     data, adapter = tmp_path / "data.jsonl", tmp_path / "adapter"
@@ -418,4 +435,4 @@ def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Pa
     (found,) = check_unchanged(spec, folder.run(run.experiment, run.cycle))
     assert found.file is None
     assert "what this experiment reads has changed" in str(found)
-    assert "a folder of it may be what has changed" in str(found)
+    assert "weights.bin" in str(found)

@@ -89,9 +89,24 @@ def test_what_variables_are_called_that_hold_a_key_or_not(name: str, key: str) -
     assert without_secrets(f"said: {key}", {name: key}) == f"said: {REMOVED}"
 
 
+@pytest.mark.parametrize("name", ["DB_PASS", "SMTP_PASS", "SSHPASS", "DBPASS", "PASS"])
+@pytest.mark.parametrize(
+    "value",
+    ["hunter2!", "Tr0ub4dor", "correct-horse", "73110542", "correcthorsebattery", "aB/cdEfG"],
+)
+def test_a_password_is_short(name: str, value: str) -> None:
+    assert without_secrets(f"said: {value}", {name: value}) == f"said: {REMOVED}"
+    assert is_secret_name(name)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("TESTS_PASSED", "41 of 42"),
+        ("COMPASS", "north-east"),
+        ("PASS", "warmup"),
+        ("SECOND_PASS", "INTERRUPTED"),
+        ("FIRST_PASS", "/usr/bin"),
         ("MODEL_KEY", "meta-llama/Llama-3.1-8B-Instruct"),
         ("FIRST_PASS", "completed"),
         ("SORT_KEY", "energy_per_output_token_j"),

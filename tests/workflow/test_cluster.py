@@ -27,7 +27,7 @@ from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.why_ended import its_error, reason
-from llenergymeasure.workload.load_study import load_study
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 
 JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING")
@@ -61,6 +61,10 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
         ("None", "1 job waits in SLURM's queue: not looked at by SLURM yet"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "the node that is asked for is in use, or out of"),
         ("Nodes required for job are DOWN, DRAINED or reserved for jobs", "in use, or out of"),
+        (
+            "Nodes required for job are DOWN",
+            "a pinned study's own job may be on it (Nodes",
+        ),
         ("Priority", "other jobs come first (Priority)"),
         ("QOSMaxJobsPerUserLimit", "queue: QOSMaxJobsPerUserLimit"),
         ("PartitionConfig", "queue: PartitionConfig, which never ends by itself"),
@@ -76,6 +80,26 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
     line = f"17|{job_prefix(folder)}ab|RUNNING|None|rule_measure"
     command(slurm, "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line}\n'")
     assert [job.id for job in left_jobs(folder)] == ["17"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "asked"),
+    [("--exclusive", "--exclusive --nodelist=n1"), ("--nodelist=n3", None), ("-w n3", None)],
+)
+def test_a_node_that_the_profile_names_is_not_chosen_again(
+    monkeypatch: pytest.MonkeyPatch, extra: str, asked: str | None
+) -> None:
+    plan = make_plan(study_from_mapping({"model": "tiny-llama", "execution": {"pin": "node"}}))
+    monkeypatch.setattr(
+        "llenergymeasure.workflow.open_study.pin_options",
+        lambda plan, *_: dict.fromkeys(plan.experiments, "--nodelist=n1"),
+    )
+    study: Any = object.__new__(OpenStudy)
+    study._plan, study._folder = plan, StudyFolder(Path("small"))
+    given = SimpleNamespace(nodes=2, default_resources={"slurm_extra": f"'{extra}'"})
+    study._workflow = SimpleNamespace(resource_settings=given, is_main_process=True)
+    needed = study.resources()
+    assert needed.get("slurm_extra") == asked
 
 
 def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(

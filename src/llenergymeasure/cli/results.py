@@ -11,13 +11,14 @@ import typer
 from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, note, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
+from llenergymeasure.files import lock_holder
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, notes_of
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import left_jobs, waiting
+from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.stopping import precision
@@ -36,7 +37,11 @@ def status(
     """Print what is done, running, failed or missing."""
     folder = study_folder(study)
     plan = Plan.read(folder.plan)
-    runs = states(plan, folder, full=full)
+    runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
+    jobs: list[QueuedJob] = []
+    with suppress(PreflightError):  # no cluster here, or one that does not answer
+        jobs = left_jobs(folder)
+    runs = with_waiting(runs, jobs)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
         head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
@@ -47,9 +52,10 @@ def status(
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
-    with suppress(PreflightError):  # no cluster here, or one that does not answer
-        for line in waiting(left_jobs(folder)):
-            print(line)
+    for line in waiting(jobs):
+        print(line)
+    if holder and all(run["status"] != "running" for run in runs):
+        print(f"{holder} is going on, and no run is under way at the moment")
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):

@@ -7,6 +7,7 @@ from pathlib import Path
 from llenergymeasure.cli.output import note
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import lock_holder
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workload.load_study import load_study
 
@@ -32,7 +33,7 @@ def study_folder(path: Path | None) -> StudyFolder:
         return _last(root)
     if not folder.plan.is_file():
         message = f"no results yet in {folder.path}; `llem run {shlex.quote(str(path))}` makes them"
-        raise ConfigurationError(Problem(message, file=path))
+        raise ConfigurationError(Problem(_begun(folder) or message, file=path))
     return folder
 
 
@@ -50,11 +51,26 @@ def studies_in(root: Path) -> list[StudyFolder]:
 def _last(root: Path) -> StudyFolder:
     found = studies_in(root)
     if not found:
-        message = "no study was run here yet; `llem run STUDY.yaml` runs one"
+        begun = (_begun(StudyFolder(lock.parent)) for lock in sorted(root.glob("*/.lock")))
+        message = next(
+            filter(None, begun), "no study was run here yet; `llem run STUDY.yaml` runs one"
+        )
         raise ConfigurationError(Problem(message, file=root))
     others = "" if len(found) == 1 else f"; {_named(found[1:], 'others')}"
     note(f"{found[0].path}, the last study that was run{others}")
     return found[0]
+
+
+def _begun(folder: StudyFolder) -> str | None:
+    """Return that a study without a plan is being started, and how far it is; None if not."""
+    holder = lock_holder(folder.lock)
+    if holder is None:
+        return None
+    from llenergymeasure.workflow.drive import LOG_NAME
+
+    starts = (folder.path / LOG_NAME).is_file()
+    doing = "Snakemake is starting" if starts else "models and folders are looked at"
+    return f"{folder.path} has begun, by {holder}: {doing}, and no run is planned yet"
 
 
 def _named(folders: Sequence[StudyFolder], as_what: str) -> str:

@@ -99,13 +99,15 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
     return (place, name) if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
 
 
-def local_files(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the files, not folders, that a resolved configuration names on this machine."""
+def local_files(config: Mapping[str, Any], *, inside: bool = False) -> Iterator[Path]:
+    """Yield the files that a resolved configuration names here, also those ``inside`` folders."""
     for key in LOCAL_SETTINGS:
         found = _written(dict(config), key)
         path = None if found is None else local_path(found[0][found[1]])
         if path is not None and path.is_file():
             yield path
+        elif path is not None and inside:
+            yield from (path / name for name in _files_below(path))
 
 
 class Identifier:

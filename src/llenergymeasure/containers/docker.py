@@ -78,7 +78,7 @@ def shares_process_ids(engine: Engine) -> bool:
     Rootless Docker can from version 23 on. Source: moby pull request 41893.
     """
     major = engine.version.partition(".")[0]
-    old = major.isdigit() and int(major) < 23
+    old = major.isdecimal() and int(major) < 23
     return engine.podman or not engine.rootless or not old
 
 

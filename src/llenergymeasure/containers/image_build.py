@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import llenergymeasure
@@ -28,7 +30,7 @@ from llenergymeasure.errors import (
     Problem,
     as_message,
 )
-from llenergymeasure.files import write_text
+from llenergymeasure.files import try_lock, write_text
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.screen import say
@@ -69,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 def build_sif(backend: str, out: Path | None = None, base: str | None = None) -> Path:
     """Build the image of a backend for Apptainer and return its file.
 
+    One that another process finished while this one waited for it is taken, where no base is given.
+
     Raises:
         ConfigurationError: there is no Apptainer, or no room.
         BuildError: it failed; its own words are on standard error.
@@ -89,15 +93,34 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     environment = dict(os.environ)
     if dropped := missing_capabilities():
         environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
-    try:
-        _build([*words, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
-        part.replace(out)
-        # A run in the same call of the workflow was described before there was an image.
-        digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
-        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
-    finally:
-        part.unlink(missing_ok=True)
+    with _alone(out) as (lock, waited):
+        if waited and base is None and out.exists():
+            return out
+        try:
+            words += [str(part), str(folder / f"{backend}.def")]
+            _build(words, folder.parent, environment, lock)
+            part.replace(out)
+            # A run in the same call of the workflow was described before there was an image.
+            digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
+            write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+        finally:
+            part.unlink(missing_ok=True)
     return out
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[tuple[int, bool]]:
+    """Yield an image's lock, and whether another process had it; what builds it holds it too."""
+    lock = os.open(out.with_name(f".{out.stem}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        waited = not try_lock(lock)
+        if waited:
+            say(f"{out} is being built by another process: waiting for it")
+        while waited and not try_lock(lock):
+            time.sleep(0.5)
+        yield lock, waited
+    finally:
+        os.close(lock)
 
 
 def _base(base: str) -> tuple[str, str]:
@@ -153,9 +176,9 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
             )
 
 
-def _build(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+def _build(command: Sequence[str], folder: Path, environment: dict[str, str], *held: int) -> None:
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, pass_fds=held
     )
     if done.returncode != 0:
         raise BuildError(

@@ -100,8 +100,9 @@ def container_command() -> str | None:
 
 
 def container_runner() -> str:
-    """Return the runner for an image here: ``apptainer`` where there is only that."""
-    return "apptainer" if apptainer_command() and not container_command() else "docker"
+    """Return the runner for an image here: ``apptainer`` where there is only that, or SLURM."""
+    only = container_command() is None or shutil.which("sbatch")
+    return "apptainer" if apptainer_command() and only else "docker"
 
 
 def _refuse_neighbours(local: list[BackendName]) -> None:

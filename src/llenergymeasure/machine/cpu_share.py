@@ -24,7 +24,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 def runs_at_once(environ: Mapping[str, str]) -> int:
     """Return how many runs share this machine."""
     text = environ.get(AT_ONCE_VARIABLE, "")
-    return max(1, int(text)) if text.isdigit() else 1
+    return max(1, int(text)) if text.isdecimal() else 1
 
 
 def take_cpu_share(at_once: int, folder: Path | None = None) -> frozenset[int] | None:

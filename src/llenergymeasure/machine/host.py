@@ -55,7 +55,7 @@ def numbers(text: str) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             return set()
         found.update(range(int(first), int(last or first) + 1))
     return found
@@ -73,7 +73,7 @@ def memory_limit_bytes() -> int | None:
     """Return what the control groups (a container, a scheduler's job) allow; None if unlimited."""
     names = ("memory.max", "memory.limit_in_bytes")
     texts = [text_of(group / name) for group in _groups("memory") for name in names]
-    found = [int(text) for text in texts if text.isdigit()]
+    found = [int(text) for text in texts if text.isdecimal()]
     total = memory_bytes("MemTotal")
     # Version 1 says "unlimited" with a number near 2^63.
     return min((limit for limit in found if total is None or limit < total), default=None)
@@ -88,7 +88,7 @@ def cpu_quota() -> float | None:
 def _quota(group: Path) -> float | None:
     version_1 = [text_of(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     for numbers in (text_of(group / "cpu.max").split(), version_1):
-        if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
             return int(numbers[0]) / int(numbers[1])
     return None
 

@@ -68,9 +68,10 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
 
 
 def concluded(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
-    """Return what was written so for the same workflow; None if nothing."""
-    said = read_json(folder.session)
-    return said if said is not None and said["workflow"] == _workflow(workflow_pid) else None
+    """Return what was written so for the same workflow; None if nothing whole."""
+    said = read_json(folder.session) or {}
+    whole = "workflow" in said and isinstance(said.get("error", ""), dict | None)
+    return said if whole and said["workflow"] == _workflow(workflow_pid) else None
 
 
 def _workflow(pid: int | None) -> str | None:

@@ -150,7 +150,7 @@ def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
 def _at_runs() -> Iterator[tuple[Path, Path]]:
     """Yield every other process of a run, with the run's folder."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and (run := _run_of(entry)):
+        if entry.name.isdecimal() and int(entry.name) != os.getpid() and (run := _run_of(entry)):
             yield entry, run
 
 

@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.processes import ChildError, completed, descendants
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
+from llenergymeasure.units import MISSING
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
@@ -71,6 +73,7 @@ class QueuedJob:
         return self.waits and _NEVER.match(self.reason) is not None
 
 
+_STARTS = ("CONFIGURING", "RUNNING")
 _FAILED_START = "launch failed"
 _NEVER = re.compile(
     "PartitionConfig|BadConstraints|PartitionNodeLimit|PartitionTimeLimit|InvalidAccount"
@@ -113,6 +116,23 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
     return [QueuedJob(*parts) for parts in ours]
 
 
+def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> list[dict[str, Any]]:
+    """Return runs' states, ``waiting`` for what has not begun and has a job in the queue.
+
+    What such a run has left is of an attempt before: SLURM has put it into the queue again.
+    """
+    queued = {job.comment: job for job in jobs if job.waits or job.state in _STARTS}
+    found = []
+    for run in runs:
+        job = queued.get(f"rule_measure_wildcards_{run['experiment']}_{run['cycle']}")
+        starts = run["status"] == MISSING or run.get("error_class") == "NeverBegan"
+        if job is not None and run["status"] != "completed" and (job.waits or starts):
+            run = {key: run[key] for key in ("experiment", "cycle", "order")}
+            run["status"] = "waiting"
+        found.append(run)
+    return found
+
+
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
     held = f"{NEVER_ENDS}: a node failed to start it, and SLURM holds it. Call again"
@@ -129,17 +149,15 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 
+_PINNED = "; a pinned study's own job may be on it"
 _WORDS = {
     "None": "not looked at by SLURM yet",
     "Priority": "other jobs come first",
     "Resources": "what is asked for is in use",
-    "ReqNodeNotAvail": "the node that is asked for is in use, or out of service",
-    "Nodes required for job": "the nodes that will do are in use, or out of service",
+    "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED}",
+    "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
 }
-"""What the usual reasons mean, by how they begin. Source: squeue(1), "JOB REASON CODES".
-
-The last two are also said of a pinned study's own node while that does the study's other job.
-"""
+"""What the usual reasons mean, by how they begin. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def _in_words(reason: str) -> str:

@@ -184,8 +184,9 @@ class OpenStudy:
             for name, value in dict(settings.default_resources or {}).items()
         }
         options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
-        if options and self._workflow.is_main_process:
-            extra = given.get("slurm_extra", "")
+        extra = given.get("slurm_extra", "")
+        named = {"-w", "--nodelist"} & {word.partition("=")[0] for word in extra.split()}
+        if options and not named and self._workflow.is_main_process:
             needed["slurm_extra"] = _one_for_all(
                 {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}
             )

@@ -83,7 +83,10 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
     try:
         yield from _figures(folder, result)
         yield from _row(folder, result, swept)
-    except (LlemError, OSError, pa.ArrowException, ValueError, KeyError) as error:
+    except (
+        *(LlemError, OSError, pa.ArrowException),
+        *(ValueError, LookupError, TypeError, AttributeError),
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield Difference(folder.path, what=f"its figures cannot be recomputed: {reason}")
 
@@ -198,7 +201,8 @@ def _devices(result: Result) -> list[str]:
     kept = result.provenance.get("energy_devices")
     if isinstance(kept, list):
         return [str(each) for each in kept]
-    return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
+    cards = result.environment.get("gpus") or []
+    return [str(each["uuid"]) for each in cards if "uuid" in each]
 
 
 def _declared(footprint: Footprint | None) -> dict[str, Any] | None:

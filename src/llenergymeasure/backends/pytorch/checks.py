@@ -126,7 +126,7 @@ def _placement(
             key="pytorch.cache_implementation",
         )
     name, _, number = (settings.device_map or "").partition(":")
-    index = int(number) if number.isdigit() else 0
+    index = int(number) if number.isdecimal() else 0
     if name == "cuda" and index >= len(gpus):
         yield Problem(
             f"no such GPU: {len(gpus)} are visible",

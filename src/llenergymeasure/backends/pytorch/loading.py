@@ -180,7 +180,9 @@ def _placement(settings: PyTorchConfig, device: torch.device) -> dict[str, Any]:
 def _max_memory(settings: PyTorchConfig) -> dict[str | int, str | int] | None:
     if settings.max_memory is None:
         return None
-    return {int(key) if key.isdigit() else key: value for key, value in settings.max_memory.items()}
+    return {
+        int(key) if key.isdecimal() else key: value for key, value in settings.max_memory.items()
+    }
 
 
 def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
-from llenergymeasure.files import load_json, make_folder, open_file, remove, sync_folder
+from llenergymeasure.files import make_folder, open_file, read_json, remove, sync_folder
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import StudyFolder
 
@@ -53,7 +53,11 @@ def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
-    """Return the claim that holds: this one, if it is the first."""
+    """Return the claim that holds: this one, if it is the first.
+
+    Raises:
+        PreflightError: the one that is there is damaged.
+    """
     make_folder(path.parent)
     own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
     remove(own)  # of a process that was killed, or somebody else's link
@@ -68,5 +72,7 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
         pass
     finally:
         own.unlink(missing_ok=True)
-    claimed: dict[str, str] = load_json(path)
+    claimed = read_json(path) or {}
+    if not place.keys() <= claimed.keys():
+        raise PreflightError(f"{path} does not say where the first run was made: remove it")
     return claimed

@@ -9,22 +9,24 @@ from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.results.layout import RunFolder
 
+_NAMED = 5
+
 
 def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
     """Yield that a data set or another file has changed since the study was planned.
 
     Asked once they have been read. Nothing is hashed where no file is newer than the plan, nor
     where that is not seen, as from a container of the engine alone. One that is newer
-    may have other rights alone.
+    may have other rights alone. What goes away, or changes once it was read, is not found.
     """
     plan = folder.study.plan
     planned_ns = plan.stat().st_mtime_ns if plan.is_file() else math.inf
-    with suppress(ConfigurationError):  # one that is gone is found by who reads it
-        newer = [path for path in local_files(spec.config) if path.stat().st_ctime_ns > planned_ns]
+    with suppress(ConfigurationError, OSError):  # one that is gone is found by who reads it
+        read = local_files(spec.config, inside=True)
+        newer = [path for path in read if path.stat().st_ctime_ns > planned_ns]
         if newer and Identifier().experiment_id(spec.config) != spec.experiment:
-            names = ", ".join(map(str, newer))
+            names = ", ".join(map(str, newer[:_NAMED]))
             yield Problem(
                 "what this experiment reads has changed since the study was planned, which makes "
-                "another experiment of it; start the study again (a folder of it may be what has "
-                f"changed); newer than the plan: {names}"
+                f"another experiment of it; start the study again; newer than the plan: {names}"
             )
