@@ -82,7 +82,7 @@ def only_looks(arguments: Sequence[str]) -> bool:
     """
     # Letters may stand together, up to one that takes a value, as in ``-call``.
     together = (re.match("-([^-scjCdeRPUOqwT]*)", word) for word in arguments)
-    return not _LOOKING.isdisjoint(arguments) or any(
+    return not _LOOKING.isdisjoint(word.partition("=")[0] for word in arguments) or any(
         found is not None and not set("nlSD").isdisjoint(found[1]) for found in together
     )
 
