@@ -6,7 +6,9 @@ from snakemake.cli import get_argument_parser
 from llenergymeasure.workflow.opening import only_looks
 
 
-@pytest.mark.parametrize("word", ["-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"])
+@pytest.mark.parametrize(
+    "word", ["-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"]
+)
 def test_a_look(word: str) -> None:
     assert only_looks(["snakemake", word, "-c", "1"])
 
