@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,23 @@ def test_a_child_that_goes_on_ignores_what_is_sent_to_all_of_a_job(tmp_path: Pat
     with said.open("wb") as log, processes.start(["python3", "-c", code], log, goes_on=True) as one:
         assert one.wait(20) == 0
     assert said.read_text() == "goes on\n"
+
+
+ENDS_NOW = """
+import multiprocessing, sys, time
+from llenergymeasure.processes import end_now
+child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=[60.0])
+if __name__ == "__main__":
+    child.start()
+    print(child.pid, file=open(sys.argv[1], "w"), flush=True)
+    end_now(3)
+"""
+
+
+def test_what_a_library_has_started_ends_with_a_process_that_ends_now(tmp_path: Path) -> None:
+    """As Zeus does, which polls some chips in processes of its own."""
+    script, said = tmp_path / "ends_now.py", tmp_path / "pid"
+    script.write_text(ENDS_NOW)
+    assert subprocess.run([sys.executable, script, said], check=False).returncode == 3
+    left = int(said.read_text())
+    wait_for(lambda: processes.start_ticks(left) is None, 10)

@@ -8,6 +8,7 @@ import yaml
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
+from llenergymeasure.workflow.drive import Call
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits, one_by_one
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import llem, write_study
@@ -130,3 +131,11 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path) -> None:
     here = llem(tmp_path, "plan", str(study))
     assert "Does not fit" not in here.stdout
     assert "this machine's memory is" in here.stdout
+
+
+def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missing_result() -> None:
+    words = Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--rerun-triggers"] == [
+        "mtime"
+    ]
+    assert words[words.index("mtime") + 1].startswith("--")  # it takes all words up to an option

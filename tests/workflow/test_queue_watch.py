@@ -61,6 +61,9 @@ def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> Non
         ("AssocMaxGRESPerJob", True),
         ("MaxMemPerLimit", True),
         ("launch failed requeued held", True),
+        ("launch failure limit exceeded requeued held", True),
+        ("JobHoldMaxRequeue", True),
+        ("PartitionNodeLimit", False),  # also said of nodes that are down for a while
         ("QOSMaxJobsPerUserLimit", False),
         ("QOSMaxGRESPerUser", False),
         ("QOSMaxNodePerUserLimit", False),
@@ -75,7 +78,14 @@ def test_which_reasons_no_other_job_s_end_removes(reason: str, never: bool) -> N
     assert job.never_starts == never
     (said,) = waiting([job])
     assert ("never ends by itself" in said) == never
-    assert ("node failed to start it" in said) == reason.startswith("launch")
+    assert ("SLURM holds it" in said) == reason.startswith(("launch", "JobHold"))
+
+
+def test_a_job_that_slurm_holds_after_a_requeue_waits() -> None:
+    held = QueuedJob("7", "llem-a", "REQUEUE_HOLD", "launch failure limit exceeded requeued held")
+    assert held.never_starts
+    (said,) = waiting([held, QueuedJob("8", "llem-a", "RUNNING", "None")])
+    assert said.startswith("1 job waits in SLURM's queue: launch failure limit exceeded")
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,13 @@ def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
     assert "in use by" in second.stderr
     assert first.wait(120) == 0
     assert len(result_times(tmp_path)) == 1
+
+
+def test_without_a_profile_a_finished_run_is_no_reason_to_measure_again(tmp_path: Path) -> None:
+    """As with a profile of one's own, or as a module: then all that changed is a reason."""
+    study = write_study(tmp_path, **SERVED, execution={"n_cycles": 1})
+    call = ("--workflow-profile", "none", "-c1", "--configfile", str(study))
+    done = snakemake(tmp_path, *call)
+    assert done.returncode == 0, done.stderr
+    again = snakemake(tmp_path, *call)
+    assert NOTHING in again.stderr, again.stderr

@@ -64,8 +64,8 @@ class QueuedJob:
 
     @property
     def waits(self) -> bool:
-        """Whether it has not begun."""
-        return self.state == "PENDING"
+        """Whether it has not begun, or SLURM took it back and holds it."""
+        return self.state in ("PENDING", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 
     @property
     def never_starts(self) -> bool:
@@ -74,14 +74,15 @@ class QueuedJob:
 
 
 _STARTS = ("CONFIGURING", "RUNNING")
-_FAILED_START = "launch failed"
+_HELD = ("launch fail", "JobHoldMaxRequeue")
 _NEVER = re.compile(
-    "PartitionConfig|BadConstraints|PartitionNodeLimit|PartitionTimeLimit|InvalidAccount"
+    "PartitionConfig|BadConstraints|PartitionTimeLimit|InvalidAccount"
     "|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit|QOSMin"
-    rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{_FAILED_START}"
+    rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{'|'.join(_HELD)}"
 )
 """Reasons that no other job's end removes: what one job may ask for, and a job that SLURM holds
-where its node could not start it. Source: squeue(1), "JOB REASON CODES"."""
+where its node could not start it or it was requeued too often. ``PartitionNodeLimit`` is also said
+of nodes that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -135,7 +136,10 @@ def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> l
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
-    held = f"{NEVER_ENDS}: a node failed to start it, and SLURM holds it. Call again"
+    held = (
+        f"{NEVER_ENDS}: SLURM holds it, as a node failed to start it or it was requeued too often. "
+        "Call again"
+    )
     way_out = (
         f"{NEVER_ENDS}: no node of the partition gives what a job asks for, or "
         "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
@@ -145,7 +149,7 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         (job.reason, job.never_starts) for job in jobs if job.waits
     ).items():
         wait = "1 job waits" if count == 1 else f"{count} jobs wait"
-        out = held if reason.startswith(_FAILED_START) else way_out
+        out = held if reason.startswith(_HELD) else way_out
         yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 

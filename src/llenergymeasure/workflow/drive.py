@@ -118,6 +118,7 @@ class Call:
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
         words += [
+            *("--rerun-triggers", "mtime"),  # also where a profile of one's own leaves it out
             "--snakefile",
             str(root / "Snakefile"),
             "--configfile",

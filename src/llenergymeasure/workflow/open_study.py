@@ -36,7 +36,7 @@ from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.recovery import conclude_lost
-from llenergymeasure.workflow.run_commands import Places
+from llenergymeasure.workflow.run_commands import Places, Words
 from llenergymeasure.workflow.start_checks import need_models
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
@@ -192,15 +192,15 @@ class OpenStudy:
             )
         return needed
 
-    def start(self) -> str | Callable[[Any], str]:
+    def start(self) -> Words | Callable[[Any], Words]:
         """Return the shell's words that start a run, up to which run it is and where it goes."""
         words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
         if self._plan.execution.get("share_server") and self._one_by_one:
             words.append("--share")
         own = shlex.join(words)
 
-        def start(backend: BackendName) -> str:
-            return f"exec {shlex.join(self._places.command(backend))} {own}"
+        def start(backend: BackendName) -> Words:
+            return Words(f"exec {shlex.join(self._places.command(backend))} {own}")
 
         backends = set(self._backends.values())
         if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):

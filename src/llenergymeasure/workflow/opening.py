@@ -80,9 +80,10 @@ def only_looks(arguments: Sequence[str]) -> bool:
 
     While the Snakefile is read, Snakemake has not said yet how it will execute.
     """
-    clusters = (word for word in arguments if re.fullmatch(r"-[a-zA-Z]+", word))
-    return not _LOOKING.isdisjoint(arguments) or any(
-        letter in word for word in clusters for letter in "nlSD"
+    # Letters may stand together, up to one that takes a value, as in ``-call``.
+    together = (re.match("-([^-scjCdeRPUOqwT]*)", word) for word in arguments)
+    return not _LOOKING.isdisjoint(word.partition("=")[0] for word in arguments) or any(
+        found is not None and not set("nlSD").isdisjoint(found[1]) for found in together
     )
 
 

@@ -29,6 +29,21 @@ from llenergymeasure.units import BackendName, RunnerName
 LINKS = Path(".snakemake/llem-images")
 
 
+class Words:
+    """Words of a shell that name this process.
+
+    As text Snakemake would compare them with an earlier call's, and measure again where no profile
+    forbids it.
+    """
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __str__(self) -> str:
+        """Return them."""
+        return self._words
+
+
 class Places:
     """The runner of each backend of a plan, made ready."""
 

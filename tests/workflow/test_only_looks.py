@@ -1,0 +1,30 @@
+"""Which words of Snakemake's command line let it look and run nothing, so that no plan is made."""
+
+import pytest
+from snakemake.cli import get_argument_parser
+
+from llenergymeasure.workflow.opening import only_looks
+
+
+@pytest.mark.parametrize(
+    "word", ["-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"]
+)
+def test_a_look(word: str) -> None:
+    assert only_looks(["snakemake", word, "-c", "1"])
+
+
+@pytest.mark.parametrize("word", ["-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k"])
+def test_letters_of_a_value_are_none(word: str) -> None:
+    assert not only_looks(["snakemake", word, "--configfile", "study.yaml"])
+
+
+def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
+    short = [
+        (name, action.nargs)
+        for action in get_argument_parser()._actions
+        for name in action.option_strings
+        if len(name) == 2
+    ]
+    assert {name for name, nargs in short if only_looks([f"{name}n"])} == {
+        name for name, nargs in short if nargs == 0
+    }
