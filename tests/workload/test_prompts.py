@@ -182,6 +182,16 @@ def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, k
         check_files([ExperimentConfig.model_validate({"model": "tiny-llama", **values})])
 
 
+def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -> None:
+    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}])
+    asked = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
+    configs = [{"model": "tiny-llama", "dataset": data, **each} for each in asked]
+    again, unread = "holds 2 prompts; they are cycled to make 7", "have a column system"
+    found = check_files(map(ExperimentConfig.model_validate, configs))
+    assert [unread in found[0], again in found[1], len(found)] == [True, True, 2]
+    assert check_files([]) == []
+
+
 def test_an_architecture_alone_cannot_read_texts(tmp_path: Path) -> None:
     data = jsonl(tmp_path / "p.jsonl", [{"prompt": "x"}])
     with pytest.raises(ConfigurationError, match="no tokenizer"):

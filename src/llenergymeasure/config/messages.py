@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.fields import field_at, limits, unknown_key_message
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.fields import field_at, limits, names_in, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -22,6 +23,8 @@ from llenergymeasure.redact import without_secrets
 Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
+SHOWN_NAMES = 8
+FEWER_BITS = "the engine, as pytorch.load_in_8bit or vllm.engine.quantization"
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -164,6 +167,18 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
 
 
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
+    keys = tuple(str(part) for part in path)
+    text, swept = _plain_message(details, path, value, model), model is ExperimentConfig
+    if text == _MESSAGES["dict_type"]:
+        known = names_in(keys, (), model)
+        names = ", ".join((*known[:SHOWN_NAMES], *(["…"] if len(known) > SHOWN_NAMES else [])))
+        return f"{text} of {names}" if names else text
+    if isinstance(value, list) and swept and path and isinstance(path[-1], str):
+        return f"{text}; to compare several, write sweep: {{{'.'.join(keys)}: […]}}"
+    return text
+
+
+def _plain_message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     kind = details["type"]
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
@@ -192,6 +207,8 @@ def _literal(expected: str, value: Any) -> str:
     near = nearest_names(value, names) if isinstance(value, str) else []
     if near:
         return f"{text}{did_you_mean(near[:1])}"
+    if "bf16" in names and isinstance(value, str):
+        return f"{text}; fewer bits are set by {FEWER_BITS}"
     return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 
@@ -205,7 +222,8 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
         return f"{message}, in quotes" if isinstance(value, int | float) else message
     number = kind.startswith(("int", "float")) and re.search(r"\d", str(value))
     if isinstance(value, str) and (number or kind.startswith("bool")):
-        return f"{message}, without quotes"
+        unit = number and re.search(r"[^\d.:eE_+-]", value)
+        return f"{message}, without {'a unit' if unit else 'quotes'}"
     return message
 
 

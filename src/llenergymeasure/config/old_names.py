@@ -14,8 +14,12 @@ FORMER_NAMES = {
     "fp_precision": "precision",
     "num_input_prompts": "n",
     "extra_metadata": "passthrough_kwargs",
+    "extends": "base",
+    "exclude": "experiments",
+    "grid": "sweep",
+    "matrix": "sweep",
 }
-"""Names from before version 2 of the original tool: no longer read, but known to messages."""
+"""Names of other tools, and of the original's before its version 2: known to messages alone."""
 
 FORMER_FIELDS: Mapping[str, Mapping[str, str]] = {
     "vllm.engine.compilation_config": {"level": "mode"},
