@@ -102,6 +102,10 @@ CASES = [
         "shortened key", "serving: {rate: 2}\n", "serving.rate", "did you mean serving.rate_per_s?"
     ),
     bad("shortened elsewhere", "power_limit: 200\n", "power_limit", "gpu.power_limit_w?", line=2),
+    bad("cycles at the top", "n_cycles: 5\n", "n_cycles", "did you mean execution.n_cycles?"),
+    bad("an engine's tokens", "max_tokens: 5\n", "max_tokens", "did you mean max_output_tokens?"),
+    bad("another name of an engine", "backend: transformers\n", "backend", "mean pytorch?"),
+    bad("a server as backend", "backend: ollama\n", "backend", "openai is any other server"),
     bad("another tool's base", "extends: a.yaml\n", "extends", "did you mean base?"),
     bad("path of a data set", "dataset: {path: a.csv}\n", "dataset.path", "dataset: prompts.csv"),
     # Types.

@@ -168,11 +168,13 @@ def test_what_synthetic_prompts_do_not_need_may_be_missing(tmp_path: Path, lacks
     assert len(workload(model=str(model), n=2).requests) == 2
 
 
-@pytest.mark.parametrize("kind", ["prompts", "trace", "silence"])
+@pytest.mark.parametrize("kind", ["prompts", "trace", "silence", "sheet"])
 def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, kind: str) -> None:
     values: dict[str, Any] = {"dataset": jsonl(tmp_path / "p.jsonl", [{"answer": "x"}])}
     says = "row 1: no prompt in it"
-    if kind != "prompts":
+    if kind == "sheet":
+        values, says = {"dataset": "prompts.xlsx"}, "nor a file"
+    elif kind != "prompts":
         rows = "0,5,5\n1000,5,5\n" if kind == "silence" else "0,-5,5\n"
         trace = tmp_path / "t.csv"
         trace.write_text("timestamp,input_tokens,output_tokens\n" + rows)

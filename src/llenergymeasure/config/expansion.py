@@ -301,6 +301,12 @@ def _notes(
         plain = {ExperimentConfig.model_fields[name].default}
         if any(getattr(each, name) not in plain | {getattr(each.dataset, own)} for each in made):
             yield f"{name} does not count where dataset is a mapping: dataset.{own} does"
+    square = study.execution.cycle_order == "latin_square" and len(experiments)
+    if square and n_cycles % square:
+        yield (
+            f"latin_square has each experiment in each place equally often only where the cycles "
+            f"are a multiple of the {square} experiments; they are {n_cycles}"
+        )
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:
         yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"

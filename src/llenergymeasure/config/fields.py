@@ -164,7 +164,7 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseMod
     if section is not None and section.alias(name) is not None:
         return [".".join((*path[:-1], str(section.alias(name))))]
     ours = root is ExperimentConfig
-    if ours and name in FORMER_NAMES:
+    if ours and len(path) == 1 and name in FORMER_NAMES:
         return [FORMER_NAMES[name]]
     prefix = path[:-1]
     known = names_in(prefix, also, root)

@@ -15,6 +15,7 @@ from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import field_at, limits, names_in, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
+from llenergymeasure.config.old_names import ORIGINAL_VALUES
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -24,7 +25,11 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 SHOWN_NAMES = 8
-FEWER_BITS = "the engine, as pytorch.load_in_8bit or vllm.engine.quantization"
+BEYOND = {
+    "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
+    "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
+}
+"""What to say of a value that is none of those known, by one that is."""
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -204,11 +209,11 @@ def _literal(expected: str, value: Any) -> str:
     names = re.findall(r"'([^']*)'", expected)
     listed = expected.replace("'", "")
     text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
-    near = nearest_names(value, names) if isinstance(value, str) else []
-    if near:
-        return f"{text}{did_you_mean(near[:1])}"
-    if "bf16" in names and isinstance(value, str):
-        return f"{text}; fewer bits are set by {FEWER_BITS}"
+    if isinstance(value, str):
+        former = {**ORIGINAL_VALUES["backend"], **ORIGINAL_VALUES["precision"]}.get(value)
+        near = [str(former)] if former in names else nearest_names(value, names)
+        more = "" if near else next((words for name, words in BEYOND.items() if name in names), "")
+        text += did_you_mean(near[:1]) + more
     return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 

@@ -18,8 +18,14 @@ FORMER_NAMES = {
     "exclude": "experiments",
     "grid": "sweep",
     "matrix": "sweep",
+    **dict.fromkeys(("cycles", "n_cycles", "repeats", "repetitions"), "execution.n_cycles"),
+    **dict.fromkeys(("max_tokens", "max_new_tokens"), "max_output_tokens"),
+    "seed": "random_seed",
+    "prompts": "dataset",
+    "engine": "backend",
 }
-"""Names of other tools, and of the original's before its version 2: known to messages alone."""
+"""Names at the top of other tools' studies, and of the original's before its version 2, which only
+messages know."""
 
 FORMER_FIELDS: Mapping[str, Mapping[str, str]] = {
     "vllm.engine.compilation_config": {"level": "mode"},

@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from llenergymeasure.config.chat import ChatConfig
-from llenergymeasure.config.experiment import DatasetOrder, ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.experiment import (
+    SYNTHETIC,
+    DatasetOrder,
+    ExperimentConfig,
+    SyntheticDataset,
+)
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
@@ -80,7 +85,7 @@ def check_files(configs: Iterable[ExperimentConfig]) -> list[str]:
     for config in configs:
         recorded_trace(config)
         name = config.dataset
-        if isinstance(name, str) and _is_file(Path(name).expanduser()):
+        if isinstance(name, str) and name != SYNTHETIC and not _is_of_the_hub(name):
             asked[name] = max(asked.get(name, 0), 0 if config.served else config.n)
     found: list[str] = []
     for name, most in sorted(asked.items()):
@@ -106,7 +111,7 @@ def read_dataset(name: str) -> Dataset:
     path = Path(name).expanduser()
     if _is_file(path):
         return read_file(path)
-    if not is_hub_name(name) and not path.is_dir():
+    if not _is_of_the_hub(name):
         raise ConfigurationError(
             Problem(
                 f"neither synthetic, nor aienergyscore, nor a file ({', '.join(READERS)}), nor "
@@ -116,6 +121,11 @@ def read_dataset(name: str) -> Dataset:
             )
         )
     return read_hub(name)
+
+
+def _is_of_the_hub(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.is_dir() or (is_hub_name(name) and not _is_file(path))
 
 
 def _is_file(path: Path) -> bool:
