@@ -113,6 +113,8 @@ CASES = [
     bad("several inside", "serving: {rate_per_s: [1, 2]}\n", "sweep: {serving.rate_per_s: […]}"),
     bad("number with a unit", "gpu: {power_limit_w: 300W}\n", "must be a number, without a unit"),
     bad("quantised", "precision: int8\n", "precision", "pytorch.load_in_8bit"),
+    bad("a command line", 'openai: {command: "a --b"}\nbackend: openai\n', 'such as ["a", "--b"]'),
+    bad("one device", "gpu: {devices: 0}\n", "gpu.devices", "must be a list, such as [0]"),
     bad("text as section", "lora: ./a\n", "lora", "mapping of adapter_id, adapter_path"),
     bad("number as text", 'n: "16"\n', "n:", "whole number, without quotes", '"16"', line=2),
     bad("word for a number", "n: many\n", "n: must be a whole number (found", line=2),

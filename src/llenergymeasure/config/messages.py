@@ -225,6 +225,10 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
         if isinstance(value, bool):
             return f"{message}; {YES_AND_NO}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
+    if kind == "list_type" and isinstance(value, str | int):
+        return (
+            f"{message}, such as {describe(value.split() if isinstance(value, str) else [value])}"
+        )
     number = kind.startswith(("int", "float")) and re.search(r"\d", str(value))
     if isinstance(value, str) and (number or kind.startswith("bool")):
         unit = number and re.search(r"[^\d.:eE_+-]", value)
