@@ -143,6 +143,11 @@ VALIDITY: Mapping[str, Code] = {
         "The quality of the answers, which the study asks for, is not known, or was judged by "
         "other texts, tasks or another command than that of the study's last run.",
     ),
+    "remote_server": Code(
+        False,
+        "The server is on another machine: the energy is that of its client here, and says nothing "
+        "about the model's.",
+    ),
     "resolved_otherwise": Code(
         False, "The engine has another value in force for a setting than the study asks for."
     ),

@@ -176,18 +176,21 @@ def test_prompts_drawn_anew_are_compared_cycle_by_cycle(
     assert apart is None or apart in told
 
 
-@pytest.mark.parametrize("code", ["length_mismatch", "cached_prompts", "token_mismatch"])
+@pytest.mark.parametrize(
+    "code", ["length_mismatch", "cached_prompts", "token_mismatch", "remote_server"]
+)
 def test_traffic_that_was_not_as_asked_for_is_compared_with_no_other_backends(
     code: str,
 ) -> None:
     plan = make_plan([PYTORCH, VLLM], [], cycles=1)
     rows = []
     for run in plan["runs"]:
-        row = run_row(make_result(run, **did()), {}) | {"offered_requests_per_s": 5.0}
+        served = None if code == "remote_server" else 5.0
+        row = run_row(make_result(run, **did()), {}) | {"offered_requests_per_s": served}
         rows.append(row | {"validity": [code] if run["backend"] == "vllm" else []})
     a, b = (run["experiment"] for run in plan["runs"])
     told = Comparable(selections(rows), plan["runs"]).why_not(a, b)
-    assert told == f"other work: requests were not all as asked for ({code})"
+    assert told == f"other work: requests were not all answered here as asked for ({code})"
     for row in rows:
         row["validity"] = []
     assert Comparable(selections(rows), plan["runs"]).why_not(a, b) is None

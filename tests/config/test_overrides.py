@@ -182,6 +182,14 @@ def test_override_of_a_file_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     assert "study.yaml" not in str(caught.value)
 
 
+def test_a_misspelt_override_is_refused_whatever_its_value(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("model: tiny-llama\n")
+    for text in ("decoder={temprature: null}", "execution={n_cycls: null}", "decoder={top_k:5}"):
+        with pytest.raises(ConfigurationError, match=r"did you mean|blank after its colon"):
+            load_study(path, parse_overrides([text]))
+
+
 def test_program_values_must_be_plain() -> None:
     with pytest.raises(ConfigurationError, match="decoder: must be text, a number"):
         study_from_mapping({"model": "x", "decoder": object()})

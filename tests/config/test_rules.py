@@ -41,6 +41,7 @@ def found(
 
 
 BROKEN: list[Case] = [
+    ("adapter_on_pytorch", {"backend": "vllm", "lora": {"adapter_id": "a/b"}}, "pytorch alone"),
     ("heads_divide", vllm(tensor_parallel_size=5), "12 attention heads"),
     ("heads_divide", vllm(tensor_parallel_size=6), "4 key and value heads"),
     ("heads_divide", sglang(tp_size=5), "12 attention heads"),

@@ -235,6 +235,22 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
     assert "  about " in describe_plan(plan(), Estimates(lambda _: Known(LLAMA_8B, H100)))
 
 
+def test_the_estimate_says_that_it_counts_no_judging() -> None:
+    study = {"model": "tiny-llama", "quality": {"tasks": ["llem-small"]}}
+    text = describe_plan(make_plan(study_from_mapping(study)), Estimates())
+    assert "how long the quality takes to judge" in text.splitlines()[3]
+
+
+def test_the_text_names_lengths_that_a_made_data_set_does_not_take() -> None:
+    study = {"model": "tiny-llama", "dataset": {"input_len": 64}, "max_input_tokens": 512}
+    assert study_from_mapping(study).notes == ()
+    swept = study_from_mapping({**study, "sweep": {"max_input_tokens": [64, 128]}})
+    (note,) = swept.notes
+    assert (
+        note == "max_input_tokens does not count where dataset is a mapping: dataset.input_len does"
+    )
+
+
 def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
     """An estimate is one for all that differ in these, and needs them all the same."""
     command = ["server", "--port", "{port}", "--min-p", "{decoder.min_p}", "{slo.ttft_ms}"]

@@ -90,7 +90,32 @@ CASES = [
     ),
     bad("a group that is a misspelling", "sweep: {datset: [{n: 1}]}\n", "datset", "dataset"),
     bad("dotted key outside the sweep", "decoder.top_k: 3\n", "decoder.top_k", "nested"),
+    bad(
+        "no blank after a colon", "execution: {n_cycles:5}\n", "execution.n_cycles", "blank", line=2
+    ),
+    bad("a runner without a blank", "runners: {pytorch:docker}\n", "runners.pytorch", "blank"),
+    bad(
+        "no blank in a free mapping", "chat: {arguments: {a:false}}\n", "chat.arguments.a", "blank"
+    ),
+    bad("null by a wrong name", "execution: {n_cycls: null}\n", "execution.n_cycls", "n_cycles"),
+    bad(
+        "shortened key", "serving: {rate: 2}\n", "serving.rate", "did you mean serving.rate_per_s?"
+    ),
+    bad("shortened elsewhere", "power_limit: 200\n", "power_limit", "gpu.power_limit_w?", line=2),
+    bad("cycles at the top", "n_cycles: 5\n", "n_cycles", "did you mean execution.n_cycles?"),
+    bad("an engine's tokens", "max_tokens: 5\n", "max_tokens", "did you mean max_output_tokens?"),
+    bad("another name of an engine", "backend: transformers\n", "backend", "mean pytorch?"),
+    bad("a server as backend", "backend: ollama\n", "backend", "openai is any other server"),
+    bad("another tool's base", "extends: a.yaml\n", "extends", "did you mean base?"),
+    bad("path of a data set", "dataset: {path: a.csv}\n", "dataset.path", "dataset: prompts.csv"),
     # Types.
+    bad("several of one", "precision: [fp16, bf16]\n", "precision", "sweep: {precision: […]}"),
+    bad("several inside", "serving: {rate_per_s: [1, 2]}\n", "sweep: {serving.rate_per_s: […]}"),
+    bad("number with a unit", "gpu: {power_limit_w: 300W}\n", "must be a number, without a unit"),
+    bad("quantised", "precision: int8\n", "precision", "pytorch.load_in_8bit"),
+    bad("a command line", 'openai: {command: "a --b"}\nbackend: openai\n', 'such as ["a", "--b"]'),
+    bad("one device", "gpu: {devices: 0}\n", "gpu.devices", "must be a list, such as [0]"),
+    bad("text as section", "lora: ./a\n", "lora", "mapping of adapter_id, adapter_path"),
     bad("number as text", 'n: "16"\n', "n:", "whole number, without quotes", '"16"', line=2),
     bad("word for a number", "n: many\n", "n: must be a whole number (found", line=2),
     bad("boolean as number", "n: true\n", "n:", "whole number", "true"),
@@ -210,6 +235,12 @@ CASES = [
         '{"a": 1}',
     ),
     bad("mapping as list", "sweep: {dataset: {n: 4}}\n", "sweep.dataset", "list of mappings"),
+    bad(
+        "section in the sweep",
+        "sweep: {vllm: {engine: {seed: [1]}}}\n",
+        "write vllm.engine.seed: […]",
+    ),
+    bad("call as values", "sweep: {n: 'range(4)'}\n", "sweep.n", "such as [1, 2, 4]"),
     bad("every point wrong", "sweep: {n: [0, -1]}\n", "sweep.n[0]", "sweep.n[1]", "least 1"),
     bad("mixed group", "sweep: {g: [{n: 1}, 2]}\n", "sweep.g[1]", "mapping", "2"),
     bad("null group entry", "sweep: {g: [{n: 1}, null]}\n", "sweep.g[1]", "mapping"),

@@ -123,8 +123,8 @@ SERVER = {"backend": "openai"}
             "sends the variable HOME to x.example, unencrypted",
         ),
         (
-            {**SERVER, "openai": {"base_url": "https://x.example/v1", "allow_remote": True}},
-            "sends its prompts to x.example",
+            {**SERVER, "openai": {"base_url": "http://x.example/v1", "allow_remote": True}},
+            "sends its prompts to x.example (openai.base_url), whose energy nobody measures",
         ),
     ],
 )

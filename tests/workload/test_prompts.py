@@ -168,11 +168,13 @@ def test_what_synthetic_prompts_do_not_need_may_be_missing(tmp_path: Path, lacks
     assert len(workload(model=str(model), n=2).requests) == 2
 
 
-@pytest.mark.parametrize("kind", ["prompts", "trace", "silence"])
+@pytest.mark.parametrize("kind", ["prompts", "trace", "silence", "sheet"])
 def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, kind: str) -> None:
     values: dict[str, Any] = {"dataset": jsonl(tmp_path / "p.jsonl", [{"answer": "x"}])}
     says = "row 1: no prompt in it"
-    if kind != "prompts":
+    if kind == "sheet":
+        values, says = {"dataset": "prompts.xlsx"}, "nor a file"
+    elif kind != "prompts":
         rows = "0,5,5\n1000,5,5\n" if kind == "silence" else "0,-5,5\n"
         trace = tmp_path / "t.csv"
         trace.write_text("timestamp,input_tokens,output_tokens\n" + rows)
@@ -180,6 +182,16 @@ def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, k
         says = "nothing comes in the" if kind == "silence" else "no number of tokens: -5"
     with pytest.raises(ConfigurationError, match=says):
         check_files([ExperimentConfig.model_validate({"model": "tiny-llama", **values})])
+
+
+def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -> None:
+    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}])
+    asked = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
+    configs = [{"model": "tiny-llama", "dataset": data, **each} for each in asked]
+    again, unread = "holds 2 prompts; they are cycled to make 7", "have a column system"
+    found = check_files(map(ExperimentConfig.model_validate, configs))
+    assert [unread in found[0], again in found[1], len(found)] == [True, True, 2]
+    assert check_files([]) == []
 
 
 def test_an_architecture_alone_cannot_read_texts(tmp_path: Path) -> None:

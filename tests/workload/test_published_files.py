@@ -112,7 +112,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("utf16_be.txt", "\na\u2019s\n".encode("utf-16-be"), ":1: row 1: holds NUL"),
     ("utf16.csv", "prompt\na\n".encode("utf-16"), "is not UTF-8"),
     ("latin1.csv", "prompt\ncafé\n".encode("latin-1"), "is not UTF-8"),
-    ("semicolons.csv", "prompt;x\na;1\n", "its columns: prompt;x"),
+    ("semicolons.csv", "prompt;x\na;1\n", "its columns: prompt;x; separate columns by commas"),
     ("capitals.csv", "Prompt,X\na,1\n", "its columns: Prompt, X"),
     ("empty_cell.csv", 'prompt,x\n"",1\n', ":2: row 2: no prompt in it"),
     ("null.parquet", parquet(["a", None]), ":2: row 2: no prompt in it"),

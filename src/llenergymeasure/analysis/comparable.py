@@ -42,8 +42,11 @@ WORK = (
 )
 """What two backends must have in common to have done the same work."""
 
-_OTHER_WORK = frozenset({"cached_prompts", "empty_answers", "length_mismatch", "token_mismatch"})
-"""Codes of traffic in which requests were not what was asked for: no other backend did the same."""
+_OTHER_WORK = frozenset(
+    ("cached_prompts", "empty_answers", "length_mismatch", "remote_server", "token_mismatch")
+)
+"""Codes of traffic of which the requests, or the machine that answers them, are not what other
+backends have."""
 
 _SPREAD = ("host", "gpu_uuid")
 """Where runs of one experiment had several of these, their spread holds what parts them."""
@@ -250,8 +253,8 @@ def _facts(chosen: Selection, config: Mapping[str, Any]) -> _Facts:
         odd=frozenset(
             code
             for run in runs
-            if run["offered_requests_per_s"] is not None
             for code in _OTHER_WORK.intersection(run["validity"] or ())
+            if run["offered_requests_per_s"] is not None or code == "remote_server"
         ),
         heat=_shares(heat) if heat else "",
     )
@@ -371,7 +374,7 @@ def _unlike_work(one: _Facts, other: _Facts) -> str | None:
             verb = "is" if name in ("model", "precision") else "are"
             told.append(f"{name} {verb} {_told(mine, others)}")
     if odd := one.odd | other.odd:
-        told.append(f"requests were not all as asked for ({', '.join(sorted(odd))})")
+        told.append(f"requests were not all answered here as asked for ({', '.join(sorted(odd))})")
     return f"other work: {', '.join(told)}" if told else None
 
 

@@ -49,7 +49,6 @@ class EnginePackage:
         return [
             *self._missing(),
             *self.checks(config),
-            *_adapter(config),
             *passthrough_problems(config, self.named),
         ]
 
@@ -133,12 +132,3 @@ def _words(error: Exception) -> str:
         return "; ".join(str(each["msg"]).removeprefix("Value error, ") for each in error.errors())
     plain = isinstance(error, ValueError | TypeError | NotImplementedError)
     return str(error) if plain else f"{type(error).__name__}: {error}"
-
-
-def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is not None:
-        yield Problem(
-            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
-            "folder first",
-            key="lora",
-        )

@@ -1,6 +1,7 @@
 """``llem plan``: what a study would do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +31,9 @@ def plan(
     take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
     """
     read = with_runners(load_study(study), apptainer_offered=False)
-    check_files(each.model for each in read.experiments)
+    notes = check_files(each.model for each in read.experiments)
     made = planned(read, StudyFolder.of(read))
+    made = replace(made, notes=(*made.notes, *notes))
     if as_json:
         compared = fairness(made)
         raw(made.to_json_bytes({} if compared is None else {"fairness": compared}).decode())

@@ -221,11 +221,12 @@ def _run(
     place = {} if root is None else {FOLDER_VARIABLE: str(root)}
     if root is not None:
         study = replace(study, results_root=root)
-    check_files(each.model for each in study.experiments)
+    found = check_files(each.model for each in study.experiments)
     folder = StudyFolder.of(study)
     plan = planned(study, folder)
     if dry_run:
-        print("\n".join(plan_lines(plan, call.profile, study.notify)))
+        shown = replace(plan, notes=(*plan.notes, *found))
+        print("\n".join(plan_lines(shown, call.profile, study.notify)))
         return EXIT_OK
     reason = why_not_writable(Path())
     if reason is not None:
@@ -238,7 +239,7 @@ def _run(
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        notes = [f"Note: {each}" for each in plan.notes]
+        notes = [f"Note: {each}" for each in (*plan.notes, *found)]
         for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes):
             note(line)
         if request is not None and to_do:

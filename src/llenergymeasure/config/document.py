@@ -196,7 +196,10 @@ def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
     if not isinstance(value, Mapping) or takes_any_key(field.annotation):
         return {path: value}  # what else a free mapping or a data set holds stays
-    return flattened(nested(path, value))
+    own: dict[str, Any] = nested(path, value)
+    for fault in unknown_settings(own, OF_A_STUDY):  # a key without a value would be lost silently
+        raise ConfigurationError(located(fault, {}))
+    return flattened(own)
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:

@@ -18,7 +18,7 @@ from llenergymeasure.config.execution import (
     PILOT_CYCLES,
     ExecutionConfig,
 )
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import describe, fault_text, faults_of, located
@@ -292,9 +292,21 @@ def _notes(
     if isinstance(given, str) and given != study.name:
         yield f"the study's folder is named {study.name}, for {describe(given)} is no plain name"
     if outcome.repeats:
-        yield f"{outcome.repeats} points repeat an earlier one and are run once"
+        points = "1 point repeats" if outcome.repeats == 1 else f"{outcome.repeats} points repeat"
+        yield f"{points} an earlier one, whose runs stand for both"
     if any("output_dir" in entry for entry in study.experiments):
         yield "output_dir in an experiment is not used: a study's results are kept together"
+    made = [each.model for each in experiments if isinstance(each.model.dataset, SyntheticDataset)]
+    for name, own in (("max_input_tokens", "input_len"), ("max_output_tokens", "output_len")):
+        plain = {ExperimentConfig.model_fields[name].default}
+        if any(getattr(each, name) not in plain | {getattr(each.dataset, own)} for each in made):
+            yield f"{name} does not count where dataset is a mapping: dataset.{own} does"
+    square = study.execution.cycle_order == "latin_square" and len(experiments)
+    if square and n_cycles % square:
+        yield (
+            f"latin_square has each experiment in each place equally often only where the cycles "
+            f"are a multiple of the {square} experiments; they are {n_cycles}"
+        )
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:
         yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"

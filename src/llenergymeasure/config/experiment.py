@@ -102,7 +102,9 @@ class ExperimentConfig(Section):
         "source, shuffled by random_seed, given as in the file, length by rising length.",
     )
     precision: Precision = Field(
-        default="bf16", description="Data type of weights and activations."
+        default="bf16",
+        description="Data type of weights and activations; fewer bits are set by the engine, as "
+        "pytorch.load_in_8bit or vllm.engine.quantization.",
     )
     random_seed: Seed = Field(default=42, description="Seed of sampling and of the prompts' order.")
     max_input_tokens: Tokens = Field(

@@ -152,8 +152,9 @@ def unknown_key_message(
         return f"unknown key{did_you_mean(nearest)}"
     if section is not None:
         return section.unknown(path[-1])
-    siblings = _siblings(path[:-1], also, root)
-    return f"unknown key; known here: {', '.join(siblings)}" if siblings else "unknown key"
+    known = names_in(path[:-1], also, root)
+    aside = "; a file is named by itself, as dataset: prompts.csv" if path[0] == "dataset" else ""
+    return f"unknown key; known here: {', '.join(known)}{aside}" if known else "unknown key"
 
 
 def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]) -> list[str]:
@@ -163,14 +164,18 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseMod
     if section is not None and section.alias(name) is not None:
         return [".".join((*path[:-1], str(section.alias(name))))]
     ours = root is ExperimentConfig
-    if ours and name in FORMER_NAMES:
+    if ours and len(path) == 1 and name in FORMER_NAMES:
         return [FORMER_NAMES[name]]
     prefix = path[:-1]
-    close = nearest_names(name, _siblings(prefix, also, root))
+    known = names_in(prefix, also, root)
+    longer = [] if section else [each for each in known if each.startswith(f"{name}_")]
+    close = longer or nearest_names(name, known)
     if close or not ours:
         return [".".join((*prefix, each)) for each in close[:1]]
-    elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
+    elsewhere = [each for each in all_paths() if each.rsplit(".", 1)[-1] == name]
     elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
+    if not prefix and len(name) > 3:
+        elsewhere = elsewhere or [each for each in all_paths() if f".{name}_" in each]
     if elsewhere:
         return list(dict.fromkeys(elsewhere))[:2]
     if section is not None:
@@ -178,9 +183,10 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseMod
     return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
 
 
-def _siblings(
+def names_in(
     prefix: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]
 ) -> tuple[str, ...]:
+    """Return the names known in the section at a path, with those that are known at the top too."""
     if not prefix:
         return tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
     field = field_at(prefix, root)

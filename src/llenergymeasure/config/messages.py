@@ -12,8 +12,10 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.fields import field_at, limits, unknown_key_message
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.fields import field_at, limits, names_in, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
+from llenergymeasure.config.old_names import ORIGINAL_VALUES
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -22,6 +24,12 @@ from llenergymeasure.redact import without_secrets
 Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
+SHOWN_NAMES = 8
+BEYOND = {
+    "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
+    "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
+}
+"""What to say of a value that is none of those known, by one that is."""
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -164,6 +172,18 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
 
 
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
+    keys = tuple(str(part) for part in path)
+    text, swept = _plain_message(details, path, value, model), model is ExperimentConfig
+    if text == _MESSAGES["dict_type"]:
+        known = names_in(keys, (), model)
+        names = ", ".join((*known[:SHOWN_NAMES], *(["…"] if len(known) > SHOWN_NAMES else [])))
+        return f"{text} of {names}" if names else text
+    if isinstance(value, list) and swept and path and isinstance(path[-1], str):
+        return f"{text}; to compare several, write sweep: {{{'.'.join(keys)}: […]}}"
+    return text
+
+
+def _plain_message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     kind = details["type"]
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
@@ -189,9 +209,11 @@ def _literal(expected: str, value: Any) -> str:
     names = re.findall(r"'([^']*)'", expected)
     listed = expected.replace("'", "")
     text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
-    near = nearest_names(value, names) if isinstance(value, str) else []
-    if near:
-        return f"{text}{did_you_mean(near[:1])}"
+    if isinstance(value, str):
+        former = {**ORIGINAL_VALUES["backend"], **ORIGINAL_VALUES["precision"]}.get(value)
+        near = [str(former)] if former in names else nearest_names(value, names)
+        more = "" if near else next((words for name, words in BEYOND.items() if name in names), "")
+        text += did_you_mean(near[:1]) + more
     return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 
@@ -203,9 +225,14 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
         if isinstance(value, bool):
             return f"{message}; {YES_AND_NO}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
+    if kind == "list_type" and isinstance(value, str | int):
+        return (
+            f"{message}, such as {describe(value.split() if isinstance(value, str) else [value])}"
+        )
     number = kind.startswith(("int", "float")) and re.search(r"\d", str(value))
     if isinstance(value, str) and (number or kind.startswith("bool")):
-        return f"{message}, without quotes"
+        unit = number and re.search(r"[^\d.:eE_+-]", value)
+        return f"{message}, without {'a unit' if unit else 'quotes'}"
     return message
 
 

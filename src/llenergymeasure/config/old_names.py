@@ -14,8 +14,18 @@ FORMER_NAMES = {
     "fp_precision": "precision",
     "num_input_prompts": "n",
     "extra_metadata": "passthrough_kwargs",
+    "extends": "base",
+    "exclude": "experiments",
+    "grid": "sweep",
+    "matrix": "sweep",
+    **dict.fromkeys(("cycles", "n_cycles", "repeats", "repetitions"), "execution.n_cycles"),
+    **dict.fromkeys(("max_tokens", "max_new_tokens"), "max_output_tokens"),
+    "seed": "random_seed",
+    "prompts": "dataset",
+    "engine": "backend",
 }
-"""Names from before version 2 of the original tool: no longer read, but known to messages."""
+"""Names at the top of other tools' studies, and of the original's before its version 2, which only
+messages know."""
 
 FORMER_FIELDS: Mapping[str, Mapping[str, str]] = {
     "vllm.engine.compilation_config": {"level": "mode"},

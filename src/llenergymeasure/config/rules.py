@@ -237,6 +237,13 @@ def prompt_lookup_alone(facts: Facts) -> Found:
         yield key, "needs the default cache; remove pytorch.cache_implementation"
 
 
+def adapter_on_pytorch(facts: Facts) -> Found:
+    """Adapters are put on a model by pytorch alone; preflight says so of servers."""
+    if facts.config.lora is not None and facts.config.backend not in ("pytorch", "openai"):
+        message = "is for backend pytorch alone; merge the adapter into the model's folder first"
+        yield "lora", message
+
+
 RULES: tuple[Callable[[Facts], Found], ...] = (
     heads_divide,
     stages_have_layers,
@@ -249,6 +256,7 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
     a_share_is_left,
     natural_answers,
     prompt_lookup_alone,
+    adapter_on_pytorch,
 )
 
 

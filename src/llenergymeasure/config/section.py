@@ -90,7 +90,12 @@ class Section(BaseModel):
         if not isinstance(data, dict | Mapping):
             return data
         prepared = cls._prepared(data).items()
-        return {key: cls._read(str(key), value) for key, value in prepared if value is not None}
+        strange = set() if cls.model_config["extra"] == "allow" else set(data) - {*cls.model_fields}
+        return {
+            key: cls._read(str(key), value)
+            for key, value in prepared
+            if value is not None or key in strange
+        }
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:

@@ -236,6 +236,11 @@ class _Builder:
             key = self._key(key_node, path)
             if key is None:
                 continue
+            name, colon, _ = key.partition(":")
+            if colon and value_node.value == "" and not (key_node.style or value_node.style):
+                message = "needs a blank after its colon; without one YAML reads no value"
+                self._add(key_node, (*path, name), message)
+                continue
             line = key_node.start_mark.line + 1
             if key in lines:
                 self._add(

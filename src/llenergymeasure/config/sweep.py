@@ -3,13 +3,14 @@
 import heapq
 import itertools
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from llenergymeasure.config import ranges
-from llenergymeasure.config.dotted import nested
+from llenergymeasure.config.dotted import leaves, nested
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
     field_at,
@@ -204,7 +205,11 @@ def _values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
             except ranges.RangeError as error:
                 message = str(error)
         else:
+            inside, _ = next(leaves(nested(setting, value)), (f"{key}.…", None))
+            while field_at(tuple(inside.split("."))) is None and inside != key:
+                inside = inside.rpartition(".")[0]
             message = f"needs a list of mappings, each a value of {key}"
+            message += f"; to vary a setting in it write {inside}: […]" if inside != key else ""
     elif not isinstance(value, list):
         message = f"needs a list of values, such as [{_shown(value)}]"
     elif not value:
@@ -328,4 +333,5 @@ def _overlap(one: Setting, other: Setting) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else str(value)[:40]
+    text = "" if value is None else str(value)[:40]
+    return "1, 2, 4" if re.search(r"[(\[{]", text) else text

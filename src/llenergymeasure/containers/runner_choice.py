@@ -73,7 +73,7 @@ def _check_servers_image(study: Study, choice: RunnerChoice) -> None:
 
 def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice:
     if backend == "openai":
-        return RunnerChoice(reason="automatic: its server is one of this machine")
+        return RunnerChoice(reason="automatic: no server is put into an image that nobody names")
     if apptainer_offered:
         return RunnerChoice("apptainer", reason="automatic: --use-apptainer was given")
     names = ENGINES[backend].modules

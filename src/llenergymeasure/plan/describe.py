@@ -137,6 +137,8 @@ def _engines(plan: Plan) -> Iterator[str]:
     yield (
         f"Engines compared: {_count(shared, 'experiment')} in {_count(len(groups), 'group')} of "
         "the same work; prompts and output tokens are held against each other when merged"
+        if groups
+        else "Engines compared: none does the work of another"
     )
     for each in unlike(plan):
         yield f"Not comparable: {each}"

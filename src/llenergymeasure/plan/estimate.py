@@ -195,6 +195,8 @@ class Estimates:
     def plan(self, plan: Plan, measured: bool = True, *, share: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
         runs_s, unknown, longest = 0.0, dict[str, None](), False
+        if "quality" in plan.sections:
+            unknown["how long the quality takes to judge"] = None
         for estimate in self.jobs(plan.runs, measured, share=share):
             runs_s += estimate.seconds
             unknown |= dict.fromkeys(estimate.unknown)

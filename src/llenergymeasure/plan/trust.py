@@ -97,7 +97,10 @@ def _sent(config: Mapping[str, Any]) -> Iterator[str]:
         key = server["api_key_env"]
         yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
     if not here:
-        yield f"sends its prompts to {address.netloc} (openai.base_url)"
+        yield (
+            f"sends its prompts to {address.netloc} (openai.base_url), whose energy nobody "
+            "measures: what is recorded is that of this machine, the client"
+        )
 
 
 def _news(notify: NotifyConfig) -> Iterator[str]:

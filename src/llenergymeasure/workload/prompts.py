@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from llenergymeasure.config.chat import ChatConfig
-from llenergymeasure.config.experiment import DatasetOrder, ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.experiment import (
+    SYNTHETIC,
+    DatasetOrder,
+    ExperimentConfig,
+    SyntheticDataset,
+)
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
@@ -67,19 +72,26 @@ def traffic_prompts(
     return TrafficPrompts(config, workload, content_seed, lives_on=lives_on)
 
 
-def check_files(configs: Iterable[ExperimentConfig]) -> None:
+def check_files(configs: Iterable[ExperimentConfig]) -> list[str]:
     """Read every file of prompts and every trace that experiments name.
+
+    Returns:
+        What of the files' rows is not asked, or asked again, as sentences.
 
     Raises:
         ConfigurationError: one cannot be used; runs would find that out one by one.
     """
-    files = set()
+    asked: dict[str, int] = {}
     for config in configs:
         recorded_trace(config)
-        if isinstance(config.dataset, str) and _is_file(Path(config.dataset).expanduser()):
-            files.add(config.dataset)
-    for name in sorted(files):
-        read_dataset(name)
+        name = config.dataset
+        if isinstance(name, str) and name != SYNTHETIC and not _is_of_the_hub(name):
+            asked[name] = max(asked.get(name, 0), 0 if config.served else config.n)
+    found: list[str] = []
+    for name, most in sorted(asked.items()):
+        dataset = read_dataset(name)
+        found += (*dataset.notes, *_cycled(name, len(dataset), most))
+    return found
 
 
 def _batch_workload(config: ExperimentConfig) -> Workload:
@@ -99,7 +111,7 @@ def read_dataset(name: str) -> Dataset:
     path = Path(name).expanduser()
     if _is_file(path):
         return read_file(path)
-    if not is_hub_name(name) and not path.is_dir():
+    if not _is_of_the_hub(name):
         raise ConfigurationError(
             Problem(
                 f"neither synthetic, nor aienergyscore, nor a file ({', '.join(READERS)}), nor "
@@ -109,6 +121,11 @@ def read_dataset(name: str) -> Dataset:
             )
         )
     return read_hub(name)
+
+
+def _is_of_the_hub(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.is_dir() or (is_hub_name(name) and not _is_file(path))
 
 
 def _is_file(path: Path) -> bool:
@@ -176,12 +193,15 @@ def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
 
 
 def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tuple[str, ...]:
-    notes = []
-    if available < config.n:
-        notes.append(f"{name} holds {available} prompts; they are cycled to make {config.n}")
+    notes = _cycled(name, available, config.n)
     if cut:
         notes.append(f"prompts were cut to {config.max_input_tokens} tokens, by {cut} in all")
     return tuple(notes)
+
+
+def _cycled(name: str, available: int, n: int) -> list[str]:
+    again = [f"{name} holds {available} prompts; they are cycled to make {n}"]
+    return again if available < n else []
 
 
 def _workload(

@@ -18,6 +18,8 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.results.record import Energy
+from llenergymeasure.run.result.doubts import run_doubts
 from support import misbehaving_server as ways
 from support.attempts import start
 from support.misbehaving_server import misbehaving
@@ -231,3 +233,16 @@ def test_an_answer_without_a_token_and_odd_words_lose_no_run(tmp_path: Path) -> 
     assert {"empty_answers", "length_mismatch"} <= set(result["validity"])
     assert "answers had no token" in result["provenance"]["validity_details"]["empty_answers"]
     assert result["environment"]["engine"]["resolved_config"]["settings"]["id"] == "m\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("address", "marked"), [("http://gpu.example.org:8000/v1", True), ("http://[::1]:8000", False)]
+)
+def test_a_run_of_a_server_elsewhere_says_that_the_energy_is_the_clients(
+    address: str, marked: bool
+) -> None:
+    config = experiment({"base_url": address, "allow_remote": True}).plain
+    done = {"resolved_config": {}, "devices": [], "computes_on_gpu": False}
+    energy = Energy(kind="measured", source="x", readings=[], gross_j=1.0)
+    found = run_doubts(config, done, energy, steady=None, quality=None)
+    assert ("remote_server" in found) == marked

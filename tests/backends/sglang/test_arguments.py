@@ -156,13 +156,11 @@ def test_what_the_server_cannot_be_asked_is_refused() -> None:
 def test_what_stands_in_the_way_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = experiment(
-        lora={"adapter_path": "adapter"},
         passthrough_kwargs={"dtype": "half", "served_model_name": "x"},
     )
     keys = [problem.key for problem in registry.get("sglang").problems(config)]
-    assert keys[-4:] == [
+    assert keys[-3:] == [
         "sglang.engine.device",
-        "lora",
         "passthrough_kwargs.dtype",
         "passthrough_kwargs.served_model_name",
     ]

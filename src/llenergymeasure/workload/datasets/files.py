@@ -157,7 +157,9 @@ def _need_column(path: Path, names: object) -> None:
     wanted = TEXT_COLUMNS + CHAT_COLUMNS
     if not set(columns) & set(wanted):
         found = ", ".join(columns) or "none"
-        raise _unreadable(path, f"has no column {', '.join(wanted)}; its columns: {found}")
+        asked = "separate columns by commas" if ";" in found else "call the one to ask prompt"
+        message = f"has no column {', '.join(wanted)}; its columns: {found}; {asked}"
+        raise _unreadable(path, message)
 
 
 def _unreadable(path: Path, message: str) -> ConfigurationError:
