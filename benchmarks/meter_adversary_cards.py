@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from meter_adversary_loads import SPIKE_LIMIT_W, Trace
-from meter_recording import T0_NS, SteppedClock, opened, record
+from meter_adversary_loads import Trace
+from meter_recording import T0_NS, SteppedClock
 
-from llenergymeasure.recording.samples import Samples
 from nvml_sim import sim
 
 COUNTER_PERIOD_S = 0.1
@@ -105,13 +104,6 @@ QUICK_MODELS = ("A100 sum", "H100 true", "H100 sum", "V100 true")
 def model(name: str) -> Model:
     """Return a kind of card by its name."""
     return next(each for each in MODELS if each.name == name)
-
-
-def recorded(name: str, trace: Trace, end_s: float, rng: np.random.Generator) -> Samples:
-    """Record one card of a kind, drawn at random, under a load."""
-    devices = [model(name).card(rng).device(trace, SPIKE_LIMIT_W)]
-    with opened(devices, rng) as (inventory, clock):
-        return record(inventory, [0], clock, end_s)
 
 
 class FakePowercap:

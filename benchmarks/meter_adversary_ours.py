@@ -29,8 +29,6 @@ class Energy:
     codes: tuple[str, ...]
     gross_j: float | None = None
     gross_u95_j: float | None = None
-    net_j: float | None = None
-    net_u95_j: float | None = None
     bound_j: float | None = None
 
 
@@ -53,9 +51,7 @@ def energy_of(
     whole = made.total
     if whole is None:
         return Energy(codes)
-    return Energy(
-        codes, whole.gross_j, whole.gross_u95_j, whole.net_j, whole.net_u95_j, whole.bound_j
-    )
+    return Energy(codes, whole.gross_j, whole.gross_u95_j, whole.bound_j)
 
 
 def characterise(samples: Samples, device: str, edges_ns: Sequence[int]) -> KnownCards:
