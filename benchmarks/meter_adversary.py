@@ -33,6 +33,7 @@ import meter_adversary_faults as faults
 import meter_adversary_judge as judge
 import meter_adversary_windows as windows
 import meter_recording as recording
+import numpy as np
 from harness import Criterion
 from meter_adversary_cards import MODELS, QUICK_MODELS
 from meter_adversary_loads import LOADS, QUICK_LOADS
@@ -91,8 +92,8 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
         options.jobs, recording.load_library, (library,)
     )
     with pool:
-        seeds = [(names, options.seed + 1000 * number) for number in range(PROBES)]
-        known = pool.starmap(windows.probes, seeds, chunksize=1)
+        chances = [np.random.default_rng((options.seed + 1000 * n, 1)) for n in range(PROBES)]
+        known = pool.starmap(windows.probe, [(names, rng) for rng in chances], chunksize=1)
         jobs = [
             Job(
                 load,

@@ -5,15 +5,18 @@ those of H100. ``true`` counters count every joule, ``sum`` counters add up what
 shows, part-time as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from meter_adversary_loads import Trace
-from meter_recording import T0_NS, SteppedClock
+from meter_recording import T0_NS, SteppedClock, nanoseconds, record_channels
 
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors import rapl
+from llenergymeasure.sensors.base import Channel, Value
 from nvml_sim import sim
 
 COUNTER_PERIOD_S = 0.1
@@ -117,7 +120,7 @@ class FakePowercap:
         # The counter at each renewal, so that a read costs no integral.
         count = int(trace.t_s[-1] / 0.001) + 1
         steps_s = phase_s + 0.001 * np.arange(count, dtype=np.float64)
-        energy_j = trace.energy_j(np.zeros(len(steps_s)), steps_s)
+        energy_j = trace.up_to_j(steps_s)
         self._energy_uj = (np.floor(energy_j / _RAPL_UNIT_J) * _RAPL_UNIT_J * 1e6).astype(np.int64)
         (self._package / "name").write_text("package-0\n")
         (self._package / "max_energy_range_uj").write_text(f"{_RAPL_RANGE_UJ}\n")
@@ -136,6 +139,23 @@ class FakePowercap:
         """Have the counter reach the end of its range at a moment, and go on from 0."""
         start_uj = _RAPL_RANGE_UJ - self._energy_uj[self._place(moment_s)]
         self._energy_uj = (self._energy_uj + start_uj) % _RAPL_RANGE_UJ
+
+    def record(self, begin_s: float, end_s: float) -> Samples:
+        """Record the package with the project's own RAPL sensor."""
+        self._clock.set(nanoseconds(begin_s))
+        vars(rapl)["time"] = self._clock
+        self.renew()
+        sensor = rapl.RaplSensor(self.root, look_s=0)
+
+        def renewed(channel: Channel) -> Channel:
+            def read() -> Sequence[Value]:
+                self.renew()
+                return channel.read()
+
+            return replace(channel, read=read)
+
+        channels = [renewed(channel) for channel in sensor.channels()]
+        return record_channels(channels, sensor.describe(), self._clock, end_s)
 
     def renew(self) -> None:
         """Write what the counter shows now."""

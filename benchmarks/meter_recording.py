@@ -12,10 +12,11 @@ import mmap
 import os
 import struct
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -80,19 +81,9 @@ class SteppedClock:
         """Pass the time; nobody waits."""
         self.wake(self.now_ns + int(seconds * 1e9))
 
-    CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
-
-    def clock_gettime(self, _clock: int) -> float:
-        """Return the boot's clock: the machine is never suspended."""
-        return self.now_ns / 1e9
-
     def monotonic(self) -> float:
         """Return the time."""
         return self.now_ns / 1e9
-
-    def process_time(self) -> float:
-        """Return the CPU time that this process has really used."""
-        return time.process_time()
 
 
 def load_library(path: Path) -> None:
@@ -102,21 +93,39 @@ def load_library(path: Path) -> None:
 
 @contextmanager
 def opened(
-    devices: Sequence[sim.Device], rng: np.random.Generator
+    devices: Sequence[sim.Device], rng: np.random.Generator, latency_s: float = 0.0
 ) -> Iterator[tuple[Inventory, SteppedClock]]:
-    """Start NVML on some simulated cards, under a stepped clock; end it, however often started."""
+    """Start NVML on some simulated cards, under a stepped clock; end it, however often started.
+
+    The calls that give energy and power take ``latency_s``.
+    """
     import pynvml
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         clock = SteppedClock(folder / "clock", rng)
         os.environ["NVML_SIM_TRACE"] = str(sim.Trace(devices).write(folder))
         os.environ["NVML_SIM_CLOCK"] = str(folder / "clock")
         os.environ["NVML_SIM_T0"] = str(T0_NS)
+        for call in ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues"):
+            late = _late(getattr(pynvml, call), latency_s, clock)
+            stack.enter_context(patch.object(pynvml, call, late))
         yield discover(), clock
         with suppress(pynvml.NVMLError):
             while True:
                 pynvml.nvmlShutdown()
+
+
+def _late(call: Callable[..., Any], latency_s: float, clock: SteppedClock) -> Callable[..., Any]:
+    """Have time pass while NVML is asked: under a stepped clock the card itself cannot wait."""
+
+    def late(*arguments: Any) -> Any:
+        clock.set(clock.now_ns + round(latency_s * 0.5e9))
+        answer = call(*arguments)
+        clock.set(clock.now_ns + round(latency_s * 0.5e9))
+        return answer
+
+    return late
 
 
 def record(
