@@ -1,33 +1,22 @@
 """The recorder as a process, on the simulated card: what it catches and what it survives."""
 
 import fcntl
-import gc
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from llenergymeasure.errors import ConfigurationError, MeterError
-from llenergymeasure.machine.gpus.inventory import Selection
 from llenergymeasure.processes import start_ticks
-from llenergymeasure.recording import recorder as recorder_module
-from llenergymeasure.recording import sampler
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples
-from llenergymeasure.sensors.base import Channel, Follow, Quantity, Sensor, Value
-from llenergymeasure.sensors.foreign_processes import RunProcesses
-from llenergymeasure.sensors.host_cpu import HostCpu
-from llenergymeasure.sensors.registry import Opened
 from nvml_sim import sim
-from support.memory import resident_bytes
 from support.recording import (
     READY_S,
     STOP_S,
@@ -417,61 +406,3 @@ def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Pa
         # Each value is the mean over the stretch since the one before.
         gaps_ns = model.t_before_ns[1:] - model.t_ns[:-1]
         assert np.all(np.abs(gaps_ns) < 50 * MS)
-
-
-class _JumpingClock:
-    """Stands for the module ``time``, and each look at it takes 20 µs."""
-
-    now_ns = 10**12
-
-    def monotonic_ns(self) -> int:
-        self.now_ns += 20_000
-        return self.now_ns
-
-    def monotonic(self) -> float:
-        return self.now_ns / 1e9
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-
-def _changing(clock: _JumpingClock) -> list[Channel]:
-    """A card's counter and power, each new every 100 ms."""
-
-    def read(quantity: Quantity, scale: float) -> Callable[[], list[Value]]:
-        return lambda: [Value(quantity, scale * (clock.now_ns // PERIOD_NS))]
-
-    return [
-        Channel(uuid(1), "nvml", (quantity,), read(quantity, scale), Follow(0.001, steady=True))
-        for quantity, scale in (("energy_counter_j", 30.0), ("power_instant_w", 0.5))
-    ]
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ten minutes, every read of them made, by a clock that jumps to what is due next."""
-    clock = _JumpingClock()
-    for module in (sampler, recorder_module):
-        monkeypatch.setattr(module, "time", clock)
-    opened = Opened([Sensor([], _changing(clock))], Selection((), "none"))
-    host = HostCpu(RunProcesses(os.getpid()))
-    recording = recorder_module.Recording(opened, tmp_path / "samples.arrows", host)
-    recording.begin()
-    due_ns = [clock.now_ns] * len(recording.loops)
-    resident = []
-    for minute in range(1, 11):
-        flush_ns = clock.now_ns
-        while clock.now_ns < 10**12 + minute * 60 * 10**9:
-            place = due_ns.index(min(due_ns))
-            clock.now_ns = max(clock.now_ns, due_ns[place])
-            due_ns[place] = recording.loops[place].step() or clock.now_ns
-            if clock.now_ns >= flush_ns:
-                recording.flush()
-                flush_ns += 500 * MS
-        gc.collect()
-        resident.append(resident_bytes())
-    recording.end()
-    assert len(read_samples(tmp_path / "samples.arrows").table) > 10_000
-    assert max(resident[2:]) - resident[2] < 2 * 2**20
