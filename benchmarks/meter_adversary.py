@@ -46,7 +46,7 @@ PROBES = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return 1 if something that must hold does not."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
+    parser.add_argument("--quick", action="store_true", help="four loads, four kinds of cards")
     parser.add_argument("--windows", type=int, default=4, help="windows a combination")
     parser.add_argument("--loads", type=_names, help="only these, separated by commas")
     parser.add_argument("--sensors", type=_names, help="only these, separated by commas")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from meter_adversary_loads import Trace
-from meter_recording import T0_NS, SteppedClock, nanoseconds, record_channels
+from meter_recording import T0_NS, CostlyClock, nanoseconds, record_channels
 
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors import rapl
@@ -112,7 +112,7 @@ def model(name: str) -> Model:
 class FakePowercap:
     """A powercap folder with one CPU package, renewed each millisecond of the stepped clock."""
 
-    def __init__(self, root: Path, trace: Trace, clock: SteppedClock, phase_s: float) -> None:
+    def __init__(self, root: Path, trace: Trace, clock: CostlyClock, phase_s: float) -> None:
         self.root = root
         self._package = root / "intel-rapl:0"
         self._package.mkdir(parents=True, exist_ok=True)

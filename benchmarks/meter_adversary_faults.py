@@ -26,7 +26,7 @@ from meter_adversary_windows import (
     probe,
     seen_tick_s,
 )
-from meter_recording import SteppedClock, opened
+from meter_recording import CostlyClock, opened
 
 from llenergymeasure.sensors.behaviour import KnownCards
 
@@ -196,7 +196,7 @@ def _meet_rapl(name: str, load: str, rng: np.random.Generator) -> Window:
     scene = loads.scaled(loads.free_scene(load, LENGTH_S, rng), RAPL_SCALE)
     fault_s = sum(scene.window_s) / 2
     with tempfile.TemporaryDirectory() as folder:
-        clock = SteppedClock(Path(folder) / "clock", rng)
+        clock = CostlyClock(Path(folder) / "clock", rng)
         fault = RAPL_FAULTS[name]
         return measure_rapl(scene, LENGTH_S, clock, fault=lambda card: fault(card, fault_s))
 

@@ -11,7 +11,7 @@ import meter_recording as recording
 import numpy as np
 from meter_adversary_cards import RAPL_SCALE, DrawnCard, FakePowercap, model
 from meter_adversary_loads import Scene, Trace
-from meter_recording import SteppedClock, opened
+from meter_recording import CostlyClock, opened
 
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.characterise import characterise
@@ -198,7 +198,7 @@ def _measure_scene(
 def measure_rapl(
     scene: Scene,
     length_s: float,
-    clock: SteppedClock,
+    clock: CostlyClock,
     phase_s: float = 0.0,
     begin_s: float = 0.0,
     fault: Callable[[FakePowercap], None] | None = None,
@@ -272,7 +272,7 @@ def _ns(span_s: tuple[float, float]) -> tuple[int, int]:
     return recording.nanoseconds(span_s[0]), recording.nanoseconds(span_s[1])
 
 
-def _check_zeus(scene: Scene, count: int, clock: SteppedClock) -> None:
+def _check_zeus(scene: Scene, count: int, clock: CostlyClock) -> None:
     """Raise RuntimeError if the real Zeus gives anything but the counters' differences."""
     zeus_j = recording.zeus_energies_j(count, clock, *scene.window_s)
     for index in range(count):
