@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import begin, make_spec, parser, run_spec
+from harness import begin, parser, run_once
 
 from llenergymeasure.analysis.statistics import t_quantile
 from support.real_benchmarks import (
@@ -102,8 +102,7 @@ def _theirs(bench: Sequence[str], url: str | None) -> Found:
 
 
 def _ours(settings: dict[str, Any]) -> Found:
-    with tempfile.TemporaryDirectory() as name:
-        result = run_spec(make_spec(settings), Path(name))
+    result = run_once(settings).result
     values = {"J/token": result["energy"]["per_output_token_j"]}
     if result["serving"] is not None:
         for of, field in ("TTFT", "time_to_first_token"), ("TPOT", "time_per_output_token"):

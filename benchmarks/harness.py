@@ -8,13 +8,15 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -74,32 +76,46 @@ def counted(words: Iterable[str]) -> str:
     return ", ".join(f"{word} {count}" for word, count in Counter(words).most_common())
 
 
-def make_spec(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec of the first run of a study with these settings."""
-    plan = make_plan(study_from_mapping({"name": "benchmark", **settings}))
-    run = plan.runs[0]
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "plan.json"
-        path.write_bytes(plan.to_json_bytes())
-        return {**read_spec(path, f"{run.experiment}/{run.cycle}"), "gap_s": 0.0}
+def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return each figure's median over the rows; a row that has it not counts as 0."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: statistics.median(row.get(name, 0.0) for row in rows) for name in names}
 
 
-def run_spec(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make one run in ``folder``, without a workflow around it, and return its record.
+class Ran(NamedTuple):
+    """One run: its record, and the process that made it.
+
+    Attributes:
+        result: the record.
+        began_s: when the process was started (CLOCK_MONOTONIC).
+        wall_s: how long it took.
+    """
+
+    result: dict[str, Any]
+    began_s: float
+    wall_s: float
+
+
+def run_once(settings: Mapping[str, Any]) -> Ran:
+    """Make the first run of a study with these settings, without a workflow around it.
 
     Raises:
         RuntimeError: it failed; with what it said.
     """
-    path = folder / "spec.json"
-    path.write_text(json.dumps(spec))
-    script = ROOT / "scripts" / f"measure_{spec['backend']}.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--spec", str(path), "--out", str(folder / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
-    result: dict[str, Any] = json.loads((folder / "run" / "result.json").read_text())
-    return result
+    plan = make_plan(study_from_mapping({"name": "benchmark", **settings}))
+    run = plan.runs[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "plan.json").write_bytes(plan.to_json_bytes())
+        spec = read_spec(folder / "plan.json", f"{run.experiment}/{run.cycle}")
+        (folder / "spec.json").write_text(json.dumps({**spec, "gap_s": 0.0}))
+        script = ROOT / "scripts" / f"measure_{spec['backend']}.py"
+        asked = ["--spec", str(folder / "spec.json"), "--out", str(folder / "run")]
+        began_s = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, str(script), *asked], capture_output=True, text=True, check=False
+        )
+        wall_s = time.monotonic() - began_s
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        return Ran(json.loads((folder / "run" / "result.json").read_text()), began_s, wall_s)

@@ -7,9 +7,6 @@ from rest to rest, without and after a probe. Zeus and polled power measure the 
     make nvml-sim && python benchmarks/meter_adversary.py [--quick] [--windows N] [--json FILE]
         [--loads "serve,low load"] [--sensors "A100 true,RAPL"]
     python benchmarks/meter_adversary.py --faults     what faulty counters and cards give
-    python benchmarks/meter_adversary.py --net        energy above a rest that does not stand still
-    python benchmarks/meter_adversary.py --split      prefill and decode apart
-    python benchmarks/meter_adversary.py --real 24    windows of the real llem meter, in real time
 
 Exits 1 if anything that must hold does not; every such line is printed with its figures.
 
@@ -34,11 +31,9 @@ from pathlib import Path
 import harness
 import meter_adversary_faults as faults
 import meter_adversary_judge as judge
-import meter_adversary_net as net
-import meter_adversary_real as real
-import meter_adversary_split as split
 import meter_adversary_windows as windows
 import meter_recording as recording
+import numpy as np
 from harness import Criterion
 from meter_adversary_cards import MODELS, QUICK_MODELS
 from meter_adversary_loads import LOADS, QUICK_LOADS
@@ -51,18 +46,14 @@ PROBES = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return 1 if something that must hold does not."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
+    parser.add_argument("--quick", action="store_true", help="four loads, four kinds of cards")
     parser.add_argument("--windows", type=int, default=4, help="windows a combination")
     parser.add_argument("--loads", type=_names, help="only these, separated by commas")
     parser.add_argument("--sensors", type=_names, help="only these, separated by commas")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, help="write windows and what must hold here")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--faults", action="store_true", help="faulty counters and cards")
-    mode.add_argument("--net", action="store_true", help="energy above rest")
-    mode.add_argument("--split", action="store_true", help="prefill and decode apart")
-    mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
+    parser.add_argument("--faults", action="store_true", help="faulty counters and cards")
     options = harness.begin(parser, arguments)
     known = {*LOADS, RAPL, *(model.name for model in MODELS)}
     if unknown := {*(options.loads or ()), *(options.sensors or ())} - known:
@@ -82,14 +73,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list[Criterion]]:
-    if options.real is not None:
-        return real.run(options.real, options.seed)
-    if options.faults or options.net or options.split:
+    if options.faults:
         recording.load_library(library)
-        if options.faults:
-            return faults.run(options.seed)
-        run = net.run if options.net else split.run
-        return run(options.seed, quick=options.quick)
+        return faults.run(options.seed)
     found = _measure(options, library)
     judge.print_table(found)
     judge.print_cells(found)
@@ -106,8 +92,8 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
         options.jobs, recording.load_library, (library,)
     )
     with pool:
-        seeds = [(names, options.seed + 1000 * number) for number in range(PROBES)]
-        known = pool.starmap(windows.probes, seeds, chunksize=1)
+        chances = [np.random.default_rng((options.seed + 1000 * n, 1)) for n in range(PROBES)]
+        known = pool.starmap(windows.probe, [(names, rng) for rng in chances], chunksize=1)
         jobs = [
             Job(
                 load,

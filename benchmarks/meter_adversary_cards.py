@@ -5,16 +5,18 @@ those of H100. ``true`` counters count every joule, ``sum`` counters add up what
 shows, part-time as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from meter_adversary_loads import SPIKE_LIMIT_W, Trace
-from meter_recording import T0_NS, SteppedClock, opened, record
+from meter_adversary_loads import Trace
+from meter_recording import T0_NS, CostlyClock, nanoseconds, record_channels
 
 from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors import rapl
+from llenergymeasure.sensors.base import Channel, Value
 from nvml_sim import sim
 
 COUNTER_PERIOD_S = 0.1
@@ -107,17 +109,10 @@ def model(name: str) -> Model:
     return next(each for each in MODELS if each.name == name)
 
 
-def recorded(name: str, trace: Trace, end_s: float, rng: np.random.Generator) -> Samples:
-    """Record one card of a kind, drawn at random, under a load."""
-    devices = [model(name).card(rng).device(trace, SPIKE_LIMIT_W)]
-    with opened(devices, rng) as (inventory, clock):
-        return record(inventory, [0], clock, end_s)
-
-
 class FakePowercap:
     """A powercap folder with one CPU package, renewed each millisecond of the stepped clock."""
 
-    def __init__(self, root: Path, trace: Trace, clock: SteppedClock, phase_s: float) -> None:
+    def __init__(self, root: Path, trace: Trace, clock: CostlyClock, phase_s: float) -> None:
         self.root = root
         self._package = root / "intel-rapl:0"
         self._package.mkdir(parents=True, exist_ok=True)
@@ -125,7 +120,7 @@ class FakePowercap:
         # The counter at each renewal, so that a read costs no integral.
         count = int(trace.t_s[-1] / 0.001) + 1
         steps_s = phase_s + 0.001 * np.arange(count, dtype=np.float64)
-        energy_j = trace.energy_j(np.zeros(len(steps_s)), steps_s)
+        energy_j = trace.up_to_j(steps_s)
         self._energy_uj = (np.floor(energy_j / _RAPL_UNIT_J) * _RAPL_UNIT_J * 1e6).astype(np.int64)
         (self._package / "name").write_text("package-0\n")
         (self._package / "max_energy_range_uj").write_text(f"{_RAPL_RANGE_UJ}\n")
@@ -144,6 +139,23 @@ class FakePowercap:
         """Have the counter reach the end of its range at a moment, and go on from 0."""
         start_uj = _RAPL_RANGE_UJ - self._energy_uj[self._place(moment_s)]
         self._energy_uj = (self._energy_uj + start_uj) % _RAPL_RANGE_UJ
+
+    def record(self, begin_s: float, end_s: float) -> Samples:
+        """Record the package with the project's own RAPL sensor."""
+        self._clock.set(nanoseconds(begin_s))
+        vars(rapl)["time"] = self._clock
+        self.renew()
+        sensor = rapl.RaplSensor(self.root, look_s=0)
+
+        def renewed(channel: Channel) -> Channel:
+            def read() -> Sequence[Value]:
+                self.renew()
+                return channel.read()
+
+            return replace(channel, read=read)
+
+        channels = [renewed(channel) for channel in sensor.channels()]
+        return record_channels(channels, sensor.describe(), self._clock, end_s)
 
     def renew(self) -> None:
         """Write what the counter shows now."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from harness import Criterion, counted
-from meter_adversary_ours import covers
 from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
@@ -65,25 +64,20 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
-    print_codes(windows)
-
-
-def print_codes(windows: Sequence[Window]) -> None:
-    """Print how often each validity code was given."""
     codes = counted(code for window in windows for code in window.energy.codes)
     print(f"\ncodes: {codes or 'none'}")
 
 
 def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield what must hold: whether it does, and the figures."""
-    yield from silent(windows)
+    yield from _silent(windows)
     yield from _coverage(windows)
-    yield from widths_and_errors([w for w in windows if w.kind != "sum"])
+    yield from _widths_and_errors([w for w in windows if w.kind != "sum"])
     yield from _against_zeus(windows)
-    yield from bounds(windows)
+    yield from _bounds(windows)
 
 
-def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
+def _silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that no window is wrong without a code."""
     bad = [window for window in windows if window.silent]
     text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
@@ -119,7 +113,7 @@ def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
         yield False, f"  {where}: {_covered(some):.1%} ({misses} of {len(some)} missed)"
 
 
-def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
+def _widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield how small errors are to be, and how useful intervals; for true counters.
 
     Intervals are held to be narrow where something shows what the counter counts: one of which
@@ -157,14 +151,10 @@ def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
         yield False, text
 
 
-def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
+def _bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that the truth is within each bound."""
     bounded = [window for window in windows if window.energy.bound_j is not None]
-    beyond = [
-        window
-        for window in bounded
-        if not covers(window.energy.gross_j, window.energy.bound_j, window.true_j)
-    ]
+    beyond = [window for window in bounded if not window.within(window.energy.bound_j)]
     text = f"windows beyond their bound: {len(beyond)}"
     if not bounded:
         text += " (no bounds given)"

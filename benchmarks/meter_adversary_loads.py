@@ -4,7 +4,7 @@ Each load is drawn from a random generator alone, so that one seed gives one loa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,19 +32,19 @@ class Trace:
         name: the load in a word or two.
         t_s: times from the recording's zero, shape (n,), not falling.
         power_w: power at them, shape (n,).
-        edges_s: when the probe stepped.
     """
 
     name: str
     t_s: Floats
     power_w: Floats
-    edges_s: Floats
 
-    def energy_j(self, start_s: Floats, end_s: Floats) -> Floats:
-        """Return the true energy of stretches, exact but for rounding."""
-        return self._up_to(end_s) - self._up_to(start_s)
+    def energy_j(self, start_s: float, end_s: float) -> float:
+        """Return the true energy of a stretch, exact but for rounding."""
+        start_j, end_j = self.up_to_j(np.array([start_s, end_s]))
+        return float(end_j - start_j)
 
-    def _up_to(self, moment_s: Floats) -> Floats:
+    def up_to_j(self, moment_s: Floats) -> Floats:
+        """Return the true energy from 0 s to each moment."""
         steps_j = np.diff(self.t_s) * (self.power_w[1:] + self.power_w[:-1]) / 2
         knots_j = np.concatenate(([0.0], np.cumsum(steps_j)))
         place = np.clip(np.searchsorted(self.t_s, moment_s, side="right") - 1, 0, len(self.t_s) - 2)
@@ -249,24 +249,18 @@ def bracketed_scene(load: str, length_s: float, rng: np.random.Generator) -> Sce
     return Scene(_trace(load, parts), (start_s, end_s), rests_s, whole_s, limit_w(load))
 
 
-def probe_trace(rng: np.random.Generator) -> Trace:
-    """Return a probe: rest for 3 s, then 40 steps between rest and load, then rest."""
+def probe_trace(rng: np.random.Generator) -> tuple[Trace, Floats]:
+    """Return a probe and its steps: rest for 3 s, 40 steps between rest and load, then rest."""
     edges_s = 3.0 + np.cumsum(rng.uniform(1.35, 1.75, 40))
     levels_w = np.where(np.arange(41) % 2 == 0, 85.0, 550.0)
     t_s = np.concatenate(([0.0], np.repeat(edges_s, 2), [PROBE_S]))
-    return Trace("probe", t_s, np.repeat(levels_w, 2), edges_s)
+    return Trace("probe", t_s, np.repeat(levels_w, 2)), edges_s
 
 
 def scaled(scene: Scene, factor: float) -> Scene:
     """Return the same scene at another power."""
-    trace = scene.trace
-    return Scene(
-        Trace(trace.name, trace.t_s, factor * trace.power_w, trace.edges_s),
-        scene.window_s,
-        scene.rests_s,
-        scene.end_s,
-        factor * scene.limit_w,
-    )
+    trace = replace(scene.trace, power_w=factor * scene.trace.power_w)
+    return replace(scene, trace=trace, limit_w=factor * scene.limit_w)
 
 
 def _flat(from_s: float, to_s: float, power_w: float) -> Points:
@@ -281,15 +275,15 @@ def _cut(t_s: Floats, power_w: Floats, length_s: float) -> Points:
 def _between(points: Points, from_s: float, to_s: float) -> Points:
     t_s, power_w = points
     inside = (t_s > from_s) & (t_s < to_s)
-    start_w = power_at(points, np.array([from_s]), "right")
-    end_w = power_at(points, np.array([to_s]), "left")
+    start_w = _power_at(points, np.array([from_s]), "right")
+    end_w = _power_at(points, np.array([to_s]), "left")
     return (
         np.concatenate(([from_s], t_s[inside], [to_s])),
         np.concatenate((start_w, power_w[inside], end_w)),
     )
 
 
-def power_at(points: Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
+def _power_at(points: Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
     """Return the power at moments; at a step, that before it (``left``) or after it."""
     t_s, power_w = points
     found = np.searchsorted(t_s, moments_s, side=side)
@@ -306,4 +300,4 @@ def _trace(load: str, parts: list[Points]) -> Trace:
     kept = [(t_s, power_w) for t_s, power_w in parts if t_s[-1] > t_s[0]]
     t_s, power_w = (np.concatenate(column) for column in zip(*kept, strict=True))
     # Sums of times may be a rounding apart.
-    return Trace(load, np.maximum.accumulate(t_s), power_w, np.zeros(0))
+    return Trace(load, np.maximum.accumulate(t_s), power_w)

@@ -1,18 +1,21 @@
 """Windows of known energy, measured by the project, by Zeus and by polling."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import meter_adversary_loads as loads
-import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
 from meter_adversary_cards import RAPL_SCALE, DrawnCard, FakePowercap, model
-from meter_adversary_loads import Scene
-from meter_recording import SteppedClock, opened
+from meter_adversary_loads import Scene, Trace
+from meter_recording import CostlyClock, opened
 
+from llenergymeasure.energy.account import account
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.behaviour import KnownCards
 
 RAPL = "RAPL"
@@ -22,6 +25,30 @@ TICKS, ASKED, BRACKETED, LOADED = "ticks", "asked", "bracketed", "loaded"
 LOOK_S = 0.001
 """How often a program that waits for a tick reads the counter."""
 READ_S = 0.00003
+
+Keys = Callable[[Trace, float], Mapping[str, Any]]
+"""Settings of the card from its true power, and from when something happens to it."""
+
+
+def always(**keys: Any) -> Keys:
+    """Return settings that nothing depends on."""
+    return lambda *_: keys
+
+
+NO_KEYS = always()
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What the project gives for a window: the headline, and its reasons to doubt it.
+
+    Energies are None where there is no number.
+    """
+
+    codes: tuple[str, ...]
+    gross_j: float | None = None
+    gross_u95_j: float | None = None
+    bound_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,7 @@ class Window:
         probed: whether a probe's findings were given.
         zeus_j: the counter's difference between the window's ends, which is what Zeus gives.
         poll_j: power polled each 100 ms, by trapezoids.
+        needs_code: whether even a right number is to carry a code.
     """
 
     load: str
@@ -45,10 +73,11 @@ class Window:
     length_s: float
     cut: str
     true_j: float
-    energy: ours.Energy
+    energy: Energy
     probed: bool = False
     zeus_j: float | None = None
     poll_j: float | None = None
+    needs_code: bool = False
 
     def off(self, energy_j: float | None) -> float | None:
         """Return how far an energy is off, in percent of the truth."""
@@ -65,15 +94,24 @@ class Window:
         u95_j = self.energy.gross_u95_j
         return None if u95_j is None else 100 * u95_j / self.true_j
 
+    def within(self, half_width_j: float | None) -> bool:
+        """Return whether the truth lies inside an interval; no number covers nothing."""
+        gross_j = self.energy.gross_j
+        if gross_j is None or half_width_j is None:
+            return False
+        return abs(gross_j - self.true_j) <= half_width_j
+
     @property
     def covered(self) -> bool:
         """Return whether the truth lies inside the interval."""
-        return ours.covers(self.energy.gross_j, self.energy.gross_u95_j, self.true_j)
+        return self.within(self.energy.gross_u95_j)
 
     @property
     def silent(self) -> bool:
-        """Return whether the truth is outside the interval and nothing warns of it."""
-        return self.energy.gross_j is not None and not self.covered and not self.energy.codes
+        """Return whether there is a number that a code is missing from."""
+        if self.energy.gross_j is None or self.energy.codes:
+            return False
+        return self.needs_code or not self.covered
 
 
 @dataclass(frozen=True)
@@ -89,17 +127,24 @@ class Job:
     real_zeus: bool
 
 
-def probes(names: tuple[str, ...], seed: int) -> dict[str, KnownCards]:
+def probe(
+    names: Sequence[str],
+    rng: np.random.Generator,
+    sensor: Keys = NO_KEYS,
+    latency_s: float = 0.0,
+) -> dict[str, KnownCards]:
     """Record a probe on each kind of card; return what is found of each."""
-    rng = np.random.default_rng((seed, 1))
-    trace = loads.probe_trace(rng)
+    trace, edges_s = loads.probe_trace(rng)
     cards = [model(name).card(rng) for name in names]
-    edges_ns = [recording.nanoseconds(edge_s) for edge_s in trace.edges_s]
-    found = {}
-    with opened([card.device(trace, loads.LIMIT_W) for card in cards], rng) as (inventory, clock):
+    settings = sensor(trace, loads.PROBE_S / 2)
+    devices = [card.device(trace, loads.LIMIT_W, settings) for card in cards]
+    edges_ns = [recording.nanoseconds(edge_s) for edge_s in edges_s]
+    found: dict[str, KnownCards] = {}
+    with opened(devices, rng, latency_s) as (inventory, clock):
         for index, card in enumerate(cards):
             samples = recording.record(inventory, [index], clock, loads.PROBE_S)
-            found[card.model.name] = ours.characterise(samples, card.uuid, edges_ns)
+            behaviour = characterise(samples, card.uuid, edges_ns, "nvml")
+            found[card.model.name] = {("nvml", card.uuid): behaviour}
     return found
 
 
@@ -134,35 +179,62 @@ def _measure_scene(
                         card.model.kind,
                         length_s,
                         cut,
-                        true_energy_j(scene, span_s),
-                        ours.energy_of(samples, _ns(span_s), phases(scene, cut), known),
+                        scene.trace.energy_j(*span_s),
+                        energy_of(samples, span_s, phases(scene, cut), known),
                         known is not None,
                         counted_j,
                         polled_j,
                     )
         for _ in range(RAPL_TIMES if RAPL in job.models else 0):
-            yield _measure_rapl(loads.scaled(scene, RAPL_SCALE), length_s, clock, rng)
+            yield measure_rapl(
+                loads.scaled(scene, RAPL_SCALE),
+                length_s,
+                clock,
+                phase_s=float(rng.uniform(0, 0.001)),
+                begin_s=float(rng.uniform(0, 0.2)),
+            )
 
 
-def _measure_rapl(
-    scene: Scene, length_s: float, clock: SteppedClock, rng: np.random.Generator
+def measure_rapl(
+    scene: Scene,
+    length_s: float,
+    clock: CostlyClock,
+    phase_s: float = 0.0,
+    begin_s: float = 0.0,
+    fault: Callable[[FakePowercap], None] | None = None,
 ) -> Window:
+    """Measure a scene by RAPL, whose counter may have a fault."""
     with tempfile.TemporaryDirectory() as folder:
-        powercap = FakePowercap(Path(folder), scene.trace, clock, float(rng.uniform(0, 0.001)))
-        begin_s = float(rng.uniform(0, 0.2))
-        samples = ours.record_rapl(powercap, clock, begin_s, scene.end_s - 0.01)
-        start_s, end_s = scene.window_s
-        cut = ASKED if scene.rests_s is None else BRACKETED
-        return Window(
-            scene.trace.name,
-            RAPL,
-            "rapl",
-            length_s,
-            cut,
-            true_energy_j(scene, scene.window_s),
-            ours.energy_of(samples, _ns(scene.window_s), phases(scene, cut)),
-            zeus_j=powercap.energy_j(end_s) - powercap.energy_j(start_s),
-        )
+        powercap = FakePowercap(Path(folder), scene.trace, clock, phase_s)
+        if fault is not None:
+            fault(powercap)
+        samples = powercap.record(begin_s, scene.end_s - 0.01)
+    start_s, end_s = scene.window_s
+    cut = ASKED if scene.rests_s is None else BRACKETED
+    return Window(
+        scene.trace.name,
+        RAPL,
+        "rapl",
+        length_s,
+        cut,
+        scene.trace.energy_j(start_s, end_s),
+        energy_of(samples, scene.window_s, phases(scene, cut)),
+        zeus_j=powercap.energy_j(end_s) - powercap.energy_j(start_s),
+    )
+
+
+def energy_of(
+    samples: Samples,
+    window_s: tuple[float, float],
+    phases: Sequence[tuple[str, int, int]] = (),
+    known: KnownCards | None = None,
+) -> Energy:
+    """Return the project's headline energy of a window."""
+    made = account(samples, _ns(window_s), phases, known=known)
+    codes, whole = tuple(made.validity), made.total
+    if whole is None:
+        return Energy(codes)
+    return Energy(codes, whole.gross_j, whole.gross_u95_j, whole.bound_j)
 
 
 def _cuts(
@@ -184,7 +256,7 @@ def seen_tick_s(card: DrawnCard, moment_s: float, rng: np.random.Generator) -> f
     return round(card.next_tick_s(moment_s) + late_s, 9)
 
 
-def phases(scene: Scene, cut: str) -> list[ours.PhaseSpan]:
+def phases(scene: Scene, cut: str) -> list[tuple[str, int, int]]:
     """Return the margins beside a window: at rest if bracketed, else only said to be."""
     start_s, end_s = scene.window_s
     margins_s = ((start_s - loads.REST_S, start_s), (end_s, end_s + loads.REST_S))
@@ -196,17 +268,11 @@ def phases(scene: Scene, cut: str) -> list[ours.PhaseSpan]:
     return [(name, *_ns(rest_s)) for name, rest_s in zip(names, margins_s, strict=True)]
 
 
-def true_energy_j(scene: Scene, window_s: tuple[float, float]) -> float:
-    """Return a window's true energy."""
-    start_s, end_s = window_s
-    return float(scene.trace.energy_j(np.array([start_s]), np.array([end_s]))[0])
-
-
 def _ns(span_s: tuple[float, float]) -> tuple[int, int]:
     return recording.nanoseconds(span_s[0]), recording.nanoseconds(span_s[1])
 
 
-def _check_zeus(scene: Scene, count: int, clock: SteppedClock) -> None:
+def _check_zeus(scene: Scene, count: int, clock: CostlyClock) -> None:
     """Raise RuntimeError if the real Zeus gives anything but the counters' differences."""
     zeus_j = recording.zeus_energies_j(count, clock, *scene.window_s)
     for index in range(count):

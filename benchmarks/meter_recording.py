@@ -8,14 +8,13 @@ plain readers of the same card stand beside them.
 
 import ctypes
 import heapq
-import mmap
 import os
-import struct
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -40,14 +39,14 @@ T0_NS = 1_000_000_000_000
 POLL_S = 0.1
 
 
-class SteppedClock:
-    """The card's clock, given to the recorder's modules in place of the module ``time``."""
+class CostlyClock(sim.SteppedClock):
+    """The card's clock, given to the recorder's modules in place of the module ``time``.
+
+    It is moved on by what a read and a waking cost.
+    """
 
     def __init__(self, path: Path, rng: np.random.Generator) -> None:
-        path.write_bytes(struct.pack("<q", T0_NS))
-        with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 8)
-        self.now_ns = T0_NS
+        super().__init__(path, T0_NS)
         # A read costs some tens of microseconds, now and then far more.
         costs_ns = rng.gamma(4.0, 6_000.0, 1 << 16)
         costs_ns[rng.random(len(costs_ns)) < 0.002] = 1_500_000
@@ -57,11 +56,6 @@ class SteppedClock:
         late_ns[rng.random(len(late_ns)) < 0.005] += 4_000_000
         self._late_ns = late_ns.astype(np.int64).tolist()
         self._turn = 0
-
-    def set(self, now_ns: int) -> None:
-        """Put the clock."""
-        self.now_ns = now_ns
-        self._memory[:] = struct.pack("<q", now_ns)
 
     def wake(self, due_ns: int) -> None:
         """Move on to when a sleeper until ``due_ns`` would wake."""
@@ -80,19 +74,9 @@ class SteppedClock:
         """Pass the time; nobody waits."""
         self.wake(self.now_ns + int(seconds * 1e9))
 
-    CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
-
-    def clock_gettime(self, _clock: int) -> float:
-        """Return the boot's clock: the machine is never suspended."""
-        return self.now_ns / 1e9
-
     def monotonic(self) -> float:
         """Return the time."""
         return self.now_ns / 1e9
-
-    def process_time(self) -> float:
-        """Return the CPU time that this process has really used."""
-        return time.process_time()
 
 
 def load_library(path: Path) -> None:
@@ -102,27 +86,45 @@ def load_library(path: Path) -> None:
 
 @contextmanager
 def opened(
-    devices: Sequence[sim.Device], rng: np.random.Generator
-) -> Iterator[tuple[Inventory, SteppedClock]]:
-    """Start NVML on some simulated cards, under a stepped clock; end it, however often started."""
+    devices: Sequence[sim.Device], rng: np.random.Generator, latency_s: float = 0.0
+) -> Iterator[tuple[Inventory, CostlyClock]]:
+    """Start NVML on some simulated cards, under a stepped clock; end it, however often started.
+
+    The calls that give energy and power take ``latency_s``.
+    """
     import pynvml
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        clock = SteppedClock(folder / "clock", rng)
+        clock = CostlyClock(folder / "clock", rng)
         os.environ["NVML_SIM_TRACE"] = str(sim.Trace(devices).write(folder))
         os.environ["NVML_SIM_CLOCK"] = str(folder / "clock")
         os.environ["NVML_SIM_T0"] = str(T0_NS)
+        for call in ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues"):
+            late = _late(getattr(pynvml, call), latency_s, clock)
+            stack.enter_context(patch.object(pynvml, call, late))
         yield discover(), clock
         with suppress(pynvml.NVMLError):
             while True:
                 pynvml.nvmlShutdown()
 
 
+def _late(call: Callable[..., Any], latency_s: float, clock: CostlyClock) -> Callable[..., Any]:
+    """Have time pass while NVML is asked: under a stepped clock the card itself cannot wait."""
+
+    def late(*arguments: Any) -> Any:
+        clock.set(clock.now_ns + round(latency_s * 0.5e9))
+        answer = call(*arguments)
+        clock.set(clock.now_ns + round(latency_s * 0.5e9))
+        return answer
+
+    return late
+
+
 def record(
     inventory: Inventory,
     indices: Sequence[int],
-    clock: SteppedClock,
+    clock: CostlyClock,
     end_s: float,
     run_pid: int | None = None,
 ) -> Samples:
@@ -135,7 +137,7 @@ def record(
 
 
 def record_channels(
-    channels: Sequence[Channel], sensors: Sequence[SensorInfo], clock: SteppedClock, end_s: float
+    channels: Sequence[Channel], sensors: Sequence[SensorInfo], clock: CostlyClock, end_s: float
 ) -> Samples:
     """Record sensors' channels until ``end_s``, from the time that the clock shows."""
     vars(sampler)["time"] = clock
@@ -172,7 +174,7 @@ def nanoseconds(moment_s: float) -> int:
     return T0_NS + round(float(moment_s) * 1e9)
 
 
-def counter_difference_j(index: int, clock: SteppedClock, start_s: float, end_s: float) -> float:
+def counter_difference_j(index: int, clock: CostlyClock, start_s: float, end_s: float) -> float:
     """Return the counter's difference between two reads: what a reader of the counter has."""
     import pynvml
 
@@ -183,7 +185,7 @@ def counter_difference_j(index: int, clock: SteppedClock, start_s: float, end_s:
     return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 - start_j)
 
 
-def polled_energy_j(index: int, clock: SteppedClock, start_s: float, end_s: float) -> float:
+def polled_energy_j(index: int, clock: CostlyClock, start_s: float, end_s: float) -> float:
     """Return the energy by nvmlDeviceGetPowerUsage each 100 ms and at the end, by trapezoids."""
     import pynvml
 
@@ -197,7 +199,7 @@ def polled_energy_j(index: int, clock: SteppedClock, start_s: float, end_s: floa
 
 
 def zeus_energies_j(
-    count: int, clock: SteppedClock, start_s: float, end_s: float
+    count: int, clock: CostlyClock, start_s: float, end_s: float
 ) -> dict[int, float]:
     """Measure one stretch of the first ``count`` cards with the real Zeus; joules of each."""
     import warnings

@@ -10,14 +10,10 @@ first column shows it: the figures and the codes are then of that work too. Esti
 the time taken.
 """
 
-import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -36,14 +32,8 @@ SETTINGS: dict[str, Any] = {
 CODES = {"cpu_contended", "other_process", "stalled"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one run said."""
-
-    others_share: float
-    j_per_token: float
-    tokens_per_s: float
-    codes: Sequence[str]
+Made = tuple[dict[str, float], list[str]]
+"""One run's figures, and the codes of a disturbance that it has."""
 
 
 def main() -> None:
@@ -54,45 +44,43 @@ def main() -> None:
     parser.add_argument("--undisturbed", type=int, default=20)
     options = harness.begin(parser)
     counts = [int(count) for count in options.loops.split(",")]
-    made: dict[int, list[Run]] = {count: [] for count in counts}
+    made: dict[int, list[Made]] = {count: [] for count in counts}
     for _ in range(options.rounds):
         for count in counts:
             made[count].append(_run(f"{count} loops", count))
     if options.rounds:
         _table(made)
     undisturbed = [_run(f"undisturbed {n + 1}", 0) for n in range(options.undisturbed)]
-    marked = sum(bool(run.codes) for run in undisturbed)
+    marked = sum(bool(codes) for _, codes in undisturbed)
     print(f"{marked} of {len(undisturbed)} undisturbed runs have a code")
 
 
-def _table(made: dict[int, list[Run]]) -> None:
-    alone = made[min(made)]
-    print(f"medians of {len(alone)} runs")
+def _table(made: dict[int, list[Made]]) -> None:
+    medians = {count: harness.medians([row for row, _ in runs]) for count, runs in made.items()}
+    alone = medians[min(made)]
+    print(f"medians of {len(made[min(made)])} runs")
     print("loops  others' share   J/token   token/s    marked")
-    for count, runs in made.items():
-        change = [
-            _median(runs, name) / _median(alone, name) - 1
-            for name in ("j_per_token", "tokens_per_s")
-        ]
-        marked = sum(bool(run.codes) for run in runs)
+    for count, median in medians.items():
+        change = [median[name] / alone[name] - 1 for name in ("J/token", "token/s")]
+        marked = sum(bool(codes) for _, codes in made[count])
         print(
-            f"{count:5d}  {_median(runs, 'others_share'):12.1%} {change[0]:+9.0%} {change[1]:+9.0%}"
-            f"    {marked} of {len(runs)}"
+            f"{count:5d}  {median['others']:12.1%} {change[0]:+9.0%} {change[1]:+9.0%}"
+            f"    {marked} of {len(made[count])}"
         )
 
 
-def _run(name: str, loops: int) -> Run:
-    with _busy(loops), tempfile.TemporaryDirectory() as scratch:
-        result = harness.run_spec(harness.make_spec(SETTINGS), Path(scratch))
-    run = Run(
-        result["provenance"]["cpu_use"]["others_share"],
-        result["energy"]["per_output_token_j"],
-        result["performance"]["output_tokens_per_s"],
-        sorted(CODES & set(result["validity"])),
-    )
-    codes = ", ".join(run.codes) or "no code"
-    print(f"{name}: others {run.others_share:.1%}, {run.j_per_token:.3g} J/token, {codes}")
-    return run
+def _run(name: str, loops: int) -> Made:
+    with _busy(loops):
+        result = harness.run_once(SETTINGS).result
+    figures = {
+        "others": result["provenance"]["cpu_use"]["others_share"],
+        "J/token": result["energy"]["per_output_token_j"],
+        "token/s": result["performance"]["output_tokens_per_s"],
+    }
+    codes = sorted(CODES & set(result["validity"]))
+    said = ", ".join(codes) or "no code"
+    print(f"{name}: others {figures['others']:.1%}, {figures['J/token']:.3g} J/token, {said}")
+    return figures, codes
 
 
 @contextmanager
@@ -106,10 +94,6 @@ def _busy(count: int) -> Iterator[None]:
         for loop in loops:
             loop.kill()
             loop.wait()
-
-
-def _median(runs: Sequence[Run], name: str) -> float:
-    return statistics.median(float(getattr(run, name)) for run in runs)
 
 
 if __name__ == "__main__":

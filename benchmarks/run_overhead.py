@@ -9,9 +9,6 @@ measured in an interpreter of its own. Ends with 1 where the median overhead is 
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -38,9 +35,7 @@ def main() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     count = harness.begin(parser).runs
-    rows = [_one() for _ in range(count)]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    medians = {name: statistics.median(row.get(name, 0.0) for row in rows) for name in names}
+    medians = harness.medians([_one() for _ in range(count)])
     print(f"medians of {count} runs:")
     for name, median_s in {**medians, "aim for the overhead": AIM_S}.items():
         print(f"  {name:<24}{median_s:8.2f} s")
@@ -49,11 +44,7 @@ def main() -> int:
 
 
 def _one() -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        spec = harness.make_spec(SETTINGS)
-        began_s = time.monotonic()
-        result = harness.run_spec(spec, Path(folder))
-        wall_s = time.monotonic() - began_s
+    result, began_s, wall_s = harness.run_once(SETTINGS)
     phases = {
         phase["name"]: (phase["end_monotonic_ns"] - phase["start_monotonic_ns"]) / 1e9
         for phase in result["phases"]

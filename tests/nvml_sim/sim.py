@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import itertools
+import mmap
 import os
 import shutil
 import struct
@@ -211,27 +212,26 @@ class Trace:
 
 
 class SteppedClock:
-    """A clock file for NVML_SIM_CLOCK: simulated time stands still until it is set or advanced."""
+    """A clock file for NVML_SIM_CLOCK: simulated time stands still until it is set or advanced.
+
+    Attributes:
+        now_ns: the simulated CLOCK_MONOTONIC.
+    """
 
     def __init__(self, path: Path, start_ns: int = 0) -> None:
-        self.path = path
-        self._now_ns = start_ns
+        self.path, self.now_ns = path, start_ns
         path.write_bytes(struct.pack("<q", start_ns))
-
-    @property
-    def now_ns(self) -> int:
-        """The simulated CLOCK_MONOTONIC, in ns."""
-        return self._now_ns
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 8)
 
     def set(self, now_ns: int) -> None:
         """Put the clock to `now_ns`, for every process that has the file open."""
-        self._now_ns = now_ns
-        with self.path.open("r+b", buffering=0) as file:
-            file.write(struct.pack("<q", now_ns))
+        self.now_ns = now_ns
+        self._memory[:] = struct.pack("<q", now_ns)
 
     def advance(self, seconds: float) -> None:
         """Move the clock on by `seconds`."""
-        self.set(self._now_ns + round(seconds * NS_PER_S))
+        self.set(self.now_ns + round(seconds * NS_PER_S))
 
 
 def environment(

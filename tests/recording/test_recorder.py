@@ -1,7 +1,6 @@
 """The recorder as a process, on the simulated card: what it catches and what it survives."""
 
 import fcntl
-import json
 import os
 import resource
 import signal
@@ -26,7 +25,7 @@ from support.recording import (
     recorder,
     uuid,
 )
-from support.studies import ROOT, wait_for
+from support.studies import wait_for
 
 RAMP = [(0.0, 100.0), (600.0, 700.0)]
 MS = 1_000_000
@@ -407,15 +406,3 @@ def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Pa
         # Each value is the mean over the stretch since the one before.
         gaps_ns = model.t_before_ns[1:] - model.t_ns[:-1]
         assert np.all(np.abs(gaps_ns) < 50 * MS)
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    sim.library_or_skip()
-    command = [sys.executable, str(ROOT / "benchmarks" / "recorder_memory.py")]
-    measured = tmp_path / "memory.json"
-    subprocess.run([*command, "--seconds", "600", "--json", str(measured)], check=True, timeout=280)
-    figures = json.loads(measured.read_text())
-    assert figures["rows"] > 10_000
-    settled = [rss for at_s, rss in figures["looks"] if at_s > 150]
-    assert max(settled) - settled[0] < 2 * 2**20

@@ -18,9 +18,14 @@ def memory_peak() -> Iterator[Peak]:
     """Measure until the block ends; the peak begins anew (proc_pid_clear_refs(5))."""
     peak = Peak()
     Path("/proc/self/clear_refs").write_text("5")
-    before = _bytes("VmRSS")
+    before = resident_bytes()
     yield peak
     peak.grown_bytes = _bytes("VmHWM") - before
+
+
+def resident_bytes() -> int:
+    """How much memory this process has."""
+    return _bytes("VmRSS")
 
 
 def _bytes(name: str) -> int:
