@@ -7,6 +7,7 @@ from rest to rest, without and after a probe. Zeus and polled power measure the 
     make nvml-sim && python benchmarks/meter_adversary.py [--quick] [--windows N] [--json FILE]
         [--loads "serve,low load"] [--sensors "A100 true,RAPL"]
     python benchmarks/meter_adversary.py --faults     what faulty counters and cards give
+    python benchmarks/meter_adversary.py --real 24    windows of the real llem meter, in real time
 
 Exits 1 if anything that must hold does not; every such line is printed with its figures.
 
@@ -31,6 +32,7 @@ from pathlib import Path
 import harness
 import meter_adversary_faults as faults
 import meter_adversary_judge as judge
+import meter_adversary_real as real
 import meter_adversary_windows as windows
 import meter_recording as recording
 import numpy as np
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, help="write windows and what must hold here")
-    parser.add_argument("--faults", action="store_true", help="faulty counters and cards")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--faults", action="store_true", help="faulty counters and cards")
+    mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
     options = harness.begin(parser, arguments)
     known = {*LOADS, RAPL, *(model.name for model in MODELS)}
     if unknown := {*(options.loads or ()), *(options.sensors or ())} - known:
@@ -73,6 +77,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list[Criterion]]:
+    if options.real is not None:
+        return real.run(options.real, options.seed)
     if options.faults:
         recording.load_library(library)
         return faults.run(options.seed)

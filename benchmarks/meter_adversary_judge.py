@@ -64,20 +64,25 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
+    print_codes(windows)
+
+
+def print_codes(windows: Sequence[Window]) -> None:
+    """Print how often each validity code was given."""
     codes = counted(code for window in windows for code in window.energy.codes)
     print(f"\ncodes: {codes or 'none'}")
 
 
 def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield what must hold: whether it does, and the figures."""
-    yield from _silent(windows)
+    yield from silent(windows)
     yield from _coverage(windows)
-    yield from _widths_and_errors([w for w in windows if w.kind != "sum"])
+    yield from widths_and_errors([w for w in windows if w.kind != "sum"])
     yield from _against_zeus(windows)
-    yield from _bounds(windows)
+    yield from bounds(windows)
 
 
-def _silent(windows: Sequence[Window]) -> Iterator[Criterion]:
+def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that no window is wrong without a code."""
     bad = [window for window in windows if window.silent]
     text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
@@ -113,7 +118,7 @@ def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
         yield False, f"  {where}: {_covered(some):.1%} ({misses} of {len(some)} missed)"
 
 
-def _widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
+def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield how small errors are to be, and how useful intervals; for true counters.
 
     Intervals are held to be narrow where something shows what the counter counts: one of which
@@ -151,7 +156,7 @@ def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
         yield False, text
 
 
-def _bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
+def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that the truth is within each bound."""
     bounded = [window for window in windows if window.energy.bound_j is not None]
     beyond = [window for window in bounded if not window.within(window.energy.bound_j)]
