@@ -15,9 +15,11 @@ import pytest
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.run import _batch_sizes
+from llenergymeasure.cli.studies import folder_of
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
+from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.last_call import StudyCall, remember
@@ -400,3 +402,78 @@ def test_a_study_with_a_batch_size_is_expanded_once(
     file = write_study(tmp_path)
     assert call("run", str(file), "--batch-size", "4", "--dry-run").code == 0
     assert expanded == [str(file)]
+
+
+def local_models(folder: Path) -> None:
+    for name, width in (("m/a", 128), ("m-a", 192)):
+        place = folder / name
+        place.mkdir(parents=True)
+        shape = {"hidden_size": 64, "intermediate_size": width, "vocab_size": 256}
+        shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+        (place / "config.json").write_text(json.dumps({"model_type": "llama", **shape}))
+
+
+@pytest.mark.usefixtures("driven")
+def test_two_models_whose_names_make_one_folder_are_kept_apart(tmp_path: Path, call: Call) -> None:
+    local_models(tmp_path)
+    random = ("--weights", "random")
+    assert call("run", "--model", "m/a", *random).code == 0
+    assert call("run", "--model", "./m/a", "--n", "3", *random).code == 0  # the same model
+    said = call("run", "--model", "m-a", *random)
+    assert said.code == 2
+    assert f"results/run-m-a holds {tmp_path}/m/a; --set name=NAME keeps" in said.err
+    assert (
+        "model: " + str(tmp_path / "m/a") in (tmp_path / "results/run-m-a/study.yaml").read_text()
+    )
+    assert call("run", "--model", "m-a", "--set", "name=other", *random).code == 0
+    assert (tmp_path / "results/other/study.yaml").is_file()
+
+
+@pytest.mark.parametrize("named", ["", "study.yaml"])
+def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
+    named: str,
+    tmp_path: Path,
+    call: Call,
+    driven: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local_models(tmp_path)
+    assert call("run", "--model", "m-a", "--weights", "random").code == 0
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    ids = [each.id for each in driven[0][0].experiments]
+    folder = tmp_path / "results" / "run-m-a"
+    (folder / "plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
+    monkeypatch.chdir(elsewhere)
+    said = call("resume", str(folder / named))
+    assert said.code == 0, said.err
+    assert [each.id for each in driven[1][0].experiments] == ids
+    assert not list(elsewhere.iterdir())
+    assert folder_of(folder / "study.yaml").path == folder
+    assert call("status", str(folder / named)).code == 0
+
+
+@pytest.mark.usefixtures("driven")
+def test_a_file_set_over_a_study_is_found_from_another_folder(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Hello"}\n')
+    assert call("run", "study.yaml", "--dataset", "p.jsonl").code == 0
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    said = call("resume", str(tmp_path / "results/small"))
+    assert said.code == 0, said.err
+
+
+@pytest.mark.usefixtures("undriven")
+def test_a_program_s_study_means_the_same_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_study({**SMALL, "weights": "random", "sweep": {"model": ["m-a", "m/a"]}}, directory="r")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (file,) = tmp_path.glob("r/*/study.yaml")
+    ids = [each.id for each in load_study(file).experiments]
+    monkeypatch.chdir(elsewhere)
+    assert [each.id for each in load_study(file).experiments] == ids

@@ -13,7 +13,7 @@ import typer
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.cli.studies import folder_of, study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import (
@@ -22,6 +22,7 @@ from llenergymeasure.config.document import (
     overridden,
     parse_overrides,
     read_document,
+    with_absolute_paths,
 )
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.merging import NotASectionError, assigned
@@ -129,6 +130,8 @@ def run(
         return _run(call, load_study(study, given), dry_run=dry_run)
     one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
+    if "name" not in given:
+        _refuse_another_model(call.study_file, one.written["model"])
     return _run(call, one, dry_run=dry_run, write=True)
 
 
@@ -143,6 +146,8 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
         if folder is None:
             raise ConfigurationError(f"no study was run here: there is none in {root}/")
         study = folder.path
+    elif study.is_file() and folder_of(study).path == study.absolute().parent:
+        study = study.parent
     call = _call_of(study)
     if profile is None and call.profile is not None and not is_ours(call.profile):
         message = (
@@ -290,9 +295,19 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     document = overridden(document_from(start, None), given)
     values = {key: value for key, value in document.values.items() if key != "base"}
     try:
-        return assigned(values, document.overrides)
+        return with_absolute_paths(assigned(values, document.overrides))
     except NotASectionError as error:
         raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
+
+
+def _refuse_another_model(study_file: Path, model: str) -> None:
+    """Refuse a folder that another model's name made: its tables would become this one's."""
+    if not study_file.is_file():
+        return
+    held = with_absolute_paths(strict_yaml.read(study_file)[0] or {}).get("model")
+    if held != model:
+        message = f"{study_file.parent} holds {held}; --set name=NAME keeps {model} apart from it"
+        raise ConfigurationError(Problem(message, key="--model"))
 
 
 def _print_results(folder: StudyFolder, code: int) -> int:

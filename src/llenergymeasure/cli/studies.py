@@ -19,7 +19,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     """
     root = preferred_folder(None) if path is None else path
     if root.is_file():
-        folder = StudyFolder.of(load_study(root))
+        folder = folder_of(root)
     elif path is not None and not root.exists():
         message = (
             f"no such study file or results folder; "
@@ -34,6 +34,13 @@ def study_folder(path: Path | None) -> StudyFolder:
         message = f"no results yet in {folder.path}; `llem run {shlex.quote(str(path))}` makes them"
         raise ConfigurationError(Problem(message, file=path))
     return folder
+
+
+def folder_of(study_file: Path) -> StudyFolder:
+    """Return the results of a study's file: where it lies, if ``llem`` wrote it into them."""
+    study, around = load_study(study_file), StudyFolder(study_file.absolute().parent)
+    inside = around.path.name == study.name and around.plan.is_file()
+    return around if inside else StudyFolder.of(study)
 
 
 def studies_in(root: Path) -> list[StudyFolder]:

@@ -82,6 +82,11 @@ def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
     return _with_base(document, (origin,) if origin is not None else ())
 
 
+def with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's values, or settings over it, so that they mean the same elsewhere."""
+    return {**_from_folder(values, Path("study").absolute(), {})}
+
+
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
     """Return ``document`` with settings from outside, by dotted key, which win over its own.
 
