@@ -43,6 +43,7 @@ from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request,
 from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
 
@@ -244,7 +245,8 @@ def _run(
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
         notes = [f"Note: {each}" for each in plan.notes]
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes):
+        traces = trace_lines(each.config for each in study.experiments) if to_do else ()
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *traces, *notes):
             note(line)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):
