@@ -223,13 +223,16 @@ def test_values_of_numpy_and_of_enumerations_are_plain(tmp_path: Path) -> None:
     assert (first.model.max_output_tokens, second.model.max_output_tokens) == (8, 16)
 
 
+@pytest.mark.parametrize("clock_s", [None, 0.0])
 @pytest.mark.parametrize("written", [True, False])
 def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
     tmp_path: Path,
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
     written: bool,
+    clock_s: float | None,
 ) -> None:
+    """Also where the clock was set back since the earlier call."""
     study = write_study(tmp_path)
     tables = StudyFolder(tmp_path / "results" / "small").path / SUMMARY_NAME
     tables.parent.mkdir(parents=True)
@@ -249,6 +252,8 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
 
     monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
     monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
+    if clock_s is not None:
+        monkeypatch.setattr(time, "time", lambda: clock_s)
     said = call("run", str(study)).err
     middle = "the summary\n" * written
     assert said.endswith(f"Error in rule measure:\n{middle}llem: sbatch: error: no\n")

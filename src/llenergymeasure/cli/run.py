@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -252,7 +251,8 @@ def _run(
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)
-        began_s = time.time()
+        tables = folder.path / SUMMARY_NAME
+        before = _version(tables)
         code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
     last = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
@@ -267,12 +267,17 @@ def _run(
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
-    tables = folder.path / SUMMARY_NAME
-    # After a failure those that are there may be of an earlier call; their dates are set.
-    if not complaint or (tables.is_file() and tables.stat().st_ctime >= began_s):
+    # After a failure those that are there may be of an earlier call.
+    if not complaint or _version(tables) not in (None, before):
         code = _print_results(folder, code)
     sys.stderr.write(last)
     return code
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written, by no clock of ours; None if there is none."""
+    state = path.stat() if path.is_file() else None
+    return state and (state.st_ino, state.st_ctime_ns)
 
 
 def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:
