@@ -453,8 +453,11 @@ def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
     assert said.code == 0, said.err
     assert [each.id for each in driven[1][0].experiments] == ids
     assert not list(elsewhere.iterdir())
-    assert folder_of(folder / "study.yaml").path == folder
+    assert folder_of(folder / "study.yaml", driven[1][0]).path == folder
     assert call("status", str(folder / named)).code == 0
+    moved = folder.rename(elsewhere / "run-m-a")
+    assert call("resume", str(moved / "study.yaml")).code == 0
+    assert driven[2][2].path == moved
 
 
 @pytest.mark.usefixtures("driven")

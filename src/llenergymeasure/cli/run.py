@@ -146,8 +146,6 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
         if folder is None:
             raise ConfigurationError(f"no study was run here: there is none in {root}/")
         study = folder.path
-    elif study.is_file() and folder_of(study).path == study.absolute().parent:
-        study = study.parent
     call = _call_of(study)
     if profile is None and call.profile is not None and not is_ours(call.profile):
         message = (
@@ -157,7 +155,9 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     read = load_study(call.study_file, call.settings)
-    return _run(call, read, dry_run=False, root=_root_of(study, read) if study.is_dir() else None)
+    inside = study if study.is_dir() else study.absolute().parent
+    is_inside = study.is_dir() or folder_of(study, read).path == inside
+    return _run(call, read, dry_run=False, root=_root_of(inside, read) if is_inside else None)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -181,7 +181,7 @@ def _call_of(path: Path) -> StudyCall:
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = recall(StudyFolder.of(load_study(path)))
+        call = recall(folder_of(path, load_study(path)))
     except ConfigurationError:  # its file has another name now: this one
         if not path.is_file():
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llenergymeasure.cli.output import note
 from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workload.load_study import load_study
@@ -19,7 +20,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     """
     root = preferred_folder(None) if path is None else path
     if root.is_file():
-        folder = folder_of(root)
+        folder = folder_of(root, load_study(root))
     elif path is not None and not root.exists():
         message = (
             f"no such study file or results folder; "
@@ -36,9 +37,9 @@ def study_folder(path: Path | None) -> StudyFolder:
     return folder
 
 
-def folder_of(study_file: Path) -> StudyFolder:
+def folder_of(study_file: Path, study: Study) -> StudyFolder:
     """Return the results of a study's file: where it lies, if ``llem`` wrote it into them."""
-    study, around = load_study(study_file), StudyFolder(study_file.absolute().parent)
+    around = StudyFolder(study_file.absolute().parent)
     inside = around.path.name == study.name and around.plan.is_file()
     return around if inside else StudyFolder.of(study)
 
