@@ -16,7 +16,7 @@ from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.cli.studies import folder_of
-from llenergymeasure.config.document import Document
+from llenergymeasure.config.document import Document, with_absolute_paths
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
@@ -426,7 +426,7 @@ def test_two_models_whose_names_make_one_folder_are_kept_apart(tmp_path: Path, c
     assert call("run", "--model", "./m/a", "--n", "3", *random).code == 0  # the same model
     said = call("run", "--model", "m-a", *random)
     assert said.code == 2
-    assert f"results/run-m-a holds {tmp_path}/m/a; --set name=NAME keeps" in said.err
+    assert f"results/run-m-a holds the results of {tmp_path}/m/a; --set name=NAME keeps" in said.err
     assert (
         "model: " + str(tmp_path / "m/a") in (tmp_path / "results/run-m-a/study.yaml").read_text()
     )
@@ -471,6 +471,33 @@ def test_a_file_set_over_a_study_is_found_from_another_folder(
     monkeypatch.chdir(elsewhere)
     said = call("resume", str(tmp_path / "results/small"))
     assert said.code == 0, said.err
+
+
+def test_what_an_engine_is_given_as_it_is_keeps_its_words_and_so_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "model": "m-a",
+        "vllm": {"engine": {"speculative_config": {"model": "m-a"}}},
+        "sweep": {
+            "openai.values.model": ["m-a"],
+            "pytorch.model": ["m-a"],
+            "a": [{"model": "m-a"}],
+        },
+        "passthrough_kwargs": {"model": "m-a"},
+    }
+    path = str(tmp_path / "m-a")
+    assert with_absolute_paths(values) == {
+        **values,
+        "model": path,
+        "sweep": {
+            "openai.values.model": ["m-a"],
+            "pytorch.model": [path],
+            "a": [{"model": path}],
+        },
+    }
 
 
 @pytest.mark.usefixtures("undriven")

@@ -313,7 +313,9 @@ def _refuse_another_model(study_file: Path, model: str) -> None:
         return
     held = with_absolute_paths(strict_yaml.read(study_file)[0] or {}).get("model")
     if held != model:
-        message = f"{study_file.parent} holds {held}; --set name=NAME keeps {model} apart from it"
+        message = (
+            f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
+        )
         raise ConfigurationError(Problem(message, key="--model"))
 
 
