@@ -76,6 +76,9 @@ _NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}
 _TYPED = {"\n": "n", "\r": "r", "\t": "t"}
 """How JSON and most languages write these signs behind a backslash."""
 
+_ENCODED = ((base64.b64encode, 6, 3), (base64.urlsafe_b64encode, 6, 3), (base64.b32encode, 5, 5))
+"""What bytes are written in, how many bits a sign has, and after how many bytes signs repeat."""
+
 _FIELD = re.compile(r"[a-z_]+(?:\d{1,2}(?:_[a-z_]+)?)?")
 """Names of ours, which the value of a variable may happen to stand in."""
 
@@ -193,7 +196,7 @@ def _patterns(values: tuple[str, ...]) -> _Known | None:
     forms = {form for value in values for form in _forms(value)}
     if not forms:
         return None
-    whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    whole = "|".join(map(_over_lines, sorted(forms, key=len, reverse=True)))
     escaped = "|".join(
         "".join(sign if len(value) > _LONG and sign.isalnum() else _escaped(sign) for sign in value)
         for value in values
@@ -202,17 +205,23 @@ def _patterns(values: tuple[str, ...]) -> _Known | None:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, in hexadecimal, and within base64 of a longer text."""
-    content = secret.encode(errors="surrogateescape")
+    """Yield a secret as it is, and in hexadecimal and within base64 or base32 of a longer text."""
     yield secret
     yield secret.replace("\n", "\r\n")
-    yield content.hex()
-    yield content.hex().upper()
-    for before in range(3):
-        whole = (before + len(content)) * 8 // 6  # signs that no neighbour has a part in
-        for alphabet in (b"+/", b"-_"):
-            encoded = base64.b64encode(bytes(before) + content, alphabet).decode()
-            yield encoded[(0, 2, 3)[before] : whole]
+    yield "\0".join(secret)  # UTF-16 that was read as if it were UTF-8
+    wide = secret.encode("utf-16-le", errors="surrogatepass")
+    for content in (secret.encode(errors="surrogateescape"), wide):
+        yield content.hex()
+        yield content.hex().upper()
+        for encode, bits, places in _ENCODED:
+            for before in range(places):
+                first, end = -(-8 * before // bits), 8 * (before + len(content)) // bits
+                yield encode(bytes(before) + content).decode()[first:end]
+
+
+def _over_lines(form: str) -> str:
+    """Return the pattern of a text, which may be broken over lines."""
+    return r"\s*".join(map(re.escape, form)) if len(form) <= _LONG else re.escape(form)
 
 
 def _escaped(sign: str) -> str:

@@ -141,7 +141,8 @@ VALIDITY: Mapping[str, Code] = {
     "quality_unavailable": Code(
         False,
         "The quality of the answers, which the study asks for, is not known, or was judged by "
-        "other texts, tasks or another command than that of the study's last run.",
+        "other texts, tasks or another command than that of the study's last run; for "
+        "scores of one judge measure the study under another name.",
     ),
     "remote_server": Code(
         False,

@@ -97,6 +97,8 @@ def test_heat_of_a_moment_parts_no_majority(tmp_path: Path) -> None:
             "heat held them down for 0.43 % and 40 % of the time",
         ),
         (clocked(), clocked(heat=0.0525), None),  # shares in whole per cent
+        (clocked(heat=0.02), clocked(heat=0.07), None),  # 0.07 - 0.02 is above 0.05
+        (clocked(heat=0.01), clocked(heat=0.06), None),
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )

@@ -178,8 +178,10 @@ def test_energies_of_two_meters_are_not_compared(tmp_path, capsys):
     a = study(tmp_path / "a")
     b = study(tmp_path / "b", kind="estimated", source="codecarbon")
     assert compared(a, b)
-    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if TOKEN in line]
     assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
+    assert (out.count("estimated by codecarbon"), out.count("as above")) == (2, 6)
     assert all("not compared" in line for line in lines)
     assert all("estimated by codecarbon" in line for line in lines)
     with pytest.raises(ConfigurationError, match="estimated by codecarbon"):

@@ -15,9 +15,11 @@ import pytest
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.run import _batch_sizes
-from llenergymeasure.config.document import Document
+from llenergymeasure.cli.studies import folder_of
+from llenergymeasure.config.document import Document, with_absolute_paths
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
+from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.last_call import StudyCall, remember
@@ -221,13 +223,16 @@ def test_values_of_numpy_and_of_enumerations_are_plain(tmp_path: Path) -> None:
     assert (first.model.max_output_tokens, second.model.max_output_tokens) == (8, 16)
 
 
+@pytest.mark.parametrize("clock_s", [None, 0.0])
 @pytest.mark.parametrize("written", [True, False])
 def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
     tmp_path: Path,
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
     written: bool,
+    clock_s: float | None,
 ) -> None:
+    """Also where the clock was set back since the earlier call."""
     study = write_study(tmp_path)
     tables = StudyFolder(tmp_path / "results" / "small").path / SUMMARY_NAME
     tables.parent.mkdir(parents=True)
@@ -247,6 +252,8 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
 
     monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
     monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
+    if clock_s is not None:
+        monkeypatch.setattr(time, "time", lambda: clock_s)
     said = call("run", str(study)).err
     middle = "the summary\n" * written
     assert said.endswith(f"Error in rule measure:\n{middle}llem: sbatch: error: no\n")
@@ -400,3 +407,108 @@ def test_a_study_with_a_batch_size_is_expanded_once(
     file = write_study(tmp_path)
     assert call("run", str(file), "--batch-size", "4", "--dry-run").code == 0
     assert expanded == [str(file)]
+
+
+def local_models(folder: Path) -> None:
+    for name, width in (("m/a", 128), ("m-a", 192)):
+        place = folder / name
+        place.mkdir(parents=True)
+        shape = {"hidden_size": 64, "intermediate_size": width, "vocab_size": 256}
+        shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+        (place / "config.json").write_text(json.dumps({"model_type": "llama", **shape}))
+
+
+@pytest.mark.usefixtures("driven")
+def test_two_models_whose_names_make_one_folder_are_kept_apart(tmp_path: Path, call: Call) -> None:
+    local_models(tmp_path)
+    random = ("--weights", "random")
+    assert call("run", "--model", "m/a", *random).code == 0
+    assert call("run", "--model", "./m/a", "--n", "3", *random).code == 0  # the same model
+    said = call("run", "--model", "m-a", *random)
+    assert said.code == 2
+    assert f"results/run-m-a holds the results of {tmp_path}/m/a; --set name=NAME keeps" in said.err
+    assert (
+        "model: " + str(tmp_path / "m/a") in (tmp_path / "results/run-m-a/study.yaml").read_text()
+    )
+    assert call("run", "--model", "m-a", "--set", "name=other", *random).code == 0
+    assert (tmp_path / "results/other/study.yaml").is_file()
+
+
+@pytest.mark.parametrize("named", ["", "study.yaml"])
+def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
+    named: str,
+    tmp_path: Path,
+    call: Call,
+    driven: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local_models(tmp_path)
+    assert call("run", "--model", "m-a", "--weights", "random").code == 0
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    ids = [each.id for each in driven[0][0].experiments]
+    folder = tmp_path / "results" / "run-m-a"
+    (folder / "plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
+    monkeypatch.chdir(elsewhere)
+    said = call("resume", str(folder / named))
+    assert said.code == 0, said.err
+    assert [each.id for each in driven[1][0].experiments] == ids
+    assert not list(elsewhere.iterdir())
+    assert folder_of(folder / "study.yaml", driven[1][0]).path == folder
+    assert call("status", str(folder / named)).code == 0
+    moved = folder.rename(elsewhere / "run-m-a")
+    assert call("resume", str(moved / "study.yaml")).code == 0
+    assert driven[2][2].path == moved
+
+
+@pytest.mark.usefixtures("driven")
+def test_a_file_set_over_a_study_is_found_from_another_folder(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Hello"}\n')
+    assert call("run", "study.yaml", "--dataset", "p.jsonl").code == 0
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    said = call("resume", str(tmp_path / "results/small"))
+    assert said.code == 0, said.err
+
+
+def test_what_an_engine_is_given_as_it_is_keeps_its_words_and_so_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "model": "m-a",
+        "vllm": {"engine": {"speculative_config": {"model": "m-a"}}},
+        "sweep": {
+            "openai.values.model": ["m-a"],
+            "pytorch.model": ["m-a"],
+            "a": [{"model": "m-a"}],
+        },
+        "passthrough_kwargs": {"model": "m-a"},
+    }
+    path = str(tmp_path / "m-a")
+    assert with_absolute_paths(values) == {
+        **values,
+        "model": path,
+        "sweep": {
+            "openai.values.model": ["m-a"],
+            "pytorch.model": [path],
+            "a": [{"model": path}],
+        },
+    }
+
+
+@pytest.mark.usefixtures("undriven")
+def test_a_program_s_study_means_the_same_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_study({**SMALL, "weights": "random", "sweep": {"model": ["m-a", "m/a"]}}, directory="r")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (file,) = tmp_path.glob("r/*/study.yaml")
+    ids = [each.id for each in load_study(file).experiments]
+    monkeypatch.chdir(elsewhere)
+    assert [each.id for each in load_study(file).experiments] == ids

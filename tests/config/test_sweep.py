@@ -310,6 +310,22 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
     assert all("greedy decoding" in each.reason for each in loaded.same_as)
 
 
+@pytest.mark.parametrize("temperature", [0.8, None])
+def test_a_temperature_that_requests_are_given_is_in_the_rule_that_merges_points(
+    temperature: float | None,
+) -> None:
+    body = {"temperature": temperature}
+    loaded = study(
+        backend="openai",
+        openai={"base_url": "http://127.0.0.1:9/v1", "body": body},
+        decoder={"do_sample": False},
+        sweep={"decoder.top_k": [1, 5]},
+    )
+    (same,) = loaded.same_as
+    assert "openai.body.temperature, the same in both" in same.reason
+    assert "likeliest" not in same.reason
+
+
 @pytest.mark.parametrize(
     ("place", "values"),
     [

@@ -13,10 +13,11 @@ import jsonschema
 import pytest
 import yaml
 
-from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.cli.export import export
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.report.export.forms import FORMS
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 from results.synthetic import (
     make_plan,
     make_result,
@@ -295,6 +296,19 @@ def test_an_sci_score_is_not_made_up(tmp_path, missing):
     declared_study(tmp_path, {key: value for key, value in CARBON.items() if key != missing})
     with pytest.raises(ConfigurationError, match=f"carbon.{missing}.*nothing is measured again"):
         export(tmp_path, "sci", None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_that_does_not_say_when_it_began_is_in_every_form(tmp_path, form):
+    plan = declared_study(tmp_path)
+    summary = read_table(tmp_path, SUMMARY_NAME).to_pylist()
+    first, second = read_table(tmp_path, RUNS_NAME).to_pylist()
+    undated = first | {"started_at": None}
+    text = FORMS[form](plan, summary, [undated, second], ())
+    if form == "sci":
+        assert f"timestamp: '{second['started_at']}'" in text
+        with pytest.raises(ConfigurationError, match=f"no record of {first['experiment']} says so"):
+            FORMS[form](plan, summary, [undated, second | {"started_at": None}], ())
 
 
 def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys):

@@ -134,6 +134,15 @@ def test_a_figure_tells_its_means_in_words():
     assert figure.note == ""
 
 
+def test_two_settings_that_begin_alike_have_a_figure_each():
+    long = "pytorch__" + "a" * 60
+    rows = grid(**{f"{long}_one": [1, 2], f"{long}_two": [3, 4]})
+    figures = sweep_figures(rows, {})
+    assert len(figures) == 2
+    assert len({each.text for each in figures.values()}) == 2
+    assert len({figure.title for figure in figures.values()}) == 2
+
+
 def test_one_experiment_has_no_figure_against_settings():
     assert sweep_figures([experiment(1)], {}) == {}
 

@@ -39,6 +39,15 @@ FORMS = {
         f"base64 after {len(before)}": base64.b64encode(f"{before}{KEY} and more".encode()).decode()
         for before in ("", "k", "ke", "Bearer ", '{"key": "')
     },
+    "base64 in lines": base64.encodebytes(bytes(42) + KEY.encode()).decode(),
+    "base64 of UTF-16": base64.b64encode(f"a{KEY}".encode("utf-16")).decode(),
+    **{
+        f"base32 after {count}": base64.b32encode(bytes(count) + f"{KEY}!".encode()).decode()
+        for count in range(6)
+    },
+    "UTF-16": KEY.encode("utf-16-le").decode(),
+    "UTF-16, the other way": f"k={KEY}".encode("utf-16-be").decode(),
+    "in lines": f"{KEY[:9]}\n  {KEY[9:]}",
     "base64url": base64.urlsafe_b64encode(f"x{KEY}".encode()).decode(),
 }
 

@@ -11,7 +11,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ServingConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload import arrivals
-from llenergymeasure.workload.arrivals import arrival_offsets
+from llenergymeasure.workload.arrivals import arrival_offsets, trace_lines
 from llenergymeasure.workload.arrivals_trace import read_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
 
@@ -127,6 +127,22 @@ def test_times_in_milliseconds_are_taken_where_the_speed_says_so(tmp_path: Path)
     path.write_text(f"timestamp,input_tokens,output_tokens\n{first * 1000},5,5\n")
     with pytest.raises(ConfigurationError, match="or finer"):
         read_trace(path, speed=1000.0)
+
+
+def test_a_trace_in_a_wrong_unit_is_seen_by_its_rate(tmp_path: Path) -> None:
+    """Mooncake's times are in milliseconds; nothing in the file says that these are seconds."""
+    path = tmp_path / "seconds.jsonl"
+    row = '{"timestamp": %s, "input_length": 5, "output_length": 6}\n'
+    path.write_text("".join(row % (0.5 * each) for each in range(101)))
+    traffic = {"arrivals": "trace", "trace": str(path), "trace_speed": 2.0}
+    configs = [{"serving": traffic}, {"serving": {**traffic, "slo": 1}}, {"serving": None}]
+    told = f"Trace {path}: 101 requests come in 0.025 s as replayed, 4,040 a second"
+    assert trace_lines(configs) == [told]
+    at_once = tmp_path / "at_once.jsonl"
+    turn = '{"session_id": "%s", "timestamp": 5, "delay": 9, "input_length": 5, "output_length": 6}'
+    at_once.write_text("\n".join(turn % each for each in "aabb"))
+    (line,) = trace_lines([{"serving": {"arrivals": "trace", "trace": str(at_once)}}])
+    assert line == f"Trace {at_once}: 2 sessions begin in 0 s as replayed"
 
 
 def test_a_trace_of_too_much_a_second_is_refused_before_its_arrivals_are_made(

@@ -56,7 +56,7 @@ CLOCK_APART = 0.02
 H100 whose recordings are in docs/validation the free clock of every run was the same."""
 
 HEAT_APART = 0.05
-"""So much more of the time held down by heat or the power supply is another state of the card."""
+"""More of the time, in whole per cent, held down by heat or power supply is another state."""
 
 COLUMNS = (
     *("sm_clock_free_mhz", "sm_clock_max_mhz", "memory_clock_median_mhz", "slowed_by_heat_share"),
@@ -348,7 +348,7 @@ def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
         if fast > (1 + CLOCK_APART) * slow:
             told.append(f"{name} is {_mhz(mine)} and {_mhz(others)} MHz")
     mine, others = one.clocks[2], other.clocks[2]
-    if mine and others and max(mine[0] - others[1], others[0] - mine[1]) > HEAT_APART:
+    if mine and others and round(max(mine[0] - others[1], others[0] - mine[1]), 2) > HEAT_APART:
         told.append(f"heat held them down for {one.heat} and {other.heat} of the time")
     return f"other clocks: {', '.join(told)}" if told else None
 

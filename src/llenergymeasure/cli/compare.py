@@ -190,6 +190,12 @@ def _answers(row: Row) -> str | None:
     return f"over {row['matched']} of {row['asked']} answers, as long in both"
 
 
+def _reason(row: Row, before: Row) -> str:
+    """Return why there is no ratio, once for a pair's quantities that have none for one reason."""
+    same = (before.get("label"), before.get("unavailable")) == (row["label"], row["unavailable"])
+    return "as above" if same else shortened(row["unavailable"] or NOTHING, 120)
+
+
 def _differs(row: Row) -> str | None:
     """Return in what the two differ apart from their settings."""
     return f"differ in {listed(row['differs'])}" if row["differs"] else None
@@ -211,9 +217,9 @@ def _text(rows: Sequence[Row]) -> str:
                 )
             )
             if row["ratio"] is not None
-            else shortened(row["unavailable"] or NOTHING, 120),
+            else _reason(row, before),
         ]
-        for row in rows
+        for before, row in zip(({}, *rows), rows, strict=False)
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)

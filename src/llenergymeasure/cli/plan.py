@@ -16,6 +16,7 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workflow.stopping import planned
+from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import check_files
 
@@ -50,6 +51,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}
     yield from forecast.memory_lines(configs.values())
+    yield from trace_lines(configs.values())
     if request is not None:
         for problem in misfits(plan, request, forecast):
             yield f"Does not fit: {problem}"

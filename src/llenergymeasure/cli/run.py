@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.cli.studies import folder_of, study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import (
@@ -22,6 +21,7 @@ from llenergymeasure.config.document import (
     overridden,
     parse_overrides,
     read_document,
+    with_absolute_paths,
 )
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.merging import NotASectionError, assigned
@@ -42,6 +42,7 @@ from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request,
 from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
 
@@ -129,6 +130,8 @@ def run(
         return _run(call, load_study(study, given), dry_run=dry_run)
     one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
+    if "name" not in given:
+        _refuse_another_model(call.study_file, one.written["model"])
     return _run(call, one, dry_run=dry_run, write=True)
 
 
@@ -152,7 +155,9 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     read = load_study(call.study_file, call.settings)
-    return _run(call, read, dry_run=False, root=_root_of(study, read) if study.is_dir() else None)
+    inside = study if study.is_dir() else study.absolute().parent
+    is_inside = study.is_dir() or folder_of(study, read).path == inside
+    return _run(call, read, dry_run=False, root=_root_of(inside, read) if is_inside else None)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -176,7 +181,7 @@ def _call_of(path: Path) -> StudyCall:
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = recall(StudyFolder.of(load_study(path)))
+        call = recall(folder_of(path, load_study(path)))
     except ConfigurationError:  # its file has another name now: this one
         if not path.is_file():
             raise
@@ -240,13 +245,15 @@ def _run(
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
         notes = [f"Note: {each}" for each in (*plan.notes, *found)]
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes):
+        traces = trace_lines(each.config for each in study.experiments) if to_do else ()
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *traces, *notes):
             note(line)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)
-        began_s = time.time()
+        tables = folder.path / SUMMARY_NAME
+        before = _version(tables)
         code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
     last = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
@@ -261,12 +268,17 @@ def _run(
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
-    tables = folder.path / SUMMARY_NAME
-    # After a failure those that are there may be of an earlier call; their dates are set.
-    if not complaint or (tables.is_file() and tables.stat().st_ctime >= began_s):
+    # After a failure those that are there may be of an earlier call.
+    if not complaint or _version(tables) not in (None, before):
         code = _print_results(folder, code)
     sys.stderr.write(last)
     return code
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written, by no clock of ours; None if there is none."""
+    state = path.stat() if path.is_file() else None
+    return state and (state.st_ino, state.st_ctime_ns)
 
 
 def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:
@@ -291,9 +303,21 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     document = overridden(document_from(start, None), given)
     values = {key: value for key, value in document.values.items() if key != "base"}
     try:
-        return assigned(values, document.overrides)
+        return with_absolute_paths(assigned(values, document.overrides))
     except NotASectionError as error:
         raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
+
+
+def _refuse_another_model(study_file: Path, model: str) -> None:
+    """Refuse a folder that another model's name made: its tables would become this one's."""
+    if not study_file.is_file():
+        return
+    held = with_absolute_paths(strict_yaml.read(study_file)[0] or {}).get("model")
+    if held != model:
+        message = (
+            f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
+        )
+        raise ConfigurationError(Problem(message, key="--model"))
 
 
 def _print_results(folder: StudyFolder, code: int) -> int:

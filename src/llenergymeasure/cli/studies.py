@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llenergymeasure.cli.output import note
 from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import lock_holder
 from llenergymeasure.results.layout import StudyFolder
@@ -20,7 +21,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     """
     root = preferred_folder(None) if path is None else path
     if root.is_file():
-        folder = StudyFolder.of(load_study(root))
+        folder = folder_of(root, load_study(root))
     elif path is not None and not root.exists():
         message = (
             f"no such study file or results folder; "
@@ -35,6 +36,13 @@ def study_folder(path: Path | None) -> StudyFolder:
         message = f"no results yet in {folder.path}; `llem run {shlex.quote(str(path))}` makes them"
         raise ConfigurationError(Problem(_begun(folder) or message, file=path))
     return folder
+
+
+def folder_of(study_file: Path, study: Study) -> StudyFolder:
+    """Return the results of a study's file: where it lies, if ``llem`` wrote it into them."""
+    around = StudyFolder(study_file.absolute().parent)
+    inside = around.path.name == study.name and around.plan.is_file()
+    return around if inside else StudyFolder.of(study)
 
 
 def studies_in(root: Path) -> list[StudyFolder]:

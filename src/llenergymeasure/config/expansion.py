@@ -139,7 +139,7 @@ class _Outcome:
         work = _greedy_work(model, config)
         first = name if work is None else self._by_work.setdefault(work, name)
         if first != name:
-            self.same_as.append(SameAs(config, first, _GREEDY))
+            self.same_as.append(SameAs(config, first, _why_same(model)))
             return
         self._found[name] = Experiment(name, config, model, {})
 
@@ -210,6 +210,17 @@ _GREEDY = (
     "greedy decoding (do_sample false, or temperature 0) takes the likeliest token "
     "whatever temperature, top_k, top_p and min_p say"
 )
+
+
+def _why_same(model: ExperimentConfig) -> str:
+    """Return by which rule points of greedy decoding are one; fields of requests win over it."""
+    body = model.openai.body if model.backend == "openai" and model.openai else None
+    if names := [f"openai.body.{name}" for name in _SAMPLING if name in (body or {})]:
+        return (
+            "with do_sample false, or temperature 0, requests hold nothing of temperature, top_k, "
+            f"top_p and min_p but {', '.join(names)}, the same in both"
+        )
+    return _GREEDY
 
 
 def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | None:

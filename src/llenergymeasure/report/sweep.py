@@ -30,10 +30,10 @@ from llenergymeasure.report.figures import (
 from llenergymeasure.report.wording import (
     counted,
     listed,
-    plain,
     rounded,
     setting_text,
     setting_texts,
+    shortened,
 )
 
 SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
@@ -99,8 +99,10 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
         if sweep is None:
             continue
         metrics = SHOWN_OF_TRAFFIC if offered else SHOWN_OF_BATCHES
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
-        figures[f"against_{slug}"] = _figure(sweep, metrics)
+        name = "against_" + re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
+        while name in figures:  # of a setting that is cut alike
+            name += "_"
+        figures[name] = _figure(sweep, metrics)
     return figures
 
 
@@ -177,7 +179,7 @@ def sweep_of(
     ]
     x_values = list(dict.fromkeys(row["x"] for row in placed))
     return Sweep(
-        title=OFFERED if by_load else plain(setting, 60),
+        title=OFFERED if by_load else shortened(setting, 60),
         numeric=numeric,
         rows=placed,
         x_values=sorted(x_values),
@@ -197,7 +199,7 @@ def _held(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[st
     kept = [row for row in rows if tuple(str(row[name]) for name in varied) == chosen]
     told = listed(
         [
-            f"{plain(name, 40)}={plain(value, 40)}"
+            f"{shortened(name, 40)}={shortened(value, 40)}"
             for name, value in zip(varied, chosen, strict=True)
         ]
     )
@@ -311,5 +313,5 @@ def place_channel(sweep: Sweep) -> Channel:
 def _series(sweep: Sweep, looks: Sequence[str]) -> Channel:
     """Return the second setting as colour or shape."""
     scale = {"domain": sweep.series_values, "range": looks[: len(sweep.series_values)]}
-    title = plain(sweep.series, 40)
+    title = shortened(sweep.series, 40)
     return texts("series", title=title, scale=scale, **({} if sweep.series else {"legend": None}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backends.facts import ENGINES
+from llenergymeasure.config.document import with_absolute_paths
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import load_json, write_text
 from llenergymeasure.redact import REMOVED
@@ -61,7 +62,7 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
         "study_file": str(call.study_file.absolute()),
         "settings": {
             key: REMOVED if key.partition(".")[0] == "notify" else value
-            for key, value in call.settings.items()
+            for key, value in with_absolute_paths(call.settings).items()
         },
         "profile": call.profile,
     }

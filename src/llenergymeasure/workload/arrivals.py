@@ -5,8 +5,9 @@ hides how slow it is ("coordinated omission"), cannot happen.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,21 @@ def recorded_trace(config: ExperimentConfig) -> Trace | None:
                 )
             )
     return trace
+
+
+def trace_lines(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return how many requests each replayed trace has a second: a wrong unit of time is seen."""
+    told: dict[str, None] = {}
+    for config in configs:
+        serving = config.get("serving") or {}
+        if serving.get("arrivals") == "trace":
+            path, speed = Path(serving["trace"]).expanduser(), serving.get("trace_speed") or 1.0
+            trace = read_trace(path, serving.get("trace_start_seconds") or 0.0, speed)
+            span_s, count = float(trace.offset_s[-1]) / speed, len(trace.offset_s)
+            what = "sessions begin" if trace.has_sessions else "requests come"
+            rate = f", {count / span_s:,.4g} a second" if span_s else ""
+            told[f"Trace {path}: {count:,} {what} in {span_s:,.4g} s as replayed{rate}"] = None
+    return list(told)
 
 
 def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:

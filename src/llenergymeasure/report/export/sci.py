@@ -94,8 +94,13 @@ _PLUGINS: dict[str, dict[str, Any]] = {
 
 def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
     """Return an experiment: the sums over its runs in kWh and s, and what follows in gCO2eq."""
+    starts = [run["started_at"] for run in used if run["started_at"]]
+    if not starts:
+        raise ConfigurationError(
+            f"an SCI score needs when its runs began; no record of {row['experiment']} says so"
+        )
     inputs = {
-        "timestamp": min((run["started_at"] for run in used if run["started_at"]), default=None),
+        "timestamp": min(starts),
         "duration": sum(run["window_s"] for run in used),
         "settings": plain(row["label"], 200),
         "kind": row["kind"],

@@ -26,6 +26,7 @@ from llenergymeasure.report.wording import (
     scale_for,
     scopes_text,
     setting_texts,
+    shortened,
 )
 from llenergymeasure.units import NOTHING, percent
 
@@ -113,7 +114,7 @@ def table(
     numbers = [_quantity(rows, name, units) for name in columns or DEFAULT_COLUMNS]
     cells = [*texts.values(), [str(row["n"]) for row in rows], *(values for _, values in numbers)]
     return Table(
-        header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
+        header=[*(shortened(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
         rows=[list(line) for line in zip(*cells, strict=True)],
         texts=len(texts),
         caption=" ".join(
