@@ -427,15 +427,6 @@ def test_two_settings_that_are_cut_alike_are_not_one_in_a_table(tmp_path, capsys
     assert all(f"| {name} |" in text for name in names)
 
 
-@pytest.mark.parametrize("form", [*FORMS])
-def test_runs_whose_start_is_not_known_are_exported(tmp_path, capsys, form):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
-    write_runs(tmp_path, plan, lambda _: {"provenance": {}})
-    write_plan(tmp_path, plan | {"sections": {"carbon": CARBON}})
-    write_tables(tmp_path, partial=False)
-    assert exported(tmp_path, form, capsys)
-
-
 @pytest.mark.parametrize("form", ["markdown", "latex", "sci", "spdx"])
 def test_what_a_sensor_may_not_see_is_next_to_the_intervals(tmp_path, capsys, form):
     plan = make_plan(CONFIGS, ["pytorch.batch_size"])

@@ -244,18 +244,15 @@ def _from_folder(
     as a path.
     """
     if isinstance(value, Mapping):
-        return {
-            key: _from_folder(one, file, notes, (*path, key), but) for key, one in value.items()
-        }
+        return {at: _from_folder(one, file, notes, (*path, at), but) for at, one in value.items()}
     if isinstance(value, list):
         return [_from_folder(each, file, notes, path, but) for each in value]
     if not isinstance(value, str) or not value:
         return value
     named = f".{'.'.join(path)}"
     key = next((key for key in _FILES if named.endswith(f".{key}")), None)
-    if key is None or any(value in names for names in BUILT_IN.values()):
-        return value
-    if but is not None and but.search(named):
+    left = but is not None and but.search(named) is not None
+    if key is None or left or any(value in names for names in BUILT_IN.values()):
         return value
     found = str(file.parent / value) if _exists(file.parent / value) else None
     asked = next((each for each in _OF_A_SERVER if named.endswith(f".{each}")), None)
