@@ -79,3 +79,22 @@ def test_a_stretch_that_holds_one_reading_is_as_unsure_as_those_next_to_it() -> 
         off_j = made.gross_j - float(load.energy(start_s, start_s + 0.12))
         covered.append(abs(off_j) <= made.gross_u95_j)
     assert np.mean(covered) > 0.93
+
+
+@pytest.mark.parametrize("stop_s", [0.0, 0.3, 0.6])
+def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s: float) -> None:
+    covered, relative = [], []
+    for seed in range(12):
+        at_s = 20.5 + 0.25 * seed
+        stops = [(at_s, stop_s)] if stop_s else []
+        sensor = card.Sensor(counter_s=None, recorder_stops=stops)
+        load = card.work(-4.0, 44.0, seed)
+        made = account(
+            card.record(load, sensor, 30.0, **PUBLISHED), (card.ns(20), card.ns(25)), precision=0.4
+        )
+        assert made.validity == {}
+        off_j = abs(made.total.gross_j - float(load.energy(20, 25)))
+        covered.append(off_j <= made.total.gross_u95_j <= made.total.bound_j)
+        relative.append(made.total.gross_u95_j / made.total.gross_j)
+    assert np.mean(covered) > 0.9
+    assert np.median(relative) < 0.01 + 0.4 * stop_s

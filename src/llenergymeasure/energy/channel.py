@@ -29,6 +29,10 @@ CHANNEL_GATE = 0.02
 _MANY = 2000
 """Readings that are enough to find a lag by."""
 
+_MISSED, _MISSED_S = 2.5, 0.25
+"""Between readings further apart than so many times their usual distance some were missed, unless
+one that stays the same is just not written again yet."""
+
 LEAST_AUDIT_S = 3.0
 """Shortest stretch over which two channels are held against each other."""
 
@@ -97,8 +101,11 @@ class Channel:
         bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
         moved_j = self._moved_j(start_s, end_s)
-        bound_j += float(np.sum(moved_j))
-        timing_j = COVERAGE_FACTOR * float(np.linalg.norm(moved_j)) / math.sqrt(3)
+        missed_s = self._missed_s(start_s, end_s)
+        bound_j += float(np.sum(moved_j) + np.sum(missed_s) * (reach.high_w - reach.low_w))
+        # What was drawn there and what next to it lie somewhere in the range, each by itself.
+        missed_j = missed_s * self._range_w((start_s + end_s) / 2, span_s / 2) / math.sqrt(2)
+        timing_j = COVERAGE_FACTOR * float(np.linalg.norm([*moved_j, *missed_j])) / math.sqrt(3)
         # From rest to work and back, what is late and what is smeared lose at both ends, and in
         # each repeat. Where a counter's end is that of a rest, nothing of it is smeared over it.
         lost_j = delay_j + sum(
@@ -177,6 +184,18 @@ class Channel:
         moved_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
         return np.asarray(moved_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
 
+    def _missed_s(self, start_s: float, end_s: float) -> Floats:
+        """Return how long nothing was seen each time that the recorder got no time to run.
+
+        A counter counts meanwhile; readings of part of the time have it in their sampling error.
+        """
+        if self.name != "power" or self.sampled is not None:
+            return np.zeros(0)
+        knots, seen_s = self.knots, max(self.smear_s, self.knots.spacing_s)
+        apart_s = np.diff(np.clip(knots.t_s + knots.half_s, start_s, end_s))
+        missed = apart_s > max(_MISSED * knots.spacing_s, _MISSED_S)
+        return np.asarray(np.maximum(apart_s - seen_s, 0.0)[missed])
+
     def _smear_j(self, t_s: float, margin: Margin | None) -> float:
         """Return the energy that is spread over an end at most, by a step near it."""
         if self.smear_s == 0.0:
@@ -207,13 +226,11 @@ def error_of_mean(values: Floats) -> float:
     if count < 4 or not np.any(off):
         return 0.0
     variance = float(off @ off) / count
-    inflation = 1.0
-    for lag in range(1, count - 1):
-        correlation = float(off[lag:] @ off[:-lag]) / count / variance
-        if correlation < 0:
-            break
-        inflation += 2 * correlation
-    return math.sqrt(variance * inflation / count)
+    # All at once: one after the other they take minutes over an hour's readings that drift.
+    spectrum = np.abs(np.fft.rfft(off, 2 * count)) ** 2
+    correlations = np.fft.irfft(spectrum)[1 : count - 1] / count / variance
+    first = np.argmax(np.append(correlations, -1.0) < 0)
+    return math.sqrt(variance * (1 + 2 * float(np.sum(correlations[:first]))) / count)
 
 
 @dataclass(frozen=True)
