@@ -179,7 +179,8 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
             yield (
                 "rest_not_steady",
                 f"{device}: seconds of {', '.join(idle.phases)} differ from their mean of "
-                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W; net energy is as unsure",
+                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W, or the work drew so much less; "
+                "net energy is as unsure",
             )
 
 
