@@ -91,7 +91,7 @@ def idle_power(
     if not means_w:
         return None
     level_w = float(np.mean(means_w))
-    # Nothing draws less at work than at the rest within it: then the rest next to it was another.
+    # Nothing draws less under load than at the rest within it: what was next to it was another.
     start_s, end_s = map(knots.seconds, window)
     work_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
     off_w = max(float(np.max(np.abs(np.array(seconds_w) - level_w))), level_w - work_w)
