@@ -153,7 +153,9 @@ VALIDITY: Mapping[str, Code] = {
         False, "The engine has another value in force for a setting than the study asks for."
     ),
     "rest_not_steady": Code(
-        False, "The rest next to the work was not steady, and net energy is as unsure."
+        False,
+        "The rest next to the work was not steady, or drew more than the work did, and net energy "
+        "is as unsure.",
     ),
     "shared_node": Code(
         False,

@@ -298,6 +298,21 @@ def test_a_card_of_the_run_that_cannot_be_read_leaves_no_headline_and_a_reason()
     assert beside.energy().gross_j == pytest.approx(true_j(), rel=0.01)
 
 
+def test_a_cpu_of_two_that_cannot_be_read_leaves_no_headline_and_a_reason() -> None:
+    """One socket's energy is not that of a run on both."""
+    denied = card.info("cpu:package-1", "rapl", scope="cpu", unavailable="permission denied")
+    samples = card.recording(rapl_rows("cpu:package-0", 50.0), PACKAGE, denied)
+    for asked in (None, "rapl"):
+        energy = account(samples, WINDOW, devices=(), headline=asked).energy(100)
+        assert (energy.gross_j, energy.per_output_token_j) == (None, None)
+        assert energy.unavailable.endswith("cpu:package-1: permission denied")
+    # Memory that is not counted anywhere is no part of what the headline says that it holds.
+    memory = card.info("dram:package-0", "rapl", scope="dram", unavailable="stands still")
+    samples = card.recording(rapl_rows("cpu:package-0", 50.0), PACKAGE, memory)
+    energy = account(samples, WINDOW, devices=()).energy()
+    assert (energy.scopes, energy.gross_j) == (["cpu"], pytest.approx(50.0 * 20, rel=1e-3))
+
+
 def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
     """Both counters miss the same of the same load: no more than twice, and no less."""
     sensor = card.Sensor(window_s=0.025, counter_from="samples")

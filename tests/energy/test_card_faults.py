@@ -191,6 +191,26 @@ def test_a_counter_that_starts_over_or_jumps_in_the_window_is_a_code(
     assert code not in after.validity
 
 
+def test_a_late_counter_that_starts_over_before_it_has_counted_the_work_is_a_code() -> None:
+    """The end is a step of the margin's, and what was drawn before it is lost."""
+    sensor = replace(card.H100, counter_lag_s=0.08)
+    known = {("nvml", card.UUID): Behaviour("independent", 0.1, 0.08)}
+    started = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.06,)), known=known)
+    assert not covers(started.headline[0], WORK, START_S, END_S)
+    assert "counter_reset" in started.validity
+    later = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.4,)), known=known)
+    assert "counter_reset" not in later.validity
+
+
+def test_a_counter_that_starts_over_shows_nothing_of_what_it_counts() -> None:
+    """Held against readings, the step that it lost makes a sum of them look like none."""
+    sensor = card.Sensor(window_s=0.025, counter_from="samples", counter_resets_s=(28.1,))
+    samples = card.record(card.steps(45, seed=3), sensor, 45)
+    made = account(samples, (card.ns(20), card.ns(25)))
+    assert made.gpus[0]["counter"] == "unverified"
+    assert set(made.validity) == {"counter_unverified"}
+
+
 @pytest.mark.parametrize("call_s", [0.0001, 0.001, 0.003])
 def test_a_recorder_that_gets_no_time_to_run_makes_no_counter_jump(call_s: float) -> None:
     """It stops between two reads, and within one: then a value is new long before it is noted."""
@@ -467,6 +487,13 @@ def test_a_package_counter_that_starts_over_is_a_code() -> None:
     made = rapl(list(zip(TICKS_S, values_j, strict=True)))
     assert made.total.gross_j == pytest.approx(240.0, rel=0.02)
     assert "counter_reset" in made.validity
+
+
+@pytest.mark.parametrize("jump_j", [2**32 / 1e6, 2**32 / 1e3])
+def test_a_counter_of_no_known_limit_that_jumps_is_a_code(jump_j: float) -> None:
+    values_j = 40 * TICKS_S + np.where(TICKS_S < 4.0, 0.0, jump_j)
+    assert "counter_jump" in rapl(list(zip(TICKS_S, values_j, strict=True))).validity
+    assert rapl(list(zip(TICKS_S, 40 * TICKS_S, strict=True))).validity == {}
 
 
 def warmed(start_s: float, end_s: float, seed: int) -> card.Power:

@@ -133,3 +133,12 @@ def test_a_rest_that_moves_widens_net_energy_alone() -> None:
     assert moving.headline[0].net_u95_j > 20 * steady.headline[0].net_u95_j
     assert moving.headline[0].gross_u95_j < 0.001 * moving.headline[0].gross_j
     assert moving.headline[0].net_u95_j > 20 * moving.headline[0].gross_u95_j
+
+
+def test_net_energy_below_zero_is_as_unsure_as_it_is_below() -> None:
+    """No work draws less than the rest within it: what was next to it was another rest."""
+    made, _, net_j = measured(flat, -20.0)
+    (found,) = made.headline
+    assert found.net_j == pytest.approx(net_j, rel=0.01)
+    assert found.net_j + found.net_u95_j >= 0.0
+    assert "rest_not_steady" in made.validity

@@ -1,5 +1,6 @@
 """Sensors: what each says it can see, what it reads, and how it says that it cannot."""
 
+import itertools
 import json
 import os
 import socket
@@ -10,11 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.sensors import rapl
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor
 from llenergymeasure.sensors.rapl import RaplSensor
@@ -99,6 +102,17 @@ def test_rapl_that_wraps_twice_and_is_then_reset_falls_by_what_was_lost(powercap
     assert values[:4] == sorted(values[:4])
     assert values[3] == pytest.approx(2 * RANGE_UJ / 1e6)
     assert values[5] == pytest.approx(values[4] - 3.0)
+
+
+@pytest.mark.parametrize(("pause_s", "falls"), [(60, False), (150, True)])
+def test_rapl_that_was_not_read_for_as_long_as_a_turn_may_take_falls(
+    powercap: Path, monkeypatch: pytest.MonkeyPatch, pause_s: int, falls: bool
+) -> None:
+    """A package of 2 kW comes round in 131 s: what is read then does not show how often."""
+    moments_ns = itertools.count(10**12, pause_s * 10**9)
+    monkeypatch.setattr(rapl, "time", SimpleNamespace(monotonic_ns=lambda: next(moments_ns)))
+    before, after, later = _read_at(powercap, 9_000_000, 10_000_000, 11_000_000)
+    assert (after < before, later < after) == (falls, falls)
 
 
 def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:

@@ -29,6 +29,10 @@ CHANNEL_GATE = 0.02
 _MANY = 2000
 """Readings that are enough to find a lag by."""
 
+_MISSED, _MISSED_S = 2.5, 0.25
+"""Between readings further apart than so many times their usual distance some were missed, unless
+one that stays the same is just not written again yet."""
+
 LEAST_AUDIT_S = 3.0
 """Shortest stretch over which two channels are held against each other."""
 
@@ -97,8 +101,11 @@ class Channel:
         bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
         moved_j = self._moved_j(start_s, end_s)
-        bound_j += float(np.sum(moved_j))
-        timing_j = COVERAGE_FACTOR * float(np.linalg.norm(moved_j)) / math.sqrt(3)
+        missed_s = self._missed_s(start_s, end_s)
+        bound_j += float(np.sum(moved_j) + np.sum(missed_s) * (reach.high_w - reach.low_w))
+        # What was drawn there and what next to it lie somewhere in the range, each by itself.
+        missed_j = missed_s * self._range_w((start_s + end_s) / 2, span_s / 2) / math.sqrt(2)
+        timing_j = COVERAGE_FACTOR * float(np.linalg.norm([*moved_j, *missed_j])) / math.sqrt(3)
         # From rest to work and back, what is late and what is smeared lose at both ends, and in
         # each repeat. Where a counter's end is that of a rest, nothing of it is smeared over it.
         lost_j = delay_j + sum(
@@ -108,6 +115,7 @@ class Channel:
         )
         found = replace(
             found,
+            energy_j=found.energy_j + sum(map(self._regained_j, smears_j, margins)),
             random_j=math.hypot(
                 found.random_j, without(smear_j + delay_j, lost_j), blind_j, timing_j
             ),
@@ -177,6 +185,18 @@ class Channel:
         moved_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
         return np.asarray(moved_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
 
+    def _missed_s(self, start_s: float, end_s: float) -> Floats:
+        """Return how long nothing was seen each time that the recorder got no time to run.
+
+        A counter counts meanwhile; readings of part of the time have it in their sampling error.
+        """
+        if self.name != "power" or self.sampled is not None:
+            return np.zeros(0)
+        knots, seen_s = self.knots, max(self.smear_s, self.knots.spacing_s)
+        apart_s = np.diff(np.clip(knots.t_s + knots.half_s, start_s, end_s))
+        missed = apart_s > max(_MISSED * knots.spacing_s, _MISSED_S)
+        return np.asarray(np.maximum(apart_s - seen_s, 0.0)[missed])
+
     def _smear_j(self, t_s: float, margin: Margin | None) -> float:
         """Return the energy that is spread over an end at most, by a step near it."""
         if self.smear_s == 0.0:
@@ -185,6 +205,17 @@ class Channel:
         hidden = margin is not None and 0 < margin.end_s - margin.start_s < self.smear_s
         low_w = self.power_range.low_w if hidden and self.name == "power" else math.inf
         return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S), low_w) * self.smear_s / 8
+
+    def _regained_j(self, smear_j: float, margin: Margin | None) -> float:
+        """Return what of the energy that means spread over an end is the work's, next to a rest.
+
+        All of it where that is half as long as they average or longer; of a shorter one the load
+        beyond it gives back what the square of the missing part is.
+        """
+        if margin is None or smear_j == 0.0 or self.name != "power":
+            return 0.0
+        missing = max(1 - 2 * (margin.end_s - margin.start_s) / self.smear_s, 0.0)
+        return smear_j * (1 - missing**2)
 
     def _range_w(self, t_s: float, around_s: float, low_w: float = math.inf) -> float:
         """Return the range of power around a moment, from a power at least that may be there."""
@@ -207,13 +238,11 @@ def error_of_mean(values: Floats) -> float:
     if count < 4 or not np.any(off):
         return 0.0
     variance = float(off @ off) / count
-    inflation = 1.0
-    for lag in range(1, count - 1):
-        correlation = float(off[lag:] @ off[:-lag]) / count / variance
-        if correlation < 0:
-            break
-        inflation += 2 * correlation
-    return math.sqrt(variance * inflation / count)
+    # All at once: one after the other they take minutes over an hour's readings that drift.
+    spectrum = np.abs(np.fft.rfft(off, 2 * count)) ** 2
+    correlations = np.fft.irfft(spectrum)[1 : count - 1] / count / variance
+    first = np.argmax(np.append(correlations, -1.0) < 0)
+    return math.sqrt(variance * (1 + 2 * float(np.sum(correlations[:first]))) / count)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from llenergymeasure.energy.knots import (
+    PAUSED,
     Floats,
     Ints,
     Knots,
@@ -127,6 +128,8 @@ def _placed(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
             t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
             early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
             t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
+            # After a pause of the recorder nothing shows the renewals before the last one.
+            half_s = np.where(readings.half_s > PAUSED * period_s, readings.half_s, half_s)
             found[quantity] = replace(readings, t_s=t_s, half_s=half_s)
     return found
 

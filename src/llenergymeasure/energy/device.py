@@ -28,6 +28,9 @@ from llenergymeasure.units import NS_PER_S
 
 IMPOSSIBLE = 1.5
 """What says more than this many times the power limit has not measured."""
+MOST_W = 5000.0
+"""No device whose limit is not known draws more."""
+_UNKNOWN = PowerRange(0.0, MOST_W)
 _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
@@ -110,9 +113,13 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     readings = power_channels(samples, card)
     series = samples.series(info.device, info.sensor, "energy_counter_j")
     raw = counter_knots(series, origin_ns)
-    behaviour = observed(raw, readings, card, known)
     knots, resets_s = _without_resets(raw)
     reach = _power_range(card, knots, readings)
+    least_w = min((float(each.power_w.min()) for each in readings.values()), default=0.0)
+    jumps_s = _jumps(series, origin_ns, reach if card.power_limit_w else _UNKNOWN, least_w)
+    # A counter that lost or made up energy shows nothing of what it counts otherwise.
+    faulty = len(resets_s) + len(jumps_s) > 0
+    behaviour = observed(raw, {} if faulty else readings, card, known)
     parts = [
         replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach)).renewed()
         for quantity, each in readings.items()
@@ -124,7 +131,6 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     )
     finest = min(parts, key=lambda each: each.window_s, default=None)
     best = max(parts, key=lambda each: each.share_seen, default=None)
-    least_w = min((float(each.power_w.min()) for each in parts), default=0.0)
     notes = tuple(
         f"{each.zeros} readings of 0 W or less by {each.behaviour.quantity} were left out"
         for each in parts
@@ -136,7 +142,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         _counter_channel(knots, behaviour, parts, averages, reach, finest),
         None if best is None else _power_channel(best, reach, finest),
         resets_s,
-        _jumps(series, origin_ns, reach, least_w) if card.power_limit_w else np.zeros(0),
+        jumps_s,
         averages,
         notes,
     )

@@ -19,6 +19,8 @@ _TOGETHER = 40
 
 _LONGEST_PERIOD_S = 0.25
 """No card that is known renews its readings so rarely: a longer period is that of a load."""
+PAUSED = 0.75
+"""A reading that may be so many periods older or younger was read after a pause."""
 _LONGEST_HELD_S = 0.35
 """A value that stays is written again sooner, unless the recorder got no time to run."""
 
@@ -240,7 +242,8 @@ class Readings:
         kept = ~known | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
         t_s, half_s, power_w = t_s[kept], half_s[kept], self.power_w[kept]
         gaps_s = np.diff(t_s, prepend=np.inf)
-        held = np.flatnonzero((half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S))
+        held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
+        held = np.flatnonzero(held & (half_s <= PAUSED * period_s))
         return replace(
             self,
             t_s=np.insert(t_s, held, t_s[held] - period_s),

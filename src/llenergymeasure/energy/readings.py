@@ -189,7 +189,8 @@ def choose(
     """Choose the headline: one sensor, of each device one channel, nothing that overlaps.
 
     Where a card was measured its energy is the headline; the host's is shown next to it. A card of
-    the run that could not be read leaves no headline: the others' energy is not that of the run.
+    the run, or a CPU of several, that could not be read leaves no headline: the others' energy is
+    not that of the run.
 
     Args:
         sources: what could be read, of each device the better channel first.
@@ -220,18 +221,17 @@ def choose(
         if source.info.sensor == best.info.sensor
         and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
     ]
-    if cards:
-        read = {source.info.device for source in same}
-        unread = [
-            each
-            for each in missing
-            if each.sensor == best.info.sensor
-            and each.scope in CARD_SCOPES
-            and each.device not in read
-        ]
-        if unread and read != {"module"}:  # a chip's, which holds its GPU
-            reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
-            return [], f"a GPU of the run could not be read: {reasons_text}"
+    read = {source.info.device for source in same}
+    scopes = CARD_SCOPES if cards else {source.info.scope for source in same}
+    unread = [
+        each
+        for each in missing
+        if each.sensor == best.info.sensor and each.scope in scopes and each.device not in read
+    ]
+    if unread and read != {"module"}:  # a chip's, which holds its GPU
+        reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
+        what = "a GPU of the run" if cards else "a part of the machine"
+        return [], f"{what} could not be read: {reasons_text}"
     return disjoint(same, window), None
 
 

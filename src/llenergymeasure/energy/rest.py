@@ -35,7 +35,8 @@ class IdlePower:
 
     Attributes:
         power_w: mean power at rest, taken to be that within the window.
-        off_w: by how much any second of the rests differs from that at most.
+        off_w: by how much any second of the rests differs from that at most, or the work where it
+            drew less.
         phases: the rests it is from.
     """
 
@@ -90,5 +91,8 @@ def idle_power(
     if not means_w:
         return None
     level_w = float(np.mean(means_w))
-    off_w = float(np.max(np.abs(np.array(seconds_w) - level_w)))
+    # Nothing draws less under load than at the rest within it: what was next to it was another.
+    start_s, end_s = map(knots.seconds, window)
+    work_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
+    off_w = max(float(np.max(np.abs(np.array(seconds_w) - level_w))), level_w - work_w)
     return IdlePower(level_w, off_w, tuple(names))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
-from llenergymeasure.energy.device import IMPOSSIBLE, Device
+from llenergymeasure.energy.device import IMPOSSIBLE, MOST_W, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.energy.window import Stretch
@@ -37,9 +37,6 @@ _COARSE_W = 0.1
 _LEAST = 0.003
 """What says that a card draws less than this share of its limit counts in another unit."""
 
-_MOST_W = 5000.0
-"""No device whose limit is not known draws more."""
-
 DRIFT_CELSIUS = 3.0
 """Largest change of temperature over the window."""
 
@@ -65,12 +62,15 @@ def device_doubts(
     name = device.info.device
     if device.info.mig:
         yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
-    start_s, end_s = channel.knots.seconds(window[0]), channel.knots.seconds(window[1])
+    # The end is that of a step beyond it, the later the later the counter may be.
+    moved_s = max(channel.early_s, channel.delay_s, device.behaviour.counter_lag_s or 0.0)
+    start_s = channel.knots.seconds(window[0]) - channel.early_s
+    end_s = channel.knots.seconds(window[1]) + channel.late_s + moved_s + channel.knots.spacing_s
     for code, moments_s, what in (
         ("counter_reset", device.resets_s, "started over"),
-        ("counter_jump", device.jumps_s, "rose by more than the card can draw, or by less"),
+        ("counter_jump", device.jumps_s, "rose by more than the device can draw, or by less"),
     ):
-        inside = (moments_s >= start_s) & (moments_s <= end_s + channel.knots.spacing_s)
+        inside = (moments_s >= start_s) & (moments_s <= end_s)
         if channel.name == "counter" and inside.any():
             yield code, f"{name}: the energy counter {what} {int(inside.sum())} times in the window"
     if channel.name == "power":
@@ -89,7 +89,7 @@ def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterato
     limit_w = max(limits_w.values(), default=0.0)
     least_w = _LEAST * (limits_w.get("enforced") or limit_w)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if mean_w > IMPOSSIBLE * (limit_w or _MOST_W) or mean_w < least_w:
+    if mean_w > IMPOSSIBLE * (limit_w or MOST_W) or mean_w < least_w:
         limit = f"{limit_w:.0f} W" if limit_w else "not known"
         name = device.info.device
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
@@ -179,7 +179,8 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
             yield (
                 "rest_not_steady",
                 f"{device}: seconds of {', '.join(idle.phases)} differ from their mean of "
-                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W; net energy is as unsure",
+                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W, or the work drew so much less; "
+                "net energy is as unsure",
             )
 
 

@@ -112,7 +112,11 @@ class _Domain:
             self._new_s = now_s
         elif now_s - self._new_s > _STILL_S:
             raise SensorError(f"{self._folder / 'energy_uj'} stands still at {now_uj}")
-        if self._last_uj is not None and now_uj < self._last_uj:
+        longest_s = self._range_uj * 1e-6 / _MOST_W
+        if self._last_uj is not None and 0 < longest_s < now_s - self._last_s:
+            # So long a pause may hold a whole turn: as after a reset the value falls.
+            self._wrapped_uj -= self._range_uj
+        elif self._last_uj is not None and now_uj < self._last_uj:
             rise_j = (self._range_uj - self._last_uj + now_uj) * 1e-6
             # Starting over at its range is a wrap; with less power than that takes it is a reset
             # (suspend, a hypervisor), what was counted is lost, and the value falls: a reader sees.
