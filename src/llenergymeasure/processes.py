@@ -268,10 +268,7 @@ def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
 
 
 def end_now(code: int) -> NoReturn:
-    """End this process, which has written all, without the tenth of a second of its libraries.
-
-    Processes that these have started, as Zeus does, would end with them: they are killed.
-    """
+    """End this process, which has written all, and what libraries started, without their exits."""
     sys.stdout.flush()
     sys.stderr.flush()
     for child in getattr(sys.modules.get("multiprocessing"), "active_children", list)():

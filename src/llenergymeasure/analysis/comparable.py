@@ -42,14 +42,8 @@ WORK = (
 )
 """What two backends must have in common to have done the same work."""
 
-_OTHER_WORK = frozenset(
-    ("cached_prompts", "empty_answers", "length_mismatch", "remote_server", "token_mismatch")
-)
-"""Codes of traffic of which the requests, or the machine that answers them, are not what other
-backends have."""
-
-_SPREAD = ("host", "gpu_uuid")
-"""Where runs of one experiment had several of these, their spread holds what parts them."""
+_OTHER_WORK = {"cached_prompts", "empty_answers", "length_mismatch", "token_mismatch"}
+"""Codes of traffic in which requests were not what was asked for: no other backend did the same."""
 
 CLOCK_APART = 0.02
 """Clocks further apart than this have been set differently. A step is 15 MHz, below 1 %, and on the
@@ -253,8 +247,9 @@ def _facts(chosen: Selection, config: Mapping[str, Any]) -> _Facts:
         odd=frozenset(
             code
             for run in runs
-            for code in _OTHER_WORK.intersection(run["validity"] or ())
-            if run["offered_requests_per_s"] is not None or code == "remote_server"
+            for code in run["validity"] or ()
+            if code == "remote_server"  # the machine that did the work is not the one measured
+            or (code in _OTHER_WORK and run["offered_requests_per_s"] is not None)
         ),
         heat=_shares(heat) if heat else "",
     )
@@ -323,7 +318,8 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
         name: (mine, others)
         for name, mine, others in zip(MACHINE, one.machine, other.machine, strict=True)
         if mine and others and not mine & others
-        if name not in _SPREAD or name in one.fixed | other.fixed
+        # Where runs of one experiment had several of these, their spread holds what parts them.
+        if name not in ("host", "gpu_uuid") or name in one.fixed | other.fixed
     }
     if one.limit_asked != other.limit_asked:
         differing.pop("power_limit_w", None)
