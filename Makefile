@@ -29,7 +29,7 @@ demo: $(STAMP) ## set up and run the default study on this machine
 	@$(BIN)/llem run config/config.yaml
 
 test: $(STAMP) nvml-sim ## set up and run the tests
-	@$(BIN)/python -m pytest -m "not slow and not system" --numprocesses 3 --dist loadfile \
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not slow and not system" --numprocesses 3 --dist loadfile \
 		--no-loadscope-reorder
 
 test-all: $(STAMP) nvml-sim ## every test, the long ones too: two hours
