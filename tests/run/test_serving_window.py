@@ -200,6 +200,13 @@ def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     assert record(served).energy_per_good_request_j is None
 
 
+def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
+    """The server says it has answered one more than the run has asked."""
+    config = experiment({"rate_per_s": 20, "ramp_up_max_seconds": 0.5}, window_s=0.5)
+    served, _ = run(tmp_path, config, "--next-ms", "1", "--uninvited", "1")
+    assert "1 requests more" in traffic_doubts(served)["foreign_requests"]
+
+
 def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
     load = {"rate_per_s": 20, "timeout_seconds": 2, "ramp_up_max_seconds": 0.5}
     config = experiment(load, window_s=1)

@@ -261,24 +261,6 @@ def test_llem_measures_it_from_start_to_end(tmp_path: Path) -> None:
     attempt.nothing_left()
 
 
-def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
-    """The server says it has answered one more than the run has asked."""
-    attempt = start(
-        tmp_path,
-        backend="openai",
-        openai={
-            "command": [*SERVER, "--next-ms", "1", "--uninvited", "1"],
-            "model": "sim",
-            "gauges": {"requests": "sim:requests"},
-            "metrics_path": "/metrics",
-        },
-        window={"min_seconds": 1.0},
-    )
-    assert attempt.process.wait(240) == 0
-    result = attempt.result()
-    assert "foreign_requests" in result["validity"]
-
-
 @pytest.mark.parametrize(
     ("openai", "root"),
     [
