@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving import engine, listener
+from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers.runner_choice import with_runners
@@ -232,7 +233,8 @@ def test_nothing_that_a_server_started_outlives_the_run(tmp_path: Path, end: int
     victim = attempt.process.pid
     os.kill(victim, end)
     attempt.process.wait(60)
-    wait_for(lambda: not living(mark) and not living(str(script)), 60)
+    # Sooner than a server's time to end by itself, which nobody is there to give.
+    wait_for(lambda: not living(mark) and not living(str(script)), GRACE_S - 5)
 
 
 def test_llem_measures_it_from_start_to_end(tmp_path: Path) -> None:
