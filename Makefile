@@ -28,9 +28,10 @@ $(STAMP):
 demo: $(STAMP) ## set up and run the default study on this machine
 	@$(BIN)/llem run config/config.yaml
 
+# Compiled code is kept, whatever the shell says: three processes and what they start read it.
 test: $(STAMP) nvml-sim ## set up and run the tests
-	@$(BIN)/python -m pytest -m "not slow and not system" --numprocesses 3 --dist loadfile \
-		--no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not slow and not system" \
+		--numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP) nvml-sim ## every test, the long ones too: two hours
 	@$(BIN)/python -m pytest

@@ -21,14 +21,15 @@ from support.studies import wait_for
 METER = """
 import json, sys
 from pathlib import Path
+from llenergymeasure.cli import meter as command
 from llenergymeasure.errors import LlemError
-from llenergymeasure.cli.meter import meter
 options = json.loads(sys.argv[1])
+command.REST_S = options.pop("rest_s", command.REST_S)
 for key in ("json_path", "samples_path", "result_path"):
     options[key] = Path(options[key]) if options.get(key) else None
 options["no_align"] = not options.pop("align", True)
 try:
-    sys.exit(meter(sys.argv[2:], **options))
+    sys.exit(command.meter(sys.argv[2:], **options))
 except LlemError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -221,7 +222,7 @@ def test_the_exit_code_is_the_commands(
 ) -> None:
     out = tmp_path / "meter.json"
 
-    done = meter(command, variables, json_path=out)
+    done = meter(command, variables, json_path=out, align=False)
 
     assert done.returncode == code, done.stderr
     assert json.loads(out.read_text())["command_exit_code"] == code
@@ -233,7 +234,8 @@ def test_a_key_on_the_command_s_line_is_in_no_file_and_no_output(
 ) -> None:
     key, out = "c4n4ry0123456789", tmp_path / "meter.json"
     command = ["true", "-H", f"X-Api-Key: {key}", "--api-key", "0ther-s1gns", "--n", "4"]
-    done = meter(command, {**variables, "OPENAI_API_KEY": key}, json_path=out)
+    secret = {**variables, "OPENAI_API_KEY": key}
+    done = meter(command, secret, json_path=out, align=False)
     said = done.stdout + done.stderr + out.read_text()
     assert key not in said
     assert "0ther-s1gns" not in said
@@ -241,7 +243,7 @@ def test_a_key_on_the_command_s_line_is_in_no_file_and_no_output(
 
 
 def test_the_commands_output_is_its_own(variables: dict[str, str]) -> None:
-    done = meter(["echo", "hello"], variables)
+    done = meter(["echo", "hello"], variables, align=False)
 
     assert done.stdout == "hello\n"
     assert "* in the total: " in done.stderr
@@ -374,7 +376,8 @@ def test_a_benchmark_that_wrote_nothing_costs_its_own_energy_alone(
 ) -> None:
     out = tmp_path / "meter.json"
 
-    done = meter(["sleep", "1"], variables, json_path=out, result_path=tmp_path / "none.json")
+    nowhere = tmp_path / "none.json"
+    done = meter(["sleep", "1"], variables, json_path=out, result_path=nowhere, rest_s=0.5)
 
     assert done.returncode == 2
     document = json.loads(out.read_text())

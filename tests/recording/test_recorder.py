@@ -151,15 +151,26 @@ def test_all_quantities_are_there_and_the_recorder_counts_its_own_cost(tmp_path:
     assert np.all((reads.value > 0) & (reads.value < 1))
 
 
-def test_power_that_does_not_change_is_still_written(tmp_path: Path) -> None:
-    card = sim.Device(power_w=[(0.0, 250.0)], uuid=uuid(1))
-    variables = card_environment(tmp_path, [card])
-
-    with recorder(tmp_path, variables, sensors="nvml") as (process, _):
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Two seconds of a card of the same power always, one without a counter and one that draws."""
+    sim.library_or_skip()
+    folder = tmp_path_factory.mktemp("recorded")
+    draws = {"processes": [{"pid": 1, "name": "Xorg", "type": "graphics"}]}
+    cards = [
+        sim.Device(power_w=[(0.0, 250.0)], uuid=uuid(1)),
+        sim.Device(uuid=uuid(2), keys={"counter_supported": False}),
+        sim.Device(uuid=uuid(3), keys=draws),
+    ]
+    variables = card_environment(folder, cards)
+    with recorder(folder, variables, sensors="nvml", run_pid=os.getpid()) as (process, _):
         time.sleep(2)
         process.stop(STOP_S)
+    return read_samples(folder / "samples.arrows")
 
-    power = read_samples(tmp_path / "samples.arrows").series(uuid(1), "nvml", "power_instant_w")
+
+def test_power_that_does_not_change_is_still_written(recorded: Samples) -> None:
+    power = recorded.series(uuid(1), "nvml", "power_instant_w")
     assert set(power.value) == {250.0}
     assert np.median(np.diff(power.t_ns)) < 200 * MS
 
@@ -248,18 +259,11 @@ def test_sigterm_ends_it_well_and_a_persons_interrupt_does_not_end_it(tmp_path: 
     assert read_samples(tmp_path / "samples.arrows").complete
 
 
-def test_a_card_without_a_counter_is_recorded_by_power(tmp_path: Path) -> None:
-    card = sim.Device(uuid=uuid(1), keys={"counter_supported": False})
-    variables = card_environment(tmp_path, [card])
-
-    with recorder(tmp_path, variables, sensors="nvml") as (process, _):
-        time.sleep(0.5)
-        process.stop(STOP_S)
-
-    samples = read_samples(tmp_path / "samples.arrows")
-    assert len(samples.series(uuid(1), "nvml", "energy_counter_j")) == 0
-    assert len(samples.series(uuid(1), "nvml", "power_instant_w")) > 0
-    assert len(samples.series(uuid(1), "nvml", "unavailable")) == 0
+def test_a_card_without_a_counter_is_recorded_by_power(recorded: Samples) -> None:
+    assert len(recorded.series(uuid(1), "nvml", "energy_counter_j")) > 0
+    assert len(recorded.series(uuid(2), "nvml", "energy_counter_j")) == 0
+    assert len(recorded.series(uuid(2), "nvml", "power_instant_w")) > 0
+    assert len(recorded.series(uuid(2), "nvml", "unavailable")) == 0
 
 
 @pytest.mark.parametrize(
@@ -356,18 +360,9 @@ def test_strangers_are_seen_on_all_cards_and_the_runs_own_processes_are_none(
     assert set(samples.series(uuid(1), "nvml", "stranger_pid").value) == {1.0}
 
 
-def test_what_draws_on_a_card_is_seen(tmp_path: Path) -> None:
-    processes = [{"pid": 1, "name": "Xorg", "type": "graphics"}]
-    card = sim.Device(uuid=uuid(1), keys={"processes": processes})
-    variables = card_environment(tmp_path, [card])
-
-    with recorder(tmp_path, variables, sensors="nvml", run_pid=os.getpid()) as (process, _):
-        time.sleep(0.5)
-        process.stop(STOP_S)
-
-    samples = read_samples(tmp_path / "samples.arrows")
-    assert set(samples.series(uuid(1), "nvml", "graphics_pid").value) == {1.0}
-    assert len(samples.series(uuid(1), "nvml", "stranger_pid")) == 0
+def test_what_draws_on_a_card_is_seen(recorded: Samples) -> None:
+    assert set(recorded.series(uuid(3), "nvml", "graphics_pid").value) == {1.0}
+    assert len(recorded.series(uuid(3), "nvml", "stranger_pid")) == 0
 
 
 def test_a_card_in_slices_says_so(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
+from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
-from llenergymeasure.report.page import write_report
+from llenergymeasure.report.page import LISTED_EXPERIMENTS, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
@@ -454,12 +455,15 @@ def test_machines_that_differ_are_named(tmp_path, plan):
     assert "The runs differ in host" in report(tmp_path).text
 
 
-def test_large_studies_are_cut_with_a_word(tmp_path):
-    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in range(1, 202)]
+def test_large_studies_are_cut_with_a_word(tmp_path, monkeypatch):
+    assert (LISTED_EXPERIMENTS, SHOWN_EXPERIMENTS) == (200, 40)
+    for name, count in (("page.LISTED", 4), ("page.SHOWN", 2), ("charts.SHOWN", 2)):
+        monkeypatch.setattr(f"llenergymeasure.report.{name}_EXPERIMENTS", count)
+    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in range(1, 6)]
     write_complete_study(tmp_path, make_plan(configs, SWEPT, cycles=1))
     text = report(tmp_path).text
-    assert "The first 200 of 201 are shown." in text
-    assert "The 40 with the least energy are drawn" in text
+    assert "The first 4 of 5 are shown." in text
+    assert "The 2 with the least energy are drawn" in text
 
 
 def test_report_needs_the_tables(tmp_path, plan):

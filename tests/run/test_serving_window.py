@@ -117,7 +117,8 @@ def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -
 
 
 def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
-    config = experiment({"arrivals": "closed", "concurrency": 3}, max_output_tokens=4)
+    load = {"arrivals": "closed", "concurrency": 3, "ramp_up_max_seconds": 0.5}
+    config = experiment(load, window_s=1, max_output_tokens=4)
     served, _ = run(tmp_path, config, "--first-ms", "20", "--next-ms", "5")
     serving = record(served)
     assert serving.in_flight_max == 3
@@ -126,7 +127,8 @@ def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
 
 
 def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
-    config = experiment({"rate_per_s": 10, "turns": 3, "think_seconds": 0.05}, max_output_tokens=4)
+    load = {"rate_per_s": 10, "turns": 3, "think_seconds": 0.05, "ramp_up_max_seconds": 0.5}
+    config = experiment(load, max_output_tokens=4)
     served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "2")
     rows = [row for row in served.requests.to_pylist() if row["failure"] is None]
     by_turn: dict[int, dict[int, dict]] = {}
@@ -161,7 +163,8 @@ def test_a_ramps_load_rises_within_its_window(tmp_path: Path) -> None:
 def test_too_many_failures_disqualify(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp,input_tokens,output_tokens\n0,4,4\n0.05,4,4\n0.1,4,4\n0.15,4,4\n")
-    config = experiment({"arrivals": "trace", "trace": str(trace)}, window_s=1)
+    load = {"arrivals": "trace", "trace": str(trace), "ramp_up_max_seconds": 0.5}
+    config = experiment(load, window_s=1)
     codes = {name: code for code, name in FAULTS.items()}
     served = engine(config, "--first-ms", "5", "--next-ms", "1")
     try:
@@ -189,15 +192,24 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
 
 
 def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
-    config = experiment({"rate_per_s": 20}, window_s=1, slo={"e2e_ms": 5})
+    load = {"rate_per_s": 20, "ramp_up_max_seconds": 0.5}
+    config = experiment(load, window_s=1, slo={"e2e_ms": 5})
     served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
     assert "token_mismatch" not in traffic_doubts(served)
     assert record(served).slo_attained is False
     assert record(served).energy_per_good_request_j is None
 
 
+def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
+    """The server says it has answered one more than the run has asked."""
+    config = experiment({"rate_per_s": 20, "ramp_up_max_seconds": 0.5}, window_s=0.5)
+    served, _ = run(tmp_path, config, "--next-ms", "1", "--uninvited", "1")
+    assert "1 requests more" in traffic_doubts(served)["foreign_requests"]
+
+
 def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
-    config = experiment({"rate_per_s": 20, "timeout_seconds": 2}, window_s=1)
+    load = {"rate_per_s": 20, "timeout_seconds": 2, "ramp_up_max_seconds": 0.5}
+    config = experiment(load, window_s=1)
     served = engine(config, "--first-ms", "10", "--next-ms", "1", "--die-after-s", "0.8")
     try:
         with pytest.raises(BackendError, match="ended with exit code 3"):

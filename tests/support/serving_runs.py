@@ -21,7 +21,12 @@ from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support.serving_server import command
 
-GAUGES = {"running": "sim:running", "waiting": "sim:waiting", "kv_cache_share": "sim:cache"}
+GAUGES = {
+    "running": "sim:running",
+    "waiting": "sim:waiting",
+    "kv_cache_share": "sim:cache",
+    "requests": "sim:requests",
+}
 
 
 class NoEnergy:

@@ -142,10 +142,11 @@ def wait_for(
     condition: Callable[[], object], limit_s: float = 240, said: Callable[[], str] = str
 ) -> None:
     """Wait until a condition holds, and fail with what is ``said`` where it does not come to."""
-    deadline = time.monotonic() + limit_s
+    deadline, pause_s = time.monotonic() + limit_s, 0.02
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {said()}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(0.1, 1.1 * pause_s)  # a look through all processes is some work
 
 
 def measuring(run: Path) -> bool:

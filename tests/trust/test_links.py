@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,17 @@ from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study
+from report.studies import not_drawn
 from results.synthetic import make_result, write_result
 from support.studies import write_study
 
 KEPT = "what I wrote\n"
+
+
+@pytest.fixture(autouse=True)
+def _not_drawn() -> Iterator[None]:
+    with not_drawn():
+        yield
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ import pytest
 from llenergymeasure import run_experiment, run_study
 from llenergymeasure.backends.sglang import arguments as sglang
 from llenergymeasure.backends.vllm import arguments as vllm
+from llenergymeasure.cli import main
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.workload.load_study import study_from_mapping
-from support.studies import llem, write_study
+from support.studies import write_study
 
 
 def told(**settings: Any) -> str:
@@ -156,7 +157,25 @@ def test_where_there_is_nothing_nothing_is_said(settings: dict[str, Any]) -> Non
     assert told(**settings) == ""
 
 
-def test_plan_and_run_say_it_before_the_first_run(tmp_path: Path) -> None:
+class EndedError(Exception):
+    """In place of the first run."""
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No study gets as far as its first run."""
+
+    def ended(*_: Any) -> None:
+        raise EndedError
+
+    for place in ("api.running", "workflow.drive_study"):
+        monkeypatch.setattr(f"llenergymeasure.{place}.Drive", ended)
+
+
+@pytest.mark.usefixtures("driven")
+def test_plan_and_run_say_it_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["touch", str(tmp_path / "owned")]
     study = study_from_mapping({"model": "tiny-llama", "quality": {"command": command}})
     lines = list(plan_lines(make_plan(study), None, study.notify))
@@ -164,23 +183,16 @@ def test_plan_and_run_say_it_before_the_first_run(tmp_path: Path) -> None:
         "This study:",
         f"  runs the command {' '.join(command)} after each run (quality.command)",
     ]
-    file = write_study(tmp_path, quality={"command": command}, model="someone/absent")
-    done = llem(tmp_path, "run", str(file))
-    assert done.stderr.index("after each run (quality.command)") < done.stderr.index("[1/1]")
+    file = write_study(tmp_path, quality={"command": command})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["llem", "run", str(file)])
+    with pytest.raises(EndedError):
+        main()
+    assert f"{lines[-1]}\n" in capsys.readouterr().err
 
 
-def test_from_python_it_is_said_to_who_listens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class EndedError(Exception):
-        pass
-
-    class Driven:
-        def __init__(self, *_: Any) -> None:
-            raise EndedError
-
-    for place in ("api.running", "workflow.drive_study"):
-        monkeypatch.setattr(f"llenergymeasure.{place}.Drive", Driven)
+@pytest.mark.usefixtures("driven")
+def test_from_python_it_is_said_to_who_listens(tmp_path: Path) -> None:
     for run in (run_study, run_experiment):
         said: list[str] = []
         settings = {"model": "tiny-llama", "quality": {"command": ["touch", "owned"]}}

@@ -162,9 +162,11 @@ def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))
 
 
-@pytest.mark.parametrize("model", ["owner/one", "gpt2", "no-owner"])
-def test_a_plan_does_not_ask_the_hub(tmp_path: Path, model: str) -> None:
+def test_a_plan_does_not_ask_the_hub(tmp_path: Path) -> None:
     variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = llem(tmp_path, "plan", str(write_study(tmp_path, model=model)), variables=variables)
+    models = ("owner/one", "gpt2", "no-owner")
+    study = write_study(tmp_path, experiments=[{"model": model} for model in models])
+    done = llem(tmp_path, "plan", str(study), variables=variables)
     assert done.returncode == 0, done.stderr
+    assert all(model in done.stdout for model in models)
     assert "thrown while requesting" not in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workflow.opening import from_command_line
+from llenergymeasure.workflow.opening import from_command_line, only_looks
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
@@ -51,11 +51,22 @@ def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path
     plan = tmp_path / "results" / "small" / "plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{}")
-    for words in (["-np"], ["--summary"], ["--list-rules"]):
-        done = snakemake(tmp_path, *words, *study, "--config", "max_output_tokens=9")
-        assert done.returncode == 0, done.stderr
+    done = snakemake(tmp_path, "--summary", *study, "--config", "max_output_tokens=9")
+    assert done.returncode == 0, done.stderr
     assert [path.name for path in plan.parent.iterdir()] == ["plan.json"]
     assert plan.read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("words", "looks"),
+    [
+        *[(["-np"], True), (["-qn"], True), (["--dry-run"], True), (["-l"], True), (["-S"], True)],
+        *[(["--list-rules"], True), (["--summary"], True), (["--lint"], True), (["-D"], True)],
+        *[(["-c1"], False), (["--cores", "1"], False), (["-pk"], False), (["--nolock"], False)],
+    ],
+)
+def test_a_call_that_only_looks_is_known_by_its_words(words: list[str], looks: bool) -> None:
+    assert only_looks(["snakemake", *words, "--configfile", "study.yaml"]) is looks
 
 
 def test_values_of_config_arrive_as_written() -> None:

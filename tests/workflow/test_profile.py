@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workflow.drive import Call
+from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits, one_by_one
 from llenergymeasure.workload.load_study import study_from_mapping
-from support.studies import llem, write_study
+from support.studies import write_study
 
 
 def profile(folder: Path, **settings: Any) -> str:
@@ -113,7 +114,7 @@ def test_models_larger_than_the_job_s_memory_are_named(tmp_path: Path) -> None:
     assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **gpu) == []
 
 
-def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path) -> None:
+def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Call) -> None:
     resources = {"runtime": 1, "mem_mb": 16000}
     study = write_study(
         tmp_path,
@@ -121,20 +122,20 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path) -> None:
         experiments=[{"n": 1}, {"pytorch": {"device_map": "cpu"}}],
     )
     place = profile(tmp_path, **{"default-resources": resources})
-    done = llem(tmp_path, "plan", str(study), "--profile", place)
-    assert done.returncode == 0, done.stderr
-    assert "this machine" not in done.stdout.partition("Memory needed:")[2]
-    assert "the memory of the cluster's GPUs is not known here" in done.stdout
-    assert "the job's memory (mem_mb) is 16.8 GB: fits" in done.stdout
-    assert "the speed of the cluster's GPUs" in done.stdout
-    assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in done.stdout
-    here = llem(tmp_path, "plan", str(study))
-    assert "Does not fit" not in here.stdout
-    assert "this machine's memory is" in here.stdout
+    done = call("plan", str(study), "--profile", place)
+    assert done.code == 0, done.err
+    assert "this machine" not in done.out.partition("Memory needed:")[2]
+    assert "the memory of the cluster's GPUs is not known here" in done.out
+    assert "the job's memory (mem_mb) is 16.8 GB: fits" in done.out
+    assert "the speed of the cluster's GPUs" in done.out
+    assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in done.out
+    here = call("plan", str(study))
+    assert "Does not fit" not in here.out
+    assert "this machine's memory is" in here.out
 
 
 def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missing_result() -> None:
-    words = Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
+    words = drive.Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
     assert [words[at + 1] for at, word in enumerate(words) if word == "--rerun-triggers"] == [
         "mtime"
     ]

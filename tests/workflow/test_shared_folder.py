@@ -4,7 +4,6 @@ from pathlib import Path
 
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.last_call import StudyCall, recall, remember
-from support.studies import snakemake, write_study
 
 
 def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
@@ -23,10 +22,3 @@ def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
     assert call.study_file == two
     two.unlink()  # renamed: nobody else
     assert remember(folder, StudyCall(one)) == []
-
-
-def test_a_look_by_snakemake_leaves_no_trace(tmp_path: Path) -> None:
-    study = write_study(tmp_path)
-    done = snakemake(tmp_path, "-n", "--configfile", str(study))
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "results").exists()

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving import engine, listener
+from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers.runner_choice import with_runners
@@ -232,7 +233,8 @@ def test_nothing_that_a_server_started_outlives_the_run(tmp_path: Path, end: int
     victim = attempt.process.pid
     os.kill(victim, end)
     attempt.process.wait(60)
-    wait_for(lambda: not living(mark) and not living(str(script)), 60)
+    # Sooner than a server's time to end by itself, which nobody is there to give.
+    wait_for(lambda: not living(mark) and not living(str(script)), GRACE_S - 5)
 
 
 def test_llem_measures_it_from_start_to_end(tmp_path: Path) -> None:
@@ -259,24 +261,6 @@ def test_llem_measures_it_from_start_to_end(tmp_path: Path) -> None:
     assert "foreign_requests" not in result["validity"]
     assert "load" in [phase["name"] for phase in result["phases"]]
     attempt.nothing_left()
-
-
-def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
-    """The server says it has answered one more than the run has asked."""
-    attempt = start(
-        tmp_path,
-        backend="openai",
-        openai={
-            "command": [*SERVER, "--next-ms", "1", "--uninvited", "1"],
-            "model": "sim",
-            "gauges": {"requests": "sim:requests"},
-            "metrics_path": "/metrics",
-        },
-        window={"min_seconds": 1.0},
-    )
-    assert attempt.process.wait(240) == 0
-    result = attempt.result()
-    assert "foreign_requests" in result["validity"]
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,13 @@ def main() -> int:
     die_with_parent(signal.SIGTERM)
     if os.getppid() != int(run_pid):
         return 1
+    run = os.pidfd_open(int(run_pid))
     child = subprocess.Popen(command, preexec_fn=die_with_parent)
     ended = os.pidfd_open(child.pid)
-    asked = signals.handle in select.select([ended, signals.handle], [], [])[0]
-    if asked and os.getppid() == int(run_pid):
-        # Asked is the whole group; without the run's process there is nobody to wait for.
-        select.select([ended], [], [], GRACE_S)
+    if signals.handle in select.select([ended, signals.handle], [], [])[0]:
+        # Asked is the whole group; without the run's process, whose last thread may end after the
+        # one that started this, there is nobody to wait for.
+        select.select([ended, run], [], [], GRACE_S)
     code = child.poll()
     kill_descendants()
     return exit_code(-signal.SIGKILL if code is None else code)
