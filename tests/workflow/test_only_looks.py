@@ -7,13 +7,19 @@ from llenergymeasure.workflow.opening import only_looks
 
 
 @pytest.mark.parametrize(
-    "word", ["-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"]
+    "word",
+    [
+        *("-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"),
+        *("--list-rules", "--summary", "--lint"),
+    ],
 )
 def test_a_look(word: str) -> None:
     assert only_looks(["snakemake", word, "-c", "1"])
 
 
-@pytest.mark.parametrize("word", ["-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k"])
+@pytest.mark.parametrize(
+    "word", ["-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k", "-pk", "--nolock"]
+)
 def test_letters_of_a_value_are_none(word: str) -> None:
     assert not only_looks(["snakemake", word, "--configfile", "study.yaml"])
 

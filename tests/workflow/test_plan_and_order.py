@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workflow.opening import from_command_line, only_looks
+from llenergymeasure.workflow.opening import from_command_line
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
@@ -55,18 +55,6 @@ def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert [path.name for path in plan.parent.iterdir()] == ["plan.json"]
     assert plan.read_text() == "{}"
-
-
-@pytest.mark.parametrize(
-    ("words", "looks"),
-    [
-        *[(["-np"], True), (["-qn"], True), (["--dry-run"], True), (["-l"], True), (["-S"], True)],
-        *[(["--list-rules"], True), (["--summary"], True), (["--lint"], True), (["-D"], True)],
-        *[(["-c1"], False), (["--cores", "1"], False), (["-pk"], False), (["--nolock"], False)],
-    ],
-)
-def test_a_call_that_only_looks_is_known_by_its_words(words: list[str], looks: bool) -> None:
-    assert only_looks(["snakemake", *words, "--configfile", "study.yaml"]) is looks
 
 
 def test_values_of_config_arrive_as_written() -> None:
