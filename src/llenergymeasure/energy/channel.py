@@ -115,7 +115,6 @@ class Channel:
         )
         found = replace(
             found,
-            energy_j=found.energy_j + sum(map(self._regained_j, smears_j, margins)),
             random_j=math.hypot(
                 found.random_j, without(smear_j + delay_j, lost_j), blind_j, timing_j
             ),
@@ -205,17 +204,6 @@ class Channel:
         hidden = margin is not None and 0 < margin.end_s - margin.start_s < self.smear_s
         low_w = self.power_range.low_w if hidden and self.name == "power" else math.inf
         return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S), low_w) * self.smear_s / 8
-
-    def _regained_j(self, smear_j: float, margin: Margin | None) -> float:
-        """Return what of the energy that means spread over an end is the work's, next to a rest.
-
-        All of it where that is half as long as they average or longer; of a shorter one the load
-        beyond it gives back what the square of the missing part is.
-        """
-        if margin is None or smear_j == 0.0 or self.name != "power":
-            return 0.0
-        missing = max(1 - 2 * (margin.end_s - margin.start_s) / self.smear_s, 0.0)
-        return smear_j * (1 - missing**2)
 
     def _range_w(self, t_s: float, around_s: float, low_w: float = math.inf) -> float:
         """Return the range of power around a moment, from a power at least that may be there."""
