@@ -292,10 +292,15 @@ def test_figures_of_an_earlier_report_that_this_one_has_not_are_gone(tmp_path, p
     for run in plan["runs"]:
         write_result(tmp_path, make_result(run), plan["swept"])
     old = [tmp_path / "figures" / name for name in ("against_model.svg", "energy_quality.pdf")]
-    own = [tmp_path / "figures" / name for name in ("mine.svg", "against_model.txt")]
+    own = [
+        tmp_path / "figures" / name
+        for name in ("mine.svg", "against_mine.svg", "power_over_time.pdf", "against_model.txt")
+    ]
     own[0].parent.mkdir()
     for path in (*old, *own):
         path.write_text("drawn")
+    links = "".join(f'<a href="figures/{path.stem}.svg">SVG</a>' for path in old)
+    (tmp_path / "report.html").write_text(f"{links} figures/mine.svg")
     report(tmp_path)
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in own)

@@ -1,5 +1,6 @@
 """The page that a person reads, and the figures next to it: whole, offline, without a script."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,10 +18,9 @@ from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.fronts import front_figure
 from llenergymeasure.report.relations import Relations, relations_content
-from llenergymeasure.report.serving import FIGURE_NAMES as SERVING_NAMES
 from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.sweep import sweep_figures
-from llenergymeasure.report.traces import PHASES_NAME, POWER_NAME, trace_figures
+from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct
@@ -39,7 +39,7 @@ LISTED_NOTES = 30
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
-    Figures that an earlier report had and this one has not are removed.
+    Figures that the page of before links to and this one has not are removed.
     The same tables give the same bytes, but for the PDF files, whose parts are in any order.
 
     Args:
@@ -72,9 +72,9 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
             path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
             _write(path, drawing, partial=partial)
-    for path in (study_dir / FIGURES_FOLDER).iterdir():
-        if path.stem not in drawings and path.suffix in (".svg", ".pdf") and _is_drawn(path):
-            remove(path)
+    for name in _linked(study_dir / PAGE_NAME) - set(drawings):
+        for suffix in ("svg", "pdf"):
+            remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
     content["headline"] = findings.headline(summary, runs, relations.verdicts)
     groups = findings.comparable_groups(summary)
@@ -126,10 +126,10 @@ def _offered(used: list[Any]) -> dict[str, float]:
     return {experiment: fmean(values) for experiment, values in loads.items()}
 
 
-def _is_drawn(path: Path) -> bool:
-    """Return whether a file is a figure that some reports have, and not a user's own."""
-    optional = ("energy_quality", *SERVING_NAMES, POWER_NAME, PHASES_NAME)
-    return path.is_file() and (path.stem in optional or path.stem.startswith("against_"))
+def _linked(page: Path) -> set[str]:
+    """Return the figures that an earlier report links to; what else is there is a user's own."""
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
 
 
 def _ramps(plan: Mapping[str, Any]) -> set[str]:
