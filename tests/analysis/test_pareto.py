@@ -133,6 +133,18 @@ def test_what_two_engines_take_of_memory_is_no_front(other, on):
     assert ("engines take memory unlike" in (found["b"].unavailable or "")) == (on is None)
 
 
+def test_an_engine_that_reports_no_memory_takes_no_front_from_the_others():
+    memory = "peak_memory_bytes"
+    of = {"a": [(1.0, 2e9)] * 5, "b": [(0.9, 3e9)] * 5, "c": [(0.8, None)] * 5}
+    made = {name: runs(*each, objective=memory) for name, each in of.items()}
+    backends = {"a": "pytorch", "b": "pytorch", "c": "openai"}
+    found = places(
+        {name: [{**run, "backend": backends[name]} for run in made[name]] for name in made}
+    )
+    assert [found[name].on_front for name in "abc"] == [True, True, None]
+    assert "not every run" in found["c"].unavailable
+
+
 def test_a_front_is_of_the_means_that_the_summary_has():
     """A score of one run of two is no mean of theirs: the summary has none, and no figure."""
     found = places({"a": runs((1.0, 0.5), (1.0, 0.5)), "b": runs((0.9, 0.9), (1.5, None))})

@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.compare import compare, condition
 from llenergymeasure.cli.results import results
+from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
 from llenergymeasure.results.record import Tokens
 from report.studies import table, write_study
@@ -141,7 +144,7 @@ def test_studies_of_two_energy_methods_are_said_to_be(tmp_path, capsys):
     a = study(tmp_path / "a", part=".25")
     b = study(tmp_path / "b", hour=13, part=".25", provenance={"energy_method": 3})
     assert compared(a, b)
-    said = "computed by unlike methods of the meter, 3 and 6: they may differ"
+    said = f"computed by unlike methods of the meter, 3 and {METHOD}: they may differ"
     assert said in capsys.readouterr().out
     results([a, b], group_by="pytorch.batch_size")
     assert said in capsys.readouterr().err
@@ -303,3 +306,15 @@ def test_a_verdict_says_what_the_sensor_may_not_see(tmp_path, capsys):
         text = capsys.readouterr().out
         assert "differ" in text
         assert ("In 8 of 16 runs nothing shows that the sensor saw all" in text) == bool(codes)
+
+
+def test_an_experiment_without_a_run_in_the_table_has_a_row_with_the_reason(tmp_path, capsys):
+    """Tables of two moments, as a copy that was made while one was written may hold them."""
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", hour=13)
+    runs = pq.read_table(b / "runs.parquet")
+    gone = runs["experiment"][0].as_py()
+    pq.write_table(runs.filter(pc.field("experiment") != gone), b / "runs.parquet")
+    compare(str(a), str(b), study=None, fail_if=[], as_json=True)
+    rows = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == TOKEN]
+    assert sorted(row["ratio"] is None for row in rows) == [False, True]
+    assert all(row["unavailable"] for row in rows if row["ratio"] is None)

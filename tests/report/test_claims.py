@@ -20,6 +20,7 @@ from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import declared, table_rows
 from llenergymeasure.report.relations import relations_content
+from llenergymeasure.report.serving import ramped
 from llenergymeasure.report.text import study_text
 from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
 from llenergymeasure.report.wording import scale_for
@@ -125,7 +126,9 @@ def said(folder: Path) -> str:
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
     content = relations_content(folder, summary)
     verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in content.pairs]
-    sentences = findings.headline(summary, runs, content.verdicts)
+    sentences = findings.headline(
+        summary, runs, content.verdicts, ramped(read_plan(folder / "plan.json"))
+    )
     sentences += [*verdicts, method.method(summary, runs)]
     sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
@@ -159,8 +162,20 @@ def test_a_best_load_that_was_not_kept_up_with_is_said_to_be(tmp_path, place):
         return {**apart(run, at), "validity": ["over_saturated"] if at == place else []}
 
     write_study(tmp_path, made)
-    told = "With batch_size=1 requests came faster than they were answered"
+    told = "With batch_size=1 requests came faster than they were answered in 5 of 5 runs"
     assert (told in said(tmp_path)) == (place == 0)
+
+
+@pytest.mark.parametrize("of", ["a disqualified run", "a ramp"])
+def test_of_a_load_that_is_in_no_mean_or_has_no_rate_nothing_is_said(tmp_path, of):
+    def made(run: Any, at: int) -> dict[str, Any]:
+        codes = ["over_saturated"] if of == "a ramp" else ["over_saturated", "counter_reset"]
+        late = at == 0 and (of == "a ramp" or run["cycle"] == 1)
+        return {**apart(run, at), "validity": codes if late else []}
+
+    ramp = {"serving": {"arrivals": "ramp"}} if of == "a ramp" else {}
+    write_study(tmp_path, made, configs=[{**config(size), **ramp} for size in (1, 8)])
+    assert "requests came faster" not in said(tmp_path)
 
 
 def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_path):
@@ -191,6 +206,19 @@ def test_a_method_that_records_do_not_name_is_another_one(tmp_path):
     write_study(tmp_path, made)
     sentence = f"unlike methods of the meter, {METHOD} and one that records do not name: they may"
     assert said(tmp_path).count(sentence) == 2  # the page's and the terminal's
+
+
+def test_of_estimates_no_method_of_the_meter_is_said(tmp_path):
+    def made(run: Any, place: int) -> dict[str, Any]:
+        estimate = {"source": "codecarbon", "kind": "estimated"}
+        return {
+            **apart(run, place),
+            **estimate,
+            "provenance": {"energy_method": [3, METHOD][place]},
+        }
+
+    write_study(tmp_path, made)
+    assert "unlike methods" not in said(tmp_path)
 
 
 @pytest.mark.parametrize("method", [4, METHOD])

@@ -146,7 +146,12 @@ def _points(
     shares = _shares(energy, value, seed)
     beaten_p = _beaten_p(energy, value)
     beaten = _beaten_by(mean_energy[0], mean_value[0], on)
-    engines = {row.get("backend") for rows in used.values() for row in rows}
+    engines = {
+        row.get("backend")
+        for rows, has_both in zip(used.values(), whole, strict=True)
+        for row in rows
+        if has_both
+    }
     unlike = objective == MEMORY and len(engines) > 1
     for column, experiment in enumerate(used):
         if not whole[column]:

@@ -3,7 +3,7 @@
 Only experiments of one comparable group are ranked, and only where their pairs show a difference.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from llenergymeasure.report.verdicts import (
     difference_sentence,
     inconclusive_sentence,
     name_of,
+    saturated,
 )
 from llenergymeasure.report.wording import (
     Scale,
@@ -37,7 +38,7 @@ _PARTLY_SEEN = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
     {
         *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
-        *("offered_requests_per_s", "requests_worked", "energy_method"),
+        *("offered_requests_per_s", "requests_worked", "energy_method", "kind"),
     }
 )
 """What :func:`unseen` reads of a run."""
@@ -82,19 +83,25 @@ def drawn_together(summary: Sequence[Row]) -> list[Row]:
     return groups[0] if groups else list(summary)
 
 
-def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[str]:
+def headline(
+    summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs, ramps: Collection[str] = ()
+) -> list[str]:
     """Return the study's finding in a few sentences.
 
     Args:
         summary: the experiments, ranked.
         runs: every planned run.
         pairs: the compared pairs, on energy per output token.
+        ramps: experiments whose rate rises within the window: they have none to keep up with.
     """
+    with_rate = [run for run in runs if run["experiment"] not in ramps]
     groups = comparable_groups(summary)
     if not groups:
         return [_no_energy(runs)]
     told = [row for group in groups for row in group]
-    sentences = [sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs)]
+    sentences = [
+        sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs, with_rate)
+    ]
     sentences += not_ranked(groups)
     sentences += without_mean(summary)
     sentences += precision_missed(told)
@@ -141,7 +148,8 @@ def unseen(runs: Sequence[Row]) -> list[str]:
 def _computed_otherwise(used: Sequence[Row]) -> list[str]:
     """Return by which methods of the meter energies were computed, where by several."""
     methods = sorted(
-        {run.get("energy_method") or 0 for run in used}, key=lambda each: (not each, each)
+        {run.get("energy_method") or 0 for run in used if run.get("kind") != "estimated"},
+        key=lambda each: (not each, each),
     )
     if len(methods) < 2:
         return []
@@ -190,18 +198,19 @@ def _open(run: Row) -> bool:
     return beyond_j is None or beyond_j > _LEAST_UNSEEN * run["energy_gross_j"]
 
 
-def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
+def finding(group: Sequence[Row], pairs: Pairs, runs: Sequence[Row] = ()) -> list[str]:
     """Return what the experiments of one comparable group show.
 
     Args:
         group: the experiments by their means, least first.
         pairs: the compared pairs, on energy per output token.
+        runs: those that had a rate to keep up with.
     """
     best = group[0]
     ranked = [row for row in group if pairs.barred(best, row) is None]
     return [
         *_ranking(ranked, pairs),
-        *saturated(best),
+        *saturated(best, runs),
         *other_work(group, pairs),
         *imprecise(best),
     ]
@@ -226,16 +235,6 @@ def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
         f"Most: {name_of(worst)} with {_quantity(worst, scale)}.",
         difference,
         *undecided(group, pairs),
-    ]
-
-
-def saturated(best: Row) -> list[str]:
-    """Return that the best had a load that it could not keep up with."""
-    if "over_saturated" not in (best["validity"] or ()):
-        return []
-    return [
-        f"With {name_of(best)} requests came faster than they were answered (over_saturated): the "
-        "longer that lasts, the longer they wait."
     ]
 
 

@@ -11,14 +11,13 @@ from llenergymeasure.analysis.tables import read_plan, read_table, write_file
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.files import remove
-from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.fronts import front_figure
 from llenergymeasure.report.relations import Relations, relations_content
-from llenergymeasure.report.serving import serving_content
+from llenergymeasure.report.serving import ramped, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
@@ -66,7 +65,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}
-    serving = serving_content(runs, _settings(runs), group_of, _ramps(plan))
+    serving = serving_content(runs, _settings(runs), group_of, ramped(plan))
     drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
@@ -76,7 +75,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         for suffix in ("svg", "pdf"):
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    content["headline"] = findings.headline(summary, runs, relations.verdicts)
+    content["headline"] = findings.headline(summary, runs, relations.verdicts, ramped(plan))
     groups = findings.comparable_groups(summary)
     content["drawn_total"] = len(shown)
     content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
@@ -130,12 +129,6 @@ def _linked(page: Path) -> set[str]:
     """Return the figures that an earlier report links to; what else is there is a user's own."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
-
-
-def _ramps(plan: Mapping[str, Any]) -> set[str]:
-    """Return the experiments whose rate of requests rises within the window."""
-    traffic = {name: each.get("serving") or {} for name, each in configs_of(plan["runs"]).items()}
-    return {name for name, each in traffic.items() if each.get("arrivals") == "ramp"}
 
 
 def _sections(

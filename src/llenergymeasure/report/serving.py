@@ -16,6 +16,7 @@ from llenergymeasure.analysis.load_curve import (
     served_groups,
 )
 from llenergymeasure.analysis.selection import Row, in_means, selections
+from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,
@@ -76,6 +77,12 @@ class ServingContent:
     rows_total: int
     sentences: list[str]
     energy_unit: str
+
+
+def ramped(plan: Mapping[str, Any]) -> set[str]:
+    """Return the experiments whose rate of requests rises within the window."""
+    traffic = {name: each.get("serving") or {} for name, each in configs_of(plan["runs"]).items()}
+    return {name for name, each in traffic.items() if each.get("arrivals") == "ramp"}
 
 
 def serving_content(

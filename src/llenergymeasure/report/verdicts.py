@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from llenergymeasure.analysis.comparison import LEVEL
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
-from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.report.wording import (
     change,
     changes,
+    counted,
     listed,
     p_value,
     plain,
@@ -177,3 +178,16 @@ def name_of(row: Row) -> str:
 def _equal(p: float) -> str:
     text = p_value(p)
     return text if text.startswith("<") else f"= {text}"
+
+
+def saturated(best: Row, runs: Sequence[Row]) -> list[str]:
+    """Return in how many of its runs in the mean the best could not keep up with its load."""
+    used = used_runs(runs).get(best["experiment"], ())
+    late = sum("over_saturated" in (run["validity"] or ()) for run in used)
+    if not late:
+        return []
+    return [
+        f"With {name_of(best)} requests came faster than they were answered in {late} of "
+        f"{counted(len(used), 'run')} (over_saturated): the longer that lasts, the longer they "
+        "wait."
+    ]
