@@ -39,9 +39,11 @@ class Match:
 
     @property
     def sides(self) -> tuple[tuple[pa.Table, StudyFolder, str], ...]:
-        """The runs, the study and the experiment's id of A and of B."""
+        """The runs, the study and the experiment's id of A and of B; "" where there is no run."""
         given = ((self.runs_a, self.folder_a), (self.runs_b, self.folder_b))
-        return tuple((runs, folder, runs["experiment"][0].as_py()) for runs, folder in given)
+        return tuple(
+            (runs, folder, next(iter(runs["experiment"].to_pylist()), "")) for runs, folder in given
+        )
 
 
 def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
