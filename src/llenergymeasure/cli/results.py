@@ -23,6 +23,7 @@ from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.stopping import precision
 
+QUEUE_LIMIT_S = 5.0
 READ_NOTES = 200
 """Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
 
@@ -39,8 +40,10 @@ def status(
     plan = Plan.read(folder.plan)
     runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
     jobs: list[QueuedJob] = []
-    with suppress(PreflightError):  # no cluster here, or one that does not answer
-        jobs = left_jobs(folder)
+    try:
+        jobs = left_jobs(folder, QUEUE_LIMIT_S)
+    except PreflightError as error:
+        note(f"{error}: what waits in its queue is not known")
     runs = with_waiting(runs, jobs)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}

@@ -97,15 +97,15 @@ def can_be_asked() -> bool:
     return shutil.which("squeue") is not None
 
 
-def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
+def left_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[QueuedJob]:
     """Return the jobs that are in the queue for a study's folder; none without a cluster.
 
     Raises:
-        PreflightError: this machine is in a cluster whose SLURM does not answer.
+        PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
     """
     if not can_be_asked():
         return []
-    done = _squeue(f"--format={_FORMAT}")
+    done = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
     if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
         return []
     if done.returncode != 0:
@@ -205,13 +205,13 @@ def _still_there(numbers: Sequence[str]) -> list[str]:
     return sorted(set(done.stdout.split()).intersection(numbers))
 
 
-def _squeue(*options: str) -> "subprocess.CompletedProcess[str]":
-    return _asked("squeue", "--me", "--noheader", *options)
+def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
+    return _asked("squeue", "--me", "--noheader", *options, limit_s=limit_s)
 
 
-def _asked(*command: str) -> "subprocess.CompletedProcess[str]":
+def _asked(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return completed(command, ASK_LIMIT_S)
+        return completed(command, limit_s or ASK_LIMIT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 
