@@ -102,9 +102,7 @@ def test_cycles_split_over_machines_are_no_blocks():
 def test_too_few_runs_have_no_ratio_and_say_why(n):
     (found,) = compare(study(np.transpose([A, [*B[:n], *[NAN] * (5 - n)]])))
     assert found.ratio is found.ci95_low is found.p is found.method is None
-    assert (
-        found.unavailable == f"ratio: it needs two runs of each that have it, there are 5 and {n}"
-    )
+    assert found.unavailable == f"ratio: it needs two runs of each, there are 5 and {n}"
 
 
 def test_runs_that_do_not_differ_have_a_ratio_and_no_interval():

@@ -16,7 +16,7 @@ import pytest
 from cli.commands import Call
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.analysis.verify.runs import check_run
-from llenergymeasure.analysis.verify.study import verify_study
+from llenergymeasure.analysis.verify.study import OTHER_ANALYSIS, verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report
@@ -261,6 +261,23 @@ def test_the_report_of_an_unfinished_study_is_older_than_any_input(study: Path, 
     assert done.code == 0, done.err
     assert (study / "report.html").stat().st_mtime == 86_400
     assert "1 of 2 runs completed" in (study / "report.html").read_text()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_tables_of_another_versions_analysis_are_called_that(study: Path, other: bool) -> None:
+    """What it worked out otherwise is no change; what it worked out alike is as it was."""
+    for name in ("summary.parquet", "pareto.parquet"):
+        table = pq.read_table(study / name).replace_schema_metadata(None)
+        if other and name == "summary.parquet":
+            place = table.schema.get_field_index("n")
+            table = table.set_column(place, "n", pa.array([9, 9], table.schema.field(place).type))
+        pq.write_table(table, study / name)
+    found = verify_study(study).differences
+    assert [(each.file.name, each.what) for each in found] == [
+        ("summary.parquet", OTHER_ANALYSIS)
+    ] * other
+    (study / "summary.csv").write_text("another's")
+    assert OTHER_ANALYSIS in {each.what for each in verify_study(study).differences}
 
 
 def test_a_cell_of_a_table(study: Path) -> None:

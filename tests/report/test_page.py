@@ -214,7 +214,7 @@ def test_single_runs_get_no_interval(tmp_path):
     text = report(tmp_path).text
     assert "one run, no interval" in text
     assert "Inconclusive: no difference between batch_size=" in text
-    assert "it needs two runs of each that have it, there are 1 and 1" in text
+    assert "it needs two runs of each, there are 1 and 1" in text
     assert "Least energy" not in text
 
 

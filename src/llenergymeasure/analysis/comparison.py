@@ -258,7 +258,7 @@ def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Rea
 
 def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> Iterator[str]:
     if not paired and min(n_a, n_b) < 2:
-        yield f"ratio: it needs two runs of each that have it, there are {n_a} and {n_b}"
+        yield f"ratio: it needs two runs of each, there are {n_a} and {n_b}"
         return
     if not paired:
         why = (

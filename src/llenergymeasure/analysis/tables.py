@@ -37,6 +37,11 @@ from llenergymeasure.screen import printable
 DERIVED_DIGITS = 12
 """Significant digits of derived values: the last few differ between processors."""
 
+ANALYSIS = b"2"
+"""Version of what is worked out of runs, which tables name; those of before it name none."""
+
+ANALYSIS_KEY = b"llenergymeasure.analysis"
+
 ROW_GROUP = 65_536
 """Rows written at once."""
 
@@ -176,8 +181,10 @@ def _to_digits(value: float | None) -> float | None:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    metadata = {**(table.schema.metadata or {}), b"llenergymeasure.pyarrow": pa.__version__}
-    table = table.replace_schema_metadata(metadata).combine_chunks()
+    writer = {b"llenergymeasure.pyarrow": pa.__version__, ANALYSIS_KEY: ANALYSIS}
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), **writer}
+    ).combine_chunks()
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
 
 

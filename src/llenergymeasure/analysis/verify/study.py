@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.analysis.tables import ANALYSIS_KEY, write_tables
 from llenergymeasure.analysis.verify.runs import check_run, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
@@ -28,6 +28,9 @@ SHOWN = 20
 OTHER_VERSION = (
     "its columns are not those of this version: another one wrote it, or it was changed; "
     "`llem report` writes it again from the runs"
+)
+OTHER_ANALYSIS = OTHER_VERSION.replace(
+    "columns are not those of", "values are not those of the analysis of"
 )
 
 
@@ -114,8 +117,10 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
         return
     if stands.suffix != ".parquet":
         # Its values are those of the Parquet table next to it.
-        other = _columns(stands.with_suffix(".parquet")) != _columns(fresh.with_suffix(".parquet"))
-        what = OTHER_VERSION if other else "its bytes are not what the runs give"
+        of_stands, of_fresh = (_made_by(each.with_suffix(".parquet")) for each in (stands, fresh))
+        what = "its bytes are not what the runs give"
+        if of_stands != of_fresh:
+            what = OTHER_ANALYSIS if of_stands[0] == of_fresh[0] else OTHER_VERSION
         yield Difference(stands, what=what)
         return
     try:
@@ -123,11 +128,17 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
     except ResultsError as error:
         yield Difference(stands, what=f"it {str(error).removeprefix(f'{stands} ')}")
         return
-    yield from _cells(stands, recorded, read_parquet(fresh), same_writer=_same_writer(stands))
+    same = _made_by(stands) == _made_by(fresh)
+    found = list(_cells(stands, recorded, read_parquet(fresh), same and _same_writer(stands)))
+    if found and not same:
+        found = [each for each in found if each.what == OTHER_VERSION]
+        yield from found or [Difference(stands, what=OTHER_ANALYSIS)]
+        return
+    yield from found
 
 
 def _cells(
-    path: Path, recorded: pa.Table, fresh: pa.Table, *, same_writer: bool
+    path: Path, recorded: pa.Table, fresh: pa.Table, same_writer: bool
 ) -> Iterator[Difference]:
     if recorded.schema.names != fresh.schema.names:
         yield Difference(path, what=OTHER_VERSION)
@@ -148,11 +159,13 @@ def _cells(
         yield Difference(path, what="its values are right, but its bytes were changed")
 
 
-def _columns(path: Path) -> list[str]:
+def _made_by(path: Path) -> tuple[list[str], bytes | None]:
+    """Return a table's columns and by which version of the analysis its values are."""
     try:
-        return list(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException):
-        return []
+        return [], None
+    return list(schema.names), (schema.metadata or {}).get(ANALYSIS_KEY)
 
 
 def _same_writer(path: Path) -> bool:
