@@ -37,7 +37,8 @@ _LATER_COUNTS = ("output_sd", "output_mean", "requests_worked")
 """Counts that records of earlier versions do not have; what follows from them is as it was."""
 
 _POWER_CHANGED = 0.05
-"""Method 6 moved energies of power readings by up to this share, beyond earlier intervals."""
+"""So far beyond both intervals an earlier method's energy of power readings may lie: method 6 moved
+such energies by up to 3 %."""
 
 _IN_PROPORTION = (
     "power_mean_w",
