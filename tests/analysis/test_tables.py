@@ -46,7 +46,8 @@ def test_no_path_and_no_pandas_in_the_files(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     write_tables(tmp_path, partial=False)
     metadata = pq.read_schema(tmp_path / "runs.parquet").metadata
-    assert set(metadata) == {b"llenergymeasure.table_version", b"llenergymeasure.pyarrow"}
+    named = {b"table_version", b"pyarrow", b"analysis"}
+    assert set(metadata) == {b"llenergymeasure." + name for name in named}
     assert metadata[b"llenergymeasure.pyarrow"].decode() == pa.__version__
     for content in contents(tmp_path).values():
         assert str(tmp_path).encode() not in content
