@@ -125,8 +125,7 @@ SERVER = {"backend": "openai"}
         ),
         (
             {**SERVER, "openai": {"base_url": "http://x.example/v1", "allow_remote": True}},
-            "sends its prompts to x.example (openai.base_url), which is not known to be on this "
-            "machine: what is recorded is the energy of this machine, the client",
+            "sends its prompts to x.example (openai.base_url), whose energy nobody measures",
         ),
     ],
 )
