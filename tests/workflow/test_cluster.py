@@ -66,6 +66,8 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
             "a pinned study's own job may be on it (Nodes",
         ),
         ("Priority", "other jobs come first (Priority)"),
+        ("PartitionNodeLimit", "(MinNodes, MaxNodes), or its nodes are down for a while (Part"),
+        ("BeginTime", "after a requeue SLURM makes a pause (BeginTime)"),
         ("QOSMaxJobsPerUserLimit", "queue: QOSMaxJobsPerUserLimit"),
         ("PartitionConfig", "queue: PartitionConfig, which never ends by itself"),
     ],
@@ -331,24 +333,32 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
 ) -> None:
     study, plan, folder = planned(tmp_path)
     name = f"{job_prefix(folder)}ab|PENDING"
-    command(slurm, "squeue", f"echo '7|{name}|Priority|'; echo '8|{name}|PartitionConfig|'")
+    queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
+    jobs = "\n".join(each.format(name) for each in queue)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
     write_text(folder.path / drive.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
     driven = Drive(study, plan, folder, view, 0)
     driven._on_cluster = True
-    for _ in range(2):
+    for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
+        command(slurm, "squeue", f"echo '{jobs}{more}'")
         driven._next_look_s = 0.0
         driven._tell_of_the_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
+    of_the_partition = (
+        "the partition takes no job of one node (MinNodes, MaxNodes), or its nodes are down for a "
+        "while (PartitionNodeLimit)"
+    )
     assert [line.partition(", which")[0] for line in said] == [
         "1 job waits in SLURM's queue: PartitionConfig",
+        f"1 job waits in SLURM's queue: {of_the_partition}",
         words,
     ]
     first, second = "other jobs come first (Priority)", "PartitionConfig"
     wait = "1 job waits in SLURM's queue: "
-    assert view.queue == f"{wait}{first}, {wait}{second}"
+    last = f"2 jobs wait in SLURM's queue: {of_the_partition}"
+    assert view.queue == f"{wait}{first}, {wait}{second}, {last}"
 
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> Non
     assert done.stdout == "scancel 7\n"  # Snakemake would wait for it for ever
 
 
+def test_a_partition_whose_nodes_may_come_back_is_named_once_and_waited_for() -> None:
+    jobs = LEFT.replace("Resources", "PartitionNodeLimit")
+    done = _run(f"return [{jobs}] * (1 + int(time.monotonic() * 10) % 2)")
+    assert done.stdout == "went on\n"
+    assert done.stderr.count("in SLURM's queue: the partition takes no job of one node") == 1
+
+
 @pytest.mark.parametrize(
     ("reason", "never"),
     [

@@ -34,6 +34,7 @@ from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
     NEVER_ENDS,
     cancel_jobs,
+    lasting,
     left_jobs,
     waiting,
 )
@@ -277,7 +278,7 @@ class Drive:
         with suppress(LlemError):  # SLURM does not answer just now
             jobs = left_jobs(self._folder)
             self._view.queue = ", ".join(each.split(NEVER_ENDS)[0] for each in waiting(jobs))
-            self._say_once(waiting(job for job in jobs if job.never_starts))
+            self._say_once(lasting(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
             self._say_once(waited_for_nothing(log))
