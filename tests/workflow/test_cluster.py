@@ -86,7 +86,14 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
 
 @pytest.mark.parametrize(
     ("extra", "asked"),
-    [("--exclusive", "--exclusive --nodelist=n1"), ("--nodelist=n3", None), ("-w n3", None)],
+    [
+        ("--exclusive", "--exclusive --nodelist=n1"),
+        ("--nodelist=n3", None),
+        ("--exclusive -w n3", None),
+        ("-wn3", None),
+        ("-F nodes.txt", None),
+        ("--nodefile=nodes.txt", None),
+    ],
 )
 def test_a_node_that_the_profile_names_is_not_chosen_again(
     monkeypatch: pytest.MonkeyPatch, extra: str, asked: str | None
