@@ -22,7 +22,14 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
-from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs, waiting
+from llenergymeasure.workflow.cluster import (
+    QueuedJob,
+    end_jobs,
+    in_brief,
+    job_prefix,
+    left_jobs,
+    waiting,
+)
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
@@ -346,9 +353,20 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
         "1 job waits in SLURM's queue: PartitionConfig",
         words,
     ]
-    first, second = "other jobs come first (Priority)", "PartitionConfig"
-    wait = "1 job waits in SLURM's queue: "
-    assert view.queue == f"{wait}{first}, {wait}{second}"
+    assert view.queue == "2 jobs wait in the queue"
+    last = driven._explanation("Error in rule measure:\n").splitlines()[-1]
+    assert last.startswith("llem: 1 job waits in SLURM's queue: PartitionConfig, which never ends")
+
+
+def test_a_line_of_progress_says_why_jobs_wait_in_a_few_words() -> None:
+    def jobs(*reasons: str) -> list[QueuedJob]:
+        return [QueuedJob(str(n), "llem", "PENDING", each) for n, each in enumerate(reasons)]
+
+    away = "the node that is asked for is in use, or out of service"
+    assert in_brief(jobs("ReqNodeNotAvail, UnavailableNodes:n1")) == f"1 job waits: {away}"
+    assert in_brief(jobs("Priority", "Priority")) == "2 jobs wait: other jobs come first"
+    assert in_brief(jobs("Priority", "Resources")) == "2 jobs wait in the queue"
+    assert in_brief([QueuedJob("1", "llem", "RUNNING", "None")]) == ""
 
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
@@ -368,8 +386,9 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
     failed = SUBMITTED.format(2, own) + FAILED.format(2, own)
     own.write_text("\n/bin/sh: 1: module: not found\nsrun: error: node-1\n")
     assert reason(failed) == f"/bin/sh: 1: module: not found ({own})"
-    own.write_text("host: node-1\nBuilding DAG of jobs...\n")
-    assert reason(failed) == ""
+    for began in ("host: node-1\n", "\nSNAKEMAKE\n=========\n  Date: today\n  Host: node-1\n"):
+        own.write_text(f"{began}Building DAG of jobs...\n")
+        assert reason(failed) == ""
     own.unlink()
     assert reason(failed) == ""
 

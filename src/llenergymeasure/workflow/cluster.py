@@ -153,6 +153,14 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 
+def in_brief(jobs: Iterable[QueuedJob]) -> str:
+    """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
+    waits = [job for job in jobs if job.waits]
+    reasons = {_in_words(job.reason).partition(" (")[0].partition(";")[0] for job in waits}
+    told = "1 job waits" if len(waits) == 1 else f"{len(waits)} jobs wait"
+    return f"{told}: {reasons.pop()}" if len(reasons) == 1 else f"{told} in the queue" * bool(waits)
+
+
 _PINNED = "; a pinned study's own job may be on it"
 _WORDS = {
     "None": "not looked at by SLURM yet",
