@@ -153,10 +153,18 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 
+def in_brief(jobs: Iterable[QueuedJob]) -> str:
+    """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
+    waits = [job for job in jobs if job.waits]
+    reasons = {_in_words(job.reason).partition(" (")[0].partition(";")[0] for job in waits}
+    told = "1 job waits" if len(waits) == 1 else f"{len(waits)} jobs wait"
+    return f"{told}: {reasons.pop()}" if len(reasons) == 1 else f"{told} in the queue" * bool(waits)
+
+
 def lasting(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
     """Yield, once for each reason, why jobs have not begun that wait for no other job's end."""
     for line in waiting(job for job in jobs if job.never_starts or job.reason == _NODES):
-        reason = line.partition(": ")[2]
+        reason = line.partition(": ")[2].split(NEVER_ENDS)[0]
         if reason not in said:
             said.add(reason)
             yield line
@@ -169,8 +177,8 @@ _WORDS = {
     "Priority": "other jobs come first",
     "Resources": "what is asked for is in use",
     "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED}",
-    _NODES: "the partition takes no job of one node (MinNodes, MaxNodes), or its nodes are down "
-    "for a while",
+    _NODES: "by its MinNodes or MaxNodes the partition takes no job of one node, or its nodes are "
+    "down for a while",
     "BeginTime": "its time to begin has not come: after a requeue SLURM makes a pause",
     "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
 }
