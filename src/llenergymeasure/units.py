@@ -146,8 +146,8 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "remote_server": Code(
         False,
-        "The server is on another machine: the energy is that of its client here, and says nothing "
-        "about the model's.",
+        "The server is not known to be on this machine (by its own names and addresses): on "
+        "another, the energy is that of its client here, and says nothing about the model's.",
     ),
     "resolved_otherwise": Code(
         False, "The engine has another value in force for a setting than the study asks for."
