@@ -73,7 +73,10 @@ VALIDITY: Mapping[str, Code] = {
     "counter_jump": Code(
         True, "The energy counter did not rise by what a device can draw within the window."
     ),
-    "counter_reset": Code(True, "The energy counter started over within the window."),
+    "counter_reset": Code(
+        True,
+        "The energy counter started over within the window, or may have while it was not read.",
+    ),
     "failed_requests": Code(True, "More than 1 % of the requests failed."),
     "foreign_requests": Code(
         True,

@@ -67,7 +67,7 @@ def device_doubts(
     start_s = channel.knots.seconds(window[0]) - channel.early_s
     end_s = channel.knots.seconds(window[1]) + channel.late_s + moved_s + channel.knots.spacing_s
     for code, moments_s, what in (
-        ("counter_reset", device.resets_s, "started over"),
+        ("counter_reset", device.resets_s, "started over, or may have while it was not read,"),
         ("counter_jump", device.jumps_s, "rose by more than the device can draw, or by less"),
     ):
         inside = (moments_s >= start_s) & (moments_s <= end_s)
