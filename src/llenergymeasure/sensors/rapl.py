@@ -26,7 +26,7 @@ _MOST_W = 2000.0
 _PART_MOST_W = 1000.0
 """Nor a package or memory by itself."""
 _RISE = 10.0
-"""While it was not read it is taken to have drawn up to so many times what was seen of it before."""
+"""While it was not read it is taken to have drawn up to so many times what was seen of it."""
 _PERMISSION = (
     "energy_uj may be read by root alone; an administrator can allow it: "
     "chmod -R a+r /sys/class/powercap/intel-rapl/"
