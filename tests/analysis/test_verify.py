@@ -172,6 +172,11 @@ def test_a_headline_that_another_version_added_up_is_said_once(study: Path) -> N
     keep_hash(run)
     (found,) = [each for each in check_run(run, {}) if each.figure.startswith("energy.")]
     assert "an earlier version" in str(found)
+    change_record(run, "provenance", "energy_method", value=5)
+    earlier = [each for each in check_run(run, {}) if each.figure.startswith("energy.")]
+    assert [str(each) for each in earlier if each.figure == "energy.scopes"] == [str(found)]
+    assert not [each for each in earlier if each.figure == "energy.gross_j"]
+    change_record(run, "provenance", "energy_method", value=6)
     change_record(run, "energy", "readings", 0, "gross_j", value=12345)
     assert "result.json:energy.readings[0].gross_j" in figures([*check_run(run, {})])
 

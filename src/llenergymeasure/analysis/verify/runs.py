@@ -131,9 +131,6 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         recomputed["energy"] = record.model_dump()
     recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
-    if not same_method:
-        yield from _earlier_method(folder, result.energy, record)
-        return
     if before != now:
         what = (
             f"the headline is of {_named(before)}, and this version counts {_named(now)}; if an "
@@ -141,6 +138,10 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
             "own energy is in energy.readings"
         )
         yield Difference(folder.result, "energy.scopes", what=what)
+    if not same_method:
+        yield from _earlier_method(folder, result.energy, record)
+        return
+    if before != now:
         mine, others = (
             [each.model_dump(exclude={"headline"}) for each in energy.readings]
             for energy in (result.energy, record)
@@ -168,7 +169,8 @@ def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Dif
     powers = [each.channel == "power" for each in old.readings if each.headline]
     moved = _POWER_CHANGED if any(powers) else RELATIVE
     mine, others = (old.gross_j, old.u95_j), (new.gross_j, new.u95_j)
-    yield from _apart(folder, "energy.gross_j", mine, others, moved)
+    if _added_up(old) == _added_up(new):
+        yield from _apart(folder, "energy.gross_j", mine, others, moved)
     fresh = {(each.device, each.sensor, each.channel): each for each in new.readings}
     for number, reading in enumerate(old.readings):
         again = fresh.get((reading.device, reading.sensor, reading.channel))
