@@ -53,10 +53,26 @@ def test_who_only_looks_who_has_a_lock_keeps_nobody_from_it(
         assert str(files.lock_holder(path)).startswith("the first (pid ")
     assert files.lock_holder(path) is None
     looking = os.open(path, os.O_RDONLY)
-    assert files.try_lock(looking, shared=True)
+    files.fcntl.flock(looking, files.fcntl.LOCK_SH)
     monkeypatch.setattr(files.time, "sleep", lambda _: os.close(looking))
     with locked(path, "the second"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF, errno.ENOLCK])
+def test_who_only_looks_at_a_lock_is_not_stopped_where_it_cannot_be_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    assert files.lock_holder(tmp_path / ".lock") is None
+    assert not capsys.readouterr().err
 
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:

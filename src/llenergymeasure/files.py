@@ -323,10 +323,14 @@ def lock_holder(path: Path) -> str | None:
     except OSError:
         return None
     try:
-        free = try_lock(handle, shared=True)
-        return None if free else lock_owner(handle) or "another process"
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return lock_owner(handle) or "another process"
+    except OSError:  # a file system without locks, or one that does not say
+        return None
     finally:
         os.close(handle)
+    return None
 
 
 def lock_owner(handle: int) -> str:
@@ -335,15 +339,14 @@ def lock_owner(handle: int) -> str:
     return "".join(sign for sign in text if sign.isprintable())
 
 
-def try_lock(handle: int, *, shared: bool = False) -> bool:
+def try_lock(handle: int) -> bool:
     """Lock an open file without waiting; return whether it is locked now (flock(2)).
 
     The kernel frees the lock when the last process that has this file open ends. On a file system
     without locks it counts as locked, which is said once.
     """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

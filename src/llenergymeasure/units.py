@@ -73,7 +73,10 @@ VALIDITY: Mapping[str, Code] = {
     "counter_jump": Code(
         True, "The energy counter did not rise by what a device can draw within the window."
     ),
-    "counter_reset": Code(True, "The energy counter started over within the window."),
+    "counter_reset": Code(
+        True,
+        "The energy counter started over within the window, or may have while it was not read.",
+    ),
     "failed_requests": Code(True, "More than 1 % of the requests failed."),
     "foreign_requests": Code(
         True,
@@ -146,8 +149,8 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "remote_server": Code(
         False,
-        "The server is on another machine: the energy is that of its client here, and says nothing "
-        "about the model's.",
+        "The server is not known to be on this machine (by its own names and addresses): on "
+        "another, the energy is that of its client here, and says nothing about the model's.",
     ),
     "resolved_otherwise": Code(
         False, "The engine has another value in force for a setting than the study asks for."

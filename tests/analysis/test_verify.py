@@ -165,6 +165,22 @@ def test_a_figure_of_the_record(study: Path, keys: tuple[Any, ...], figure: str)
     assert f"result.json:{figure}" in figures(verify_study(study).differences)
 
 
+def test_a_headline_that_another_version_added_up_is_said_once(study: Path) -> None:
+    run = a_run(study)
+    change_record(run, "energy", "readings", 0, "headline", value=False)
+    change_record(run, "energy", "gross_j", value=12345)
+    keep_hash(run)
+    (found,) = [each for each in check_run(run, {}) if each.figure.startswith("energy.")]
+    assert "an earlier version" in str(found)
+    change_record(run, "provenance", "energy_method", value=5)
+    earlier = [each for each in check_run(run, {}) if each.figure.startswith("energy.")]
+    assert [str(each) for each in earlier if each.figure == "energy.scopes"] == [str(found)]
+    assert not [each for each in earlier if each.figure == "energy.gross_j"]
+    change_record(run, "provenance", "energy_method", value=6)
+    change_record(run, "energy", "readings", 0, "gross_j", value=12345)
+    assert "result.json:energy.readings[0].gross_j" in figures([*check_run(run, {})])
+
+
 def test_every_changed_digit_of_the_record(study: Path) -> None:
     run = a_run(study)
     whole = run.result.read_text()

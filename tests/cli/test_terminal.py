@@ -20,6 +20,7 @@ from llenergymeasure.processes import boot_id
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.cluster import job_prefix
+from llenergymeasure.workflow.drive import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import not_drawn
 from results.synthetic import write_runs
@@ -148,6 +149,11 @@ def test_a_study_that_has_only_begun_is_said_to_have(tmp_path: Path, call: Call)
             assert said.code == 2
             assert f"results/small has begun, by llem run (pid {os.getpid()} on" in said.err
             assert "no run is planned yet" in said.err
+        log = folder.path / LOG_NAME
+        log.touch()
+        assert "Snakemake is starting" in call("status", str(study)).err
+        os.utime(log, (1, 1))  # of an earlier call
+        assert "models and folders are looked at" in call("status", str(study)).err
     assert "no results yet in results/small; `llem run" in call("status", str(study)).err
 
 

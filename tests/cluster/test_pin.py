@@ -1,11 +1,13 @@
 """A study that is pinned stays where its first run was made."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.results.layout import StudyFolder
@@ -58,6 +60,20 @@ def test_a_damaged_pin_is_said_with_the_way_out(tmp_path: Path, content: str) ->
     study.pin(None).parent.mkdir()
     study.pin(None).write_text(content)
     with pytest.raises(PreflightError, match=r"study\.json does not say where .* remove it"):
+        hold_to_pin(spec(pin="node"), study, HERE)
+
+
+def test_a_pin_that_cannot_be_read_now_is_not_said_to_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyFolder(tmp_path)
+    hold_to_pin(spec(pin="node"), study, HERE)
+
+    def stale(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr(files, "read_bytes", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
         hold_to_pin(spec(pin="node"), study, HERE)
 
 

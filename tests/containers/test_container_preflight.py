@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,28 +101,40 @@ def test_an_image_that_may_not_be_written_there_is_said_in_a_line(
     assert capsys.readouterr().err == f"pytorch: {out.parent}: Not a directory\n"
 
 
-def test_two_builds_of_one_image_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_builds_of_one_image_at_a_time_are_both_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apptainer_here = tmp_path / "apptainer"
     apptainer_here.write_text(
         "#!/bin/sh\n"
-        'for word; do before=$last; last=$word; done; echo >> "$0.builds"\n'
-        'for _ in $(seq 10); do echo $$ >> "$before"; sleep 0.1; done\n'
+        'for word; do before=$last; last=$word; done; echo $$ >> "$before"; echo >> "$0.builds"\n'
+        'until [ $(wc -l < "$0.builds") -ge 2 ]; do sleep 0.05; done; echo $$ >> "$before"\n'
     )
-    out = tmp_path / "images" / "a.sif"
+    images = tmp_path / "images"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     apptainer_here.chmod(0o755)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    host, alive = socket.gethostname(), os.getpid()
+    images.mkdir()
+    left = [(host, ended.pid), (host, alive), (f"{host}.b", ended.pid)]
+    for each in left:
+        (images / ".a.{}.{}.part.sif".format(*each)).touch()
+    out = images / "a.sif"
     build = (
         "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
         "image_build.free_bytes = lambda folder: None;"
         "image_build.build_sif('pytorch', Path(sys.argv[1]))"
     )
     builds = [subprocess.Popen([sys.executable, "-c", build, str(out)]) for _ in range(2)]
-    assert [each.wait() for each in builds] == [0, 0]
-    assert len(set(out.read_text().split())) == 1
-    assert len(Path(f"{apptainer_here}.builds").read_text()) == 1
-    assert (tmp_path / "images" / "a.sif.digest").read_text().split()[0] == SifImage(
-        str(out)
-    ).digest()
+    assert [each.wait(60) for each in builds] == [0, 0]
+    first, second = out.read_text().split()
+    assert first == second
+    assert (images / "a.sif.digest").read_text().split()[0] == SifImage(str(out)).digest()
+    assert {path.name for path in images.glob(".*")} == {
+        f".a.{host}.{alive}.part.sif",
+        f".a.{host}.b.{ended.pid}.part.sif",
+    }
 
 
 def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:

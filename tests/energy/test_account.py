@@ -313,6 +313,33 @@ def test_a_cpu_of_two_that_cannot_be_read_leaves_no_headline_and_a_reason() -> N
     assert (energy.scopes, energy.gross_j) == (["cpu"], pytest.approx(50.0 * 20, rel=1e-3))
 
 
+@pytest.mark.parametrize("asked", [None, "rapl"])
+@pytest.mark.parametrize(
+    ("unread", "platform", "scopes", "power_w"),
+    [
+        ("dram:package-1", False, ["cpu"], 100.0),
+        ("dram:package-1", True, ["cpu"], 100.0),
+        ("cpu:package-1", True, ["host"], 200.0),
+        ("host", False, ["cpu", "dram"], 110.0),
+    ],
+)
+def test_a_scope_that_was_read_in_part_is_no_part_of_the_headline(
+    asked: str | None, unread: str, platform: bool, scopes: list[str], power_w: float
+) -> None:
+    """A socket without memory takes nothing from what both CPUs drew."""
+    powers_w = {f"cpu:package-{n}": 50.0 for n in (0, 1)}
+    powers_w |= {f"dram:package-{n}": 5.0 for n in (0, 1)}
+    powers_w |= {"host": 200.0} if platform or unread == "host" else {}
+    infos, rows = [], []
+    for device, device_w in powers_w.items():
+        gone = {"unavailable": "stands still at 0"} if device == unread else {}
+        infos.append(card.info(device, "rapl", scope=device.partition(":")[0], **gone))
+        rows += [] if gone else rapl_rows(device, device_w)
+    energy = account(card.recording(rows, *infos), WINDOW, devices=(), headline=asked).energy()
+    assert energy.scopes == scopes
+    assert energy.gross_j == pytest.approx(power_w * 20, rel=1e-3)
+
+
 def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
     """Both counters miss the same of the same load: no more than twice, and no less."""
     sensor = card.Sensor(window_s=0.025, counter_from="samples")

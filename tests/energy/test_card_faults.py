@@ -496,6 +496,11 @@ def test_a_counter_of_no_known_limit_that_jumps_is_a_code(jump_j: float) -> None
     assert rapl(list(zip(TICKS_S, 40 * TICKS_S, strict=True))).validity == {}
 
 
+def test_a_counter_of_no_known_limit_in_another_unit_has_one_reason() -> None:
+    made = rapl(list(zip(TICKS_S, 8000.0 * TICKS_S, strict=True)))
+    assert set(made.validity) == {"impossible_power"}
+
+
 def warmed(start_s: float, end_s: float, seed: int) -> card.Power:
     """Return work before a window too, with a rest of 0.4 s between the two."""
     before, within = card.work(3.0, start_s - 0.4, seed), card.work(start_s, end_s, seed + 99)

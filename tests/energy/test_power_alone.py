@@ -98,3 +98,17 @@ def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s
         relative.append(made.total.gross_u95_j / made.total.gross_j)
     assert np.mean(covered) > 0.9
     assert np.median(relative) < 0.01 + 0.4 * stop_s
+
+
+@pytest.mark.parametrize("call_s", [0.008, 0.02])
+def test_slow_calls_are_no_pauses_of_the_recorder(call_s: float) -> None:
+    """Where each reading comes late, none of them was read after a pause."""
+    sensor = card.Sensor(update_s=0.02, window_s=0.01, counter_s=None, call_s=call_s)
+    off = []
+    for seed in range(10):
+        load = bursts(seed)
+        samples = card.record(load, sensor, 20.0, name="V100")
+        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
+        off.append(made.total.gross_j / float(load.energy(5, 15)) - 1)
+    assert abs(np.mean(off)) < 0.015
+    assert np.std(off) < 0.025

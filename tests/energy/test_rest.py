@@ -133,6 +133,7 @@ def test_a_rest_that_moves_widens_net_energy_alone() -> None:
     assert moving.headline[0].net_u95_j > 20 * steady.headline[0].net_u95_j
     assert moving.headline[0].gross_u95_j < 0.001 * moving.headline[0].gross_j
     assert moving.headline[0].net_u95_j > 20 * moving.headline[0].gross_u95_j
+    assert "the work" not in moving.validity["rest_not_steady"]
 
 
 def test_net_energy_below_zero_is_as_unsure_as_it_is_below() -> None:
@@ -141,4 +142,5 @@ def test_net_energy_below_zero_is_as_unsure_as_it_is_below() -> None:
     (found,) = made.headline
     assert found.net_j == pytest.approx(net_j, rel=0.01)
     assert found.net_j + found.net_u95_j >= 0.0
-    assert "rest_not_steady" in made.validity
+    assert "W less than idle_before" in made.validity["rest_not_steady"]
+    assert "differ" not in made.validity["rest_not_steady"]

@@ -419,6 +419,37 @@ def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path:
     assert str(found).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
 
 
+def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    weights, log = adapter / "weights.bin", adapter / "slurm-17.out"
+    weights.write_bytes(bytes(2 * 1024 * 1024))
+    log.write_text("planned\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
+    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
+    files.write_if_changed(folder.plan, plan.to_json_bytes())
+    run = plan.runs[0]
+    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    place = folder.run(run.experiment, run.cycle)
+    log.write_text("planned\nthe first run\n")
+    assert list(check_unchanged(spec, place)) == []
+    weights.write_bytes(bytes(3 * 1024 * 1024))
+    (found,) = check_unchanged(spec, place)
+    assert f"newer than the plan: {weights}; logs count too" in str(found)
+    assert str(log) in str(found)
+
+    def hashed(path: Path) -> str:
+        assert path != weights, "a large file is hashed before each run"
+        return sha256(path)
+
+    sha256 = files.sha256
+    monkeypatch.setattr(files, "sha256", hashed)
+    assert len(list(check_unchanged(spec, place))) == 1
+
+
 def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Path) -> None:
     """What has changed is the adapter; the data set is newer than the plan all the same."""
     data, adapter = tmp_path / "data.jsonl", tmp_path / "adapter"

@@ -104,15 +104,31 @@ def test_rapl_that_wraps_twice_and_is_then_reset_falls_by_what_was_lost(powercap
     assert values[5] == pytest.approx(values[4] - 3.0)
 
 
-@pytest.mark.parametrize(("pause_s", "falls"), [(60, False), (150, True)])
+@pytest.mark.parametrize(("pause_s", "falls"), [(60, False), (300, True)])
 def test_rapl_that_was_not_read_for_as_long_as_a_turn_may_take_falls(
     powercap: Path, monkeypatch: pytest.MonkeyPatch, pause_s: int, falls: bool
 ) -> None:
-    """A package of 2 kW comes round in 131 s: what is read then does not show how often."""
+    """A package of 1 kW comes round in 262 s: what is read then does not show how often."""
     moments_ns = itertools.count(10**12, pause_s * 10**9)
     monkeypatch.setattr(rapl, "time", SimpleNamespace(monotonic_ns=lambda: next(moments_ns)))
     before, after, later = _read_at(powercap, 9_000_000, 10_000_000, 11_000_000)
     assert (after < before, later < after) == (falls, falls)
+
+
+@pytest.mark.parametrize(("power_w", "pause_s", "falls"), [(60, 35, False), (60, 120, True)])
+def test_how_long_a_turn_may_take_follows_from_the_power_that_was_seen(
+    powercap: Path, monkeypatch: pytest.MonkeyPatch, power_w: int, pause_s: int, falls: bool
+) -> None:
+    """AMD's counters come round after 65.5 kJ, and 33 s at the 2 kW that no package draws."""
+    for limit in powercap.glob("**/max_energy_range_uj"):
+        limit.write_text("65532610987")
+    moments_s = [0.0] * 4 + [600.0, 600.05, 600.1, 600.15, 600.15 + pause_s]
+    moments_ns = iter([10**12 + round(each * 1e9) for each in moments_s])
+    monkeypatch.setattr(rapl, "time", SimpleNamespace(monotonic_ns=lambda: next(moments_ns)))
+    values_uj = [round(power_w * each * 1e6) for each in (1.0, 1.05, 1.1, 1.15, 1.15 + pause_s)]
+    *_, before, after = _read_at(powercap, *values_uj)
+    lost_j = 65532.610987 if falls else 0.0
+    assert after - before == pytest.approx(power_w * pause_s - lost_j)
 
 
 def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:

@@ -125,7 +125,7 @@ SERVER = {"backend": "openai"}
         ),
         (
             {**SERVER, "openai": {"base_url": "http://x.example/v1", "allow_remote": True}},
-            "sends its prompts to x.example (openai.base_url), whose energy nobody measures",
+            "sends its prompts to x.example (openai.base_url): only the energy",
         ),
     ],
 )

@@ -23,7 +23,13 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
-from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs, waiting
+from llenergymeasure.workflow.cluster import (
+    QueuedJob,
+    end_jobs,
+    job_prefix,
+    left_jobs,
+    waiting,
+)
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
@@ -62,11 +68,13 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
         ("None", "1 job waits in SLURM's queue: not looked at by SLURM yet"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "the node that is asked for is in use, or out of"),
         ("Nodes required for job are DOWN, DRAINED or reserved for jobs", "in use, or out of"),
-        (
-            "Nodes required for job are DOWN",
-            "a pinned study's own job may be on it (Nodes",
-        ),
+        ("Nodes required for job are DOWN", "a pinned study's own job may be on it (Nodes"),
         ("Priority", "other jobs come first (Priority)"),
+        (
+            "PartitionNodeLimit",
+            "or its nodes are down for a while (PartitionNodeLimit)",
+        ),
+        ("BeginTime", "after a requeue SLURM makes a pause (BeginTime)"),
         ("QOSMaxJobsPerUserLimit", "queue: QOSMaxJobsPerUserLimit"),
         ("PartitionConfig", "queue: PartitionConfig, which never ends by itself"),
     ],
@@ -85,7 +93,14 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
 
 @pytest.mark.parametrize(
     ("extra", "asked"),
-    [("--exclusive", "--exclusive --nodelist=n1"), ("--nodelist=n3", None), ("-w n3", None)],
+    [
+        ("--exclusive", "--exclusive --nodelist=n1"),
+        ("--nodelist=n3", None),
+        ("--exclusive -w n3", None),
+        ("-wn3", None),
+        ("-F nodes.txt", None),
+        ("--nodefile=nodes.txt", None),
+    ],
 )
 def test_a_node_that_the_profile_names_is_not_chosen_again(
     monkeypatch: pytest.MonkeyPatch, extra: str, asked: str | None
@@ -350,24 +365,26 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
 ) -> None:
     study, plan, folder = planned(tmp_path)
     name = f"{job_prefix(folder)}ab|PENDING"
-    command(slurm, "squeue", f"echo '7|{name}|Priority|'; echo '8|{name}|PartitionConfig|'")
+    queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
+    jobs = "\n".join(each.format(name) for each in queue)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
     write_text(folder.path / drive.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
     driven = Drive(study, plan, folder, view, 0)
     driven._on_cluster = True
-    for _ in range(2):
+    for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
+        command(slurm, "squeue", f"echo '{jobs}{more}'")
         driven._next_look_s = 0.0
         driven._tell_of_the_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
-    assert [line.partition(", which")[0] for line in said] == [
-        "1 job waits in SLURM's queue: PartitionConfig",
-        words,
-    ]
-    first, second = "other jobs come first (Priority)", "PartitionConfig"
-    wait = "1 job waits in SLURM's queue: "
-    assert view.queue == f"{wait}{first}, {wait}{second}"
+    never, nodes, last = said
+    assert never.startswith("1 job waits in SLURM's queue: PartitionConfig, which never")
+    assert nodes.endswith("its nodes are down for a while (PartitionNodeLimit)")
+    assert last == words
+    assert view.queue == "4 jobs wait in the queue"
+    last = driven._explanation("Error in rule measure:\n").splitlines()[-1]
+    assert last.startswith("llem: 1 job waits in SLURM's queue: PartitionConfig, which never ends")
 
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
@@ -387,8 +404,9 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
     failed = SUBMITTED.format(2, own) + FAILED.format(2, own)
     own.write_text("\n/bin/sh: 1: module: not found\nsrun: error: node-1\n")
     assert reason(failed) == f"/bin/sh: 1: module: not found ({own})"
-    own.write_text("host: node-1\nBuilding DAG of jobs...\n")
-    assert reason(failed) == ""
+    for began in ("host: node-1\n", "\nSNAKEMAKE\n=========\n  Date: today\n  Host: node-1\n"):
+        own.write_text(f"{began}Building DAG of jobs...\n")
+        assert reason(failed) == ""
     own.unlink()
     assert reason(failed) == ""
 

@@ -24,6 +24,11 @@ def test_letters_of_a_value_are_none(word: str) -> None:
     assert not only_looks(["snakemake", word, "--configfile", "study.yaml"])
 
 
+@pytest.mark.parametrize("value", ["-B /mnt/lustre", "-B /nfs", "-S/tmp x", "-B nfs:/n --nv"])
+def test_a_value_of_several_words_is_none(value: str) -> None:
+    assert not only_looks(["snakemake", "--apptainer-args", value, "-c", "1"])
+
+
 def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
     short = [
         (name, action.nargs)

@@ -199,8 +199,8 @@ def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path)
         end(StudyFolder(tmp_path), plan, place)
     progress.look()
     line = progress.line()
-    assert line.endswith("; waiting for the cluster's word, then the report")
-    assert len(line) < 80
+    assert line.endswith("; waiting for the cluster's word")
+    assert len(line) < 60
 
 
 def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path) -> None:
@@ -214,6 +214,22 @@ def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path
     running = {"status": "running", "pid": os.getpid(), "host": "node-1"}
     run.outcome.write_text(json.dumps(running))
     assert "queue" not in progress.line(queue=queue)
+
+
+def test_what_ends_of_an_earlier_call_is_no_run_of_this_one(tmp_path: Path) -> None:
+    plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
+    run = folder.run(plan.runs[0].experiment, 1)
+    run.path.mkdir(parents=True)
+    run.outcome.write_text(json.dumps({"status": "running", "attempt": 1, "host": "node-1"}))
+    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    time.sleep(0.05)
+    run.outcome.write_text(json.dumps({"status": "interrupted", "attempt": 1}))
+    assert progress.look() == []
+    assert "interrupted" not in progress.line()
+    run.outcome.write_text(json.dumps({"status": "failed", "attempt": 2}))
+    (ended,) = progress.look()
+    assert ended.told.startswith("[1/1] ")
+    assert progress.line().startswith("about ") or "1 failed" in progress.line()
 
 
 def test_an_interrupted_run_is_not_counted_as_failed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.workflow.cluster import QueuedJob, waiting
+from llenergymeasure.workflow.cluster import QueuedJob, in_brief, waiting
 
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
@@ -49,6 +49,13 @@ def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> Non
     assert done.stderr.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
     assert "mem_mb" in done.stderr
     assert done.stdout == "scancel 7\n"  # Snakemake would wait for it for ever
+
+
+def test_a_partition_whose_nodes_may_come_back_is_named_once_and_waited_for() -> None:
+    jobs = LEFT.replace("Resources", "PartitionNodeLimit")
+    done = _run(f"return [{jobs}] * (1 + int(time.monotonic() * 10) % 2)")
+    assert done.stdout == "went on\n"
+    assert done.stderr.count("in SLURM's queue: by its MinNodes or MaxNodes") == 1
 
 
 @pytest.mark.parametrize(
@@ -101,3 +108,15 @@ def test_what_may_still_happen_is_waited_for(ask: str, before: str) -> None:
     done = _run(ask, before=before)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "went on\n"
+
+
+def test_a_line_of_progress_says_why_jobs_wait_in_a_few_words() -> None:
+    def jobs(*reasons: str) -> list[QueuedJob]:
+        return [QueuedJob(str(n), "llem", "PENDING", each) for n, each in enumerate(reasons)]
+
+    away = "the node that is asked for is in use, or out of service"
+    assert in_brief(jobs("ReqNodeNotAvail, UnavailableNodes:n1")) == f"1 job waits: {away}"
+    assert in_brief(jobs("Priority", "Priority")) == "2 jobs wait: other jobs come first"
+    assert in_brief(jobs("Priority", "Resources")) == "2 jobs wait in the queue"
+    assert in_brief(jobs("PartitionNodeLimit")).endswith("or its nodes are down for a while")
+    assert in_brief([QueuedJob("1", "llem", "RUNNING", "None")]) == ""

@@ -76,7 +76,8 @@ def _begun(folder: StudyFolder) -> str | None:
         return None
     from llenergymeasure.workflow.drive import LOG_NAME
 
-    starts = (folder.path / LOG_NAME).is_file()
+    log = folder.path / LOG_NAME  # of an earlier call, unless it is younger than the lock's words
+    starts = log.is_file() and log.stat().st_mtime_ns >= folder.lock.stat().st_mtime_ns
     doing = "Snakemake is starting" if starts else "models and folders are looked at"
     return f"{folder.path} has begun, by {holder}: {doing}, and no run is planned yet"
 

@@ -4,6 +4,7 @@ The standard library alone: a run's supervisor reads it too.
 """
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,31 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
+        return False
+
+
+def is_here(host: str) -> bool:
+    """Return whether ``host`` is known to be this machine, by a name or an address of its own.
+
+    Nothing is sent to it. False where it is another, or a name that this machine does not go by.
+    """
+    name, own = host.rstrip(".").lower(), socket.gethostname().lower()
+    if name in ("localhost", own):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        alike = name.partition(".")[0] == own.partition(".")[0]
+        return alike and name == socket.getfqdn().lower()
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_unspecified:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.connect((str(address), 9))  # a datagram socket's sends nothing
+            return str(route.getsockname()[0]) == str(address)
+    except OSError:
         return False
 
 

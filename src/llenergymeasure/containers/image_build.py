@@ -5,14 +5,15 @@ BASE is a folder or an image.
 """
 
 import argparse
+import glob
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import llenergymeasure
@@ -30,9 +31,10 @@ from llenergymeasure.errors import (
     Problem,
     as_message,
 )
-from llenergymeasure.files import try_lock, write_text
+from llenergymeasure.files import write_text
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import free_bytes
+from llenergymeasure.processes import is_hidden, start_ticks
 from llenergymeasure.screen import say
 
 OWN_BASE_ROOM_BYTES = 4e9
@@ -71,8 +73,6 @@ def main(arguments: list[str] | None = None) -> int:
 def build_sif(backend: str, out: Path | None = None, base: str | None = None) -> Path:
     """Build the image of a backend for Apptainer and return its file.
 
-    One that another process finished while this one waited for it is taken, where no base is given.
-
     Raises:
         ConfigurationError: there is no Apptainer, or no room.
         BuildError: it failed; its own words are on standard error.
@@ -83,7 +83,7 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     out = (out or image_folder() / f"{backend}.sif").absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_room(backend, out.parent, base)
-    part = out.with_name(f".{out.stem}.part.sif")
+    part = _part(out, os.getpid())
     words = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
     words += ["--build-arg", f"version={llenergymeasure.__version__}"]
     if base is not None:
@@ -93,34 +93,31 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     environment = dict(os.environ)
     if dropped := missing_capabilities():
         environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
-    with _alone(out) as (lock, waited):
-        if waited and base is None and out.exists():
-            return out
-        try:
-            words += [str(part), str(folder / f"{backend}.def")]
-            _build(words, folder.parent, environment, lock)
-            part.replace(out)
-            # A run in the same call of the workflow was described before there was an image.
-            digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
-            write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
-        finally:
-            part.unlink(missing_ok=True)
+    _remove_left(out)
+    try:
+        _build([*words, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
+        part.replace(out)
+        # A run in the same call of the workflow was described before there was an image.
+        size_bytes, digest = out.stat().st_size, SifImage(str(out)).digest()
+        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+    finally:
+        part.unlink(missing_ok=True)
     return out
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[tuple[int, bool]]:
-    """Yield an image's lock, and whether another process had it; what builds it holds it too."""
-    lock = os.open(out.with_name(f".{out.stem}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC)
-    try:
-        waited = not try_lock(lock)
-        if waited:
-            say(f"{out} is being built by another process: waiting for it")
-        while waited and not try_lock(lock):
-            time.sleep(0.5)
-        yield lock, waited
-    finally:
-        os.close(lock)
+def _part(out: Path, pid: int | str) -> Path:
+    """Return where a process builds an image: two at a time have a file each."""
+    return out.with_name(f".{out.stem}.{socket.gethostname()}.{pid}.part.sif")
+
+
+def _remove_left(out: Path) -> None:
+    """Remove what builds of this machine left that were killed."""
+    for left in out.parent.glob(f".{glob.escape(out.stem)}.*.part.sif"):
+        pid = left.name.split(".")[-3]
+        ours = left == _part(out, pid) and pid.isdecimal()
+        if ours and start_ticks(int(pid)) is None and not is_hidden(int(pid)):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _base(base: str) -> tuple[str, str]:
@@ -176,9 +173,9 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
             )
 
 
-def _build(command: Sequence[str], folder: Path, environment: dict[str, str], *held: int) -> None:
+def _build(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, pass_fds=held
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False
     )
     if done.returncode != 0:
         raise BuildError(

@@ -229,7 +229,7 @@ def error_of_mean(values: Floats) -> float:
     # All at once: one after the other they take minutes over an hour's readings that drift.
     spectrum = np.abs(np.fft.rfft(off, 2 * count)) ** 2
     correlations = np.fft.irfft(spectrum)[1 : count - 1] / count / variance
-    first = np.argmax(np.append(correlations, -1.0) < 0)
+    first = np.argmax(np.append(correlations, -1.0) < -1e-12)  # one of 0 is rounded
     return math.sqrt(variance * (1 + 2 * float(np.sum(correlations[:first]))) / count)
 
 

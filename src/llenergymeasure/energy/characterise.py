@@ -14,13 +14,13 @@ from itertools import pairwise
 import numpy as np
 
 from llenergymeasure.energy.knots import (
-    PAUSED,
     Floats,
     Ints,
     Knots,
     Readings,
     counter_knots,
     on_grid,
+    paused,
     power_readings,
 )
 from llenergymeasure.recording.samples import Samples
@@ -129,7 +129,7 @@ def _placed(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
             early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
             t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
             # After a pause of the recorder nothing shows the renewals before the last one.
-            half_s = np.where(readings.half_s > PAUSED * period_s, readings.half_s, half_s)
+            half_s = np.where(paused(readings.half_s, period_s), readings.half_s, half_s)
             found[quantity] = replace(readings, t_s=t_s, half_s=half_s)
     return found
 

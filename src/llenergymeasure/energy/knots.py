@@ -19,8 +19,9 @@ _TOGETHER = 40
 
 _LONGEST_PERIOD_S = 0.25
 """No card that is known renews its readings so rarely: a longer period is that of a load."""
-PAUSED = 0.75
-"""A reading that may be so many periods older or younger was read after a pause."""
+_PAUSED, _USUALLY = 0.75, 2.0
+"""A reading that may be so many periods older or younger was read after a pause, if that is so many
+times what is usual for the recording: where calls are slow, all readings are as unsure."""
 _LONGEST_HELD_S = 0.35
 """A value that stays is written again sooner, unless the recorder got no time to run."""
 
@@ -243,7 +244,7 @@ class Readings:
         t_s, half_s, power_w = t_s[kept], half_s[kept], self.power_w[kept]
         gaps_s = np.diff(t_s, prepend=np.inf)
         held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
-        held = np.flatnonzero(held & (half_s <= PAUSED * period_s))
+        held = np.flatnonzero(held & ~paused(half_s, period_s))
         return replace(
             self,
             t_s=np.insert(t_s, held, t_s[held] - period_s),
@@ -257,6 +258,12 @@ class Readings:
         return replace(
             self, t_s=self.t_s[here], half_s=self.half_s[here], power_w=self.power_w[here]
         )
+
+
+def paused(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
+    """Return which readings, each as unsure, were read after a pause of the recorder."""
+    usual_s = float(np.median(half_s[half_s > 0])) if np.any(half_s > 0) else 0.0
+    return np.asarray(half_s > max(_PAUSED * period_s, _USUALLY * usual_s))
 
 
 def power_readings(series: Series, origin_ns: int) -> Readings:

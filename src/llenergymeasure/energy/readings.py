@@ -189,8 +189,9 @@ def choose(
     """Choose the headline: one sensor, of each device one channel, nothing that overlaps.
 
     Where a card was measured its energy is the headline; the host's is shown next to it. A card of
-    the run, or a CPU of several, that could not be read leaves no headline: the others' energy is
-    not that of the run.
+    the run that could not be read leaves no headline, nor does a CPU of several where no platform
+    was read whole: the others' energy is not that of the run. Memory that was read in part alone
+    is left out.
 
     Args:
         sources: what could be read, of each device the better channel first.
@@ -222,17 +223,21 @@ def choose(
         and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
     ]
     read = {source.info.device for source in same}
-    scopes = CARD_SCOPES if cards else {source.info.scope for source in same}
     unread = [
-        each
-        for each in missing
-        if each.sensor == best.info.sensor and each.scope in scopes and each.device not in read
+        each for each in missing if each.sensor == best.info.sensor and each.device not in read
     ]
-    if unread and read != {"module"}:  # a chip's, which holds its GPU
-        reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
+    partial = {each.scope for each in unread}
+    whole = [source for source in same if source.info.scope not in partial]
+    needed = set(CARD_SCOPES if cards else ("cpu",))
+    if partial & needed and read != {"module"}:  # a chip's, which holds its GPU
+        # The platform's energy holds that of every CPU.
+        whole = [source for source in whole if source.info.scope == "host" and not cards]
+    if not whole:
+        lacking = [each for each in unread if each.scope in needed] or unread
+        reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in lacking)
         what = "a GPU of the run" if cards else "a part of the machine"
         return [], f"{what} could not be read: {reasons_text}"
-    return disjoint(same, window), None
+    return disjoint(whole, window), None
 
 
 def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:

@@ -38,11 +38,13 @@ class IdlePower:
         off_w: by how much any second of the rests differs from that at most, or the work where it
             drew less.
         phases: the rests it is from.
+        work_drew_less: whether ``off_w`` is by how much less the work drew.
     """
 
     power_w: float
     off_w: float
     phases: tuple[str, ...]
+    work_drew_less: bool
 
     @property
     def steady(self) -> bool:
@@ -94,5 +96,5 @@ def idle_power(
     # Nothing draws less under load than at the rest within it: what was next to it was another.
     start_s, end_s = map(knots.seconds, window)
     work_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
-    off_w = max(float(np.max(np.abs(np.array(seconds_w) - level_w))), level_w - work_w)
-    return IdlePower(level_w, off_w, tuple(names))
+    less_w, off_w = level_w - work_w, float(np.max(np.abs(np.array(seconds_w) - level_w)))
+    return IdlePower(level_w, max(off_w, less_w), tuple(names), less_w > off_w)

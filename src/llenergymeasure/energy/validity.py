@@ -62,22 +62,27 @@ def device_doubts(
     name = device.info.device
     if device.info.mig:
         yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
+    impossible = [] if stretch is None else [*_impossible_power(device, stretch, window)]
+    yield from impossible
     # The end is that of a step beyond it, the later the later the counter may be.
     moved_s = max(channel.early_s, channel.delay_s, device.behaviour.counter_lag_s or 0.0)
     start_s = channel.knots.seconds(window[0]) - channel.early_s
     end_s = channel.knots.seconds(window[1]) + channel.late_s + moved_s + channel.knots.spacing_s
     for code, moments_s, what in (
-        ("counter_reset", device.resets_s, "started over"),
+        ("counter_reset", device.resets_s, "started over, or may have while it was not read,"),
         ("counter_jump", device.jumps_s, "rose by more than the device can draw, or by less"),
     ):
         inside = (moments_s >= start_s) & (moments_s <= end_s)
-        if channel.name == "counter" and inside.any():
+        # Where no limit is known and most steps say more than any device draws, that is said once.
+        knots_s, most = channel.knots.t_s, 2 * int(inside.sum())
+        often = most > int(np.sum((knots_s >= start_s) & (knots_s <= end_s)))
+        said = code == "counter_jump" and often and impossible and not device.info.power_limit_w
+        if channel.name == "counter" and inside.any() and not said:
             yield code, f"{name}: the energy counter {what} {int(inside.sum())} times in the window"
     if channel.name == "power":
         yield from _sample_gap(samples, device, channel, window)
     if stretch is None:
         return
-    yield from _impossible_power(device, stretch, window)
     yield from _nature(device, channel, stretch, window)
     yield from _mismatch(device, window)
     yield from _short_window(device, channel, stretch, window, precision)
@@ -176,12 +181,11 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
     """Yield which devices' rests were not steady: their net energy is as unsure."""
     for device, idle in rests:
         if not idle.steady:
-            yield (
-                "rest_not_steady",
-                f"{device}: seconds of {', '.join(idle.phases)} differ from their mean of "
-                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W, or the work drew so much less; "
-                "net energy is as unsure",
-            )
+            phases, mean = ", ".join(idle.phases), f"mean of {idle.power_w:.1f} W"
+            how = f"seconds of {phases} differ from their {mean} by up to {idle.off_w:.1f} W"
+            if idle.work_drew_less:
+                how = f"the work drew {idle.off_w:.1f} W less than {phases} with their {mean}"
+            yield "rest_not_steady", f"{device}: {how}; net energy is as unsure"
 
 
 def surroundings(samples: Samples, devices: Collection[str], window: Span) -> Iterator[Doubt]:

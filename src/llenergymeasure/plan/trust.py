@@ -98,8 +98,8 @@ def _sent(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
     if not here:
         yield (
-            f"sends its prompts to {address.netloc} (openai.base_url), whose energy nobody "
-            "measures: what is recorded is that of this machine, the client"
+            f"sends its prompts to {address.netloc} (openai.base_url): only the energy of "
+            "the machine that the run is on, the client, is measured"
         )
 
 

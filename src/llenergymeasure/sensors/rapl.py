@@ -23,6 +23,10 @@ _STILL_S = 1.0
 """Likewise, while it is recorded on a machine that is busy."""
 _MOST_W = 2000.0
 """No package, its memory or platform draws more."""
+_PART_MOST_W = 1000.0
+"""Nor a package or memory by itself."""
+_RISE = 10.0
+"""While it was not read it is taken to have drawn up to so many times what was seen of it."""
 _PERMISSION = (
     "energy_uj may be read by root alone; an administrator can allow it: "
     "chmod -R a+r /sys/class/powercap/intel-rapl/"
@@ -63,9 +67,11 @@ class _Domain:
         self._scope = scope
         self._folder = folder
         self._last_uj: int | None = None
+        self._before_uj: int | None = None
         self._last_s = self._new_s = 0.0
         self._wrapped_uj = 0
         self._range_uj = 0
+        self._seen_w = 0.0
         self.unavailable: str | None = None
         self._remedy: str | None = None
         try:
@@ -73,6 +79,7 @@ class _Domain:
             self.read()
             if look_s:
                 self._look(look_s)
+            self._before_uj = None  # what comes before a recording's first read does not count
         except SensorError as error:
             self.unavailable = str(error)
             self._remedy = _PERMISSION if "permission" in str(error).lower() else None
@@ -112,17 +119,22 @@ class _Domain:
             self._new_s = now_s
         elif now_s - self._new_s > _STILL_S:
             raise SensorError(f"{self._folder / 'energy_uj'} stands still at {now_uj}")
-        longest_s = self._range_uj * 1e-6 / _MOST_W
-        if self._last_uj is not None and 0 < longest_s < now_s - self._last_s:
+        most_w = _MOST_W if self._scope == "host" else _PART_MOST_W
+        if self._seen_w > 0:
+            most_w = min(most_w, _RISE * self._seen_w)
+        since_s = max(now_s - self._last_s, _LOOK_S)
+        if self._before_uj is not None and 0 < self._range_uj * 1e-6 < most_w * since_s:
             # So long a pause may hold a whole turn: as after a reset the value falls.
             self._wrapped_uj -= self._range_uj
-        elif self._last_uj is not None and now_uj < self._last_uj:
-            rise_j = (self._range_uj - self._last_uj + now_uj) * 1e-6
+        elif self._before_uj is not None and now_uj >= self._before_uj:
+            self._seen_w = max(self._seen_w, (now_uj - self._before_uj) * 1e-6 / since_s)
+        elif self._before_uj is not None:
+            rise_j = (self._range_uj - self._before_uj + now_uj) * 1e-6
             # Starting over at its range is a wrap; with less power than that takes it is a reset
             # (suspend, a hypervisor), what was counted is lost, and the value falls: a reader sees.
             if rise_j <= _MOST_W * max(now_s - self._last_s, UPDATE_PERIOD_S):
                 self._wrapped_uj += self._range_uj
-        self._last_uj, self._last_s = now_uj, now_s
+        self._last_uj, self._before_uj, self._last_s = now_uj, now_uj, now_s
         joules = (self._wrapped_uj + now_uj) * 1e-6
         return (Value("energy_counter_j", joules, span_ns=int(UPDATE_PERIOD_S * 1e9)),)
 

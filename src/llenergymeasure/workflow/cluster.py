@@ -81,8 +81,8 @@ _NEVER = re.compile(
     rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{'|'.join(_HELD)}"
 )
 """Reasons that no other job's end removes: what one job may ask for, and a job that SLURM holds
-where its node could not start it or it was requeued too often. ``PartitionNodeLimit`` is also said
-of nodes that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
+where its node could not start it or it was requeued too often. ``_NODES`` is also said of nodes
+that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -153,12 +153,33 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
         yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
 
 
+def in_brief(jobs: Iterable[QueuedJob]) -> str:
+    """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
+    waits = [job for job in jobs if job.waits]
+    reasons = {_in_words(job.reason).partition(" (")[0].partition(";")[0] for job in waits}
+    told = "1 job waits" if len(waits) == 1 else f"{len(waits)} jobs wait"
+    return f"{told}: {reasons.pop()}" if len(reasons) == 1 else f"{told} in the queue" * bool(waits)
+
+
+def lasting(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
+    """Yield, once for each reason, why jobs have not begun that wait for no other job's end."""
+    for line in waiting(job for job in jobs if job.never_starts or job.reason == _NODES):
+        reason = line.partition(": ")[2].split(NEVER_ENDS)[0]
+        if reason not in said:
+            said.add(reason)
+            yield line
+
+
+_NODES = "PartitionNodeLimit"
 _PINNED = "; a pinned study's own job may be on it"
 _WORDS = {
     "None": "not looked at by SLURM yet",
     "Priority": "other jobs come first",
     "Resources": "what is asked for is in use",
     "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED}",
+    _NODES: "by its MinNodes or MaxNodes the partition takes no job of one node, or its nodes are "
+    "down for a while",
+    "BeginTime": "its time to begin has not come: after a requeue SLURM makes a pause",
     "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
 }
 """What the usual reasons mean, by how they begin. Source: squeue(1), "JOB REASON CODES"."""
@@ -251,8 +272,6 @@ class QueueWatch(threading.Thread):
             jobs = left_jobs(self._folder)
         except PreflightError:  # a controller that does not answer may still have them
             return True
-        for line in waiting(job for job in jobs if job.never_starts):
-            if line not in self._said:
-                self._said.add(line)
-                say(line)
+        for line in lasting(jobs, self._said):
+            say(line)
         return any(not job.never_starts for job in jobs)

@@ -34,8 +34,9 @@ from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
     NEVER_ENDS,
     cancel_jobs,
+    in_brief,
+    lasting,
     left_jobs,
-    waiting,
 )
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
@@ -276,8 +277,8 @@ class Drive:
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
         with suppress(LlemError):  # SLURM does not answer just now
             jobs = left_jobs(self._folder)
-            self._view.queue = ", ".join(each.split(NEVER_ENDS)[0] for each in waiting(jobs))
-            self._say_once(waiting(job for job in jobs if job.never_starts))
+            self._view.queue = in_brief(jobs)
+            self._say_once(lasting(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
             self._say_once(waited_for_nothing(log))
@@ -346,9 +347,7 @@ class Drive:
         if not self._on_cluster:
             return
         try:
-            jobs = left_jobs(self._folder)
-            if ending := [job for job in jobs if job.waits or not waiting_only]:
-                cancel_jobs(ending)
+            cancel_jobs([job for job in left_jobs(self._folder) if job.waits or not waiting_only])
         except LlemError as error:
             self._view.say(f"the jobs may still be there: {error}")
 
@@ -395,5 +394,6 @@ class Drive:
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         if (words := its_error(log)).startswith("llem: "):
             return words
-        told = f"{why}; Snakemake's" if (why := reason(log)) else "Snakemake failed; its"
+        never = next((line for line in self._noted if NEVER_ENDS in line), "")
+        told = f"{why}; Snakemake's" if (why := reason(log) or never) else "Snakemake failed; its"
         return f"{words.rstrip()}\nllem: {told} own words are in {self._folder.path / LOG_NAME}\n"

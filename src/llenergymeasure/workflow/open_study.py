@@ -185,7 +185,8 @@ class OpenStudy:
         }
         options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
         extra = given.get("slurm_extra", "")
-        named = {"-w", "--nodelist"} & {word.partition("=")[0] for word in extra.split()}
+        naming = ("-w", "--nodelist", "-F", "--nodefile")
+        named = any(word.startswith(naming) for word in extra.split())
         if options and not named and self._workflow.is_main_process:
             needed["slurm_extra"] = _one_for_all(
                 {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}

@@ -80,8 +80,11 @@ def only_looks(arguments: Sequence[str]) -> bool:
 
     While the Snakefile is read, Snakemake has not said yet how it will execute.
     """
-    # Letters may stand together, up to one that takes a value, as in ``-call``.
-    together = (re.match("-([^-scjCdeRPUOqwT]*)", word) for word in arguments)
+    # Letters may stand together, up to one that takes a value, as in ``-call``. What has other
+    # signs before that is a value itself, as in ``--apptainer-args "-B /mnt/lustre"``.
+    together = (
+        re.match(r"-([^\W\d_scjCdeRPUOqwT]*)(?:[scjCdeRPUOqwT]|$)", word) for word in arguments
+    )
     return not _LOOKING.isdisjoint(word.partition("=")[0] for word in arguments) or any(
         found is not None and not set("nlSD").isdisjoint(found[1]) for found in together
     )

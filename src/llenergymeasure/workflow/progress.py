@@ -28,7 +28,7 @@ TABLES_S = 8.0
 TABLES_OF_A_RUN_S = 0.05
 """How long tables, figures and page take at the end; measured on two cores of a laptop."""
 
-_REPORT_OF_JOBS = "waiting for the cluster's word, then the report"
+_REPORT_OF_JOBS = "waiting for the cluster's word"
 
 PHASE_NAMES = {
     "idle_before": "idle before",
@@ -86,9 +86,13 @@ class Progress:
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends = Counter[str]()
         waiting = {
-            (run["experiment"], run["cycle"])
+            (run["experiment"], run["cycle"]): run
             for run in states(plan, folder)
             if run["status"] != "completed"
+        }
+        # Of an earlier call's job that is still there, which is ended before this call measures.
+        self._earlier = {
+            key: run["attempt"] for key, run in waiting.items() if run["status"] == "running"
         }
         self._open = {
             (run.experiment, run.cycle): run
@@ -116,10 +120,13 @@ class Progress:
             outcome = self._outcome(run)
             if outcome is None or outcome.status == "running":
                 continue
-            del self._open[run.experiment, run.cycle]
+            key = (run.experiment, run.cycle)
+            if outcome.status != "completed" and outcome.attempt == self._earlier.get(key, 0):
+                continue
+            del self._open[key]
             self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
-            self._ended_s += self._estimates.pop((run.experiment, run.cycle)).seconds
+            self._ended_s += self._estimates.pop(key).seconds
             if run.session is not None:  # what was not measured with it starts its own
                 self._estimates |= self._estimated(
                     (each.experiment, each.cycle)
@@ -128,7 +135,7 @@ class Progress:
                 )
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
-            notes = _notes(self._folder.run(run.experiment, run.cycle).result)
+            notes = _notes(self._folder.run(*key).result)
             ended.append(Ended(told, notes))
         return ended
 

@@ -31,7 +31,7 @@ def _shells(path: str) -> str:
     """Return the first line of a job's log, where the job ended before Snakemake's first word."""
     with suppress(OSError), open_to_read(path) as stream:
         text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace").strip()
-        if text and not re.search("^host: ", text, re.MULTILINE):
+        if text and not re.search(r"^(SNAKEMAKE$|\s*host: )", text, re.MULTILINE | re.IGNORECASE):
             return f"{_shown(text.splitlines()[0])} ({path})"
     return ""
 

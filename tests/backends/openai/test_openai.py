@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +237,31 @@ def test_an_answer_without_a_token_and_odd_words_lose_no_run(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("address", "marked"), [("http://gpu.example.org:8000/v1", True), ("http://[::1]:8000", False)]
+    ("address", "marked"),
+    [
+        ("http://gpu.example.org:8000/v1", True),
+        ("http://node7.elsewhere.org:8000", True),
+        ("http://192.0.2.1:8000", True),
+        ("http://[2001:db8::1]:8000", True),
+        ("http://[::1]:8000", False),
+        ("http://node7:8000/v1", False),
+        ("http://NODE7.example.org:8000", False),
+        ("http://localhost.:8000", False),
+        ("http://0.0.0.0:8000", False),
+        ("http://[::]:8000", False),
+        ("http://[::ffff:127.0.0.1]:8000", False),
+        ("http://OWN:8000", False),
+    ],
 )
 def test_a_run_of_a_server_elsewhere_says_that_the_energy_is_the_clients(
-    address: str, marked: bool
+    address: str, marked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(("192.0.2.9", 9))  # where there is a network at all
+        address = address.replace("OWN", route.getsockname()[0])
+    address = address.replace("OWN", "127.0.0.1")
+    monkeypatch.setattr(socket, "gethostname", lambda: "node7")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "node7.example.org")
     config = experiment({"base_url": address, "allow_remote": True}).plain
     done = {"resolved_config": {}, "devices": [], "computes_on_gpu": False}
     energy = Energy(kind="measured", source="x", readings=[], gross_j=1.0)

@@ -1,5 +1,7 @@
 """A server that one run leaves to the next: the same process, or ended where another is wanted."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -100,3 +102,16 @@ def test_each_experiment_asks_prompts_of_its_own_and_the_same_arrivals() -> None
     asked = [traffic_prompts(CONFIG, seed).turn(0).request for seed in sorted(seeds)]
     assert len({each.prompt_token_ids for each in asked}) == 4
     assert len({each.max_output_tokens for each in asked}) == 1
+
+
+def test_a_server_whose_run_ended_before_it_began_is_not_started() -> None:
+    with subprocess.Popen(["true"]) as run:
+        pass
+    code = (
+        "import os, sys; from llenergymeasure.backends.serving import guard\n"
+        f"os.getppid = lambda: {run.pid}\n"
+        f"sys.argv = ['guard', '{run.pid}', 'echo', 'started']\n"
+        "sys.exit(guard.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,16 +127,39 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         _latencies(requests) if served is None else served.performance(tokens)
     )
     same_method = result.provenance.get("energy_method") == METHOD
-    if same_method:
+    before, now = (_added_up(each) for each in (result.energy, record))
+    if same_method and before == now:
         recomputed["energy"] = record.model_dump()
     recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
+    if before != now:
+        what = (
+            f"the headline is of {_named(before)}, and this version counts {_named(now)}; if an "
+            "earlier version made the record, it may hold what was read in part: each device's "
+            "own energy is in energy.readings"
+        )
+        yield Difference(folder.result, "energy.scopes", what=what)
     if not same_method:
         yield from _earlier_method(folder, result.energy, record)
         return
+    if before != now:
+        mine, others = (
+            [each.model_dump(exclude={"headline"}) for each in energy.readings]
+            for energy in (result.energy, record)
+        )
+        yield from differences(folder.result, mine, others, "energy.readings")
     for code in energy.account.validity:
         if code not in result.validity:
             yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
+
+
+def _added_up(energy: Energy) -> set[str]:
+    """Return the devices whose energies are the headline."""
+    return {each.device for each in energy.readings if each.headline}
+
+
+def _named(devices: Collection[str]) -> str:
+    return ", ".join(sorted(devices)) or "nothing"
 
 
 def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Difference]:
@@ -147,7 +170,8 @@ def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Dif
     powers = [each.channel == "power" for each in old.readings if each.headline]
     moved = _POWER_CHANGED if any(powers) else RELATIVE
     mine, others = (old.gross_j, old.u95_j), (new.gross_j, new.u95_j)
-    yield from _apart(folder, "energy.gross_j", mine, others, moved)
+    if _added_up(old) == _added_up(new):
+        yield from _apart(folder, "energy.gross_j", mine, others, moved)
     fresh = {(each.device, each.sensor, each.channel): each for each in new.readings}
     for number, reading in enumerate(old.readings):
         again = fresh.get((reading.device, reading.sensor, reading.channel))

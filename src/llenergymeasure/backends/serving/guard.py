@@ -31,9 +31,12 @@ def main() -> int:
     adopt_orphans()
     signals = SignalPipe()
     die_with_parent(signal.SIGTERM)
+    try:
+        run = os.pidfd_open(int(run_pid))
+    except ProcessLookupError:
+        return 1
     if os.getppid() != int(run_pid):
         return 1
-    run = os.pidfd_open(int(run_pid))
     child = subprocess.Popen(command, preexec_fn=die_with_parent)
     ended = os.pidfd_open(child.pid)
     if signals.handle in select.select([ended, signals.handle], [], [])[0]:

@@ -7,12 +7,13 @@ The first run to begin claims the place for all that follow, with a file that on
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
-from llenergymeasure.files import make_folder, open_file, read_json, remove, sync_folder
+from llenergymeasure.files import load_json, make_folder, open_file, remove, sync_folder
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import StudyFolder
 
@@ -37,8 +38,8 @@ def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, An
         [
             Problem(
                 f"this {what} is pinned to {name} {first[spec.pin]}, where run {first['by']} was "
-                f"made; this is {here[spec.pin]}. Let it run there, or remove {claim} with the "
-                "results made so far to begin elsewhere",
+                f"made; this is {here[spec.pin]}. Let it run there; or remove {claim}, and the "
+                "runs that are left go elsewhere",
                 key="execution.pin",
                 found=spec.pin,
             )
@@ -56,7 +57,8 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
     """Return the claim that holds: this one, if it is the first.
 
     Raises:
-        PreflightError: the one that is there is damaged.
+        OSError: the one that is there cannot be read now.
+        PreflightError: it is damaged.
     """
     make_folder(path.parent)
     own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
@@ -72,7 +74,9 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
         pass
     finally:
         own.unlink(missing_ok=True)
-    claimed = read_json(path) or {}
-    if not place.keys() <= claimed.keys():
+    claimed: Any = None
+    with suppress(ValueError):
+        claimed = load_json(path)
+    if not isinstance(claimed, dict) or not place.keys() <= claimed.keys():
         raise PreflightError(f"{path} does not say where the first run was made: remove it")
     return claimed

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
-from llenergymeasure.config.servers import is_loopback
+from llenergymeasure.config.servers import is_here
 from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
@@ -75,8 +75,11 @@ def run_doubts(
             "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
         )
     address = urlsplit((config.get("openai") or {}).get("base_url", "")).hostname
-    if address is not None and not is_loopback(address):
-        found["remote_server"] = f"{address} did the work, and no energy of it is known"
+    if address is not None and not is_here(address):
+        found["remote_server"] = (
+            f"{address} did the work and is not known to be on this machine: the energy is that of "
+            "this machine alone"
+        )
     reasons = () if quality is None else (quality.perplexity_unavailable, quality.score_unavailable)
     if any(reasons):
         found["quality_unavailable"] = "; ".join(reason for reason in reasons if reason)
