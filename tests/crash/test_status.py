@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import time
 from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
@@ -226,3 +227,25 @@ def test_what_runs_were_warned_of_is_told_once(
     assert note in capsys.readouterr().out
     status(folder.path, as_json=True)
     assert json.loads(capsys.readouterr().out)["notes"] == ["0 MiB of GPU-1\x1b[2J are in use"]
+
+
+def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
+    study: tuple[Plan, StudyFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("llenergymeasure.cli.results.QUEUE_LIMIT_S", 0.3)
+    plan, folder = study
+    folder.plan.write_bytes(plan.to_json_bytes())
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\nexec sleep 30\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}{os.pathsep}{os.environ['PATH']}")
+    began = time.monotonic()
+    status(folder.path)
+    assert time.monotonic() - began < 5
+    shown = capsys.readouterr()
+    assert f"small: {len(plan.runs)} runs" in shown.out
+    assert "squeue did not answer" in shown.err

@@ -14,7 +14,6 @@ from unittest import mock
 
 import pytest
 
-from llenergymeasure.cli.results import status
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
@@ -177,24 +176,6 @@ def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.Monkey
     command(slurm, "scancel", "exec sleep 5")
     with pytest.raises(PreflightError, match="scancel 17 did not answer"):
         end_jobs([JOB])
-
-
-def test_status_waits_no_longer_than_some_seconds_for_the_queue(
-    slurm: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.results.QUEUE_LIMIT_S", 0.3)
-    _, plan, folder = planned(tmp_path)
-    write_text(folder.plan, plan.to_json_bytes().decode())
-    command(slurm, "squeue", "exec sleep 30")
-    began = time.monotonic()
-    status(folder.path)
-    assert time.monotonic() - began < 5
-    shown = capsys.readouterr()
-    assert f"{len(plan.runs)} missing" in shown.out
-    assert "squeue did not answer" in shown.err
 
 
 def planned(folder: Path) -> tuple[Path, Plan, StudyFolder]:
