@@ -463,6 +463,23 @@ def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
     assert driven[2][2].path == moved
 
 
+def test_a_moved_project_goes_on_with_the_same_words(
+    tmp_path: Path, call: Call, driven: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path / "one")
+    words = ("run", "--model", "./m/a", "--weights", "random")
+    monkeypatch.chdir(tmp_path / "one")
+    assert call(*words).code == 0
+    file = Path("results/run-m-a/study.yaml")
+    file.with_name("plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
+    monkeypatch.chdir((tmp_path / "one").rename(tmp_path / "two"))
+    for again in (words, ("resume", str(file))):
+        said = call(*again)
+        assert said.code == 0, said.err
+        assert make_plan(driven[-1][0]).runs == make_plan(driven[0][0]).runs
+        assert driven[-1][0].experiments[0].config["model"] == "./m/a"
+
+
 @pytest.mark.usefixtures("driven")
 def test_a_file_set_over_a_study_is_found_from_another_folder(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
