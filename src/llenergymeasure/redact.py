@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ _KEY_VALUE = re.compile(
 """Names of keys and of other things, such as a model, and which of their values are keys."""
 
 _PASS_NAME = re.compile(r"(^|_|SSH|DB)PASS$", re.IGNORECASE)
-_PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,15}|[A-Z_]{1,16}")
+_PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,15}|[A-Z_]{1,16}|[a-z]+(?:[_.][a-z]+)+|\d{4}-\d\d-\d\d")
 """Names of passwords and of passes over something, and which of their values are no password."""
 
 _SHORTEST = 8
@@ -66,6 +67,9 @@ _SHORTEST = 8
 _LONG = 512
 """Signs of a value above which letters and digits are looked for as they are: a pattern of every
 form of each takes most of a second to make for a key of several kB."""
+
+_BREAK = re.compile(r"[ \t]{0,8}\r?\n[ \t]{0,80}")
+"""The end of a line, which a text in lines has within a secret."""
 
 _ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
 """Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
@@ -196,7 +200,7 @@ def _patterns(values: tuple[str, ...]) -> _Known | None:
     forms = {form for value in values for form in _forms(value)}
     if not forms:
         return None
-    whole = "|".join(map(_over_lines, sorted(forms, key=len, reverse=True)))
+    whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
     escaped = "|".join(
         "".join(sign if len(value) > _LONG and sign.isalnum() else _escaped(sign) for sign in value)
         for value in values
@@ -210,18 +214,16 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret.replace("\n", "\r\n")
     yield "\0".join(secret)  # UTF-16 that was read as if it were UTF-8
     wide = secret.encode("utf-16-le", errors="surrogatepass")
-    for content in (secret.encode(errors="surrogateescape"), wide):
+    for content, ways in (
+        (secret.encode(errors="surrogateescape"), _ENCODED),
+        (wide, _ENCODED[:1]),
+    ):
         yield content.hex()
         yield content.hex().upper()
-        for encode, bits, places in _ENCODED:
+        for encode, bits, places in ways:
             for before in range(places):
                 first, end = -(-8 * before // bits), 8 * (before + len(content)) // bits
                 yield encode(bytes(before) + content).decode()[first:end]
-
-
-def _over_lines(form: str) -> str:
-    """Return the pattern of a text, which may be broken over lines."""
-    return r"\s*".join(map(re.escape, form)) if len(form) <= _LONG else re.escape(form)
 
 
 def _escaped(sign: str) -> str:
@@ -239,10 +241,24 @@ def _escaped(sign: str) -> str:
 def _struck(text: str, known: _Known | None) -> str:
     if known is not None:
         whole, escaped = known
-        text = whole.sub(REMOVED, text)
+        text = _over_lines(whole.sub(REMOVED, text), whole)
         if _ESCAPE.search(text):
             text = escaped.sub(REMOVED, text)
     return _SECRET_VALUE.sub(REMOVED, text)
+
+
+def _over_lines(text: str, whole: re.Pattern[str]) -> str:
+    """Return ``text`` without the secrets that are broken over its lines."""
+    starts, taken = [0], [0]
+    for found in _BREAK.finditer(text):
+        starts.append(found.start() - taken[-1])
+        taken.append(taken[-1] + len(found[0]))
+    parts, after = [], 0
+    for found in whole.finditer(_BREAK.sub("", text)) if len(starts) > 1 else ():
+        begin = found.start() + taken[bisect_right(starts, found.start()) - 1]
+        parts += [text[after:begin], REMOVED]
+        after = found.end() + taken[bisect_left(starts, found.end()) - 1]
+    return "".join([*parts, text[after:]])
 
 
 def _within(value: Any, known: _Known | None) -> Any:

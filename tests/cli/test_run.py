@@ -16,7 +16,7 @@ from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.cli.studies import folder_of
-from llenergymeasure.config.document import Document, with_absolute_paths
+from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
@@ -426,10 +426,8 @@ def test_two_models_whose_names_make_one_folder_are_kept_apart(tmp_path: Path, c
     assert call("run", "--model", "./m/a", "--n", "3", *random).code == 0  # the same model
     said = call("run", "--model", "m-a", *random)
     assert said.code == 2
-    assert f"results/run-m-a holds the results of {tmp_path}/m/a; --set name=NAME keeps" in said.err
-    assert (
-        "model: " + str(tmp_path / "m/a") in (tmp_path / "results/run-m-a/study.yaml").read_text()
-    )
+    assert "results/run-m-a holds the results of ./m/a; --set name=NAME keeps" in said.err
+    assert "model: ./m/a\n" in (tmp_path / "results/run-m-a/study.yaml").read_text()
     assert call("run", "--model", "m-a", "--set", "name=other", *random).code == 0
     assert (tmp_path / "results/other/study.yaml").is_file()
 
@@ -445,19 +443,41 @@ def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
     local_models(tmp_path)
     assert call("run", "--model", "m-a", "--weights", "random").code == 0
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    ids = [each.id for each in driven[0][0].experiments]
     folder = tmp_path / "results" / "run-m-a"
+    assert str(tmp_path) not in (folder / "study.yaml").read_text()
     (folder / "plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
     monkeypatch.chdir(elsewhere)
     said = call("resume", str(folder / named))
     assert said.code == 0, said.err
-    assert [each.id for each in driven[1][0].experiments] == ids
+    assert make_plan(driven[1][0]).runs == make_plan(driven[0][0]).runs
+    assert (driven[1][0].origin, Path.cwd()) == (folder / "study.yaml", elsewhere)
     assert not list(elsewhere.iterdir())
-    assert folder_of(folder / "study.yaml", driven[1][0]).path == folder
+    assert folder_of(folder / "study.yaml").path == folder
     assert call("status", str(folder / named)).code == 0
     moved = folder.rename(elsewhere / "run-m-a")
+    said = call("resume", str(moved / "study.yaml"))
+    assert said.code == 2
+    assert "is not found from here" in said.err
+    monkeypatch.chdir(tmp_path)
     assert call("resume", str(moved / "study.yaml")).code == 0
     assert driven[2][2].path == moved
+
+
+def test_a_moved_project_goes_on_with_the_same_words(
+    tmp_path: Path, call: Call, driven: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_models(tmp_path / "one")
+    words = ("run", "--model", "./m/a", "--weights", "random")
+    monkeypatch.chdir(tmp_path / "one")
+    assert call(*words).code == 0
+    file = Path("results/run-m-a/study.yaml")
+    file.with_name("plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
+    monkeypatch.chdir((tmp_path / "one").rename(tmp_path / "two"))
+    for again in (words, ("resume", str(file))):
+        said = call(*again)
+        assert said.code == 0, said.err
+        assert make_plan(driven[-1][0]).runs == make_plan(driven[0][0]).runs
+        assert driven[-1][0].experiments[0].config["model"] == "./m/a"
 
 
 @pytest.mark.usefixtures("driven")
@@ -473,42 +493,21 @@ def test_a_file_set_over_a_study_is_found_from_another_folder(
     assert said.code == 0, said.err
 
 
-def test_what_an_engine_is_given_as_it_is_keeps_its_words_and_so_its_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local_models(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    values = {
-        "model": "m-a",
-        "vllm": {"engine": {"speculative_config": {"model": "m-a"}}},
-        "sweep": {
-            "openai.values.model": ["m-a"],
-            "pytorch.model": ["m-a"],
-            "a": [{"model": "m-a"}],
-        },
-        "passthrough_kwargs": {"model": "m-a"},
-    }
-    path = str(tmp_path / "m-a")
-    assert with_absolute_paths(values) == {
-        **values,
-        "model": path,
-        "sweep": {
-            "openai.values.model": ["m-a"],
-            "pytorch.model": [path],
-            "a": [{"model": path}],
-        },
-    }
-
-
 @pytest.mark.usefixtures("undriven")
-def test_a_program_s_study_means_the_same_from_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_program_s_study_is_resumed_from_another_folder(
+    tmp_path: Path, call: Call, driven: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     run_study({**SMALL, "weights": "random", "sweep": {"model": ["m-a", "m/a"]}}, directory="r")
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (file,) = tmp_path.glob("r/*/study.yaml")
-    ids = [each.id for each in load_study(file).experiments]
+    assert str(tmp_path) not in file.read_text()
+    study = load_study(file)
+    (file.parent / "plan.json").write_bytes(make_plan(study).to_json_bytes())
     monkeypatch.chdir(elsewhere)
-    assert [each.id for each in load_study(file).experiments] == ids
+    said = call("resume", str(file.parent))
+    assert said.code == 0, said.err
+    assert [each.config for each in driven[0][0].experiments] == [
+        each.config for each in study.experiments
+    ]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
-from llenergymeasure.workload.load_study import load_study
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.malformed import CASES, Bad
 
 
@@ -28,6 +29,40 @@ def test_message_says_where_what_and_what_would_do(
     assert "pydantic" not in message
     assert "http" not in message or "base_url" in message
     assert len(message) < 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "unsaid"),
+    [
+        ("experiments: [{n_cycles: 3}]", "did you mean"),
+        ("sweep: {cycles: [3]}", "did you mean"),
+        ("experiments: [{grid: {n: [1]}}]", "did you mean"),
+        ("exclude: []", "did you mean"),
+        ("precision: auto", "fewer bits"),
+        ("gpu: {devices: []}", "sweep"),
+        ("dataset: [a, b]", "sweep"),
+        ("lora: [a]", "sweep"),
+        ('n: "1,5"', "without"),
+        ('n: "1 000"', "without"),
+    ],
+)
+def test_no_message_leads_to_what_is_refused_next(text: str, unsaid: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        study_from_mapping({"model": "tiny-llama", **strict_yaml.parse(text.encode())[0]})
+    assert unsaid not in str(caught.value)
+
+
+def test_a_key_may_end_in_a_colon_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("model: tiny-llama\ndataset: arc\nchat:\n  arguments:\n    tool:x:\n")
+    assert load_study(path).written["chat"] == {"arguments": {"tool:x": None}}
+
+
+def test_a_target_decides_how_many_cycles_a_latin_square_has() -> None:
+    execution = {"cycle_order": "latin_square", "precision_target": 0.02}
+    study = {"model": "tiny-llama", "sweep": {"n": [1, 2, 3]}, "execution": execution}
+    (note,) = study_from_mapping(study).notes
+    assert note.endswith("of the 3 experiments, which a precision target does not see to")
 
 
 def test_there_are_enough_cases() -> None:

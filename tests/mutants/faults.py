@@ -76,8 +76,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparable.py",
-        "if name not in _SPREAD or name in one.fixed | other.fixed",
-        "if name not in _SPREAD",
+        'if name not in ("host", "gpu_uuid") or name in one.fixed | other.fixed',
+        'if name not in ("host", "gpu_uuid")',
         "a setting's effect that is another node's",
         (_COMPARABLE,),
     ),

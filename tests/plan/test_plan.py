@@ -241,6 +241,15 @@ def test_the_estimate_says_that_it_counts_no_judging() -> None:
     assert "how long the quality takes to judge" in text.splitlines()[3]
 
 
+def test_what_is_the_most_is_not_called_the_least_where_answers_are_judged() -> None:
+    study = {"model": "tiny-llama", "dataset": "arc", "quality": {"tasks": ["llem-small"]}}
+    made = make_plan(study_from_mapping(study))
+    text = describe_plan(made, Estimates(lambda _: Known(LLAMA_8B, H100)))
+    assert "  up to about " in text
+    assert "at least" not in text
+    assert "shorter texts take less\n  not counted: how long the quality takes" in text
+
+
 def test_the_text_names_lengths_that_a_made_data_set_does_not_take() -> None:
     study = {"model": "tiny-llama", "dataset": {"input_len": 64}, "max_input_tokens": 512}
     assert study_from_mapping(study).notes == ()

@@ -118,6 +118,9 @@ def test_a_password_is_short(name: str, value: str) -> None:
         ("FIRST_PASS", "/usr/bin"),
         ("MODEL_KEY", "meta-llama/Llama-3.1-8B-Instruct"),
         ("FIRST_PASS", "completed"),
+        ("FIRST_PASS", "2026-11-28"),
+        ("FUSION_PASS", "norm_quant_fusion"),
+        ("CUSTOM_PASS", "my_package.passes.fuse_norm"),
         ("SORT_KEY", "energy_per_output_token_j"),
         ("SSH_PUBLIC_KEY", "AAAAC3NzaC1lZDI1NTE5"),
     ],
@@ -218,6 +221,18 @@ def test_a_long_key_is_struck_out_however_it_is_written() -> None:
 
 def test_a_long_key_costs_a_process_little() -> None:
     assert cpu_s(lambda: _strike(50)) < 4 * cpu_s(lambda: _strike(5))
+
+
+def test_many_blanks_cost_no_more_than_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SERVER", "ab  cd1234x")
+    short, long = (f"ab{' ' * size}" for size in (100, 800))
+    assert cpu_s(lambda: without_secrets(long)) < 32 * cpu_s(lambda: without_secrets(short))
+
+
+def test_only_ends_of_lines_stand_within_a_key() -> None:
+    environ = {"MY_TOKEN": "12345678"}
+    assert without_secrets("1 2 3 4 5 6 7 8", environ) == "1 2 3 4 5 6 7 8"
+    assert without_secrets("a 123\r\n\t45 \n678, b", environ) == f"a {REMOVED}, b"
 
 
 def test_other_text_stays() -> None:

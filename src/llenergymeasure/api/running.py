@@ -15,7 +15,8 @@ from llenergymeasure.api.results import (
 )
 from llenergymeasure.api.settings import Settings
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.document import as_plain, with_absolute_paths
+from llenergymeasure.config.document import as_plain
+from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
@@ -155,7 +156,7 @@ def _measure_once(
     """Run the first cycle of a study's one experiment in ``folder``, and nothing else."""
     experiment = study.experiments[0]
     mapping = {
-        **experiment.config,
+        **with_absolute_paths(experiment.config),
         "name": study.name,
         "execution": {
             **study.execution.model_dump(
@@ -221,7 +222,7 @@ def _check(code: int, complaint: str) -> None:
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
-    write_text(path, strict_yaml.written(with_absolute_paths(_plain(mapping))))
+    write_text(path, strict_yaml.written(_plain(mapping)))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +22,9 @@ from llenergymeasure.config.document import (
     overridden,
     parse_overrides,
     read_document,
-    with_absolute_paths,
 )
 from llenergymeasure.config.dotted import leaves
+from llenergymeasure.config.identity import local_files
 from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
 from llenergymeasure.config.study import Study
@@ -131,7 +132,7 @@ def run(
     one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
     if "name" not in given:
-        _refuse_another_model(call.study_file, one.written["model"])
+        _refuse_another_model(call.study_file, one)
     return _run(call, one, dry_run=dry_run, write=True)
 
 
@@ -152,12 +153,20 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
             f"was run with a profile that is not ours; --profile {call.profile} takes it again"
         )
         raise ConfigurationError(Problem(message, file=study))
-    call = StudyCall(call.study_file, call.settings, profile or call.profile)
-    note(f"Resuming {call}")
-    read = load_study(call.study_file, call.settings)
-    inside = study if study.is_dir() else study.absolute().parent
-    is_inside = study.is_dir() or folder_of(study, read).path == inside
-    return _run(call, read, dry_run=False, root=_root_of(inside, read) if is_inside else None)
+    inside = study.absolute() if study.is_dir() else study.absolute().parent
+    folder = StudyFolder(inside) if study.is_dir() else folder_of(study)
+    place = _place_of(call, folder)
+    there = place != Path.cwd()
+    if profile is not None and there and Path(profile).is_dir():
+        profile = str(Path(profile).absolute())
+    call = replace(call, profile=profile or call.profile)
+    note(f"Resuming {call}{f', in {place}' if there else ''}")
+    with chdir(place):
+        read = load_study(call.study_file, call.settings)
+        under = _root_of(inside, read) if folder.path == inside else None
+        if there and under is None:  # what is said of it is read here
+            under = Path(read.results_root).absolute()
+        return _run(call, read, dry_run=False, root=under)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -181,7 +190,7 @@ def _call_of(path: Path) -> StudyCall:
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = recall(folder_of(path, load_study(path)))
+        call = recall(folder_of(path))
     except ConfigurationError:  # its file has another name now: this one
         if not path.is_file():
             raise
@@ -189,6 +198,39 @@ def _call_of(path: Path) -> StudyCall:
     if call is None or not call.study_file.samefile(path):
         return StudyCall(path)
     return call
+
+
+def _place_of(call: StudyCall, folder: StudyFolder) -> Path:
+    """Return where the words of a call mean what they meant then: there, or else here.
+
+    Raises:
+        ConfigurationError: neither is known to hold what the study names.
+    """
+    here = Path.cwd()
+    cwd = call.cwd or here
+    if call.cwd == here:
+        return here
+    plan = Plan.read(folder.plan) if folder.plan.is_file() else None
+    known = set() if plan is None else {run.experiment for run in plan.runs}
+    if cwd != here and why_not_writable(cwd) is None:
+        with chdir(cwd), suppress(ConfigurationError):
+            ids = _ids(load_study(call.study_file, call.settings))
+            if plan is None or ids <= known:
+                return cwd
+    if plan is None:
+        return here
+    study = load_study(call.study_file, call.settings)
+    found = any(True for each in study.experiments for _ in local_files(each.config, inside=True))
+    if study.written == plan.written and not found and not _ids(study) <= known:
+        message = (
+            "names a model or file that is not found from here; go to the folder that it was run in"
+        )
+        raise ConfigurationError(Problem(message, file=call.study_file))
+    return here
+
+
+def _ids(study: Study) -> set[str]:
+    return {each.id for each in study.experiments}
 
 
 def _root_of(folder: Path, study: Study) -> Path | None:
@@ -303,21 +345,23 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     document = overridden(document_from(start, None), given)
     values = {key: value for key, value in document.values.items() if key != "base"}
     try:
-        return with_absolute_paths(assigned(values, document.overrides))
+        return assigned(values, document.overrides)
     except NotASectionError as error:
         raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
 
 
-def _refuse_another_model(study_file: Path, model: str) -> None:
+def _refuse_another_model(study_file: Path, one: Study) -> None:
     """Refuse a folder that another model's name made: its tables would become this one's."""
     if not study_file.is_file():
         return
-    held = with_absolute_paths(strict_yaml.read(study_file)[0] or {}).get("model")
-    if held != model:
-        message = (
-            f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
-        )
-        raise ConfigurationError(Problem(message, key="--model"))
+    model, held = one.written["model"], (strict_yaml.read(study_file)[0] or {}).get("model")
+    with suppress(ConfigurationError):
+        if _ids(study_from_mapping({**one.written, "model": held})) == _ids(one):
+            return
+    message = (
+        f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
+    )
+    raise ConfigurationError(Problem(message, key="--model"))
 
 
 def _print_results(folder: StudyFolder, code: int) -> int:

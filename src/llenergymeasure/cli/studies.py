@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.cli.output import note
+from llenergymeasure.config.document import read_document
 from llenergymeasure.config.preferences import preferred_folder
-from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import lock_holder
 from llenergymeasure.results.layout import StudyFolder
@@ -21,7 +21,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     """
     root = preferred_folder(None) if path is None else path
     if root.is_file():
-        folder = folder_of(root, load_study(root))
+        folder = folder_of(root)
     elif path is not None and not root.exists():
         message = (
             f"no such study file or results folder; "
@@ -38,11 +38,14 @@ def study_folder(path: Path | None) -> StudyFolder:
     return folder
 
 
-def folder_of(study_file: Path, study: Study) -> StudyFolder:
+def folder_of(study_file: Path) -> StudyFolder:
     """Return the results of a study's file: where it lies, if ``llem`` wrote it into them."""
     around = StudyFolder(study_file.absolute().parent)
-    inside = around.path.name == study.name and around.plan.is_file()
-    return around if inside else StudyFolder.of(study)
+    if around.plan.is_file():  # it is not expanded: what it names may not be found from here
+        name = read_document(study_file).values.get("name", study_file.stem)
+        if name == around.path.name:
+            return around
+    return StudyFolder.of(load_study(study_file))
 
 
 def studies_in(root: Path) -> list[StudyFolder]:

@@ -1,7 +1,6 @@
 """A study file as written: its values, where each stands, and what it takes from its base."""
 
 import math
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,8 +29,6 @@ _OWN_OF_EACH = ("name", "base", "sweep", "experiments", "runners", "execution")
 
 _FILES = (*LOCAL_SETTINGS, "quality.texts")
 """Settings whose path is relative to the file that names them, as its base is."""
-
-_OF_AN_ENGINE = re.compile(rf"\.(passthrough_kwargs|({'|'.join(BACKENDS)})\.\w+)\.")
 
 _OF_A_SERVER = ("openai.model", "openai.body.model")
 """What a server calls its model: a name, whatever lies here under it."""
@@ -83,14 +80,6 @@ def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
         raise ConfigurationError(problems)
     document = Document(plain, {(): Place(origin)}, origin)
     return _with_base(document, (origin,) if origin is not None else ())
-
-
-def with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's values, or settings over it, so that they mean the same elsewhere.
-
-    What engines are given as it is stays: its words are in ids.
-    """
-    return {**_from_folder(values, Path("study").absolute(), {}, but=_OF_AN_ENGINE)}
 
 
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
@@ -230,13 +219,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
     return _with_base(read, (*above, resolved))
 
 
-def _from_folder(
-    value: Any,
-    file: Path,
-    notes: dict[str, str],
-    path: tuple[str, ...] = (),
-    but: re.Pattern[str] | None = None,
-) -> Any:
+def _from_folder(value: Any, file: Path, notes: dict[str, str], path: tuple[str, ...] = ()) -> Any:
     """Return a study's values with each path that exists next to ``file`` as seen from here.
 
     What is not there keeps its words: it may be a model's id, or relative to the working folder as
@@ -244,15 +227,14 @@ def _from_folder(
     as a path.
     """
     if isinstance(value, Mapping):
-        return {at: _from_folder(one, file, notes, (*path, at), but) for at, one in value.items()}
+        return {key: _from_folder(each, file, notes, (*path, key)) for key, each in value.items()}
     if isinstance(value, list):
-        return [_from_folder(each, file, notes, path, but) for each in value]
+        return [_from_folder(each, file, notes, path) for each in value]
     if not isinstance(value, str) or not value:
         return value
     named = f".{'.'.join(path)}"
     key = next((key for key in _FILES if named.endswith(f".{key}")), None)
-    left = but is not None and but.search(named) is not None
-    if key is None or left or any(value in names for names in BUILT_IN.values()):
+    if key is None or any(value in names for names in BUILT_IN.values()):
         return value
     found = str(file.parent / value) if _exists(file.parent / value) else None
     asked = next((each for each in _OF_A_SERVER if named.endswith(f".{each}")), None)

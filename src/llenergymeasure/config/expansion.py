@@ -312,11 +312,13 @@ def _notes(
         plain = {ExperimentConfig.model_fields[name].default}
         if any(getattr(each, name) not in plain | {getattr(each.dataset, own)} for each in made):
             yield f"{name} does not count where dataset is a mapping: dataset.{own} does"
-    square = study.execution.cycle_order == "latin_square" and len(experiments)
-    if square and n_cycles % square:
+    square = len(experiments) if study.execution.cycle_order == "latin_square" else 1
+    target = study.execution.precision_target is not None and square > 1
+    if target or n_cycles % square:
         yield (
             f"latin_square has each experiment in each place equally often only where the cycles "
-            f"are a multiple of the {square} experiments; they are {n_cycles}"
+            f"are a multiple of the {square} experiments"
+            + (", which a precision target does not see to" if target else f"; they are {n_cycles}")
         )
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:

@@ -164,10 +164,13 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseMod
     if section is not None and section.alias(name) is not None:
         return [".".join((*path[:-1], str(section.alias(name))))]
     ours = root is ExperimentConfig
-    if ours and len(path) == 1 and name in FORMER_NAMES:
-        return [FORMER_NAMES[name]]
     prefix = path[:-1]
     known = names_in(prefix, also, root)
+    *section_of, today = FORMER_NAMES.get(name, "").split(".")
+    if today in known and section_of == list(prefix):
+        return [FORMER_NAMES[name]]
+    if ours and not prefix and name in FORMER_NAMES:  # in an experiment a study's names are none
+        return [FORMER_NAMES[name]] if (*section_of, today)[0] in known else []
     longer = [] if section else [each for each in known if each.startswith(f"{name}_")]
     close = longer or nearest_names(name, known)
     if close or not ours:

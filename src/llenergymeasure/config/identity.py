@@ -65,6 +65,22 @@ def local_path(value: str, suffixes: frozenset[str] = frozenset()) -> Path | Non
     return None
 
 
+def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved configuration that means the same in another working folder.
+
+    Raises:
+        ConfigurationError: a local file or folder is missing.
+    """
+    changed = dict(config)
+    for key, suffixes in LOCAL_SETTINGS.items():
+        found = _written(changed, key)
+        if found is not None:
+            place, name = found
+            path = local_path(place[name], suffixes)
+            place[name] = place[name] if path is None else str(path.absolute())
+    return changed
+
+
 def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
     """Return where a setting that may name a file is in ``values``, and its name there.
 

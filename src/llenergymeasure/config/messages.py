@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,13 @@ from pydantic_core import ErrorDetails
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.fields import field_at, limits, names_in, unknown_key_message
+from llenergymeasure.config.fields import (
+    field_at,
+    limits,
+    names_in,
+    takes_mapping,
+    unknown_key_message,
+)
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.old_names import ORIGINAL_VALUES
 from llenergymeasure.config.section import FAULT, Fault
@@ -25,6 +33,13 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 SHOWN_NAMES = 8
+FORMER: Mapping[str, str] = {
+    **ORIGINAL_VALUES["backend"],
+    **ORIGINAL_VALUES["precision"],
+    "hf": "pytorch",
+    "trt": "tensorrt",
+    "trtllm": "tensorrt",
+}
 BEYOND = {
     "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
     "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
@@ -178,7 +193,9 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
         known = names_in(keys, (), model)
         names = ", ".join((*known[:SHOWN_NAMES], *(["…"] if len(known) > SHOWN_NAMES else [])))
         return f"{text} of {names}" if names else text
-    if isinstance(value, list) and swept and path and isinstance(path[-1], str):
+    field = field_at(keys, model) if swept and path and isinstance(path[-1], str) else None
+    one = field is not None and not takes_mapping(field.annotation)
+    if isinstance(value, list) and one and not details["type"].startswith("too_"):
         return f"{text}; to compare several, write sweep: {{{'.'.join(keys)}: […]}}"
     return text
 
@@ -202,7 +219,7 @@ def _plain_message(details: ErrorDetails, path: KeyPath, value: Any, model: type
         return "must be a finite number"
     if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
         return _bounds(context, path, model)
-    return _type_message(kind, value, str(details["msg"]))
+    return _type_message(kind, value, str(details["msg"]), str((path or ("",))[-1]))
 
 
 def _literal(expected: str, value: Any) -> str:
@@ -210,14 +227,14 @@ def _literal(expected: str, value: Any) -> str:
     listed = expected.replace("'", "")
     text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
     if isinstance(value, str):
-        former = {**ORIGINAL_VALUES["backend"], **ORIGINAL_VALUES["precision"]}.get(value)
-        near = [str(former)] if former in names else nearest_names(value, names)
-        more = "" if near else next((words for name, words in BEYOND.items() if name in names), "")
+        near = [FORMER[value]] if FORMER.get(value) in names else nearest_names(value, names)
+        unsaid = near or value in FORMER
+        more = next((words for name, words in BEYOND.items() if name in names and not unsaid), "")
         text += did_you_mean(near[:1]) + more
     return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 
-def _type_message(kind: str, value: Any, fallback: str) -> str:
+def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
     message = _MESSAGES.get(kind)
     if message is None:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
@@ -226,14 +243,24 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
             return f"{message}; {YES_AND_NO}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
     if kind == "list_type" and isinstance(value, str | int):
-        return (
-            f"{message}, such as {describe(value.split() if isinstance(value, str) else [value])}"
-        )
-    number = kind.startswith(("int", "float")) and re.search(r"\d", str(value))
-    if isinstance(value, str) and (number or kind.startswith("bool")):
-        unit = number and re.search(r"[^\d.:eE_+-]", value)
-        return f"{message}, without {'a unit' if unit else 'quotes'}"
-    return message
+        return f"{message}, such as {describe(_listed(value, name))}"
+    if isinstance(value, str) and kind.startswith(("int", "float")):
+        if re.search(r"\d\s*(?!e[+-]?\d)[a-zµ%]", value, re.IGNORECASE):
+            return f"{message}, without a unit"
+        return f"{message}, without quotes" if re.fullmatch(r"[\d.:eE_+-]*\d", value) else message
+    return f"{message}, without quotes" if isinstance(value, str) and "bool" in kind else message
+
+
+def _listed(value: str | int, name: str) -> list[str | int]:
+    """Return a list as it was meant that was given as text, or its one value."""
+    if isinstance(value, int):
+        return [value]
+    if name == "command":
+        with suppress(ValueError):
+            return [*shlex.split(value)]
+        return [*value.split()]
+    parts = filter(None, re.split(r"[,\s]+", value))
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -> str:

@@ -237,7 +237,8 @@ class _Builder:
             if key is None:
                 continue
             name, colon, _ = key.partition(":")
-            if colon and value_node.value == "" and not (key_node.style or value_node.style):
+            glued = value_node.start_mark.index == key_node.end_mark.index
+            if colon and glued and value_node.value == "" and not key_node.style:
                 message = "needs a blank after its colon; without one YAML reads no value"
                 self._add(key_node, (*path, name), message)
                 continue

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.plan.estimate import Estimates, duration
+from llenergymeasure.plan.estimate import JUDGING, Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan
 from llenergymeasure.screen import aligned
@@ -45,6 +45,8 @@ def _lines(plan: Plan, estimates: Estimates, *, share: bool) -> Iterator[str]:
         yield f"  not counted, as not known here: {', '.join(unknown[:SHOWN_UNKNOWN])}{more}"
     elif estimate.longest:
         yield "  counted at max_input_tokens and max_output_tokens: shorter texts take less"
+        if "quality" in plan.sections:
+            yield f"  not counted: {JUDGING}"
     yield from _precision(plan)
     yield from _sessions(plan, share=share)
     yield from _runners(plan)

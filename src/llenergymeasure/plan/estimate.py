@@ -35,6 +35,8 @@ SEQUENCES_AT_ONCE = 64
 WAITED_SHARE = 0.25
 """Of the longest wait for a steady temperature or steady traffic, what is needed on average."""
 
+JUDGING = "how long the quality takes to judge"
+
 LIMIT_TIMES = 20.0
 LIMIT_SPARE_S = 600.0
 """A run's limit: for a machine so many times as slow, and so much on top."""
@@ -195,12 +197,12 @@ class Estimates:
     def plan(self, plan: Plan, measured: bool = True, *, share: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
         runs_s, unknown, longest = 0.0, dict[str, None](), False
-        if "quality" in plan.sections:
-            unknown["how long the quality takes to judge"] = None
         for estimate in self.jobs(plan.runs, measured, share=share):
             runs_s += estimate.seconds
             unknown |= dict.fromkeys(estimate.unknown)
             longest |= estimate.longest
+        if "quality" in plan.sections and (unknown or not longest):  # else it is the most
+            unknown = {JUDGING: None} | unknown
         return Estimate(runs_s, tuple(unknown), longest)
 
     def jobs(

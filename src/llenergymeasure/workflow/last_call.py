@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backends.facts import ENGINES
-from llenergymeasure.config.document import with_absolute_paths
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import load_json, write_text
 from llenergymeasure.redact import REMOVED
@@ -37,11 +36,13 @@ class StudyCall:
         study_file: the file, absolute.
         settings: what the command line set over it, by dotted key.
         profile: the profile asked for.
+        cwd: the folder that its words are relative to; None if it is not known, or gone.
     """
 
     study_file: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     profile: str | None = None
+    cwd: Path | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """Return it in words."""
@@ -62,9 +63,10 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
         "study_file": str(call.study_file.absolute()),
         "settings": {
             key: REMOVED if key.partition(".")[0] == "notify" else value
-            for key, value in with_absolute_paths(call.settings).items()
+            for key, value in call.settings.items()
         },
         "profile": call.profile,
+        "cwd": str(Path.cwd()),
     }
     write_text(path, json.dumps(content, indent=1) + "\n")
     if other is None or not other.is_file() or other.samefile(call.study_file):
@@ -88,7 +90,13 @@ def recall(folder: StudyFolder) -> StudyCall | None:
     path = folder.path / NAME
     try:
         stored = load_json(path)
-        call = StudyCall(Path(stored["study_file"]), dict(stored["settings"]), stored["profile"])
+        cwd = Path(stored.get("cwd", ""))
+        call = StudyCall(
+            Path(stored["study_file"]),
+            dict(stored["settings"]),
+            stored["profile"],
+            cwd if cwd.is_absolute() and cwd.is_dir() else None,
+        )
         owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -148,12 +148,10 @@ def test_a_machine_without_vllm_is_told_what_would_do(monkeypatch: pytest.Monkey
 def test_what_cannot_be_done_is_told() -> None:
     assert problems() == {}
     found = problems(
-        lora={"adapter_id": "a/b"},
         vllm={"engine": {"data_parallel_size": 2}},
         passthrough_kwargs={"dtype": "half", "fine": 1},
     )
     assert set(found) == {
-        "lora",
         "vllm.engine.data_parallel_size",
         "passthrough_kwargs.dtype",
     }
