@@ -22,6 +22,12 @@ if [ -e /etc/slurm/slurm.conf ] && [ ! -L /etc/slurm/slurm.conf ]; then
   echo "/etc/slurm/slurm.conf is a real cluster's: it is left alone" >&2
   exit 1
 fi
+for taken in "$port" $(seq $((port + 11)) $((port + 10 + nodes))); do
+  if (: <>"/dev/tcp/127.0.0.1/$taken") 2>/dev/null; then
+    echo "port $taken is taken, maybe by another cluster's controller; PORT=… chooses others" >&2
+    exit 1
+  fi
+done
 mkdir -p "$folder"/{etc,log,run,state,spool,dev} /etc/slurm
 chmod 755 "$folder" "$folder"/*
 unset SLURM_CONF

@@ -57,11 +57,10 @@ class Cluster:
         return self.started[-1]
 
     def end(self) -> None:
-        """End what a test has left of its workflows and jobs."""
+        """End what a test has left of its workflows."""
         for workflow in self.started:
             if workflow.process.poll() is None:
                 workflow.kill()
-        subprocess.run(["scancel", "--me"], timeout=30, check=False)
 
     def variables(self) -> dict[str, str]:
         names = ("LD_LIBRARY_PATH", "NVML_SIM_T0", "NVML_SIM_TRACE", "PYTHONPATH")
