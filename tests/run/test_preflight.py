@@ -15,7 +15,7 @@ from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.plan import make_plan
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.preflight import checks, model_checks
 from llenergymeasure.run.preflight.changed_files import check_unchanged
 from llenergymeasure.run.preflight.checks import Preflight, preflight
@@ -376,19 +376,23 @@ def test_a_limit_on_addresses_that_would_hang_the_result_is_refused(
     assert "0.5 GB of addresses (ulimit -v)" in str(error)
 
 
+def first_run(tmp_path: Path, settings: dict[str, Any]) -> tuple[RunSpec, RunFolder]:
+    """Plan a study and return its first run and where that goes."""
+    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
+    files.write_if_changed(folder.plan, plan.to_json_bytes())
+    run = plan.runs[0]
+    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    return spec, folder.run(run.experiment, run.cycle)
+
+
 def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "one"}\n')
-    study = study_from_mapping({"model": "tiny-llama", "dataset": str(data)})
-    plan, folder = make_plan(study), StudyFolder(tmp_path / "study")
-    files.write_if_changed(folder.plan, plan.to_json_bytes())
-    run = plan.runs[0]
-    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    spec, place = first_run(tmp_path, {"model": "tiny-llama", "dataset": str(data)})
 
     def found() -> list[str]:
-        place = folder.run(run.experiment, run.cycle)
         return [str(each) for each in check_unchanged(spec, place)]
 
     assert found() == []
@@ -407,11 +411,7 @@ def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path:
     (adapter / ".cache").mkdir(parents=True)
     (adapter / "weights.bin").write_text("one")
     settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
-    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
-    files.write_if_changed(folder.plan, plan.to_json_bytes())
-    run = plan.runs[0]
-    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
-    place = folder.run(run.experiment, run.cycle)
+    spec, place = first_run(tmp_path, settings)
     (adapter / ".cache" / "lock").touch()
     assert list(check_unchanged(spec, place)) == []
     (adapter / "weights.bin").write_text("two")
@@ -429,11 +429,7 @@ def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
     log.write_text("planned\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
-    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
-    files.write_if_changed(folder.plan, plan.to_json_bytes())
-    run = plan.runs[0]
-    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
-    place = folder.run(run.experiment, run.cycle)
+    spec, place = first_run(tmp_path, settings)
     log.write_text("planned\nthe first run\n")
     assert list(check_unchanged(spec, place)) == []
     weights.write_bytes(bytes(3 * 1024 * 1024))
@@ -457,13 +453,10 @@ def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Pa
     adapter.mkdir()
     (adapter / "weights.bin").write_text("one")
     settings = {"model": "tiny-llama", "dataset": str(data), "lora": {"adapter_path": str(adapter)}}
-    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
-    files.write_if_changed(folder.plan, plan.to_json_bytes())
-    run = plan.runs[0]
-    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
+    spec, place = first_run(tmp_path, settings)
     (adapter / "weights.bin").write_text("two")
     data.chmod(0o600)
-    (found,) = check_unchanged(spec, folder.run(run.experiment, run.cycle))
+    (found,) = check_unchanged(spec, place)
     assert found.file is None
     assert "what this experiment reads has changed" in str(found)
     assert "weights.bin" in str(found)

@@ -42,7 +42,8 @@ class Match:
         """The runs, the study and the experiment's id of A and of B; "" where there is no run."""
         given = ((self.runs_a, self.folder_a), (self.runs_b, self.folder_b))
         return tuple(
-            (runs, folder, next(iter(runs["experiment"].to_pylist()), "")) for runs, folder in given
+            (runs, folder, runs["experiment"][0].as_py() if runs.num_rows else "")
+            for runs, folder in given
         )
 
 

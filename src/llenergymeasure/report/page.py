@@ -65,7 +65,8 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}
-    serving = serving_content(runs, _settings(runs), group_of, ramped(plan))
+    ramps = ramped(plan)
+    serving = serving_content(runs, _settings(runs), group_of, ramps)
     drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
@@ -75,7 +76,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         for suffix in ("svg", "pdf"):
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    content["headline"] = findings.headline(summary, runs, relations.verdicts, ramped(plan))
+    content["headline"] = findings.headline(summary, runs, relations.verdicts, ramps)
     groups = findings.comparable_groups(summary)
     content["drawn_total"] = len(shown)
     content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0

@@ -136,6 +136,10 @@ def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> l
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    yield from (line for _, line in _by_reason(jobs))
+
+
+def _by_reason(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
     held = (
         f"{NEVER_ENDS}: SLURM holds it, as a node failed to start it or it was requeued too often. "
         "Call again"
@@ -148,23 +152,26 @@ def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
     for (reason, never), count in Counter(
         (job.reason, job.never_starts) for job in jobs if job.waits
     ).items():
-        wait = "1 job waits" if count == 1 else f"{count} jobs wait"
-        out = held if reason.startswith(_HELD) else way_out
-        yield f"{wait} in SLURM's queue: {reason + out if never else _in_words(reason)}"
+        why = reason + (held if reason.startswith(_HELD) else way_out)
+        yield reason, f"{_wait(count)} in SLURM's queue: {why if never else _in_words(reason)}"
 
 
 def in_brief(jobs: Iterable[QueuedJob]) -> str:
     """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
     waits = [job for job in jobs if job.waits]
-    reasons = {_in_words(job.reason).partition(" (")[0].partition(";")[0] for job in waits}
-    told = "1 job waits" if len(waits) == 1 else f"{len(waits)} jobs wait"
-    return f"{told}: {reasons.pop()}" if len(reasons) == 1 else f"{told} in the queue" * bool(waits)
+    reasons = {_meaning(job.reason).partition(";")[0] for job in waits}
+    if len(reasons) == 1:
+        return f"{_wait(len(waits))}: {reasons.pop()}"
+    return f"{_wait(len(waits))} in the queue" if waits else ""
+
+
+def _wait(count: int) -> str:
+    return "1 job waits" if count == 1 else f"{count} jobs wait"
 
 
 def lasting(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
     """Yield, once for each reason, why jobs have not begun that wait for no other job's end."""
-    for line in waiting(job for job in jobs if job.never_starts or job.reason == _NODES):
-        reason = line.partition(": ")[2].split(NEVER_ENDS)[0]
+    for reason, line in _by_reason(job for job in jobs if job.never_starts or job.reason == _NODES):
         if reason not in said:
             said.add(reason)
             yield line
@@ -186,10 +193,12 @@ _WORDS = {
 
 
 def _in_words(reason: str) -> str:
-    for beginning, words in _WORDS.items():
-        if reason.startswith(beginning):
-            return words if reason == "None" else f"{words} ({reason})"
-    return reason
+    words = _meaning(reason)
+    return words if reason in ("None", words) else f"{words} ({reason})"
+
+
+def _meaning(reason: str) -> str:
+    return next((words for begin, words in _WORDS.items() if reason.startswith(begin)), reason)
 
 
 def end_jobs(jobs: Sequence[QueuedJob]) -> None:

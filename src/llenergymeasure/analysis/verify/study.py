@@ -25,13 +25,9 @@ from llenergymeasure.results.whole import Difference, recorded_hash
 
 SHOWN = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""
-OTHER_VERSION = (
-    "its columns are not those of this version: another one wrote it, or it was changed; "
-    "`llem report` writes it again from the runs"
-)
-OTHER_ANALYSIS = OTHER_VERSION.replace(
-    "columns are not those of", "values are not those of the analysis of"
-)
+_OTHER = "another one wrote it, or it was changed; `llem report` writes it again from the runs"
+OTHER_VERSION = f"its columns are not those of this version: {_OTHER}"
+OTHER_ANALYSIS = f"its values are not those of the analysis of this version: {_OTHER}"
 
 
 @dataclass
