@@ -223,7 +223,7 @@ def test_what_runs_were_warned_of_is_told_once(
         result.provenance.update(preflight=warned, workload={"notes": []})
         write_result(folder.path, result)
     status(folder.path, as_json=False)
-    note = "  Note: 0 MiB of GPU-1\\u001b[2J are in use (noted in 6 runs)\n"
+    note = "  Note: 0 MiB of GPU-1\\u001b[2J are in use (noted in 6 runs; this is the first)\n"
     assert note in capsys.readouterr().out
     status(folder.path, as_json=True)
     assert json.loads(capsys.readouterr().out)["notes"] == ["0 MiB of GPU-1\x1b[2J are in use"]

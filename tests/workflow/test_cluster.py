@@ -380,6 +380,19 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
     assert driven.complaint == f"{log}llem: {refused}; {words}\n"
 
 
+@pytest.mark.parametrize("profile", [None, "slurm"])
+def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
+    tmp_path: Path, profile: str | None
+) -> None:
+    study, plan, folder = planned(tmp_path)
+    write_text(folder.path / drive.LOG_NAME, "")
+    driven = Drive(study, plan, folder, Listener(), 0)
+    driven._on_cluster = profile is not None
+    assert driven._exit_code(-signal.SIGKILL, "rule measure:\n    jobid: 3\n") == 1
+    assert driven.complaint.startswith("llem: Snakemake was killed; ")
+    assert ("stay in the queue" in driven.complaint) is (profile == "slurm")
+
+
 def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Path) -> None:
     own = tmp_path / "15.log"
     failed = SUBMITTED.format(2, own) + FAILED.format(2, own)

@@ -216,6 +216,16 @@ def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path
     assert "queue" not in progress.line(queue=queue)
 
 
+def test_while_every_job_waits_no_time_is_counted_down(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    time.sleep(0.05)
+    end(folder, plan, 0)
+    progress.look()
+    assert " left; 1/" in progress.line()
+    assert progress.line(queue="1 job waits").startswith("1/")
+
+
 def test_what_ends_of_an_earlier_call_is_no_run_of_this_one(tmp_path: Path) -> None:
     plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
     run = folder.run(plan.runs[0].experiment, 1)

@@ -15,7 +15,7 @@ from llenergymeasure.files import lock_holder
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import distinct, notes_of
+from llenergymeasure.results.notes import distinct, noted_in, notes_of
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
@@ -62,7 +62,7 @@ def status(
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):
-        print(printable(f"  Note: {said}" + (f" (noted in {of} runs)" if of > 1 else "")))
+        print(printable(f"  Note: {said}" + (f" ({noted_in(of)})" if of > 1 else "")))
 
 
 def _under_way_or_without_result(

@@ -22,7 +22,7 @@ from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
-from llenergymeasure.results.notes import distinct
+from llenergymeasure.results.notes import distinct, noted_in
 from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
@@ -223,9 +223,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
 def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what runs' preflights and workloads said, once each."""
     said = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
-    return [
-        note if of == len(runs) else f"{note} (noted in {counted(of, 'run')})" for note, of in said
-    ]
+    return [note if of == len(runs) else f"{note} ({noted_in(of)})" for note, of in said]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:

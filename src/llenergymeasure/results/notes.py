@@ -31,3 +31,8 @@ def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:
             first.setdefault(kind, note)
             runs[kind] = runs.get(kind, 0) + 1
     return [(note, runs[kind]) for kind, note in first.items()]
+
+
+def noted_in(runs: int) -> str:
+    """Return of how many runs a note is, in words: it names the processes and figures of one."""
+    return "noted in 1 run" if runs == 1 else f"noted in {runs} runs; this is the first"

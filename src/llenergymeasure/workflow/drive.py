@@ -44,7 +44,7 @@ from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
-from llenergymeasure.workflow.why_ended import its_error, reason, waited_for_nothing
+from llenergymeasure.workflow.why_ended import its_error, killed, reason, waited_for_nothing
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -53,7 +53,6 @@ OWNER = "llem"
 """Who holds a study's lock, for whoever comes second."""
 CLOCK_SLACK_S = 2.0
 """File systems' clocks may differ from this machine's by so much."""
-
 LOG_NAME = "snakemake.log"
 
 
@@ -360,6 +359,8 @@ class Drive:
         self._say_once([why_not_started(log) if self._in_apptainer() else ""])
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
+        elif returncode == -signal.SIGKILL:
+            self.complaint = f"llem: {killed(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._anything_failed():
             self.complaint = self._explanation(log)
         else:  # which explains no other run

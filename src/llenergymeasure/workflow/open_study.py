@@ -327,7 +327,7 @@ class OpenStudy:
 
     def _end(self) -> None:
         from llenergymeasure.analysis.tables import write_tables
-        from llenergymeasure.report.page import write_report
+        from llenergymeasure.report.page import PAGE_NAME, write_report
         from llenergymeasure.report.text import study_text
 
         put_back_left_limits()
@@ -344,6 +344,7 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
+            say(f"Report: {self._folder.path / PAGE_NAME}")
             tell(self._notify, news(self._plan, self._folder, broken), say)
         self._circuit.remove()
 

@@ -150,6 +150,8 @@ class Progress:
         left, running = self.left(), self._running()
         if ending and self._on_cluster and not running:
             ending = "no run is under way; waiting for the cluster's word"
+        if queue and not running:
+            left = None  # how long the queue takes is not known
         parts = [ending] if ending else [] if left is None else [f"{left} left"]
         parts.append(f"{completed}/{self._total} done")
         interrupted = self._ends["interrupted"]

@@ -45,6 +45,13 @@ def waited_for_nothing(log: str) -> list[str]:
     return re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE)
 
 
+def killed(on_cluster: bool) -> str:
+    """Return what is left where Snakemake itself was killed, which then says nothing."""
+    if on_cluster:
+        return "Snakemake was killed; its jobs stay in the queue, and the next call ends them first"
+    return "Snakemake was killed; the same call makes what is missing"
+
+
 def its_error(log: str) -> str:
     """Return what was said from the first error on, a scheduler's too; all if none was named."""
     ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
