@@ -14,6 +14,7 @@ from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.known import KNOWN
+from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.prompts import (
     build_workload,
@@ -23,6 +24,7 @@ from llenergymeasure.workload.prompts import (
     read_dataset,
 )
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
+from llenergymeasure.workload.tokens import ordinary_token_ids
 
 FIRST_PROMPT = (1463, 1821, 1266, 42)
 GOLDEN_HASH = "4033277b61fdf6f6ec57c0f3f2bf344b0db11db94a814bfa73967fa8d781dbb1"
@@ -100,6 +102,15 @@ def test_a_text_model_s_settings_that_are_null_are_the_model_s_own(tmp_path: Pat
 def test_random_weights_need_no_tokenizer() -> None:
     made = workload(model="Llama-3.1-8B", weights="random", n=2)
     assert max(made.requests[0].prompt_token_ids) < 128_000
+
+
+def test_a_checkpoint_under_a_known_name_is_asked_with_tokens_that_it_has() -> None:
+    name, location = "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"
+    own = {"model_type": "mamba", "vocab_size": 40, "eos_token_id": 0}
+    ids = ordinary_token_ids(ModelSource(name, location, False, own, None))
+    assert ids.tolist() == list(range(1, 40))
+    published = ModelSource(name, location, False, own | {"vocab_size": 151_936}, None)
+    assert ordinary_token_ids(published)[-1] > 100_000
 
 
 def test_the_hash_is_of_the_work_not_of_its_order() -> None:

@@ -30,12 +30,13 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     Raises:
         BackendError: the model's configuration does not give its vocabulary.
     """
-    shapes = [source.architecture, None if source.folder else known_architecture(source.name)]
-    known = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
-    if known is not None:
-        return np.arange(*known, dtype=np.int64)
     content = source.config.get("text_config") or source.config
     size = content.get("vocab_size")
+    shapes = [source.architecture, None if source.folder else known_architecture(source.name)]
+    known = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
+    # A checkpoint under a known name may be another: its own vocabulary counts.
+    if known is not None and not (isinstance(size, int) and size < known[1]):
+        return np.arange(*known, dtype=np.int64)
     if not isinstance(size, int) or size < 1:
         raise BackendError(f"model {source.name}: its config.json gives no vocab_size")
     tokenizer = _read(source, "tokenizer.json")
