@@ -14,7 +14,7 @@ from llenergymeasure.config.dotted import nested
 from llenergymeasure.config.fields import field_at, takes_any_key, unknown_key_message
 from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.messages import describe, faults_of, located, problem
+from llenergymeasure.config.messages import describe, faults_of, located
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -51,10 +51,6 @@ class Document:
     file: Path | None
     overrides: Mapping[tuple[str, ...], Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-    def problem(self, message: str, path: KeyPath, *, found: Any = ...) -> Problem:
-        """Return a problem of this document."""
-        return problem(message, path, self.places, found=found, file=self.file)
 
 
 def read_document(path: Path) -> Document:
@@ -273,7 +269,7 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     folder = document.file.parent if document.file is not None else Path()
     reason = _why_no_base(base, folder, above)
     if reason is not None:
-        raise ConfigurationError(document.problem(reason, ("base",), found=base))
+        raise ConfigurationError(located(Fault(("base",), reason, base), document.places))
     path = folder / base
     try:
         under = _read(path, above)
