@@ -8,8 +8,7 @@ from llenergymeasure import ids
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan.model import Plan, PlannedRun
-from llenergymeasure.plan.orders import Slot, extended, ordered
-from llenergymeasure.plan.sessions import together
+from llenergymeasure.plan.orders import Slot, extended, ordered, together
 
 
 def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
