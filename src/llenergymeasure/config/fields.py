@@ -17,7 +17,7 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.old_names import FORMER_NAMES
-from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.section import Fault
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     PyTorchConfig,
@@ -109,20 +109,28 @@ def section_at(
     return section
 
 
-def unknown_keys(
-    values: Any, model: type[BaseModel] = ExperimentConfig
-) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the path and value of each key that ``model`` does not know, at any depth."""
-    if not isinstance(values, Mapping):
-        return
-    for key, value in values.items():
-        field = field_in(model, str(key))
+def unknown_settings(
+    values: Mapping[str, Any],
+    also: tuple[str, ...] = (),
+    section: type[BaseModel] = ExperimentConfig,
+    above: tuple[str, ...] = (),
+) -> Iterator[Fault]:
+    """Yield a fault for each key that is no setting of an experiment, at any depth.
+
+    Args:
+        values: what stands in the section.
+        also: further keys that are known at the top, such as those of a study.
+        section: the section that the keys are looked for in.
+        above: where it stands.
+    """
+    for name, value in values.items():
+        field, path = field_in(section, name), (*above, name)
         if field is None:
-            yield (key,), value
-            continue
-        for inner in submodels(field.annotation):
-            for path, found in unknown_keys(value, inner):
-                yield (key, *path), found
+            message = "unknown key; dotted keys are for sweep, write nested mappings here"
+            yield Fault(path, message if "." in name else unknown_key_message(path, also), value)
+        elif isinstance(value, Mapping):
+            for inner in submodels(field.annotation):
+                yield from unknown_settings(value, also, inner, path)
 
 
 def settings(
