@@ -276,6 +276,6 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Probl
     section = getattr(config, config.backend)
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
-    given = {config.backend: {} if section is None else section.plain}
+    given: dict[str, Any] = {config.backend: {} if section is None else section.plain}
     facts = Facts(config, names_of(config.backend), given, shape)
     return [Problem(message, key) for rule in RULES for key, message in rule(facts)]
