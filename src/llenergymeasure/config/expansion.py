@@ -26,7 +26,7 @@ from llenergymeasure.config.preferences import preferred_folder, preferred_notif
 from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
-from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
+from llenergymeasure.config.study import Experiment, Study
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -93,8 +93,8 @@ class _Outcome:
     def __init__(self, document: Document, shape_of: ShapeOf) -> None:
         self.document = document
         self._shape_of = shape_of
-        self.left_out: list[LeftOut] = []
-        self.same_as: list[SameAs] = []
+        self.left_out: list[dict[str, Any]] = []
+        self.same_as: list[dict[str, Any]] = []
         self._by_work: dict[str, str] = {}
         self.repeats = 0
         self._found: dict[str, Experiment] = {}
@@ -140,7 +140,8 @@ class _Outcome:
         work = _greedy_work(model, config)
         first = name if work is None else self._by_work.setdefault(work, name)
         if first != name:
-            self.same_as.append(SameAs(config, first, _why_same(model)))
+            why = _why_same(model)
+            self.same_as.append({"config": config, "experiment": first, "reason": why})
             return
         self._found[name] = Experiment(name, config, model, {})
 
@@ -201,7 +202,8 @@ class _Outcome:
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
         text = "; ".join(str(located(reason, {})) for reason in reasons)
-        self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
+        written = without_secrets_in(candidate.values)
+        self.left_out.append({"config": written, "reason": text})
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")

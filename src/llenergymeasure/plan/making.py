@@ -1,7 +1,6 @@
 """From a study to its plan; nothing is read or written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from llenergymeasure import ids
@@ -33,8 +32,8 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         study=study.name,
         study_design_hash=design_hash,
         runs=tuple(_runs(study, slots, sessions)),
-        left_out=tuple({"config": each.config, "reason": each.reason} for each in study.left_out),
-        same_as=tuple(asdict(each) for each in study.same_as),
+        left_out=study.left_out,
+        same_as=study.same_as,
         swept_keys=study.swept_keys,
         execution={
             **given.model_dump(exclude_none=True),
