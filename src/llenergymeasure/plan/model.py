@@ -1,7 +1,7 @@
 """The plan: every run of a study in the order to run them, and the file it is kept in."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -135,18 +135,13 @@ class Plan:
         Args:
             more: keys given next to the plan's own, which reading it back leaves aside.
         """
-        own = {key: getattr(self, name) for name, key in _KEYS.items() if key not in _IN_LINES}
-        own = {
-            key: each for key, each in own.items() if each or key not in ("stopping", "sections")
-        }
+        empty = (name for name in ("stopping", "sections") if not getattr(self, name))
+        apart = {*_IN_LINES, *empty}
+        own = {key: getattr(self, name) for name, key in _KEYS.items() if name not in apart}
         head = {"schema_version": PLAN_VERSION, **own, **(more or {})}
         parts = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
-        lines: dict[str, Iterable[str]] = {
-            "runs": self._run_lines(),
-            "left_out": map(_dump, self.left_out),
-            "same_as": map(_dump, self.same_as),
-        }
-        for key, each in lines.items():
+        for key in _IN_LINES:
+            each = self._run_lines() if key == "runs" else map(_dump, getattr(self, key))
             joined = ",\n".join(each)
             parts.append(f'"{key}": [\n{joined}\n]' if joined else f'"{key}": []')
         return ("{\n" + ",\n".join(parts) + "\n}\n").encode()

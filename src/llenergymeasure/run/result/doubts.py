@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
 from llenergymeasure.config.servers import is_here
+from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
-from llenergymeasure.plan.fairness import fewest_tokens, work_of
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.record import Energy, Quality

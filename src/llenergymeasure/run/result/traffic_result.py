@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.work import fewest_tokens
 from llenergymeasure.energy.account import Account
-from llenergymeasure.plan.fairness import fewest_tokens
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import spread

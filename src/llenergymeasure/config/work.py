@@ -1,0 +1,60 @@
+"""What an experiment is to do, as its settings say it, apart from how."""
+
+from collections.abc import Mapping
+from typing import Any
+
+WORK = (
+    "model",
+    "weights",
+    "precision",
+    "dataset",
+    "n",
+    "random_seed",
+    "max_input_tokens",
+    "max_output_tokens",
+    "answer_length",
+    "chat",
+    "decoder",
+    "lora",
+    "serving",
+)
+"""Settings that say what is to be done; all others say how."""
+
+_LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
+"""The first that is given counts, as in the client."""
+_ENDS = ("stop", "stop_token_ids", "stop_regex")
+
+
+def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an experiment is to do, apart from how.
+
+    ``answers`` is what an engine's own section says of their number and length.
+    """
+    work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
+    backend = str(config.get("backend"))
+    section = config.get(backend) or {}
+    own = (section.get(name) for name in ("sampling", "beam_search", "body"))
+    sampling: Mapping[str, Any] = next(filter(None, own), {})
+    answers: dict[str, Any] = {}
+    limits = [sampling[name] for name in _LONGEST if isinstance(sampling.get(name), int)]
+    if limits and limits[0] != config.get("max_output_tokens"):
+        answers["longest"] = limits[0]
+    number = sampling.get("n")
+    if isinstance(number, int) and number > 1:
+        answers["number"] = number
+    if sampling.get("ignore_eos") is False or any(sampling.get(name) for name in _ENDS):
+        answers["may_end"] = True
+    return work | ({"answers": answers} if answers else {})
+
+
+def may_end_early(config: Mapping[str, Any]) -> bool:
+    """Whether answers may be shorter than asked for, by the study's own wish."""
+    least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
+    natural = work.get("answer_length") or (work.get("answers") or {}).get("may_end")
+    return bool(least or natural)
+
+
+def fewest_tokens(config: Mapping[str, Any], asked: int) -> int:
+    """Return the fewest tokens that an answer may have of those asked for."""
+    least = (config.get("decoder") or {}).get("min_new_tokens") or 0
+    return min(least, asked) if may_end_early(config) else asked
