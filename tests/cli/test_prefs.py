@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_used_is_named(text: str, told: str, call: Call) -
     said = call("prefs")
     assert said.code == 2
     assert told in said.err
-    assert str(path) in said.err
+    assert f"{path}:{2 if 'YAML' in told else 1}: " in said.err
     assert path.read_text() == text
 
 

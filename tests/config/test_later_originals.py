@@ -105,3 +105,12 @@ def test_a_study_that_contradicts_itself_is_a_message(tmp_path: Path) -> None:
         converted(
             "model: gpt2\noffline: {warmup: 5}\nmeasurement: {warmup: {n_prompts: 3}}", tmp_path
         )
+
+
+def test_a_key_is_read_with_and_without_the_words_of_its_later_releases(tmp_path: Path) -> None:
+    spelt = "tensorrt: {engine_params: {calib: {calib_batches: 2}}}\ntask: {random_seed: 5}\n"
+    plain = "tensorrt: {calib: {calib_batches: 2}}\nrandom_seed: 5\n"
+    shared = "serving_mode: offline\nmodel: gpt2\nengine: tensorrt\n"
+    study, notes = converted(shared + spelt, tmp_path)
+    assert (study, notes) == converted(shared + plain, tmp_path)
+    assert study["tensorrt"] == {"engine": {"calib_config": {"calib_batches": 2}}}

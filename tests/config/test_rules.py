@@ -187,7 +187,7 @@ def test_points_are_left_out_of_the_grid_by_the_models_shape() -> None:
     sizes = [each.swept["vllm.engine.tensor_parallel_size"] for each in study.experiments]
     assert sizes == [1, 2, 4]
     (left_out,) = study.left_out
-    assert "3 does not divide the model's 4 attention heads; use 1, 2, 4" in left_out.reason
+    assert "3 does not divide the model's 4 attention heads; use 1, 2, 4" in left_out["reason"]
 
 
 def test_a_study_of_one_that_cannot_be_is_an_error_at_its_line(tmp_path: Any) -> None:

@@ -92,7 +92,7 @@ def test_settings_that_exclude_each_other_are_left_out() -> None:
     )
     assert len(loaded.experiments) == 3
     (left_out,) = loaded.left_out
-    assert "exclude each other" in left_out.reason
+    assert "exclude each other" in left_out["reason"]
 
 
 def test_bad_shared_value_is_an_error_though_other_points_could_run() -> None:
@@ -150,8 +150,8 @@ def test_group_that_names_backends_makes_only_those_points() -> None:
         ("vllm", 7),
     ]
     (left_out,) = loaded.left_out
-    assert left_out.config["backend"] == "vllm"
-    assert "the section pytorch belongs to backend pytorch" in left_out.reason
+    assert left_out["config"]["backend"] == "vllm"
+    assert "the section pytorch belongs to backend pytorch" in left_out["reason"]
 
 
 def test_swept_section_is_laid_over_the_shared_one() -> None:
@@ -302,12 +302,12 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
     assert len(loaded.experiments) == 2
     first = {each.config["n"]: each.id for each in loaded.experiments}
     assert [
-        (each.experiment, each.config["decoder"]["temperature"]) for each in loaded.same_as
+        (each["experiment"], each["config"]["decoder"]["temperature"]) for each in loaded.same_as
     ] == [
         (first[1], 1.0),
         (first[2], 1.0),
     ]
-    assert all("greedy decoding" in each.reason for each in loaded.same_as)
+    assert all("greedy decoding" in each["reason"] for each in loaded.same_as)
 
 
 @pytest.mark.parametrize("temperature", [0.8, None])
@@ -322,8 +322,8 @@ def test_a_temperature_that_requests_are_given_is_in_the_rule_that_merges_points
         sweep={"decoder.top_k": [1, 5]},
     )
     (same,) = loaded.same_as
-    assert "openai.body.temperature, the same in both" in same.reason
-    assert "likeliest" not in same.reason
+    assert "openai.body.temperature, the same in both" in same["reason"]
+    assert "likeliest" not in same["reason"]
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_an_address_that_another_point_allows_leaves_one_point_out() -> None:
     loaded = study_from_mapping({"model": "m", "backend": "openai", "sweep": sweep})
     assert len(loaded.experiments) == 3
     (left_out,) = loaded.left_out
-    assert "allow_remote: true takes any other" in left_out.reason
+    assert "allow_remote: true takes any other" in left_out["reason"]
 
 
 def test_a_file_s_name_is_no_secret_where_a_point_is_left_out(tmp_path: Path) -> None:

@@ -267,9 +267,9 @@ def test_study_keys_of_a_base_are_ignored() -> None:
 
 def test_wrong_section_leaves_the_point_out_and_names_it() -> None:
     (left_out,) = study("wrong_section_left_out").left_out
-    assert left_out.config["pytorch"] == {"batch_size": 8}
-    assert left_out.config["backend"] == "vllm"
-    assert "the section pytorch belongs to backend pytorch" in left_out.reason
+    assert left_out["config"]["pytorch"] == {"batch_size": 8}
+    assert left_out["config"]["backend"] == "vllm"
+    assert "the section pytorch belongs to backend pytorch" in left_out["reason"]
 
 
 def test_settings_that_left_vllm_are_noted_with_what_replaced_them() -> None:

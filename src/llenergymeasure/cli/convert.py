@@ -33,7 +33,7 @@ def convert(
     made = study_from_mapping(study, old.resolve())  # its faults are better known now
     note(f"experiments: {len(made.experiments)}, cycles of each: {made.n_cycles}")
     for point in made.left_out:
-        print(f"llem: left out: {point.reason}", file=sys.stderr)
+        print(f"llem: left out: {point['reason']}", file=sys.stderr)
 
 
 def _dumped(study: Mapping[str, Any], *, as_it_stands: bool) -> str:

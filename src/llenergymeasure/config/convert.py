@@ -15,6 +15,7 @@ from llenergymeasure.config.old_names import (
     ORIGINAL,
     ORIGINAL_DEFAULTS,
     ORIGINAL_VALUES,
+    SPELLINGS,
     STRUCTURE,
     in_the_originals_format,
 )
@@ -193,6 +194,7 @@ def _path(key: Any) -> tuple[str, ...]:
 
 def _today(path: tuple[str, ...]) -> str | None:
     """Return what stands for a key; empty where there is no need, None where there is nothing."""
+    path = tuple(part for place in enumerate(path) for part in SPELLINGS.get(place, place[1:]))
     for length in range(len(path), 0, -1):
         new = ORIGINAL.get(".".join(path[:length]))
         if new is not None:

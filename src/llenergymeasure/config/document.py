@@ -11,14 +11,19 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import nested
-from llenergymeasure.config.fields import field_at, takes_any_key, unknown_key_message
+from llenergymeasure.config.fields import (
+    field_at,
+    takes_any_key,
+    unknown_key_message,
+    unknown_settings,
+)
 from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.messages import describe, faults_of, located, problem
+from llenergymeasure.config.messages import describe, faults_of, located
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
+from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS
 
@@ -52,18 +57,31 @@ class Document:
     overrides: Mapping[tuple[str, ...], Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def problem(self, message: str, path: KeyPath, *, found: Any = ...) -> Problem:
-        """Return a problem of this document."""
-        return problem(message, path, self.places, found=found, file=self.file)
 
-
-def read_document(path: Path) -> Document:
+def read_document(path: Path, above: tuple[Path, ...] = ()) -> Document:
     """Return a study file with its base merged in.
+
+    Args:
+        path: the file.
+        above: the files that are based on it.
 
     Raises:
         ConfigurationError: a file is missing, is not strict YAML, or bases itself on itself.
     """
-    return _read(path, ())
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(Problem(f"cannot be read: {error}", file=path)) from None
+    values, places = strict_yaml.read(path)
+    if values is None:
+        raise ConfigurationError(Problem("is empty; a study names at least a model", file=path))
+    if not isinstance(values, dict):
+        message = "a study must be a mapping of settings to values"
+        raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
+    notes: dict[str, str] = {}
+    values = _from_folder(values, path, notes)
+    read = Document(values, places, path, notes=tuple(notes.values()))
+    return _with_base(read, (*above, resolved))
 
 
 def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
@@ -202,23 +220,6 @@ def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
     return flattened(own)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> Document:
-    try:
-        resolved = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigurationError(Problem(f"cannot be read: {error}", file=path)) from None
-    values, places = strict_yaml.read(path)
-    if values is None:
-        raise ConfigurationError(Problem("is empty; a study names at least a model", file=path))
-    if not isinstance(values, dict):
-        message = "a study must be a mapping of settings to values"
-        raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
-    notes: dict[str, str] = {}
-    values = _from_folder(values, path, notes)
-    read = Document(values, places, path, notes=tuple(notes.values()))
-    return _with_base(read, (*above, resolved))
-
-
 def _from_folder(value: Any, file: Path, notes: dict[str, str], path: tuple[str, ...] = ()) -> Any:
     """Return a study's values with each path that exists next to ``file`` as seen from here.
 
@@ -273,10 +274,10 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     folder = document.file.parent if document.file is not None else Path()
     reason = _why_no_base(base, folder, above)
     if reason is not None:
-        raise ConfigurationError(document.problem(reason, ("base",), found=base))
+        raise ConfigurationError(located(Fault(("base",), reason, base), document.places))
     path = folder / base
     try:
-        under = _read(path, above)
+        under = read_document(path, above)
     except ConfigurationError as error:  # what a file that is no study holds is not to be shown
         raise ConfigurationError([replace(each, found=None) for each in error.problems]) from None
     shared = {key: value for key, value in under.values.items() if key not in _OWN_OF_EACH}

@@ -21,12 +21,12 @@ from llenergymeasure.config.execution import (
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import describe, fault_text, faults_of, located
+from llenergymeasure.config.messages import describe, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
-from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
+from llenergymeasure.config.study import Experiment, Study
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -61,7 +61,8 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     most = study.execution.cycles_at_most or n_cycles
     if len(experiments) * most > MAX_RUNS:
         message = f"{len(experiments)} experiments x {most} cycles are more than {MAX_RUNS} runs"
-        raise ConfigurationError(document.problem(message, ("execution", "n_cycles")))
+        fault = Fault(("execution", "n_cycles"), message, ...)
+        raise ConfigurationError(located(fault, document.places))
     swept_keys = _swept_keys(study, document, experiments)
     runners = study.runners.choices()
     return Study(
@@ -92,8 +93,8 @@ class _Outcome:
     def __init__(self, document: Document, shape_of: ShapeOf) -> None:
         self.document = document
         self._shape_of = shape_of
-        self.left_out: list[LeftOut] = []
-        self.same_as: list[SameAs] = []
+        self.left_out: list[dict[str, Any]] = []
+        self.same_as: list[dict[str, Any]] = []
         self._by_work: dict[str, str] = {}
         self.repeats = 0
         self._found: dict[str, Experiment] = {}
@@ -139,7 +140,8 @@ class _Outcome:
         work = _greedy_work(model, config)
         first = name if work is None else self._by_work.setdefault(work, name)
         if first != name:
-            self.same_as.append(SameAs(config, first, _why_same(model)))
+            why = _why_same(model)
+            self.same_as.append({"config": config, "experiment": first, "reason": why})
             return
         self._found[name] = Experiment(name, config, model, {})
 
@@ -174,8 +176,9 @@ class _Outcome:
         if self._shared_problems:
             raise ConfigurationError(_first(self._shared_problems))
         if not self._found:
-            none = self.document.problem("leaves no point that can be run", ("sweep",))
-            raise ConfigurationError(_first(self._point_problems) or none)
+            none = Fault(("sweep",), "leaves no point that can be run", ...)
+            problems = _first(self._point_problems) or located(none, self.document.places)
+            raise ConfigurationError(problems)
         return list(self._found.values())
 
     def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
@@ -198,8 +201,9 @@ class _Outcome:
             problems = self._shared_problems if reason.alone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
-        text = "; ".join(fault_text(reason) for reason in reasons)
-        self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
+        text = "; ".join(str(located(reason, {})) for reason in reasons)
+        written = without_secrets_in(candidate.values)
+        self.left_out.append({"config": written, "reason": text})
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")

@@ -12,13 +12,12 @@ from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
-from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.measurement import (
     BaselineConfig,
     EnergyConfig,
+    GpuConfig,
     Prompts,
     WarmupConfig,
     WindowConfig,
@@ -36,6 +35,7 @@ ProtocolName = Literal["auto", "quick", "standard", "publication"]
 
 SYNTHETIC = "synthetic"
 TINY_LLAMA = "tiny-llama"
+OWN_TEMPLATE, NO_TEMPLATE = "auto", "none"
 
 
 class SyntheticDataset(Section):
@@ -58,6 +58,36 @@ class SyntheticDataset(Section):
                 f"shared_prefix_len is {self.shared_prefix_len}, and must be less than the "
                 f"input_len of {self.input_len}"
             )
+
+
+class ChatConfig(Section):
+    """Texts of the data set as a user's messages, through a chat template."""
+
+    template: PathText = Field(
+        default=OWN_TEMPLATE,
+        description="Chat template: auto, the model's own; none, texts are sent bare; else a file "
+        "in Jinja.",
+        examples=["auto", "none", "template.jinja"],
+    )
+    system: Text | None = Field(
+        default=None,
+        description="A system message, put before each chat that has none of its own.",
+        examples=["You are a helpful assistant."],
+    )
+    arguments: dict[str, Any] | None = Field(
+        default=None,
+        description="Variables of the template.",
+        examples=[{"enable_thinking": False}],
+    )
+
+    def _contradictions(self) -> Iterator[str]:
+        if not self.templated and (self.system is not None or self.arguments):
+            yield "template: none has no place for system and arguments; remove them, or template"
+
+    @property
+    def templated(self) -> bool:
+        """Whether texts go through a template."""
+        return self.template != NO_TEMPLATE
 
 
 class LoraConfig(Section):

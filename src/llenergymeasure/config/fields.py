@@ -17,7 +17,7 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.old_names import FORMER_NAMES
-from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.section import Fault
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     PyTorchConfig,
@@ -86,33 +86,51 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
 
     A path inside a free mapping gives the mapping's own field.
     """
-    model: type[BaseModel] | None = root
-    field: FieldInfo | None = None
+    if not path:
+        return None
+    section = section_at(path[:-1], root)
+    if section is not None:
+        return field_in(section, path[-1])
+    around = field_at(path[:-1], root)
+    return around if around is not None and takes_any_key(around.annotation) else None
+
+
+def section_at(
+    path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig
+) -> type[BaseModel] | None:
+    """Return the model of the section at a path below ``root``; None if there is no section."""
+    section = root
     for part in path:
-        if model is None:
-            return field if field is not None and takes_any_key(field.annotation) else None
-        field = field_in(model, part)
-        if field is None:
+        field = field_in(section, part)
+        inner = [] if field is None else submodels(field.annotation)
+        if not inner:
             return None
-        models = submodels(field.annotation)
-        model = models[0] if models else None
-    return field
+        section = inner[0]
+    return section
 
 
-def unknown_keys(
-    values: Any, model: type[BaseModel] = ExperimentConfig
-) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the path and value of each key that ``model`` does not know, at any depth."""
-    if not isinstance(values, Mapping):
-        return
-    for key, value in values.items():
-        field = field_in(model, str(key))
+def unknown_settings(
+    values: Mapping[str, Any],
+    also: tuple[str, ...] = (),
+    section: type[BaseModel] = ExperimentConfig,
+    above: tuple[str, ...] = (),
+) -> Iterator[Fault]:
+    """Yield a fault for each key that is no setting of an experiment, at any depth.
+
+    Args:
+        values: what stands in the section.
+        also: further keys that are known at the top, such as those of a study.
+        section: the section that the keys are looked for in.
+        above: where it stands.
+    """
+    for name, value in values.items():
+        field, path = field_in(section, name), (*above, name)
         if field is None:
-            yield (key,), value
-            continue
-        for inner in submodels(field.annotation):
-            for path, found in unknown_keys(value, inner):
-                yield (key, *path), found
+            message = "unknown key; dotted keys are for sweep, write nested mappings here"
+            yield Fault(path, message if "." in name else unknown_key_message(path, also), value)
+        elif isinstance(value, Mapping):
+            for inner in submodels(field.annotation):
+                yield from unknown_settings(value, also, inner, path)
 
 
 def settings(
@@ -143,7 +161,7 @@ def unknown_key_message(
         also: further keys that are known at the top, such as those of a study.
         root: what was checked.
     """
-    section = _engine_section(path[:-1])
+    section = _engine_section(path[:-1], root)
     reason = None if section is None else section.refusal(path[-1])
     if reason is not None:
         return reason
@@ -151,7 +169,7 @@ def unknown_key_message(
     if nearest:
         return f"unknown key{did_you_mean(nearest)}"
     if section is not None:
-        return section.unknown(path[-1])
+        return section.unknown()
     known = names_in(path[:-1], also, root)
     aside = "; a file is named by itself, as dataset: prompts.csv" if path[0] == "dataset" else ""
     return f"unknown key; known here: {', '.join(known)}{aside}" if known else "unknown key"
@@ -159,12 +177,12 @@ def unknown_key_message(
 
 def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]) -> list[str]:
     """Return the known dotted paths that ``path`` may stand for, best first, at most two."""
-    name = path[-1]
-    section = _engine_section(path[:-1])
-    if section is not None and section.alias(name) is not None:
-        return [".".join((*path[:-1], str(section.alias(name))))]
-    ours = root is ExperimentConfig
-    prefix = path[:-1]
+    *before, name = path
+    prefix, ours = tuple(before), root is ExperimentConfig
+    section = _engine_section(prefix, root)
+    alias = None if section is None else section.alias(name)
+    if alias is not None:
+        return [".".join((*prefix, alias))]
     known = names_in(prefix, also, root)
     *section_of, today = FORMER_NAMES.get(name, "").split(".")
     if today in known and section_of == list(prefix):
@@ -192,16 +210,16 @@ def names_in(
     """Return the names known in the section at a path, with those that are known at the top too."""
     if not prefix:
         return tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
-    field = field_at(prefix, root)
-    models = submodels(field.annotation) if field is not None else []
-    if models and issubclass(models[0], EngineSection):
-        return models[0].names()
-    return tuple(models[0].model_fields) if models else ()
+    engine, section = _engine_section(prefix, root), section_at(prefix, root)
+    if engine is not None:
+        return engine.names()
+    return () if section is None else tuple(section.model_fields)
 
 
-def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
+def _engine_section(path: tuple[str, ...], root: type[BaseModel]) -> type[EngineSection] | None:
     """Return the engine's section that stands at a path; None if another, or none, does."""
-    return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
+    section = section_at(path, root)
+    return section if section is not None and issubclass(section, EngineSection) else None
 
 
 def limits(field: FieldInfo) -> list[Any]:

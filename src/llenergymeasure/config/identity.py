@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files, ids
-from llenergymeasure.config.chat import NO_TEMPLATE, OWN_TEMPLATE
-from llenergymeasure.config.experiment import SYNTHETIC, TINY_LLAMA
+from llenergymeasure.config.experiment import NO_TEMPLATE, OWN_TEMPLATE, SYNTHETIC, TINY_LLAMA
 from llenergymeasure.errors import ConfigurationError, Problem
 
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".parquet", ".txt"})

@@ -78,22 +78,19 @@ def _complete_dataset(result: dict[str, Any], before: Any) -> None:
             result["dataset"].setdefault(name, result[source])
 
 
-def flattened(values: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+def flattened(
+    values: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
+) -> dict[tuple[str, ...], Any]:
     """Return each setting in ``values`` under its path; free mappings are not split."""
-    return dict(_leaves(values, ExperimentConfig, ()))
-
-
-def _leaves(
-    values: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str, ...]
-) -> list[tuple[tuple[str, ...], Any]]:
-    leaves: list[tuple[tuple[str, ...], Any]] = []
+    settings: dict[tuple[str, ...], Any] = {}
     for key, value in values.items():
         section = _section(model, key)
         if section is not None and isinstance(value, Mapping):
-            leaves += _leaves(value, section, (*prefix, key))
+            inner = flattened(value, section)
+            settings |= {(key, *path): each for path, each in inner.items()}
         else:
-            leaves.append(((*prefix, key), value))
-    return leaves
+            settings[key,] = value
+    return settings
 
 
 @lru_cache(maxsize=4096)

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -80,46 +79,25 @@ def describe(value: Any) -> str:
     return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
 
 
-def problem(
-    message: str,
-    path: KeyPath,
-    places: Places,
-    *,
-    found: Any = ...,
-    file: Path | None = None,
-) -> Problem:
-    """Return a problem at ``path``, with the place of the nearest key that was written."""
-    place = place_of(path, places) or Place(file)
+def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
+    """Return a fault as a problem of the file, with the place of the nearest key written there.
+
+    Args:
+        fault: what is wrong.
+        places: where each key was written; without any, the problem names its key alone.
+        path: where the fault stands in the file, if not at its own path.
+    """
+    at = fault.path if path is None else path
+    written = (places[at[:length]] for length in range(len(at), -1, -1) if at[:length] in places)
+    place = next(written, Place(None))
+    hidden = any(name in CREDENTIALS for part in at for name in str(part).split("."))
     return Problem(
-        message,
-        key=dotted(path) or None,
-        found=None if found is ... or _is_secret(path) else describe(found),
+        fault.message,
+        key=dotted(at) or None,
+        found=None if fault.found is ... or hidden else describe(fault.found),
         file=place.file,
         line=place.line,
     )
-
-
-def _is_secret(path: KeyPath) -> bool:
-    return any(name in CREDENTIALS for part in path for name in str(part).split("."))
-
-
-def place_of(path: KeyPath, places: Places) -> Place | None:
-    """Return the place of ``path``, or of the nearest one around it that was written."""
-    for length in range(len(path), -1, -1):
-        place = places.get(path[:length])
-        if place is not None:
-            return place
-    return None
-
-
-def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
-    """Return a fault as a problem of the file; it stands at ``path`` there, or else at its own."""
-    return problem(fault.message, fault.path if path is None else path, places, found=fault.found)
-
-
-def fault_text(fault: Fault) -> str:
-    """Return ``key: message (found …)``."""
-    return str(problem(fault.message, fault.path, {}, found=fault.found))
 
 
 def faults_of(

@@ -6,7 +6,6 @@ the study, the study over the file, and the file over what is built in.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from pydantic import Field
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
-from llenergymeasure.config.messages import describe, validated
+from llenergymeasure.config.messages import validated
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section, Text
-from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -77,7 +75,8 @@ def user_preferences() -> Preferences:
         ConfigurationError: the file cannot be used; it names every problem found.
     """
     path = user_configuration()
-    return _checked(_stored(path), path)
+    values, places = strict_yaml.read(path) if os.path.lexists(path) else (None, {})
+    return Preferences() if values is None else validated(Preferences, values, places)
 
 
 def preferred_folder(given: Path | None) -> Path:
@@ -145,9 +144,9 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     path, own = user_configuration(), user_preferences()
     study = Preferences()
     if study_file is not None:
-        values = read_document(study_file).values
-        named = {key: values[key] for key in Preferences.model_fields if key in values}
-        study = _checked(named, study_file)
+        written = read_document(study_file)
+        named = {k: each for k, each in written.values.items() if k in Preferences.model_fields}
+        study = validated(Preferences, named, written.places)
     asked, in_study, in_file = _environment(), _as_written(study), _as_written(own)
     variables = {f"runners.{name}": runner_variable(name) for name in BACKENDS}
     found = []
@@ -182,19 +181,6 @@ def _as_written(given: Preferences) -> dict[str, str]:
     found = {} if given.output_dir is None else {"output_dir": given.output_dir}
     found |= {f"runners.{name}": str(each) for name, each in given.runners.choices().items()}
     return found if given.notify is None else {**found, "notify": given.notify.whom()}
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    values = strict_yaml.read(path)[0] if os.path.lexists(path) else None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigurationError(Problem("must be a mapping", found=describe(values), file=path))
-    return values
-
-
-def _checked(values: Mapping[str, Any], path: Path) -> Preferences:
-    return validated(Preferences, values, {(): Place(path)})
 
 
 def _notify_in_environment() -> NotifyConfig | None:

@@ -133,7 +133,8 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
         config: the experiment.
         measured: whether a sensor measures; ``auto`` is ``standard`` then, else ``quick``.
     """
-    named = _NAMED[protocol_name(config, measured)]
+    auto: ResolvedProtocol = "standard" if measured else "quick"
+    named = _NAMED[auto if config.protocol == "auto" else config.protocol]
     warmup, window = config.warmup, config.window
     idle_before_s, idle_after_s = _idle(config, named)
     own: dict[str, Any] = {
@@ -155,13 +156,6 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
     settings = replace(named, **{name: value for name, value in own.items() if value is not None})
     needed = settings.warmup_n, settings.warmup_min_prompts, settings.warmup_window_size
     return replace(settings, warmup_max_prompts=max(settings.warmup_max_prompts, *needed))
-
-
-def protocol_name(config: ExperimentConfig, measured: bool) -> ResolvedProtocol:
-    """Return which protocol ``config`` runs under."""
-    if config.protocol == "auto":
-        return "standard" if measured else "quick"
-    return config.protocol
 
 
 def cycles_min(config: ExperimentConfig) -> int:

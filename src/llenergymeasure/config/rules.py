@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llenergymeasure.config.backends.facts import Names, names_of
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
@@ -42,7 +43,7 @@ class Facts:
     Attributes:
         config: the experiment.
         names: what its engine calls the parameters.
-        settings: the settings of its engine that are set, by dotted name.
+        settings: the settings of its engine that are set, as in a study.
         shape: the model's, if it is known.
     """
 
@@ -51,18 +52,23 @@ class Facts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
 
+    def value(self, name: str | None) -> Any:
+        """Return a setting by its dotted name; None where it is not set."""
+        return value_at(self.settings, name or "")
+
     def number(self, name: str | None) -> int | None:
         """Return the whole number that a setting has; None for any other, or none."""
-        value = self.settings.get(name or "")
+        value = self.value(name)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def of_sampling(self, name: str, default: Any = None) -> Any:
         """Return a sampling parameter of the engine's section, or else ``default``."""
-        return self.settings.get(f"{self.config.backend}.sampling.{name}", default)
+        value = self.value(f"{self.config.backend}.sampling.{name}")
+        return default if value is None else value
 
     def has(self, *names: str) -> bool:
         """Return whether one of these parameters of the engine is set, and on."""
-        return any(self.settings.get(f"{self.config.backend}.engine.{name}") for name in names)
+        return any(self.value(f"{self.config.backend}.engine.{name}") for name in names)
 
 
 Found = Iterator[tuple[str, str]]
@@ -165,7 +171,7 @@ def workload_fits(facts: Facts) -> Found:
 
 def one_precision(facts: Facts) -> Found:
     """An engine's own data type, where it is set, is the study's precision."""
-    dtype, precision = facts.settings.get(facts.names.dtype or ""), facts.config.precision
+    dtype, precision = facts.value(facts.names.dtype), facts.config.precision
     if isinstance(dtype, str) and dtype not in ("auto", *PRECISIONS[precision]):
         message = f"is {dtype}, but precision is {precision}; set precision alone"
         yield str(facts.names.dtype), message
@@ -217,7 +223,7 @@ def natural_answers(facts: Facts) -> Found:
     for part in ("engine", "sampling", "body"):
         for name in ("seed", "random_seed", "sampling_seed", "ignore_eos"):
             key = f"{facts.config.backend}.{part}.{name}"
-            if facts.settings.get(key) not in (None, False):
+            if facts.value(key) not in (None, False):
                 yield key, f"answer_length: natural settles {name}; remove it"
 
 
@@ -270,13 +276,6 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Probl
     section = getattr(config, config.backend)
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
-    given = {} if section is None else section.plain
-    facts = Facts(config, names_of(config.backend), dict(_flat(config.backend, given)), shape)
+    given: dict[str, Any] = {config.backend: {} if section is None else section.plain}
+    facts = Facts(config, names_of(config.backend), given, shape)
     return [Problem(message, key) for rule in RULES for key, message in rule(facts)]
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        yield f"{prefix}.{name}", value
-        if name in ("engine", "sampling", "body"):
-            yield from _flat(f"{prefix}.{name}", value)

@@ -155,24 +155,13 @@ def _decode(content: bytes, file: Path | None) -> str:
 
 def _check_shape(text: str, file: Path | None) -> None:
     """Refuse what would take the reader too deep, before anything recursive sees it."""
-    nodes = 0
-    left: list[float] = [math.inf]  # how many values each open collection may still have
+    nodes = depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.NodeEvent):
-            nodes += 1
-            left[-1] -= 1
-        what = None
-        if left[-1] < 0:
-            what = f"a mapping of more than {MAX_KEYS} keys"
-        if isinstance(event, yaml.CollectionStartEvent):
-            left.append(2 * MAX_KEYS if isinstance(event, yaml.MappingStartEvent) else math.inf)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            left.pop()
-        if len(left) > MAX_DEPTH + 1:
-            what = f"nested deeper than {MAX_DEPTH}"
-        if nodes > MAX_NODES:
-            what = _TOO_MANY
-        if what is not None:
+        nodes += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _TOO_MANY
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
@@ -225,6 +214,9 @@ class _Builder:
         return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        if len(node.value) > MAX_KEYS:
+            message = f"is a mapping of more than {MAX_KEYS} keys; make it simpler"
+            raise ConfigurationError(self._problem(node, path, message))
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
         merged: list[yaml.Node] = []

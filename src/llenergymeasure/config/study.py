@@ -30,29 +30,6 @@ class Experiment:
     swept: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A point that cannot be run, as it was written, and why."""
-
-    config: dict[str, Any]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SameAs:
-    """A point that would do the work of an experiment, and is not measured a second time.
-
-    Attributes:
-        config: the point, as an experiment's.
-        experiment: the id of the one that is measured.
-        reason: the rule by which their work is the same.
-    """
-
-    config: dict[str, Any]
-    experiment: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class Study:
     """What one study file says.
@@ -61,8 +38,9 @@ class Study:
         name: of the study, and of its folder below ``results_root``.
         origin: the file it was read from.
         experiments: each once, in the order of the file.
-        left_out: the points that cannot be run.
-        same_as: the points whose work another experiment does already.
+        left_out: the points that cannot be run: ``config`` as it was written, and ``reason``.
+        same_as: the points whose work another experiment does already: ``config``, the id of the
+            ``experiment`` that is measured, and by ``reason`` of which rule.
         execution: how the runs follow each other, as given.
         n_cycles: cycles of each experiment, as resolved.
         runners: where a backend runs, of those that the study uses and says it of.
@@ -78,7 +56,7 @@ class Study:
     name: str
     origin: Path | None
     experiments: tuple[Experiment, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[dict[str, Any], ...]
     execution: ExecutionConfig
     n_cycles: int
     runners: Runners
@@ -87,7 +65,7 @@ class Study:
     results_root: Path = DEFAULT_RESULTS
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    same_as: tuple[SameAs, ...] = ()
+    same_as: tuple[dict[str, Any], ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 

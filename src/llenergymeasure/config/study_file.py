@@ -5,7 +5,6 @@ A file is read, expanded and checked by ``workload/load_study.py``.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -19,7 +18,7 @@ from pydantic import (
 
 from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
-from llenergymeasure.config.fields import unknown_key_message, unknown_keys
+from llenergymeasure.config.fields import unknown_settings
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.section import Fault, RunSection, Section, Text, refused
@@ -86,16 +85,6 @@ def _entry(values: dict[str, Any]) -> dict[str, Any]:
     if faults:
         raise refused(faults)
     return values
-
-
-def unknown_settings(values: Mapping[str, Any], also: tuple[str, ...] = ()) -> Iterator[Fault]:
-    """Yield a fault for each key that is no setting of an experiment, at any depth."""
-    for path, found in unknown_keys(values):
-        names = tuple(str(part) for part in path)
-        message = unknown_key_message(names, also)
-        if "." in names[-1]:
-            message = "unknown key; dotted keys are for sweep, write nested mappings here"
-        yield Fault(path, message, found)
 
 
 class StudyFile(Section):

@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from llenergymeasure.config.fields import (
     takes_mapping,
     takes_whole_numbers_only,
     unknown_key_message,
-    unknown_keys,
+    unknown_settings,
 )
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import Fault, refused
@@ -229,9 +229,8 @@ def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[F
         if not takes_mapping(field.annotation):
             yield Fault(where, f"{'.'.join(setting)} takes plain values, not a mapping", value)
             return
-        for unknown, found in unknown_keys(nested(setting, value)):
-            message = unknown_key_message(tuple(str(part) for part in unknown))
-            yield Fault((*where, *unknown[len(setting) :]), message, found)
+        for fault in unknown_settings(nested(setting, value)):
+            yield replace(fault, path=(*where, *fault.path[len(setting) :]))
     elif setting == _BACKEND and value not in BACKENDS:
         yield Fault(where, no_backend(value), value)
 

@@ -52,14 +52,6 @@ def _key(work: Mapping[str, Any]) -> str:
     return json.dumps(work, sort_keys=True)
 
 
-def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the experiments in groups that do the same work, each group in the given order."""
-    groups: dict[str, list[str]] = {}
-    for experiment, config in configs.items():
-        groups.setdefault(planned_work(config), []).append(experiment)
-    return [tuple(members) for members in groups.values()]
-
-
 def configs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the settings of each experiment from a plan's runs, as ``plan.json`` holds them."""
     return {run["experiment"]: run.get("config") or {} for run in runs}
@@ -89,16 +81,14 @@ def fairness(plan: Plan) -> dict[str, Any] | None:
     ``same_work`` groups experiments that do the same work on several backends; ``not_comparable``
     are those without a counterpart.
     """
-    configs = {run.experiment: run.config for run in plan.runs}
-    backends = {run.experiment: run.backend for run in plan.runs}
-    if len(set(backends.values())) < 2:
+    first = {run.experiment: run for run in reversed(plan.runs)}
+    if len({run.backend for run in first.values()}) < 2:
         return None
-    groups = [
-        list(members)
-        for members in same_work(configs)
-        if len({backends[each] for each in members}) > 1
-    ]
-    return {"same_work": groups, "not_comparable": [asdict(each) for each in unlike(plan)]}
+    groups: dict[str, list[str]] = {}
+    for experiment in plan.experiments:
+        groups.setdefault(planned_work(first[experiment].config), []).append(experiment)
+    shared = [each for each in groups.values() if len({first[one].backend for one in each}) > 1]
+    return {"same_work": shared, "not_comparable": [asdict(each) for each in unlike(plan)]}
 
 
 def _differences(

@@ -1,15 +1,13 @@
 """From a study to its plan; nothing is read or written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from llenergymeasure import ids
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan.model import Plan, PlannedRun
-from llenergymeasure.plan.orders import Slot, extended, ordered
-from llenergymeasure.plan.sessions import together
+from llenergymeasure.plan.orders import Slot, extended, ordered, together
 
 
 def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
@@ -34,8 +32,8 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         study=study.name,
         study_design_hash=design_hash,
         runs=tuple(_runs(study, slots, sessions)),
-        left_out=tuple({"config": each.config, "reason": each.reason} for each in study.left_out),
-        same_as=tuple(asdict(each) for each in study.same_as),
+        left_out=study.left_out,
+        same_as=study.same_as,
         swept_keys=study.swept_keys,
         execution={
             **given.model_dump(exclude_none=True),

@@ -1,8 +1,8 @@
 """The plan: every run of a study in the order to run them, and the file it is kept in."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ _RUN_FIELDS = ("experiment", "cycle", "order", "backend", "runner", "gap_s", "ti
 
 @dataclass(frozen=True)
 class Plan:
-    """Every run of a study, in order, and what was left out.
+    """Every run of a study, in order, and what was left out; in the order of its file.
 
     Attributes:
         study: its name, which is its folder's name too.
@@ -61,10 +61,10 @@ class Plan:
         runs: in the order to run them.
         left_out: what cannot be run: ``config`` as it was written, and ``reason``.
         same_as: what another experiment's runs stand for: ``config``, ``experiment``, ``reason``.
-        swept_keys: dotted names of the settings that vary.
         execution: how the runs follow each other: ``n_cycles``, ``cycle_order`` and so on.
         images: the image of each backend whose runner was given one.
         runner_reasons: why each backend's runner was chosen.
+        swept_keys: dotted names of the settings that vary.
         notes: what a reader should know before running it, a sentence each.
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
         sections: what each run is given of the study's own sections, by name.
@@ -76,14 +76,14 @@ class Plan:
     study_design_hash: str
     runs: tuple[PlannedRun, ...]
     left_out: tuple[dict[str, Any], ...] = ()
-    swept_keys: tuple[str, ...] = ()
+    same_as: tuple[dict[str, Any], ...] = ()
     execution: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     runner_reasons: Mapping[str, str] = field(default_factory=dict)
+    swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    same_as: tuple[dict[str, Any], ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -135,28 +135,13 @@ class Plan:
         Args:
             more: keys given next to the plan's own, which reading it back leaves aside.
         """
-        head = {
-            "schema_version": PLAN_VERSION,
-            "study": self.study,
-            "study_design_hash": self.study_design_hash,
-            "execution": dict(self.execution),
-            "images": dict(self.images),
-            "runner_reasons": dict(self.runner_reasons),
-            "swept": list(self.swept_keys),
-            "notes": list(self.notes),
-            **({"stopping": dict(self.stopping)} if self.stopping else {}),
-            **({"sections": dict(self.sections)} if self.sections else {}),
-            "written": dict(self.written),
-            "overrides": dict(self.overrides),
-            **(more or {}),
-        }
+        empty = (name for name in ("stopping", "sections") if not getattr(self, name))
+        apart = {*_IN_LINES, *empty}
+        own = {key: getattr(self, name) for name, key in _KEYS.items() if name not in apart}
+        head = {"schema_version": PLAN_VERSION, **own, **(more or {})}
         parts = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
-        lines: dict[str, Iterable[str]] = {
-            "runs": self._run_lines(),
-            "left_out": map(_dump, self.left_out),
-            "same_as": map(_dump, self.same_as),
-        }
-        for key, each in lines.items():
+        for key in _IN_LINES:
+            each = self._run_lines() if key == "runs" else map(_dump, getattr(self, key))
             joined = ",\n".join(each)
             parts.append(f'"{key}": [\n{joined}\n]' if joined else f'"{key}": []')
         return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
@@ -190,24 +175,25 @@ class Plan:
                 f"{path}: has plan version {version}; this program reads {PLAN_VERSION}"
             )
         try:
-            return cls(
-                study=stored["study"],
-                study_design_hash=stored["study_design_hash"],
-                runs=tuple(PlannedRun(**run) for run in stored["runs"]),
-                left_out=tuple(stored["left_out"]),
-                same_as=tuple(stored.get("same_as", ())),
-                swept_keys=tuple(stored["swept"]),
-                execution=stored["execution"],
-                images=stored["images"],
-                runner_reasons=stored["runner_reasons"],
-                notes=tuple(stored["notes"]),
-                stopping=stored.get("stopping", {}),
-                sections=sections_of(stored),
-                written=stored.get("written", {}),
-                overrides=stored.get("overrides", {}),
-            )
+            given = {
+                name: stored[key]
+                for name, key in _KEYS.items()
+                if key in stored or key not in _ADDED_LATER
+            }
+            given["runs"] = [PlannedRun(**run) for run in given["runs"]]
+            given["sections"] = sections_of(stored)
+            listed = {name: tuple(given[name]) for name in _LISTS if name in given}
+            return cls(**{**given, **listed})
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None
+
+
+_KEYS = {each.name: each.name for each in fields(Plan)} | {"swept_keys": "swept"}
+"""What the file calls each part of a plan."""
+
+_IN_LINES = ("runs", "left_out", "same_as")
+_LISTS = (*_IN_LINES, "swept_keys", "notes")
+_ADDED_LATER = ("same_as", "stopping", "sections", "written", "overrides")
 
 
 def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import (
     SYNTHETIC,
+    ChatConfig,
     DatasetOrder,
     ExperimentConfig,
     SyntheticDataset,

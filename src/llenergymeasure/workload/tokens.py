@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import OWN_TEMPLATE, ChatConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.files import pointer_of_lfs, read_bytes
 from llenergymeasure.installation import install_command

@@ -7,7 +7,7 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import SERVED_NAME
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.plan.sessions import TRAFFIC
+from llenergymeasure.plan.orders import TRAFFIC
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
 

@@ -10,7 +10,6 @@ from pydantic import ConfigDict
 from llenergymeasure.config.engine_parameters import Schema, forms, load, parameters
 from llenergymeasure.config.engine_parameters.check import faults
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
-from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import Fault, Section, refused
 
 
@@ -99,7 +98,7 @@ class EngineSection(Section):
             faulty = [Fault((), reason, value)] if reason else faults(cls.study_path, name, value)
             yield from faulty
         elif name not in cls.model_fields:
-            yield Fault((), cls.unknown(name), value)
+            yield Fault((), cls.unknown(), value)
 
     @classmethod
     def refusal(cls, name: str) -> str | None:
@@ -110,12 +109,8 @@ class EngineSection(Section):
         return reason
 
     @classmethod
-    def unknown(cls, name: str) -> str:
-        """Return what to say about a name that the engine does not know."""
-        near = [cls.alias(name), *nearest_names(name, cls.names())]
-        found = next(filter(None, near), None)
-        if found is not None:
-            return f"unknown key{did_you_mean([f'{cls.study_path}.{found}'])}"
+    def unknown(cls) -> str:
+        """Return what to say about a name that is near to none the engine knows."""
         engine = load(cls.owner())
         message = f"unknown key; {engine['x-package']} {engine['x-version']} has no such setting"
         if "x-incomplete" in engine:
