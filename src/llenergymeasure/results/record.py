@@ -34,7 +34,9 @@ class Tokens(Record):
     """What went in and came out inside the window; padding is not counted."""
 
     input: int
-    output: int
+    output: int = Field(
+        description="under traffic both by the share of each request's work that lay inside"
+    )
     requests: int
     prompt_hash: str = Field(
         description="SHA-256 over the prompts' token ids and asked lengths; under traffic over the "
@@ -44,6 +46,11 @@ class Tokens(Record):
         None,
         description="of the input tokens, found in the server's prefix cache by its own account; "
         "null where it does not say",
+    )
+    output_came: int | None = Field(
+        None,
+        description="under traffic, output tokens that came inside the window; null in records of "
+        "before, whose output these are",
     )
     thinking: int | None = Field(
         None, description="output tokens of thought, before the answers; null where there was none"
