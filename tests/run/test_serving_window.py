@@ -306,7 +306,9 @@ def _answers(*times_s: tuple[float, list[float]], input_tokens: int = 1) -> pa.T
     return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
 
 
-@pytest.mark.parametrize("came", [[3.0 + 0.01 * n for n in range(8)], [3.07] * 8], ids=["late", "whole"])
+@pytest.mark.parametrize(
+    "came", [[3.0 + 0.01 * n for n in range(8)], [3.07] * 8], ids=["late", "whole"]
+)
 @pytest.mark.parametrize("phase_s", [0.001, 1.0, 2.9])
 def test_tokens_that_come_late_or_whole_are_those_of_the_window_s_work(
     came: list[float], phase_s: float

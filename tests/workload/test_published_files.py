@@ -199,7 +199,10 @@ def test_an_assistant_s_own_message_is_left_out_and_counted(tmp_path: Path) -> N
             {"instruction": "i", "input": "x", "text": "i x: a"},
             ["1 rows of d.jsonl have a column text that"],
         ),
-        ({"text": "Ann is here.", "question": "Who?"}, ["1 rows of d.jsonl have a column question"]),
+        (
+            {"text": "Ann is here.", "question": "Who?"},
+            ["1 rows of d.jsonl have a column question"],
+        ),
         ({"prompt": "p", "messages": [USER]}, ["1 rows of d.jsonl have a column messages that"]),
     ],
 )
