@@ -22,6 +22,11 @@ class Sent:
     turn: Turn
     exchange: Exchange
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The tokens of its prompt and answer, as the server counted them."""
+        return self.exchange.input_tokens or 0, self.exchange.output_tokens or 0
+
 
 class Traffic:
     """All requests of a run, from the first that is sent to the last that is answered.
