@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
-from llenergymeasure.backends.serving.events import read_answer, says_done
+from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
 from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.config.work import LONGEST
@@ -257,10 +257,8 @@ class _Stream:
         self._over()
 
     def _time_out(self, timeout_s: float) -> None:
-        answer = None if self._connection is None else self._connection.abort()
-        if answer is not None and answer.status == 200 and says_done(answer.pieces):
-            self._read(answer)  # The server forgot to end its HTTP message.
-            return
+        if self._connection is not None:
+            self._connection.abort()
         self._fail("timed_out", f"no complete answer within {timeout_s:g} s")
 
     def _fail(self, kind: Failure, message: str) -> None:
