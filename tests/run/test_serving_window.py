@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
@@ -124,6 +127,29 @@ def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
     assert serving.in_flight_max == 3
     assert serving.over_saturated is None
     assert serving.completed_requests_per_s == pytest.approx(3 / 0.035, rel=0.3)
+
+
+def test_a_user_asks_again_once_the_answer_is_read() -> None:
+    """Its server is not called slow for the time that the client took to read the one before."""
+    answered_ns: list[int] = []
+
+    class Client:
+        def stream(self, exchange: Exchange, _body: Any, _timeout_s: float, done: Any) -> None:
+            exchange.end_ns = exchange.planned_ns - 10**9  # a second of reading
+            answered_ns.append(time.monotonic_ns())
+            done(exchange)
+
+    async def go() -> list[Sent]:
+        prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 1}))
+        traffic = Traffic(Client(), prompts, lambda _: None, 1.0)  # type: ignore[arg-type, return-value]
+        traffic.start_closed(time.monotonic_ns(), 1)
+        while len(traffic.sent) < 3:
+            await asyncio.sleep(0)
+        traffic.stop()
+        return traffic.sent
+
+    planned_ns = [one.exchange.planned_ns for one in asyncio.run(go())]
+    assert all(planned_ns[n + 1] >= answered_ns[n] for n in range(2))
 
 
 def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
