@@ -229,6 +229,17 @@ class TestPages:
         pieces = [ways.chunk(b"x" * 100_000)] * 100
         assert "bytes came" in self.settings(server, ways.CHUNKED, *pieces)
 
+    def test_a_server_without_the_page_is_asked_all_the_same(
+        self, server: MisbehavingServer
+    ) -> None:
+        engine = opened(server, ways.page(b"", b"404 Not Found"))
+        server.way = lambda _: FOUR
+        try:
+            assert len(engine.generate(engine.warmup_requests()[:2])) == 2
+            assert engine.resolved_config()["settings"] == "the server answers 404"
+        finally:
+            engine.close()
+
     @pytest.mark.parametrize("drip", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"])
     def test_a_server_that_drips_is_not_ready_within_the_limit(
         self, server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, drip: bytes
