@@ -34,9 +34,7 @@ class Tokens(Record):
     """What went in and came out inside the window; padding is not counted."""
 
     input: int
-    output: int = Field(
-        description="under traffic both by the share of each request's work that lay inside"
-    )
+    output: int
     requests: int
     prompt_hash: str = Field(
         description="SHA-256 over the prompts' token ids and asked lengths; under traffic over the "
@@ -47,11 +45,7 @@ class Tokens(Record):
         description="of the input tokens, found in the server's prefix cache by its own account; "
         "null where it does not say",
     )
-    output_came: int | None = Field(
-        None,
-        description="under traffic, output tokens that came inside the window; null in records of "
-        "before, whose output these are",
-    )
+    output_came: int | None = Field(None, description="output tokens that came in traffic's window")
     thinking: int | None = Field(
         None, description="output tokens of thought, before the answers; null where there was none"
     )
@@ -64,7 +58,7 @@ class Tokens(Record):
     requests_worked: float | None = Field(
         None,
         description="under traffic, requests by the share of their work that lay inside the window "
-        "(without that in which they waited for others); joules per request are of so many",
+        "(without that in which they waited for others), by which tokens count too",
     )
 
     @property
