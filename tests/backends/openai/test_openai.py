@@ -248,9 +248,10 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
     assert engine["resolved_config"]["engine"].startswith("unknown")
     # The server's usage is what is counted: 8 tokens in, 4 out, for each request.
     tokens = result["tokens"]
-    # The window's ends may each cut one: of it the tokens count that came within.
-    assert abs(tokens["output"] - 4 * tokens["requests"]) < 4
-    assert abs(tokens["input"] - 8 * tokens["requests"]) in (0, 8)
+    # The window's ends may each cut one: of it the share of its work counts.
+    assert tokens["output"] == pytest.approx(4 * tokens["requests_worked"], abs=0.5)
+    assert abs(tokens["output_came"] - 4 * tokens["requests"]) < 4
+    assert tokens["input"] == pytest.approx(8 * tokens["requests_worked"], abs=0.5)
     requests = pq.read_table(path.parent / "requests.parquet")
     starts = requests["start_monotonic_ns"].to_pylist()
     ends = requests["end_monotonic_ns"].to_pylist()
