@@ -335,6 +335,20 @@ def test_a_server_that_is_not_the_runs_makes_no_strangers(
     assert figures(found) & {"result.json:validity"} == missing
 
 
+def test_tokens_that_an_earlier_version_counted_as_they_came_are_taken_from_the_record(
+    study: Path,
+) -> None:
+    run = a_run(study)
+    change_record(run, "tokens", "output_came", value=None)
+    assert not [each.figure for each in check_run(run, {}) if each.figure.startswith("tokens")]
+    output = json.loads(run.result.read_text())["tokens"]["output"]
+    change_record(run, "tokens", "output", value=output + 4)
+    found = figures([*check_run(run, {})])
+    assert "result.json:tokens.output" not in found
+    follows = ("performance.output_tokens_per_s", "energy.per_output_token_j")
+    assert {f"result.json:{figure}" for figure in follows} <= found
+
+
 def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:
     shutil.rmtree(a_run(study).path)
     found = verify_study(study)

@@ -541,9 +541,9 @@ def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versi
         assert named == (name == "one" and versions == ("0.9", "0.10"))
 
 
-@pytest.mark.parametrize(("worked", "said"), [((None, None), 0), ((19.5, 20), 0), ((None, 20), 1)])
-def test_requests_that_two_versions_count_otherwise_are_named(
-    worked: tuple[float | None, ...], said: int
+@pytest.mark.parametrize(("came", "said"), [((None, None), 0), ((195, 200), 0), ((None, 200), 1)])
+def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
+    came: tuple[int | None, ...], said: int
 ) -> None:
     rows = [
         {
@@ -552,8 +552,8 @@ def test_requests_that_two_versions_count_otherwise_are_named(
             "validity": [],
             "kind": "measured",
             "offered_requests_per_s": 2.0,
-            "requests_worked": each,
+            "output_tokens_came": each,
         }
-        for each in worked
+        for each in came
     ]
     assert len(findings.unseen(rows)) == said

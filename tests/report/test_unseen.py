@@ -10,7 +10,7 @@ from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 def run(bound_j: float | None, code: str = "undersampled") -> dict[str, Any]:
     values = ("completed", [code], 100.0, 0.1, bound_j)
     names = ("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j")
-    alike = {"offered_requests_per_s": None, "requests_worked": None, "energy_method": 6}
+    alike = {"offered_requests_per_s": None, "output_tokens_came": None, "energy_method": 6}
     return dict(zip(names, values, strict=True)) | alike | {"kind": "measured"}
 
 

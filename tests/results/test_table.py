@@ -52,6 +52,7 @@ NAMED_OTHERWISE = {
     "output_tokens": "tokens.output",
     "thinking_tokens": "tokens.thinking",
     "output_tokens_sd": "tokens.output_sd",
+    "output_tokens_came": "tokens.output_came",
     "energy_node_j": "energy.node.gross_j",
     "energy_node_u95_j": "energy.node.gross_u95_j",
     "window_s": "window.duration_s",

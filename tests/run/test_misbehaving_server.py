@@ -141,6 +141,17 @@ def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingSer
     assert "length_mismatch" in traffic_doubts(judged(sent, decoder={"min_new_tokens": 7}))
 
 
+def test_hidden_thought_makes_no_quick_tokens(server: MisbehavingServer) -> None:
+    """Of 110 tokens 100 were thought before the first that is shown: 9 came after that one."""
+    counts = ways.counted(output=110, completion_tokens_details={"reasoning_tokens": 100})
+    server.way = lambda _: ways.answer(ways.PARTS[:10], [ways.END, ways.event(counts), ways.DONE])
+    table = judged(sent_to(server, asked=110)).requests.to_pylist()
+    for row in table:
+        assert (row["output_tokens"], row["thinking_tokens"]) == (110, 100)
+        shown_s = (row["last_token_monotonic_ns"] - row["first_token_monotonic_ns"]) / 1e9
+        assert row["time_per_output_token_s"] == pytest.approx(shown_s / 9)
+
+
 @pytest.mark.parametrize(
     ("tail", "slo", "share"),
     [
@@ -228,6 +239,17 @@ class TestPages:
     def test_an_endless_page_is_broken_off(self, server: MisbehavingServer) -> None:
         pieces = [ways.chunk(b"x" * 100_000)] * 100
         assert "bytes came" in self.settings(server, ways.CHUNKED, *pieces)
+
+    def test_a_server_without_the_page_is_asked_all_the_same(
+        self, server: MisbehavingServer
+    ) -> None:
+        engine = opened(server, ways.page(b"", b"404 Not Found"))
+        server.way = lambda _: FOUR
+        try:
+            assert len(engine.generate(engine.warmup_requests()[:2])) == 2
+            assert engine.resolved_config()["settings"] == "the server answers 404"
+        finally:
+            engine.close()
 
     @pytest.mark.parametrize("drip", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"])
     def test_a_server_that_drips_is_not_ready_within_the_limit(

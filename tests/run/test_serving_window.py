@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
@@ -124,6 +127,29 @@ def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
     assert serving.in_flight_max == 3
     assert serving.over_saturated is None
     assert serving.completed_requests_per_s == pytest.approx(3 / 0.035, rel=0.3)
+
+
+def test_a_user_asks_again_once_the_answer_is_read() -> None:
+    """Its server is not called slow for the time that the client took to read the one before."""
+    answered_ns: list[int] = []
+
+    class Client:
+        def stream(self, exchange: Exchange, _body: Any, _timeout_s: float, done: Any) -> None:
+            exchange.end_ns = exchange.planned_ns - 10**9  # a second of reading
+            answered_ns.append(time.monotonic_ns())
+            done(exchange)
+
+    async def go() -> list[Sent]:
+        prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 1}))
+        traffic = Traffic(Client(), prompts, lambda _: None, 1.0)  # type: ignore[arg-type, return-value]
+        traffic.start_closed(time.monotonic_ns(), 1)
+        while len(traffic.sent) < 3:
+            await asyncio.sleep(0)
+        traffic.stop()
+        return traffic.sent
+
+    planned_ns = [one.exchange.planned_ns for one in asyncio.run(go())]
+    assert all(planned_ns[n + 1] >= answered_ns[n] for n in range(2))
 
 
 def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
@@ -272,6 +298,7 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
 
     assert tokens.requests == 1
     assert tokens.work == pytest.approx(3.0 / 1.555)
+    assert (tokens.input, tokens.output) == (round(8 * tokens.work), round(16 * tokens.work))
     assert run.performance(tokens)["requests_per_s"] == pytest.approx(1 / 1.555)
     assert tokens.output_mean == 16
     assert tokens.model_copy(update={"requests": 0}).work == 0
@@ -284,7 +311,7 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     assert (serving.slo_share, serving.energy_per_good_request_j) == (1.0, per_request)
 
 
-def _answers(*times_s: tuple[float, list[float]]) -> pa.Table:
+def _answers(*times_s: tuple[float, list[float]], input_tokens: int = 1) -> pa.Table:
     """Requests by when each was to be sent and when its parts came."""
     rows = [
         {
@@ -292,6 +319,7 @@ def _answers(*times_s: tuple[float, list[float]]) -> pa.Table:
             "first_token_monotonic_ns": round(parts_s[0] * 1e9),
             "end_monotonic_ns": round(parts_s[-1] * 1e9),
             "token_monotonic_ns": [round(at_s * 1e9) for at_s in parts_s],
+            "input_tokens": input_tokens,
             "output_tokens": len(parts_s),
             "output_tokens_asked": len(parts_s),
             "conversation": number,
@@ -302,6 +330,33 @@ def _answers(*times_s: tuple[float, list[float]]) -> pa.Table:
         for number, (planned_s, parts_s) in enumerate(times_s)
     ]
     return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "came", [[3.0 + 0.01 * n for n in range(8)], [3.07] * 8], ids=["late", "whole"]
+)
+@pytest.mark.parametrize("phase_s", [0.001, 1.0, 2.9])
+def test_tokens_that_come_late_or_whole_are_those_of_the_window_s_work(
+    came: list[float], phase_s: float
+) -> None:
+    """One user, whose answers of 8 tokens take 3.07 s each, 3 s of it for their prompts.
+
+    In 20 s there are 6.5 of them, of which 6 come, as in each cycle: their tokens were 8 % less.
+    """
+    times = [(3.07 * n, [3.07 * n + at_s for at_s in came]) for n in range(-2, 12)]
+    config = experiment({"arrivals": "closed", "concurrency": 1})
+    window = (round(phase_s * 1e9), round((20 + phase_s) * 1e9))
+    tokens = ServedRun(_answers(*times, input_tokens=1000), config, window, {}).tokens("")
+    assert tokens.output == pytest.approx(8 * 20 / 3.07, abs=0.6)
+    assert tokens.input == pytest.approx(1000 * 20 / 3.07, rel=0.01)
+    assert tokens.output_came == (56 if phase_s == 2.9 else 48)
+
+
+def test_a_window_in_which_no_token_came_has_none() -> None:
+    config = experiment({"arrivals": "closed", "concurrency": 1})
+    table = _answers((0.0, [9.0, 9.1]), input_tokens=5)
+    tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
+    assert (tokens.input, tokens.output, tokens.output_came, tokens.work) == (0, 0, 0, 0)
 
 
 def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window() -> None:

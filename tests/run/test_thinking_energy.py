@@ -61,15 +61,16 @@ def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:
     assert energy.thinking_u95_j == pytest.approx(1.2)
 
 
-def test_thought_counts_in_the_window_in_which_it_came() -> None:
+def test_thought_counts_in_the_window_in_which_it_was_worked_at() -> None:
+    """A tenth of the work is the prompt's: after 4 s four tenths are done, after 7 s seven."""
     whole = served(answered(6, None, 0))
     thought, answer = (
         served(answered(6, None, 0), window_s=window_s).tokens("") for window_s in ((0, 4), (7, 20))
     )
 
     assert whole.tokens("").thinking == 6
-    assert (thought.output, thought.thinking) == (3, 3)
-    assert (answer.output, answer.thinking) == (4, None)
+    assert (thought.output, thought.output_came, thought.thinking) == (4, 3, 4)
+    assert (answer.output, answer.output_came, answer.thinking) == (3, 4, None)
 
 
 @pytest.mark.parametrize(("differs", "marked"), [(True, True), (False, False), (None, False)])

@@ -181,7 +181,6 @@ FINE = [
     good(
         "[DONE] and the connection left open",
         [*chunked([*spaced(PARTS), *TAIL], last=False), HOLD],
-        timeout_s=0.5,
     ),
     good("no newline at the end", answer(tail=[END, event(counted()), b"data: [DONE]"])),
     good("a byte order mark", stream(b"\xef\xbb\xbf", *spaced(PARTS), *TAIL)),

@@ -40,6 +40,23 @@ def put(path: Path, content: Any) -> Path:
 
 READ: list[tuple[str, Any, Any]] = [
     ("alpaca_data.json", [{"instruction": "Add", "input": "1 2", "output": "3"}], "Add\n\n1 2"),
+    (
+        "alpaca.parquet",
+        parquet_rows(
+            {"instruction": "Add", "input": "", "output": "3", "text": "### Add ### Response: 3"}
+        ),
+        "Add",
+    ),
+    (
+        "oasst.parquet",
+        parquet_rows({"text": "hi", "role": "prompter"}, {"text": "yes", "role": "assistant"}),
+        "hi",
+    ),
+    (
+        "from.parquet",
+        parquet_rows({"text": "hi", "from": "human"}, {"text": "yes", "from": "gpt"}),
+        "hi",
+    ),
     ("dolly.jsonl", {"instruction": "Who?", "context": "Ann.", "response": "A"}, "Who?\n\nAnn."),
     ("mt_bench.jsonl", {"question_id": 81, "turns": ["Write.", "Again."]}, "Write."),
     ("gsm8k.jsonl", {"question": "2 + 2?", "answer": "4"}, "2 + 2?"),
@@ -178,6 +195,15 @@ def test_an_assistant_s_own_message_is_left_out_and_counted(tmp_path: Path) -> N
             ["1 rows of d.jsonl have a column instructions that"],
         ),
         ({"question": "q", "answer": "a"}, []),
+        (
+            {"instruction": "i", "input": "x", "text": "i x: a"},
+            ["1 rows of d.jsonl have a column text that"],
+        ),
+        (
+            {"text": "Ann is here.", "question": "Who?"},
+            ["1 rows of d.jsonl have a column question"],
+        ),
+        ({"prompt": "p", "messages": [USER]}, ["1 rows of d.jsonl have a column messages that"]),
     ],
 )
 def test_what_a_row_says_besides_its_prompt_is_noted(

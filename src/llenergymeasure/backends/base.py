@@ -113,7 +113,7 @@ class ServerCommand:
         ready_once_answered: whether it may say so before the model is loaded, so that it counts
             as loaded once it has answered a request.
         body: fields added to every request as this engine names them: sampling, and that
-            end-of-sequence is ignored.
+            end-of-sequence is ignored; None leaves out one that the client would send.
         takes_token_ids: whether a completion's ``prompt`` may be a list of token ids.
         metrics_path: Prometheus text, from the server's root; None where there is none.
         gauges: the metric's name for ``running`` and ``waiting`` (requests),

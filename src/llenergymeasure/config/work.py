@@ -20,8 +20,8 @@ WORK = (
 )
 """Settings that say what is to be done; all others say how."""
 
-_LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
-"""The first that is given counts, as in the client."""
+LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
+"""What servers call an answer's most tokens; the first that is given counts."""
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
@@ -36,7 +36,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     own = (section.get(name) for name in ("sampling", "beam_search", "body"))
     sampling: Mapping[str, Any] = next(filter(None, own), {})
     answers: dict[str, Any] = {}
-    limits = [sampling[name] for name in _LONGEST if isinstance(sampling.get(name), int)]
+    limits = [sampling[name] for name in LONGEST if isinstance(sampling.get(name), int)]
     if limits and limits[0] != config.get("max_output_tokens"):
         answers["longest"] = limits[0]
     number = sampling.get("n")

@@ -45,6 +45,7 @@ class Tokens(Record):
         description="of the input tokens, found in the server's prefix cache by its own account; "
         "null where it does not say",
     )
+    output_came: int | None = Field(None, description="output tokens that came in traffic's window")
     thinking: int | None = Field(
         None, description="output tokens of thought, before the answers; null where there was none"
     )
@@ -57,7 +58,7 @@ class Tokens(Record):
     requests_worked: float | None = Field(
         None,
         description="under traffic, requests by the share of their work that lay inside the window "
-        "(without that in which they waited for others); joules per request are of so many",
+        "(without that in which they waited for others), by which tokens count too",
     )
 
     @property

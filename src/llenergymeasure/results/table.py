@@ -74,6 +74,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "input_tokens": "tokens.input",
     "input_tokens_cached": "tokens.input_cached",
     "output_tokens": "tokens.output",
+    "output_tokens_came": "tokens.output_came",
     "thinking_tokens": "tokens.thinking",
     "requests": "tokens.requests",
     "requests_worked": "tokens.requests_worked",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -26,7 +27,9 @@ from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.engine_process import EngineRun
 from llenergymeasure.run.preflight.checks import Preflight
+from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.workload.load_study import study_from_mapping
+from llenergymeasure.workload.models.resolve import resolve_model
 from support import serving_server
 from support.attempts import start
 from support.studies import living, wait_for
@@ -42,6 +45,37 @@ def experiment(openai: dict[str, Any], **values: Any) -> ExperimentConfig:
 def started(openai: dict[str, Any], **values: Any) -> ServerCommand:
     backend = registry.get("openai")
     return backend.server(experiment(openai, **values), 4321)
+
+
+@pytest.mark.parametrize("answer_length", ["fixed", "natural"])
+def test_operations_are_of_the_requests_answered_in_the_window(
+    tmp_path: Path, answer_length: str
+) -> None:
+    """Of one prompt that names the traffic nothing follows for the others' lengths."""
+    lengths = {"distribution": "uniform", "min_tokens": 1, "max_tokens": 64}
+    attempt = start(
+        tmp_path,
+        backend="openai",
+        openai={"command": [*SERVER, "--first-ms", "5", "--next-ms", "1"]},
+        n=1,
+        serving={"arrivals": "closed", "concurrency": 4, "output_tokens": lengths},
+        window={"min_seconds": 1},
+        answer_length=answer_length,
+        decoder={"temperature": 0},
+    )
+    assert attempt.process.wait(120) == 0, attempt.outcome()
+    result = attempt.result()
+    start_ns, end_ns = (result["window"][f"{end}_monotonic_ns"] for end in ("start", "end"))
+    rows = pq.read_table(attempt.folder / "requests.parquet").to_pylist()
+    came = [
+        (row["input_tokens"], row["output_tokens"])
+        for row in rows
+        if start_ns <= row["end_monotonic_ns"] <= end_ns
+    ]
+    expected = workload_flops(resolve_model(experiment({"command": SERVER})), came)
+    assert len(set(came)) > 5
+    for name in ("per_request", "per_output_token", "decode_per_request"):
+        assert result["flops"][name] == pytest.approx(expected[name])
 
 
 def test_placeholders_are_the_run_s_the_command_s_own_and_any_setting() -> None:

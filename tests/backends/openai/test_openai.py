@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -16,11 +17,14 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.record import Energy
 from llenergymeasure.run.result.doubts import run_doubts
+from llenergymeasure.workload.prompts import traffic_prompts
+from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways
 from support.attempts import start
 from support.misbehaving_server import misbehaving
@@ -96,6 +100,62 @@ def test_answers_that_end_by_themselves() -> None:
 def test_fields_of_the_request_can_be_set_and_left_out() -> None:
     body = asked({"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}).body
     assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 128}
+
+
+def sent(
+    body: dict[str, Any] | None = None, most: int = 128, **values: Any
+) -> tuple[dict[str, Any], int]:
+    """Return what a request for so many tokens says, and the most that its answer may have."""
+    config = experiment({"body": body or {}}, decoder={"temperature": 0, **values})
+    command = registry.get("openai").server(config, 1)
+    running: Any = SimpleNamespace(ended=lambda: None, close=lambda: None)
+    engine = ServedEngine(command, config, (), traffic_prompts(config), running)
+    outgoing = engine.encode(Request(0, (1, 2), most))
+    engine.close()
+    return json.loads(outgoing.content.partition(b"\r\n\r\n")[2]), outgoing.asked_tokens
+
+
+USAGE = {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "found", "most"),
+    [
+        ({}, {"max_tokens": 128, "stream_options": USAGE}, 128),
+        ({"max_tokens": None, "max_completion_tokens": 9}, {"stream_options": USAGE}, 9),
+        ({"max_tokens": None, "max_new_tokens": 9}, {"stream_options": USAGE}, 9),
+        ({"max_tokens": None, "n": 2}, {"stream_options": USAGE}, 256),
+        ({"stream_options": None}, {"max_tokens": 128}, 128),
+        (
+            {"stream_options": {"continuous_usage_stats": True}},
+            {"max_tokens": 128, "stream_options": {**USAGE, "continuous_usage_stats": True}},
+            128,
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_client_sends_by_itself_can_be_left_out_too(
+    body: dict[str, Any], found: dict[str, Any], most: int
+) -> None:
+    asked, limit = sent(body)
+    said = {name: asked[name] for name in ("max_tokens", "stream_options") if name in asked}
+    assert (said, limit) == (found, most)
+    assert asked["stream"] is True
+    assert None not in asked.values()
+
+
+@pytest.mark.parametrize(("most", "least"), [(1, 1), (16, 16), (64, 32)])
+def test_the_fewest_tokens_are_no_more_than_the_most_of_a_request(most: int, least: int) -> None:
+    """Servers refuse that: the first request, of one token, and short ones of a traffic."""
+    assert sent(most=most, min_new_tokens=32)[0]["min_tokens"] == least
+    assert sent({"ignore_eos": None, "min_tokens": 32}, most)[0]["min_tokens"] == least
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages", "stream"])
+def test_what_each_request_has_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"body.{name} is the run's own"):
+        experiment({"body": {name: False}})
+    assert experiment({"body": {"stream": True}}).openai is not None
 
 
 def test_a_server_elsewhere_is_taken_only_when_asked_for() -> None:
@@ -188,9 +248,10 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
     assert engine["resolved_config"]["engine"].startswith("unknown")
     # The server's usage is what is counted: 8 tokens in, 4 out, for each request.
     tokens = result["tokens"]
-    # The window's ends may each cut one: of it the tokens count that came within.
-    assert abs(tokens["output"] - 4 * tokens["requests"]) < 4
-    assert abs(tokens["input"] - 8 * tokens["requests"]) in (0, 8)
+    # The window's ends may each cut one: of it the share of its work counts.
+    assert tokens["output"] == pytest.approx(4 * tokens["requests_worked"], abs=0.5)
+    assert abs(tokens["output_came"] - 4 * tokens["requests"]) < 4
+    assert tokens["input"] == pytest.approx(8 * tokens["requests_worked"], abs=0.5)
     requests = pq.read_table(path.parent / "requests.parquet")
     starts = requests["start_monotonic_ns"].to_pylist()
     ends = requests["end_monotonic_ns"].to_pylist()

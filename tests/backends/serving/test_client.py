@@ -63,6 +63,27 @@ def ask(
     return asyncio.run(go())
 
 
+def test_a_stream_that_says_it_is_done_is_not_waited_for() -> None:
+    """A server that never ends its HTTP message held each user up for the time limit, 300 s."""
+    unended = [*ways.chunked([*ways.PARTS, *ways.TAIL], last=False), ways.HOLD]
+
+    async def go(base_url: str) -> Exchange:
+        client = StreamingClient(base_url)
+        over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        exchange = Exchange(0, time.monotonic_ns())
+        outgoing = client.request("/completions", {**ASKED, "max_tokens": ways.TOKENS})
+        client.stream(exchange, outgoing, 300.0, over.set_result)
+        await asyncio.wait_for(over, 20)
+        await client.close()
+        return exchange
+
+    with misbehaving() as server:
+        server.way = lambda _: unended
+        exchange = asyncio.run(go(server.base_url))
+    assert (exchange.failure, exchange.output_tokens) == (None, ways.TOKENS)
+    assert exchange.end_ns == pytest.approx(exchange.token_ns[-1], abs=5e8)
+
+
 def test_tokens_are_counted_and_timed_as_they_come(tmp_path: Path) -> None:
     log = tmp_path / "served.jsonl"
     with running(tmp_path, "--first-ms", "50", "--next-ms", "10", "--log", str(log)) as server:

@@ -33,8 +33,11 @@ RELATIVE = 1e-9
 _KNOWS_SENSORS = 2
 """Since this method a record holds what probes had found in the way it is read today."""
 
-_LATER_COUNTS = ("output_sd", "output_mean", "requests_worked")
+_LATER_COUNTS = ("output_sd", "output_mean", "output_came", "requests_worked")
 """Counts that records of earlier versions do not have; what follows from them is as it was."""
+
+_COUNTED_BY_WORK = ("input", "input_cached", "output", "thinking")
+"""Tokens that earlier versions counted as they came under traffic, and said nothing of it."""
 
 _POWER_CHANGED = 0.05
 """So far beyond both intervals an earlier method's energy of power readings may lie: method 6 moved
@@ -107,7 +110,10 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     prompt_hash = result.tokens.prompt_hash
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
     later = [name for name in _LATER_COUNTS if getattr(result.tokens, name) is None]
-    tokens = tokens.model_copy(update=dict.fromkeys(later))
+    kept = _COUNTED_BY_WORK if served is not None and "output_came" in later else ()
+    tokens = tokens.model_copy(
+        update={**dict.fromkeys(later), **{name: getattr(result.tokens, name) for name in kept}}
+    )
     energy = run_energy(
         read_samples(folder.samples),
         window,

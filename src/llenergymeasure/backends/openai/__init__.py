@@ -97,7 +97,7 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     """Return the sampling fields of every request.
 
     Beyond the interface's own these are the names most servers take; ``openai.body`` wins, and
-    its nulls leave fields out.
+    its nulls leave fields out, those of the client too.
     """
     body: dict[str, Any] = {"seed": config.random_seed, **_choice(config.decoder)}
     if config.fewest_tokens is None:
@@ -105,7 +105,7 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     else:
         body["min_tokens"] = config.fewest_tokens
     merged: Mapping[str, Any] = body | (_settings(config).body or {})
-    return {name: value for name, value in merged.items() if value is not None}
+    return {name: value for name, value in merged.items() if value is not None or name not in body}
 
 
 def _choice(decoder: DecoderConfig) -> dict[str, Any]:

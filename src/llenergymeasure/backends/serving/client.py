@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
-from llenergymeasure.backends.serving.events import read_answer, says_done
+from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
 from llenergymeasure.config.serving import MAX_TOKENS
+from llenergymeasure.config.work import LONGEST
 from llenergymeasure.errors import BackendError
 
 IDLE_MOST_S = 2.0
@@ -73,15 +74,18 @@ class StreamingClient:
         self.in_flight = 0
         self.answers_asked = 0
 
-    def request(self, path: str, body: Mapping[str, Any]) -> Outgoing:
-        """Return a POST below the base address, ready to send."""
+    def request(self, path: str, body: Mapping[str, Any], longest: int = MAX_TOKENS) -> Outgoing:
+        """Return a POST below the base address, ready to send.
+
+        An answer has at most ``longest`` tokens where its body says no limit.
+        """
         content = json.dumps(body, separators=(",", ":")).encode()
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         answers = _answers_asked(body)
-        return Outgoing(head.encode() + content, answers * _tokens_asked(body), answers)
+        return Outgoing(head.encode() + content, answers * tokens_asked(body, longest), answers)
 
     def stream(self, exchange: Exchange, request: Outgoing, timeout_s: float, done: Done) -> None:
         """Send a request now; ``done`` is called once, when it is answered or has failed."""
@@ -253,10 +257,8 @@ class _Stream:
         self._over()
 
     def _time_out(self, timeout_s: float) -> None:
-        answer = None if self._connection is None else self._connection.abort()
-        if answer is not None and answer.status == 200 and says_done(answer.pieces):
-            self._read(answer)  # The server forgot to end its HTTP message.
-            return
+        if self._connection is not None:
+            self._connection.abort()
         self._fail("timed_out", f"no complete answer within {timeout_s:g} s")
 
     def _fail(self, kind: Failure, message: str) -> None:
@@ -269,13 +271,10 @@ class _Stream:
         self._done(self._exchange)
 
 
-def _tokens_asked(body: Mapping[str, Any]) -> int:
-    """Return the most tokens that an answer may have.
-
-    Servers that know the newer name of the limit take that one first.
-    """
-    said = {name: value for name, value in body.items() if isinstance(value, int)}
-    return int(said.get("max_completion_tokens", said.get("max_tokens", MAX_TOKENS)))
+def tokens_asked(body: Mapping[str, Any], longest: int) -> int:
+    """Return the most tokens that an answer may have, by its request or else ``longest``."""
+    said = (body.get(name) for name in LONGEST)
+    return next((value for value in said if isinstance(value, int)), longest)
 
 
 def _answers_asked(body: Mapping[str, Any]) -> int:

@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from llenergymeasure.backends.serving.events import says_done
 from llenergymeasure.backends.serving.exchange import Failure
 
 BUFFER_BYTES = 65_536
 
 _READ_BYTES = 128
 """What the content of one read takes in addition to its bytes: a bound on bytes counts it too."""
+
+_LEFT_OPEN_S = 1.0
+"""Some servers never end the HTTP message of a stream that says it is done: then it ends here."""
 
 Broken = tuple[Failure, str]
 """How a connection failed, and the reason in words."""
@@ -71,12 +75,11 @@ class Connection(asyncio.BufferedProtocol):
         self.used += 1
         self._transport.write(request)
 
-    def abort(self) -> Answer:
-        """Close at once, without a word to whoever waits; return what came so far."""
+    def abort(self) -> None:
+        """Close at once, without a word to whoever waits."""
         self._done = None
         if self._transport is not None:
             self._transport.abort()
-        return self._answer
 
     @property
     def open(self) -> bool:
@@ -125,6 +128,13 @@ class Connection(asyncio.BufferedProtocol):
             pieces[-1][1].extend(data)
         else:
             pieces.append((self._now_ns, bytearray(data)))
+        if data.rstrip().endswith(b"]") and says_done(pieces):
+            asyncio.get_running_loop().call_later(_LEFT_OPEN_S, self._left_open, self._answer)
+
+    def _left_open(self, answer: Answer) -> None:
+        if answer is self._answer and self._done is not None and says_done(answer.pieces):
+            self._finish(None)
+            self.abort()
 
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is free again if the server keeps it."""

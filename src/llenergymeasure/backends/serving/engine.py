@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Completion, Engine, ServerCommand
 from llenergymeasure.backends.common import plain
-from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.client import StreamingClient, tokens_asked
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.process import ServerProcess, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -238,15 +238,21 @@ class ServedEngine(Engine):
 
     def encode(self, request: Request) -> Outgoing:
         """Return a request ready to send."""
+        longest, own = request.max_output_tokens, self.command.body
         asked: dict[str, Any] = {"model": self.command.model}
         if self._text is None:
             asked["prompt"] = request.prompt_token_ids
         else:
             asked |= self._text.asked(request)
-        asked |= {"max_tokens": request.max_output_tokens, **self.command.body}
-        asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        asked |= {"max_tokens": longest, "stream_options": {"include_usage": True}, **own}
+        if isinstance(own.get("stream_options"), Mapping):
+            asked["stream_options"] = {"include_usage": True, **own["stream_options"]}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if isinstance(asked.get("min_tokens"), int):  # servers refuse a least beyond the most
+            asked["min_tokens"] = min(asked["min_tokens"], tokens_asked(asked, longest))
+        outgoing = self.client.request(self._path, {**asked, "stream": True}, longest)
         opens = bool(self._thinking and self._thinking.opened(request.prompt_token_ids))
-        return replace(self.client.request(self._path, asked), opens_thought=opens)
+        return replace(outgoing, opens_thought=opens)
 
 
 def _settle(over: "asyncio.Future[Exchange]", exchange: Exchange) -> None:

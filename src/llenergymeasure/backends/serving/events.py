@@ -140,6 +140,7 @@ class _Reading:
         cut = exchange.finish_reason == "length" and 10 * shown >= 9 * tokens and not told
         thought = thinking_parts(self._shown, opened=exchange.opens_thought and cut)
         exchange.thinking_tokens, exchange.thinking_differs = judged(thought, shown, tokens, told)
+        exchange.hidden_tokens = 0 if thought else exchange.thinking_tokens
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:

@@ -43,6 +43,7 @@ class Exchange:
         cached_tokens: of the prompt, found in a prefix cache; None if it does not say.
         output_tokens: likewise; parts of the answer are not counted for it.
         thinking_tokens: those of them that were thought before the answer.
+        hidden_tokens: of the thought, those that no part of the answer shows.
         thinking_differs: whether the server counts the thought otherwise; None if it does not.
         finish_reason: as the server gave it.
         failure: how it failed; None if it did not.
@@ -62,6 +63,7 @@ class Exchange:
     cached_tokens: int | None = None
     output_tokens: int | None = None
     thinking_tokens: int | None = None
+    hidden_tokens: int = 0
     thinking_differs: bool | None = None
     finish_reason: str | None = None
     failure: Failure | None = None

@@ -21,6 +21,8 @@ from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE, KEY_VARIABLE, make
 FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
 
+_NO_SUCH_PAGE = (404, 405, 501)
+
 _GUARD = "llenergymeasure.backends.serving.guard"
 _SPARE_S = 2.0
 """For the guard to end what the server has left."""
@@ -131,7 +133,9 @@ class ServerProcess:
             return f"{command.ready_path} was not answered in time"
         except OSError as error:
             return str(error) or type(error).__name__
-        return "" if status == 200 else f"{command.ready_path} answers {status}"
+        # One that runs already may have no such page: its answers show whether it is ready.
+        ready = status == 200 or (self._child is None and status in _NO_SUCH_PAGE)
+        return "" if ready else f"{command.ready_path} answers {status}"
 
 
 async def _status(command: ServerCommand, key: str | None, timeout_s: float) -> int:

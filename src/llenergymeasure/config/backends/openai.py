@@ -16,6 +16,8 @@ _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 OF_THE_RUN = ("model", "port", "api_key")
 """Placeholders that each run fills in by itself."""
 
+_OF_EACH_REQUEST = ("prompt", "messages", "stream")
+
 _RUNNING_ALONE = ("allow_remote", "api_key_env")
 
 
@@ -122,6 +124,9 @@ class OpenAIConfig(Section):
                 "metered; allow_remote: true takes any other"
             )
             raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
+        for name in _OF_EACH_REQUEST:
+            if (self.body or {}).get(name) not in (None, True):
+                yield f"body.{name} is the run's own in each request; remove it"
         if (self.command is None) == (self.base_url is None):
             yield (
                 "give base_url, the address of a server that is running, or command, which starts "

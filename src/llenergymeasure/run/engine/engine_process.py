@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +120,7 @@ class EngineRun:
         served = self._config.served
         self._content_seed = content_seed(self._config, spec.cycle, alone) if served else None
         self._marks = Marks(folder.marks)
-        self._replayed: list[tuple[int, int]] = []
+        self._came: list[tuple[int, int]] = []
         self._notes: tuple[str, ...] = ()
 
     def run(self, *, last: bool = True) -> OnServer | None:
@@ -293,10 +293,9 @@ class EngineRun:
         traffic = measure_traffic(engine, protocol, self._marks)
         engine.answered_all &= all(each.exchange.failure is None for each in traffic.sent)
         traffic.write_requests(self._folder.traffic, engine)
-        if engine.prompts.replays_sessions:
-            answered = traffic.answered()
-            self._replayed = _lengths_of(one.request for one in answered)
-            self._notes = engine.prompts.short_of_the_trace(answered)
+        answered = traffic.answered()
+        self._came = [one.lengths for one in answered]
+        self._notes = engine.prompts.short_of_the_trace([one.turn for one in answered])
         return traffic.as_dict(), traffic.besides(), traffic.statistics()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
@@ -338,10 +337,11 @@ class EngineRun:
         write_text(self._folder.time_limit, json.dumps(most_s))
 
     def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
-        """Return the tokens of prompts and answers: as asked, or as they came if they may end."""
-        if self._config.fewest_tokens is not None:
-            return [(one["input_tokens"], one["output_tokens"]) for one in window["completions"]]
-        return self._replayed or _lengths_of(workload.requests)
+        """Return the tokens of prompts and answers: as asked, or as they came if that varies."""
+        if self._came or self._config.fewest_tokens is not None:
+            of_batches = window["completions"]
+            return self._came or [(o["input_tokens"], o["output_tokens"]) for o in of_batches]
+        return [(len(one.prompt_token_ids), one.max_output_tokens) for one in workload.requests]
 
     def _seeds(self) -> dict[str, Any]:
         """Return what this cycle's draws came from; prompts by cycle have hashes by cycle."""
@@ -373,10 +373,6 @@ def _spare_the_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _lengths_of(asked: Iterable[Request]) -> list[tuple[int, int]]:
-    return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
 
 
 def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:

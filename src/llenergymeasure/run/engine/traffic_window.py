@@ -31,7 +31,6 @@ from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
-from llenergymeasure.workload.conversations import Turn
 
 GAUGE_EVERY_S = 1.0
 LEAD_S = 0.05
@@ -87,10 +86,10 @@ class TrafficWindow:
             return {}
         return {"kv_cache_share_mean": fmean(shares), "kv_cache_share_max": max(shares)}
 
-    def answered(self) -> list[Turn]:
+    def answered(self) -> list[Sent]:
         """Return the requests whose answers ended within it."""
         return [
-            one.turn
+            one
             for one in self.sent
             if one.exchange.failure is None and self.start_ns <= one.exchange.end_ns <= self.end_ns
         ]

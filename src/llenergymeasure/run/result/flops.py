@@ -1,9 +1,9 @@
 """What the work came to in operations: their number, their energy, and the share of the peak.
 
 The operations follow from the model's dimensions and the asked lengths, the same for every
-engine; where answers may end by themselves, from the lengths that came. Model FLOPs utilisation
-(MFU) is their rate over the makers' peak rate of the cards (the PaLM paper, Chowdhery et al. 2022,
-arXiv:2204.02311, section 4.1).
+engine; under traffic, or where answers may end by themselves, from the lengths that came. Model
+FLOPs utilisation (MFU) is their rate over the makers' peak rate of the cards (the PaLM paper,
+Chowdhery et al. 2022, arXiv:2204.02311, section 4.1).
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ def workload_flops(
     if architecture is None or not counted:
         unknown = "the dimensions of this model's family are not known here"
         if architecture is not None:
-            unknown = "answers under traffic end where they like"
+            unknown = "no answer ended in the window of the traffic"
         return {"per_output_token": None, "method": "none", "confidence": unknown}
     prefill = decode = 0.0
     for (prompt, output), count in counted.items():

@@ -72,7 +72,7 @@ def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
         first_ns = exchange.first_ns
         last_ns = exchange.token_ns[-1] if exchange.token_ns else None
         good = exchange.failure is None
-        outputs = exchange.output_tokens or 0
+        outputs = (exchange.output_tokens or 0) - exchange.hidden_tokens
         streamed = len(arrivals(exchange.token_ns)) > 1
         rows.append(
             {

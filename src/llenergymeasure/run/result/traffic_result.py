@@ -75,35 +75,40 @@ class ServedRun:
         return (self.window[1] - self.window[0]) / NS_PER_S
 
     def tokens(self, prompt_hash: str) -> Tokens:
-        """Return what went in and came out within the window.
+        """Return what went in and came out, by the share of each request's work in the window.
 
-        A prompt counts when its first token comes. An answer's tokens are spread evenly over the
-        parts in which it came; a part counts when it comes.
+        Where answers come whole, or late for their prompts' length, just as many end within the
+        window of every cycle: tokens counted as they come would be theirs, whatever was worked.
         """
         good = [row for row in self._rows if row["failure"] is None]
-        first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
+        came = sum(map(self._came, good))
+        done = np.array([self._done(row) for row in good]).reshape(-1, 2)
+        done *= came > 0
+        inside = done[:, 1] - done[:, 0]
+        output = _column(good, "output_tokens")
+        thought = (_column(good, "thinking_tokens") / np.maximum(output, 1))[:, None]
+        thinking = np.diff(np.minimum(done, thought))[:, 0] @ output  # it comes first
+        told = any(row.get("input_tokens_cached") is not None for row in good)  # not by 0.1
+        cached = round(inside @ _column(good, "input_tokens_cached"))
         lengths = [row["output_tokens"] for row in self._ended]
-        output = thinking = 0.0
-        for row in good:
-            parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
-            inside = (parts >= self.window[0]) & (parts < self.window[1])
-            thought = row.get("thinking_tokens") or 0  # it comes first
-            of_thought = inside[: round(len(parts) * thought / (row["output_tokens"] or 1))]
-            output += float(inside.mean()) * row["output_tokens"] if len(inside) else 0.0
-            thinking += float(of_thought.mean()) * thought if len(of_thought) else 0.0
-        told = (row.get("input_tokens_cached") for row in first)  # not in records of 0.1
-        cached = [tokens for tokens in told if tokens is not None]
         return Tokens(
-            input=sum(row["input_tokens"] or 0 for row in first),
-            input_cached=sum(cached) if cached else None,
-            output=round(output),
+            input=round(inside @ _column(good, "input_tokens")),
+            input_cached=cached if told else None,
+            output=round(inside @ output),
+            output_came=round(came),
             thinking=round(thinking) or None,
             requests=len(self._ended),
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
             output_mean=float(np.mean(lengths)) if lengths else None,
-            requests_worked=self._work(good),
+            requests_worked=float(inside.sum()),
         )
+
+    def _came(self, row: Mapping[str, Any]) -> float:
+        """Return how many of an answer's tokens came inside the window, spread over its parts."""
+        parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
+        inside = (parts >= self.window[0]) & (parts < self.window[1])
+        return float(inside.mean()) * int(row["output_tokens"]) if len(inside) else 0.0
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
         """Return the speed within the window, as the record names it."""
@@ -156,7 +161,8 @@ class ServedRun:
             else share * 100 >= slo.percentile - 1e-9,
             goodput_requests_per_s=None if slo is None else len(kept) / self.window_s,
             energy_per_good_request_j=_per(
-                energy.gross_j, self._work([row for row in self._rows if row["slo_met"]])
+                energy.gross_j,
+                sum(float(np.ptp(self._done(row))) for row in self._rows if row["slo_met"]),
             ),
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
@@ -212,24 +218,21 @@ class ServedRun:
             return np.inf
         return float(np.percentile(took, QUICK_PERCENT, method="higher"))
 
-    def _work(self, rows: Sequence[Mapping[str, Any]]) -> float:
-        """Return how many requests' work on whole answers lay inside the window.
+    def _done(self, row: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return which share of a whole answer's work was done at the window's start and end.
 
         To its first token a request's work is spread over its time, from there over its parts,
         which come faster where fewer are served with it. What it waited for others is no work of
         its own: where requests come whatever the server does, that grows.
         """
-        work = 0.0
-        for row in rows:
-            planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
-            first = row["first_token_monotonic_ns"] or end
-            begun = max(planned, first - self._quick_ns)
-            parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
-            times_ns = np.concatenate(([begun, first], parts[parts > first]))
-            before = (first - begun) / max(1, times_ns[-1] - begun)
-            done = np.concatenate(([0.0], np.linspace(before, 1.0, len(times_ns) - 1)))
-            work += float(np.diff(np.interp(self.window, times_ns, done))[0])
-        return work
+        planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
+        first = row["first_token_monotonic_ns"] or end
+        begun = max(planned, first - self._quick_ns)
+        parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
+        times_ns = np.concatenate(([begun, first], parts[parts > first]))
+        before = (first - begun) / max(1, times_ns[-1] - begun)
+        done = np.concatenate(([0.0], np.linspace(before, 1.0, len(times_ns) - 1)))
+        return np.interp(self.window, times_ns, done)
 
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
@@ -328,6 +331,10 @@ class ServedRun:
 def percentiles(values_s: NDArray[np.float64]) -> Latency:
     """Return the percentiles of values in s; None without any."""
     return Latency(**{f"p{share}_s": _percentile(values_s, share) for share in PERCENTILES})
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    return np.array([row.get(name) or 0 for row in rows], dtype=np.float64)
 
 
 def _percentile(values: NDArray[np.float64], share: float) -> float | None:

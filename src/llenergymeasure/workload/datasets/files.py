@@ -10,8 +10,8 @@ from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.record import (
     CHAT_COLUMNS,
+    READ_COLUMNS,
     TEXT_COLUMNS,
-    UNREAD,
     Dataset,
     Rows,
 )
@@ -130,8 +130,7 @@ def _read_parquet(path: Path, rows: Rows) -> None:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             _need_column(path, names)
-            wanted = {*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD, "source"}
-            columns = [name for name in names if name in wanted]
+            columns = [name for name in names if name in READ_COLUMNS]
             batches = file.iter_batches(_ROWS_AT_ONCE, columns=columns)
             each = (values for batch in batches for values in batch.to_pylist())
             for number, values in enumerate(each, start=1):

@@ -1,7 +1,7 @@
 """One prompt as it is in a data set, before any tokenizer has seen it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.screen import clean
 
-TEXT_COLUMNS = ("prompt", "text", "instruction", "input", "question")
-"""Columns a prompt is read from, the first that is there."""
+TEXT_COLUMNS = ("prompt", "instruction", "text", "input", "question")
+"""Columns a prompt is read from, the first that is there. Next to an ``instruction``, ``text`` is
+all of it with its answer (Alpaca's)."""
 
 CHAT_COLUMNS = ("messages", "conversations", "conversation", "turns")
 """Columns of chats, read where none of the text columns is there. Of ``turns`` (MT-bench), which
@@ -23,7 +24,14 @@ UNREAD = (
     *("context", "system", "system_prompt", "instructions"),
     *("history", "tools", "functions", "documents"),
 )
-"""Columns that are meant to be asked too, and are read nowhere else: they are said."""
+"""Columns that are meant to be asked too, and are read nowhere else: they are said, as are those
+of texts and chats next to the one that is read."""
+
+ROLE_COLUMNS = ("role", "from")
+"""Columns that say who speaks, of a row as of a chat's messages."""
+
+READ_COLUMNS = frozenset((*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD, *ROLE_COLUMNS, "source"))
+"""All that a row is looked at for."""
 
 MOST_CHARACTERS = 1 << 30
 """Text of a data set beyond which no more of it is read."""
@@ -123,7 +131,7 @@ class Rows:
         except _NoQuestionError as error:
             self._left_out[str(error)] += 1
         else:
-            self._unread.update(name for name in UNREAD if _is_unread(name, values))
+            self._unread.update(_unread(values))
             whole = _without_half_characters(record)
             self._replaced += whole != record
             self._records.append(whole)
@@ -167,23 +175,29 @@ class Rows:
         return tuple(notes)
 
 
-def _is_unread(name: str, values: Mapping[str, Any]) -> bool:
-    read = name in WITH_INSTRUCTION and next((c for c in TEXT_COLUMNS if values.get(c)), None)
-    return bool(values.get(name)) and read != "instruction"
+def _column(values: Mapping[str, Any]) -> str | None:
+    """Return the column that a row's prompt is read from; None if it has none."""
+    known = (*TEXT_COLUMNS, *CHAT_COLUMNS)
+    return next((name for name in known if values.get(name) is not None), None)
+
+
+def _unread(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the columns of a row that are meant to be asked, and are not."""
+    column = _column(values)
+    read = {column, *(WITH_INSTRUCTION if column == "instruction" else ())}
+    for name in (*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD):
+        if values.get(name) and name not in read:
+            yield name
 
 
 def _record(row: int, values: Mapping[str, Any]) -> Record:
-    source = values.get("source")
+    source, column = values.get("source"), _column(values)
     name = source if isinstance(source, str) else ""
-    for column in TEXT_COLUMNS:
-        if values.get(column) is None:
-            continue
+    if column in TEXT_COLUMNS:
         if _role(values) == "assistant":
             raise _NoQuestionError(f"{column} is the assistant's own")
         return Record(row, name, text=_text(column, values))
-    for column in CHAT_COLUMNS:
-        if values.get(column) is None:
-            continue
+    if column is not None:
         return Record(row, name, messages=_messages(column, values[column]))
     columns = ", ".join(str(column) for column in values) or "none"
     raise _BadRowError(
@@ -229,7 +243,8 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
 
 
 def _role(item: Any) -> str | None:
-    role = item.get("role") or item.get("from") if isinstance(item, Mapping) else None
+    said = (item.get(name) for name in ROLE_COLUMNS) if isinstance(item, Mapping) else ()
+    role = next(filter(None, said), None)
     return _ROLES.get(role.lower()) if isinstance(role, str) else None
 
 
