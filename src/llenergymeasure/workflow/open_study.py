@@ -27,6 +27,8 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.processes import safe_path
 from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.pin import pin_options
+from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
@@ -34,10 +36,8 @@ from llenergymeasure.workflow.cluster import QueueWatch, can_be_asked, end_jobs,
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
-from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places, Words
-from llenergymeasure.workflow.start_checks import need_models
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 

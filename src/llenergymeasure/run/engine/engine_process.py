@@ -32,7 +32,6 @@ from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import check_tasks, command_score, perplexity, task_score
 from llenergymeasure.run.engine.sensors_here import (
     device_is_measured,
@@ -41,6 +40,7 @@ from llenergymeasure.run.engine.sensors_here import (
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
+from llenergymeasure.run.pin import hold_to_pin
 from llenergymeasure.run.preflight.changed_files import check_unchanged
 from llenergymeasure.run.preflight.checks import Preflight, check_cpus, look_at_cpus, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
