@@ -54,6 +54,22 @@ ByRun = Callable[[Any], list[str]]
 """A value that depends on a run's wildcards."""
 
 
+@contextmanager
+def as_workflow_error() -> Iterator[None]:
+    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        from snakemake.exceptions import WorkflowError
+
+        class StudyError(WorkflowError):  # type: ignore[misc]
+            """What keeps a study from being run."""
+
+            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
+
+        raise StudyError(printable(as_message(error))) from None
+
+
 class OpenStudy:
     """What the rules ask for. Paths are relative to Snakemake's working directory.
 
@@ -108,13 +124,13 @@ class OpenStudy:
 
         On a shared folder the record alone is asked for, and vouches for the others.
         """
-        names = ("run.parquet", "samples.parquet", "requests.parquet")
-        return [] if self.storage is None else [self.run_file(name) for name in names]
+        files = self._folder.run("{experiment}", "{cycle}")
+        return [] if self.storage is None else [str(path) for path in files.products[1:]]
 
     def run_logs(self) -> list[str]:
         """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
-        names = ("attempts.jsonl", "run.log")
-        return [] if self.storage is None else [self.run_file(name) for name in names]
+        files = self._folder.run("{experiment}", "{cycle}")
+        return [] if self.storage is None else [str(files.attempts), str(files.log)]
 
     def results(self) -> list[str]:
         """Return every planned run's record, in the planned order.
@@ -138,19 +154,11 @@ class OpenStudy:
 
     def merged(self, _wildcards: Any) -> list[str]:
         """Return what the tables are made from, when Snakemake asks while it takes stock."""
-        if self._tables_are_older_than_the_plan():
-            # Snakemake takes an output of any age for up to date where its inputs have the
-            # checksums of an earlier time: tables of a study that failed since would stay for
-            # good once it is complete again. Time stamps alone decide.
-            self._workflow.dag.max_checksum_file_size = 0
+        # Snakemake takes an output of any age for up to date where its inputs have the checksums
+        # of an earlier time: tables of a study that failed since would stay for good once it is
+        # complete again. Time stamps alone decide.
+        self._workflow.dag.max_checksum_file_size = 0
         return self.results()
-
-    def _tables_are_older_than_the_plan(self) -> bool:
-        if not self._folder.plan.is_file():  # a dry run of a study that never ran
-            return False
-        planned_ns = self._folder.plan.stat().st_mtime_ns
-        paths = [self._folder.path / name for name in (*TABLE_NAMES, "report.html")]
-        return any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths)
 
     def tables(self, suffix: str = "") -> list[str]:
         """Return the study's tables, or those whose names end in ``suffix``."""
@@ -232,6 +240,7 @@ class OpenStudy:
         """Return a file that came with the workflow, wherever it is installed."""
         return str(workflow_root() / name)
 
+    @as_workflow_error()
     def begin(self) -> None:
         """Take the study for this process: refuse a second workflow, write the manifest.
 
@@ -241,40 +250,39 @@ class OpenStudy:
             StudyLockedError: another workflow is running on the same folder.
             PreflightError: a container that runs need cannot be used.
         """
-        with as_workflow_error():
-            self._lock.enter_context(study_lock(self._folder))
-            atexit.register(self._lock.close)
-            if self.storage is not None and self._workflow.local_exec:
-                text = "a storage is for runs on other machines; leave it out, or name an executor"
-                raise PreflightError(Problem(text, key="--default-storage-provider"))
-            by_name = adopt_executors(self._workflow, self._folder, self.storage)
-            os.environ.pop(AT_ONCE_VARIABLE, None)
-            if not self._workflow.local_exec:  # a cluster's job has its own share
-                self._take_cluster(by_name=by_name)
-            elif self._at_once > 1:
-                os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        self._lock.enter_context(study_lock(self._folder))
+        atexit.register(self._lock.close)
+        if self.storage is not None and self._workflow.local_exec:
+            text = "a storage is for runs on other machines; leave it out, or name an executor"
+            raise PreflightError(Problem(text, key="--default-storage-provider"))
+        by_name = adopt_executors(self._workflow, self._folder, self.storage)
+        os.environ.pop(AT_ONCE_VARIABLE, None)
+        if not self._workflow.local_exec:  # a cluster's job has its own share
+            self._take_cluster(by_name=by_name)
+        elif self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        if not os.environ.get(DRIVEN_VARIABLE):
+            warn_of_missing_variables(self._notify, say)
+            for line in runs_or_sends(self._plan, self._notify):
+                say(line)
+        if self._plan.execution.get("share_server") and not self._one_by_one:
+            say(NOT_SHARED)
+        states = self._look()
+        if any(each["status"] == "completed" for each in states):
+            self._circuit.remove()
+        else:
+            self._circuit.close(len({each["experiment"] for each in states}))
+        to_do = {each["experiment"] for each in states if each["status"] != "completed"}
+        if to_do and not self._plan.execution.get("skip_preflight"):
+            backends = dict.fromkeys(
+                run.backend for run in self._plan.runs if run.experiment in to_do
+            )
+            self._places.check(backends, look=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
-                warn_of_missing_variables(self._notify, say)
-                for line in runs_or_sends(self._plan, self._notify):
+                configs = {run.experiment: run.config for run in self._plan.runs}
+                in_jobs = not self._workflow.local_exec
+                for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
                     say(line)
-            if self._plan.execution.get("share_server") and not self._one_by_one:
-                say(NOT_SHARED)
-            states = self._look()
-            if any(each["status"] == "completed" for each in states):
-                self._circuit.remove()
-            else:
-                self._circuit.close(len({each["experiment"] for each in states}))
-            to_do = {each["experiment"] for each in states if each["status"] != "completed"}
-            if to_do and not self._plan.execution.get("skip_preflight"):
-                backends = dict.fromkeys(
-                    run.backend for run in self._plan.runs if run.experiment in to_do
-                )
-                self._places.check(backends, look=bool(self._workflow.local_exec))
-                if not os.environ.get(DRIVEN_VARIABLE):
-                    configs = {run.experiment: run.config for run in self._plan.runs}
-                    in_jobs = not self._workflow.local_exec
-                    for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
-                        say(line)
 
     def _look(self) -> list[dict[str, Any]]:
         """Return every run's state while none is running, and write the manifest."""
@@ -304,17 +312,6 @@ class OpenStudy:
                 "so: take the profile with --workflow-profile, or --resources without gpu"
             )
 
-    def end(self, _log: Any = None) -> None:
-        """Bring manifest and tables up to date and say what came out.
-
-        GPU limits of a run whose supervisor was killed are put back first.
-
-        Where runs are missing the tables are written all the same, over what completed, with a
-        time stamp so old that the next call makes them again.
-        """
-        with as_workflow_error():
-            self._end()
-
     def _tables_are_behind(self) -> bool:
         from llenergymeasure.analysis.tables import behind
 
@@ -325,7 +322,15 @@ class OpenStudy:
         except ResultsError:  # damaged
             return True
 
-    def _end(self) -> None:
+    @as_workflow_error()
+    def end(self, _log: Any = None) -> None:
+        """Bring manifest and tables up to date and say what came out.
+
+        GPU limits of a run whose supervisor was killed are put back first.
+
+        Where runs are missing the tables are written all the same, over what completed, with a
+        time stamp so old that the next call makes them again.
+        """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import PAGE_NAME, write_report
         from llenergymeasure.report.text import study_text
@@ -374,19 +379,3 @@ def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
     if os.environ.get(DRIVEN_VARIABLE):
         return nullcontext()
     return locked(folder.lock, OWNER)
-
-
-@contextmanager
-def as_workflow_error() -> Iterator[None]:
-    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
-    try:
-        yield
-    except (LlemError, OSError) as error:
-        from snakemake.exceptions import WorkflowError
-
-        class StudyError(WorkflowError):  # type: ignore[misc]
-            """What keeps a study from being run."""
-
-            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
-
-        raise StudyError(printable(as_message(error))) from None

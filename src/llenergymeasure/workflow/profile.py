@@ -65,7 +65,7 @@ def job_request(profile: str | None) -> JobRequest | None:
     if profile is None:
         return None
     file, settings = _settings(profile)
-    if settings is None or settings.get("executor") in _ON_THIS_MACHINE:
+    if settings.get("executor") in _ON_THIS_MACHINE:
         return None
     minutes, runtime_key = _asked(settings, "runtime")
     megabytes, memory_key = _asked(settings, "mem_mb", "mem")
@@ -78,25 +78,19 @@ def job_request(profile: str | None) -> JobRequest | None:
     )
 
 
-def one_by_one(profile: str | None) -> bool:
-    """Return whether runs go one at a time on this machine, and so may share a server.
-
-    Raises:
-        ConfigurationError: there is no such profile.
-    """
-    _, settings = _settings(profile)
-    if settings is None or settings.get("executor") not in _ON_THIS_MACHINE:
-        return False
-    return str(_mapping(settings.get("resources")).get("gpu", 1)) in ("0", "1")
-
-
 def may_share(execution: Mapping[str, Any], profile: str | None) -> bool:
     """Return whether nothing keeps a plan's runs from sharing a server, if it asks for that.
 
+    They may where they go one at a time on this machine.
+
     Raises:
         ConfigurationError: there is no such profile.
     """
-    return not execution.get("share_server") or one_by_one(profile)
+    if not execution.get("share_server"):
+        return True
+    _, settings = _settings(profile)
+    at_once = str(_mapping(settings.get("resources")).get("gpu", 1))
+    return settings.get("executor") in _ON_THIS_MACHINE and at_once in ("0", "1")
 
 
 def on_slurm(profile: str | None) -> bool:
@@ -105,11 +99,11 @@ def on_slurm(profile: str | None) -> bool:
     Raises:
         ConfigurationError: there is no such profile.
     """
-    return (_settings(profile)[1] or {}).get("executor") == "slurm"
+    return _settings(profile)[1].get("executor") == "slurm"
 
 
-def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
-    """Return a profile's file and what it says; None where it cannot be read."""
+def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
+    """Return a profile's file and what it says; nothing where it cannot be read."""
     from snakemake.cli import get_profile_dir
 
     found = get_profile_dir(profile_place(profile))
@@ -121,7 +115,7 @@ def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
         settings = yaml.safe_load(found[1].read_text())
     except (OSError, ValueError, yaml.YAMLError):
         settings = None
-    return found[1], settings if isinstance(settings, dict) else None
+    return found[1], settings if isinstance(settings, dict) else {}
 
 
 def forecast_for(request: JobRequest | None) -> Forecast:
