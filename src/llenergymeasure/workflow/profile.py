@@ -13,6 +13,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
+from llenergymeasure.report.wording import counted
 from llenergymeasure.run.preflight.forecast import Forecast
 
 RULE = "measure"
@@ -134,8 +135,10 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         if long:
             longest = max(long, key=lambda each: each.seconds)
             yield Problem(
-                f"{_runs_of(len(long))} take {longest} by estimate, and the cluster ends a job "
-                f"after {duration(request.runtime_s)}; ask for {_minutes(longest.seconds)} minutes",
+                f"the runs of {counted(len(long), 'experiment')} take {longest} by estimate, and "
+                f"the cluster ends a job after {duration(request.runtime_s)}; ask for "
+                # Twice the time: an estimate may be wrong by that.
+                f"{math.ceil(2 * longest.seconds / 60)} minutes",
                 key=request.runtime_key,
                 found=f"{request.runtime_s / 60:g} min",
                 file=request.file,
@@ -146,23 +149,15 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         large = [need for need in needs if need is not None and need > request.memory_bytes]
         if large:
             yield Problem(
-                f"{_runs_of(len(large))} need at least {max(large) / 1e9:.1f} GB for weights and "
-                f"cache, and a job is given {request.memory_bytes / 1e9:.1f} GB; ask for "
+                f"the runs of {counted(len(large), 'experiment')} need at least "
+                f"{max(large) / 1e9:.1f} GB for weights and cache, and a job is given "
+                f"{request.memory_bytes / 1e9:.1f} GB; ask for "
                 f"{math.ceil(1.25 * max(large) / _MIB)} MB",
                 key=request.memory_key,
                 found=f"{request.memory_bytes / _MIB:g} MB",
                 file=request.file,
                 fatal=False,
             )
-
-
-def _runs_of(experiments: int) -> str:
-    return f"the runs of {experiments} experiment{'s' if experiments > 1 else ''}"
-
-
-def _minutes(seconds: float) -> int:
-    """Return twice the time, in whole minutes: an estimate may be wrong by that."""
-    return math.ceil(2 * seconds / 60)
 
 
 def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]:
