@@ -70,8 +70,6 @@ def test_runs_are_refused_until_the_next_call_begins(tmp_path: Path) -> None:
     add_all(circuit)
     with pytest.raises(CircuitBrokenError, match="BackendError: no driver"):
         circuit.refuse_if_broken()
-    assert (circuit.broken(os.getpid()) or "").startswith("The first 3 runs failed the same way")
-    assert circuit.broken(os.getpid() + 1) is None
     circuit.close(experiments=6)
     circuit.refuse_if_broken()
 

@@ -68,22 +68,18 @@ class Circuit:
             finally:
                 os.close(handle)
 
-    def broken(self, pid: int | None = None) -> str | None:
-        """Return in words why no run should be started any more; None while they may be.
-
-        Args:
-            pid: the workflow that is asked about; any that is alive if None.
-        """
+    def broken(self) -> str | None:
+        """Return in words why no run should be started any more; None while they may be."""
         try:
             begun, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
-            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
+            goes_on = _alive(begun)
             different = {each["experiment"] for each in failures}
             enough = len(failures) >= FEWEST_FAILURES
             enough = enough and len(different) >= min(FEWEST_FAILURES, begun["experiments"])
             alike = len({_kind(each) for each in failures}) == 1
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        if not (of_this_call and enough and alike):
+        if not (goes_on and enough and alike):
             return None
         error = failures[0].get("error") or {}
         return (

@@ -50,9 +50,6 @@ NOT_SHARED = "Servers are not shared here: several runs go at a time, or on othe
 
 UNWATCHED = "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
 
-ByRun = Callable[[Any], list[str]]
-"""A value that depends on a run's wildcards."""
-
 
 @contextmanager
 def as_workflow_error() -> Iterator[None]:
@@ -164,10 +161,6 @@ class OpenStudy:
         """Return the study's tables, or those whose names end in ``suffix``."""
         return [self.file(name) for name in TABLE_NAMES if name.endswith(suffix)]
 
-    def report(self) -> str:
-        """Return the page that a person reads."""
-        return self.file("report.html")
-
     def priority(self, experiment: str, cycle: str) -> int:
         """Return a run's priority: with one core, runs start in the planned order."""
         run = self._runs.get((experiment, cycle))
@@ -225,7 +218,7 @@ class OpenStudy:
             return sif_image(self._plan.runs[0].backend, None).location
         return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
 
-    def image(self) -> list[str] | ByRun:
+    def image(self) -> list[str] | Callable[[Any], list[str]]:
         """Return the images that have to be built before a run, as old as they may be."""
         from snakemake.io import ancient
 
