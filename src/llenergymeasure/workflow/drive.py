@@ -155,7 +155,6 @@ class Drive:
         self._folder = folder
         self._view = view
         self._lock = lock
-        self._circuit = Circuit(folder.circuit)
         self._noted: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
@@ -198,7 +197,7 @@ class Drive:
             for line in need_models(progress.open_configs(), in_jobs=self._on_cluster):
                 self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
-            self._circuit.remove()  # of an earlier call, on any machine
+            Circuit(self._folder.circuit).remove()  # of an earlier call, on any machine
             self._process = self._start(log, call)
             self._follow(self._process, progress)
             log.seek(0)
@@ -246,12 +245,13 @@ class Drive:
 
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
         """Watch Snakemake to its end."""
+        circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
             self._tell_of_ends(progress)
             self._tell_of_the_queue()
             if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
-            elif (broken := self._circuit.broken()) is not None:
+            elif (broken := circuit.broken()) is not None:
                 self.broken = broken
                 self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
