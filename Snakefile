@@ -19,7 +19,7 @@ rule all:
     input:
         study.results(),
         study.tables(),
-        study.report(),
+        study.file("report.html"),
     localrule: True
 
 

@@ -11,9 +11,8 @@ from llenergymeasure import files
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.run.engine.place_pin import hold_to_pin
-from llenergymeasure.workflow import pinning
-from llenergymeasure.workflow.pinning import Node, parse_nodes
+from llenergymeasure.run import pin as pinning
+from llenergymeasure.run.pin import Node, hold_to_pin, parse_nodes
 
 CARD = {"name": "NVIDIA H200"}
 HERE = {"host": "n1", "gpus": [CARD]}

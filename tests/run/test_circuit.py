@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.processes import boot_id
-from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError, alike_failures
+from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from support.hub import offer_model
 from support.studies import SERVED, living, llem, plan_of, result_times, snakemake, write_study
 
@@ -22,30 +22,40 @@ def failed(experiment: str, message: str = "no driver", kind: str = "BackendErro
 THREE = [failed("a" * 12), failed("b" * 12), failed("c" * 12)]
 
 
-def test_three_failures_alike_break_the_circuit() -> None:
-    assert alike_failures(THREE[:2], 6) is None
-    assert alike_failures(THREE, 6) == (3, "BackendError: no driver")
+def broken(folder: Path, failures: list[Any], experiments: int = 6) -> str | None:
+    circuit = Circuit(folder / "circuit.jsonl")
+    circuit.close(experiments)
+    for each in failures:
+        circuit.add_failure(each["experiment"], each["error"])
+    return circuit.broken()
 
 
-def test_failures_that_differ_go_on() -> None:
+def test_three_failures_alike_break_the_circuit(tmp_path: Path) -> None:
+    assert broken(tmp_path, THREE[:2]) is None
+    assert broken(tmp_path, THREE) == (
+        "The first 3 runs failed the same way, so the study is ended here: BackendError: no driver"
+    )
+
+
+def test_failures_that_differ_go_on(tmp_path: Path) -> None:
     other = failed("c" * 12, "another reason")
-    assert alike_failures([*THREE[:2], other], 6) is None
+    assert broken(tmp_path, [*THREE[:2], other]) is None
     other = failed("c" * 12, kind="OSError")
-    assert alike_failures([*THREE[:2], other], 6) is None
+    assert broken(tmp_path, [*THREE[:2], other]) is None
 
 
-def test_what_belongs_to_one_run_alone_is_no_difference() -> None:
+def test_what_belongs_to_one_run_alone_is_no_difference(tmp_path: Path) -> None:
     ends = [
         failed(letter * 12, f"GPU in use (pid {number}) at 0x7f{number}, run {letter * 12}/1")
         for number, letter in enumerate("abc")
     ]
-    assert alike_failures(ends, 6) is not None
+    assert broken(tmp_path, ends) is not None
 
 
-def test_cycles_of_one_bad_experiment_do_not_end_the_others() -> None:
+def test_cycles_of_one_bad_experiment_do_not_end_the_others(tmp_path: Path) -> None:
     cycles = [failed("a" * 12)] * 5
-    assert alike_failures(cycles, 6) is None
-    assert alike_failures(cycles[:3], 1) is not None
+    assert broken(tmp_path, cycles) is None
+    assert broken(tmp_path, cycles[:3], experiments=1) is not None
 
 
 def add_all(circuit: Circuit) -> None:
@@ -60,8 +70,6 @@ def test_runs_are_refused_until_the_next_call_begins(tmp_path: Path) -> None:
     add_all(circuit)
     with pytest.raises(CircuitBrokenError, match="BackendError: no driver"):
         circuit.refuse_if_broken()
-    assert (circuit.broken(os.getpid()) or "").startswith("The first 3 runs failed the same way")
-    assert circuit.broken(os.getpid() + 1) is None
     circuit.close(experiments=6)
     circuit.refuse_if_broken()
 

@@ -17,8 +17,7 @@ from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.preflight import checks, model_checks
-from llenergymeasure.run.preflight.changed_files import check_unchanged
-from llenergymeasure.run.preflight.checks import Preflight, preflight
+from llenergymeasure.run.preflight.checks import Preflight, check_unchanged, preflight
 from llenergymeasure.run.worker import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 from llenergymeasure.workload.models.known import known_architecture

@@ -17,8 +17,8 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
-from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.held_folder import hold_folder
+from llenergymeasure.run.pin import hold_to_pin
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn

@@ -253,12 +253,10 @@ def test_it_is_said_where_servers_are_not_shared(
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
-    write_text(run.outcome, '{"status": "failed", "attempt": 1}')
-    write_text(run.attempts, "{}\n")
     write_text(folder.path / drive.LOG_NAME, "")
     said: list[str] = []
     driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven._run_failed = True
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
@@ -266,17 +264,14 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     assert not driven.complaint
 
 
-@pytest.mark.parametrize("outcome", [None, '{"status": "failed", "attempt": 1}'])
+@pytest.mark.parametrize("run_failed", [False, True])
 def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_failed: bool
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
-    write_text(run.attempts, "{}\n")
-    if outcome is not None:
-        write_text(run.outcome, outcome)
     write_text(folder.path / drive.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
+    driven._run_failed = run_failed
     monkeypatch.setattr(folders, "free_bytes", lambda _: 4096)  # what was taken away gave some back
     assert driven._exit_code(1, "") == 1
     assert driven.complaint == f"llem: {folder.path}: No space left on device\n"

@@ -11,7 +11,7 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.run.preflight.forecast import _known_here
-from llenergymeasure.workflow.start_checks import need_models
+from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.workload.models.hub import hub_cache
 from support.hub import offer_model
 from support.studies import llem, write_study

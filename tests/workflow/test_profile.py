@@ -10,7 +10,7 @@ from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workflow import drive
-from llenergymeasure.workflow.profile import forecast_for, job_request, misfits, one_by_one
+from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
 
@@ -81,8 +81,9 @@ def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
 def test_servers_are_shared_where_a_profile_lets_one_run_go_at_a_time_here(
     tmp_path: Path, settings: dict[str, Any], alone: bool
 ) -> None:
-    assert one_by_one(profile(tmp_path, **settings)) is alone
-    assert one_by_one(None)
+    asked = {"share_server": True}
+    assert may_share(asked, profile(tmp_path, **settings)) is alone
+    assert may_share(asked, None)
 
 
 def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path) -> None:

@@ -15,8 +15,12 @@ from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, TABLES_S, Progress
-from llenergymeasure.workflow.skip import resting
+from llenergymeasure.workflow.progress import (
+    AT_ONCE_ON_A_CLUSTER,
+    TABLES_S,
+    Progress,
+    resting,
+)
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import SMALL
 

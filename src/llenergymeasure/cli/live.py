@@ -11,8 +11,7 @@ from llenergymeasure.report.wording import shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
 from llenergymeasure.workflow.drive import Listener
-from llenergymeasure.workflow.progress import Progress
-from llenergymeasure.workflow.skip import resting
+from llenergymeasure.workflow.progress import Progress, resting
 
 _LEAST_DOING = 16
 """Signs of what a run does that are shown, however narrow the terminal is."""

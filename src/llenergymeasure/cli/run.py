@@ -40,8 +40,8 @@ from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
+from llenergymeasure.workflow.progress import resting
 from llenergymeasure.workflow.recovery import damaged
-from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +68,24 @@ class Circuit:
             finally:
                 os.close(handle)
 
-    def broken(self, pid: int | None = None) -> str | None:
-        """Return in words why no run should be started any more; None while they may be.
-
-        Args:
-            pid: the workflow that is asked about; any that is alive if None.
-        """
+    def broken(self) -> str | None:
+        """Return in words why no run should be started any more; None while they may be."""
         try:
-            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
-            begun, failures = lines[0], lines[1:]
-            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
-            alike = alike_failures(failures, begun["experiments"]) if of_this_call else None
+            begun, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
+            goes_on = _alive(begun)
+            different = {each["experiment"] for each in failures}
+            enough = len(failures) >= FEWEST_FAILURES
+            enough = enough and len(different) >= min(FEWEST_FAILURES, begun["experiments"])
+            alike = len({_kind(each) for each in failures}) == 1
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        if alike is None:
+        if not (goes_on and enough and alike):
             return None
-        runs, error = alike
-        return f"The first {runs} runs failed the same way, so the study is ended here: {error}"
+        error = failures[0].get("error") or {}
+        return (
+            f"The first {len(failures)} runs failed the same way, so the study is ended here: "
+            f"{error.get('class')}: {error.get('message', '')}"
+        )
 
     def refuse_if_broken(self) -> None:
         """Let a run go on, or not.
@@ -95,26 +96,6 @@ class Circuit:
         broken = self.broken()
         if broken is not None:
             raise CircuitBrokenError(f"{broken}. Call the workflow again once that is fixed")
-
-
-def alike_failures(
-    failures: Iterable[Mapping[str, Any]], experiments: int
-) -> tuple[int, str] | None:
-    """Return how many runs failed in the one way that ends a study, and which; None if it goes on.
-
-    Args:
-        failures: the runs that failed, each with ``experiment`` and ``error`` (``class`` and
-            ``message``) as in its outcome; no run of the study has completed.
-        experiments: how many the study has.
-    """
-    told = list(failures)
-    different = {each["experiment"] for each in told}
-    if len(told) < FEWEST_FAILURES or len(different) < min(FEWEST_FAILURES, experiments):
-        return None
-    if len({_kind(each) for each in told}) != 1:
-        return None
-    error = told[0].get("error") or {}
-    return len(told), f"{error.get('class')}: {error.get('message', '')}"
 
 
 def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.containers.images import image_folder, why_not_started
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError, Problem
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
-from llenergymeasure.machine.folders import is_full
+from llenergymeasure.machine.folders import is_full, why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import die_with_parent, python_module, safe_path
@@ -29,6 +29,7 @@ from llenergymeasure.results.outcome import makes_runs, read_outcome
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
+from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
@@ -38,12 +39,10 @@ from llenergymeasure.workflow.cluster import (
     lasting,
     left_jobs,
 )
-from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
-from llenergymeasure.workflow.start_checks import check_snakemakes_cache, need_models
 from llenergymeasure.workflow.why_ended import its_error, killed, reason, waited_for_nothing
 
 POLL_S = 0.2
@@ -51,8 +50,6 @@ REFRESH_S = 1.0
 """A look at the runs costs a little of the machine that is being measured."""
 OWNER = "llem"
 """Who holds a study's lock, for whoever comes second."""
-CLOCK_SLACK_S = 2.0
-"""File systems' clocks may differ from this machine's by so much."""
 LOG_NAME = "snakemake.log"
 
 
@@ -161,7 +158,8 @@ class Drive:
         self._noted: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
-        self._began_s = self._next_look_s = 0.0
+        self._next_look_s = 0.0
+        self._run_failed = False
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
@@ -182,7 +180,6 @@ class Drive:
         log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
-        self._began_s = time.time()
         # This process lives as long as the study: with NVML open in it no driver would unload.
         gpus = call.profile is not None or driver_there()
         estimates = Forecast(here=not gpus).estimates
@@ -192,7 +189,7 @@ class Drive:
         progress = Progress(
             self._plan, self._folder, at_once, estimates, measured=measured, share=share
         )
-        check_snakemakes_cache()
+        _check_snakemakes_cache()
         if not self._plan.execution.get("skip_preflight"):
             here = [] if self._on_cluster else check_folder(self._folder.path)
             if (fatal := [each for each in here if each.fatal]) and progress.next_runs():
@@ -200,6 +197,7 @@ class Drive:
             for line in need_models(progress.open_configs(), in_jobs=self._on_cluster):
                 self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
+            Circuit(self._folder.circuit).remove()  # of an earlier call, on any machine
             self._process = self._start(log, call)
             self._follow(self._process, progress)
             log.seek(0)
@@ -253,13 +251,14 @@ class Drive:
             self._tell_of_the_queue()
             if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
-            elif (broken := circuit.broken(process.pid)) is not None:
+            elif (broken := circuit.broken()) is not None:
                 self.broken = broken
                 self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()
         self._tell_of_ends(progress)
+        self._run_failed = progress.any_failed
 
     def _tell_of_ends(self, progress: Progress) -> None:
         for ended in progress.look():
@@ -361,25 +360,11 @@ class Drive:
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
             self.complaint = f"llem: {killed(self._on_cluster)}\n"
-        elif is_full(self._folder.path) or not self._anything_failed():
+        elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
         else:  # which explains no other run
             self._say_once([reason(log)])
         return EXIT_FAILED
-
-    def _anything_failed(self) -> bool:
-        """Return whether a run of this call explains Snakemake's failure."""
-        return any(
-            run["status"] in {"failed", "interrupted", "lost"}
-            and self._is_of_this_call(self._folder.run(run["experiment"], run["cycle"]).attempts)
-            for run in states(self._plan, self._folder)
-        )
-
-    def _is_of_this_call(self, attempts: Path) -> bool:
-        try:
-            return attempts.stat().st_mtime >= self._began_s - CLOCK_SLACK_S
-        except OSError:
-            return False
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed where no run did: the rule's own words if it has any."""
@@ -398,3 +383,16 @@ class Drive:
         never = next((line for line in self._noted if NEVER_ENDS in line), "")
         told = f"{why}; Snakemake's" if (why := reason(log) or never) else "Snakemake failed; its"
         return f"{words.rstrip()}\nllem: {told} own words are in {self._folder.path / LOG_NAME}\n"
+
+
+def _check_snakemakes_cache() -> None:
+    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
+
+    Raises:
+        PreflightError: its folder cannot be written to.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
+    reason = why_not_writable(folder)
+    if reason is not None:
+        text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
+        raise PreflightError(Problem(text, file=folder))

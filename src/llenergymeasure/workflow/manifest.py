@@ -60,7 +60,7 @@ def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[
     Raises:
         RecordVersionError: another version of this program wrote a record.
     """
-    known = {} if full else _whole_before(folder)
+    known = {} if full else _before(folder, "whole")
     return [state for state, _ in _states(plan, folder, known, tolerant=True)]
 
 
@@ -102,15 +102,11 @@ def _unreadable(error: OSError) -> dict[str, Any]:
     }
 
 
-def _whole_before(folder: StudyFolder) -> dict[str, str]:
-    """Return the stamps of the runs that were complete when the manifest was written.
+def _before(folder: StudyFolder, name: str) -> dict[str, str]:
+    """Return what was kept of the runs that were complete when the manifest was written.
 
     A stamp is that of a run's own files, so a damaged manifest makes none of them whole.
     """
-    return _before(folder, "whole")
-
-
-def _before(folder: StudyFolder, name: str) -> dict[str, str]:
     try:
         return dict(load_json(folder.manifest)[name])
     except (OSError, ValueError, KeyError, TypeError):
@@ -136,7 +132,7 @@ def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     Where a run was replaced since, as from a backup, tables become older than everything: its
     files may be older than they are.
     """
-    known, hashes = _whole_before(folder), _before(folder, "records")
+    known, hashes = _before(folder, "whole"), _before(folder, "records")
     found = list(_states(plan, folder, known))
     runs = [state for state, _ in found]
     whole = {

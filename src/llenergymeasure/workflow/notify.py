@@ -86,21 +86,14 @@ def tell(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None
         return
     content = json.dumps(said, ensure_ascii=False).encode(errors="replace")
     for who, way in (("the webhook", _post), ("the command", _run)):
-        problem = _problem(partial(way, notify, said["event"], content), notify.timeout_seconds)
-        if problem is not None:
+        try:
+            work = partial(way, notify, said["event"], content)
+            within(notify.timeout_seconds, work, GRACE_S)
+        except Exception as error:  # a study is worth more than its news
+            known = isinstance(error, NotNotifiedError | WebError)
+            problem = str(error) if known else type(error).__name__
             plain = without_secrets(problem, also=_secrets(notify))
             say(f"notify: {who} was not notified: {plain}")
-
-
-def _problem(work: Callable[[], None], timeout_s: float) -> str | None:
-    """Do ``work`` within so many seconds altogether; return what went wrong."""
-    try:
-        within(timeout_s, work, GRACE_S)
-    except (NotNotifiedError, WebError) as error:
-        return str(error)
-    except Exception as error:  # a study is worth more than its news
-        return type(error).__name__
-    return None
 
 
 def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:

@@ -27,6 +27,8 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.processes import safe_path
 from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.pin import pin_options
+from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
@@ -34,10 +36,8 @@ from llenergymeasure.workflow.cluster import QueueWatch, can_be_asked, end_jobs,
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
-from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places, Words
-from llenergymeasure.workflow.start_checks import need_models
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 
@@ -50,8 +50,21 @@ NOT_SHARED = "Servers are not shared here: several runs go at a time, or on othe
 
 UNWATCHED = "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
 
-ByRun = Callable[[Any], list[str]]
-"""A value that depends on a run's wildcards."""
+
+@contextmanager
+def as_workflow_error() -> Iterator[None]:
+    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        from snakemake.exceptions import WorkflowError
+
+        class StudyError(WorkflowError):  # type: ignore[misc]
+            """What keeps a study from being run."""
+
+            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
+
+        raise StudyError(printable(as_message(error))) from None
 
 
 class OpenStudy:
@@ -108,13 +121,13 @@ class OpenStudy:
 
         On a shared folder the record alone is asked for, and vouches for the others.
         """
-        names = ("run.parquet", "samples.parquet", "requests.parquet")
-        return [] if self.storage is None else [self.run_file(name) for name in names]
+        files = self._folder.run("{experiment}", "{cycle}")
+        return [] if self.storage is None else [str(path) for path in files.products[1:]]
 
     def run_logs(self) -> list[str]:
         """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
-        names = ("attempts.jsonl", "run.log")
-        return [] if self.storage is None else [self.run_file(name) for name in names]
+        files = self._folder.run("{experiment}", "{cycle}")
+        return [] if self.storage is None else [str(files.attempts), str(files.log)]
 
     def results(self) -> list[str]:
         """Return every planned run's record, in the planned order.
@@ -138,27 +151,15 @@ class OpenStudy:
 
     def merged(self, _wildcards: Any) -> list[str]:
         """Return what the tables are made from, when Snakemake asks while it takes stock."""
-        if self._tables_are_older_than_the_plan():
-            # Snakemake takes an output of any age for up to date where its inputs have the
-            # checksums of an earlier time: tables of a study that failed since would stay for
-            # good once it is complete again. Time stamps alone decide.
-            self._workflow.dag.max_checksum_file_size = 0
+        # Snakemake takes an output of any age for up to date where its inputs have the checksums
+        # of an earlier time: tables of a study that failed since would stay for good once it is
+        # complete again. Time stamps alone decide.
+        self._workflow.dag.max_checksum_file_size = 0
         return self.results()
-
-    def _tables_are_older_than_the_plan(self) -> bool:
-        if not self._folder.plan.is_file():  # a dry run of a study that never ran
-            return False
-        planned_ns = self._folder.plan.stat().st_mtime_ns
-        paths = [self._folder.path / name for name in (*TABLE_NAMES, "report.html")]
-        return any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths)
 
     def tables(self, suffix: str = "") -> list[str]:
         """Return the study's tables, or those whose names end in ``suffix``."""
         return [self.file(name) for name in TABLE_NAMES if name.endswith(suffix)]
-
-    def report(self) -> str:
-        """Return the page that a person reads."""
-        return self.file("report.html")
 
     def priority(self, experiment: str, cycle: str) -> int:
         """Return a run's priority: with one core, runs start in the planned order."""
@@ -217,7 +218,7 @@ class OpenStudy:
             return sif_image(self._plan.runs[0].backend, None).location
         return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
 
-    def image(self) -> list[str] | ByRun:
+    def image(self) -> list[str] | Callable[[Any], list[str]]:
         """Return the images that have to be built before a run, as old as they may be."""
         from snakemake.io import ancient
 
@@ -232,6 +233,7 @@ class OpenStudy:
         """Return a file that came with the workflow, wherever it is installed."""
         return str(workflow_root() / name)
 
+    @as_workflow_error()
     def begin(self) -> None:
         """Take the study for this process: refuse a second workflow, write the manifest.
 
@@ -241,40 +243,39 @@ class OpenStudy:
             StudyLockedError: another workflow is running on the same folder.
             PreflightError: a container that runs need cannot be used.
         """
-        with as_workflow_error():
-            self._lock.enter_context(study_lock(self._folder))
-            atexit.register(self._lock.close)
-            if self.storage is not None and self._workflow.local_exec:
-                text = "a storage is for runs on other machines; leave it out, or name an executor"
-                raise PreflightError(Problem(text, key="--default-storage-provider"))
-            by_name = adopt_executors(self._workflow, self._folder, self.storage)
-            os.environ.pop(AT_ONCE_VARIABLE, None)
-            if not self._workflow.local_exec:  # a cluster's job has its own share
-                self._take_cluster(by_name=by_name)
-            elif self._at_once > 1:
-                os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        self._lock.enter_context(study_lock(self._folder))
+        atexit.register(self._lock.close)
+        if self.storage is not None and self._workflow.local_exec:
+            text = "a storage is for runs on other machines; leave it out, or name an executor"
+            raise PreflightError(Problem(text, key="--default-storage-provider"))
+        by_name = adopt_executors(self._workflow, self._folder, self.storage)
+        os.environ.pop(AT_ONCE_VARIABLE, None)
+        if not self._workflow.local_exec:  # a cluster's job has its own share
+            self._take_cluster(by_name=by_name)
+        elif self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        if not os.environ.get(DRIVEN_VARIABLE):
+            warn_of_missing_variables(self._notify, say)
+            for line in runs_or_sends(self._plan, self._notify):
+                say(line)
+        if self._plan.execution.get("share_server") and not self._one_by_one:
+            say(NOT_SHARED)
+        states = self._look()
+        if any(each["status"] == "completed" for each in states):
+            self._circuit.remove()
+        else:
+            self._circuit.close(len({each["experiment"] for each in states}))
+        to_do = {each["experiment"] for each in states if each["status"] != "completed"}
+        if to_do and not self._plan.execution.get("skip_preflight"):
+            backends = dict.fromkeys(
+                run.backend for run in self._plan.runs if run.experiment in to_do
+            )
+            self._places.check(backends, look=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
-                warn_of_missing_variables(self._notify, say)
-                for line in runs_or_sends(self._plan, self._notify):
+                configs = {run.experiment: run.config for run in self._plan.runs}
+                in_jobs = not self._workflow.local_exec
+                for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
                     say(line)
-            if self._plan.execution.get("share_server") and not self._one_by_one:
-                say(NOT_SHARED)
-            states = self._look()
-            if any(each["status"] == "completed" for each in states):
-                self._circuit.remove()
-            else:
-                self._circuit.close(len({each["experiment"] for each in states}))
-            to_do = {each["experiment"] for each in states if each["status"] != "completed"}
-            if to_do and not self._plan.execution.get("skip_preflight"):
-                backends = dict.fromkeys(
-                    run.backend for run in self._plan.runs if run.experiment in to_do
-                )
-                self._places.check(backends, look=bool(self._workflow.local_exec))
-                if not os.environ.get(DRIVEN_VARIABLE):
-                    configs = {run.experiment: run.config for run in self._plan.runs}
-                    in_jobs = not self._workflow.local_exec
-                    for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
-                        say(line)
 
     def _look(self) -> list[dict[str, Any]]:
         """Return every run's state while none is running, and write the manifest."""
@@ -304,17 +305,6 @@ class OpenStudy:
                 "so: take the profile with --workflow-profile, or --resources without gpu"
             )
 
-    def end(self, _log: Any = None) -> None:
-        """Bring manifest and tables up to date and say what came out.
-
-        GPU limits of a run whose supervisor was killed are put back first.
-
-        Where runs are missing the tables are written all the same, over what completed, with a
-        time stamp so old that the next call makes them again.
-        """
-        with as_workflow_error():
-            self._end()
-
     def _tables_are_behind(self) -> bool:
         from llenergymeasure.analysis.tables import behind
 
@@ -325,7 +315,15 @@ class OpenStudy:
         except ResultsError:  # damaged
             return True
 
-    def _end(self) -> None:
+    @as_workflow_error()
+    def end(self, _log: Any = None) -> None:
+        """Bring manifest and tables up to date and say what came out.
+
+        GPU limits of a run whose supervisor was killed are put back first.
+
+        Where runs are missing the tables are written all the same, over what completed, with a
+        time stamp so old that the next call makes them again.
+        """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import PAGE_NAME, write_report
         from llenergymeasure.report.text import study_text
@@ -374,19 +372,3 @@ def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
     if os.environ.get(DRIVEN_VARIABLE):
         return nullcontext()
     return locked(folder.lock, OWNER)
-
-
-@contextmanager
-def as_workflow_error() -> Iterator[None]:
-    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
-    try:
-        yield
-    except (LlemError, OSError) as error:
-        from snakemake.exceptions import WorkflowError
-
-        class StudyError(WorkflowError):  # type: ignore[misc]
-            """What keeps a study from being run."""
-
-            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
-
-        raise StudyError(printable(as_message(error))) from None

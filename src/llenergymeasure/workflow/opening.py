@@ -38,6 +38,7 @@ OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
 """What ``llem`` sets over the study, as JSON: Snakemake's ``--config`` takes no dotted keys."""
 
 
+@as_workflow_error()
 def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     """Load the study that Snakemake was given and make its plan.
 
@@ -47,32 +48,31 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     Raises:
         WorkflowError: the study cannot be used; the message says why, and nothing was written.
     """
-    with as_workflow_error():
-        handed = os.environ.get(PLAN_VARIABLE)
-        if not workflow.is_main_process and handed:
-            plan = Plan.read(Path(handed))
-            return OpenStudy(plan, StudyFolder(Path(handed).parent), workflow)
-        # What llem adds by itself, for a study that asks for it, offers it to no other backend.
-        offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
-        study = with_runners(_load(workflow, config), apptainer_offered=offered)
-        folder = StudyFolder.of(study)
-        plan = planned(study, folder)
-        opened = OpenStudy(plan, folder, workflow, study.notify)
-        if workflow.is_main_process:
-            if only_looks(sys.argv):
-                for line in damaged(states(plan, folder)):
+    handed = os.environ.get(PLAN_VARIABLE)
+    if not workflow.is_main_process and handed:
+        plan = Plan.read(Path(handed))
+        return OpenStudy(plan, StudyFolder(Path(handed).parent), workflow)
+    # What llem adds by itself, for a study that asks for it, offers it to no other backend.
+    offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
+    study = with_runners(_load(workflow, config), apptainer_offered=offered)
+    folder = StudyFolder.of(study)
+    plan = planned(study, folder)
+    opened = OpenStudy(plan, folder, workflow, study.notify)
+    if workflow.is_main_process:
+        if only_looks(sys.argv):
+            for line in damaged(states(plan, folder)):
+                say(line)
+        else:
+            if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
+                for line in remember(folder, StudyCall(study.origin)):
                     say(line)
-            else:
-                if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
-                    for line in remember(folder, StudyCall(study.origin)):
-                        say(line)
-                prepare(plan, folder, opened.storage)
-            if opened.storage is not None or not _is_module(workflow):  # there may be two studies
-                os.environ[PLAN_VARIABLE] = str(folder.plan)
-            if opened.storage is not None:
-                send_along(workflow, plan, folder)
-                workflow.register_envvars(PLAN_VARIABLE)
-        return opened
+            prepare(plan, folder, opened.storage)
+        if opened.storage is not None or not _is_module(workflow):  # there may be two studies
+            os.environ[PLAN_VARIABLE] = str(folder.plan)
+        if opened.storage is not None:
+            send_along(workflow, plan, folder)
+            workflow.register_envvars(PLAN_VARIABLE)
+    return opened
 
 
 def only_looks(arguments: Sequence[str]) -> bool:

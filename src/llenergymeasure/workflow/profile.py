@@ -13,6 +13,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
+from llenergymeasure.report.wording import counted
 from llenergymeasure.run.preflight.forecast import Forecast
 
 RULE = "measure"
@@ -65,7 +66,7 @@ def job_request(profile: str | None) -> JobRequest | None:
     if profile is None:
         return None
     file, settings = _settings(profile)
-    if settings is None or settings.get("executor") in _ON_THIS_MACHINE:
+    if settings.get("executor") in _ON_THIS_MACHINE:
         return None
     minutes, runtime_key = _asked(settings, "runtime")
     megabytes, memory_key = _asked(settings, "mem_mb", "mem")
@@ -78,25 +79,19 @@ def job_request(profile: str | None) -> JobRequest | None:
     )
 
 
-def one_by_one(profile: str | None) -> bool:
-    """Return whether runs go one at a time on this machine, and so may share a server.
-
-    Raises:
-        ConfigurationError: there is no such profile.
-    """
-    _, settings = _settings(profile)
-    if settings is None or settings.get("executor") not in _ON_THIS_MACHINE:
-        return False
-    return str(_mapping(settings.get("resources")).get("gpu", 1)) in ("0", "1")
-
-
 def may_share(execution: Mapping[str, Any], profile: str | None) -> bool:
     """Return whether nothing keeps a plan's runs from sharing a server, if it asks for that.
 
+    They may where they go one at a time on this machine.
+
     Raises:
         ConfigurationError: there is no such profile.
     """
-    return not execution.get("share_server") or one_by_one(profile)
+    if not execution.get("share_server"):
+        return True
+    _, settings = _settings(profile)
+    at_once = str(_mapping(settings.get("resources")).get("gpu", 1))
+    return settings.get("executor") in _ON_THIS_MACHINE and at_once in ("0", "1")
 
 
 def on_slurm(profile: str | None) -> bool:
@@ -105,11 +100,11 @@ def on_slurm(profile: str | None) -> bool:
     Raises:
         ConfigurationError: there is no such profile.
     """
-    return (_settings(profile)[1] or {}).get("executor") == "slurm"
+    return _settings(profile)[1].get("executor") == "slurm"
 
 
-def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
-    """Return a profile's file and what it says; None where it cannot be read."""
+def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
+    """Return a profile's file and what it says; nothing where it cannot be read."""
     from snakemake.cli import get_profile_dir
 
     found = get_profile_dir(profile_place(profile))
@@ -121,7 +116,7 @@ def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
         settings = yaml.safe_load(found[1].read_text())
     except (OSError, ValueError, yaml.YAMLError):
         settings = None
-    return found[1], settings if isinstance(settings, dict) else None
+    return found[1], settings if isinstance(settings, dict) else {}
 
 
 def forecast_for(request: JobRequest | None) -> Forecast:
@@ -140,8 +135,10 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         if long:
             longest = max(long, key=lambda each: each.seconds)
             yield Problem(
-                f"{_runs_of(len(long))} take {longest} by estimate, and the cluster ends a job "
-                f"after {duration(request.runtime_s)}; ask for {_minutes(longest.seconds)} minutes",
+                f"the runs of {counted(len(long), 'experiment')} take {longest} by estimate, and "
+                f"the cluster ends a job after {duration(request.runtime_s)}; ask for "
+                # Twice the time: an estimate may be wrong by that.
+                f"{math.ceil(2 * longest.seconds / 60)} minutes",
                 key=request.runtime_key,
                 found=f"{request.runtime_s / 60:g} min",
                 file=request.file,
@@ -152,23 +149,15 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         large = [need for need in needs if need is not None and need > request.memory_bytes]
         if large:
             yield Problem(
-                f"{_runs_of(len(large))} need at least {max(large) / 1e9:.1f} GB for weights and "
-                f"cache, and a job is given {request.memory_bytes / 1e9:.1f} GB; ask for "
+                f"the runs of {counted(len(large), 'experiment')} need at least "
+                f"{max(large) / 1e9:.1f} GB for weights and cache, and a job is given "
+                f"{request.memory_bytes / 1e9:.1f} GB; ask for "
                 f"{math.ceil(1.25 * max(large) / _MIB)} MB",
                 key=request.memory_key,
                 found=f"{request.memory_bytes / _MIB:g} MB",
                 file=request.file,
                 fatal=False,
             )
-
-
-def _runs_of(experiments: int) -> str:
-    return f"the runs of {experiments} experiment{'s' if experiments > 1 else ''}"
-
-
-def _minutes(seconds: float) -> int:
-    """Return twice the time, in whole minutes: an estimate may be wrong by that."""
-    return math.ceil(2 * seconds / 60)
 
 
 def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]:

@@ -1,5 +1,6 @@
 """How far a study is: which runs ended and how, what is running, and how long the rest may take."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -8,16 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import load_json
+from llenergymeasure.files import load_json, open_file
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import FINISH_S, Estimate
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.results.whole import is_kept
 from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
-from llenergymeasure.workflow.manifest import states
+from llenergymeasure.workflow.manifest import run_state, states
 
 AT_ONCE = 8
 """So many of the runs next in line are looked at: more than one machine does at a time."""
@@ -104,6 +105,11 @@ class Progress:
         self._share = share
         self._estimates = self._estimated(self._open)
         self._ended_s = 0.0
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether a run ended without a result."""
+        return self._ends.total() > self._ends["completed"]
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those that run among them."""
@@ -273,6 +279,54 @@ class Progress:
 def phase_in_words(phase: str) -> str:
     """Return what a run does in a phase."""
     return PHASE_NAMES.get(phase, phase.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A run that rests before it begins.
+
+    Attributes:
+        run: which.
+        label: its settings and cycle, for people.
+        folder: its folder.
+        since_ns: when the rest began, CLOCK_MONOTONIC.
+    """
+
+    run: PlannedRun
+    label: str
+    folder: RunFolder
+    since_ns: int
+
+    def __str__(self) -> str:
+        """Return how long it has rested, out of how long at least."""
+        rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
+        left_s = self.run.gap_s - rested_s
+        more = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
+        return f"{more}: resting before {self.label}"
+
+    def skip(self) -> str:
+        """End the rest when the run looks next, within a second; return what was done.
+
+        By a file in its folder, so it works into a container too.
+        """
+        if self.folder.work.is_dir():
+            os.close(open_file(self.folder.skip, os.O_WRONLY | os.O_CREAT))
+        return f"Rest before {self.label} skipped."
+
+
+def resting(
+    plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
+) -> list[Rest]:
+    """Return the runs, of all or of some, that rest now and were not yet asked to go on."""
+    found = []
+    for run in plan.runs if runs is None else runs:
+        place = folder.run(run.experiment, run.cycle)
+        phase = current_phase(place.marks)
+        if phase is None or phase[0] != "settle" or place.skip.exists():
+            continue
+        if run_state(place)["status"] == "running":
+            found.append(Rest(run, plan.label(run), place, phase[1]))
+    return found
 
 
 def _notes(result: Path) -> tuple[str, ...]:

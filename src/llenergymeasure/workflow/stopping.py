@@ -6,6 +6,7 @@ stays, whatever later cycles show. Failed or interrupted pilots are completed fi
 experiments are decided by the next start.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,9 +81,7 @@ def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | No
     target = plan.execution.get("precision_target")
     if target is None:
         return None
-    count: dict[str, int] = {}
-    for run in plan.runs:
-        count[run.experiment] = count.get(run.experiment, 0) + 1
+    count = Counter(run.experiment for run in plan.runs)
     decided = decisions(plan, folder)
     to_come = sum(max(0, decided[each]["cycles"] - count[each]) for each in decided)
     reached = {} if open_runs or to_come else _reached(folder)

@@ -30,19 +30,19 @@ from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
-from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.place_pin import hold_to_pin
-from llenergymeasure.run.engine.quality import check_tasks, command_score, perplexity, task_score
-from llenergymeasure.run.engine.sensors_here import (
+from llenergymeasure.run.engine.batch_window import (
+    cut_batches,
     device_is_measured,
+    measure_window,
     sensors_need_s,
     wait_for_sensors,
 )
+from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.quality import check_tasks, command_score, perplexity, task_score
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
-from llenergymeasure.run.preflight.changed_files import check_unchanged
-from llenergymeasure.run.preflight.checks import Preflight, check_cpus, look_at_cpus, preflight
+from llenergymeasure.run.pin import hold_to_pin
+from llenergymeasure.run.preflight import checks
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_record
 from llenergymeasure.run.result.flops import workload_flops
@@ -142,7 +142,7 @@ class EngineRun:
         soon = ThreadPoolExecutor(2)
         surroundings_soon = soon.submit(environment)
         cpus = HostCpu(self._tree)
-        cpus_soon = soon.submit(look_at_cpus, cpus)
+        cpus_soon = soon.submit(checks.look_at_cpus, cpus)
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
             found, workload = self._preflight(backend)
@@ -157,7 +157,7 @@ class EngineRun:
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         # A server that runs already may be busy.
-        busy = () if self._asked.external_server else check_cpus(cpus, cpus_soon.result())
+        busy = () if self._asked.external_server else checks.check_cpus(cpus, cpus_soon.result())
         engine = self._left_by_the_run_before(backend)
         if engine is None and self._server is not None:
             return None
@@ -228,9 +228,9 @@ class EngineRun:
         self._judge(document)
         return None
 
-    def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
+    def _preflight(self, backend: Backend) -> tuple[checks.Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
-        found = preflight(
+        found = checks.preflight(
             self._asked,
             backend,
             self._folder.path,
@@ -239,12 +239,12 @@ class EngineRun:
         )
         lacking = check_tasks(self._spec.sections.get("quality") or {})
         found = replace(found, errors=(*found.errors, *lacking))
-        changed = [*check_unchanged(self._spec, self._folder)]
+        changed = [*checks.check_unchanged(self._spec, self._folder)]
         if changed or (found.errors and not self._spec.skip_preflight):
             raise PreflightError((*changed, *found.errors))
         return found, found.workload or build_workload(self._asked)
 
-    def _load(self, backend: Backend, found: Preflight) -> Engine:
+    def _load(self, backend: Backend, found: checks.Preflight) -> Engine:
         if not self._config.served:
             return backend.load(self._drawn)
         from llenergymeasure.backends.serving.engine import ServedEngine
@@ -326,7 +326,7 @@ class EngineRun:
         plain = json.loads(json.dumps(document, default=str))
         write_text(self._folder.engine, json.dumps(without_secrets_in(plain)))
 
-    def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
+    def _tell_time_limit(self, protocol: ProtocolSettings, found: checks.Preflight) -> None:
         """Give the supervisor a generous limit; one that the study sets is in force before."""
         known = known_of(self._config, found.source, found.cards)
         work = work_of(self._config, found.workload)

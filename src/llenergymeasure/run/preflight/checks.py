@@ -4,9 +4,11 @@ A check is a function ``check_…(…) -> Iterator[Problem]``; each problem says
 fatal.
 """
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -16,7 +18,9 @@ from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.identity import Identifier, local_files
 from llenergymeasure.config.rules import breaches
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES, free_bytes, why_not_writable
@@ -41,6 +45,10 @@ IN_USE_BYTES = 1_500_000_000
 LOOK_S = 0.5
 """Shorter looks at the CPUs say little: the kernel counts in ticks of 10 ms."""
 NAMED = 3
+
+FILES_NAMED = 5
+_LOGS = ("nohup.out", "slurm-*.out", "*.log")
+"""What may grow in a model's folder that is the working folder."""
 
 _CpuTimes = tuple[dict[str, float], dict[int, float]]
 CpuLook = tuple[float, _CpuTimes | None]
@@ -105,7 +113,8 @@ def preflight(
         _obtained(found, "dataset", read_dataset, str(config.dataset))
     cards = _obtained(found, None, _cards, config, found) or ()
     found += check_gpus(config, cards, run_pid, loaded=loaded)
-    found += check_rules(config, source)
+    architecture = None if source is None else source.architecture
+    found += breaches(config, None if architecture is None else shape_of(architecture))
     found += [*check_folder(folder), *check_address_space()]
     if source is not None:
         found += check_model(config, source, workload, cards)
@@ -169,11 +178,35 @@ def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Probl
         yield Problem(f"{config.backend} refuses this experiment: {words}", key=config.backend)
 
 
-def check_rules(config: ExperimentConfig, source: ModelSource | None) -> Iterator[Problem]:
-    """Yield settings that do not go together, now that the model is known."""
-    architecture = None if source is None else source.architecture
-    shape = None if architecture is None else shape_of(architecture)
-    yield from breaches(config, shape)
+def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
+    """Yield that a data set or another file has changed since the study was planned.
+
+    Asked once they have been read. Nothing is hashed where no file is newer than the plan, nor
+    where that is not seen, as from a container of the engine alone. One that is newer
+    may have other rights alone. What goes away, or changes once it was read, is not found; nor
+    is a log in a folder by itself.
+    """
+    plan = folder.study.plan
+    planned_ns = plan.stat().st_mtime_ns if plan.is_file() else math.inf
+    with suppress(ConfigurationError, OSError):  # one that is gone is found by who reads it
+        read = local_files(spec.config, inside=True)
+        newer = [path for path in read if path.stat().st_ctime_ns > planned_ns]
+        named = set(local_files(spec.config))
+        logs = [path for path in newer if path not in named and any(map(path.match, _LOGS))]
+        changed = [path for path in newer if path not in logs]
+        if not changed:
+            return
+        identify = Identifier()
+        same = identify.experiment_id(spec.config) == spec.experiment
+        identify.save()
+        if not same:
+            names = ", ".join(map(str, changed[:FILES_NAMED]))
+            kept = f"; logs count too, keep them elsewhere: {logs[0]}" if logs else ""
+            yield Problem(
+                "what this experiment reads has changed since the study was planned, which makes "
+                f"another experiment of it; start the study again; newer than the plan: {names}"
+                f"{kept}"
+            )
 
 
 def check_folder(folder: Path) -> Iterator[Problem]:

@@ -72,15 +72,12 @@ class Forecast:
 
     def memory_lines(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         """Yield what the experiments need at the least and whether it is there."""
-        keys: Counter[tuple[int, int, int]] = Counter()
-        examples: dict[tuple[int, int, int], Mapping[str, Any]] = {}
+        alike: dict[tuple[int, int, int], list[Mapping[str, Any]]] = {}
         for content in configs:
-            key = self.estimates.memory_key(content)
-            keys[key] += 1
-            examples.setdefault(key, content)
+            alike.setdefault(self.estimates.memory_key(content), []).append(content)
         said: Counter[tuple[int, str]] = Counter()
-        for key, content in examples.items():
-            said[self._memory(self.estimates.config(content))] += keys[key]
+        for group in alike.values():
+            said[self._memory(self.estimates.config(group[0]))] += len(group)
         shown = sorted(said.items(), reverse=True)[:SHOWN]
         for (_, text), count in shown:
             yield f"  {count} experiment{'' if count == 1 else 's'}: {text}"

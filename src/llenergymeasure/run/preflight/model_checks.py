@@ -1,11 +1,12 @@
 """Whether a model can be fetched, and fits: on the disk, in memory, in its own length."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
@@ -16,8 +17,18 @@ from llenergymeasure.run.preflight.memory import (
     memory_here,
     memory_need,
 )
-from llenergymeasure.workload.models.hub import cached_file, hub_cache, offline
-from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.models.hub import (
+    cached_file,
+    hub_cache,
+    offline,
+    why_out_of_reach,
+)
+from llenergymeasure.workload.models.resolve import (
+    ModelSource,
+    asked_revision,
+    is_hub_id,
+    resolve_model,
+)
 from llenergymeasure.workload.requests import Workload
 
 _WEIGHT_FILES = (
@@ -40,6 +51,62 @@ def check_model(
     yield from _check_weights(config, source)
     yield from _check_memory(config, source, workload, cards)
     yield from _check_length(config, source, workload)
+
+
+def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) -> list[str]:
+    """Make sure at a study's start that models which are not here can be asked for.
+
+    Where the hub is switched off (HF_HUB_OFFLINE) runs fail at once and say so by themselves;
+    without a network each would try again and again for half a minute. Jobs of a cluster may wait
+    for hours before they fail, and may have another cache or network than this machine: what they
+    would lack is said, and never refused.
+
+    Returns:
+        What to say of those that are not.
+
+    Raises:
+        PreflightError: the hub cannot be reached, and no experiment has its model; names them.
+    """
+    cache, given = hub_cache(), list(configs)
+    if offline() != in_jobs or cache is None:  # without its package nobody can look
+        return []
+    of_hub = [ExperimentConfig.model_validate(each) for each in given if _is_of_the_hub(each)]
+    asked = {(each.model, asked_revision(each)): each for each in of_hub}
+    absent = [pair for pair, config in asked.items() if not _is_here(config)]
+    names = ", ".join(f"{name} at revision {at}" if at is not None else name for name, at in absent)
+    if in_jobs and absent:
+        message = (
+            f"not in the hub's cache of this machine ({cache}), and HF_HUB_OFFLINE forbids to "
+            "fetch it: its runs fail, unless jobs have another cache; set HF_HOME as it was for "
+            "the download, or download it"
+        )
+        return [str(Problem(message, key="model", found=names))]
+    reason = why_out_of_reach() if absent else None
+    if reason is None:
+        return []
+    message = (
+        f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
+        "tiny-llama, or an architecture with weights: random"
+    )
+    problem = Problem(message, key="model", found=names)
+    if len(absent) == len(asked) and len(of_hub) == len(given):
+        raise PreflightError(problem)
+    return [str(problem)]
+
+
+def _is_of_the_hub(config: Mapping[str, Any]) -> bool:
+    """Return whether a run's model comes from there, with its weights."""
+    elsewhere = config.get("weights") == "random" or config["backend"] == "openai"
+    return not elsewhere and is_hub_id(str(config["model"]))
+
+
+def _is_here(config: ExperimentConfig) -> bool:
+    if cached_file(config.model, "config.json", asked_revision(config)) is None:
+        return False
+    try:
+        return weights_here(config, resolve_model(config))
+    except LlemError:  # the run's own preflight says what is wrong with it
+        return True
 
 
 def weights_here(config: ExperimentConfig, source: ModelSource) -> bool:

@@ -1,11 +1,31 @@
-"""Directs SLURM where the runs of a pinned study go; each run sees to it again when it begins."""
+"""Keeping a study, or each experiment, on one node or one model of GPU.
 
+The first run to begin claims the place for all that follow, with a file that only one can make
+(link(2)). A run that finds itself elsewhere refuses before it takes any time of the GPU; on a
+cluster the workflow directs SLURM to where it is.
+"""
+
+import json
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from llenergymeasure.files import read_json
+from llenergymeasure.config.run_spec import RunSpec
+from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.files import (
+    load_json,
+    make_folder,
+    open_file,
+    read_json,
+    remove,
+    sync_folder,
+)
+from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
@@ -13,6 +33,70 @@ from llenergymeasure.results.layout import StudyFolder
 ASK_LIMIT_S = 60.0
 _READY = ("idle", "mixed", "allocated", "completing")
 """Node states in which a job can start, or will, the best first."""
+
+
+def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, Any]) -> None:
+    """Claim this place for the study's runs, or see that it is the one that was claimed.
+
+    Raises:
+        PreflightError: the study, or this experiment, is pinned elsewhere.
+    """
+    if spec.pin is None:
+        return
+    here = _place(surroundings)
+    claim = study.pin(spec.experiment if spec.pin_scope == "experiment" else None)
+    made = {**here, "by": f"{spec.experiment}/{spec.cycle}"}
+    first = _claim(claim, made)
+    if first[spec.pin] == here[spec.pin]:
+        return
+    what = "experiment" if spec.pin_scope == "experiment" else "study"
+    name = "node" if spec.pin == "node" else "GPU model"
+    raise PreflightError(
+        [
+            Problem(
+                f"this {what} is pinned to {name} {first[spec.pin]}, where run {first['by']} was "
+                f"made; this is {here[spec.pin]}. Let it run there; or remove {claim}, and the "
+                "runs that are left go elsewhere",
+                key="execution.pin",
+                found=spec.pin,
+            )
+        ]
+    )
+
+
+def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
+    node = (job_facts() or {}).get("node") or str(surroundings.get("host"))
+    models = dict.fromkeys(str(card.get("name")) for card in surroundings.get("gpus") or [])
+    return {"node": node, "gpu_model": ", ".join(models) or "none"}
+
+
+def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
+    """Return the claim that holds: this one, if it is the first.
+
+    Raises:
+        OSError: the one that is there cannot be read now.
+        PreflightError: it is damaged.
+    """
+    make_folder(path.parent)
+    own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
+    remove(own)  # of a process that was killed, or somebody else's link
+    with os.fdopen(open_file(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as stream:
+        json.dump(dict(place), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(own, path)
+        sync_folder(path.parent)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink(missing_ok=True)
+    claimed: Any = None
+    with suppress(ValueError):
+        claimed = load_json(path)
+    if not isinstance(claimed, dict) or not place.keys() <= claimed.keys():
+        raise PreflightError(f"{path} does not say where the first run was made: remove it")
+    return claimed
 
 
 @dataclass(frozen=True)
