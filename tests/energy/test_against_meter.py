@@ -168,6 +168,40 @@ def test_what_cannot_be_held_against_it_has_a_word(tmp_path: Path, meter: Any, w
     assert word in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("known", "word"),
+    [
+        (Surely(rest_w=500.0), "offset_w: must be"),
+        (Surely(rest_w=math.nan), "offset_w: must be"),
+        (Surely(accuracy=math.nan), "u_gain_rel: must be"),
+        (Surely(efficiency=90.0), "gain: must be"),
+    ],
+)
+def test_what_no_calibration_file_may_hold_is_refused(
+    tmp_path: Path, known: Surely, word: str
+) -> None:
+    with pytest.raises(MeterError, match=f"is no calibration: .*{word}"):
+        held(tmp_path, known)
+
+
+@pytest.mark.parametrize("option", ["--supply-efficiency=0", "--supply-efficiency=90"])
+def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, option: str) -> None:
+    log, card = wall(tmp_path), recording(tmp_path)
+    arguments = ["--calibrate-against", str(log), "--samples", str(card), option]
+    done = llem(tmp_path, "sensors", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "must be" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
+    _, words = held(tmp_path, Surely(), rest_w=30.0)
+    assert "say so with --rest-watts" in words
+    for known in (Surely(rest_w=30.0), Surely(rest_w=0.0)):
+        _, words = held(tmp_path, known, rest_w=30.0)
+        assert "--rest-watts" not in words
+
+
 def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing\n")

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from llenergymeasure.api.characterise import OWN_LOAD, record_load
+from llenergymeasure.config.calibration import check_entry
 from llenergymeasure.energy.against_meter import Held, Surely, hold_against
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
@@ -105,6 +106,13 @@ def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
         "source": f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from "
         f"{header.started_at}, {held.levels} levels",
     }
+    try:
+        check_entry(info.device, entry)
+    except ConfigurationError as error:
+        raise MeterError(
+            f"what follows is no calibration: {error}. Is the log in watts and of this card alone, "
+            "and are --supply-efficiency, --rest-watts and --meter-accuracy as they should be?"
+        ) from error
     return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
 
 
