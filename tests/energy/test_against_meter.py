@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llenergymeasure.api import calibrate as calibrating
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import Gain, read_calibration
 from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import ConfigurationError, MeterError
-from llenergymeasure.recording.samples import Row, make_samples, write_samples
+from llenergymeasure.recording.samples import Row, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from support.recording import header, uuid
 from support.studies import llem
@@ -192,6 +193,18 @@ def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, option: str) -> No
     assert (done.returncode, done.stdout) == (2, "")
     assert "must be" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = read_samples(recording(tmp_path))
+    monkeypatch.setattr(calibrating, "record_load", lambda *_: (made, []))
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "kept.parquet"
+    text, words = calibrate(wall(tmp_path), place, EXACT)
+    assert "gain: 0.94" in text
+    assert "the recording is not kept" in words[-1]
 
 
 def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
