@@ -53,7 +53,9 @@ SWEPT_N = {"name": "swept", "model": "tiny-llama", "sweep": {"n": [4, 8]}}
 def test_a_notebook_shows_results_of_the_first_edition(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     shutil.copytree(ROOT / "tests/results/fixtures" / name, folder)
-    assert "<table" in load_results(folder)._repr_html_()
+    found = load_results(folder)
+    assert "<table" in found._repr_html_()
+    assert list(found.table().columns[:2]) == ["model", "backend"]
 
 
 def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyResult) -> None:

@@ -18,7 +18,6 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked, unseen
-from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.text import experiment_cells, flags_line, not_compared, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
@@ -281,7 +280,10 @@ class StudyResult:
         }
         summary = self._merged(SUMMARY_NAME)
         rows = ranked(summary.to_pylist())
-        settings = dict.fromkeys(("model", "backend", *varied_settings(rows)))
+        keys = dict.fromkeys(("model", "backend", *Plan.read(self.paths.plan).swept_keys))
+        apart = {key: f"setting.{key}" for key in keys}
+        columns = [apart[key] if apart[key] in summary.column_names else key for key in keys]
+        settings = [name for name in columns if name in summary.column_names]
         frame = pa.Table.from_pylist(rows, summary.schema).to_pandas()
         return frame[[*settings, *names]].rename(columns=names)
 

@@ -119,7 +119,7 @@ def meter(
     ]
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
-    with suppress(BrokenPipeError):  # the command's exit code is not changed by who reads this
+    with suppress(OSError):  # the command's exit code is not changed by who reads this
         print("\n".join([said, *unwritten]), file=sys.stderr)
     return exit_code or (EXIT_FAILED if unwritten else EXIT_OK)
 
