@@ -138,6 +138,16 @@ def test_several_studies_are_one(tmp_path):
     assert [(row["studies"], row["experiments"]) for row in by_precision] == [(2, 2), (2, 2)]
 
 
+def test_a_setting_that_is_named_as_a_count_has_a_column_of_its_own(tmp_path):
+    plan = make_plan([{**CONFIGS[0], "n": n} for n in (4, 8)], ["n"], cycles=3)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run), ["n"])
+    table = summarise_by(study_runs([tmp_path]), ["n"], METRIC)
+    assert table.column_names[0] == "setting.n"
+    assert [(row["setting.n"], row["n"]) for row in table.to_pylist()] == [(4, 3), (8, 3)]
+
+
 def test_a_setting_of_several_types_becomes_text(tmp_path):
     write_study(tmp_path / "one", CONFIGS[:1])
     odd = {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": "auto"}}

@@ -84,6 +84,31 @@ def test_lines_of_earlier_benchmarks_are_left_out(
     assert found.began_ns[0] >= work[0] - S
 
 
+def test_of_a_request_that_guidellm_cuts_off_its_part_counts(
+    tmp_path: Path, work: tuple[int, int]
+) -> None:
+    """A tenth of the tokens is of requests that the end of the time cut off."""
+    (found,) = read(tmp_path / "result.json", files.guidellm(*work), work[0] - S)
+    assert found.requests == files.REQUESTS
+    assert found.requests_worked == pytest.approx(files.REQUESTS / 0.9)
+    for name in set(FORMS) - {"guidellm"}:
+        (other,) = read(tmp_path / f"{name}.json", FORMS[name](*work), work[0] - S)
+        assert other.requests_worked is None
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\r\n\r\n"])
+def test_documents_one_after_another_are_read(tmp_path: Path, between: str) -> None:
+    """As ``llama-bench -o json >> FILE`` in a loop leaves them, over many lines each."""
+    end_ns = time.monotonic_ns()
+    spans = (end_ns - 9 * S, end_ns - 6 * S), (end_ns - 5 * S, end_ns - S)
+    content = between.join(files.llama_bench(*span) for span in spans)
+    assert len(read(tmp_path / "bench.json", content, end_ns - 20 * S)) == 2
+
+
+def test_a_mark_of_the_encoding_is_no_fault(tmp_path: Path, work: tuple[int, int]) -> None:
+    assert read(tmp_path / "result.json", "\ufeff" + files.vllm(*work), work[0] - S)
+
+
 def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
     end_ns = time.monotonic_ns()
     first, second = (end_ns - 9 * S, end_ns - 6 * S), (end_ns - 5 * S, end_ns - S)
@@ -100,7 +125,9 @@ def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
     ("content", "says"),
     [
         ("", "none of the formats"),
-        ("no json", "none of the formats"),
+        ("no json", "not JSON alone"),
+        ('{"aiperf_version": "1", "sta', "not whole"),
+        ("[" * 100_000, "not whole"),
         ('{"a": 1}', "none of the formats"),
         ("[1, 2]", "none of the formats"),
         ('{"aiperf_version": "1"}', "not as aiperf profile .* has no 'benchmark_duration'"),
@@ -246,7 +273,8 @@ def test_the_energy_is_that_of_the_benchmarks_own_window(tmp_path: Path) -> None
         assert energy["placing_j"] == pytest.approx(left_open_j, abs=0.005 * true_j), name
         per_token_j = energy["per_output_token_j"]
         assert per_token_j == pytest.approx(energy["gross_j"] / files.OUTPUT_TOKENS)
-        assert energy["per_request_j"] == pytest.approx(energy["gross_j"] / files.REQUESTS)
+        worked = benchmark.requests_worked or files.REQUESTS
+        assert energy["per_request_j"] == pytest.approx(energy["gross_j"] / worked)
         identity_w = per_token_j * found["output_tokens_per_s"]
         assert identity_w == pytest.approx(energy["power_mean_w"])
         assert energy["net_j"] < energy["gross_j"]

@@ -49,8 +49,21 @@ def test_a_load_that_fails_is_reported(tmp_path: Path, command: list[str], says:
 def test_a_card_that_others_use_is_not_characterised(tmp_path: Path) -> None:
     other = os.getppid()
     variables = card_of(tmp_path, processes=[{"pid": other, "used_memory_bytes": 2**30}])
+    kept = tmp_path / "kept.parquet"
     with environment(variables), pytest.raises(MeterError, match=str(other)):
-        probe(command=["sleep", "2"])
+        probe(command=["sleep", "2"], samples_path=kept)
+    assert not kept.exists()  # a later calibration would read it
+
+
+def test_what_was_found_is_kept_where_the_recording_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(probing, "_judged", lambda *_: order.append("judged"))
+    monkeypatch.setattr(probing, "write_samples", lambda *_: order.append("written"))
+    with environment(card_of(tmp_path)):
+        probe(command=["true"], samples_path=tmp_path / "kept.parquet")
+    assert order == ["judged", "written"]
 
 
 def test_without_a_card_there_is_nothing_to_characterise(tmp_path: Path) -> None:

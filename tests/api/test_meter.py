@@ -2,9 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ import llenergymeasure
 from llenergymeasure import ConfigurationError, Metered, MeterError
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
-from support.recording import card_environment, environment
+from support.recording import card_environment, environment, uuid
 
 WATTS = 250.0
 
@@ -94,6 +97,40 @@ def test_leaving_does_not_wait_for_a_process_that_the_block_has_forked() -> None
     assert found["left_s"] < 5
 
 
+LEAVING = """
+import os, sys, time
+import llenergymeasure
+leave = {"exit": lambda: sys.exit(3), "end": lambda: None, "raise": lambda: 1 / 0}[sys.argv[1]]
+with llenergymeasure.meter("none") as energy:
+    child = os.fork()
+    if child == 0:
+        leave()
+    else:
+        os.waitpid(child, 0)
+        time.sleep(0.5)
+if child:
+    assert energy.samples.complete, energy.validity
+    assert "recorder_lost" not in energy.validity, energy.validity
+    print(energy.window_s)
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "end", "raise"])
+def test_a_process_that_the_block_has_forked_may_leave_it(tmp_path: Path, how: str) -> None:
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, how],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) >= 0.5
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["kept.parquet", "kept.arrows"])
 def test_the_recording_is_kept_where_asked(tmp_path: Path, name: str) -> None:
     def work() -> None:
@@ -130,3 +167,28 @@ def test_energy_of_a_card_holds_the_truth(tmp_path: Path) -> None:
     assert energy.energy_u95_j is not None
     truth_j = WATTS * energy.window_s
     assert energy.energy_j == pytest.approx(truth_j, abs=energy.energy_u95_j + 0.001 * truth_j)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("devices", [0, [0], ["0"], (uuid(1),)])
+def test_a_card_is_named_by_a_number_too_and_its_calibration_by_a_file(
+    tmp_path: Path, devices: Any
+) -> None:
+    file = tmp_path / "gains.yaml"
+    card = {"gain": 0.5, "u_gain_rel": 0.01, "source": "a meter"}
+    file.write_text(json.dumps({"gpus": {uuid(1): card}}))
+    shown = sim.Device(power_w=[(0.0, WATTS)], uuid=uuid(1))
+    with (
+        environment(card_environment(tmp_path, [shown, sim.Device(uuid=uuid(2))])),
+        llenergymeasure.meter(devices, calibration=file) as energy,
+    ):
+        time.sleep(1)
+    assert energy.power_mean_w == pytest.approx(2 * WATTS, rel=0.05)
+
+
+def test_a_calibration_that_cannot_be_read_is_said_before_the_block(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="cannot be read"),
+        llenergymeasure.meter(calibration=str(tmp_path / "none.yaml")),
+    ):
+        pytest.fail("the block was run")

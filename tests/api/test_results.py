@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure import ResultsError, StudyResult, load_result, load_results
+from llenergymeasure import (
+    ExperimentResult,
+    ResultsError,
+    StudyResult,
+    load_result,
+    load_results,
+)
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.settings import Settings
@@ -40,11 +46,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return load_results(folder)
 
 
+SWEPT_N = {"name": "swept", "model": "tiny-llama", "sweep": {"n": [4, 8]}}
+
+
 @pytest.mark.parametrize("name", ["measured_v1", "record_v1"])
 def test_a_notebook_shows_results_of_the_first_edition(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     shutil.copytree(ROOT / "tests/results/fixtures" / name, folder)
-    assert "<table" in load_results(folder)._repr_html_()
+    found = load_results(folder)
+    assert "<table" in found._repr_html_()
+    assert list(found.table().columns[:2]) == ["model", "backend"]
 
 
 def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyResult) -> None:
@@ -54,6 +65,46 @@ def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyRes
     token = "energy_per_output_token_j"
     assert {token, "low", "high", "output_tokens_per_s", "kind"} <= set(table)
     assert (table["low"] < table[token]).all()
+
+
+def test_a_swept_setting_of_another_column_s_name_is_not_mistaken_for_it(tmp_path: Path) -> None:
+    made = study_from_mapping({**SWEPT_N, "execution": {"n_cycles": 3}})
+    plan = json.loads(make_plan(made).to_json_bytes())
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        energy_j = 100.0 * run["config"]["n"] * (1 + 0.01 * run["cycle"])
+        write_result(tmp_path, make_result(run, energy_j=energy_j), plan["swept"])
+    write_tables(tmp_path, partial=False)
+
+    table = load_results(tmp_path).table()
+
+    assert list(table["setting.n"]) == [4, 8]
+    assert list(table["n"]) == [3, 3]
+
+
+def test_a_table_that_does_not_know_all_runs_comes_with_a_warning(
+    study: StudyResult, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(study.paths.folder, folder)
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["runs"].append({**plan["runs"][0], "cycle": 4})
+    write_plan(folder, plan)
+    found = load_results(folder)
+    for table in (found.table, lambda: found.runs, lambda: found.levels):
+        with pytest.warns(UserWarning, match="know 6 of 7 planned runs; llem report"):
+            table()
+    (folder / "summary.parquet").unlink()
+    with (
+        pytest.warns(UserWarning, match="planned runs"),
+        pytest.raises(ResultsError, match=r"llem report .* merges"),
+    ):
+        _ = found.summary
+
+
+def test_a_result_s_line_names_its_validity_codes(study: StudyResult) -> None:
+    doubted = study.completed[0].record.model_copy(update={"validity": ["cpu_contended"]})
+    assert str(ExperimentResult(doubted)).endswith("tokens/s (cpu_contended)")
 
 
 def test_the_merged_tables_are_there(study: StudyResult) -> None:

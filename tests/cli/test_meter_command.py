@@ -202,7 +202,8 @@ def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
     found = json.loads(done.stdout)
     document = json.loads((tmp_path / "m.json").read_text())
     reading = _headline(document)
-    assert found["metered"] == [reading[key] for key in ("gross_j", "gross_u95_j", "u_sys_j")]
+    one = [reading[key] for key in ("gross_j", "gross_u95_j", "u_sys_j")]
+    assert found["metered"] == pytest.approx(one, rel=1e-12)  # a sum of one is rounded once more
     assert found["readings"] == document["readings"]
     assert found["again"] == found["metered"]
     assert found["validity"] == [sorted(document["validity"])] * 2
@@ -247,6 +248,52 @@ def test_the_commands_output_is_its_own(variables: dict[str, str]) -> None:
 
     assert done.stdout == "hello\n"
     assert "* in the total: " in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_code(
+    tmp_path: Path, variables: dict[str, str], code: int
+) -> None:
+    for name in ("m.json", "m.parquet"):
+        (tmp_path / name).mkdir()
+
+    done = meter(
+        ["sh", "-c", f"exit {code}"],
+        variables,
+        align=False,
+        json_path=tmp_path / "m.json",
+        samples_path=tmp_path / "m.parquet",
+    )
+
+    assert done.returncode == (code or 1)
+    assert "* in the total: " in done.stderr
+    for name in ("m.json", "m.parquet"):
+        assert f"llem: {tmp_path / name}: Is a directory" in done.stderr
+
+
+def test_who_reads_no_further_does_not_change_the_exit_code(variables: dict[str, str]) -> None:
+    process = start(["sh", "-c", "exit 7"], variables, align=False)
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    assert process.wait(60) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_commands_end_does_not_lose_its_energy(
+    tmp_path: Path, variables: dict[str, str], number: signal.Signals
+) -> None:
+    out, ended = tmp_path / "meter.json", tmp_path / "ended"
+    process = start(["touch", str(ended)], variables, json_path=out, rest_s=2.0)
+    wait_for(ended.exists, 60)
+    time.sleep(0.5)  # its end is seen; now it rests
+    while process.poll() is None and not out.exists():  # and sums up
+        process.send_signal(number)
+        time.sleep(0.1)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert json.loads(out.read_text())["readings"]
+    assert "Energy of" in stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

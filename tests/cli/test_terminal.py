@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from llenergymeasure.workflow.drive import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import not_drawn
 from results.synthetic import write_runs
-from support.studies import SMALL, llem, write_study
+from support.studies import MAIN, SMALL, llem, write_study
 
 WIDTHS = (60, 80, 120)
 
@@ -291,6 +294,17 @@ def test_an_encoding_that_lacks_signs_is_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_traceback(tmp_path: Path, closed: str) -> None:
+    program = shlex.join([sys.executable, "-c", MAIN, "prefs"])
+    done = subprocess.run(
+        f"{program} {closed}", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("output_dir" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
 def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()

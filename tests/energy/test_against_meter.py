@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llenergymeasure.api import calibrate as calibrating
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import Gain, read_calibration
 from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import ConfigurationError, MeterError
-from llenergymeasure.recording.samples import Row, make_samples, write_samples
+from llenergymeasure.recording.samples import Row, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from support.recording import header, uuid
 from support.studies import llem
@@ -166,6 +167,52 @@ def test_what_cannot_be_held_against_it_has_a_word(tmp_path: Path, meter: Any, w
     with pytest.raises(MeterError) as raised:
         held(tmp_path, **meter)
     assert word in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "word"),
+    [
+        (Surely(rest_w=500.0), "offset_w: must be"),
+        (Surely(rest_w=math.nan), "offset_w: must be"),
+        (Surely(accuracy=math.nan), "u_gain_rel: must be"),
+        (Surely(efficiency=90.0), "gain: must be"),
+    ],
+)
+def test_what_no_calibration_file_may_hold_is_refused(
+    tmp_path: Path, known: Surely, word: str
+) -> None:
+    with pytest.raises(MeterError, match=f"is no calibration: .*{word}"):
+        held(tmp_path, known)
+
+
+@pytest.mark.parametrize("option", ["--supply-efficiency=0", "--supply-efficiency=90"])
+def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, option: str) -> None:
+    log, card = wall(tmp_path), recording(tmp_path)
+    arguments = ["--calibrate-against", str(log), "--samples", str(card), option]
+    done = llem(tmp_path, "sensors", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "must be" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = read_samples(recording(tmp_path))
+    monkeypatch.setattr(calibrating, "record_load", lambda *_: (made, []))
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "kept.parquet"
+    text, words = calibrate(wall(tmp_path), place, EXACT)
+    assert "gain: 0.94" in text
+    assert "the recording is not kept" in words[-1]
+
+
+def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
+    _, words = held(tmp_path, Surely(), rest_w=30.0)
+    assert "say so with --rest-watts" in words
+    for known in (Surely(rest_w=30.0), Surely(rest_w=0.0)):
+        _, words = held(tmp_path, known, rest_w=30.0)
+        assert "--rest-watts" not in words
 
 
 def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import yaml
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.cli.export import export
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.files import open_to_read
+from llenergymeasure.report.export import crate
 from llenergymeasure.report.export.forms import FORMS
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 from results.synthetic import (
@@ -150,6 +152,18 @@ def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
     assert {each["@id"] for each in entries["./"]["hasPart"]} == files
     assert entries["ro-crate-metadata.json"]["about"] == {"@id": "./"}
     assert {"plan.json", "runs.parquet", "summary.csv"} <= files
+
+
+def test_a_file_that_changes_while_a_crate_is_packed_has_the_hash_of_what_was_packed(
+    study, tmp_path, monkeypatch, capsys
+):
+    def changed(path):
+        if path.name == "summary.csv":
+            path.write_text("of a later run\n")
+        return open_to_read(path)
+
+    monkeypatch.setattr(crate, "open_to_read", changed)
+    test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys)
 
 
 def test_the_same_study_gives_the_same_crate(study, tmp_path):

@@ -138,6 +138,9 @@ def summarise_by(
         metric: the column averaged.
         pool: which of :data:`POOLABLE` may differ within a group.
 
+    Returns:
+        One row a group: the columns of ``by`` first, in their order.
+
     Raises:
         ConfigurationError: there is no such column, or runs differ in what would be averaged.
     """
@@ -162,7 +165,8 @@ def summarise_by(
     rows = [_row(group, metric) for group in ordered.values()]
     table = pa.Table.from_pylist(rows, schema=schema)
     for place, name in enumerate(by):
-        table = table.add_column(place, name, pa.array([key[place] for key in ordered]))
+        column = f"setting.{name}" if name in schema.names else name  # of another quantity
+        table = table.add_column(place, column, pa.array([key[place] for key in ordered]))
     return table
 
 

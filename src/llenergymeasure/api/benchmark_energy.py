@@ -18,7 +18,8 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
     """
     own_server = benchmark.in_process or server
     made = metered.within(*benchmark.window, own_server=own_server)
-    energy = made.energy(benchmark.output_tokens, benchmark.input_tokens, benchmark.requests)
+    worked = benchmark.requests_worked or benchmark.requests
+    energy = made.energy(benchmark.output_tokens, benchmark.input_tokens, worked)
     placing_j = _placing_j(made, benchmark)
     gross_u95_j = _sum(energy.u95_j, placing_j)
     validity: dict[str, str] = {}
@@ -40,6 +41,7 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
             "unsure_s": benchmark.unsure_s,
         },
         "requests": benchmark.requests,
+        "requests_worked": benchmark.requests_worked,
         "failed_requests": benchmark.failed_requests,
         "input_tokens": benchmark.input_tokens,
         "output_tokens": benchmark.output_tokens,
@@ -60,7 +62,7 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
             "per_input_token_j": energy.per_input_token_j,
             "per_input_token_u95_j": _per(gross_u95_j, benchmark.input_tokens),
             "per_request_j": energy.per_request_j,
-            "per_request_u95_j": _per(gross_u95_j, benchmark.requests),
+            "per_request_u95_j": _per(gross_u95_j, worked),
             "unavailable": energy.unavailable,
         },
         "validity": list(validity),
@@ -82,5 +84,5 @@ def _sum(half_j: float | None, placing_j: float | None) -> float | None:
     return None if half_j is None or placing_j is None else half_j + placing_j
 
 
-def _per(energy_j: float | None, count: int) -> float | None:
+def _per(energy_j: float | None, count: float) -> float | None:
     return None if energy_j is None or not count else energy_j / count

@@ -54,6 +54,7 @@ class Benchmark:
         began_ns: when its work began, at the earliest and at the latest, CLOCK_MONOTONIC.
         duration_ns: how long it took.
         requests: how many were answered; of a tool that sends none, its repetitions.
+        requests_worked: of how many the work was done, with parts of those that were cut off.
         failed_requests: how many were not; None where the file does not say.
         input_tokens, output_tokens: of them all.
         in_process: whether the tool computes itself, and no server for it.
@@ -70,6 +71,7 @@ class Benchmark:
     output_tokens: int
     in_process: bool = False
     advice: str | None = None
+    requests_worked: float | None = None
 
     @property
     def window(self) -> tuple[int, int]:
@@ -121,7 +123,10 @@ class BenchmarkFile:
             raise self._error("the command did not write it; name the file that it writes")
         ahead = min(ahead_ns), max(ahead_ns)
         moments = Moments(started_ns, ended_ns, ahead, written_ns - ahead[0])
-        documents = _documents(self._bytes().removeprefix(self._before))
+        try:
+            documents = _documents(self._bytes().removeprefix(self._before))
+        except (ValueError, RecursionError) as error:
+            raise self._error(f"it is not whole, or not JSON alone: {error}") from error
         form = next((form for form in FORMATS if documents and form.writes(documents[0])), None)
         if form is None:
             names = ", ".join(form.tool for form in FORMATS)
@@ -162,18 +167,19 @@ class BenchmarkFile:
 
 
 def _documents(content: bytes) -> list[Document]:
-    """Return what a file holds: one JSON value, a list of them, or one a line."""
-    text = content.decode(errors="replace").strip()
-    try:
-        values = [json.loads(text)]
-    except ValueError:
-        try:
-            values = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
-            return []
-    if len(values) == 1 and isinstance(values[0], list):
-        values = values[0]
-    return [each for each in values if isinstance(each, dict)]
+    """Return what a file holds: JSON values one after another, lists of them opened.
+
+    Raises:
+        ValueError: it is not whole, or something else is between them.
+    """
+    text, found, at = content.decode("utf-8-sig", errors="replace").strip(), list[Any](), 0
+    decoder = json.JSONDecoder()
+    while at < len(text):
+        value, at = decoder.raw_decode(text, at)
+        found += value if isinstance(value, list) else [value]
+        while text[at : at + 1].isspace():
+            at += 1
+    return [each for each in found if isinstance(each, dict)]
 
 
 class Format(NamedTuple):
@@ -293,10 +299,11 @@ def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Bench
             )
         metrics = benchmark["metrics"]
         totals = metrics["request_totals"]
-        tokens = [
+        input_tokens, output_tokens = (
             round(sum(metrics[name][kind]["total_sum"] for kind in kinds if metrics[name][kind]))
             for name in ("prompt_token_count", "output_token_count")
-        ]
+        )
+        whole = (metrics["output_token_count"]["successful"] or {}).get("total_sum")
         strategy = benchmark.get("config", {}).get("strategy") or {}
         yield Benchmark(
             "guidellm benchmark",
@@ -305,7 +312,9 @@ def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Bench
             round((benchmark["end_time"] - benchmark["start_time"]) * NS_PER_S),
             totals["successful"],
             totals["errored"],
-            *tokens,
+            input_tokens,
+            output_tokens,
+            requests_worked=totals["successful"] * output_tokens / whole if whole else None,
         )
 
 

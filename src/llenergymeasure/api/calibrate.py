@@ -9,12 +9,13 @@ import numpy as np
 import yaml
 
 from llenergymeasure.api.characterise import OWN_LOAD, record_load
+from llenergymeasure.config.calibration import check_entry
 from llenergymeasure.energy.against_meter import Held, Surely, hold_against
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
-from llenergymeasure.errors import ConfigurationError, MeterError, Problem
+from llenergymeasure.errors import ConfigurationError, MeterError, Problem, as_message
 from llenergymeasure.files import sha256
-from llenergymeasure.recording.samples import Header, Samples, read_samples
+from llenergymeasure.recording.samples import Header, Samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.watt_log import MOST_BYTES, Logged, read_lines
 from llenergymeasure.units import NS_PER_S
@@ -44,16 +45,22 @@ def calibrate(
         ConfigurationError: the log cannot be used, or several cards were recorded.
         MeterError: card and meter cannot be held against each other.
     """
+    notes: list[str] = []
     if recording is not None and recording.exists():
         samples = read_samples(recording)
     else:
-        samples, _ = record_load(devices, command or SLOW_LOAD, recording)
+        samples, _ = record_load(devices, command or SLOW_LOAD)
+        try:
+            if recording is not None:
+                write_samples(samples, recording)
+        except OSError as error:  # ten minutes of load are not lost
+            notes = [f"  the recording is not kept: {as_message(error)}"]
     info = _the_card(samples, devices)
     channels = open_device(samples, info).channels(0, 1)
     if not channels:
         raise MeterError(f"{info.device}: the recording holds no energy of this card")
     held = hold_against(channels[0], _readings(_read(log), samples.header), known)
-    return _file(info, held, log, samples), _words(info, held)
+    return _file(info, held, log, samples), _words(info, held) + notes
 
 
 def _the_card(samples: Samples, devices: str | None) -> SensorInfo:
@@ -105,6 +112,13 @@ def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
         "source": f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from "
         f"{header.started_at}, {held.levels} levels",
     }
+    try:
+        check_entry(info.device, entry)
+    except ConfigurationError as error:
+        raise MeterError(
+            f"what follows is no calibration: {error}. Is the log in watts and of this card alone, "
+            "and are --supply-efficiency, --rest-watts and --meter-accuracy as they should be?"
+        ) from error
     return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
 
 

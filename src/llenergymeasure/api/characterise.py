@@ -72,17 +72,18 @@ def probe(
             card meanwhile.
         ConfigurationError: the devices are not there.
     """
-    samples, edges_ns = record_load(devices, command or OWN_LOAD, samples_path)
-    return [
+    samples, edges_ns = record_load(devices, command or OWN_LOAD)
+    probed = [
         _judged(samples, info, edges_ns)
         for info in samples.header.sensors
         if info.unavailable is None
     ]
+    if samples_path is not None:  # what was found is kept by now
+        write_samples(samples, samples_path)
+    return probed
 
 
-def record_load(
-    devices: str | None, command: Sequence[str], samples_path: Path | None
-) -> tuple[Samples, list[int]]:
+def record_load(devices: str | None, command: Sequence[str]) -> tuple[Samples, list[int]]:
     """Record the cards while a load steps; return when it did too, where it says so.
 
     Raises:
@@ -108,8 +109,6 @@ def record_load(
         if status != 0:
             raise MeterError("the recorder ended before it was asked to; nothing was found")
         samples = read_samples(stream)
-        if samples_path is not None:
-            write_samples(samples, samples_path)
     cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
     for code, reason in surroundings(samples, cards, (began_ns, ended_ns)):
         if code == "other_process":

@@ -1,16 +1,18 @@
 """The meter by itself: the energy of a block of a program, and of a command."""
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.sensors import measures
-from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import ConfigurationError, MeterError
@@ -192,11 +194,11 @@ class Metered:
 
 @contextmanager
 def meter(
-    devices: str | Sequence[str] | None = None,
+    devices: str | int | Sequence[str | int] | None = None,
     *,
     align: bool = True,
     samples: Path | str | None = None,
-    calibration: Calibration = NO_CALIBRATION,
+    calibration: Calibration | Path | str = NO_CALIBRATION,
     server: str | None = None,
     rest_s: float = 0.0,
 ) -> Iterator[Metered]:
@@ -205,15 +207,15 @@ def meter(
     Work that a GPU was given and has not done when the block ends is not in it: synchronise first
     (``torch.cuda.synchronize()``). Where no sensor measures, the energy is an estimate or None, and
     ``kind`` or ``unavailable`` say so. If the block raises, the energy up to there is known too.
+    A process that the block forks may leave it: it is metered on, until this process leaves.
 
     Args:
-        devices: GPUs by UUID or NVML index, as a list or joined by commas; those a CUDA process
+        devices: GPUs by UUID or NVML index, one, a list or joined by commas; those a CUDA process
             would see if not given.
         align: rest for 0.4 s before the block and after it, so that no error is left at its ends:
             the energy counter steps about ten times a second.
         samples: where to keep the recording, a file named ``.parquet`` or ``.arrows``.
-        calibration: the cards' gains against an external meter
-            (``llenergymeasure.config.calibration.read_calibration``).
+        calibration: the cards' gains against an external meter, or the file that holds them.
         server: address of a server on this machine that works for the block: its processes are
             then no strangers.
         rest_s: rest so long before the block and after it, and take what is drawn then off: the
@@ -224,34 +226,42 @@ def meter(
 
     Raises:
         MeterError: the recorder did not start.
-        ConfigurationError: the devices or the server are not there, or ``samples`` has another
-            ending.
+        ConfigurationError: the devices, the server or the calibration are not there, or ``samples``
+            has another ending.
     """
     kept = None if samples is None else Path(samples)
     if kept is not None and kept.suffix not in _KEPT_AS:
         raise ConfigurationError(f"samples: {kept} must end in {' or '.join(_KEPT_AS)}")
-    with tempfile.TemporaryDirectory(prefix="llem-meter-") as name:
-        stream = Path(name) / "samples.arrows"
+    if not isinstance(calibration, Calibration):
+        calibration = read_calibration(Path(calibration))
+    owner = os.getpid()
+    with ExitStack() as at_end:
+        folder = Path(tempfile.mkdtemp(prefix="llem-meter-"))
+        at_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        stream = folder / "samples.arrows"
         if kept is not None and kept.suffix == ".arrows":
             kept.parent.mkdir(parents=True, exist_ok=True)
             stream = kept
-        engine = None if server is None else _write_root(server, Path(name) / "engine_pid")
+        engine = None if server is None else _write_root(server, folder / "engine_pid")
         recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
+        at_end.callback(recorder.stop, STOP_S)
+        metered = Metered(recorder.wait_ready(READY_S))
+        rests = align and metered.measures
+        rest_each_s = max(rest_s, MARGIN_S if rests else 0.0)
+        read = metered.ready["sensors"]
+        has_node = any(each["scope"] == "node" and each["quantities"] for each in read)
+        node_s = NODE_S if has_node else 0.0
+        averages = any(_MEANS.intersection(each["quantities"]) for each in read)
+        _rest(node_s)
+        before = _rest(rest_each_s)
+        start_ns = time.monotonic_ns()
         try:
-            metered = Metered(recorder.wait_ready(READY_S))
-            rests = align and metered.measures
-            rest_each_s = max(rest_s, MARGIN_S if rests else 0.0)
-            read = metered.ready["sensors"]
-            has_node = any(each["scope"] == "node" and each["quantities"] for each in read)
-            node_s = NODE_S if has_node else 0.0
-            averages = any(_MEANS.intersection(each["quantities"]) for each in read)
-            _rest(node_s)
-            before = _rest(rest_each_s)
-            start_ns = time.monotonic_ns()
-            try:
-                yield metered
-            finally:
-                window = (start_ns, time.monotonic_ns())
+            yield metered
+        finally:
+            window = (start_ns, time.monotonic_ns())
+            if os.getpid() != owner:  # forked by the block: recorder and files are not its own
+                at_end.pop_all()
+            else:
                 after = _rest(rest_each_s)
                 _rest(node_s + (AVERAGED_S - MARGIN_S if averages else 0.0))
                 lost = recorder.stop(STOP_S) != 0
@@ -266,8 +276,6 @@ def meter(
                 metered._end(stream, window, calibration, lost=lost)
                 if kept is not None and kept != stream:
                     write_samples(metered.samples, kept)
-        finally:
-            recorder.stop(STOP_S)
 
 
 def _rest(seconds: float) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What the Python interface gives back: one run, or a study, with its tables."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -147,9 +148,10 @@ class ExperimentResult:
         name = f"{self.label}, cycle {self.cycle}"
         if self.energy_per_output_token_j is None:
             return f"{name}: no energy: {self.energy_unavailable}"
+        codes = f" ({', '.join(self.validity)})" if self.validity else ""
         return (
             f"{name}: {self.energy_per_output_token_j:.4g} J per output token, {self.kind}, "
-            f"{self.output_tokens_per_s:.4g} tokens/s"
+            f"{self.output_tokens_per_s:.4g} tokens/s{codes}"
         )
 
     def __repr__(self) -> str:
@@ -247,21 +249,24 @@ class StudyResult:
     def runs(self) -> "pd.DataFrame":
         """One row a run, failed ones included.
 
+        Tables that do not know all runs yet, as of a study that is going on, come with a warning.
+
         Raises:
             ResultsError: the table was not written yet; so do the other tables.
         """
-        return self._merged("runs")
+        return self._merged(RUNS_NAME).to_pandas()
 
     @property
     def summary(self) -> "pd.DataFrame":
         """One row an experiment: means, deviations and 95 % intervals over its cycles."""
-        return self._merged("summary")
+        return self._merged(SUMMARY_NAME).to_pandas()
 
     def table(self) -> "pd.DataFrame":
         """Return the settings of each experiment with its energy, interval and throughput.
 
-        The rows are in the report's order. The interval is that of the mean over the cycles,
-        without the sensor's gain; None where one cycle alone counts.
+        The rows are in the report's order; a setting whose name is that of another column, as
+        ``n`` is that of the runs' number, stands as ``setting.n``. The interval is that of the mean
+        over the cycles, without the sensor's gain; None where one cycle alone counts.
         """
         energy = "energy_per_output_token_j"
         names = {
@@ -273,27 +278,29 @@ class StudyResult:
             "output_tokens_per_s_mean": "output_tokens_per_s",
             "power_mean_w_mean": "power_mean_w",
         }
-        swept = Plan.read(self.paths.plan).swept_keys
-        rows = _read_table(self.paths.summary).to_pylist()
-        order = [row["experiment"] for row in ranked(rows)]
-        summary = self.summary.set_index("experiment").loc[order].reset_index(drop=True)
-        settings = [key for key in ("model", "backend", *swept) if key in summary]
-        return summary[[*dict.fromkeys(settings), *names]].rename(columns=names)
+        summary = self._merged(SUMMARY_NAME)
+        rows = ranked(summary.to_pylist())
+        keys = dict.fromkeys(("model", "backend", *Plan.read(self.paths.plan).swept_keys))
+        apart = {key: f"setting.{key}" for key in keys}
+        columns = [apart[key] if apart[key] in summary.column_names else key for key in keys]
+        settings = [name for name in columns if name in summary.column_names]
+        frame = pa.Table.from_pylist(rows, summary.schema).to_pandas()
+        return frame[[*settings, *names]].rename(columns=names)
 
     @property
     def comparisons(self) -> "pd.DataFrame":
         """Pairs of experiments: ratio, interval and p value of each quantity."""
-        return self._merged("comparisons")
+        return self._merged("comparisons.parquet").to_pandas()
 
     @property
     def levels(self) -> "pd.DataFrame":
         """What each value of a swept setting changes against the first."""
-        return self._merged("levels")
+        return self._merged("levels.parquet").to_pandas()
 
     @property
     def pareto(self) -> "pd.DataFrame":
         """The experiments that no other is better than in two quantities at once."""
-        return self._merged("pareto")
+        return self._merged("pareto.parquet").to_pandas()
 
     def figure(self, name: str) -> SavedFigure:
         """Return one of the report's figures, which a notebook draws.
@@ -307,8 +314,10 @@ class StudyResult:
             raise ResultsError(f"{self.paths.folder} has no figure {name}; there are {there}")
         return SavedFigure(path)
 
-    def _merged(self, name: str) -> "pd.DataFrame":
-        return _read_table(self.paths.folder / f"{name}.parquet").to_pandas()
+    def _merged(self, name: str) -> pa.Table:
+        if old := behind(self.paths.folder):
+            warnings.warn(old, stacklevel=3)
+        return read_table(self.paths.folder, name)
 
     def __repr__(self) -> str:
         """Return how far it is between angle brackets."""

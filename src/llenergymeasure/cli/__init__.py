@@ -1,5 +1,6 @@
 """``llem``: the command line."""
 
+import os
 import re
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ from llenergymeasure.screen import only_printable, say
 
 def main() -> NoReturn:
     """Run the command and exit with its code; an error is one message."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a sign that the terminal's encoding lacks is a ?
         with suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -46,6 +48,15 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_closed_streams() -> None:
+    """Let a standard stream that is closed (``>&-``) go nowhere: a file would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            lowest_free = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(lowest_free, True)
+            setattr(sys, name, os.fdopen(lowest_free, mode))
+
+
 def _usage_error(error: BaseException) -> str:
     """Return what is wrong with the arguments in one line; the whole help if there were none."""
     message = str(getattr(error, "format_message", error.__str__)())
@@ -54,7 +65,7 @@ def _usage_error(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     command = "llem" if context is None else str(context.command_path)
     line = " ".join(message.split()).rstrip(".")
-    line = re.sub("Input should be (a valid [a-z]+), unable .*", r"must be \1", line)
+    line = re.sub("Input should be ([^,]*)(, unable .*)?", r"must be \1", line)
     see = "See" if line.endswith("?") else "see"
     mark = "" if line.endswith("?") else ";"
     return f"{command}: {line[:1].lower()}{line[1:]}{mark} {see} {command} --help"

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,16 @@ from llenergymeasure.api.metering import meter as metered_block
 from llenergymeasure.cli.metered_command import Ended, run_command
 from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
-from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
+from llenergymeasure.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILED,
+    EXIT_OK,
+    ConfigurationError,
+    LlemError,
+    as_message,
+)
 from llenergymeasure.files import write_text
-from llenergymeasure.recording.samples import recorder_cost
+from llenergymeasure.recording.samples import recorder_cost, write_samples
 from llenergymeasure.redact import without_secret_arguments
 from llenergymeasure.results.record import Reading
 from llenergymeasure.screen import printable
@@ -71,11 +79,12 @@ def meter(
     written = None if result_path is None else BenchmarkFile(result_path)
     calibration = NO_CALIBRATION if calibration_path is None else read_calibration(calibration_path)
     ended: Ended | None = None
+    at_the_end = samples_path is not None and samples_path.suffix == ".parquet"
     ahead_ns = [_wall_ahead_ns()]
     with metered_block(
         devices,
         align=not no_align,
-        samples=samples_path,
+        samples=None if at_the_end else samples_path,
         calibration=calibration,
         server=server,
         rest_s=REST_S if written else 0.0,
@@ -102,12 +111,26 @@ def meter(
             ],
             "benchmarks_unavailable": why,
         }
-    if json_path is not None:
-        write_text(json_path, json.dumps(document, indent=1) + "\n")
+    text = json.dumps(document, indent=1) + "\n"
+    recording = samples_path if at_the_end else None
+    unwritten = [
+        *_unwritten(json_path, lambda path: write_text(path, text)),
+        *_unwritten(recording, lambda path: write_samples(metered.samples, path)),
+    ]
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
-    print(said, file=sys.stderr)
-    return exit_code
+    with suppress(OSError):  # the command's exit code is not changed by who reads this
+        print("\n".join([said, *unwritten]), file=sys.stderr)
+    return exit_code or (EXIT_FAILED if unwritten else EXIT_OK)
+
+
+def _unwritten(path: Path | None, write: Callable[[Path], None]) -> Iterator[str]:
+    """Write a file if one is asked for; yield why that failed: the energy is not lost with it."""
+    if path is not None:
+        try:
+            write(path)
+        except (LlemError, OSError) as error:
+            yield f"llem: {as_message(error)}"
 
 
 def _wall_ahead_ns() -> int:
@@ -178,10 +201,12 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person reads of one benchmark."""
     window, energy = one["window"], one["energy"]
     unsure = f" (its start is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
+    worked = one["requests_worked"]
+    worked = "" if worked in (None, one["requests"]) else f" (the work of {worked:.1f})"
     yield ""
     yield f" {one['tool']}: {one['what']}"
     yield (
-        f"  {window['duration_s']:.3f} s{unsure}, {one['requests']} requests, "
+        f"  {window['duration_s']:.3f} s{unsure}, {one['requests']} requests{worked}, "
         f"{one['output_tokens']} output and {one['input_tokens']} input tokens"
     )
     if energy["gross_j"] is None:

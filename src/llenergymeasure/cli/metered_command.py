@@ -26,6 +26,7 @@ _FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_KEYS = (signal.SIGINT, signal.SIGQUIT)
 """On a terminal its driver sends these to the command itself."""
 
@@ -51,7 +52,8 @@ def run_command(command: Sequence[str]) -> Ended:
     """Run a command to its end.
 
     On a terminal it shares our process group, so that the terminal's keys reach it as ever;
-    elsewhere it leads one of its own, which gets what signals we get.
+    elsewhere it leads one of its own, which gets what signals we get. Signals to end that come
+    once it has ended are ignored from then on: what it took is still to be said.
     """
     own_group = not _on_terminal()
     process: subprocess.Popen[bytes] | None = None
@@ -84,7 +86,7 @@ def run_command(command: Sequence[str]) -> Ended:
         return Ended(code, started_ns, time.monotonic_ns(), message)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number in _TO_END else handler)
     return Ended(exit_code(status), started_ns, ended_ns)
 
 

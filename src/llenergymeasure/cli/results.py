@@ -141,6 +141,7 @@ def results(
     averaged = PLAIN_METRICS.get(metric or "energy", metric)
     runs = study_runs(folders)
     table = summarise_by(runs, groups, str(averaged), pooled)
+    groups = table.column_names[: len(groups)]
     if str(averaged).startswith(ENERGY_PREFIXES):
         for sentence in unseen(runs.select([*UNSEEN_COLUMNS]).to_pylist()):
             note(sentence)

@@ -51,14 +51,18 @@ def sensors(
         ),
     ] = None,
     meter_accuracy: Annotated[
-        float, typer.Option(help="relative accuracy of that meter, half width at 95 %")
+        float,
+        typer.Option(min=0.0, max=1.0, help="relative accuracy of that meter, half width at 95 %"),
     ] = 0.01,
     rest_watts: Annotated[
         float | None,
         typer.Option(help="power of other parts that the meter sees; default: none"),
     ] = None,
     supply_efficiency: Annotated[
-        float, typer.Option(help="efficiency of the power supply between meter and card")
+        float,
+        typer.Option(
+            min=0.5, max=1.0, help="efficiency of the power supply between meter and card, 0.5 to 1"
+        ),
     ] = 1.0,
     devices: DevicesOption = None,
 ) -> int:

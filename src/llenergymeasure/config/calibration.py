@@ -108,6 +108,17 @@ class _Card(Section):
     u_offset_w: float = Field(default=0.0, ge=0, le=100, description="Its half width at 95 %.")
 
 
+def check_entry(device: str, entry: Mapping[str, Any]) -> None:
+    """Check what a calibration file is to say of a card.
+
+    Raises:
+        ConfigurationError: no such file would be read.
+    """
+    from llenergymeasure.config.messages import validated
+
+    validated(_Card, dict(entry), {}, ("gpus", device))
+
+
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration file, YAML or JSON: a mapping ``gpus`` of UUID or name to its gain.
 

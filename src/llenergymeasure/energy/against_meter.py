@@ -25,6 +25,8 @@ _LEAST_RANGE = 0.3
 """Least range of the levels, over the highest, that distinguishes a gain from an offset."""
 _APART_W = 40.0
 """A meter that sees so much more or less than a card is not on the card alone."""
+_NOTED_W = 5.0
+"""A difference that is more than most sensors' offset: it may be a fan's."""
 _GAP_SPACINGS = 1.5
 _SLOW_S = 5.0
 
@@ -197,6 +199,12 @@ def _fitted(
             "alone. Say what else it sees (--rest-watts) and what the supply between them loses "
             "(--supply-efficiency), or measure at the card"
         )
+    if known.rest_w is None and abs(intercept_w) > _NOTED_W:
+        notes = [
+            *notes,
+            f"the meter shows {intercept_w:+.0f} W that the card does not: taken for an offset of "
+            "the card's sensor; if other parts draw it, say so with --rest-watts",
+        ]
     gain = 1 / (slope * known.efficiency)
     offset_w = (rest_w - intercept_w) / slope
     # Of (rest - middle + slope · centre) / slope: centre and slope are independent of the middle.

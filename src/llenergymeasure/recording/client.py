@@ -28,7 +28,7 @@ class RecorderProcess:
         cls,
         out: Path,
         *,
-        devices: str | Sequence[str] | None = None,
+        devices: str | int | Sequence[str | int] | None = None,
         sensors: str = "auto",
         run_pid: int | None = None,
         engine_pid: Path | None = None,
@@ -38,7 +38,7 @@ class RecorderProcess:
 
         Args:
             out: the stream of samples to write; its folder must exist.
-            devices: GPUs by UUID or NVML index, as a list or joined by commas; ``none`` for no
+            devices: GPUs by UUID or NVML index, one, a list or joined by commas; ``none`` for no
                 GPU; if not given, those a CUDA process would see.
             sensors: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
             run_pid: root of the run's process tree; GPU processes outside it are strangers.
@@ -51,7 +51,8 @@ class RecorderProcess:
         if engine_pid is not None:
             command += ["--engine-pid", str(engine_pid)]
         if devices is not None:
-            joined = devices if isinstance(devices, str) else ",".join(devices)
+            listed = [devices] if isinstance(devices, str | int) else devices
+            joined = ",".join(map(str, listed))
             command += ["--devices", joined or "none"]
         if threading.current_thread() is threading.main_thread():
             # The kernel's signal at our end follows the thread that started the recorder.

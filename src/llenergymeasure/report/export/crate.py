@@ -4,6 +4,7 @@ Source: RO-Crate Metadata Specification 1.1; a Process Run is left out, for what
 each ``result.json``.
 """
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import open_to_read, replacing, sha256
+from llenergymeasure.files import open_to_read, replacing
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 
@@ -52,21 +53,14 @@ def write_crate(
             f"{outside[0]} is a link to what is outside of the results folder, and so may be "
             f"{len(outside) - 1} more; put copies in their place (git annex unlock)"
         )
-    metadata = json.dumps(_metadata(study_dir, files, plan, measured_at), indent=1, sort_keys=True)
     with (
         replacing(out) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        archive.writestr(zipfile.ZipInfo(METADATA, _STAMP), metadata)
-        for path in files:
-            entry = zipfile.ZipInfo(path.relative_to(study_dir).as_posix(), _STAMP)
-            # Parquet and PNG are compressed already.
-            packed = path.suffix not in (".parquet", ".png")
-            entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w") as target, open_to_read(path) as source:
-                while part := source.read(1 << 20):
-                    target.write(part)
+        entries = [_packed(archive, study_dir, path) for path in files]
+        metadata = _metadata(entries, plan, measured_at)
+        text = json.dumps(metadata, indent=1, sort_keys=True)
+        archive.writestr(zipfile.ZipInfo(METADATA, _STAMP), text)
     return len(files)
 
 
@@ -80,9 +74,8 @@ def _files(study_dir: Path) -> Iterator[Path]:
 
 
 def _metadata(
-    study_dir: Path, files: list[Path], plan: Mapping[str, Any], measured_at: str | None
+    entries: list[dict[str, Any]], plan: Mapping[str, Any], measured_at: str | None
 ) -> dict[str, Any]:
-    entries = [_entry(study_dir, path) for path in files]
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -113,11 +106,24 @@ def _metadata(
     }
 
 
-def _entry(study_dir: Path, path: Path) -> dict[str, Any]:
+def _packed(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, Any]:
+    """Pack a file; return its entry, of the bytes that were packed: a study may be going on."""
+    entry = zipfile.ZipInfo(path.relative_to(study_dir).as_posix(), _STAMP)
+    # Parquet and PNG are compressed already.
+    packed = path.suffix not in (".parquet", ".png")
+    entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    entry.external_attr = 0o644 << 16
+    entry.file_size = path.stat().st_size  # of 2 GiB and more the ZIP must know first
+    digest, size = hashlib.sha256(), 0
+    with archive.open(entry, "w") as target, open_to_read(path) as source:
+        while part := source.read(1 << 20):
+            target.write(part)
+            digest.update(part)
+            size += len(part)
     return {
-        "@id": path.relative_to(study_dir).as_posix(),
+        "@id": entry.filename,
         "@type": "File",
         "encodingFormat": _KINDS.get(path.suffix, "application/octet-stream"),
-        "contentSize": str(path.stat().st_size),
-        "sha256": sha256(path),
+        "contentSize": str(size),
+        "sha256": digest.hexdigest(),
     }
