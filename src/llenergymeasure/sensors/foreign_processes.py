@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
 from llenergymeasure.machine.host import text_of
-from llenergymeasure.processes import arguments, stat_fields
+from llenergymeasure.processes import arguments, is_hidden, stat_fields
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -137,17 +137,7 @@ class RunProcesses:
         return {self._run_pid, engine}
 
     def _exists(self, pid: int) -> bool:
-        if pid <= 0:
-            return False
-        if (self._proc / str(pid)).exists():
-            return True
-        try:
-            os.kill(pid, 0)
-        except PermissionError:
-            return True
-        except ProcessLookupError:
-            return False
-        return True
+        return pid > 0 and ((self._proc / str(pid)).exists() or is_hidden(pid))
 
     def _name(self, pid: int) -> str:
         return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
