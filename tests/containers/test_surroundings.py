@@ -297,6 +297,18 @@ def test_it_gets_the_memory_and_processors_that_its_launcher_may_use(
     assert {f"--memory={8 << 30}", "--cpuset-cpus=0,2", "--cpus=1.5"} <= set(_words())
     monkeypatch.setattr(docker, "cpu_quota", lambda: 8.0)  # which Docker would refuse
     assert not [word for word in _words() if word.startswith("--cpus=")]
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 1.5)
+    few = docker.Engine("podman", podman=True, limits=frozenset({"memory", "pids"}))
+    limited = [word for word in _words(few) if word.startswith(("--memory", "--cpu"))]
+    assert limited == [f"--memory={8 << 30}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "limits"), [({}, {"memory", "cpuset", "cpu"}), ({"cgroupControllers": []}, set())]
+)
+def test_podman_says_what_it_may_limit(host: dict[str, object], limits: set[str]) -> None:
+    """A systemd gives users' containers memory and pids alone; more was refused by runc."""
+    assert docker._podman("podman", {"host": host}).limits == limits
 
 
 def test_files_belong_to_who_asked_with_and_without_a_root_daemon(

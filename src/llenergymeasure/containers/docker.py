@@ -5,7 +5,7 @@ Whatever asks the daemon raises :class:`ContainerError` where that does not answ
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +37,7 @@ class Engine:
         rootless: whether its containers' root is this user.
         nvidia_runtime: whether the NVIDIA container toolkit is registered with it.
         version: of the daemon.
+        limits: the controllers of control groups that it may use: without root Podman has few.
     """
 
     command: str
@@ -44,6 +45,7 @@ class Engine:
     rootless: bool = False
     nvidia_runtime: bool = False
     version: str = ""
+    limits: frozenset[str] = frozenset({"memory", "cpuset", "cpu"})
 
 
 def find_engine() -> Engine:
@@ -95,7 +97,9 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
     security = info["host"].get("security") or {}
     version = (info.get("version") or {}).get("Version", "")
     rootless = bool(security.get("rootless"))
-    return Engine(command, podman=True, rootless=rootless, version=str(version))
+    found = info["host"].get("cgroupControllers")
+    limits = Engine.limits if found is None else frozenset(map(str, found))
+    return Engine(command, podman=True, rootless=rootless, version=str(version), limits=limits)
 
 
 def _unreachable(command: str, said: str) -> str:
@@ -230,7 +234,7 @@ def run_command(
         words += [f"--group-add={group}" for group in sorted({*os.getgroups()} - {os.getgid()})]
     # A run is known dead or alive by the host's name and the process id in its outcome.
     words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner()}"]
-    words += [*_limits(), *_gpus(engine, gpus)]
+    words += [*_limits(engine.limits), *_gpus(engine, gpus)]
     for mount in mounts:
         words += ["--mount", mount.for_docker()]
     if workdir is not None:
@@ -249,19 +253,22 @@ def run_command(
     return [*words, f"--entrypoint={program}", image, *arguments]
 
 
-def _limits() -> list[str]:
-    """Return what this process may use: a daemon's containers are in no job's control group."""
+def _limits(controllers: Collection[str]) -> list[str]:
+    """Return what this process may use: a daemon's containers are in no job's control group.
+
+    What no controller can hold is left out; processors are inherited from Podman all the same.
+    """
     limit_bytes = memory_limit_bytes()
     room_bytes = limit_bytes or memory_bytes("MemTotal") or 1 << 30
     # Engines' processes share tensors there; pages count only once they are used.
     words = [f"--shm-size={room_bytes // 2}"]
-    if limit_bytes is not None:
+    if limit_bytes is not None and "memory" in controllers:
         words += [f"--memory={limit_bytes}"]
     usable = os.sched_getaffinity(0)
-    if len(usable) != os.cpu_count():
+    if len(usable) != os.cpu_count() and "cpuset" in controllers:
         words += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
     quota = cpu_quota()
-    if quota is not None and quota < (os.cpu_count() or 1):
+    if quota is not None and quota < (os.cpu_count() or 1) and "cpu" in controllers:
         words += [f"--cpus={quota:g}"]
     return words
 

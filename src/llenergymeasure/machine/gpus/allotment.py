@@ -138,7 +138,14 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     """
     if demand(config).count == 0 or not driver_there():
         return Allotment()
-    answer = _asked("allotment_now", dict(config), limit_s=limit_s)
+    try:
+        answer = ask(f"{__name__}:allotment_now", dict(config), limit_s=limit_s)
+    except RefusedError as error:
+        raise GpuAllotmentError(str(error)) from None
+    except ChildError as error:
+        raise GpuAllotmentError(
+            f"the GPUs cannot be listed: {error}; see whether nvidia-smi does"
+        ) from None
     lists = {name: tuple(each) for name, each in answer.items() if isinstance(each, list)}
     return Allotment(**{**answer, **lists})
 
@@ -163,22 +170,10 @@ def discover_if_answered() -> "Inventory":
 def _silence() -> str | None:
     """Return why the driver does not answer; None where it does, or there is none."""
     try:
-        if driver_there():
-            _asked("answer_now", limit_s=ASK_LIMIT_S)
+        ask_allotment({"backend": "openai"})  # of all that are visible
     except GpuAllotmentError as error:
         return str(error)
     return None
-
-
-def _asked(function: str, *arguments: Any, limit_s: float) -> dict[str, Any]:
-    try:
-        return ask(f"{__name__}:{function}", *arguments, limit_s=limit_s)
-    except RefusedError as error:
-        raise GpuAllotmentError(str(error)) from None
-    except ChildError as error:
-        raise GpuAllotmentError(
-            f"the GPUs cannot be listed: {error}; see whether nvidia-smi does"
-        ) from None
 
 
 def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:
@@ -231,14 +226,6 @@ def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
     looks = ((gpu.uuid, inventory.memory_used_bytes(gpu)) for gpu in there.of(found.usable))
     used = {uuid: used_bytes for uuid, used_bytes in looks if used_bytes is not None}
     return asdict(replace(found, memory_used_bytes=used))
-
-
-def answer_now() -> dict[str, Any]:
-    """Ask the driver for all GPUs."""
-    from llenergymeasure.machine.gpus import inventory
-
-    inventory.discover()
-    return {}
 
 
 def driver_there() -> bool:
