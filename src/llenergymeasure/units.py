@@ -86,9 +86,8 @@ VALIDITY: Mapping[str, Code] = {
         True,
         "The sensor says a power that the device cannot draw: no reading of it is believed.",
     ),
-    "limit_changed": Code(
-        True,
-        "Somebody changed the power limit or the clock that the study sets, within the window.",
+    "limit_lifted": Code(
+        True, "Somebody lifted the power limit or the clock lock of the study within the window."
     ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."

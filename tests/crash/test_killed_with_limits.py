@@ -16,7 +16,7 @@ from support.studies import SERVED, start_llem, wait_for, write_study
 pytestmark = pytest.mark.slow
 
 
-def test_a_limit_that_is_changed_within_the_window_disqualifies(tmp_path: Path) -> None:
+def test_a_limit_that_is_lifted_within_the_window_disqualifies(tmp_path: Path) -> None:
     sim.library_or_skip()
     trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
     runtime = {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime")}
@@ -32,7 +32,7 @@ def test_a_limit_that_is_changed_within_the_window_disqualifies(tmp_path: Path) 
         assert workflow.wait(120) == 1  # it disqualifies every run
     (result,) = tmp_path.glob("results/**/result.json")
     details = json.loads(result.read_text())["provenance"]["validity_details"]
-    assert details["limit_changed"] == f"{UUID}: 400 W in place of 250 W"
+    assert details["limit_lifted"] == f"{UUID}: 400 W in place of 250 W"
 
 
 def phases_of(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from llenergymeasure.results.record import Flops
 from llenergymeasure.run.result.flops import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import (
     clock_state,
-    limits_changed,
+    lifted_limits,
     power_inside,
     throttle_history,
     utilisation,
@@ -238,18 +238,17 @@ def test_of_a_card_that_gives_no_reasons_what_held_it_down_is_not_known() -> Non
     assert (found.slowed_share, found.slowed_by) == (None, None)
 
 
-def test_limits_that_somebody_changed_within_the_window_are_named() -> None:
+def test_limits_that_somebody_lifted_within_the_window_are_named() -> None:
     samples = recorded(
-        looks("a", "power_limit_w", 250, 250, 250, 400, 250),
+        looks("a", "power_limit_w", 250, 250, 240, 400, 250),
         looks("a", "sm_clock_mhz", 1185, 1215, 1200, 345, 1980),
     )
     both = {"power_limit_w": 250.0, "sm_clock_mhz": 1200}
     held = {"a": {"enforced_power_limit_w": 250.0}, "silent": {"enforced_power_limit_w": 250.0}}
-    assert limits_changed(samples, (0, 5 * SECOND), both, held) == {
-        "limit_changed": "a: 400 W in place of 250 W; a: 1980 MHz in place of 1200 MHz",
+    assert lifted_limits(samples, (0, 5 * SECOND), both, held) == {
+        "limit_lifted": "a: 400 W in place of 250 W; a: 1980 MHz in place of 1200 MHz",
     }
-    assert not limits_changed(samples, (0, SECOND), both, held)
-    assert not limits_changed(samples, (0, 5 * SECOND), {}, held)
-    # A board whose module allows less had it so from the start.
-    less = {"a": {"enforced_power_limit_w": 400.0}}
-    assert not limits_changed(samples, (0, 5 * SECOND), {"power_limit_w": 250}, less)
+    assert not lifted_limits(samples, (0, SECOND), both, held)
+    assert not lifted_limits(samples, (0, 5 * SECOND), {}, held)
+    read = {"a": {"enforced_power_limit_w": 400.0}}  # what it said once it was set
+    assert not lifted_limits(samples, (0, 5 * SECOND), {"power_limit_w": 250}, read)

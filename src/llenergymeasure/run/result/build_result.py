@@ -56,7 +56,7 @@ from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.trend import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
-    limits_changed,
+    lifted_limits,
     power_inside,
     throttle_history,
     utilisation,
@@ -163,7 +163,7 @@ def _result(
         **energy.account.validity,
         **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
         **({} if served is None else traffic_doubts(served)),
-        **limits_changed(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
+        **lifted_limits(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
     }
     return Result(
         experiment=spec.experiment,

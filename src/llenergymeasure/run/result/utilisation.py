@@ -99,10 +99,12 @@ def clock_state(
     )
 
 
-def limits_changed(
+def lifted_limits(
     samples: Samples, window: tuple[int, int], gpu: Mapping[str, Any], held: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return whether limits that a run has set were others in the window: code to explanation.
+    """Return whether a limit was higher in the window than a run had set it, by code.
+
+    A card may enforce a lower one by itself, which says so as a reason to slow its clocks.
 
     Args:
         samples: the recording.
@@ -110,18 +112,16 @@ def limits_changed(
         gpu: what the experiment asks for.
         held: what was read of each card once it was set, by UUID.
     """
-    asked_w, asked_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
     found = []
     for device, read in held.items():
-        if asked_w is not None:
-            seen_w = {*_known(samples, window, device, "power_limit_w")[1].tolist()}
-            others_w = sorted(seen_w - {asked_w, read["enforced_power_limit_w"]})
-            found += [f"{device}: {other:g} W in place of {asked_w:g} W" for other in others_w]
-        if asked_mhz is not None:
-            most_mhz = _known(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
-            if most_mhz > asked_mhz + CLOCK_STEP_MHZ:
-                found.append(f"{device}: {most_mhz:g} MHz in place of {asked_mhz} MHz")
-    return {"limit_changed": "; ".join(found)} if found else {}
+        asked_w, asked_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
+        most_w = _known(samples, window, device, "power_limit_w")[1].max(initial=0.0)
+        if asked_w is not None and most_w > max(asked_w, read["enforced_power_limit_w"] or 0.0):
+            found.append(f"{device}: {most_w:g} W in place of {asked_w:g} W")
+        most_mhz = _known(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
+        if asked_mhz is not None and most_mhz > asked_mhz + CLOCK_STEP_MHZ:
+            found.append(f"{device}: {most_mhz:g} MHz in place of {asked_mhz} MHz")
+    return {"limit_lifted": "; ".join(found)} if found else {}
 
 
 def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
