@@ -148,7 +148,7 @@ def test_in_a_container_whose_numbers_turn_out_to_hold_others_are_found(make_mac
 
 def test_the_server_that_shares_a_card_among_processes_is_passed_over(make_machine) -> None:
     machine = make_machine()
-    machine.start(OTHER, 1, "nvidia-cuda-mps-server")
+    machine.start(OTHER, 1, "nvidia-cuda-mps-server"[:15])  # as much as the kernel keeps
     machine.on_card = [OTHER]
 
     assert _pids(RunProcesses(RUN, machine.proc)) == []

@@ -21,8 +21,10 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 LAUNCHER = "llenergymeasure.containers.launcher"
 """The module that starts an engine's container."""
 Answer = TypeVar("Answer")
-_HELPERS = frozenset({"nvidia-cuda-mps-server"})
-"""Compute contexts that work only for processes that are listed next to them."""
+_HELPERS = frozenset({"nvidia-cuda-mps"})
+"""Compute contexts that work only for processes that are listed next to them (MPS' server), by as
+much of their name as the kernel keeps (proc(5), /proc/PID/comm)."""
+_KEPT = 15
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class RunProcesses:
                 self._there_before.add((gpu.uuid, pid))
             if self._is_stranger(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
                 name = self._name(pid)
-                if name not in _HELPERS:
+                if name[:_KEPT] not in _HELPERS:
                     found.append(Stranger(pid, name))
         return found
 
