@@ -86,6 +86,9 @@ VALIDITY: Mapping[str, Code] = {
         True,
         "The sensor says a power that the device cannot draw: no reading of it is believed.",
     ),
+    "limit_lifted": Code(
+        True, "Somebody lifted the power limit or the clock lock of the study within the window."
+    ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
     ),

@@ -233,6 +233,20 @@ def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
     assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have process ids of its own")
+def test_who_has_process_ids_of_its_own_ends_no_container_of_the_host() -> None:
+    """Its launcher has no number there, as from within a container that holds Docker's socket."""
+    code = (
+        "import sys; from llenergymeasure.containers.docker import _is_abandoned\n"
+        "print([_is_abandoned(sys.argv[1], running) for running in ('true', 'false')])"
+    )
+    words = [sys.executable, "-c", code, docker._owner()]
+    for apart, expected in (([], "[False, False]"), (["--pid", "--fork"], "[False, True]")):
+        command = ["unshare", *apart, *(["--mount-proc"] if apart else []), *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert done.stdout.strip() == expected, done.stderr
+
+
 def test_looking_for_a_process_that_is_not_its_own_leaves_no_file_open(tmp_path: Path) -> None:
     launch = _Launch.__new__(_Launch)
     launch._inside = None

@@ -89,17 +89,23 @@ def test_rootless_podman(
         'test -z "$(podman ps --all --quiet)"\n'
     )
     prefix = (*ordinary, "bash", "-o", "pipefail", str(script), str(base_root))
-    done = _study(prefix, tmp_path, "docker:llem-test:1", podman)
+    # In a folder that is not in the image, with results elsewhere.
+    folder = tmp_path / "my studies"
+    folder.mkdir()
+    elsewhere = {"output_dir": str(tmp_path / "results")}
+    done = _study(prefix, folder, "docker:llem-test:1", podman, **elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 run completed" in done.stderr
-    for path in (tmp_path / "results").rglob("*"):
+    made = list((tmp_path / "results").rglob("*"))
+    assert made
+    for path in made:
         assert path.stat().st_uid == os.getuid()
 
 
 def _study(
-    prefix: Sequence[str], folder: Path, runner: str, variables: Mapping[str, str]
+    prefix: Sequence[str], folder: Path, runner: str, variables: Mapping[str, str], **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    study = write_study(folder, runners={"pytorch": runner})
+    study = write_study(folder, runners={"pytorch": runner}, **settings)
     offered = ["--use-apptainer"] if runner.startswith("apptainer") else []
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     return subprocess.run(

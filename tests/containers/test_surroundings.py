@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import (
     call_variables,
+    exec_command,
     image_for_snakemake,
     missing_capabilities,
 )
+from llenergymeasure.containers.calls import call
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.launcher import needs_network
 from llenergymeasure.containers.mounts import Mount, data_paths
@@ -208,6 +211,36 @@ def test_snakemake_gets_a_name_without_spaces(
     assert image_for_snakemake(SifImage("docker://a/b@sha256:00"), Path("links")).startswith("d")
 
 
+def test_two_images_of_one_name_have_a_link_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second backend's took the place of the first one's, whose runs were in it then."""
+    monkeypatch.chdir(tmp_path)
+    places = [tmp_path / name / "engine.sif" for name in ("of pytorch", "of vllm")]
+    for place in places:
+        place.parent.mkdir()
+        place.touch()
+    links = [image_for_snakemake(SifImage(str(place)), Path("links")) for place in places]
+    assert [Path(link).resolve() for link in links] == places
+    assert image_for_snakemake(SifImage(str(places[0])), Path("links")) == links[0]
+
+
+@pytest.mark.system
+def test_values_reach_a_container_of_apptainer_as_they_are(base_root: Path, tmp_path: Path) -> None:
+    """A shell would read each of them."""
+    if shutil.which("apptainer") is None:
+        pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
+    value = f"$HOME `id` $(touch {tmp_path}/run) {{'a': \"b\"}}"
+    mounts = [Mount(tmp_path, read_only=False)]
+    done = call(
+        exec_command(str(base_root), ["python3", "-c", "import os; print(os.environ['VLLM_X'])"]),
+        60,
+        call_variables(mounts, {"VLLM_X": value}, nvidia=False),
+    )
+    assert (done.stdout.rstrip("\n"), done.stderr) == (value, "")
+    assert not (tmp_path / "run").exists()
+
+
 ENGINE = docker.Engine("docker", nvidia_runtime=True)
 
 
@@ -237,7 +270,13 @@ def test_gpus_are_given_by_uuid() -> None:
 
 @pytest.mark.parametrize(
     ("outside", "inside"),
-    [("1,0", "GPU-b,GPU-a"), ("GPU-b,GPU-a", "GPU-b,GPU-a"), ("MIG-c", "MIG-c")],
+    [
+        ("1,0", "GPU-b,GPU-a"),
+        ("1,0,", "GPU-b,GPU-a"),
+        ("1,0,-1", "GPU-b,GPU-a"),
+        ("GPU-b,GPU-a", "GPU-b,GPU-a"),
+        ("MIG-c", "MIG-c"),
+    ],
 )
 def test_a_number_of_a_gpu_outside_is_its_uuid_inside(outside: str, inside: str) -> None:
     """Docker shows the cards that are given alone, and they are counted from 0 there."""
@@ -258,6 +297,18 @@ def test_it_gets_the_memory_and_processors_that_its_launcher_may_use(
     assert {f"--memory={8 << 30}", "--cpuset-cpus=0,2", "--cpus=1.5"} <= set(_words())
     monkeypatch.setattr(docker, "cpu_quota", lambda: 8.0)  # which Docker would refuse
     assert not [word for word in _words() if word.startswith("--cpus=")]
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 1.5)
+    few = docker.Engine("podman", podman=True, limits=frozenset({"memory", "pids"}))
+    limited = [word for word in _words(few) if word.startswith(("--memory", "--cpu"))]
+    assert limited == [f"--memory={8 << 30}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "limits"), [({}, {"memory", "cpuset", "cpu"}), ({"cgroupControllers": []}, set())]
+)
+def test_podman_says_what_it_may_limit(host: dict[str, object], limits: set[str]) -> None:
+    """A systemd gives users' containers memory and pids alone; more was refused by runc."""
+    assert docker._podman("podman", {"host": host}).limits == limits
 
 
 def test_files_belong_to_who_asked_with_and_without_a_root_daemon(
@@ -270,6 +321,26 @@ def test_files_belong_to_who_asked_with_and_without_a_root_daemon(
     assert "--user=0:0" in _words(docker.Engine("podman", podman=True, rootless=True))
 
 
+def test_a_container_has_the_groups_of_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders and models of a group could not be used by its members."""
+    monkeypatch.setattr("os.getgid", lambda: 56)
+    monkeypatch.setattr("os.getgroups", lambda: [900, 56, 70])
+    assert [word for word in _words() if "group" in word] == ["--group-add=70", "--group-add=900"]
+    rootless = _words(docker.Engine("docker", rootless=True))  # they have no number there
+    assert not [word for word in rootless if "group" in word]
+
+
+def test_podman_is_given_the_folder_to_start_in() -> None:
+    """It makes none by itself, as for results elsewhere than below the working folder."""
+    podman, here = docker.Engine("podman", podman=True), Path("/home/me, and you")
+    results = [Mount(Path("/scratch/results"), read_only=False)]
+    words = _words(podman, workdir=here, mounts=results)
+    assert '"destination=/home/me, and you"' in words[words.index(f"--workdir={here}") + 2]
+    below = [*results, Mount(here / "data")]
+    assert not [word for word in _words(podman, workdir=here, mounts=below) if "tmpfs," in word]
+    assert not [word for word in _words(workdir=here, mounts=results) if "tmpfs," in word]
+
+
 def test_a_network_only_where_something_must_be_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +349,7 @@ def test_a_network_only_where_something_must_be_fetched(
     data.write_text("")
     hub = {"model": "owner/name", "dataset": "synthetic"}
     assert needs_network(hub)
+    assert needs_network({"model": "gpt2", "dataset": "synthetic"})
     assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"})
     assert not needs_network({"model": str(tmp_path), "dataset": str(data)})
     assert needs_network({"model": "tiny-llama", "dataset": "owner/data"})

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,33 @@ import pytest
 
 from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
-from support.studies import start_llem, wait_for, write_study
+from support.studies import SERVED, start_llem, wait_for, write_study
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_limit_that_is_lifted_within_the_window_disqualifies(tmp_path: Path) -> None:
+    sim.library_or_skip()
+    trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
+    runtime = {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime")}
+    variables = sim.environment(trace, state=tmp_path / "state") | runtime
+    study = write_study(
+        tmp_path, **SERVED, gpu={"power_limit_w": 250}, window={"min_seconds": 4}, n=400
+    )
+    with start_llem(tmp_path, "run", str(study), **variables) as workflow:
+        wait_for(lambda: "measure" in phases_of(tmp_path))
+        time.sleep(1.5)
+        with (tmp_path / "state").open("a") as state:
+            state.write(f"{time.monotonic_ns()} {UUID} power_limit_mw 400000 0\n")
+        assert workflow.wait(120) == 1  # it disqualifies every run
+    (result,) = tmp_path.glob("results/**/result.json")
+    details = json.loads(result.read_text())["provenance"]["validity_details"]
+    assert details["limit_lifted"] == f"{UUID}: 400 W in place of 250 W"
+
+
+def phases_of(folder: Path) -> list[str]:
+    found = [json.loads(path.read_text()) for path in folder.glob("results/**/outcome.json")]
+    return [each["phase"] for each in found]
 
 
 def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import ctypes
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,4 +148,37 @@ def test_a_driver_that_does_not_answer_is_an_error_with_a_way_out(simulated: Any
     refused = ask(simulated(*THREE), {"backend": "pytorch"}, limit_s=0.001)
     assert (
         "the driver did not answer within 0.001 s; see whether nvidia-smi does" in refused["error"]
+    )
+
+
+def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plan, doctor and the launcher of a container asked it themselves; it is asked once."""
+    source = tmp_path / "hangs.c"
+    source.write_text("#include <unistd.h>\nint nvmlInitWithFlags(int f) { for (;;) pause(); }\n")
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    code = (
+        "from llenergymeasure.machine.gpus import allotment\n"
+        "from llenergymeasure.config.experiment import ExperimentConfig\n"
+        "from llenergymeasure.cli import doctor_machine\n"
+        "from llenergymeasure.containers.container_checks import visible_uuids\n"
+        "from llenergymeasure.run.preflight.forecast import Forecast\n"
+        "allotment.ask_allotment.__defaults__ = (1.0,)\n"
+        "print(*(tuple(each) for each in doctor_machine.gpus()), sep='\\n')\n"
+        "allotment.ask_allotment.__defaults__ = (1000.0,)\n"
+        "config = ExperimentConfig(model='tiny-llama', backend='pytorch')\n"
+        "print(Forecast().known(config).device)\n"
+        "visible_uuids()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    finding, device = done.stdout.splitlines()
+    assert "'wrong', 'the GPUs cannot be listed: the driver did not answer within 1 s" in finding
+    assert device == "its GPU's speed"
+    assert done.stderr.splitlines()[-1].startswith(
+        "llenergymeasure.machine.gpus.allotment.GpuAllotmentError: the GPUs cannot be listed"
     )

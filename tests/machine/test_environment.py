@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.containers.surroundings import inside_variables
 from llenergymeasure.machine.environment import (
     container,
     cuda_runtime,
@@ -137,6 +138,13 @@ def test_only_variables_that_matter_are_kept() -> None:
 )
 def test_a_secret_by_its_name_is_left_out(name: str) -> None:
     assert variables({name: "anything"}) == {}
+
+
+def test_the_command_of_a_meter_is_in_no_record() -> None:
+    """Its arguments may be a password; a container's meter needs them."""
+    meter = {"LLEM_NODE_METER": "command:/opt/pdu -U admin -P hunter2"}
+    assert variables(meter) == {}
+    assert inside_variables(meter)["LLEM_NODE_METER"] == meter["LLEM_NODE_METER"]
 
 
 @pytest.mark.parametrize(

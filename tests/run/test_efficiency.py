@@ -11,6 +11,7 @@ from llenergymeasure.results.record import Flops
 from llenergymeasure.run.result.flops import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import (
     clock_state,
+    lifted_limits,
     power_inside,
     throttle_history,
     utilisation,
@@ -235,3 +236,19 @@ def test_of_a_card_that_gives_no_reasons_what_held_it_down_is_not_known() -> Non
     assert found is not None
     assert (found.sm_clock_median_mhz, found.sm_clock_free_mhz) == (1740, None)
     assert (found.slowed_share, found.slowed_by) == (None, None)
+
+
+def test_limits_that_somebody_lifted_within_the_window_are_named() -> None:
+    samples = recorded(
+        looks("a", "power_limit_w", 250, 250, 240, 400, 250),
+        looks("a", "sm_clock_mhz", 1185, 1215, 1200, 345, 1980),
+    )
+    both = {"power_limit_w": 250.0, "sm_clock_mhz": 1200}
+    held = {"a": {"enforced_power_limit_w": 250.0}, "silent": {"enforced_power_limit_w": 250.0}}
+    assert lifted_limits(samples, (0, 5 * SECOND), both, held) == {
+        "limit_lifted": "a: 400 W in place of 250 W; a: 1980 MHz in place of 1200 MHz",
+    }
+    assert not lifted_limits(samples, (0, SECOND), both, held)
+    assert not lifted_limits(samples, (0, 5 * SECOND), {}, held)
+    read = {"a": {"enforced_power_limit_w": 400.0}}  # what it said once it was set
+    assert not lifted_limits(samples, (0, 5 * SECOND), {"power_limit_w": 250}, read)

@@ -116,6 +116,15 @@ def test_a_process_just_gone_is_no_stranger_but_one_that_stays_unseen_is(make_ma
     assert _pids(run) == [UNSEEN]
 
 
+@pytest.mark.parametrize("nobody", [0, 2**32 - 1])
+def test_the_number_of_no_process_keeps_no_stranger_unseen(make_machine, nobody: int) -> None:
+    machine = make_machine()
+    run = RunProcesses(RUN, machine.proc)
+    assert _pids(run) == []
+    machine.on_card = [nobody, OTHER]
+    assert OTHER in _pids(run)
+
+
 def test_in_a_container_only_who_was_there_before_is_known_to_be_a_stranger(make_machine) -> None:
     machine = make_machine(namespace="pid:[4026532999]")
     run = RunProcesses(RUN, machine.proc)
@@ -139,7 +148,7 @@ def test_in_a_container_whose_numbers_turn_out_to_hold_others_are_found(make_mac
 
 def test_the_server_that_shares_a_card_among_processes_is_passed_over(make_machine) -> None:
     machine = make_machine()
-    machine.start(OTHER, 1, "nvidia-cuda-mps-server")
+    machine.start(OTHER, 1, "nvidia-cuda-mps-server"[:15])  # as much as the kernel keeps
     machine.on_card = [OTHER]
 
     assert _pids(RunProcesses(RUN, machine.proc)) == []

@@ -15,14 +15,18 @@ from llenergymeasure import files
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
+from llenergymeasure.recording.samples import SamplesWriter
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.engine import engine_process
+from llenergymeasure.run.engine.quality import command_score
 from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.run.pin import hold_to_pin
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn
 from results.synthetic import make_result, write_result
+from support.recording import header
 from support.studies import write_study
 
 KEPT = "what I wrote\n"
@@ -263,6 +267,24 @@ def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Pa
         hold_folder(run, lambda _: True)
     (tmp_path / "circuit.jsonl").symlink_to(mine / "notes.txt")
     Circuit(tmp_path / "circuit.jsonl").add_failure("a", {})
+    assert contents(mine) == before
+
+
+def test_a_run_writes_through_no_link_that_came_later(tmp_path: Path, mine: Path) -> None:
+    """The folder's owner can put it there once the run has cleared its own."""
+    (tmp_path / "plan.json").write_text("{}")
+    run = RunFolder(tmp_path / "runs" / "0123456789ab" / "1")
+    run.work.mkdir(parents=True)
+    for path in (run.stream, run.engine_pid, run.work / "experiment.json"):
+        path.symlink_to(mine / "notes.txt")
+    before = contents(mine)
+    run.spec.write_text(json.dumps({"config": {}}))
+    with pytest.raises(LlemError, match="is a link"):
+        SamplesWriter(run.stream, header())
+    with pytest.raises(ValueError, match="Field required"):  # of an empty plan
+        engine_process.main(["--out", str(run.path)])
+    assert run.engine_pid.read_text() == str(os.getpid())
+    command_score(run, {"command": ["true"], "timeout_seconds": 9})
     assert contents(mine) == before
 
 

@@ -83,7 +83,15 @@ def test_a_password_with_the_sign_that_ends_it(text: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("MYSQL_PWD", "MY_PASSPHRASE", "CI_JOB_JWT", "SENTRY_DSN", "OPENAI_API_KEY", "MY_TOKEN"),
+        *(
+            "MYSQL_PWD",
+            "SMTP_PW",
+            "MY_PASSPHRASE",
+            "CI_JOB_JWT",
+            "SENTRY_DSN",
+            "OPENAI_API_KEY",
+            "MY_TOKEN",
+        ),
     ],
 )
 def test_what_variables_with_keys_are_called(name: str) -> None:

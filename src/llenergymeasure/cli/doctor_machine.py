@@ -18,7 +18,8 @@ from llenergymeasure.containers.runner_choice import (
 from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
-from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, discover, visible
+from llenergymeasure.machine.gpus.allotment import discover_if_answered
+from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, visible
 from llenergymeasure.machine.gpus.state import (
     cuda_driver_version,
     gpu_state,
@@ -68,7 +69,11 @@ class Finding(NamedTuple):
 
 def gpus() -> Iterator[Finding]:
     """Look at the cards NVML shows, and which of them a run would use."""
-    inventory = discover()
+    try:
+        inventory = discover_if_answered()
+    except LlemError as error:
+        yield Finding("NVIDIA driver", "wrong", str(error), "load the driver again, or reboot")
+        return
     if not inventory.gpus:
         yield Finding("NVIDIA GPUs", "absent", str(inventory.unavailable), inventory.remedy)
         return
@@ -161,6 +166,13 @@ def engines() -> Iterator[Finding]:
         yield Finding("an engine", "wrong", detail, remedy)
 
 
+def _sees_gpus() -> bool:
+    try:
+        return bool(visible(discover_if_answered()).gpus)
+    except LlemError:  # as the GPUs' finding says
+        return False
+
+
 def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -179,7 +191,7 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
     found = json.loads(done.stdout.strip().splitlines()[-1])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    if found["cuda"] is False and visible(discover()).gpus:
+    if found["cuda"] is False and _sees_gpus():
         built = "without CUDA" if found["built"] is None else f"for CUDA {found['built']}"
         return Finding(
             backend,

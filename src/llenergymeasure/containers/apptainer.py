@@ -14,6 +14,7 @@ from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import apptainer_command
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.ids import digest
 
 _CAPABILITIES = tuple(
     """
@@ -39,6 +40,8 @@ def call_variables(
     """
     found = {
         "CLEANENV": "true",
+        # Else a shell reads each value: a dollar sign is a variable's, a backquote runs a command.
+        "NO_EVAL": "true",
         "MOUNT": "\n".join(mount.for_apptainer() for mount in mounts),
     }
     if nvidia:
@@ -99,7 +102,9 @@ def image_for_snakemake(image: SifImage, links: Path) -> str:
         return image.location
     if image.path is None:
         raise ConfigurationError(f"no image's address has spaces: {image.location}")
-    link = links / f"{re.sub(r'[^A-Za-z0-9._-]', '_', image.path.name)}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", image.path.name)
+    # Files of one name lie in several folders, and each is the image of another backend.
+    link = links / f"{digest(image.location)[:12]}-{name}"
     links.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink() or link.readlink() != image.path:
         link.unlink(missing_ok=True)

@@ -24,7 +24,8 @@ from llenergymeasure.containers.surroundings import (
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
-from llenergymeasure.machine.gpus.inventory import discover, visible
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, discover_if_answered
+from llenergymeasure.machine.gpus.inventory import visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 from llenergymeasure.processes import boot_id
 from llenergymeasure.units import BackendName
@@ -70,7 +71,10 @@ def check_docker(
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Docker; an image that is not here is pulled."""
     key = f"runners.{backend}"
-    uuids = visible_uuids()
+    try:
+        uuids = visible_uuids()
+    except GpuAllotmentError as error:
+        return [Problem(str(error))]
     try:
         engine = docker.find_engine()
         docker.remove_abandoned(engine)
@@ -152,8 +156,12 @@ def _absent(backend: str) -> list[str]:
 
 
 def visible_uuids() -> tuple[str, ...]:
-    """Return the cards that a container of this process may see."""
-    return tuple(gpu.uuid for gpu in visible(discover()).gpus)
+    """Return the cards that a container of this process may see.
+
+    Raises:
+        GpuAllotmentError: the driver does not answer.
+    """
+    return tuple(gpu.uuid for gpu in visible(discover_if_answered()).gpus)
 
 
 def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[str]:
@@ -177,7 +185,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
 
 def _gpu_count() -> int:
     """Return how many cards Apptainer shows: all of them."""
-    return len(discover().gpus) if nvidia_here() else 0
+    return len(discover_if_answered().gpus) if nvidia_here() else 0
 
 
 def _complaints(words: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:

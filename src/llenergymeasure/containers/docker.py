@@ -5,16 +5,16 @@ Whatever asks the daemon raises :class:`ContainerError` where that does not answ
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError, call, reason
-from llenergymeasure.containers.mounts import Mount
+from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
+from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.screen import say
@@ -37,6 +37,7 @@ class Engine:
         rootless: whether its containers' root is this user.
         nvidia_runtime: whether the NVIDIA container toolkit is registered with it.
         version: of the daemon.
+        limits: the controllers of control groups that it may use: without root Podman has few.
     """
 
     command: str
@@ -44,6 +45,7 @@ class Engine:
     rootless: bool = False
     nvidia_runtime: bool = False
     version: str = ""
+    limits: frozenset[str] = frozenset({"memory", "cpuset", "cpu"})
 
 
 def find_engine() -> Engine:
@@ -95,7 +97,9 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
     security = info["host"].get("security") or {}
     version = (info.get("version") or {}).get("Version", "")
     rootless = bool(security.get("rootless"))
-    return Engine(command, podman=True, rootless=rootless, version=str(version))
+    found = info["host"].get("cgroupControllers")
+    limits = Engine.limits if found is None else frozenset(map(str, found))
+    return Engine(command, podman=True, rootless=rootless, version=str(version), limits=limits)
 
 
 def _unreachable(command: str, said: str) -> str:
@@ -144,8 +148,8 @@ def pull(engine: Engine, image: str) -> tuple[str, str] | None:
 def abandoned(engine: Engine) -> list[str]:
     """Return the ids of containers whose launcher was killed.
 
-    One that runs and was started elsewhere is not: a daemon may serve several machines, and users
-    who do not see each other's processes.
+    One that runs and was started elsewhere is not: a daemon may serve several machines, containers
+    with process ids of their own, and users who do not see each other's processes.
     """
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
     listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
@@ -159,10 +163,10 @@ def abandoned(engine: Engine) -> list[str]:
 
 
 def _is_abandoned(owner: str, running: str) -> bool:
-    started, _, user = owner.rpartition("@")
+    started, user, namespace = [*owner.split("@"), "", ""][:3]
     boot, _, rest = started.partition(":")
     pid = rest.partition(":")[0]
-    if boot != boot_id() or not pid.isdecimal():
+    if (boot, namespace) != (boot_id(), _pid_namespace()) or not pid.isdecimal():
         return running != "true"
     # Nobody's own processes are hidden.
     if user != str(os.geteuid()) and is_hidden(int(pid)):
@@ -171,7 +175,12 @@ def _is_abandoned(owner: str, running: str) -> bool:
 
 
 def _owner() -> str:
-    return f"{identity(os.getpid())}@{os.geteuid()}"
+    return f"{identity(os.getpid())}@{os.geteuid()}@{_pid_namespace()}"
+
+
+def _pid_namespace() -> str:
+    """Return the kernel's name of where this process's id is one: another's means nothing here."""
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def remove_abandoned(engine: Engine) -> None:
@@ -218,17 +227,25 @@ def run_command(
     words += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
     words += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
     # Results belong to who asked for them: without root, the container's root is this user.
-    words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
+    if engine.rootless:
+        words += ["--user=0:0"]
+    else:
+        words += [f"--user={os.getuid()}:{os.getgid()}"]
+        words += [f"--group-add={group}" for group in sorted({*os.getgroups()} - {os.getgid()})]
     # A run is known dead or alive by the host's name and the process id in its outcome.
     words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner()}"]
-    words += [*_limits(), *_gpus(engine, gpus)]
-    words += [] if workdir is None else [f"--workdir={workdir}"]
+    words += [*_limits(engine.limits), *_gpus(engine, gpus)]
     for mount in mounts:
         words += ["--mount", mount.for_docker()]
+    if workdir is not None:
+        words += [f"--workdir={workdir}"]
+        below = (Path(mount.target or mount.source).is_relative_to(workdir) for mount in mounts)
+        if engine.podman and not any(below):  # Podman makes no such folder by itself
+            words += ["--mount", empty_folder(workdir)]
     # Libraries ask for a home and a name, and the image knows no such user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     inside = {**home, **variables}
-    if gpus and numbers(inside.get(VISIBLE, "")):
+    if gpus and VISIBLE in inside and "MIG" not in inside[VISIBLE]:
         inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
     for variable, value in sorted(inside.items()):
         words += ["--env", f"{variable}={value}"]
@@ -236,19 +253,22 @@ def run_command(
     return [*words, f"--entrypoint={program}", image, *arguments]
 
 
-def _limits() -> list[str]:
-    """Return what this process may use: a daemon's containers are in no job's control group."""
+def _limits(controllers: Collection[str]) -> list[str]:
+    """Return what this process may use: a daemon's containers are in no job's control group.
+
+    What no controller can hold is left out; processors are inherited from Podman all the same.
+    """
     limit_bytes = memory_limit_bytes()
     room_bytes = limit_bytes or memory_bytes("MemTotal") or 1 << 30
     # Engines' processes share tensors there; pages count only once they are used.
     words = [f"--shm-size={room_bytes // 2}"]
-    if limit_bytes is not None:
+    if limit_bytes is not None and "memory" in controllers:
         words += [f"--memory={limit_bytes}"]
     usable = os.sched_getaffinity(0)
-    if len(usable) != os.cpu_count():
+    if len(usable) != os.cpu_count() and "cpuset" in controllers:
         words += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
     quota = cpu_quota()
-    if quota is not None and quota < (os.cpu_count() or 1):
+    if quota is not None and quota < (os.cpu_count() or 1) and "cpu" in controllers:
         words += [f"--cpus={quota:g}"]
     return words
 

@@ -34,6 +34,7 @@ from llenergymeasure.processes import SignalPipe, arguments, signal_group
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workload.models.hub import offline
+from llenergymeasure.workload.models.resolve import is_hub_id
 
 START_LIMIT_S = 900.0
 """From the call of Docker to the first sign of the process inside, on a cold network disk."""
@@ -254,6 +255,7 @@ def needs_network(config: dict[str, Any]) -> bool:
     """
     dataset = config.get("dataset")
     named = [text for text in texts(config) if _HUB_NAME.fullmatch(text)]
+    named += [config["model"]] if is_hub_id(config["model"]) else []  # gpt2 has no owner
     if isinstance(dataset, str) and dataset != "synthetic":
         named.append(dataset)
     return not offline() and not all(Path(name).exists() for name in named)

@@ -44,6 +44,11 @@ class Mount:
 _BIND = "type=bind"
 
 
+def empty_folder(path: Path) -> str:
+    """Return a folder of the container's own, empty and in memory, for ``--mount``."""
+    return _csv(["type=tmpfs", f"destination={path}"])
+
+
 def _csv(fields: Iterable[str], *more: str) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow([*fields, *more])

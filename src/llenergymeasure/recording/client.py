@@ -119,7 +119,10 @@ class RecorderProcess:
         while not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not output.poll(1000 * left_s):
-                raise MeterError(f"the recorder was not ready within {timeout_s:g} s")
+                raise MeterError(
+                    f"the recorder was not ready within {timeout_s:g} s: see whether a driver "
+                    "hangs (nvidia-smi)"
+                )
             part = os.read(handle, 65536)
             if not part:
                 raise MeterError(f"the recorder ended with status {self._process.wait()}")

@@ -6,6 +6,7 @@ with its reason: never a zero.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import open_to_read, replacing
+from llenergymeasure.files import open_file, open_to_read, replacing
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 
@@ -209,7 +210,8 @@ class SamplesWriter:
         self._names: dict[str, dict[str, int]] = {
             name: {} for name in ("device", "sensor", "quantity")
         }
-        self._file = path.open("wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self._file = os.fdopen(open_file(path, flags), "wb")
         # Deltas, so that the text of a name is written once and earlier batches stay valid.
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
         schema = SCHEMA.with_metadata({METADATA_KEY: header.to_json()})

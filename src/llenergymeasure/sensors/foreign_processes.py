@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
 from llenergymeasure.machine.host import text_of
-from llenergymeasure.processes import arguments, stat_fields
+from llenergymeasure.processes import arguments, is_hidden, stat_fields
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -21,8 +21,10 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 LAUNCHER = "llenergymeasure.containers.launcher"
 """The module that starts an engine's container."""
 Answer = TypeVar("Answer")
-_HELPERS = frozenset({"nvidia-cuda-mps-server"})
-"""Compute contexts that work only for processes that are listed next to them."""
+_HELPERS = frozenset({"nvidia-cuda-mps"})
+"""Compute contexts that work only for processes that are listed next to them (MPS' server), by as
+much of their name as the kernel keeps (proc(5), /proc/PID/comm)."""
+_KEPT = 15
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class RunProcesses:
                 self._there_before.add((gpu.uuid, pid))
             if self._is_stranger(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
                 name = self._name(pid)
-                if name not in _HELPERS:
+                if name[:_KEPT] not in _HELPERS:
                     found.append(Stranger(pid, name))
         return found
 
@@ -137,17 +139,7 @@ class RunProcesses:
         return {self._run_pid, engine}
 
     def _exists(self, pid: int) -> bool:
-        if pid <= 0:
-            return False
-        if (self._proc / str(pid)).exists():
-            return True
-        try:
-            os.kill(pid, 0)
-        except PermissionError:
-            return True
-        except ProcessLookupError:
-            return False
-        return True
+        return pid > 0 and ((self._proc / str(pid)).exists() or is_hidden(pid))
 
     def _name(self, pid: int) -> str:
         return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)

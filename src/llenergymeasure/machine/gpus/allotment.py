@@ -4,6 +4,7 @@ The supervisor asks in a process of its own: a driver that hangs must not take i
 """
 
 import ctypes
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,32 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
         ) from None
     lists = {name: tuple(each) for name, each in answer.items() if isinstance(each, list)}
     return Allotment(**{**answer, **lists})
+
+
+def discover_if_answered() -> "Inventory":
+    """Return what NVML shows, for a process that people or a workflow wait for.
+
+    The driver is asked once in a process of its own before.
+
+    Raises:
+        GpuAllotmentError: it does not answer.
+    """
+    from llenergymeasure.machine.gpus import inventory
+
+    silence = _silence()
+    if silence is not None:
+        raise GpuAllotmentError(silence)
+    return inventory.discover()
+
+
+@functools.cache
+def _silence() -> str | None:
+    """Return why the driver does not answer; None where it does, or there is none."""
+    try:
+        ask_allotment({"backend": "openai"})  # of all that are visible
+    except GpuAllotmentError as error:
+        return str(error)
+    return None
 
 
 def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         die_with(options.watch)
     server: OnServer | None = None
     for folder in map(RunFolder, options.out):
-        folder.engine_pid.write_text(str(os.getpid()))
+        write_text(folder.engine_pid, str(os.getpid()))
         try:
             spec = RunSpec.model_validate_json(folder.spec.read_text())
             run = EngineRun(spec, folder, server, options.watch)

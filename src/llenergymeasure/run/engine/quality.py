@@ -18,7 +18,7 @@ from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
-from llenergymeasure.files import sha256
+from llenergymeasure.files import sha256, write_text
 from llenergymeasure.installation import install_command
 from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.redact import excerpt
@@ -64,7 +64,7 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     told = {"command": list(command)}
     spec = json.loads(folder.spec.read_text())
     settings = folder.work / "experiment.json"
-    settings.write_text(json.dumps(spec["config"], indent=1))
+    write_text(settings, json.dumps(spec["config"], indent=1))
     try:
         done = completed(
             command,

@@ -12,8 +12,8 @@ from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
-from llenergymeasure.machine.gpus.allotment import allot, demand
-from llenergymeasure.machine.gpus.inventory import Gpu, discover
+from llenergymeasure.machine.gpus.allotment import allot, demand, discover_if_answered
+from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
 from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.plan.estimate import Device, Estimates, Known, ModelSize, Work
 from llenergymeasure.run.preflight.memory import (
@@ -143,7 +143,7 @@ class Forecast:
         if not self._here:
             return "the memory of the cluster's GPUs"
         try:
-            cards = tuple(self._gpus[uuid] for uuid in allot(content).uuids)
+            cards = self._there.of(allot(content, self._there).uuids)
         except LlemError as error:
             return str(error)
         if not cards and (wanted.needed or content["backend"] not in ("pytorch", "openai")):
@@ -151,8 +151,8 @@ class Forecast:
         return cards
 
     @cached_property
-    def _gpus(self) -> dict[str, Gpu]:
-        return {gpu.uuid: gpu for gpu in discover().gpus}
+    def _there(self) -> Inventory:
+        return discover_if_answered()
 
     def _source(self, config: ExperimentConfig) -> ModelSource | str:
         """Return where an experiment's model comes from, asked once each; or why not known."""

@@ -56,6 +56,7 @@ from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.trend import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
+    lifted_limits,
     power_inside,
     throttle_history,
     utilisation,
@@ -156,11 +157,13 @@ def _result(
     gpus = _gpus(done, energy, samples)
     asked = done["workload"]["output_tokens"] // max(1, done["workload"]["requests"])
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
+    limits = read_json(folder.limits) or {}
     validity = {
         **batch_doubts(spec.config, asked, requests, batches, samples),
         **energy.account.validity,
         **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
         **({} if served is None else traffic_doubts(served)),
+        **lifted_limits(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
     }
     return Result(
         experiment=spec.experiment,
@@ -223,7 +226,7 @@ def _result(
             "computes_on_gpu": done["computes_on_gpu"],
             "steadiness": steady,
             "gpus_at_work_beside": done.get("beside") or {},
-            "gpu_limits": read_json(folder.limits),
+            "gpu_limits": limits or None,
             "gpu_memory_release": read_json(folder.gpu_memory),
             "validity_details": validity,
             "recording": asdict(samples.header),

@@ -1,11 +1,12 @@
 """How busy the GPUs were inside the window, how full, and what they drew: from the samples."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from llenergymeasure.machine.gpus.card_limits import CLOCK_STEP_MHZ
 from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS, reasons_in
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.results.record import Clocks
@@ -96,6 +97,31 @@ def clock_state(
         slowed_by_heat_share=max(shares["heat"]) if shares else None,
         slowed_by=[name for name in _LOWERED_BITS if any(shares[name])] if shares else None,
     )
+
+
+def lifted_limits(
+    samples: Samples, window: tuple[int, int], gpu: Mapping[str, Any], held: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return whether a limit was higher in the window than a run had set it, by code.
+
+    A card may enforce a lower one by itself, which says so as a reason to slow its clocks.
+
+    Args:
+        samples: the recording.
+        window: start and end, CLOCK_MONOTONIC in ns.
+        gpu: what the experiment asks for.
+        held: what was read of each card once it was set, by UUID.
+    """
+    found = []
+    for device, read in held.items():
+        asked_w, asked_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
+        most_w = _known(samples, window, device, "power_limit_w")[1].max(initial=0.0)
+        if asked_w is not None and most_w > max(asked_w, read["enforced_power_limit_w"] or 0.0):
+            found.append(f"{device}: {most_w:g} W in place of {asked_w:g} W")
+        most_mhz = _known(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
+        if asked_mhz is not None and most_mhz > asked_mhz + CLOCK_STEP_MHZ:
+            found.append(f"{device}: {most_mhz:g} MHz in place of {asked_mhz} MHz")
+    return {"limit_lifted": "; ".join(found)} if found else {}
 
 
 def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
