@@ -8,13 +8,14 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from operator import itemgetter
 from statistics import fmean
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.blocks import Blocks, blocks
+from llenergymeasure.analysis.blocks import Blocks, ValueOf, blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
@@ -94,11 +95,16 @@ class Related:
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
         self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
 
-    def pairs(self, metric: str) -> list[Comparison]:
-        """Return every pair's comparison in one quantity, not yet corrected for their number."""
-        found = [
-            each for group in self._meters.values() for each in compare(self._blocks(group, metric))
-        ]
+    def pairs(self, metric: str, value_of: ValueOf | None = None) -> list[Comparison]:
+        """Return every pair's comparison in one quantity, not yet corrected for their number.
+
+        Args:
+            metric: its name.
+            value_of: the quantity, where it is no column.
+        """
+        by_meter = self._meters.values()
+        data = (self._blocks(used, value_of or itemgetter(metric)) for used in by_meter)
+        found = [each for of_meter in data for each in compare(of_meter)]
         return [
             replace(
                 self._fair(each),
@@ -164,7 +170,7 @@ class Related:
                 if each.unavailable == NO_DATA
                 else each.unavailable,
             }
-            for each in levels(self._blocks(used, metric), values)
+            for each in levels(self._blocks(used, itemgetter(metric)), values)
         ]
 
     def front(self) -> list[Point]:
@@ -190,8 +196,8 @@ class Related:
         of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
         return math.hypot(of_a, of_b) or None
 
-    def _blocks(self, group: Used, metric: str) -> Blocks:
-        return blocks(group, self._started, metric)
+    def _blocks(self, used: Used, value_of: ValueOf) -> Blocks:
+        return blocks(used, self._started, value_of)
 
     def _outside(self, experiment: str) -> str:
         reason = self._study.comparable.outside.get(experiment)

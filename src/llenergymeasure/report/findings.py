@@ -5,6 +5,7 @@ Only experiments of one comparable group are ranked, and only where their pairs 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import TypeAlias
 
 from llenergymeasure.analysis.blocks import Drift, blocks, drift
@@ -365,7 +366,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
 
 def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    return drift(blocks(used, _completed(runs), TOKEN))
+    return drift(blocks(used, _completed(runs), itemgetter(TOKEN)))
 
 
 def trend_sentence(trend: Drift | None) -> str:
