@@ -50,13 +50,7 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
-            "study": self.study,
-            "runs": self.runs,
-            "missing": self.missing,
-            "unhashed": self.unhashed,
-            "differences": [each.as_dict() for each in self.differences],
-        }
+        return {**vars(self), "differences": [each.as_dict() for each in self.differences]}
 
 
 def verify_study(study_dir: Path) -> Verification:
