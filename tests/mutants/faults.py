@@ -146,7 +146,7 @@ MUTANTS = (
         (_PAIRS,),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         "abs(ratio - 1) >= left_open",
         "ratio > 0",
         "a difference less than what the sensor leaves open, without a word of that",
@@ -362,35 +362,35 @@ MUTANTS = (
     ),
     # What the page and the terminal say.
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         'return row["p_holm"] is not None and row["p_holm"] < LEVEL',
         'return row["p"] is not None and row["p"] < LEVEL',
         "that pairs differ which an uncorrected p value alone parts",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         'return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))',
         "return True",
         "less energy where the pairs show more",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         "ratio, low, high = 1 / ratio, 1 / high, 1 / low",
         "ratio, low, high = 1 / ratio, low, high",
         "an interval that does not hold its own ratio",
         (f"{_CLAIMS}::test_a_difference_is_told_with_its_pair_and_what_else_differs",),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         "wider = t_upper(0.025 / max(tested, 1), freedom) / t_upper(0.025, freedom)",
         "wider = 1.0",
         "a pair chosen after looking with the interval of one named before",
         (f"{_CLAIMS}::test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less",),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         "return f\"unpaired, {row['n_a']} and {row['n_b']} runs\"",
         "return f\"paired over {row['n_a']} cycles\"",
         "that runs were paired by cycle which were hours apart",
@@ -530,7 +530,7 @@ MUTANTS = (
         ("report/test_text.py::test_flags_say_which_runs_are_left_out",),
     ),
     Mutant(
-        "report/verdicts.py",
+        "report/relations.py",
         'return "differ" if shown(row) else "inconclusive"',
         'return "differ"',
         "differ where it is open",

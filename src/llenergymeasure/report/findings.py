@@ -12,7 +12,7 @@ from llenergymeasure.analysis.blocks import Drift, blocks, drift
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
 from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.verdicts import (
+from llenergymeasure.report.relations import (
     Pairs,
     difference_sentence,
     inconclusive_sentence,
