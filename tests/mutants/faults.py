@@ -62,8 +62,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/selection.py",
-        "other_machine=len(others),",
-        "other_machine=0,",
+        '"n_other_machine": len(others),',
+        '"n_other_machine": 0,',
         "no run left out, although some were made on another machine",
         (_LEFT_OUT,),
     ),
