@@ -347,9 +347,9 @@ MUTANTS = (
         ("analysis/test_temperatures.py",),
     ),
     Mutant(
-        "analysis/merge.py",
-        "if now and number in found and now.is_settled",
-        "if now and number in found",
+        "analysis/merge_cache.py",
+        'each.digest if each.is_settled else ""',
+        "each.digest",
         "a figure of a file that was changed since",
         ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
     ),

@@ -94,11 +94,8 @@ def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point
         used: the runs in the mean of each experiment.
         seed: of the draws.
     """
-    known = {name for rows in used.values() for row in rows for name in row if name in OBJECTIVES}
     points: list[Point] = []
     for objective in OBJECTIVES:
-        if objective not in known:
-            continue
         of_objective = list(_points(used, objective, seed))
         if any(point.value is not None for point in of_objective):
             points += of_objective

@@ -160,7 +160,7 @@ class _Pair:
             for name, side in zip((A, B), self._sides, strict=True)
         ]
         both = pa.concat_tables(named, promote_options="permissive")
-        self._related = Related(StudyRuns.of(both, {"runs": planned}), {A: A, B: B})
+        self._related = Related(StudyRuns(both, {"runs": planned}), {A: A, B: B})
 
     @property
     def overlaps(self) -> bool:
