@@ -354,7 +354,7 @@ MUTANTS = (
         ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
     ),
     Mutant(
-        "analysis/verify/runs.py",
+        "analysis/recompute.py",
         "RELATIVE = 1e-9",
         "RELATIVE = 1e-1",
         "that a figure is right which is 10 % off",

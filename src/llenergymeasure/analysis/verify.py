@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llenergymeasure.analysis.recompute import check_run, differences
 from llenergymeasure.analysis.tables import ANALYSIS_KEY, write_tables
-from llenergymeasure.analysis.verify.runs import check_run, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.parquet import read_parquet
