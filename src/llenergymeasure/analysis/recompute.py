@@ -125,7 +125,8 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     before, now = (_added_up(each) for each in (result.energy, record))
     if method == METHOD and before == now:
         recomputed["energy"] = record.model_dump()
-    recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
+    parts = result.model_dump(include={*recomputed})
+    recorded = {key: {name: parts[key][name] for name in recomputed[key]} for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
     if before != now:
         what = (
@@ -239,12 +240,6 @@ def _latencies(requests: pa.Table) -> dict[str, Any]:
         "request_latency_p50_s": statistics.median(latencies_s),
         "request_latency_p95_s": float(np.percentile(latencies_s, 95)),
     }
-
-
-def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of a record's part that were recomputed."""
-    values: dict[str, Any] = part.model_dump()
-    return {name: values[name] for name in like}
 
 
 def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:

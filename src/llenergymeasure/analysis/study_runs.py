@@ -17,7 +17,7 @@ from llenergymeasure.analysis.selection import (
     select,
 )
 from llenergymeasure.results.record import Clocks
-from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS
 
 METRICS = (
     "energy_per_output_token_j",
@@ -39,9 +39,6 @@ METRICS = (
     "cost_per_1000_requests",
 )
 """Quantities whose mean the summary has."""
-
-SETTING_COLUMNS = ("backend", "model", "precision", "runner")
-"""Fixed columns that are settings: part of an experiment's label where they differ."""
 
 CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 

@@ -23,8 +23,8 @@ from llenergymeasure.analysis.statistics import (
     outliers,
     share_interval,
 )
-from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, SETTING_COLUMNS, StudyRuns
-from llenergymeasure.results.table import RUN_SCHEMA, setting_array
+from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
+from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS, setting_array
 
 ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
