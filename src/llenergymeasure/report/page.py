@@ -54,7 +54,6 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(planned)
     by_experiment = used_runs(runs)
     used = [run for members in by_experiment.values() for run in members]
-    trend = findings.order_trend(runs, by_experiment)
     relations = relations_content(study_dir, summary)
     shown = findings.drawn_together(summary)
     offered = _offered(used)
@@ -75,20 +74,19 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     for name in _linked(study_dir / PAGE_NAME) - set(drawings):
         for suffix in ("svg", "pdf"):
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
-    content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    content["headline"] = findings.headline(summary, runs, relations.verdicts, ramps)
     groups = findings.comparable_groups(summary)
-    content["drawn_total"] = len(shown)
-    content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
-    content["files"] = drawings
-    content["judged"] = "energy_quality" in figures
     page = _render(
+        **_content(plan, summary, runs),
+        headline=findings.headline(summary, runs, relations.verdicts, ramps),
+        trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
+        drawn_total=len(shown),
+        not_drawn=sum(map(len, groups)) - len(shown) if groups else 0,
         sweeps=sweeps,
         figures=figures,
         serving=serving,
         relations=relations,
         traces=traces,
-        **content,
+        files=drawings,
     )
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
