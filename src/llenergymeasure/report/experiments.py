@@ -125,7 +125,12 @@ def flags(runs: Iterable[Row]) -> list[dict[str, Any]]:
             "code": plain(code),
             "runs": number,
             "meaning": VALIDITY[code].meaning if code in VALIDITY else UNKNOWN_CODE,
-            "consequence": "left out of means" if code in DISQUALIFYING else "in means, shown",
+            "consequence": consequence(code),
         }
         for code, number in sorted(counts.items())
     ]
+
+
+def consequence(code: str) -> str:
+    """Return what the code does to the run: left out of means, or shown only."""
+    return "left out of means" if code in DISQUALIFYING else "in means, shown"
