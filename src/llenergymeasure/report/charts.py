@@ -124,12 +124,16 @@ class Axis:
         ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
+    def beyond(self, low: float | None, high: float | None) -> bool:
+        """Return whether an interval goes on beyond the axis."""
+        return low is not None and high is not None and (low < self.low or high > self.high)
+
 
 def beyond_note(rows: Sequence[Row], *axes: Axis) -> str:
     """Return what a caption adds where an experiment's interval goes on beyond an axis."""
     for axis in axes:
         for _, low, high in (axis.scale.of(row, axis.metric) for row in rows):
-            if low is not None and high is not None and (low < axis.low or high > axis.high):
+            if axis.beyond(low, high):
                 return BEYOND
     return ""
 
