@@ -1,6 +1,7 @@
 """Experiments in pairs: the ratio by cycle, how sure it is, and what it would take to decide."""
 
 import math
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_places_are_those_in_which_runs_really_began_on_their_machine():
         }
 
     rows = [row("a", 1, 30), row("a", 2, 10), row("b", 1, 20, "y"), row("b", 2, 40, value=0.0)]
-    data = blocks({"a": rows[:2], "b": rows[2:]}, rows, "m")
+    data = blocks({"a": rows[:2], "b": rows[2:]}, rows, itemgetter("m"))
     assert data.cycles == (1, 2)
     assert data.places[:, 0].tolist() == [2, 1]
     assert data.places[0, 1] == 1

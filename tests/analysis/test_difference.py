@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.analysis.verify.runs import differences
+from llenergymeasure.analysis.recompute import differences
 
 RECORD = Path("result.json")
 

@@ -281,7 +281,7 @@ def test_the_knee_is_where_a_server_stops_keeping_up(
 
 
 def test_runs_are_together_that_differ_in_load_alone() -> None:
-    runs = [run(1), run(2), run(3, backend="sglang"), run(1, offered_requests_per_s=None)]
+    runs = [run(1), run(2), run(3, backend="sglang")]
     groups = served_groups(runs, [RATE], {})
     assert [len(members) for members in groups.values()] == [2, 1]
 

@@ -28,7 +28,7 @@ def row(run, swept=SWEPT, **settings):
 
 
 def summary_of(rows):
-    return summarise(StudyRuns.of(rows_table(rows))).to_pylist()
+    return summarise(StudyRuns(rows_table(rows))).to_pylist()
 
 
 @pytest.fixture
@@ -150,13 +150,13 @@ def test_labels_never_coincide():
 def test_swept_n_does_not_take_the_name_of_the_count():
     config = {"model": "tiny-llama", "precision": "bf16", "n": 64}
     plan = make_plan([config], ["n"], cycles=2)
-    found = summarise(StudyRuns.of(rows_table([row(run, swept=["n"]) for run in plan["runs"]])))
+    found = summarise(StudyRuns(rows_table([row(run, swept=["n"]) for run in plan["runs"]])))
     assert found["n"].to_pylist() == [2]
     assert found["setting.n"].to_pylist() == [64]
 
 
 def test_no_runs_give_an_empty_table_of_the_same_columns():
-    assert summarise(StudyRuns.of(rows_table([]))).column_names == SUMMARY_SCHEMA.names
+    assert summarise(StudyRuns(rows_table([]))).column_names == SUMMARY_SCHEMA.names
 
 
 def test_what_repeats_share_goes_into_the_total_interval_undiminished(runs):

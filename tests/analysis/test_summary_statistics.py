@@ -35,7 +35,7 @@ def rows(values, sizes=(8,), **settings):
 
 
 def summary(values, plan=None, **settings):
-    (row,) = summarise(StudyRuns.of(rows(values, **settings), plan)).to_pylist()
+    (row,) = summarise(StudyRuns(rows(values, **settings), plan)).to_pylist()
     return row
 
 
@@ -76,7 +76,7 @@ def test_the_total_interval_holds_each_part_and_ends_at_zero(band):
     table = rows(VALUES).to_pylist()
     for each in table:
         each["energy_u_sys_j"] = band * each["energy_gross_j"]
-    (found,) = summarise(StudyRuns.of(rows_table(table))).to_pylist()
+    (found,) = summarise(StudyRuns(rows_table(table))).to_pylist()
     mean = found[f"{TOKEN}_mean"]
     assert found[f"{TOKEN}_total95_high"] >= mean * (1 + band)
     assert 0 <= found[f"{TOKEN}_total95_low"] <= max(mean * (1 - band), 0)
@@ -98,7 +98,7 @@ def test_cycles_are_ordered_by_when_they_began():
     in_time = sorted(range(8), key=lambda place: values[place])
     for began, place in enumerate(in_time):
         table[place]["started_at"] = f"2026-03-01T12:{began:02d}:00+00:00"
-    (found,) = summarise(StudyRuns.of(rows_table(table))).to_pylist()
+    (found,) = summarise(StudyRuns(rows_table(table))).to_pylist()
     assert found["cycles_correlated"] is True
 
 
@@ -158,8 +158,8 @@ def test_measured_and_estimated_experiments_are_not_compared():
         ]
     )
     both = pa.concat_tables([first, estimated])
-    labels = labels_of(summarise(StudyRuns.of(both)).to_pylist())
-    tables = relate(StudyRuns.of(both), labels)
+    labels = labels_of(summarise(StudyRuns(both)).to_pylist())
+    tables = relate(StudyRuns(both), labels)
     pairs = tables["comparisons"].to_pylist()
     assert {(row["metric"], row["label_a"] != row["label_b"]) for row in pairs} == {
         (metric, True)
@@ -194,8 +194,8 @@ def test_a_level_without_tokens_or_without_runs_says_that_it_has_no_data(silent)
         ]
     )
     for each in (runs, failed):
-        labels = labels_of(summarise(StudyRuns.of(each)).to_pylist())
-        levels = relate(StudyRuns.of(each), labels)["levels"].to_pylist()
+        labels = labels_of(summarise(StudyRuns(each)).to_pylist())
+        levels = relate(StudyRuns(each), labels)["levels"].to_pylist()
         told = {row["level"]: row for row in levels if row["metric"] == TOKEN}
         sound = [size for size in (1, 2, 4) if size != silent]
         assert told[str(silent)]["ratio"] is None
@@ -211,8 +211,8 @@ def test_answers_of_unlike_length_are_named_in_a_comparison(tokens, apart):
         if run["pytorch.batch_size"] == 8:
             run["output_tokens_per_request"] *= tokens / 2000
     table = rows_table(runs)
-    labels = labels_of(summarise(StudyRuns.of(table)).to_pylist())
-    for pair in relate(StudyRuns.of(table), labels)["comparisons"].to_pylist():
+    labels = labels_of(summarise(StudyRuns(table)).to_pylist())
+    for pair in relate(StudyRuns(table), labels)["comparisons"].to_pylist():
         assert ("output_tokens_per_request" in pair["differs"]) is apart
 
 
@@ -221,8 +221,7 @@ def test_lengths_that_are_not_known_are_no_difference():
     for run in runs[::2]:
         run["output_tokens_per_request"] = None
     table = rows_table(runs)
-    labels = labels_of(summarise(StudyRuns.of(table)).to_pylist())
+    labels = labels_of(summarise(StudyRuns(table)).to_pylist())
     assert all(
-        not pair["differs"]
-        for pair in relate(StudyRuns.of(table), labels)["comparisons"].to_pylist()
+        not pair["differs"] for pair in relate(StudyRuns(table), labels)["comparisons"].to_pylist()
     )

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.commands import Call
+from llenergymeasure.analysis.recompute import check_run
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.analysis.verify.runs import check_run
-from llenergymeasure.analysis.verify.study import OTHER_ANALYSIS, verify_study
+from llenergymeasure.analysis.verify import OTHER_ANALYSIS, verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report

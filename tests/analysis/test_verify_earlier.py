@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.analysis.verify.runs import _earlier_method
+from llenergymeasure.analysis.recompute import _earlier_method
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Reading
 

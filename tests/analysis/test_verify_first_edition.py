@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure.analysis.recompute import check_run
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.analysis.verify.runs import check_run
-from llenergymeasure.analysis.verify.study import verify_study
+from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Result
 

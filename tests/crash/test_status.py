@@ -14,7 +14,7 @@ import pytest
 
 from llenergymeasure import files
 from llenergymeasure.analysis.tables import behind, read_table, write_tables
-from llenergymeasure.analysis.verify.study import verify_study
+from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.cli.report import report
 from llenergymeasure.cli.results import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan

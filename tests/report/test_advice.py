@@ -1,7 +1,7 @@
 import pytest
 
 from llenergymeasure.report.advice import advise, failures
-from llenergymeasure.report.experiments import consequence, meaning
+from llenergymeasure.report.experiments import flags
 from llenergymeasure.units import DISQUALIFYING, VALIDITY
 
 
@@ -50,7 +50,11 @@ def test_runs_of_one_reason_stand_together():
 
 
 def test_every_validity_code_is_explained():
-    assert all(meaning(code).endswith(".") for code in VALIDITY)
-    assert all(consequence(code) == "left out of means" for code in DISQUALIFYING)
-    assert all(consequence(code) == "in means, shown" for code in VALIDITY.keys() - DISQUALIFYING)
-    assert "another version" in meaning("of_a_later_version")
+    shown = {
+        each["code"]: each for each in flags([{"validity": [*VALIDITY, "of_a_later_version"]}])
+    }
+    assert all(shown[code]["meaning"].endswith(".") for code in VALIDITY)
+    left_out = {code for code in shown if shown[code]["consequence"] == "left out of means"}
+    assert left_out == DISQUALIFYING
+    assert all(shown[code]["consequence"] == "in means, shown" for code in shown.keys() - left_out)
+    assert "another version" in shown["of_a_later_version"]["meaning"]

@@ -19,10 +19,14 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import declared, table_rows
-from llenergymeasure.report.relations import relations_content
+from llenergymeasure.report.relations import (
+    Pairs,
+    difference_sentence,
+    inconclusive_sentence,
+    relations_content,
+)
 from llenergymeasure.report.serving import ramped
 from llenergymeasure.report.text import study_text
-from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
 from llenergymeasure.report.wording import scale_for
 from llenergymeasure.results.record import Tokens
 from report.studies import Made, config, on, table, write_study

@@ -11,6 +11,7 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.reading import write_run_row
 from llenergymeasure.results.record import (
     Energy,
     Flops,
@@ -21,7 +22,6 @@ from llenergymeasure.results.record import (
     Tokens,
     Window,
 )
-from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"

@@ -22,7 +22,7 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.row_file import read_run_row
+from llenergymeasure.results.reading import read_run_row
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp, is_whole
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks

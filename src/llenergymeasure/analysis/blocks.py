@@ -7,8 +7,9 @@ along it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from llenergymeasure.analysis.selection import Row, by_start
 from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
+
+ValueOf: TypeAlias = Callable[[Row], float | None]
+"""A quantity of a run."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Blocks:
     hosts: Reals
 
 
-def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], metric: str) -> Blocks:
+def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], value_of: ValueOf) -> Blocks:
     """Return one quantity of the runs that are in the means.
 
     Values that are not positive have no logarithm and count as missing.
@@ -46,7 +50,7 @@ def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], metric: st
     Args:
         used: the runs in the mean of each experiment.
         started: all runs that began, for their places in the order.
-        metric: the column.
+        value_of: the quantity.
     """
     experiments = tuple(used)
     cycles = tuple(sorted({row["cycle"] for rows in used.values() for row in rows}))
@@ -57,7 +61,7 @@ def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], metric: st
     for column, rows in enumerate(used.values()):
         for row in rows:
             at = row_of[row["cycle"]], column
-            value, name = row[metric], (row["experiment"], row["cycle"])
+            value, name = value_of(row), (row["experiment"], row["cycle"])
             if value is None or not value > 0:
                 continue
             logs[at] = np.log(value)

@@ -22,6 +22,7 @@ from llenergymeasure.analysis.statistics import (
     autocorrelation,
     column_means,
     column_variances,
+    finite,
     t_quantile,
     t_tail,
     t_upper,
@@ -125,8 +126,8 @@ def compare(data: Blocks) -> list[Comparison]:
             ratio=_exp(center[at]),
             ci95_low=_exp(center[at] - half_width[at]),
             ci95_high=_exp(center[at] + half_width[at]),
-            degrees_of_freedom=_known(freedom[at]),
-            p=_known(p[at]),
+            degrees_of_freedom=finite(freedom[at]),
+            p=finite(p[at]),
             unavailable="; ".join(
                 _reasons(
                     int(n_a[at]),
@@ -215,7 +216,7 @@ def holm(p_values: Reals) -> Reals:
 
 def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
     """Return p values corrected for their number; None stays None and counts as no test."""
-    return [_known(p) for p in holm(np.array(p_values, np.float64))]
+    return [finite(p) for p in holm(np.array(p_values, np.float64))]
 
 
 def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -273,7 +274,3 @@ def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> 
 
 def _exp(value: float) -> float | None:
     return float(np.exp(value)) if np.isfinite(value) else None
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -8,8 +8,7 @@ to report, and is never the reference.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, TypeAlias
 
@@ -44,6 +43,7 @@ class Level:
     """What one level of a factor does, the others being equal: a row of ``levels.parquet``.
 
     Attributes:
+        metric: the quantity.
         factor: the setting.
         level: its value, as text.
         reference: the value compared with, the first in the study that has data.
@@ -55,6 +55,7 @@ class Level:
         unavailable: what is not known, and why.
     """
 
+    metric: str = field(default="", kw_only=True)
     factor: str
     level: str
     reference: str
@@ -80,17 +81,15 @@ def levels(data: Blocks, factors: Levels) -> list[Level]:
     logs = data.logs[present.any(axis=1)][:, known]
     named = [_factor(name, values, known) for name, values in factors.items()]
     varying = [each for each in named if len(each.levels) > 1]
-    width = sum(len(each.levels) - 1 for each in varying) + len(logs)
-    found = []
+    found = [
+        Level(each.name, level, each.levels[0]) for each in varying for level in each.levels[1:]
+    ]
+    width = len(found) + len(logs)
     if width > MAX_COLUMNS:
         reason = f"the settings have {width} levels together; up to {MAX_COLUMNS} are analysed"
-        found = [
-            Level(each.name, level, each.levels[0], unavailable=reason)
-            for each in varying
-            for level in each.levels[1:]
-        ]
+        found = [replace(each, unavailable=reason) for each in found]
     elif varying:
-        found = list(_judged(logs, varying))
+        found = list(_judged(logs, varying, found))
     found += [
         Level(each.name, level, each.levels[0], unavailable=NO_DATA)
         for each in named
@@ -133,8 +132,8 @@ def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
     return _Factor(name, tuple(levels), tuple(empty), codes)
 
 
-def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
-    """Yield each level's ratio to the first of its factor."""
+def _judged(logs: Reals, factors: Sequence[_Factor], asked: Sequence[Level]) -> Iterator[Level]:
+    """Yield each level with its ratio to the first of its factor."""
     by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
     design = np.hstack(by_experiment)
     rows, columns = np.nonzero(np.isfinite(logs))
@@ -144,19 +143,17 @@ def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
     centers = inverse @ x.T @ (y - y.mean())
     is_estimable = np.isclose(gram @ inverse, np.eye(len(gram)), atol=1e-6).all(axis=0)
     errors, freedom = _errors(logs, design, np.diag(inverse))
-    named = [(factor, level) for factor in factors for level in factor.levels[1:]]
-    for column, (factor, level) in enumerate(named, start=1):
-        of_level = partial(Level, factor.name, level, factor.levels[0])
+    for column, level in enumerate(asked, start=1):
         center, error = float(centers[column]), float(errors[column])
         if not is_estimable[column]:
-            yield of_level(unavailable=ALIASED)
+            yield replace(level, unavailable=ALIASED)
         elif not error > ROUNDING:
-            yield of_level(math.exp(center), unavailable=NO_REPEATS)
+            yield replace(level, ratio=math.exp(center), unavailable=NO_REPEATS)
         else:
             half_width = t_quantile(float(freedom[column])) * error
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
             p = float(2 * t_tail(abs(center) / error, freedom[column]))
-            yield of_level(ratio, low, high, p)
+            yield replace(level, ratio=ratio, ci95_low=low, ci95_high=high, p=p)
 
 
 def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]:

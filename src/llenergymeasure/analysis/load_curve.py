@@ -294,7 +294,7 @@ def served_groups(
     no group, and experiments that may not be compared are in groups of their own.
 
     Args:
-        runs: rows of ``runs.parquet``.
+        runs: rows of ``runs.parquet``, those of runs under traffic.
         settings: the columns of the swept settings.
         group_of: the ``comparison_group`` of each experiment.
 
@@ -304,17 +304,13 @@ def served_groups(
     shared = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings: dict[int | None, tuple[tuple[str, Any], ...]] = {}
     groups: dict[Key, list[Row]] = {}
-    for run in _alike(runs):
+    alike = (run for chosen in selections(runs).values() for run in chosen.alike)
+    for run in alike:
         number = group_of.get(run["experiment"])
         around = surroundings.setdefault(number, tuple(_items(run, SURROUNDINGS)))
         key = Key(number, (*_items(run, (*OWN, *shared)), *around))
         groups.setdefault(key, []).append(run)
     return groups
-
-
-def _alike(runs: Sequence[Row]) -> Iterator[Row]:
-    for chosen in selections(runs).values():
-        yield from (run for run in chosen.alike if run["offered_requests_per_s"] is not None)
 
 
 def _items(run: Row, names: Sequence[str]) -> Iterator[tuple[str, Any]]:

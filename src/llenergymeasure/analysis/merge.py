@@ -108,35 +108,29 @@ def _rows(
         and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
     }
     new = [number for number, now in enumerate(stamps) if now and number not in cached]
-    found = {number: at for at, number in enumerate(cached)}
+    found = [*cached]  # in the order of their rows
     tables = [_taken(known, [*cached.values()])]
     damaged: dict[int, ResultsError | OSError] = {}
     for batch in _batches(new):
         rows, errors = _read([planned[number] for number in batch], keys, study_dir)
-        damaged.update((batch[at], error) for at, error in errors.items())
-        sound = [number for number in batch if number not in damaged]
-        found |= {number: len(found) + at for at, number in enumerate(sound)}
+        damaged |= {batch[at]: error for at, error in errors.items()}
+        found += [number for number in batch if number not in damaged]
         tables.append(rows)
     for error in damaged.values():
         if not tolerant or isinstance(error, RecordVersionError):
             raise error
-    settled = {
-        number: now
-        for number, now in enumerate(stamps)
-        if now and number in found and now.is_settled
-    }
-    if new or len(settled) != len(known):
-        rows = _taken(pa.concat_tables(tables), [found[number] for number in settled])
-        write_cache(study_dir, rows, [*settled.values()], keys)
-    missing = [number for number in range(len(planned)) if number not in found]
-    found |= {number: len(found) + at for at, number in enumerate(missing)}
+    if new or len(found) != len(known):
+        of_rows = [now for number in found if (now := stamps[number]) is not None]
+        write_cache(study_dir, pa.concat_tables(tables), of_rows, keys)
+    missing = sorted({*range(len(planned))} - {*found})
     for batch in _batches(missing):
         failed = [
             failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
             for at in batch
         ]
         tables.append(rows_table(failed))
-    return _taken(pa.concat_tables(tables), [found[number] for number in range(len(planned))])
+    row_of = {number: at for at, number in enumerate([*found, *missing])}
+    return _taken(pa.concat_tables(tables), [row_of[number] for number in range(len(planned))])
 
 
 def _read(

@@ -77,8 +77,11 @@ def _stored(path: Path, schema: pa.Schema) -> pa.Table:
 def write_cache(
     study_dir: Path, rows: pa.Table, stamps: Sequence[Stamp], swept: Sequence[str]
 ) -> None:
-    """Keep rows with the stamps of their files; a folder that cannot be written to has no cache."""
-    digests = pa.array([each.digest for each in stamps], pa.string())
+    """Keep rows with the stamps of their files; a folder that cannot be written to has no cache.
+
+    What may still change unseen has none, so that it is read again.
+    """
+    digests = pa.array([each.digest if each.is_settled else "" for each in stamps], pa.string())
     schema = _schema(swept)
     stored = rows.append_column("stamp", digests).replace_schema_metadata(schema.metadata)
     sink = pa.BufferOutputStream()

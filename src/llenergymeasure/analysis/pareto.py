@@ -8,7 +8,7 @@ is a test of its own, corrected for all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from llenergymeasure.analysis.statistics import (
     Reals,
     column_means,
     column_variances,
+    finite,
     t_tail,
 )
 
@@ -93,11 +94,8 @@ def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point
         used: the runs in the mean of each experiment.
         seed: of the draws.
     """
-    known = {name for rows in used.values() for row in rows for name in row if name in OBJECTIVES}
     points: list[Point] = []
     for objective in OBJECTIVES:
-        if objective not in known:
-            continue
         of_objective = list(_points(used, objective, seed))
         if any(point.value is not None for point in of_objective):
             points += of_objective
@@ -154,27 +152,27 @@ def _points(
     }
     unlike = objective == MEMORY and len(engines) > 1
     for column, experiment in enumerate(used):
+        point = Point(objective, direction, experiment)
         if not whole[column]:
             reason = f"not every run in the mean has both {ENERGY} and {objective}"
-            yield Point(objective, direction, experiment, unavailable=reason)
+            yield replace(point, unavailable=reason)
             continue
-        means = float(mean_energy[0, column]), float(sign * mean_value[0, column])
+        point = replace(
+            point,
+            energy_per_output_token_j=float(mean_energy[0, column]),
+            value=float(sign * mean_value[0, column]),
+        )
         if unlike:
-            yield Point(objective, direction, experiment, "", *means, unavailable=UNLIKE_MEMORY)
+            yield replace(point, unavailable=UNLIKE_MEMORY)
             continue
-        share = float(shares[column])
-        known = bool(np.isfinite(share))
-        yield Point(
-            objective=objective,
-            direction=direction,
-            experiment=experiment,
-            energy_per_output_token_j=means[0],
-            value=means[1],
+        share = finite(shares[column])
+        yield replace(
+            point,
             on_front=bool(on[column]),
-            front_share=share if known else None,
-            beaten_p_holm=float(beaten_p[column]) if np.isfinite(beaten_p[column]) else None,
+            front_share=share,
+            beaten_p_holm=finite(beaten_p[column]),
             dominated_by=None if beaten[column] < 0 else list(used)[beaten[column]],
-            unavailable=None if known else f"front_share: it needs {MIN_CYCLES} cycles",
+            unavailable=None if share is not None else f"front_share: it needs {MIN_CYCLES} cycles",
         )
 
 

@@ -8,20 +8,21 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from operator import itemgetter
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.blocks import Blocks, blocks
+from llenergymeasure.analysis.blocks import Blocks, ValueOf, blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
-from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
+from llenergymeasure.analysis.pareto import Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
-from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
+from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import shared_share
-from llenergymeasure.results.table import column_type
+from llenergymeasure.results.table import SETTING_COLUMNS, column_type
 
 COMPARED = (
     "energy_per_output_token_j",
@@ -43,15 +44,10 @@ LENGTHS_APART = 1.05
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
 
-def _schema(row: type, *first: tuple[str, pa.DataType]) -> pa.Schema:
-    """Return the schema of a table whose rows are of a dataclass, after other columns."""
-    return pa.schema([*first, *((each.name, column_type(each.type)) for each in fields(row))])
-
-
+ROWS = {"comparisons": Comparison, "levels": Level, "pareto": Point}
 SCHEMAS = {
-    "comparisons": _schema(Comparison),
-    "levels": _schema(Level, ("metric", pa.string())),
-    "pareto": _schema(Point),
+    name: pa.schema([(each.name, column_type(each.type)) for each in fields(row)])
+    for name, row in ROWS.items()
 }
 
 
@@ -63,12 +59,15 @@ def relate(study: StudyRuns, labels: Mapping[str, str]) -> dict[str, pa.Table]:
         labels: a short name for every experiment.
     """
     related = Related(study, labels)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
-    for metric in COMPARED:
-        found["comparisons"] += map(asdict, with_holm(related.pairs(metric)))
-        found["levels"] += related.levels(metric)
-    found["pareto"] = [asdict(point) for point in related.front()]
-    return {name: pa.Table.from_pylist(found[name], schema=SCHEMAS[name]) for name in SCHEMAS}
+    found: dict[str, Iterable[Comparison | Level | Point]] = {
+        "comparisons": [pair for each in COMPARED for pair in with_holm(related.pairs(each))],
+        "levels": [level for each in COMPARED for level in related.levels(each)],
+        "pareto": related.front(),
+    }
+    return {
+        name: pa.Table.from_pylist([*map(asdict, found[name])], schema=schema)
+        for name, schema in SCHEMAS.items()
+    }
 
 
 class Related:
@@ -94,11 +93,16 @@ class Related:
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
         self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
 
-    def pairs(self, metric: str) -> list[Comparison]:
-        """Return every pair's comparison in one quantity, not yet corrected for their number."""
-        found = [
-            each for group in self._meters.values() for each in compare(self._blocks(group, metric))
-        ]
+    def pairs(self, metric: str, value_of: ValueOf | None = None) -> list[Comparison]:
+        """Return every pair's comparison in one quantity, not yet corrected for their number.
+
+        Args:
+            metric: its name.
+            value_of: the quantity, where it is no column.
+        """
+        by_meter = self._meters.values()
+        data = (self._blocks(used, value_of or itemgetter(metric)) for used in by_meter)
+        found = [each for of_meter in data for each in compare(of_meter)]
         return [
             replace(
                 self._fair(each),
@@ -137,8 +141,8 @@ class Related:
             unavailable=f"{NOT_COMPARABLE}{reason}",
         )
 
-    def levels(self, metric: str) -> list[dict[str, Any]]:
-        """Return what the values of each setting do to one quantity as rows.
+    def levels(self, metric: str) -> list[Level]:
+        """Return what the values of each setting do to one quantity.
 
         Experiments that stand outside of the first comparable group go in without data, so that
         their levels are named.
@@ -157,14 +161,14 @@ class Related:
             if self._used[name] and name not in group
         }
         return [
-            {
-                "metric": metric,
-                **asdict(each),
-                "unavailable": apart.get((each.factor, each.level), NO_DATA)
+            replace(
+                each,
+                metric=metric,
+                unavailable=apart.get((each.factor, each.level), NO_DATA)
                 if each.unavailable == NO_DATA
                 else each.unavailable,
-            }
-            for each in levels(self._blocks(used, metric), values)
+            )
+            for each in levels(self._blocks(used, itemgetter(metric)), values)
         ]
 
     def front(self) -> list[Point]:
@@ -172,16 +176,16 @@ class Related:
         group = self._first_group()
         digits = hashlib.sha256(f"{self._study.design_hash}:front".encode()).digest()
         points = pareto(group, np.frombuffer(digits[:16], "<u4").tolist())
-        others = [name for name in self._used if name not in group]
-        points += [
-            Point(objective, direction, name, unavailable=self._outside(name))
+        found = {(point.objective, point.experiment): point for point in points}
+        return [
+            replace(
+                found.get((objective, name))
+                or Point(objective, direction, name, unavailable=self._outside(name)),
+                label=self._labels[name],
+            )
             for objective, direction in dict.fromkeys((p.objective, p.direction) for p in points)
-            for name in others
+            for name in self._used
         ]
-        place = {name: number for number, name in enumerate(self._used)}
-        rank = {name: number for number, name in enumerate(OBJECTIVES)}
-        points.sort(key=lambda point: (rank[point.objective], place[point.experiment]))
-        return [replace(point, label=self._labels[point.experiment]) for point in points]
 
     def _open(self, pair: Comparison, metric: str) -> float | None:
         """Return what the sensors leave open of a ratio of energies; None if nothing."""
@@ -190,8 +194,8 @@ class Related:
         of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
         return math.hypot(of_a, of_b) or None
 
-    def _blocks(self, group: Used, metric: str) -> Blocks:
-        return blocks(group, self._started, metric)
+    def _blocks(self, used: Used, value_of: ValueOf) -> Blocks:
+        return blocks(used, self._started, value_of)
 
     def _outside(self, experiment: str) -> str:
         reason = self._study.comparable.outside.get(experiment)

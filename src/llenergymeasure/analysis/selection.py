@@ -32,24 +32,16 @@ class Selection:
     Attributes:
         used: runs in the mean.
         alike: completed runs of that meter and machine, disqualified ones among them.
-        failed: how many ended without a result.
-        pending: how many have not ended or not begun.
-        disqualified: how many carry a disqualifying code.
-        other_meter: how many have energy of another kind, sensor or scope.
-        other_machine: how many were made on another GPU model, driver, power limit or engine.
-        differs: in which of :data:`MACHINE_COLUMNS` those differ, with what was found.
         meter: what the energy of the used runs is.
+        left_out: how many are not in the mean and why, as columns of the summary.
+        differs: in which of :data:`MACHINE_COLUMNS` other machines differ, with what was found.
     """
 
     used: tuple[Row, ...]
     alike: tuple[Row, ...]
-    failed: int
-    pending: int
-    disqualified: int
-    other_meter: int
-    other_machine: int
-    differs: tuple[str, ...]
     meter: Meter
+    left_out: Mapping[str, int]
+    differs: tuple[str, ...]
 
 
 def select(members: Sequence[Row]) -> Selection:
@@ -68,13 +60,15 @@ def select(members: Sequence[Row]) -> Selection:
     return Selection(
         used=tuple(row for row in alike if in_means(row)),
         alike=tuple(alike),
-        failed=len(members) - len(completed) - pending,
-        pending=pending,
-        disqualified=len(completed) - len(sound),
-        other_meter=len(sound) - len(of_meter),
-        other_machine=len(others),
-        differs=tuple(_differences(machine, others)),
         meter=meter,
+        left_out={
+            "n_failed": len(members) - len(completed) - pending,
+            "n_pending": pending,
+            "n_disqualified": len(completed) - len(sound),
+            "n_other_meter": len(sound) - len(of_meter),
+            "n_other_machine": len(others),
+        },
+        differs=tuple(_differences(machine, others)),
     )
 
 

@@ -1,23 +1,42 @@
-"""Two sides compared: two studies, experiment by experiment, or two experiments of one study."""
+"""Two sides compared: two studies, experiment by experiment, or two experiments of one study.
 
-from collections.abc import Mapping, Sequence
+Where answers end by themselves, joules per request are for answers of different lengths. Matched
+requests are those of a cycle that asked the same and got as many tokens. They are chosen by the
+outcome and are often the short ones, so that what they show need not hold for long answers. Lengths
+that are only near would not do: where one side writes more, most of the near pairs are longer on
+that side.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llenergymeasure.analysis.blocks import ValueOf
 from llenergymeasure.analysis.comparison import Comparison, with_holm
-from llenergymeasure.analysis.matched import MATCHED, MatchedRequests, Side, matched_requests
 from llenergymeasure.analysis.relations import COMPARED, LENGTH, Related
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.tables import read_plan
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.results.layout import StudyFolder
 
+MATCHED = "energy_per_matched_request_j"
 A, B = "A", "B"
-Configs: TypeAlias = Sequence[Mapping[str, Any]]
-"""The settings of A and of B, as their plans have them."""
+Settings: TypeAlias = Callable[[StudyFolder], Mapping[str, Mapping[str, Any]]]
+"""The settings of each experiment of a study, as its plan has them."""
+
+_NUMBERS = {"prompt": pa.int64(), "input_tokens": pa.int64(), "output_tokens": pa.int64()}
+_ENERGIES = {"request_energy_j": pa.float64(), "request_energy_unavailable": pa.string()}
+"""Tables of earlier versions have none of them."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +56,6 @@ class Match:
     folder_a: StudyFolder
     folder_b: StudyFolder
 
-    @property
-    def sides(self) -> tuple[tuple[pa.Table, StudyFolder, str], ...]:
-        """The runs, the study and the experiment's id of A and of B; "" where there is no run."""
-        given = ((self.runs_a, self.folder_a), (self.runs_b, self.folder_b))
-        return tuple(
-            (runs, folder, runs["experiment"][0].as_py() if runs.num_rows else "")
-            for runs, folder in given
-        )
-
 
 def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     """Return how B relates to A in each quantity, as rows of ``comparisons.parquet``.
@@ -53,92 +63,174 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity. Pairs whose answers
     differ in length also have a row for their matched requests, with ``matched`` of ``asked``.
     """
-    folders = {folder for match in matches for _, folder, _ in match.sides}
-    plans = {each: configs_of(read_plan(each.plan)["runs"]) for each in folders}
-    asked = [[plans[at].get(name, {}) for _, at, name in match.sides] for match in matches]
-    related = [
-        _related([runs for runs, _, _ in match.sides], configs)
-        for match, configs in zip(matches, asked, strict=True)
-    ]
-    pairs = {metric: with_holm([_pair(sides, metric) for sides in related]) for metric in COMPARED}
-    rows = [
-        {**asdict(pair), "label": match.label}
-        for found in pairs.values()
-        for match, pair in zip(matches, found, strict=True)
-    ]
-    of_requests = pairs["energy_per_request_j"]
+
+    @cache
+    def settings(folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
+        return configs_of(read_plan(folder.plan)["runs"])
+
+    pairs = [_Pair(match, settings) for match in matches]
+    found = {metric: [pair.compared(metric) for pair in pairs] for metric in COMPARED}
+    rows = [row for compared in found.values() for row in _rows(pairs, compared)]
     unlike = [
-        (match, sides, configs)
-        for match, sides, configs, pair in zip(matches, related, asked, of_requests, strict=True)
-        if pair.ratio is not None and LENGTH in pair.differs and not _under_traffic(sides)
+        pair
+        for pair, of_requests in zip(pairs, found["energy_per_request_j"], strict=True)
+        if of_requests.ratio is not None and LENGTH in of_requests.differs and not pair.overlaps
     ]
-    rows += _matched_rows(unlike)
+    requests = [pair.matched_requests() for pair in unlike]
+    compared = [pair.by_matched(each) for pair, each in zip(unlike, requests, strict=True)]
+    rows += [
+        {**row, "matched": each.matched, "asked": each.asked}
+        for row, each in zip(_rows(unlike, compared), requests, strict=True)
+    ]
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])
 
 
-def _under_traffic(sides: Related) -> bool:
-    """Return whether requests overlapped, so that none has an energy of its own."""
-    return any(
-        run["offered_requests_per_s"] is not None for name in (A, B) for run in sides.used(name)
-    )
+def of_experiment(runs: pa.Table, experiment: str) -> pa.Table:
+    """Return the runs of one experiment."""
+    return runs.filter(pc.equal(runs["experiment"], experiment))
 
 
-def _matched_rows(unlike: Sequence[tuple[Match, Related, Configs]]) -> list[dict[str, Any]]:
-    """Return the rows on matched requests of the pairs whose answers differ in length."""
-    found = [_matched(match, sides, configs) for match, sides, configs in unlike]
-    corrected = with_holm([pair for pair, _ in found])
-    return [
-        {
-            **asdict(pair),
-            "label": match.label,
-            "matched": requests.matched,
-            "asked": requests.asked,
-        }
-        for (match, _, _), (_, requests), pair in zip(unlike, found, corrected, strict=True)
-    ]
+class _Side(NamedTuple):
+    """An experiment that is compared.
+
+    Attributes:
+        folder: its study's, whose runs keep ``requests.parquet``.
+        experiment: its id; "" where there is no run.
+        config: its settings.
+    """
+
+    folder: StudyFolder
+    experiment: str
+    config: Mapping[str, Any]
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """What the place of a prompt in a run depends on, apart from the prompts themselves."""
+        order = self.config.get("dataset_order")
+        return order, self.config.get("random_seed") if order == "shuffled" else None
+
+    def answers(self, cycle: int) -> dict[tuple[int, ...], Row]:
+        """Return a run's answers by their prompt, its tokens and how often it was asked before.
+
+        Raises:
+            ResultsError: the table is gone, or does not hold what it should.
+        """
+        asked: Counter[int] = Counter()
+        answers: dict[tuple[int, ...], Row] = {}
+        for row in _requests(self.folder.run(self.experiment, cycle).requests):
+            if row["prompt"] is None:
+                continue
+            if row["output_tokens"]:
+                answers[row["prompt"], row["input_tokens"] or 0, asked[row["prompt"]]] = row
+            asked[row["prompt"]] += 1
+        return answers
 
 
-def _matched(match: Match, sides: Related, configs: Configs) -> tuple[Comparison, MatchedRequests]:
-    requests = matched_requests(
-        *(
-            Side(folder, experiment, sides.used(name), config)
-            for name, (_, folder, experiment), config in zip(
-                (A, B), match.sides, configs, strict=True
-            )
+class _Matched(NamedTuple):
+    """Joules of two sides' matched requests.
+
+    Attributes:
+        means_j: of each cycle that has any, the mean of either side.
+        matched: how many requests match, of all cycles.
+        asked: how many prompts of a cycle both answered.
+        why_few: why there are no more.
+    """
+
+    means_j: dict[int, tuple[float, float]]
+    matched: int
+    asked: int
+    why_few: str
+
+
+class _Pair:
+    """The two experiments of a match, as those of a study that asked for both."""
+
+    def __init__(self, match: Match, settings: Settings) -> None:
+        self.label = match.label
+        given = ((match.runs_a, match.folder_a), (match.runs_b, match.folder_b))
+        ids = [runs["experiment"][0].as_py() if runs.num_rows else "" for runs, _ in given]
+        self._sides = [
+            _Side(folder, experiment, settings(folder).get(experiment, {}))
+            for experiment, (_, folder) in zip(ids, given, strict=True)
+        ]
+        named = [_named(runs, name) for name, (runs, _) in zip((A, B), given, strict=True)]
+        planned = [
+            {"experiment": name, "config": side.config}
+            for name, side in zip((A, B), self._sides, strict=True)
+        ]
+        both = pa.concat_tables(named, promote_options="permissive")
+        self._related = Related(StudyRuns(both, {"runs": planned}), {A: A, B: B})
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether requests overlapped, as under traffic: then none has an energy of its own."""
+        used = (*self._related.used(A), *self._related.used(B))
+        return any(run["offered_requests_per_s"] is not None for run in used)
+
+    def compared(self, metric: str, value_of: ValueOf | None = None) -> Comparison:
+        """Return how B relates to A in one quantity, by default a column of their runs."""
+        found = self._related.pairs(metric, value_of)
+        return found[0] if found else self._related.not_paired(A, B, metric)
+
+    def by_matched(self, requests: _Matched) -> Comparison:
+        """Return how B relates to A in the joules of their matched requests."""
+
+        def mean_j(run: Row) -> float | None:
+            means_j = requests.means_j.get(run["cycle"])
+            return None if means_j is None else means_j[(A, B).index(run["experiment"])]
+
+        found = self.compared(MATCHED, mean_j)
+        if found.ratio is not None:
+            return found
+        return replace(found, unavailable=f"ratio: {requests.why_few}")
+
+    def matched_requests(self) -> _Matched:
+        """Return the joules of the requests that both sides answered with as many tokens."""
+        hashes_a, hashes_b = (
+            {run["cycle"]: run["prompt_hash"] for run in self._related.used(name)}
+            for name in (A, B)
         )
-    )
-    with_means = [
-        _with_means(runs, requests, side) for side, (runs, _, _) in enumerate(match.sides)
+        both_ran = [cycle for cycle in hashes_a if cycle in hashes_b]
+        same = [cycle for cycle in both_ran if hashes_a[cycle] == hashes_b[cycle]]
+        a, b = self._sides
+        if not same or a.order != b.order:
+            return _Matched({}, 0, 0, "the prompts, or their order, are not the same")
+        means_j = {}
+        alike = matched = asked = 0
+        missing = None
+        for cycle in same:
+            try:
+                of_a, of_b = a.answers(cycle), b.answers(cycle)
+            except ResultsError as error:
+                missing = missing or str(error)
+                continue
+            both = [(of_a[each], of_b[each]) for each in of_a if each in of_b]
+            equal = [pair for pair in both if pair[0]["output_tokens"] == pair[1]["output_tokens"]]
+            known = [pair for pair in equal if all(_has_energy(answer) for answer in pair)]
+            reasons = (answer["request_energy_unavailable"] for pair in equal for answer in pair)
+            missing = missing or next(filter(None, reasons), None)
+            asked, alike, matched = asked + len(both), alike + len(equal), matched + len(known)
+            if known:
+                mean_a, mean_b = (
+                    fmean(pair[side]["request_energy_j"] for pair in known) for side in (0, 1)
+                )
+                means_j[cycle] = (mean_a, mean_b)
+        why = f"{alike} of {asked} answers are as long in both"
+        if matched < alike:
+            why += f", {matched} of them with an energy of each"
+        return _Matched(means_j, matched, asked, f"{why}; {missing}" if missing else why)
+
+
+def _rows(pairs: Sequence[_Pair], compared: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return the pairs' comparisons in one quantity, corrected for their number."""
+    corrected = with_holm(compared)
+    return [
+        {**asdict(each), "label": pair.label} for pair, each in zip(pairs, corrected, strict=True)
     ]
-    pair = _pair(_related(with_means, configs), MATCHED)
-    if pair.ratio is None:
-        pair = replace(pair, unavailable=f"ratio: {requests.why_few}")
-    return pair, requests
 
 
-def _with_means(runs: pa.Table, requests: MatchedRequests, side: int) -> pa.Table:
-    means_j = [requests.means_j.get(cycle) for cycle in runs["cycle"].to_pylist()]
-    values = [None if each is None else each[side] for each in means_j]
-    return runs.append_column(MATCHED, pa.array(values, pa.float64()))
-
-
-def _related(sides: Sequence[pa.Table], configs: Configs) -> Related:
-    """Return the runs of A and B as two experiments of a study that asked for both."""
-    renamed = [_renamed(runs, name) for runs, name in zip(sides, (A, B), strict=True)]
-    planned = [
-        {"experiment": name, "config": each} for name, each in zip((A, B), configs, strict=True)
-    ]
-    both = pa.concat_tables(renamed, promote_options="permissive")
-    return Related(StudyRuns.of(both, {"runs": planned}), {A: A, B: B})
-
-
-def _pair(related: Related, metric: str) -> Comparison:
-    found = related.pairs(metric)
-    return found[0] if found else related.not_paired(A, B, metric)
-
-
-def _renamed(runs: pa.Table, name: str) -> pa.Table:
+def _named(runs: pa.Table, name: str) -> pa.Table:
     """Return the runs of a side under its name; of what is asked twice none is left out."""
     for column, text in (("experiment", name), ("settings_in_force", None)):
         place = runs.schema.get_field_index(column)
@@ -147,6 +239,18 @@ def _renamed(runs: pa.Table, name: str) -> pa.Table:
     return runs
 
 
-def of_experiment(runs: pa.Table, experiment: str) -> pa.Table:
-    """Return the runs of one experiment."""
-    return runs.filter(pc.equal(runs["experiment"], experiment))
+def _has_energy(answer: Row) -> bool:
+    return answer["request_energy_j"] is not None
+
+
+def _requests(path: Path) -> list[dict[str, Any]]:
+    table = read_parquet(path, [*_NUMBERS, *_ENERGIES])
+    try:
+        columns = {name: table[name].cast(kind) for name, kind in _NUMBERS.items()}
+        for name, kind in _ENERGIES.items():
+            known = name in table.column_names
+            columns[name] = table[name].cast(kind) if known else pa.nulls(len(table), kind)
+    except (KeyError, pa.ArrowException) as error:
+        raise ResultsError(f"{path} is no table of requests: {error}") from error
+    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
+    return rows

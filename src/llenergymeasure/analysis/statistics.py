@@ -184,6 +184,11 @@ def _widening(lag1: float, n: int) -> float:
     return math.sqrt(inflation * (n - 1) / (n - inflation))
 
 
+def finite(value: float) -> float | None:
+    """Return a number, or None for one that is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
 def column_means(values: Reals) -> Reals:
     """Return the mean along the first axis over what is known; NaN where nothing is."""
     present = np.isfinite(values)

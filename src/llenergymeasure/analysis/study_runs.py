@@ -1,7 +1,6 @@
 """A study's runs as its statistics take them: read, selected and found comparable once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +17,7 @@ from llenergymeasure.analysis.selection import (
     select,
 )
 from llenergymeasure.results.record import Clocks
-from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS
 
 METRICS = (
     "energy_per_output_token_j",
@@ -41,9 +40,6 @@ METRICS = (
 )
 """Quantities whose mean the summary has."""
 
-SETTING_COLUMNS = ("backend", "model", "precision", "runner")
-"""Fixed columns that are settings: part of an experiment's label where they differ."""
-
 CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 
 COLUMNS = (
@@ -57,7 +53,6 @@ COLUMNS = (
 """Columns of ``runs.parquet`` that are read: a large study's others stay packed."""
 
 
-@dataclass(frozen=True)
 class StudyRuns:
     """The runs of a study, and which of them are in the means.
 
@@ -69,29 +64,20 @@ class StudyRuns:
         design_hash: the study's; it seeds what is drawn at random.
     """
 
-    rows: list[Row]
-    settings: Mapping[str, pa.DataType] = field(default_factory=dict)
-    planned: Sequence[Mapping[str, Any]] = ()
-    execution: Mapping[str, Any] = field(default_factory=dict)
-    design_hash: str = ""
-
-    @classmethod
-    def of(cls, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> "StudyRuns":
-        """Return the runs of a study's table.
+    def __init__(self, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> None:
+        """Take the runs of a study's table.
 
         Args:
             runs: one row a run.
             plan: ``plan.json``, parsed.
         """
         fixed, plan = set(RUN_SCHEMA.names), plan or {}
-        settings = {each.name: each.type for each in runs.schema if each.name not in fixed}
-        return cls(
-            runs.select([*dict.fromkeys([*COLUMNS, *settings])]).to_pylist(),
-            settings,
-            plan.get("runs") or (),
-            plan.get("execution") or {},
-            str(plan.get("study_design_hash")),
-        )
+        self.settings = {each.name: each.type for each in runs.schema if each.name not in fixed}
+        columns = dict.fromkeys([*COLUMNS, *self.settings])
+        self.rows: list[Row] = runs.select([*columns]).to_pylist()
+        self.planned: Sequence[Mapping[str, Any]] = plan.get("runs") or ()
+        self.execution: Mapping[str, Any] = plan.get("execution") or {}
+        self.design_hash = str(plan.get("study_design_hash"))
 
     @cached_property
     def experiments(self) -> dict[str, list[Row]]:

@@ -23,8 +23,8 @@ from llenergymeasure.analysis.statistics import (
     outliers,
     share_interval,
 )
-from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, SETTING_COLUMNS, StudyRuns
-from llenergymeasure.results.table import RUN_SCHEMA, setting_array
+from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
+from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS, setting_array
 
 ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
@@ -137,11 +137,7 @@ def _summary_row(
         **{name: first[name] for name in SETTING_COLUMNS},
         "n": len(used),
         "n_planned": len(members),
-        "n_failed": chosen.failed,
-        "n_pending": chosen.pending,
-        "n_disqualified": chosen.disqualified,
-        "n_other_meter": chosen.other_meter,
-        "n_other_machine": chosen.other_machine,
+        **chosen.left_out,
         "differs": list(chosen.differs),
         "kind": kind,
         "energy_source": source,

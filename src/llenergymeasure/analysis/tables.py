@@ -66,7 +66,7 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    study = StudyRuns.of(write_runs(plan, study_dir, partial=partial), plan)
+    study = StudyRuns(write_runs(plan, study_dir, partial=partial), plan)
     summary = summarise(study)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
     related = relate(study, labels)

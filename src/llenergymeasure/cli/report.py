@@ -33,7 +33,7 @@ def report(study: StudyArgument = None) -> None:
 
 def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
     """Recompute every figure of a study from its raw samples, and list those that do not match."""
-    from llenergymeasure.analysis.verify.study import verify_study
+    from llenergymeasure.analysis.verify import verify_study
 
     found = verify_study(study_folder(study).path)
     code = EXIT_FAILED if found.differences else EXIT_OK

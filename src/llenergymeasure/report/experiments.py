@@ -29,6 +29,7 @@ LEFT_OUT = {
     "n_pending": "not run",
 }
 """Columns that count an experiment's runs outside its mean, and their words."""
+UNKNOWN_CODE = "A code of another version; see that version's documentation."
 
 
 def declared(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, str]:
@@ -123,19 +124,11 @@ def flags(runs: Iterable[Row]) -> list[dict[str, Any]]:
         {
             "code": plain(code),
             "runs": number,
-            "meaning": meaning(code),
+            "meaning": VALIDITY[code].meaning if code in VALIDITY else UNKNOWN_CODE,
             "consequence": consequence(code),
         }
         for code, number in sorted(counts.items())
     ]
-
-
-def meaning(code: str) -> str:
-    """Return one validity code's meaning as a sentence."""
-    known = VALIDITY.get(code)
-    if known is None:
-        return "A code of another version; see that version's documentation."
-    return known.meaning
 
 
 def consequence(code: str) -> str:

@@ -5,13 +5,14 @@ Only experiments of one comparable group are ranked, and only where their pairs 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import TypeAlias
 
 from llenergymeasure.analysis.blocks import Drift, blocks, drift
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
 from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.verdicts import (
+from llenergymeasure.report.relations import (
     Pairs,
     difference_sentence,
     inconclusive_sentence,
@@ -366,7 +367,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
 
 def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    return drift(blocks(used, _completed(runs), TOKEN))
+    return drift(blocks(used, _completed(runs), itemgetter(TOKEN)))
 
 
 def trend_sentence(trend: Drift | None) -> str:

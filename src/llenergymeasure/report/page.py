@@ -16,7 +16,7 @@ from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.fronts import front_figure
-from llenergymeasure.report.relations import Relations, relations_content
+from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import ramped, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
@@ -54,7 +54,6 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(planned)
     by_experiment = used_runs(runs)
     used = [run for members in by_experiment.values() for run in members]
-    trend = findings.order_trend(runs, by_experiment)
     relations = relations_content(study_dir, summary)
     shown = findings.drawn_together(summary)
     offered = _offered(used)
@@ -75,21 +74,19 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     for name in _linked(study_dir / PAGE_NAME) - set(drawings):
         for suffix in ("svg", "pdf"):
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
-    content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    content["headline"] = findings.headline(summary, runs, relations.verdicts, ramps)
     groups = findings.comparable_groups(summary)
-    content["drawn_total"] = len(shown)
-    content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
-    content["files"] = drawings
-    content["judged"] = "energy_quality" in figures
     page = _render(
-        sections=_sections(content, sweeps, relations, serving, traces),
+        **_content(plan, summary, runs),
+        headline=findings.headline(summary, runs, relations.verdicts, ramps),
+        trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
+        drawn_total=len(shown),
+        not_drawn=sum(map(len, groups)) - len(shown) if groups else 0,
         sweeps=sweeps,
         figures=figures,
         serving=serving,
         relations=relations,
         traces=traces,
-        **content,
+        files=drawings,
     )
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
@@ -130,35 +127,6 @@ def _linked(page: Path) -> set[str]:
     """Return the figures that an earlier report links to; what else is there is a user's own."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
-
-
-def _sections(
-    content: Mapping[str, Any],
-    sweeps: object,
-    relations: Relations,
-    serving: object,
-    traces: object,
-) -> list[tuple[str, str]]:
-    """Return the sections that the page has, for its navigation."""
-    named: list[tuple[str, str, object]] = [
-        ("sweep", "Against the settings", sweeps),
-        ("token", "Energy per token", True),
-        ("request", "Energy per request", True),
-        ("throughput", "Throughput and latency", True),
-        ("quality", "Quality", content["judged"]),
-        ("fronts", "Best for two things", relations.fronts),
-        ("relations", "What makes the difference", relations.levels or relations.pairs),
-        ("serving", "Under traffic", serving),
-        ("traces", "Power over time", traces),
-        ("experiments", "Experiments", True),
-        ("order", "Order", True),
-        ("flags", "Flags", content["flags"]),
-        ("failures", "Failures", content["failures"]),
-        ("left-out", "Left out", content["left_out"]),
-        ("method", "Method", True),
-        ("repeat", "Cite and repeat", True),
-    ]
-    return [(anchor, name) for anchor, name, has in named if has]
 
 
 def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[str, str]]:

@@ -160,12 +160,10 @@ def _row(run: Row, token: Any) -> dict[str, str]:
 
     energy = run[TOKEN]
     return {
-        "experiment": run["experiment"],
-        "cycle": str(run["cycle"]),
+        "run": f"{run['experiment']}/{run['cycle']}",
         "offered": rounded(run["offered_requests_per_s"]),
         "answered": rounded(run["requests_per_s"]),
-        "ttft_p50": ms("time_to_first_token_p50_s"),
-        "ttft_p99": ms("time_to_first_token_p99_s"),
+        "first_token": f"{ms('time_to_first_token_p50_s')}, {ms('time_to_first_token_p99_s')}",
         "tpot_p50": ms("time_per_output_token_p50_s"),
         "e2e_p99": ms("request_latency_p99_s"),
         "good": percent(run["slo_share"]),

@@ -12,7 +12,6 @@ from typing import Any
 
 from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.selection import Row
-from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import KINDS, Axis, beyond_note, interval_marks
 from llenergymeasure.report.figures import (
@@ -35,6 +34,7 @@ from llenergymeasure.report.wording import (
     setting_texts,
     shortened,
 )
+from llenergymeasure.results.table import SETTING_COLUMNS
 
 SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
 SHOWN_OF_BATCHES = (*SHOWN, "request_latency_p50_s")

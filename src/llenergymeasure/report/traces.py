@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.errors import ResultsError
@@ -35,8 +34,8 @@ from llenergymeasure.units import NS_PER_S
 POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6
 PANEL_HEIGHT = 82
-POINTS = 400
-"""Points drawn of a run: each the mean over so much of its time."""
+POINTS, LOOKS = 400, 4
+"""Points drawn of a run: each the mean of so many looks, over its part of the time."""
 
 _POWER: tuple[Quantity, ...] = (
     "power_instant_w",
@@ -166,18 +165,9 @@ def _power(
     if not series:
         return []
     low, high = max(times[0] for times, _ in series), min(times[-1] for times, _ in series)
-    grid = np.linspace(low, high, 4 * POINTS)
+    grid = np.linspace(low, high, POINTS * LOOKS).reshape(POINTS, LOOKS)
     whole = np.sum([np.interp(grid, times, values) for times, values in series], axis=0)
-    return _thinned(grid, whole)
-
-
-def _thinned(
-    times_s: NDArray[np.float64], values: NDArray[np.float64]
-) -> list[tuple[float, float]]:
-    """Return at most :data:`POINTS` means over equal shares of the points."""
-    parts = min(POINTS, len(values))
-    places = np.array_split(np.arange(len(values)), parts)
-    return [(float(np.mean(times_s[each])), float(np.mean(values[each]))) for each in places]
+    return [*zip(grid.mean(axis=1).tolist(), whole.mean(axis=1).tolist(), strict=True)]
 
 
 def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:

@@ -1,7 +1,6 @@
 """Numbers and texts as a person reads them."""
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ NOISE_REL = 1e-6
 
 _PREFIXES = ((6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n"))
 PREFIXED = frozenset({"J", "W", "s"})
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 SCOPE_WORDS = {
     "gpu": "GPU",
     "cpu": "CPU",
@@ -160,7 +158,7 @@ def plain(text: object, limit: int | None = None) -> str:
     show nothing become spaces; runs of blanks become one. ``limit`` cuts to that many characters.
     """
     shown = UNSEEN.sub(" ", str(text))
-    kept = "".join(" " if unicodedata.category(sign) in _HIDDEN else sign for sign in shown)
+    kept = "".join(sign if sign.isprintable() else " " for sign in shown)
     line = " ".join(kept.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 

@@ -1,14 +1,27 @@
-"""Reading ``result.json``, of this version's form and of every earlier one."""
+"""A run's record and row as files: ``result.json`` of every version so far, and ``run.parquet``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import load_json
+from llenergymeasure.files import load_json, replacing
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.results.record import Result
+from llenergymeasure.results.table import rows_table
 from llenergymeasure.results.whole import check_version
+
+_ROW_FORMAT: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "store_schema": False,
+}
+"""How a single row is best written: pages without compression, dictionaries or statistics, which
+only cost there."""
 
 
 def read_result(path: Path) -> Result:
@@ -31,29 +44,38 @@ def read_result(path: Path) -> Result:
 
 
 def result_of(stored: dict[str, Any], path: Path) -> Result:
-    """Return a parsed record, its unknown fields left out one after the other.
+    """Return a parsed record, its unknown fields left out.
 
     Raises:
         ResultsError: it lacks something, or holds another type.
     """
-    for _ in range(_MOST_UNKNOWN):
-        try:
-            return Result.model_validate(stored)
-        except ValidationError as error:
-            unknown = [each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"]
-            if not unknown:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise ResultsError(f"{path}: is no record: {where}: {first['msg']}") from None
-            for location in unknown:
-                _drop(stored, location)
-    raise ResultsError(f"{path}: is no record: too many fields are unknown")
+    try:
+        return Result.model_validate(stored)
+    except ValidationError as error:
+        faults = error.errors()
+    for each in faults:
+        where = ".".join(str(part) for part in each["loc"])
+        if each["type"] != "extra_forbidden":
+            raise ResultsError(f"{path}: is no record: {where}: {each['msg']}")
+        *parents, name = each["loc"]
+        part: Any = stored
+        for parent in parents:
+            part = part[parent]
+        del part[name]
+    return Result.model_validate(stored)
 
 
-_MOST_UNKNOWN = 100
+def write_run_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one run's row to ``run.parquet``, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(rows_table([row]), temporary, **_ROW_FORMAT)
 
 
-def _drop(stored: Any, location: tuple[int | str, ...]) -> None:
-    for part in location[:-1]:
-        stored = stored[part]
-    del stored[location[-1]]
+def read_run_row(path: Path) -> dict[str, Any]:
+    """Return the columns of one ``run.parquet`` as they stand, those of the version that wrote it.
+
+    Raises:
+        ResultsError: the file is absent, damaged, or does not hold exactly one row.
+    """
+    (row,) = read_parquet(path, rows=1).to_pylist()
+    return dict(row)

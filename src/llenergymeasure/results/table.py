@@ -28,6 +28,9 @@ _REAL = pa.float64()
 _CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no cast on reading
 _TYPES = {str: _TEXT, int: _WHOLE, float: _REAL, bool: pa.bool_(), list: _CODES}
 
+SETTING_COLUMNS = ("backend", "model", "precision", "runner")
+"""Fixed columns that are settings: part of an experiment's label where they differ."""
+
 _LATENCIES = [name for name, each in Serving.model_fields.items() if each.annotation is Latency]
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
@@ -277,7 +280,7 @@ def setting_columns(keys: Iterable[str]) -> dict[str, str]:
     return {
         key: f"setting.{key}" if key in _NAMES else key
         for key in dict.fromkeys(keys)
-        if key not in _SETTINGS
+        if key not in SETTING_COLUMNS
     }
 
 
@@ -395,5 +398,3 @@ _PARTS = frozenset(part for part, _ in _SOURCES.values())
 """Where in the record a column is: the part and its field; each part is looked up once a row."""
 
 _NAMES = frozenset(RUN_SCHEMA.names)
-_SETTINGS = frozenset({"backend", "model", "precision", "runner"})
-"""Fixed columns that are settings themselves."""

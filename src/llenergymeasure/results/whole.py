@@ -59,13 +59,7 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
-            "file": str(self.file),
-            "figure": self.figure or None,
-            "recorded": self.recorded,
-            "recomputed": self.recomputed,
-            "what": self.what,
-        }
+        return {**vars(self), "file": str(self.file), "figure": self.figure or None}
 
 
 @dataclass(frozen=True)

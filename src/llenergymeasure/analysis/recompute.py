@@ -17,9 +17,8 @@ from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.reading import read_result
+from llenergymeasure.results.reading import read_result, read_run_row
 from llenergymeasure.results.record import Energy, Footprint, Result
-from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import Difference, damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
@@ -100,12 +99,9 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     requests = read_parquet(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
-    if (result.provenance.get("energy_method") or 0) >= _KNOWS_SENSORS:
-        known = [
-            Characterised.from_dict(each) for each in result.provenance.get("known_sensors") or []
-        ]
-    else:
-        known = []
+    method = result.provenance.get("energy_method") or 0
+    sensors = result.provenance.get("known_sensors") if method >= _KNOWS_SENSORS else None
+    known = [Characterised.from_dict(each) for each in sensors or []]
     served = _served(result, requests, window)
     prompt_hash = result.tokens.prompt_hash
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
@@ -132,11 +128,11 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     recomputed["performance"] = (
         _latencies(requests) if served is None else served.performance(tokens)
     )
-    same_method = result.provenance.get("energy_method") == METHOD
     before, now = (_added_up(each) for each in (result.energy, record))
-    if same_method and before == now:
+    if method == METHOD and before == now:
         recomputed["energy"] = record.model_dump()
-    recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
+    parts = result.model_dump(include={*recomputed})
+    recorded = {key: {name: parts[key][name] for name in recomputed[key]} for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
     if before != now:
         what = (
@@ -145,7 +141,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
             "own energy is in energy.readings"
         )
         yield Difference(folder.result, "energy.scopes", what=what)
-    if not same_method:
+    if method != METHOD:
         yield from _earlier_method(folder, result.energy, record)
         return
     if before != now:
@@ -250,12 +246,6 @@ def _latencies(requests: pa.Table) -> dict[str, Any]:
         "request_latency_p50_s": statistics.median(latencies_s),
         "request_latency_p95_s": float(np.percentile(latencies_s, 95)),
     }
-
-
-def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of a record's part that were recomputed."""
-    values = part.model_dump()
-    return values if isinstance(part, Energy) else {name: values[name] for name in like}
 
 
 def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:

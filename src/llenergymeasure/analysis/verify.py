@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llenergymeasure.analysis.recompute import check_run, differences
 from llenergymeasure.analysis.tables import ANALYSIS_KEY, write_tables
-from llenergymeasure.analysis.verify.runs import check_run, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.parquet import read_parquet
@@ -50,13 +50,7 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
-            "study": self.study,
-            "runs": self.runs,
-            "missing": self.missing,
-            "unhashed": self.unhashed,
-            "differences": [each.as_dict() for each in self.differences],
-        }
+        return {**vars(self), "differences": [each.as_dict() for each in self.differences]}
 
 
 def verify_study(study_dir: Path) -> Verification:
