@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.run.engine import phase_marks
 from llenergymeasure.run.engine.batch_window import Window, cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
 from llenergymeasure.units import NS_PER_S
@@ -47,6 +48,22 @@ def measured(
         if end_ns is not None
     }
     return window, engine, phases
+
+
+def test_marks_that_come_in_the_moment_of_a_look_are_none_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "marks"
+
+    def reads_just_before(_: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        finally:
+            Marks(path)  # the engine's process begins them here
+
+    monkeypatch.setattr(phase_marks, "read_bytes", reads_just_before)
+    assert read_marks(path) == []
+    assert path.is_file()
 
 
 def test_rests_are_next_to_the_window_and_not_in_it(tmp_path: Path) -> None:

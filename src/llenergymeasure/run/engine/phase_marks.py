@@ -46,6 +46,8 @@ def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     phases: list[tuple[str, int, int | None]] = []
     try:
         lines = read_bytes(path).splitlines()
+    except FileNotFoundError:  # however soon it comes: it has none yet
+        return phases
     except OSError:
         if path.is_file():
             raise
