@@ -124,8 +124,8 @@ class OpenAIConfig(Section):
                 "metered; allow_remote: true takes any other"
             )
             raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
-        for name in _OF_EACH_REQUEST:
-            if (self.body or {}).get(name) not in (None, True):
+        for name, value in (self.body or {}).items():
+            if name in _OF_EACH_REQUEST and not (name == "stream" and value in (None, True)):
                 yield f"body.{name} is the run's own in each request; remove it"
         if (self.command is None) == (self.base_url is None):
             yield (
