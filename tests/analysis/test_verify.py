@@ -335,18 +335,19 @@ def test_a_server_that_is_not_the_runs_makes_no_strangers(
     assert figures(found) & {"result.json:validity"} == missing
 
 
-def test_tokens_that_an_earlier_version_counted_as_they_came_are_taken_from_the_record(
-    study: Path,
-) -> None:
+def test_tokens_that_an_earlier_version_counted_as_they_came_are_held_to_that(study: Path) -> None:
     run = a_run(study)
-    change_record(run, "tokens", "output_came", value=None)
+    tokens = json.loads(run.result.read_text())["tokens"]
+    came = tokens["output_came"]
+    change_record(run, "tokens", value={**tokens, "output_came": None, "output": came})
     assert not [each.figure for each in check_run(run, {}) if each.figure.startswith("tokens")]
-    output = json.loads(run.result.read_text())["tokens"]["output"]
-    change_record(run, "tokens", "output", value=output + 4)
+    change_record(run, "tokens", "output", value=came + 4)
+    assert "result.json:tokens.output" in figures([*check_run(run, {})])
+    change_record(run, "tokens", "output", value=came)
+    change_record(run, "tokens", "input", value=10_000)
     found = figures([*check_run(run, {})])
-    assert "result.json:tokens.output" not in found
-    follows = ("performance.output_tokens_per_s", "energy.per_output_token_j")
-    assert {f"result.json:{figure}" for figure in follows} <= found
+    assert "result.json:tokens.input" not in found  # taken from the record
+    assert "result.json:performance.total_tokens_per_s" in found
 
 
 def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:

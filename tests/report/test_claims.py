@@ -545,9 +545,20 @@ def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versi
         assert named == (name == "one" and versions == ("0.9", "0.10"))
 
 
-@pytest.mark.parametrize(("came", "said"), [((None, None), 0), ((195, 200), 0), ((None, 200), 1)])
+@pytest.mark.parametrize(
+    ("came", "worked", "said"),
+    [
+        ((None, None), (None, None), []),
+        ((None, None), (19.5, 20), []),
+        ((195, 200), (19.5, 20), []),
+        ((None, 200), (19.5, 20), ["1 of 2 runs"]),
+        ((None, 200), (None, 20), ["1 of 2 runs"]),
+        ((None, None), (None, 20), ["1 of 2 runs"]),
+        ((None, None, 200), (None, 20, 20), ["2 of 3 runs"]),
+    ],
+)
 def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
-    came: tuple[int | None, ...], said: int
+    came: tuple[int | None, ...], worked: tuple[float | None, ...], said: list[str]
 ) -> None:
     rows = [
         {
@@ -556,8 +567,10 @@ def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
             "validity": [],
             "kind": "measured",
             "offered_requests_per_s": 2.0,
-            "output_tokens_came": each,
+            "output_tokens_came": tokens,
+            "requests_worked": requests,
         }
-        for each in came
+        for tokens, requests in zip(came, worked, strict=True)
     ]
-    assert len(findings.unseen(rows)) == said
+    sentences = findings.unseen(rows)
+    assert [each.partition(" under traffic")[0] for each in sentences] == said

@@ -10,8 +10,9 @@ from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 def run(bound_j: float | None, code: str = "undersampled") -> dict[str, Any]:
     values = ("completed", [code], 100.0, 0.1, bound_j)
     names = ("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j")
-    alike = {"offered_requests_per_s": None, "output_tokens_came": None, "energy_method": 6}
-    return dict(zip(names, values, strict=True)) | alike | {"kind": "measured"}
+    served = ("offered_requests_per_s", "output_tokens_came", "requests_worked")
+    alike = {**dict.fromkeys(served), "energy_method": 6, "kind": "measured"}
+    return dict(zip(names, values, strict=True)) | alike
 
 
 def without_bound(made: dict[str, Any]) -> dict[str, Any]:

@@ -357,6 +357,18 @@ def test_a_window_in_which_no_token_came_has_none() -> None:
     table = _answers((0.0, [9.0, 9.1]), input_tokens=5)
     tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
     assert (tokens.input, tokens.output, tokens.output_came, tokens.work) == (0, 0, 0, 0)
+    assert tokens.requests_worked == pytest.approx(7 / 9.1)
+
+
+def test_answers_without_a_token_are_work_of_the_window_all_the_same() -> None:
+    """Three a window end in it, and half of a fourth's work lies inside."""
+    table = _answers(*[(2.0 * n, [2.0 * n + 2]) for n in range(5)])
+    rows = [row | {"token_monotonic_ns": [], "output_tokens": 0} for row in table.to_pylist()]
+    table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+    config = experiment({"arrivals": "closed", "concurrency": 1})
+    tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
+    assert (tokens.requests, tokens.output) == (3, 0)
+    assert tokens.work == pytest.approx(3.5)
 
 
 def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window() -> None:

@@ -57,6 +57,8 @@ READ: list[tuple[str, Any, Any]] = [
         parquet_rows({"text": "hi", "from": "human"}, {"text": "yes", "from": "gpt"}),
         "hi",
     ),
+    ("no_instruction.jsonl", {"instruction": " ", "text": "Add"}, "Add"),
+    ("numbered.jsonl", {"instruction": 5, "text": "Add"}, "Add"),
     ("dolly.jsonl", {"instruction": "Who?", "context": "Ann.", "response": "A"}, "Who?\n\nAnn."),
     ("mt_bench.jsonl", {"question_id": 81, "turns": ["Write.", "Again."]}, "Write."),
     ("gsm8k.jsonl", {"question": "2 + 2?", "answer": "4"}, "2 + 2?"),
@@ -195,6 +197,7 @@ def test_an_assistant_s_own_message_is_left_out_and_counted(tmp_path: Path) -> N
             ["1 rows of d.jsonl have a column instructions that"],
         ),
         ({"question": "q", "answer": "a"}, []),
+        ({"conversations": [USER], "turns": 1}, []),
         (
             {"instruction": "i", "input": "x", "text": "i x: a"},
             ["1 rows of d.jsonl have a column text that"],

@@ -35,8 +35,9 @@ _KNOWS_SENSORS = 2
 _LATER_COUNTS = ("output_sd", "output_mean", "output_came", "requests_worked")
 """Counts that records of earlier versions do not have; what follows from them is as it was."""
 
-_COUNTED_BY_WORK = ("input", "input_cached", "output", "thinking")
-"""Tokens that earlier versions counted as they came under traffic, and said nothing of it."""
+_COUNTED_BY_WORK = ("input", "input_cached", "thinking")
+"""Tokens that earlier versions counted as they came under traffic, which is not computed here; of
+the output that is ``output_came``."""
 
 _POWER_CHANGED = 0.05
 """So far beyond both intervals an earlier method's energy of power readings may lie: method 6 moved
@@ -106,10 +107,11 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     prompt_hash = result.tokens.prompt_hash
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
     later = [name for name in _LATER_COUNTS if getattr(result.tokens, name) is None]
-    kept = _COUNTED_BY_WORK if served is not None and "output_came" in later else ()
-    tokens = tokens.model_copy(
-        update={**dict.fromkeys(later), **{name: getattr(result.tokens, name) for name in kept}}
-    )
+    update: dict[str, Any] = dict.fromkeys(later)
+    if served is not None and "output_came" in later:
+        update |= {name: getattr(result.tokens, name) for name in _COUNTED_BY_WORK}
+        update["output"] = tokens.output_came
+    tokens = tokens.model_copy(update=update)
     energy = run_energy(
         read_samples(folder.samples),
         window,

@@ -3,6 +3,7 @@
 Only experiments of one comparable group are ranked, and only where their pairs show a difference.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -39,7 +40,8 @@ _PARTLY_SEEN = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
     {
         *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
-        *("offered_requests_per_s", "output_tokens_came", "energy_method", "kind"),
+        *("offered_requests_per_s", "output_tokens_came", "requests_worked"),
+        *("energy_method", "kind"),
     }
 )
 """What :func:`unseen` reads of a run."""
@@ -164,13 +166,17 @@ def _computed_otherwise(used: Sequence[Row]) -> list[str]:
 def _counted_otherwise(used: Sequence[Row]) -> list[str]:
     """Return that some runs under traffic count what ended or came, others what was worked."""
     served = [run for run in used if run.get("offered_requests_per_s") is not None]
-    ends = sum(run.get("output_tokens_came") is None for run in served)
-    if ends in (0, len(served)):
+    ways = Counter(
+        tuple(run.get(name) is None for name in ("output_tokens_came", "requests_worked"))
+        for run in served
+    )
+    if len(ways) < 2:
         return []
+    latest = ways[min(ways)]
     return [
-        f"{ends} of {counted(len(served), 'run')} under traffic are of an earlier version and "
-        "count the tokens that came in the window, or the requests that ended in it too, the "
-        "others the work on requests in it: energy, carbon and cost of a token or a request and "
+        f"{len(served) - latest} of {counted(len(served), 'run')} under traffic are of an earlier "
+        "version and count the tokens that came in the window, or the requests that ended in it, "
+        "the others the work in it: energy, carbon and cost of a token or a request and "
         "tokens and requests per second may differ by that alone, which is in no interval and no "
         "verdict."
     ]

@@ -63,7 +63,8 @@ def ask(
     return asyncio.run(go())
 
 
-def test_a_stream_that_says_it_is_done_is_not_waited_for() -> None:
+@pytest.mark.parametrize("timeout_s", [0.5, 300.0])
+def test_a_stream_that_says_it_is_done_is_not_waited_for(timeout_s: float) -> None:
     """A server that never ends its HTTP message held each user up for the time limit, 300 s."""
     unended = [*ways.chunked([*ways.PARTS, *ways.TAIL], last=False), ways.HOLD]
 
@@ -72,7 +73,7 @@ def test_a_stream_that_says_it_is_done_is_not_waited_for() -> None:
         over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         exchange = Exchange(0, time.monotonic_ns())
         outgoing = client.request("/completions", {**ASKED, "max_tokens": ways.TOKENS})
-        client.stream(exchange, outgoing, 300.0, over.set_result)
+        client.stream(exchange, outgoing, timeout_s, over.set_result)
         await asyncio.wait_for(over, 20)
         await client.close()
         return exchange

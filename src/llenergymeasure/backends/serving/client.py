@@ -258,6 +258,8 @@ class _Stream:
 
     def _time_out(self, timeout_s: float) -> None:
         if self._connection is not None:
+            if self._connection.end_if_done():
+                return
             self._connection.abort()
         self._fail("timed_out", f"no complete answer within {timeout_s:g} s")
 

@@ -132,9 +132,16 @@ class Connection(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(_LEFT_OPEN_S, self._left_open, self._answer)
 
     def _left_open(self, answer: Answer) -> None:
-        if answer is self._answer and self._done is not None and says_done(answer.pieces):
+        if answer is self._answer:
+            self.end_if_done()
+
+    def end_if_done(self) -> bool:
+        """End here a stream that says it is done; return whether it was one."""
+        done = self._done is not None and says_done(self._answer.pieces)
+        if done:
             self._finish(None)
             self.abort()
+        return done
 
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is free again if the server keeps it."""

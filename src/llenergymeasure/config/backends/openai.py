@@ -16,7 +16,7 @@ _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 OF_THE_RUN = ("model", "port", "api_key")
 """Placeholders that each run fills in by itself."""
 
-_OF_EACH_REQUEST = ("prompt", "messages", "stream")
+_OF_EACH_REQUEST = ("prompt", "messages")
 
 _RUNNING_ALONE = ("allow_remote", "api_key_env")
 
@@ -125,7 +125,7 @@ class OpenAIConfig(Section):
             )
             raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
         for name in _OF_EACH_REQUEST:
-            if (self.body or {}).get(name) not in (None, True):
+            if name in (self.body or {}):
                 yield f"body.{name} is the run's own in each request; remove it"
         if (self.command is None) == (self.base_url is None):
             yield (

@@ -1,7 +1,7 @@
 """From the requests of a run under traffic to its result: who counts, who failed, what it cost.
 
-The window's energy belongs to what happened within the window: tokens that came and requests that
-ended in it, wherever they began. Latencies belong to requests that were to be sent within it,
+The window's energy belongs to what was worked within the window: tokens and requests count by the
+share of their request's work in it. Latencies belong to requests that were to be sent within it,
 whenever they ended, so that a slow answer is never left out for being slow.
 """
 
@@ -83,6 +83,7 @@ class ServedRun:
         good = [row for row in self._rows if row["failure"] is None]
         came = sum(map(self._came, good))
         done = np.array([self._done(row) for row in good]).reshape(-1, 2)
+        worked = float((done[:, 1] - done[:, 0]).sum())
         done *= came > 0
         inside = done[:, 1] - done[:, 0]
         output = _column(good, "output_tokens")
@@ -101,7 +102,7 @@ class ServedRun:
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
             output_mean=float(np.mean(lengths)) if lengths else None,
-            requests_worked=float(inside.sum()),
+            requests_worked=worked,
         )
 
     def _came(self, row: Mapping[str, Any]) -> float:

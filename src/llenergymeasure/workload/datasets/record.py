@@ -178,7 +178,14 @@ class Rows:
 def _column(values: Mapping[str, Any]) -> str | None:
     """Return the column that a row's prompt is read from; None if it has none."""
     known = (*TEXT_COLUMNS, *CHAT_COLUMNS)
-    return next((name for name in known if values.get(name) is not None), None)
+    found = [name for name in known if values.get(name) is not None]
+    if found[:2] == ["instruction", "text"] and not _says_something(values["instruction"]):
+        return "text"
+    return found[0] if found else None
+
+
+def _says_something(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _unread(values: Mapping[str, Any]) -> Iterator[str]:
@@ -186,7 +193,9 @@ def _unread(values: Mapping[str, Any]) -> Iterator[str]:
     column = _column(values)
     read = {column, *(WITH_INSTRUCTION if column == "instruction" else ())}
     for name in (*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD):
-        if values.get(name) and name not in read:
+        value = values.get(name)
+        # A number is none that could be asked: of some collections ``turns`` says how many.
+        if value and not isinstance(value, int | float) and name not in read:
             yield name
 
 
