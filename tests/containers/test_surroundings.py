@@ -331,13 +331,18 @@ def test_a_container_has_the_groups_of_who_asked(monkeypatch: pytest.MonkeyPatch
 
 
 def test_podman_is_given_the_folder_to_start_in() -> None:
-    """It makes none by itself, as for results elsewhere than below the working folder."""
+    """It makes none by itself, as for results elsewhere than below the working folder.
+
+    What the image, or a mount, has in that folder stays to be seen.
+    """
     podman, here = docker.Engine("podman", podman=True), Path("/home/me, and you")
     results = [Mount(Path("/scratch/results"), read_only=False)]
     words = _words(podman, workdir=here, mounts=results)
-    assert '"destination=/home/me, and you"' in words[words.index(f"--workdir={here}") + 2]
-    below = [*results, Mount(here / "data")]
-    assert not [word for word in _words(podman, workdir=here, mounts=below) if "tmpfs," in word]
+    assert '"destination=/home/me, and you/.llem"' in words[words.index(f"--workdir={here}") + 2]
+    for seen in (here / "data", here, here.parent):
+        mounts = [*results, Mount(seen)]
+        words = _words(podman, workdir=here, mounts=mounts)
+        assert not [word for word in words if "tmpfs," in word]
     assert not [word for word in _words(workdir=here, mounts=results) if "tmpfs," in word]
 
 

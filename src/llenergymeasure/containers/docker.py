@@ -239,9 +239,11 @@ def run_command(
         words += ["--mount", mount.for_docker()]
     if workdir is not None:
         words += [f"--workdir={workdir}"]
-        below = (Path(mount.target or mount.source).is_relative_to(workdir) for mount in mounts)
-        if engine.podman and not any(below):  # Podman makes no such folder by itself
-            words += ["--mount", empty_folder(workdir)]
+        seen = [Path(mount.target or mount.source) for mount in mounts]
+        there = any(each.is_relative_to(workdir) or workdir.is_relative_to(each) for each in seen)
+        if engine.podman and not there:
+            # Podman makes no such folder by itself, but those above of what it mounts.
+            words += ["--mount", empty_folder(workdir / ".llem")]
     # Libraries ask for a home and a name, and the image knows no such user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     inside = {**home, **variables}
