@@ -163,7 +163,7 @@ def abandoned(engine: Engine) -> list[str]:
 
 
 def _is_abandoned(owner: str, running: str) -> bool:
-    started, user, namespace = [*owner.split("@"), "", ""][:3]
+    namespace, started, user = ["", "", *owner.split("@")][-3:]
     boot, _, rest = started.partition(":")
     pid = rest.partition(":")[0]
     if (boot, namespace) != (boot_id(), _pid_namespace()) or not pid.isdecimal():
@@ -175,7 +175,8 @@ def _is_abandoned(owner: str, running: str) -> bool:
 
 
 def _owner() -> str:
-    return f"{identity(os.getpid())}@{os.geteuid()}@{_pid_namespace()}"
+    # In this order versions that know no namespace leave alone what runs: no boot has that name.
+    return f"{_pid_namespace()}@{identity(os.getpid())}@{os.geteuid()}"
 
 
 def _pid_namespace() -> str:
