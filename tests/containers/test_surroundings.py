@@ -256,6 +256,14 @@ def test_a_container_has_no_network_and_a_root_that_cannot_be_written() -> None:
     assert "--network=bridge" in _words(network=True)
 
 
+def test_a_meters_command_is_not_on_dockers_command_line() -> None:
+    """Every user of a machine sees that; Docker takes the value from its own environment."""
+    variables = {"LLEM_NODE_METER": "command:/opt/pdu -P hunter2", "LANG": "C.UTF-8"}
+    words = _words(variables=variables)
+    assert {"LLEM_NODE_METER", "LANG=C.UTF-8"} <= set(words)
+    assert not [word for word in words if "hunter2" in word]
+
+
 def test_gpus_are_given_by_uuid() -> None:
     uuids = ("GPU-a", "GPU-b")
     words = _words(gpus=uuids)

@@ -14,6 +14,7 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
+from llenergymeasure.containers.surroundings import NOT_RECORDED
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets
@@ -251,7 +252,8 @@ def run_command(
     if gpus and VISIBLE in inside and "MIG" not in inside[VISIBLE]:
         inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
     for variable, value in sorted(inside.items()):
-        words += ["--env", f"{variable}={value}"]
+        # Without a value it is the command's own: everybody on a machine sees command lines.
+        words += ["--env", variable if variable in NOT_RECORDED else f"{variable}={value}"]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image, *arguments]
 
