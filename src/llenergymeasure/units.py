@@ -87,7 +87,9 @@ VALIDITY: Mapping[str, Code] = {
         "The sensor says a power that the device cannot draw: no reading of it is believed.",
     ),
     "limit_lifted": Code(
-        True, "Somebody lifted the power limit or the clock lock of the study within the window."
+        True,
+        "The power limit or the clock was above the study's within the window: somebody lifted it, "
+        "or the driver unloaded (see persistence mode).",
     ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."

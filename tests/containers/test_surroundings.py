@@ -256,6 +256,14 @@ def test_a_container_has_no_network_and_a_root_that_cannot_be_written() -> None:
     assert "--network=bridge" in _words(network=True)
 
 
+def test_a_meters_command_is_not_on_dockers_command_line() -> None:
+    """Every user of a machine sees that; Docker takes the value from its own environment."""
+    variables = {"LLEM_NODE_METER": "command:/opt/pdu -P hunter2", "LANG": "C.UTF-8"}
+    words = _words(variables=variables)
+    assert {"LLEM_NODE_METER", "LANG=C.UTF-8"} <= set(words)
+    assert not [word for word in words if "hunter2" in word]
+
+
 def test_gpus_are_given_by_uuid() -> None:
     uuids = ("GPU-a", "GPU-b")
     words = _words(gpus=uuids)
@@ -331,13 +339,18 @@ def test_a_container_has_the_groups_of_who_asked(monkeypatch: pytest.MonkeyPatch
 
 
 def test_podman_is_given_the_folder_to_start_in() -> None:
-    """It makes none by itself, as for results elsewhere than below the working folder."""
+    """It makes none by itself, as for results elsewhere than below the working folder.
+
+    What the image, or a mount, has in that folder stays to be seen.
+    """
     podman, here = docker.Engine("podman", podman=True), Path("/home/me, and you")
     results = [Mount(Path("/scratch/results"), read_only=False)]
     words = _words(podman, workdir=here, mounts=results)
-    assert '"destination=/home/me, and you"' in words[words.index(f"--workdir={here}") + 2]
-    below = [*results, Mount(here / "data")]
-    assert not [word for word in _words(podman, workdir=here, mounts=below) if "tmpfs," in word]
+    assert '"destination=/home/me, and you/.llem"' in words[words.index(f"--workdir={here}") + 2]
+    for seen in (here / "data", here, here.parent):
+        mounts = [*results, Mount(seen)]
+        words = _words(podman, workdir=here, mounts=mounts)
+        assert not [word for word in words if "tmpfs," in word]
     assert not [word for word in _words(workdir=here, mounts=results) if "tmpfs," in word]
 
 

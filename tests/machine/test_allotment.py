@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,10 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
     source = tmp_path / "hangs.c"
     source.write_text("#include <unistd.h>\nint nvmlInitWithFlags(int f) { for (;;) pause(); }\n")
     library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler: the driver that hangs is built")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     code = (
         "from llenergymeasure.machine.gpus import allotment\n"

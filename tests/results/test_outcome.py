@@ -90,7 +90,7 @@ def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, m
     monkeypatch.setattr(processes, "stat_fields", lambda _: [])
     monkeypatch.setattr("os.kill", refuse)
     monkeypatch.setattr("os.geteuid", lambda: USER + 1)
-    launcher = f"{processes.boot_id()}:{os.getpid()}:1@{USER}@{docker._pid_namespace()}"
+    launcher = f"{docker._pid_namespace()}@{processes.boot_id()}:{os.getpid()}:1@{USER}"
     assert read(tmp_path, running()).status == "running"
     assert not docker._is_abandoned(launcher, "true")
     assert docker._is_abandoned(launcher, "false")
@@ -115,6 +115,15 @@ def test_a_zombie_of_another_user_is_seen_and_dead(tmp_path, monkeypatch):
 def test_a_container_of_a_living_launcher_stays():
     assert not docker._is_abandoned(docker._owner(), "true")
     assert not docker._is_abandoned(docker._owner(), "false")
+
+
+def test_versions_that_name_no_namespace_and_this_one_leave_each_others_containers():
+    """Those took what is before the first colon for the boot, and the rest for its process."""
+    assert docker._owner().partition(":")[0] != processes.boot_id()
+    of_theirs = f"{processes.boot_id()}:{os.getpid()}:1@{USER}"
+    for owner in (of_theirs, of_theirs.partition("@")[0]):
+        assert not docker._is_abandoned(owner, "true")
+        assert docker._is_abandoned(owner, "false")
 
 
 def test_running_on_another_host_is_believed(tmp_path):

@@ -252,3 +252,6 @@ def test_limits_that_somebody_lifted_within_the_window_are_named() -> None:
     assert not lifted_limits(samples, (0, 5 * SECOND), {}, held)
     read = {"a": {"enforced_power_limit_w": 400.0}}  # what it said once it was set
     assert not lifted_limits(samples, (0, 5 * SECOND), {"power_limit_w": 250}, read)
+    rounded = recorded(looks("a", "power_limit_w", 250.124, 250.5))
+    unread = {"a": {"enforced_power_limit_w": None}}
+    assert not lifted_limits(rounded, (0, 5 * SECOND), {"power_limit_w": 250.1236}, unread)

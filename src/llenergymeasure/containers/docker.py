@@ -14,6 +14,7 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
+from llenergymeasure.containers.surroundings import NOT_RECORDED
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets
@@ -163,7 +164,7 @@ def abandoned(engine: Engine) -> list[str]:
 
 
 def _is_abandoned(owner: str, running: str) -> bool:
-    started, user, namespace = [*owner.split("@"), "", ""][:3]
+    namespace, started, user = ["", "", *owner.split("@")][-3:]
     boot, _, rest = started.partition(":")
     pid = rest.partition(":")[0]
     if (boot, namespace) != (boot_id(), _pid_namespace()) or not pid.isdecimal():
@@ -175,7 +176,8 @@ def _is_abandoned(owner: str, running: str) -> bool:
 
 
 def _owner() -> str:
-    return f"{identity(os.getpid())}@{os.geteuid()}@{_pid_namespace()}"
+    # In this order versions that know no namespace leave alone what runs: no boot has that name.
+    return f"{_pid_namespace()}@{identity(os.getpid())}@{os.geteuid()}"
 
 
 def _pid_namespace() -> str:
@@ -239,16 +241,19 @@ def run_command(
         words += ["--mount", mount.for_docker()]
     if workdir is not None:
         words += [f"--workdir={workdir}"]
-        below = (Path(mount.target or mount.source).is_relative_to(workdir) for mount in mounts)
-        if engine.podman and not any(below):  # Podman makes no such folder by itself
-            words += ["--mount", empty_folder(workdir)]
+        seen = [Path(mount.target or mount.source) for mount in mounts]
+        there = any(each.is_relative_to(workdir) or workdir.is_relative_to(each) for each in seen)
+        if engine.podman and not there:
+            # Podman makes no such folder by itself, but those above of what it mounts.
+            words += ["--mount", empty_folder(workdir / ".llem")]
     # Libraries ask for a home and a name, and the image knows no such user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     inside = {**home, **variables}
     if gpus and VISIBLE in inside and "MIG" not in inside[VISIBLE]:
         inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
     for variable, value in sorted(inside.items()):
-        words += ["--env", f"{variable}={value}"]
+        # Without a value it is the command's own: everybody on a machine sees command lines.
+        words += ["--env", variable if variable in NOT_RECORDED else f"{variable}={value}"]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image, *arguments]
 

@@ -35,8 +35,8 @@ _HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 _SIMULATED = ("NVML_SIM_TRACE", "NVML_SIM_STATE")
 """Files of a simulated card, which tests put in place of a real one."""
 
-_NOT_RECORDED = ("LLEM_NODE_METER",)
-"""Changes results, and is in no record: a command's arguments may be a password."""
+NOT_RECORDED = ("LLEM_NODE_METER",)
+"""Changes results, and is in no record or command line: its arguments may be a password."""
 
 _HOST_ONLY = re.compile(
     r"^(LD_PRELOAD|CUDA_HOME|CUDA_PATH|CUDA_VERSION|LLEM_(PLAN|QUIET|RUNNER_.*|IMAGES|DOCKER)"
@@ -143,7 +143,7 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
         name: value for name, value in variables(environ).items() if not _HOST_ONLY.match(name)
     }
     return {
-        **{name: environ[name] for name in _NOT_RECORDED if name in environ},
+        **{name: environ[name] for name in NOT_RECORDED if name in environ},
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": environ.get("TOKENIZERS_PARALLELISM", "false"),
         **passed,

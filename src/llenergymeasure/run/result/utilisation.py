@@ -26,6 +26,8 @@ FREE_LOOKS = 4
 """Fewer looks may all have come while the clock was on its way up after it had been held down."""
 _IDLE = 0x1
 _LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in LOWERED}
+_ROUNDED_W = 1.0
+"""A card may hold a limit that is off by as much from the one that was set."""
 _POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_usage_w")
 
 
@@ -116,7 +118,8 @@ def lifted_limits(
     for device, read in held.items():
         asked_w, asked_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
         most_w = _known(samples, window, device, "power_limit_w")[1].max(initial=0.0)
-        if asked_w is not None and most_w > max(asked_w, read["enforced_power_limit_w"] or 0.0):
+        held_w = max(asked_w or 0.0, read.get("enforced_power_limit_w") or 0.0)
+        if asked_w is not None and most_w > held_w + _ROUNDED_W:
             found.append(f"{device}: {most_w:g} W in place of {asked_w:g} W")
         most_mhz = _known(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
         if asked_mhz is not None and most_mhz > asked_mhz + CLOCK_STEP_MHZ:
