@@ -52,10 +52,12 @@ class Channel:
         within: readings much shorter than the knots' distance: how power varies between knots.
         sampled: the readings whose scatter is this channel's sampling error; None where it sees
             all of the time.
-        delay_s: by how much a counter may be late that is made from readings.
+        delay_s: by how much it may be late.
         smear_s: the time over which energy is spread, by averaging or by holding a reading.
         blind_s: a counter made from readings cannot see pulses shorter than what these average.
         short: the readings that show best what power does within a second; None without any.
+        by_rest: whether a rest next to a window says what was drawn up to its end. Readings that
+            adjoin each other show it themselves, whether the marks are right or not.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Channel:
     smear_s: float = 0.0
     blind_s: float = 0.0
     short: Readings | None = None
+    by_rest: bool = True
 
     @property
     def share_seen(self) -> float:
@@ -87,6 +90,7 @@ class Channel:
         start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
             return None
+        margins = margins if self.by_rest else (None, None)
         found = self._window(0.0, start_s, end_s, margins)
         smears_j = self._smear_j(start_s, margins[0]), self._smear_j(end_s, margins[1])
         smear_j = sum(smears_j)

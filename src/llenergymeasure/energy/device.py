@@ -18,6 +18,7 @@ from llenergymeasure.energy.knots import (
     Knots,
     PowerRange,
     Readings,
+    adjoining,
     counter_knots,
     power_knots,
 )
@@ -35,7 +36,7 @@ _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
 USUAL_LAG_S = 0.01
-"""By how much a counter may be late that nothing shows the lag of: what an H100's is."""
+"""By how much a channel may be late that nothing shows the lag of: what an H100's counter is."""
 
 _SMOOTH = 0.2
 """Readings that change at once by more than this share of the power range are no means over a
@@ -244,13 +245,16 @@ def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readin
 
 def _power_channel(readings: Readings, reach: PowerRange, finest: Readings | None) -> Channel:
     share, all_seen = readings.share_seen, readings.share_seen == 1.0
+    exact = adjoining(readings)
     return Channel(
         "power",
         readings.behaviour.quantity,
         power_knots(readings),
         reach,
         sampled=None if all_seen else readings,
-        smear_s=readings.window_s if all_seen else 0.0,
+        smear_s=readings.window_s if all_seen and not exact else 0.0,
+        delay_s=USUAL_LAG_S if exact else 0.0,
+        by_rest=not exact,
         short=finest,
         within=(readings,) if 0 < share < 1 else (),
     )

@@ -288,12 +288,22 @@ def power_readings(series: Series, origin_ns: int) -> Readings:
     )
 
 
+def adjoining(readings: Readings) -> bool:
+    """Return whether each reading is a mean over just the time since the one before."""
+    period_s = readings.behaviour.update_period_s or readings.spacing_s
+    return readings.share_seen == 1.0 and readings.window_s < 1.2 * period_s
+
+
 def power_knots(readings: Readings) -> Knots:
     """Return the integral of power readings, each a mean over the window before it was shown.
 
-    Power is taken as linear between the middles of the windows.
+    Power is taken as linear between the middles of the windows. Of windows that adjoin each other a
+    reading is the energy since the one before, and only what lies between the two is linear.
     """
-    t_s = readings.t_s - readings.window_s / 2
-    rise_j = np.diff(t_s) * (readings.power_w[1:] + readings.power_w[:-1]) / 2
+    gaps_s, power_w = np.diff(readings.t_s), readings.power_w
+    alone = adjoining(readings)
+    own_s = readings.window_s if alone else 0.0
+    rise_j = own_s * power_w[1:] + (gaps_s - own_s) * (power_w[1:] + power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
+    t_s = readings.t_s - (0.0 if alone else readings.window_s / 2)
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)
