@@ -296,6 +296,23 @@ def test_a_signal_after_the_commands_end_does_not_lose_its_energy(
     assert "Energy of" in stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_reaches_no_command(
+    tmp_path: Path, variables: dict[str, str], number: signal.Signals
+) -> None:
+    """As ``nohup`` and a script's ``&`` start it."""
+    began = tmp_path / "began"
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = start(["sh", "-c", f"touch {began}; sleep 2; exit 7"], variables, align=False)
+    finally:
+        signal.signal(number, before)
+    wait_for(began.exists, 60)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 7, stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_commands_whole_group(
     tmp_path: Path, variables: dict[str, str], number: signal.Signals
