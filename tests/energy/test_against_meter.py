@@ -210,6 +210,8 @@ def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
 def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
     _, words = held(tmp_path, Surely(), rest_w=30.0)
     assert "say so with --rest-watts" in words
+    _, words = held(tmp_path, Surely(), rest_w=-30.0)
+    assert "--rest-watts" not in words  # no part draws less than nothing
     for known in (Surely(rest_w=30.0), Surely(rest_w=0.0)):
         _, words = held(tmp_path, known, rest_w=30.0)
         assert "--rest-watts" not in words
