@@ -271,7 +271,12 @@ def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_cod
         assert f"llem: {tmp_path / name}: Is a directory" in done.stderr
 
 
-def test_who_reads_no_further_does_not_change_the_exit_code(variables: dict[str, str]) -> None:
+@pytest.mark.parametrize("visible", [uuid(1), f"{uuid(1)},7"])
+def test_who_reads_no_further_does_not_change_the_exit_code(
+    variables: dict[str, str], visible: str
+) -> None:
+    """The second list of cards leads to a warning before the command."""
+    variables = {**variables, "CUDA_VISIBLE_DEVICES": visible}
     process = start(["sh", "-c", "exit 7"], variables, align=False)
     for stream in (process.stdout, process.stderr):
         assert stream is not None
