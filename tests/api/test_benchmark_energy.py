@@ -88,9 +88,19 @@ def test_of_a_request_that_guidellm_cuts_off_its_part_counts(
     tmp_path: Path, work: tuple[int, int]
 ) -> None:
     """A tenth of the tokens is of requests that the end of the time cut off."""
-    (found,) = read(tmp_path / "result.json", files.guidellm(*work), work[0] - S)
-    assert found.requests == files.REQUESTS
-    assert found.requests_worked == pytest.approx(files.REQUESTS / 0.9)
+    for number, (incomplete, cut_off, worked) in enumerate(
+        [
+            (8, 0.1, files.REQUESTS / 0.9),
+            (0, 0.0, files.REQUESTS),
+            # What was answered was short: no request is more than one.
+            (8, 0.8, files.REQUESTS + 8),
+        ]
+    ):
+        content = files.guidellm(*work, incomplete=incomplete, cut_off=cut_off)
+        (found,) = read(tmp_path / f"{number}.json", content, work[0] - S)
+        assert found.requests == files.REQUESTS
+        assert found.requests_worked == pytest.approx(worked, rel=1e-14)
+        assert (found.requests_worked == found.requests) == (incomplete == 0)
     for name in set(FORMS) - {"guidellm"}:
         (other,) = read(tmp_path / f"{name}.json", FORMS[name](*work), work[0] - S)
         assert other.requests_worked is None

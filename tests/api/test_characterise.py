@@ -9,6 +9,7 @@ import pytest
 
 from llenergymeasure.api import characterise as probing
 from llenergymeasure.api.characterise import probe
+from llenergymeasure.cli.sensors import sensors
 from llenergymeasure.errors import MeterError
 from llenergymeasure.sensors import stepping_load
 from nvml_sim import sim
@@ -27,7 +28,7 @@ def card_of(tmp_path: Path, **keys: object) -> dict[str, str]:
 
 def test_power_that_does_not_change_is_not_kept(tmp_path: Path) -> None:
     with environment(card_of(tmp_path)):
-        (found,) = probe(command=["sleep", "1"])
+        (found,), _ = probe(command=["sleep", "1"])
     assert not found.kept
     assert "changed too little" in found.reason
     assert not (tmp_path / "cache").exists()
@@ -55,15 +56,17 @@ def test_a_card_that_others_use_is_not_characterised(tmp_path: Path) -> None:
     assert not kept.exists()  # a later calibration would read it
 
 
-def test_what_was_found_is_kept_where_the_recording_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_found_is_said_where_the_recording_cannot_be_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    order: list[str] = []
-    monkeypatch.setattr(probing, "_judged", lambda *_: order.append("judged"))
-    monkeypatch.setattr(probing, "write_samples", lambda *_: order.append("written"))
+    place = tmp_path / "kept.parquet"
+    place.mkdir()
     with environment(card_of(tmp_path)):
-        probe(command=["true"], samples_path=tmp_path / "kept.parquet")
-    assert order == ["judged", "written"]
+        code = sensors(["true"], characterise=True, samples=place)
+    said = capsys.readouterr()
+    assert code == 1
+    assert uuid(1) in said.out
+    assert said.err == f"llem: the recording is not kept: {place}: Is a directory\n"
 
 
 def test_without_a_card_there_is_nothing_to_characterise(tmp_path: Path) -> None:

@@ -106,9 +106,17 @@ with llenergymeasure.meter("none") as energy:
     if child == 0:
         leave()
     else:
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
         time.sleep(0.5)
-if child:
+if child == 0:
+    try:
+        energy.energy_j
+    except llenergymeasure.MeterError as error:
+        assert "in the process that began it" in str(error)
+    else:
+        raise SystemExit("a child of the block has an energy")
+else:
+    assert os.waitstatus_to_exitcode(status) == {"exit": 3, "end": 0, "raise": 1}[sys.argv[1]]
     assert energy.samples.complete, energy.validity
     assert "recorder_lost" not in energy.validity, energy.validity
     print(energy.window_s)

@@ -271,7 +271,12 @@ def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_cod
         assert f"llem: {tmp_path / name}: Is a directory" in done.stderr
 
 
-def test_who_reads_no_further_does_not_change_the_exit_code(variables: dict[str, str]) -> None:
+@pytest.mark.parametrize("visible", [uuid(1), f"{uuid(1)},7"])
+def test_who_reads_no_further_does_not_change_the_exit_code(
+    variables: dict[str, str], visible: str
+) -> None:
+    """The second list of cards leads to a warning before the command."""
+    variables = {**variables, "CUDA_VISIBLE_DEVICES": visible}
     process = start(["sh", "-c", "exit 7"], variables, align=False)
     for stream in (process.stdout, process.stderr):
         assert stream is not None
@@ -294,6 +299,23 @@ def test_a_signal_after_the_commands_end_does_not_lose_its_energy(
     assert process.returncode == 0, stderr
     assert json.loads(out.read_text())["readings"]
     assert "Energy of" in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_reaches_no_command(
+    tmp_path: Path, variables: dict[str, str], number: signal.Signals
+) -> None:
+    """As ``nohup`` and a script's ``&`` start it."""
+    began = tmp_path / "began"
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = start(["sh", "-c", f"touch {began}; sleep 2; exit 7"], variables, align=False)
+    finally:
+        signal.signal(number, before)
+    wait_for(began.exists, 60)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 7, stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -305,6 +305,7 @@ def test_a_closed_stream_is_no_traceback(tmp_path: Path, closed: str) -> None:
     assert ("output_dir" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
+@pytest.mark.slow
 def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()

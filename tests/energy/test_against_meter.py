@@ -200,16 +200,20 @@ def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
 ) -> None:
     made = read_samples(recording(tmp_path))
     monkeypatch.setattr(calibrating, "record_load", lambda *_: (made, []))
+    (tmp_path / "plan.json").touch()  # below a results folder no link is followed
+    (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()
-    place = tmp_path / "file" / "kept.parquet"
-    text, words = calibrate(wall(tmp_path), place, EXACT)
-    assert "gain: 0.94" in text
-    assert "the recording is not kept" in words[-1]
+    for place in (tmp_path / "file" / "kept.parquet", tmp_path / "link" / "kept.parquet"):
+        text, words = calibrate(wall(tmp_path), place, EXACT)
+        assert "gain: 0.94" in text
+        assert "the recording is not kept" in words[-1]
 
 
 def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
     _, words = held(tmp_path, Surely(), rest_w=30.0)
     assert "say so with --rest-watts" in words
+    _, words = held(tmp_path, Surely(), rest_w=-30.0)
+    assert "--rest-watts" not in words  # no part draws less than nothing
     for known in (Surely(rest_w=30.0), Surely(rest_w=0.0)):
         _, words = held(tmp_path, known, rest_w=30.0)
         assert "--rest-watts" not in words

@@ -1,6 +1,7 @@
 """A study's results in the forms of papers and of other tools."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import yaml
 
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.cli.export import export
-from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.errors import ConfigurationError, ResultsError
 from llenergymeasure.files import open_to_read
 from llenergymeasure.report.export import crate
 from llenergymeasure.report.export.forms import FORMS
@@ -164,6 +165,16 @@ def test_a_file_that_changes_while_a_crate_is_packed_has_the_hash_of_what_was_pa
 
     monkeypatch.setattr(crate, "open_to_read", changed)
     test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys)
+
+
+def test_a_file_that_cannot_be_packed_is_named_and_not_the_crate(study, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(crate, "open_to_read", refused)
+    with pytest.raises(ResultsError, match=r"comparisons\.csv: Permission denied"):
+        export(study, "ro-crate", tmp_path / "new" / "crate.zip")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_same_study_gives_the_same_crate(study, tmp_path):

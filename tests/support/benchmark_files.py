@@ -92,22 +92,24 @@ def aiperf(start_ns: int, end_ns: int) -> str:
     )
 
 
-def guidellm(start_ns: int, end_ns: int) -> str:
-    """``benchmarks.json`` (0.8)."""
+def guidellm(start_ns: int, end_ns: int, *, incomplete: int = 8, cut_off: float = 0.1) -> str:
+    """``benchmarks.json`` (0.8); ``cut_off`` is the share of tokens of incomplete requests."""
 
     def counts(total: int) -> dict[str, Any]:
-        cut_off = total // 10
+        part = int(total * cut_off)
+        # Its sum is the mean times the count.
         return {
-            "successful": {"count": REQUESTS, "total_sum": float(total - cut_off)},
-            "incomplete": {"count": 2, "total_sum": float(cut_off)},
+            "successful": {"count": REQUESTS, "total_sum": (total - part) * (1 - 1e-15)},
+            "incomplete": {"count": incomplete, "total_sum": float(part)},
             "errored": {"count": 0, "total_sum": 0.0},
-            "total": {"count": REQUESTS + 2, "total_sum": float(total)},
+            "total": {"count": REQUESTS + incomplete, "total_sum": float(total)},
         }
 
-    totals = {"successful": REQUESTS, "errored": 0, "incomplete": 2, "total": REQUESTS + 2}
+    totals = {"successful": REQUESTS, "errored": 0, "incomplete": incomplete}
+    totals["total"] = sum(totals.values())
     benchmark = {
         "type_": "generative_benchmark",
-        "config": {"strategy": {"type_": "concurrent", "streams": 4}},
+        "config": {"strategy": {"type_": "concurrent", "streams": 8}},
         "metrics": {
             "request_totals": totals,
             "prompt_token_count": counts(INPUT_TOKENS),

@@ -303,7 +303,6 @@ def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Bench
             round(sum(metrics[name][kind]["total_sum"] for kind in kinds if metrics[name][kind]))
             for name in ("prompt_token_count", "output_token_count")
         )
-        whole = (metrics["output_token_count"]["successful"] or {}).get("total_sum")
         strategy = benchmark.get("config", {}).get("strategy") or {}
         yield Benchmark(
             "guidellm benchmark",
@@ -314,8 +313,21 @@ def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Bench
             totals["errored"],
             input_tokens,
             output_tokens,
-            requests_worked=totals["successful"] * output_tokens / whole if whole else None,
+            requests_worked=_worked(metrics, output_tokens),
         )
+
+
+def _worked(metrics: Document, output_tokens: int) -> float | None:
+    """Return of how many requests the work was done, those cut off by their part of an answer.
+
+    None is more than one: long answers are cut off more often than short ones.
+    """
+    totals, answered = metrics["request_totals"], metrics["output_token_count"]["successful"]
+    whole = round(answered["total_sum"]) if answered else 0
+    if whole <= 0:
+        return None
+    parts = totals["successful"] * (output_tokens - whole) / whole
+    return float(totals["successful"] + min(parts, totals.get("incomplete") or 0))
 
 
 def _llama_bench(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:

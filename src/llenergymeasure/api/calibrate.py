@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from llenergymeasure.api.characterise import OWN_LOAD, record_load
+from llenergymeasure.api.characterise import OWN_LOAD, keep_recording, record_load
 from llenergymeasure.config.calibration import check_entry
 from llenergymeasure.energy.against_meter import Held, Surely, hold_against
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
-from llenergymeasure.errors import ConfigurationError, MeterError, Problem, as_message
+from llenergymeasure.errors import ConfigurationError, MeterError, Problem
 from llenergymeasure.files import sha256
-from llenergymeasure.recording.samples import Header, Samples, read_samples, write_samples
+from llenergymeasure.recording.samples import Header, Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.watt_log import MOST_BYTES, Logged, read_lines
 from llenergymeasure.units import NS_PER_S
@@ -50,11 +50,7 @@ def calibrate(
         samples = read_samples(recording)
     else:
         samples, _ = record_load(devices, command or SLOW_LOAD)
-        try:
-            if recording is not None:
-                write_samples(samples, recording)
-        except OSError as error:  # ten minutes of load are not lost
-            notes = [f"  the recording is not kept: {as_message(error)}"]
+        notes = [f"  {line}" for line in keep_recording(samples, recording)]
     info = _the_card(samples, devices)
     channels = open_device(samples, info).channels(0, 1)
     if not channels:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.validity import surroundings
-from llenergymeasure.errors import MeterError
+from llenergymeasure.errors import LlemError, MeterError, as_message
 from llenergymeasure.processes import python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
@@ -54,8 +54,8 @@ class Probed:
 
 def probe(
     devices: str | None = None, command: Sequence[str] = (), samples_path: Path | None = None
-) -> list[Probed]:
-    """Record a stepping load and find how the cards' channels behave.
+) -> tuple[list[Probed], list[str]]:
+    """Record a stepping load; return how the cards' channels behave, and what is not kept.
 
     Args:
         devices: GPUs by UUID or NVML index joined by commas; those a CUDA process would see if
@@ -78,9 +78,17 @@ def probe(
         for info in samples.header.sensors
         if info.unavailable is None
     ]
-    if samples_path is not None:  # what was found is kept by now
-        write_samples(samples, samples_path)
-    return probed
+    return probed, keep_recording(samples, samples_path)
+
+
+def keep_recording(samples: Samples, path: Path | None) -> list[str]:
+    """Write a recording where that is asked for; return why not: what it shows is not lost."""
+    try:
+        if path is not None:
+            write_samples(samples, path)
+    except (LlemError, OSError) as error:
+        return [f"the recording is not kept: {as_message(error)}"]
+    return []
 
 
 def record_load(devices: str | None, command: Sequence[str]) -> tuple[Samples, list[int]]:

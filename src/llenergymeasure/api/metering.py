@@ -169,7 +169,9 @@ class Metered:
     @property
     def _recording(self) -> "partial[Account]":
         if self._recorded is None:
-            raise MeterError("the energy is known once the block has ended")
+            raise MeterError(
+                "the energy is known once the block has ended, in the process that began it"
+            )
         return self._recorded
 
     @cached_property

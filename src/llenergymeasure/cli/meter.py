@@ -90,11 +90,11 @@ def meter(
         rest_s=REST_S if written else 0.0,
     ) as metered:
         for warning in metered.ready["warnings"]:
-            print(f"llem: {warning}", file=sys.stderr)
+            _say(f"llem: {warning}")
         if metered.measures or not require:
             ended = run_command(command)
     if ended is None:
-        print(f"llem: nothing can be measured here\n{_reasons(metered.ready)}", file=sys.stderr)
+        _say(f"llem: nothing can be measured here\n{_reasons(metered.ready)}")
         return EXIT_CONFIGURATION
     document = _document(command, ended, metered, calibration)
     exit_code = ended.exit_code
@@ -119,8 +119,7 @@ def meter(
     ]
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
-    with suppress(OSError):  # the command's exit code is not changed by who reads this
-        print("\n".join([said, *unwritten]), file=sys.stderr)
+    _say("\n".join([said, *unwritten]))
     return exit_code or (EXIT_FAILED if unwritten else EXIT_OK)
 
 
@@ -131,6 +130,12 @@ def _unwritten(path: Path | None, write: Callable[[Path], None]) -> Iterator[str
             write(path)
         except (LlemError, OSError) as error:
             yield f"llem: {as_message(error)}"
+
+
+def _say(text: str) -> None:
+    """Print to standard error: who reads that changes neither the command nor its exit code."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _wall_ahead_ns() -> int:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.processes import exit_code
+from llenergymeasure.processes import ENDING, exit_code
 
 EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
@@ -26,7 +26,6 @@ _FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_KEYS = (signal.SIGINT, signal.SIGQUIT)
 """On a terminal its driver sends these to the command itself."""
 
@@ -52,8 +51,9 @@ def run_command(command: Sequence[str]) -> Ended:
     """Run a command to its end.
 
     On a terminal it shares our process group, so that the terminal's keys reach it as ever;
-    elsewhere it leads one of its own, which gets what signals we get. Signals to end that come
-    once it has ended are ignored from then on: what it took is still to be said.
+    elsewhere it leads one of its own, which gets what signals we get, but those that we were
+    started to ignore (``nohup``), as it does too. Signals to end that come once it has ended are
+    ignored from then on: what it took is still to be said.
     """
     own_group = not _on_terminal()
     process: subprocess.Popen[bytes] | None = None
@@ -72,7 +72,11 @@ def run_command(command: Sequence[str]) -> Ended:
         else:
             send(number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before = {
+        number: signal.signal(number, forward)
+        for number in _FORWARDED
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     started_ns = time.monotonic_ns()
     try:
         process = subprocess.Popen(command, process_group=0 if own_group else None)
@@ -86,7 +90,7 @@ def run_command(command: Sequence[str]) -> Ended:
         return Ended(code, started_ns, time.monotonic_ns(), message)
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if number in _TO_END else handler)
+            signal.signal(number, signal.SIG_IGN if number in ENDING else handler)
     return Ended(exit_code(status), started_ns, ended_ns)
 
 

@@ -86,12 +86,14 @@ def sensors(
         else:
             print(sensors_text(report))
         return EXIT_OK
-    probed = probe(devices, load or (), samples)
+    probed, unkept = probe(devices, load or (), samples)
     if as_json:
         print_json({"characterised": [_report(each) for each in probed]})
     else:
         print("\n".join(line for each in probed for line in _lines(each)))
-    return EXIT_OK if all(each.kept for each in probed) else EXIT_FAILED
+    for line in unkept:
+        print(f"llem: {line}", file=sys.stderr)
+    return EXIT_OK if all(each.kept for each in probed) and not unkept else EXIT_FAILED
 
 
 def _report(probed: Probed) -> dict[str, Any]:

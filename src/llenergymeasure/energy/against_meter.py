@@ -199,7 +199,7 @@ def _fitted(
             "alone. Say what else it sees (--rest-watts) and what the supply between them loses "
             "(--supply-efficiency), or measure at the card"
         )
-    if known.rest_w is None and abs(intercept_w) > _NOTED_W:
+    if known.rest_w is None and intercept_w > _NOTED_W:
         notes = [
             *notes,
             f"the meter shows {intercept_w:+.0f} W that the card does not: taken for an offset of "

@@ -8,6 +8,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def write_crate(
         measured_at: when the last run began, in ISO 8601.
 
     Raises:
-        ResultsError: a file is a link out of the folder: what it brings in may be private.
+        ResultsError: a file is a link out of the folder: what it brings in may be private; or it
+            cannot be read.
     """
     inside, files = study_dir.resolve(), sorted(_files(study_dir))
     outside = [path for path in files if not path.resolve().is_relative_to(inside)]
@@ -113,10 +115,11 @@ def _packed(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, 
     packed = path.suffix not in (".parquet", ".png")
     entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
     entry.external_attr = 0o644 << 16
-    entry.file_size = path.stat().st_size  # of 2 GiB and more the ZIP must know first
     digest, size = hashlib.sha256(), 0
-    with archive.open(entry, "w") as target, open_to_read(path) as source:
-        while part := source.read(1 << 20):
+    with suppress(OSError):  # reading says why
+        entry.file_size = path.stat().st_size  # of 2 GiB and more the ZIP must know first
+    with archive.open(entry, "w") as target:
+        for part in _parts(path):
             target.write(part)
             digest.update(part)
             size += len(part)
@@ -127,3 +130,17 @@ def _packed(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, 
         "contentSize": str(size),
         "sha256": digest.hexdigest(),
     }
+
+
+def _parts(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes.
+
+    Raises:
+        ResultsError: it cannot be read; an OSError would be taken for one of the ZIP's.
+    """
+    try:
+        with open_to_read(path) as source:
+            while part := source.read(1 << 20):
+                yield part
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
