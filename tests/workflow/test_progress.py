@@ -202,8 +202,8 @@ def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path)
     for place in range(len(plan.runs)):
         end(StudyFolder(tmp_path), plan, place)
     progress.look()
-    line = progress.line()
-    assert line.endswith("; waiting for the cluster's word")
+    line = progress.line(queue="1 job waits")  # of the last look: it has ended since
+    assert line.endswith("1/1 done; waiting for the cluster's word")
     assert len(line) < 60
 
 

@@ -65,7 +65,8 @@ _BY_CLASS = {
 _BY_STATUS = {
     "running": "Still running when these tables were written.",
     "missing": "Never started: run the study again.",
-    "interrupted": "Stopped from outside: run the study again.",
+    "interrupted": "Stopped from outside: do what the message asks for, if anything, and run the "
+    "study again.",
     "lost": "Ended without a word, as after a power cut or a kill: run the study again, and "
     "look at the log if it happens twice.",
 }

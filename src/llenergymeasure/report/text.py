@@ -93,10 +93,11 @@ def not_compared(rows: Sequence[Row]) -> str:
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["not_comparable"]:
-            reasons.setdefault(row["not_comparable"], []).append(row["experiment"])
+            name = f"{plain(row['label'], 60)} ({row['experiment']})"
+            reasons.setdefault(row["not_comparable"], []).append(name)
     return "\n".join(
         f"Not to be compared with the rest: {', '.join(names[:3])}"
-        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''} ({plain(reason, 200)})"
+        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {plain(reason, 200)}"
         for reason, names in list(reasons.items())[:LISTED_DIFFERENCES]
     )
 

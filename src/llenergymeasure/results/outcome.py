@@ -76,8 +76,8 @@ def read_outcome(path: Path) -> Outcome:
         # Snakemake touches the log of a job that failed; a run writes to its attempts first.
         return _lost(
             "NeverBegan",
-            "the run never began: its job was cancelled while it waited, or waits in the queue "
-            "again, or its container or its program did not start",
+            "the run never began: its job was refused, was cancelled while it waited, or waits in "
+            "the queue again, or its precommand, container or program did not start",
         )
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")

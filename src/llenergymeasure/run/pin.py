@@ -55,7 +55,7 @@ def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, An
         [
             Problem(
                 f"this {what} is pinned to {name} {first[spec.pin]}, where run {first['by']} was "
-                f"made; this is {here[spec.pin]}. Let it run there; or remove {claim}, and the "
+                f"made; this is {here[spec.pin]}. Let it run there, or remove {claim} to let the "
                 "runs that are left go elsewhere",
                 key="execution.pin",
                 found=spec.pin,

@@ -168,7 +168,7 @@ class Progress:
             parts.append(self._doing(running[0]))
         elif running:
             parts.append(f"{len(running)} running")
-        elif queue and not ending:
+        elif queue and not ending and self._open:
             parts.append(queue)
         if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")

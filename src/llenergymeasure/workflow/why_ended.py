@@ -1,6 +1,7 @@
 """Why Snakemake failed where no run explains it, out of its log and those of its jobs."""
 
 import re
+import textwrap
 from contextlib import suppress
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
@@ -37,7 +38,7 @@ def _shells(path: str) -> str:
 
 
 def _shown(words: str) -> str:
-    return printable(without_secrets(words))[:_SHOWN]
+    return textwrap.shorten(printable(without_secrets(words)), _SHOWN, placeholder=" …")
 
 
 def waited_for_nothing(log: str) -> list[str]:
