@@ -118,6 +118,15 @@ def test_damaged_plan_is_told(content: str, said: str, tmp_path: Path) -> None:
         Plan.read(tmp_path / "gone.json")
 
 
+def test_a_part_of_a_plan_that_is_no_object_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    for name in ("execution", "images", "runner_reasons"):
+        stored = json.loads(plan(sweep={"n": [1]}).to_json_bytes())
+        path.write_text(json.dumps({**stored, name: None}))
+        with pytest.raises(ResultsError, match=f"is no plan: {name} is no object"):
+            Plan.read(path)
+
+
 def test_spec_is_what_the_run_is_told(tmp_path: Path) -> None:
     made = plan(execution={"n_cycles": 2, "run_timeout_seconds": 90, "skip_preflight": True})
     run = made.runs[-1]

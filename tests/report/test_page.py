@@ -17,6 +17,7 @@ from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked, write_repor
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
+from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import DISQUALIFYING
 from report.studies import not_drawn
@@ -264,6 +265,48 @@ def test_scrolling_parts_can_be_reached_by_keyboard(complete):
     scrolling = [attrs for _, attrs in report(complete).elements if attrs.get("class") == "scroll"]
     assert scrolling
     assert all(attrs.get("tabindex") == "0" for attrs in scrolling)
+
+
+def test_regions_have_names_of_their_own_and_every_column_has_a_title(tmp_path, plan):
+    latency = Latency(p50_s=1.0)
+    served = Serving(
+        arrivals="poisson",
+        endpoint="chat",
+        ramp_up="steady",
+        requests_sent=20,
+        requests_completed=20,
+        requests_failed=0,
+        failures={},
+        requests_resent=0,
+        offered_requests_per_s=1.0,
+        completed_requests_per_s=1.0,
+        time_to_first_token=latency,
+        inter_token_latency=latency,
+        time_per_output_token=latency,
+        request_latency=latency,
+        tokens_per_part=1.0,
+        in_flight_mean=1.0,
+        in_flight_max=2,
+        in_flight_growth_per_s=0.0,
+        over_saturated=False,
+        send_lateness_p50_s=0.0,
+        send_lateness_p99_s=0.0,
+        send_lateness_max_s=0.0,
+        client_cpu_share=0.1,
+        input_tokens_checked=0,
+        input_tokens_differ=0,
+        timeline=[],
+    )
+    write_runs(tmp_path, plan, lambda run: {"serving": served, "energy_j": 900.0 + run["cycle"]})
+    report(tmp_path)
+    source = (tmp_path / "report.html").read_text()
+    titles = dict(re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', source))
+    sections = [titles[each] for each in re.findall(r'<section aria-labelledby="([^"]+)">', source)]
+    tables = re.findall(r'role="region" aria-label="([^"]*)"', source)
+    assert "Under traffic" in sections
+    assert "Table of runs under traffic" in tables
+    assert len({*sections, *tables}) == len(sections) + len(tables)
+    assert '<th scope="col"></th>' not in source
 
 
 def test_every_figure_is_there_and_drawn_on_the_page(complete):

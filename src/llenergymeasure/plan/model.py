@@ -182,6 +182,8 @@ class Plan:
             }
             given["runs"] = [PlannedRun(**run) for run in given["runs"]]
             given["sections"] = sections_of(stored)
+            for name in _OBJECTS:
+                _check_object(name, given[name])
             listed = {name: tuple(given[name]) for name in _LISTS if name in given}
             return cls(**{**given, **listed})
         except (KeyError, TypeError) as error:
@@ -193,7 +195,13 @@ _KEYS = {each.name: each.name for each in fields(Plan)} | {"swept_keys": "swept"
 
 _IN_LINES = ("runs", "left_out", "same_as")
 _LISTS = (*_IN_LINES, "swept_keys", "notes")
+_OBJECTS = ("execution", "images", "runner_reasons")
 _ADDED_LATER = ("same_as", "stopping", "sections", "written", "overrides")
+
+
+def _check_object(name: str, part: Any) -> None:
+    if not isinstance(part, Mapping):
+        raise TypeError(f"{name} is no object")
 
 
 def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:
