@@ -1,5 +1,6 @@
 """What is asked of SLURM's commands, on commands of our own that answer as SLURM does."""
 
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import (
     QueuedJob,
@@ -235,6 +237,20 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
+
+
+def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    begun = {"experiments": 3, "host": "gpu-node-17", "pid": 1, "process": "boot:1:1"}
+    alike = [{"experiment": name, "error": {"class": "OSError"}} for name in "abc"]
+    write_text(folder.circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
+    assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
+    said: list[str] = []
+    with locked(folder.lock, "a test") as lock:
+        driven = Drive(study, plan, folder, Listener(said.append), lock)
+        driven.run(drive.Call(profile="nosuchprofile"))
+    assert driven.broken is None
+    assert not any("failed the same way" in line for line in said)
 
 
 @pytest.mark.parametrize(("profile", "shared"), [("slurm", False), (None, True)])
