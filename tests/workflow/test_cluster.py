@@ -1,5 +1,6 @@
 """What is asked of SLURM's commands, on commands of our own that answer as SLURM does."""
 
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import (
     QueuedJob,
@@ -32,6 +34,7 @@ from llenergymeasure.workflow.cluster import (
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
+from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.why_ended import its_error, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
@@ -236,6 +239,20 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
     assert "nosuchprofile" in driven.complaint
 
 
+def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    begun = {"experiments": 3, "host": "gpu-node-17", "pid": 1, "process": "boot:1:1"}
+    alike = [{"experiment": name, "error": {"class": "OSError"}} for name in "abc"]
+    write_text(folder.circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
+    assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
+    said: list[str] = []
+    with locked(folder.lock, "a test") as lock:
+        driven = Drive(study, plan, folder, Listener(said.append), lock)
+        driven.run(drive.Call(profile="nosuchprofile"))
+    assert driven.broken is None
+    assert not any("failed the same way" in line for line in said)
+
+
 @pytest.mark.parametrize(("profile", "shared"), [("slurm", False), (None, True)])
 def test_it_is_said_where_servers_are_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
@@ -251,12 +268,28 @@ def test_it_is_said_where_servers_are_not_shared(
     assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
 
 
+def fail(folder: StudyFolder, plan: Plan, outcome: str | None) -> None:
+    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
+    write_text(run.attempts, "{}\n")
+    if outcome is not None:
+        write_text(run.outcome, outcome)
+
+
+def follow(driven: Drive, progress: Progress) -> None:
+    """Watch a Snakemake that has ended."""
+    with subprocess.Popen(["true"]) as ended:
+        driven._follow(ended, progress)
+
+
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / drive.LOG_NAME, "")
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(said.append), 0)
-    driven._run_failed = True
+    driven = Drive(study, plan, folder, Listener(), 0)
+    progress = Progress(plan, folder)
+    fail(folder, plan, '{"status": "failed", "attempt": 1}')
+    follow(driven, progress)
+    driven._view = Listener(said.append)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
@@ -264,14 +297,16 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     assert not driven.complaint
 
 
-@pytest.mark.parametrize("run_failed", [False, True])
+@pytest.mark.parametrize("outcome", [None, '{"status": "failed", "attempt": 1}'])
 def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_failed: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str | None
 ) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / drive.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
-    driven._run_failed = run_failed
+    progress = Progress(plan, folder)
+    fail(folder, plan, outcome)
+    follow(driven, progress)
     monkeypatch.setattr(folders, "free_bytes", lambda _: 4096)  # what was taken away gave some back
     assert driven._exit_code(1, "") == 1
     assert driven.complaint == f"llem: {folder.path}: No space left on device\n"

@@ -1,7 +1,9 @@
 """Snakemake plans what the study asks for, and runs it in exactly the planned order."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,34 @@ use rule * from {name} as {name}_*
     assert re.search(r"^one_measure\s+2$", said, re.MULTILINE)
     assert re.search(r"^two_measure\s+3$", said, re.MULTILINE)
     assert "named: None" in said
+
+
+def test_a_user_s_own_rules_are_not_rerun_for_an_input_of_the_same_content(tmp_path: Path) -> None:
+    """Where the study is a module of theirs, and asks for its tables in the same workflow."""
+    (tmp_path / "Snakefile").write_text(
+        f"""
+module study:
+    snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
+    config: {{"name": "one", "model": "tiny-llama", "execution": {{"n_cycles": 1}}}}
+
+use rule * from study as study_*
+
+rule own:
+    input: "raw.txt"
+    output: "prepared.txt"
+    shell: "cp {{input}} {{output}}"
+"""
+    )
+    (tmp_path / "raw.txt").write_text("costly\n")
+    own = ("--rerun-triggers", "mtime", "-c1", "prepared.txt")
+    made = snakemake(tmp_path, *own, snakefile=tmp_path / "Snakefile")
+    assert made.returncode == 0, made.stderr
+    later_s = time.time() + 60
+    os.utime(tmp_path / "raw.txt", (later_s, later_s))
+    done = snakemake(tmp_path, "-n", *own, "study_all", snakefile=tmp_path / "Snakefile")
+    said = done.stdout + done.stderr
+    assert re.search(r"^study_summary\s+1$", said, re.MULTILINE), said
+    assert not re.search(r"^own\s", said, re.MULTILINE)
 
 
 def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:

@@ -67,6 +67,44 @@ def test_an_outcome_that_cannot_be_read_at_a_moment_is_looked_at_again(tmp_path:
     assert len(progress.look()) == 2
 
 
+def begin(folder: StudyFolder, plan: Plan, place: int, outcome: str) -> None:
+    run = folder.run(plan.runs[place].experiment, plan.runs[place].cycle)
+    run.path.mkdir(parents=True)
+    run.attempts.write_text("{}\n")
+    run.outcome.write_text(outcome)
+
+
+@pytest.mark.parametrize("outcome", ['{"status": "failed", "attempt": 1}', ""])
+def test_a_failure_is_known_also_behind_runs_that_never_began(tmp_path: Path, outcome: str) -> None:
+    """As those whose image cannot be started, which stay next in line; an empty outcome too."""
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder, at_once=1)
+    assert not progress.any_failed
+    time.sleep(0.05)
+    begin(folder, plan, 1, outcome)
+    assert progress.look() == []
+    assert progress.any_failed
+
+
+def test_a_run_that_was_repeated_and_then_completed_has_not_failed(tmp_path: Path) -> None:
+    """As by ``retries`` of a profile of one's own, or where SLURM queued its job again."""
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    time.sleep(0.05)
+    begin(folder, plan, 0, '{"status": "interrupted", "attempt": 1}')
+    assert len(progress.look()) == 1
+    assert progress.any_failed
+    folder.run(plan.runs[0].experiment, plan.runs[0].cycle).result.write_text("{}")
+    assert not progress.any_failed
+
+
+def test_what_failed_before_this_call_is_no_failure_of_it(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    begin(folder, plan, 0, '{"status": "failed", "attempt": 1}')
+    time.sleep(0.05)
+    assert not Progress(plan, folder).any_failed
+
+
 def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     plan, folder = planned(), StudyFolder(tmp_path)
     progress = Progress(plan, folder)

@@ -151,11 +151,20 @@ class OpenStudy:
 
     def merged(self, _wildcards: Any) -> list[str]:
         """Return what the tables are made from, when Snakemake asks while it takes stock."""
-        # Snakemake takes an output of any age for up to date where its inputs have the checksums
-        # of an earlier time: tables of a study that failed since would stay for good once it is
-        # complete again. Time stamps alone decide.
-        self._workflow.dag.max_checksum_file_size = 0
+        if self._tables_are_older_than_the_plan():
+            # Snakemake takes an output of any age for up to date where its inputs have the
+            # checksums of an earlier time: tables of a study that failed since would stay for
+            # good once it is complete again. Time stamps alone decide, also for a user's own rules
+            # where this workflow is a module of theirs, so only as long as they have to.
+            self._workflow.dag.max_checksum_file_size = 0
         return self.results()
+
+    def _tables_are_older_than_the_plan(self) -> bool:
+        if not self._folder.plan.is_file():  # a dry run of a study that never ran
+            return False
+        planned_ns = self._folder.plan.stat().st_mtime_ns
+        paths = [self._folder.path / name for name in (*TABLE_NAMES, "report.html")]
+        return any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths)
 
     def tables(self, suffix: str = "") -> list[str]:
         """Return the study's tables, or those whose names end in ``suffix``."""

@@ -100,6 +100,7 @@ class Progress:
             for run in plan.runs
             if (run.experiment, run.cycle) in waiting
         }
+        self._to_do = [folder.run(*key) for key in self._open]
         self._done_before = self._total - len(self._open)
         self._of_runs, self._measured = estimates or Estimates(), measured
         self._share = share
@@ -108,8 +109,14 @@ class Progress:
 
     @property
     def any_failed(self) -> bool:
-        """Whether a run ended without a result."""
-        return self._ends.total() > self._ends["completed"]
+        """Whether a run that began in this call has no result, however it ended."""
+        return any(self._began(run) and not run.result.is_file() for run in self._to_do)
+
+    def _began(self, run: RunFolder) -> bool:
+        try:
+            return run.attempts.stat().st_mtime_ns >= self._started_ns
+        except OSError:
+            return False
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those that run among them."""
