@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,18 +124,28 @@ class Daemon:
         self._process.kill()
         self._process.wait()
         (self._folder / "pid").unlink(missing_ok=True)
+        # Its number may be another process's by then: a new daemon would take that for containerd.
+        self._end_containerd()
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(60)
-        # containerd is the daemon's child, and outlives it only after a crash.
+        self._end_containerd()
+
+    def _end_containerd(self) -> None:
+        """End the daemon's child, which outlives it only after a crash."""
         pid_file = self._folder / "exec" / "containerd" / "containerd.pid"
         if pid_file.is_file():
             pid = int(pid_file.read_text())
             words = Path(f"/proc/{pid}/cmdline")
-            if words.is_file() and str(self._folder).encode() in words.read_bytes():
-                os.kill(pid, 15)
+            deadline = time.monotonic() + 20
+            while words.is_file() and str(self._folder).encode() in words.read_bytes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, 15)
+                assert time.monotonic() < deadline, words.read_bytes()
+                time.sleep(0.1)
+            pid_file.unlink(missing_ok=True)
 
 
 def _answers(address: str) -> bool:
