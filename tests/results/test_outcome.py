@@ -90,7 +90,7 @@ def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, m
     monkeypatch.setattr(processes, "stat_fields", lambda _: [])
     monkeypatch.setattr("os.kill", refuse)
     monkeypatch.setattr("os.geteuid", lambda: USER + 1)
-    launcher = f"{docker._pid_namespace()}@{processes.boot_id()}:{os.getpid()}:1@{USER}"
+    launcher = f"{docker.pid_namespace()}@{processes.boot_id()}:{os.getpid()}:1@{USER}"
     assert read(tmp_path, running()).status == "running"
     assert not docker._is_abandoned(launcher, "true")
     assert docker._is_abandoned(launcher, "false")

@@ -98,6 +98,14 @@ def test_a_run_that_was_repeated_and_then_completed_has_not_failed(tmp_path: Pat
     assert not progress.any_failed
 
 
+def test_a_failure_is_known_whatever_the_clock_of_its_file_system_says(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    begin(folder, plan, 0, '{"status": "failed", "attempt": 1}')
+    os.utime(folder.run(plan.runs[0].experiment, plan.runs[0].cycle).attempts, (1, 1))
+    assert progress.any_failed
+
+
 def test_what_failed_before_this_call_is_no_failure_of_it(tmp_path: Path) -> None:
     plan, folder = planned(), StudyFolder(tmp_path)
     begin(folder, plan, 0, '{"status": "failed", "attempt": 1}')

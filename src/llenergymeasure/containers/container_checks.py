@@ -171,7 +171,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
         "writable": [str(surroundings.results), surroundings.variables["LLEM_CACHE"]],
         "free_bytes": RESULTS_LEAST_BYTES,
         "boot_id": boot_id(),
-        "pid_namespace": str(Path("/proc/self/ns/pid").readlink()),
+        "pid_namespace": docker.pid_namespace(),
         "monotonic_ns": time.monotonic_ns(),
         "meter": surroundings.meter_inside,
         "gpus": gpus,

@@ -167,7 +167,7 @@ def _is_abandoned(owner: str, running: str) -> bool:
     namespace, started, user = ["", "", *owner.split("@")][-3:]
     boot, _, rest = started.partition(":")
     pid = rest.partition(":")[0]
-    if (boot, namespace) != (boot_id(), _pid_namespace()) or not pid.isdecimal():
+    if (boot, namespace) != (boot_id(), pid_namespace()) or not pid.isdecimal():
         return running != "true"
     # Nobody's own processes are hidden.
     if user != str(os.geteuid()) and is_hidden(int(pid)):
@@ -177,10 +177,10 @@ def _is_abandoned(owner: str, running: str) -> bool:
 
 def _owner() -> str:
     # In this order versions that know no namespace leave alone what runs: no boot has that name.
-    return f"{_pid_namespace()}@{identity(os.getpid())}@{os.geteuid()}"
+    return f"{pid_namespace()}@{identity(os.getpid())}@{os.geteuid()}"
 
 
-def _pid_namespace() -> str:
+def pid_namespace() -> str:
     """Return the kernel's name of where this process's id is one: another's means nothing here."""
     return str(Path("/proc/self/ns/pid").readlink())
 

@@ -18,7 +18,6 @@ from llenergymeasure.energy.knots import (
     Knots,
     PowerRange,
     Readings,
-    adjoining,
     counter_knots,
     power_knots,
 )
@@ -245,7 +244,7 @@ def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readin
 
 def _power_channel(readings: Readings, reach: PowerRange, finest: Readings | None) -> Channel:
     share, all_seen = readings.share_seen, readings.share_seen == 1.0
-    exact = adjoining(readings)
+    exact = readings.adjoining
     return Channel(
         "power",
         readings.behaviour.quantity,

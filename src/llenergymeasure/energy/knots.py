@@ -224,6 +224,12 @@ class Readings:
         """Return the usual distance of two readings."""
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
 
+    @property
+    def adjoining(self) -> bool:
+        """Return whether each is a mean over just the time since the one before."""
+        period_s = self.behaviour.update_period_s or self.spacing_s
+        return self.share_seen == 1.0 and self.window_s < 1.2 * period_s
+
     def renewed(self) -> "Readings":
         """Return them with the same value again where it was renewed: periods before it changed.
 
@@ -288,12 +294,6 @@ def power_readings(series: Series, origin_ns: int) -> Readings:
     )
 
 
-def adjoining(readings: Readings) -> bool:
-    """Return whether each reading is a mean over just the time since the one before."""
-    period_s = readings.behaviour.update_period_s or readings.spacing_s
-    return readings.share_seen == 1.0 and readings.window_s < 1.2 * period_s
-
-
 def power_knots(readings: Readings) -> Knots:
     """Return the integral of power readings, each a mean over the window before it was shown.
 
@@ -301,9 +301,8 @@ def power_knots(readings: Readings) -> Knots:
     reading is the energy since the one before, and only what lies between the two is linear.
     """
     gaps_s, power_w = np.diff(readings.t_s), readings.power_w
-    alone = adjoining(readings)
-    own_s = readings.window_s if alone else 0.0
+    own_s = readings.window_s if readings.adjoining else 0.0
     rise_j = own_s * power_w[1:] + (gaps_s - own_s) * (power_w[1:] + power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
-    t_s = readings.t_s - (0.0 if alone else readings.window_s / 2)
+    t_s = readings.t_s - (0.0 if readings.adjoining else readings.window_s / 2)
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)

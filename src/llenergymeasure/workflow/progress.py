@@ -100,7 +100,8 @@ class Progress:
             for run in plan.runs
             if (run.experiment, run.cycle) in waiting
         }
-        self._to_do = [folder.run(*key) for key in self._open]
+        to_do = [folder.run(*key) for key in self._open]
+        self._attempts_before = {run: _size(run.attempts) for run in to_do}
         self._done_before = self._total - len(self._open)
         self._of_runs, self._measured = estimates or Estimates(), measured
         self._share = share
@@ -109,14 +110,14 @@ class Progress:
 
     @property
     def any_failed(self) -> bool:
-        """Whether a run that began in this call has no result, however it ended."""
-        return any(self._began(run) and not run.result.is_file() for run in self._to_do)
+        """Whether a run that began in this call has no result, however it ended.
 
-    def _began(self, run: RunFolder) -> bool:
-        try:
-            return run.attempts.stat().st_mtime_ns >= self._started_ns
-        except OSError:
-            return False
+        Its list of attempts has grown since, whatever the clocks of file systems say.
+        """
+        return any(
+            _size(run.attempts) not in (None, before) and not run.result.is_file()
+            for run, before in self._attempts_before.items()
+        )
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those that run among them."""
@@ -334,6 +335,13 @@ def resting(
         if run_state(place)["status"] == "running":
             found.append(Rest(run, plan.label(run), place, phase[1]))
     return found
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _notes(result: Path) -> tuple[str, ...]:
