@@ -62,9 +62,9 @@ BROKEN: list[Case] = [
     ("one_seed", vllm(seed=7), "random_seed is 42"),
     ("one_seed", sglang(random_seed=1), "random_seed is 42"),
     ("one_seed", {"backend": "tensorrt", "tensorrt": {"sampling": {"seed": 1}}}, "is 42"),
-    ("least_below_most", vllm_sampling(min_tokens=200), "fewest tokens"),
+    ("answer_lengths_agree", vllm_sampling(min_tokens=200), "fewest tokens"),
     (
-        "least_below_most",
+        "answer_lengths_agree",
         {"backend": "sglang", "decoder": {"min_new_tokens": 200}},
         "fewest tokens",
     ),
@@ -167,6 +167,36 @@ def test_traffics_own_lengths_are_those_that_must_fit() -> None:
     bounded = {"distribution": "uniform", "min_tokens": 8, "max_tokens": 100}
     assert any("104 tokens together" in each for each in found(traffic(bounded)))
     assert found(traffic({"distribution": "lognormal", "mean_tokens": 50, "cv": 1})) == []
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        vllm_sampling(max_tokens=50),
+        {"backend": "sglang", "sglang": {"sampling": {"max_new_tokens": 50}}},
+        *(
+            {
+                "backend": "openai",
+                "openai": {"base_url": "http://127.0.0.1:1/v1", "body": {name: 50}},
+            }
+            for name in ("max_tokens", "max_completion_tokens")
+        ),
+    ],
+)
+def test_an_engines_limit_does_not_replace_traffics_lengths(limit: dict[str, Any]) -> None:
+    uniform = {"distribution": "uniform", "min_tokens": 8, "max_tokens": 100}
+    for lengths in ({"tokens": 80}, uniform):
+        (message,) = found({**limit, "serving": {"rate_per_s": 1, "output_tokens": lengths}})
+        assert "in place of serving.output_tokens" in message
+    recorded = {"arrivals": "trace", "trace": "requests.csv"}
+    (message,) = found({**limit, "serving": recorded})
+    assert "in place of the trace's lengths" in message
+    for fits in (
+        {"rate_per_s": 1},
+        {"rate_per_s": 1, "output_tokens": {"tokens": 50}},
+        {**recorded, "output_tokens": {"tokens": 50}},
+    ):
+        assert found({**limit, "serving": fits}) == []
 
 
 def test_what_is_not_known_breaks_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from llenergymeasure.config.backends.facts import Names, names_of
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.work import LONGEST
 from llenergymeasure.errors import Problem
 
 Capability = tuple[int, int]
@@ -184,15 +185,38 @@ def one_seed(facts: Facts) -> Found:
         yield str(facts.names.seed), f"is {seed}, but random_seed is {ours}; set that alone"
 
 
-def least_below_most(facts: Facts) -> Found:
-    """The fewest tokens asked for are no more than the most."""
+def answer_lengths_agree(facts: Facts) -> Found:
+    """The fewest tokens are no more than the most, and these replace no lengths of traffic."""
     least = facts.number(facts.names.least_tokens)
-    most = facts.number(facts.names.most_tokens)
+    key, most = _most_tokens(facts)
     least = facts.config.decoder.min_new_tokens if least is None else least
-    most = facts.config.max_output_tokens if most is None else most
-    if facts.names.least_tokens and least is not None and least > most:
-        key = facts.names.least_tokens
-        yield key, f"the fewest tokens ({least}) are more than the most ({most})"
+    limit = facts.config.max_output_tokens if most is None else most
+    if facts.names.least_tokens and least is not None and least > limit:
+        yield (
+            facts.names.least_tokens,
+            f"the fewest tokens ({least}) are more than the most ({limit})",
+        )
+    traffic = facts.config.serving
+    if most is None or traffic is None:
+        return
+    lengths = traffic.output_tokens
+    if lengths is not None and lengths.tokens != most:
+        yield (
+            key,
+            f"would be the limit of each answer in place of serving.output_tokens; {_ONE_SAYS}",
+        )
+    elif lengths is None and traffic.arrivals == "trace":
+        yield key, f"would be the limit of each answer in place of the trace's lengths; {_ONE_SAYS}"
+
+
+_ONE_SAYS = "remove it: serving.output_tokens says how long answers under traffic are"
+
+
+def _most_tokens(facts: Facts) -> tuple[str, int | None]:
+    """Return the engine's own limit of an answer's tokens, and its key."""
+    keys = (facts.names.most_tokens or "", *(f"openai.body.{name}" for name in LONGEST))
+    given = ((key, facts.number(key)) for key in keys)
+    return next(((key, most) for key, most in given if most is not None), ("", None))
 
 
 def greedy_gives_one(facts: Facts) -> Found:
@@ -257,7 +281,7 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
     workload_fits,
     one_precision,
     one_seed,
-    least_below_most,
+    answer_lengths_agree,
     greedy_gives_one,
     a_share_is_left,
     natural_answers,

@@ -135,7 +135,7 @@ class _Reading:
         if tokens and not self.parts:
             raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
-        told = _thinking_told(self._usage, tokens)
+        told = _thinking_told(self._usage)
         # Of an answer that ended, or is shown in part, a server may have taken out the thought.
         cut = exchange.finish_reason == "length" and 10 * shown >= 9 * tokens and not told
         thought = thinking_parts(self._shown, opened=exchange.opens_thought and cut)
@@ -193,11 +193,11 @@ def _holds(delta: Mapping[str, Any], names: re.Pattern[str]) -> bool:
     return any(value and names.search(name) for name, value in delta.items())
 
 
-def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:
+def _thinking_told(usage: Mapping[str, Any]) -> int | None:
     """Return how many tokens the server says were thought; None if it does not, or not rightly."""
     details = usage.get("completion_tokens_details")
-    told = (details if isinstance(details, Mapping) else usage).get("reasoning_tokens")
-    return told if type(told) is int and 0 <= told <= most else None
+    told = _whole((details if isinstance(details, Mapping) else usage).get("reasoning_tokens"))
+    return told if told is not None and told >= 0 else None
 
 
 def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
