@@ -149,7 +149,8 @@ def without_secret_arguments(command: Sequence[str]) -> list[str]:
 
 def _is_secret_option(word: str) -> bool:
     name = word.lstrip("-").replace("-", "_")
-    return word.startswith("-") and _SECRET_ARGUMENT.search(name) is not None
+    patterns = (_SECRET_ARGUMENT, _PASS_NAME)
+    return word.startswith("-") and any(each.search(name) for each in patterns)
 
 
 def excerpt(text: str, most: int) -> str:

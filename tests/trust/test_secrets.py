@@ -156,9 +156,11 @@ def test_keys_of_services(start: str) -> None:
 
 def test_the_words_of_a_command() -> None:
     given = "run token value --eos-token 2 --sort-key=len --hf-token abc --api-key=x --password -y"
+    given += " --db-pass hunter2 --pass=x"
     left = without_secret_arguments(given.split())
     wanted = (
         "run token value --eos-token 2 --sort-key=len --hf-token {0} --api-key={0} --password {0}"
+        " --db-pass {0} --pass={0}"
     )
     assert " ".join(left) == wanted.format(REMOVED)
 
