@@ -501,3 +501,7 @@ def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
         f"The 'sacctmgr' reported: 'no. {cluster.CHANGE_PROFILE}"
     )
+    account = "The given account me appears to be invalid. Available accounts:"
+    assert reason(
+        f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
+    ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")

@@ -178,6 +178,8 @@ class Progress:
             parts.append(f"{len(running)} running")
         elif queue and not ending and self._open:
             parts.append(queue)
+        elif self._on_cluster and not ending and self._open:
+            parts.append("no run under way")
         if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)

@@ -13,6 +13,8 @@ from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
+_SNAKEMAKES = "For further error details"
+"""Begins what Snakemake adds to an executor's words, without a blank."""
 
 
 def reason(log: str) -> str:
@@ -22,10 +24,11 @@ def reason(log: str) -> str:
         log: what Snakemake said.
     """
     refused = re.search(
-        r"sbatch: error: .*(\nsbatch: .*)*|(?<=Job submission failed with exception: ).+", log
+        r"sbatch: error: .*(\nsbatch: .*)*|(?<=Job submission failed with exception: ).+",
+        log.replace("Available accounts:\n", "Available accounts: "),  # as the executor says
     )
     if refused is not None:
-        first, *more = refused[0].rstrip("'.").splitlines()
+        first, *more = refused[0].partition(_SNAKEMAKES)[0].rstrip("'.").split("\n")
         words = "; ".join([first, *(line.removeprefix("sbatch: error: ") for line in more)])
         return f"{_shown(words)}. {CHANGE_PROFILE}"
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
