@@ -118,7 +118,7 @@ class RunFailedError(LlemError):
     """A run ended without a result.
 
     Attributes:
-        status: ``failed``, ``interrupted`` or ``lost``.
+        status: ``failed``, ``interrupted``, ``lost`` or ``missing`` (never began).
         phase: the phase it ended in, if it came to one.
         log: what its processes printed.
     """

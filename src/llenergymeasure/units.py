@@ -18,11 +18,11 @@ BACKENDS: tuple[BackendName, ...] = ("pytorch", "vllm", "sglang", "tensorrt", "o
 
 RunnerName = Literal["local", "apptainer", "docker"]
 
-Status = Literal["running", "completed", "failed", "interrupted", "lost"]
-"""How a run's latest attempt ended; ``lost`` is never written by the run, only concluded."""
+Status = Literal["running", "completed", "failed", "interrupted", "lost", "missing"]
+"""How a run's latest attempt ended; ``lost`` and ``missing`` are only concluded, never written."""
 
-MISSING = "missing"
-"""State of a planned run that was never started; no attempt, so no :data:`Status`."""
+MISSING: Literal["missing"] = "missing"
+"""Status of a planned run that never began, also where it had a job."""
 
 J_PER_WH = 3600.0
 NS_PER_S = 1_000_000_000

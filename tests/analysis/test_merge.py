@@ -79,7 +79,7 @@ def test_run_without_result_says_how_it_ended(tmp_path, plan):
     write_outcome(tmp_path, gone, status="completed", exit_code=0)
     write_result(tmp_path, make_result(fine))
     rows = merge_runs(plan, tmp_path).to_pylist()
-    statuses = ["failed", "interrupted", "lost", "lost", "missing", "completed"]
+    statuses = ["failed", "interrupted", "missing", "lost", "missing", "completed"]
     assert [row["status"] for row in rows] == statuses
     assert (rows[0]["phase"], rows[0]["error_class"]) == ("load", "OutOfMemoryError")
     assert (rows[0]["error_message"], rows[0]["attempt"]) == ("CUDA out of memory", 2)

@@ -61,17 +61,54 @@ def test_words_are_wrapped_with_a_hanging_indent() -> None:
     assert screen.wrapped(f"see {long} there", 60).splitlines() == ["see", f"  {long}", "  there"]
 
 
-def test_a_narrow_terminal_keeps_the_time_left_the_settings_and_the_phase_s_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+RUN = "batch_size=16, precision=bf16, cycle 1: warming up 14 s"
+STOPPING = "1/4 done; stopping after the current run"
+LONG = "64/128 done; up to about 100 min left; 12 failed; 3 interrupted"
+AWAY = "2 jobs wait: the node that is asked for is in use, or out of service"
+
+
+@pytest.mark.parametrize(
+    ("line", "columns", "shown"),
+    [
+        (f"1/4 done; about 40 s left; {RUN}", 120, f"1/4 done; about 40 s left; {RUN}"),
+        (
+            "1/4 done; about 40 s left; batch_size=1, cycle 1: warming up 14 s",
+            60,
+            "1/4 done; about 40 s left; batch_size=1: warming up 14 s",
+        ),
+        (
+            f"1/4 done; about 40 s left; {RUN}",
+            60,
+            "1/4 done; about 40 s left; batch...on=bf16: warming up 14 s",
+        ),
+        (f"{STOPPING}; {RUN}", 60, f"{STOPPING}; warming up 14 s"),
+        (
+            f"{STOPPING}; {RUN}",
+            80,
+            f"{STOPPING}; batch_s...ision=bf16: warming up 14 s",
+        ),
+        (f"{LONG}; {RUN}", 60, "64/128 done; up to about 100 min left; warming up 14 s"),
+        (f"0/2 done; {AWAY}", 60, "0/2 done; 2 jobs wait: the node that is asked for is in ..."),
+        (f"0/2 done; {AWAY}", 80, f"0/2 done; {AWAY}"),
+        (
+            "1/4 done; Enter skips it; 30 s to go: resting before batch_size=16, cycle 1",
+            60,
+            "1/4 done; Enter skips it; 30 s to go: resting before bat...",
+        ),
+    ],
+)
+def test_a_narrow_terminal_keeps_what_is_done_the_time_left_and_what_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    columns: int,
+    shown: str,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    Live(StudyFolder(tmp_path))._show(
-        "about 40 s left; 1/4 done; batch_size=1, cycle 1: warming up 14 s"
-    )
-    shown = capsys.readouterr().err
-    assert len(shown) == 59
-    assert shown.startswith("about 40 s left; 1/4 done; batch_size=1")
-    assert shown.endswith("warming up 14 s")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Live(StudyFolder(tmp_path))._show(line)
+    assert capsys.readouterr().err == shown
+    assert len(shown) < columns
 
 
 @pytest.mark.parametrize("wide", WIDTHS, indirect=True)
@@ -179,10 +216,10 @@ def test_runs_that_wait_in_the_queue_are_counted_as_such(
     (queue / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{queue}{os.pathsep}{os.environ['PATH']}")
     said = call("status", "results/small").out
-    assert said.startswith("small: 3 runs: 1 lost, 2 waiting\n1 job waits in SLURM's queue: ")
+    assert said.startswith("small: 3 runs: 1 missing, 2 waiting\n1 job waits in SLURM's queue: ")
     assert "batch_size=1," not in said
     counts = json.loads(call("status", "results/small", "--json").out)["counts"]
-    assert counts == {"waiting": 2, "lost": 1}
+    assert counts == {"waiting": 2, "missing": 1}
 
 
 def test_a_call_between_two_runs_is_said_to_go_on(call: Call) -> None:

@@ -48,7 +48,9 @@ def test_the_first_run_decides_the_node_and_others_elsewhere_refuse(tmp_path: Pa
     study = StudyFolder(tmp_path)
     hold_to_pin(spec(pin="node"), study, HERE)
     hold_to_pin(spec("b" * 12, pin="node"), study, HERE)
-    with pytest.raises(PreflightError, match=r"pinned to node n1, .*this is n2"):
+    with pytest.raises(
+        PreflightError, match=r"^execution.pin: .*pinned to node n1, .*this is n2.*elsewhere$"
+    ):
         hold_to_pin(spec("b" * 12, pin="node"), study, {**HERE, "host": "n2"})
     assert [path.name for path in (tmp_path / "pins").iterdir()] == ["study.json"]
 

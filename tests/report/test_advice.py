@@ -18,7 +18,7 @@ from llenergymeasure.units import DISQUALIFYING, VALIDITY
         ("failed", "BackendError", "refused a setting"),
         ("failed", None, "Look at the log"),
         ("lost", "ProcessGone", "in .snakemake/slurm_logs"),
-        ("lost", "NeverBegan", "the log of the job itself"),
+        ("missing", "NeverBegan", "the log of the job itself"),
         ("lost", "RecordGone", "removed or damaged"),
         ("interrupted", None, "Stopped from outside"),
         ("missing", None, "Never started"),

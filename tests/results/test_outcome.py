@@ -147,7 +147,7 @@ def test_empty_is_lost(tmp_path, content):
 def test_empty_without_an_attempt_never_began(tmp_path):
     (tmp_path / "outcome.json").touch()  # as Snakemake does for a job that was cancelled
     outcome = read_outcome(tmp_path / "outcome.json")
-    assert outcome.status == "lost"
+    assert outcome.status == "missing"
     assert outcome.error.class_ == "NeverBegan"
     assert "cancelled while it waited" in outcome.error.message
 

@@ -261,23 +261,31 @@ def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap(
         assert value.span_ns > 50_000_000
 
 
-def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_number() -> None:
+def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_number(
+    tmp_path: Path,
+) -> None:
     pytest.importorskip("codecarbon")
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NumCPUs=1 TRES=cpu=1,mem=100M,node=1\n")
+    scontrol.chmod(0o755)
     ask = (
         "import os\n"
         "from llenergymeasure.sensors.codecarbon import CodecarbonSensor\n"
         "notes = [info.note for info in CodecarbonSensor().describe()]\n"
-        "print(os.environ.get('SLURM_JOB_ID'), *notes, sep='|')\n"
+        "numbers = [os.environ.get(name) for name in ('SLURM_JOB_ID', 'SLURM_JOBID')]\n"
+        "print(*numbers, *notes, sep='|')\n"
     )
-    outside = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7"}
+    outside = {name: value for name, value in os.environ.items() if name not in job}
+    outside["PATH"] = f"{tmp_path}:{outside['PATH']}"
     said = [
         subprocess.run(
             [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
-        ).stdout.partition("|")
-        for variables in (outside, outside | {"SLURM_JOB_ID": "7"})
+        ).stdout.split("|", 2)
+        for variables in (outside, outside | job, outside | {"SLURM_JOBID": "7"})
     ]
-    assert [number for number, _, _ in said] == ["None", "7"]
-    assert said[0][2] == said[1][2]
+    assert [each[:2] for each in said] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
+    assert said[0][2] == said[1][2] == said[2][2]
 
 
 @pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])

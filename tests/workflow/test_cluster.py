@@ -293,7 +293,8 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
-    assert said == [words, refused]
+    place = f"; Snakemake's own words are in {folder.path / drive.LOG_NAME}"
+    assert said == [words, f"{refused}. {cluster.CHANGE_PROFILE}{place}"]
     assert not driven.complaint
 
 
@@ -395,19 +396,79 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     assert last == words
     assert view.queue == "4 jobs wait in the queue"
     last = driven._explanation("Error in rule measure:\n").splitlines()[-1]
-    assert last.startswith("llem: 1 job waits in SLURM's queue: PartitionConfig, which never ends")
+    assert last.startswith("llem: 1 job waited in SLURM's queue: PartitionConfig, which never ends")
 
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / drive.LOG_NAME, "")
-    refused = "sbatch: error: Batch job submission failed: Invalid account"
-    log = "Error in rule measure:\n    message: SLURM sbatch failed. The error message was "
-    log += f"'sbatch: error: {refused[15:]}'.\n    sbatch call:\n        sbatch --parsable\n"
+    memory, node = "Memory specification can not be satisfied", "Requested node configuration"
+    log = (
+        "Error in rule measure:\n    message: SLURM sbatch failed. The error message was "
+        f"'sbatch: error: {memory}\nsbatch: error: {node}'.\n"
+        "    sbatch call:\n        sbatch --parsable\n"
+    )
     driven = Drive(study, plan, folder, Listener(), 0)
-    assert driven._exit_code(1, log) == 1
+    assert driven._exit_code(1, log * 20) == 1
     words = f"Snakemake's own words are in {folder.path / drive.LOG_NAME}"
-    assert driven.complaint == f"{log}llem: {refused}; {words}\n"
+    refused = f"sbatch: error: {memory}; {node}. {cluster.CHANGE_PROFILE}"
+    assert driven.complaint == f"llem: {refused}; {words}\n"
+
+
+def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    write_text(folder.path / drive.LOG_NAME, "")
+    driven = Drive(study, plan, folder, Listener(), 0)
+    log = "Error in rule measure:\n    message: no queue\n"
+    assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
+    said, _, last = driven.complaint.partition("llem: ")
+    assert said == log
+    assert last.startswith("Snakemake failed; ")
+
+
+def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
+    slurm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study, plan, folder = planned(tmp_path)
+    opened: Any = object.__new__(OpenStudy)
+    opened._folder = folder
+    opened._workflow = SimpleNamespace(
+        executor_settings=None, resource_settings=SimpleNamespace(resources={})
+    )
+    command(
+        slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '7|{job_prefix(folder)}1|RUNNING||'"
+    )
+    opened._take_cluster(by_name=False)
+    write_text(folder.path / drive.LOG_NAME, f"Using executor\n{capfd.readouterr().err}")
+    said: list[str] = []
+    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven._on_cluster = True
+    driven._tell_of_the_queue()
+    assert driven._exit_code(0, (folder.path / drive.LOG_NAME).read_text()) == 0
+    assert said == [
+        "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
+        "SLURM's queue"
+    ]
+
+
+def test_jobs_that_were_cancelled_no_longer_wait(slurm: Path, tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    job = f"7|{job_prefix(folder)}1|PENDING|Priority|"
+    command(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
+    view = Listener()
+    driven = Drive(study, plan, folder, view, 0)
+    driven._on_cluster = True
+    driven._tell_of_the_queue()
+    assert view.queue == "1 job waits: other jobs come first"
+    progress = Progress(plan, folder)
+    fail(folder, plan, '{"status": "failed", "attempt": 1}')  # also by somebody else: look again
+    command(slurm, "squeue", "true")
+    driven._tell_of_ends(progress)
+    driven._tell_of_the_queue()
+    assert view.queue == ""
+    view.queue = "1 job waits"
+    driven._cancel_jobs(waiting_only=True)
+    assert view.queue == ""
 
 
 @pytest.mark.parametrize("profile", [None, "slurm"])
@@ -438,5 +499,9 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
 def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     before = "Error in rule measure:\n    message: Job submission failed with exception: "
     assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
-        "The 'sacctmgr' reported: 'no"
+        f"The 'sacctmgr' reported: 'no. {cluster.CHANGE_PROFILE}"
     )
+    account = "The given account me appears to be invalid. Available accounts:"
+    assert reason(
+        f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
+    ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")

@@ -7,14 +7,17 @@ import sys
 import time
 
 from llenergymeasure.cli.output import Level, level, note
-from llenergymeasure.report.wording import shortened
+from llenergymeasure.report.wording import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
 from llenergymeasure.workflow.drive import Listener
 from llenergymeasure.workflow.progress import Progress, resting
 
-_LEAST_DOING = 16
-"""Signs of what a run does that are shown, however narrow the terminal is."""
+_LEAST_DOING = 24
+"""Signs of what a run does that are shown before how many failed."""
+
+_LEAST_LABEL = 8
+"""Signs of a run's settings that are shown, if any."""
 
 
 class Live(Listener):
@@ -43,7 +46,8 @@ class Live(Listener):
             return
         line = progress.line(self.ending, self.queue)
         for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
-            line = f"{'Enter skips it; ' if _person_in_front() else ''}{rest}"
+            done = line.partition("; ")[0]
+            line = f"{done}; {'Enter skips it; ' if _person_in_front() else ''}{rest}"
         self._show(line)
 
     def clear(self) -> None:
@@ -53,17 +57,30 @@ class Live(Listener):
             self._shown = ""
 
     def _show(self, line: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        head, mark, doing = line.rpartition("; ")
-        # What a run does is cut before the time left and the counts are.
-        doing = shortened(doing, max(width - len(head + mark), _LEAST_DOING))
-        line = shortened(f"{head}{mark}{doing}", width)
+        line = _fitted(line, shutil.get_terminal_size().columns - 1)
         if line == self._shown:
             return
         self.clear()
         sys.stderr.write(line)
         sys.stderr.flush()
         self._shown = line
+
+
+def _fitted(line: str, width: int) -> str:
+    """Return a line of progress that fits: what is done, and the time left, are cut last.
+
+    How many failed goes before what runs, and of that the cycle, then the settings, then the phase.
+    """
+    *head, doing = line.split("; ")
+    while len(head) > 2 and width - len("; ".join([*head, ""])) < min(len(doing), _LEAST_DOING):
+        head.pop()
+    room = width - len("; ".join([*head, ""]))
+    label, colon, phase = doing.rpartition(": ")
+    if len(doing) > room and len(phase) <= _LEAST_DOING:
+        left = room - len(colon + phase)
+        label = label if len(label) <= left else label.rpartition(", cycle ")[0] or label
+        doing = f"{shortened(label, left)}{colon}{phase}" if left >= _LEAST_LABEL else phase
+    return plain("; ".join([*head, doing]), width)
 
 
 def _enter(timeout_s: float) -> bool:

@@ -73,7 +73,7 @@ def _under_way_or_without_result(
         label = plain(plan.label(plan.run(run["experiment"], run["cycle"])), 120)
         if run["status"] == "running":
             yield f"  {label}: {plain(phase_in_words(run['phase'] or 'starting'), 80)}"
-        elif run["status"] in {"failed", "interrupted", "lost"}:
+        elif run["status"] in {"failed", "interrupted", "lost"} or run.get("error_class"):
             why = plain(f"{run['error_class']}: {run['error_message']}", 1000)
             yield f"  {label}: {run['status']}: {why}"
             place = folder.run(run["experiment"], run["cycle"])

@@ -128,6 +128,6 @@ def _line(text: str | None) -> str | None:
 
 def advise(status: str, error_class: str | None) -> str:
     """Return what to do about a run that ended so."""
-    if status in {"failed", "lost"} and error_class in _BY_CLASS:
+    if status in {"failed", "lost", "missing"} and error_class in _BY_CLASS:
         return _BY_CLASS[error_class]
     return _BY_STATUS.get(status, _ELSE)

@@ -17,7 +17,7 @@ from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import arguments, boot_id, is_hidden, start_ticks
 from llenergymeasure.results.attempt import is_under_way
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.units import Status
+from llenergymeasure.units import MISSING, Status
 
 DAMAGED = "DamagedRecord"
 """Class of the error of a run whose result is there and not complete."""
@@ -65,8 +65,9 @@ def read_outcome(path: Path) -> Outcome:
     """Return the outcome at ``path``, with what it leaves unsaid concluded.
 
     Absent, empty or damaged files, and ``running`` with a dead process, read as ``lost`` with
-    an error that says which. A process on another host or in another container, or one that is
-    hidden from this user, cannot be looked at: its ``running`` is believed.
+    an error that says which; a run whose job never began reads as ``missing``. A process on another
+    host or in another container, or one that is hidden from this user, cannot be looked at: its
+    ``running`` is believed.
     """
     try:
         content, owner = read_bytes(path), path.stat().st_uid
@@ -74,11 +75,12 @@ def read_outcome(path: Path) -> Outcome:
         return _lost("NoOutcome", "the run left no outcome file")
     if not content.strip() and not is_under_way(RunFolder(path.parent)):
         # Snakemake touches the log of a job that failed; a run writes to its attempts first.
-        return _lost(
-            "NeverBegan",
-            "the run never began: its job was refused, was cancelled while it waited, or waits in "
-            "the queue again, or its precommand, container or program did not start",
+        never = OutcomeError(
+            class_="NeverBegan",
+            message="the run never began: its job was refused, was cancelled while it waited, or "
+            "waits in the queue again, or its precommand, container or program did not start",
         )
+        return Outcome(status=MISSING, error=never)
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
     try:

@@ -58,7 +58,6 @@ def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, An
                 f"made; this is {here[spec.pin]}. Let it run there, or remove {claim} to let the "
                 "runs that are left go elsewhere",
                 key="execution.pin",
-                found=spec.pin,
             )
         ]
     )

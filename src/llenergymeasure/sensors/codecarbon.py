@@ -24,6 +24,8 @@ PERIOD_S = 0.25
 _PACE = Every(PERIOD_S)
 _CPU = "cpu"
 _MEMORY = "dram"
+_JOB_NUMBERS = ("SLURM_JOB_ID", "SLURM_JOBID")
+"""Variables by which CodeCarbon knows a job of SLURM, which sets both (codecarbon/core/util.py)."""
 
 
 class CodecarbonSensor(Sensor):
@@ -143,15 +145,15 @@ def _settled_environment() -> Iterator[None]:
     """Set what CodeCarbon reads from the environment when it is imported.
 
     In a job of SLURM it would take the job's share of processors and memory, by asking scontrol,
-    for the whole host's; it does not know that it is in one.
+    for the whole host's, and in the job's container, where there is no scontrol, the host's own;
+    it does not know that it is in one.
     """
     os.environ["CODECARBON_LOG_LEVEL"] = "critical"
-    job = os.environ.pop("SLURM_JOB_ID", None)
+    job = {name: os.environ.pop(name) for name in _JOB_NUMBERS if name in os.environ}
     try:
         yield
     finally:
-        if job is not None:
-            os.environ["SLURM_JOB_ID"] = job
+        os.environ.update(job)
 
 
 @contextlib.contextmanager

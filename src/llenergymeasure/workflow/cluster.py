@@ -34,7 +34,16 @@ LOOK_INTERVAL_S = 20.0
 NOTHING_LEFT = "No job of this study that could still run"
 """Begins the last word of a workflow that waits for nothing."""
 
+LEFT = "Jobs of an earlier call"
+"""Begins what is said of jobs that a killed workflow left in the queue."""
+
 NEVER_ENDS = ", which never ends by itself"
+
+CHANGE_PROFILE = (
+    "Change the profile (mem_mb, cpus_per_task, runtime, slurm_partition, slurm_account) "
+    "and call again"
+)
+"""What to do where jobs ask for what there is not."""
 
 _FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
@@ -126,8 +135,8 @@ def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> l
     found = []
     for run in runs:
         job = queued.get(f"rule_measure_wildcards_{run['experiment']}_{run['cycle']}")
-        starts = run["status"] == MISSING or run.get("error_class") == "NeverBegan"
-        if job is not None and run["status"] != "completed" and (job.waits or starts):
+        starts = job is not None and (job.waits or run["status"] == MISSING)
+        if starts and run["status"] != "completed":
             run = {key: run[key] for key in ("experiment", "cycle", "order")}
             run["status"] = "waiting"
         found.append(run)
@@ -146,8 +155,7 @@ def _by_reason(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
     )
     way_out = (
         f"{NEVER_ENDS}: no node of the partition gives what a job asks for, or "
-        "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
-        "slurm_partition, slurm_account) and call again"
+        f"it may not be asked for. {CHANGE_PROFILE}"
     )
     for (reason, never), count in Counter(
         (job.reason, job.never_starts) for job in jobs if job.waits

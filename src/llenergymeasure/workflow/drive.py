@@ -31,6 +31,7 @@ from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
+from llenergymeasure.workflow import why_ended
 from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
     NEVER_ENDS,
@@ -43,7 +44,6 @@ from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
-from llenergymeasure.workflow.why_ended import its_error, killed, reason, waited_for_nothing
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -262,6 +262,7 @@ class Drive:
 
     def _tell_of_ends(self, progress: Progress) -> None:
         for ended in progress.look():
+            self._next_look_s = 0.0  # its job waits no longer, whatever the last look said
             self._view.say(ended.told)
             for note in ended.notes:
                 kind = kind_of(note)
@@ -279,7 +280,7 @@ class Drive:
             self._say_once(lasting(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
-            self._say_once(waited_for_nothing(log))
+            self._say_once(why_ended.said_of_jobs(log))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -346,43 +347,43 @@ class Drive:
             return
         try:
             cancel_jobs([job for job in left_jobs(self._folder) if job.waits or not waiting_only])
+            self._view.queue = ""
         except LlemError as error:
             self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
+        self._say_once(why_ended.said_of_jobs(log))
         if self._signal_number is not None:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        self._say_once(waited_for_nothing(log))
         self._say_once([why_not_started(log) if self._in_apptainer() else ""])
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
-            self.complaint = f"llem: {killed(self._on_cluster)}\n"
+            self.complaint = f"llem: {why_ended.killed(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
         else:  # which explains no other run
-            self._say_once([reason(log)])
+            self._say_once([self._with_place(why_ended.reason(log))])
         return EXIT_FAILED
+
+    def _with_place(self, why: str) -> str:
+        place = self._folder.path / LOG_NAME
+        return why and f"{why}; Snakemake's own words are in {place}"
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed where no run did: the rule's own words if it has any."""
-        said = [
-            path.read_text(errors="replace").strip()
-            for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
-            for path in sorted((self._folder.path / "logs").glob(f"{rule}*.log"))
-            if path.is_file()
-        ]
-        if any(said):
-            return "".join(f"{each}\n" for each in said if each)
+        if said := why_ended.rules_words(log, self._folder):
+            return said
         if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
-        if (words := its_error(log)).startswith("llem: "):
+        if (words := why_ended.its_error(log)).startswith("llem: "):
             return words
         never = next((line for line in self._noted if NEVER_ENDS in line), "")
-        told = f"{why}; Snakemake's" if (why := reason(log) or never) else "Snakemake failed; its"
-        return f"{words.rstrip()}\nllem: {told} own words are in {self._folder.path / LOG_NAME}\n"
+        if why := why_ended.reason(log) or re.sub(" waits? in ", " waited in ", never):
+            return f"llem: {self._with_place(why)}\n"
+        return f"{words.rstrip()}\nllem: {self._with_place('Snakemake failed')}\n"
 
 
 def _check_snakemakes_cache() -> None:

@@ -27,6 +27,7 @@ from llenergymeasure.workflow.manifest import count, states
 
 NEWS_VERSION = 1
 LISTED_FAILURES = 5
+_NO_END = ("completed", MISSING)
 GRACE_S = 1.0
 """For a socket or a command to notice its own limit first, and say what it was."""
 
@@ -46,7 +47,7 @@ def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str
     completed = counts.get("completed", 0)
     event: Event = "finish" if completed == len(runs) else "failure"
     text = f"{plan.study}: {completed} of {total} completed"
-    open_ends = [run for run in runs if run["status"] not in ("completed", MISSING)]
+    open_ends = [run for run in runs if run.get("error_class") or run["status"] not in _NO_END]
     return {
         "news_version": NEWS_VERSION,
         "event": event if broken is None else "circuit_break",

@@ -32,7 +32,7 @@ from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import QueueWatch, can_be_asked, end_jobs, left_jobs
+from llenergymeasure.workflow.cluster import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
@@ -302,7 +302,10 @@ class OpenStudy:
             raise PreflightError(Problem(text, key="--slurm-array-jobs"))
         left = left_jobs(self._folder)
         if left:
-            say(f"Ending {len(left)} jobs of an earlier workflow")
+            say(
+                f"{LEFT} are ended first, as they would measure next to new ones: {len(left)} in "
+                "SLURM's queue"
+            )
             end_jobs(left)
         if by_name and can_be_asked():  # else all jobs would seem to be gone
             QueueWatch(self._folder).start()

@@ -154,7 +154,7 @@ class Progress:
         return ended
 
     def line(self, ending: str = "", queue: str = "") -> str:
-        """Return in one line how long the rest may take, what is done, failed and running.
+        """Return in one line what is done, how long the rest may take, what failed and runs.
 
         Args:
             ending: what is waited for where the rest is not to be made now.
@@ -163,11 +163,11 @@ class Progress:
         completed = self._done_before + self._ends["completed"]
         left, running = self.left(), self._running()
         if ending and self._on_cluster and not running:
-            ending = "no run is under way; waiting for the cluster's word"
+            ending = f"no run under way, {_REPORT_OF_JOBS}"
         if queue and not running:
             left = None  # how long the queue takes is not known
-        parts = [ending] if ending else [] if left is None else [f"{left} left"]
-        parts.append(f"{completed}/{self._total} done")
+        parts = [f"{completed}/{self._total} done"]
+        parts += [ending] if ending else [] if left is None else [f"{left} left"]
         interrupted = self._ends["interrupted"]
         failed = self._ends.total() - self._ends["completed"] - interrupted
         parts += [f"{failed} failed"] * bool(failed)
@@ -178,6 +178,8 @@ class Progress:
             parts.append(f"{len(running)} running")
         elif queue and not ending and self._open:
             parts.append(queue)
+        elif self._on_cluster and not ending and self._open:
+            parts.append("no run under way")
         if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)

@@ -7,11 +7,14 @@ from contextlib import suppress
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
 from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import NOTHING_LEFT
+from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
+_SNAKEMAKES = "For further error details"
+"""Begins what Snakemake adds to an executor's words, without a blank."""
 
 
 def reason(log: str) -> str:
@@ -21,10 +24,13 @@ def reason(log: str) -> str:
         log: what Snakemake said.
     """
     refused = re.search(
-        r"(sbatch: error: |(?<=Job submission failed with exception: )).*[^'.\n]", log
+        r"sbatch: error: .*(\nsbatch: .*)*|(?<=Job submission failed with exception: ).+",
+        log.replace("Available accounts:\n", "Available accounts: "),  # as the executor says
     )
     if refused is not None:
-        return _shown(refused[0])
+        first, *more = refused[0].partition(_SNAKEMAKES)[0].rstrip("'.").split("\n")
+        words = "; ".join([first, *(line.removeprefix("sbatch: error: ") for line in more)])
+        return f"{_shown(words)}. {CHANGE_PROFILE}"
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
 
 
@@ -41,9 +47,20 @@ def _shown(words: str) -> str:
     return textwrap.shorten(printable(without_secrets(words)), _SHOWN, placeholder=" …")
 
 
-def waited_for_nothing(log: str) -> list[str]:
-    """Return what was said where no job was left that could run."""
-    return re.findall(rf"^{NOTHING_LEFT}.*", log, re.MULTILINE)
+def said_of_jobs(log: str) -> list[str]:
+    """Return what was said of an earlier call's jobs, and where none was left that could run."""
+    return re.findall(rf"^(?:{LEFT}|{NOTHING_LEFT}).*", log, re.MULTILINE)
+
+
+def rules_words(log: str, folder: StudyFolder) -> str:
+    """Return what the rules that failed have said in their own logs."""
+    said = [
+        path.read_text(errors="replace").strip()
+        for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
+        for path in sorted((folder.path / "logs").glob(f"{rule}*.log"))
+        if path.is_file()
+    ]
+    return "".join(f"{each}\n" for each in said if each)
 
 
 def killed(on_cluster: bool) -> str:
@@ -54,10 +71,15 @@ def killed(on_cluster: bool) -> str:
 
 
 def its_error(log: str) -> str:
-    """Return what was said from the first error on, a scheduler's too; all if none was named."""
+    """Return what was said of the first error, a scheduler's too; all if none was named.
+
+    Each job that fails says the same again.
+    """
     ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if ours is not None:
         return f"llem: {ours[1]}"
     lines = log.splitlines(keepends=True)
     first = next((n for n, line in enumerate(lines) if re.search("Error|error:", line)), 0)
-    return "".join(lines[first:])
+    said = "".join(lines[first:])
+    again = [found.start() for found in re.finditer("^Error in rule ", said, re.MULTILINE)][1:]
+    return said[: again[0]] if again else said
