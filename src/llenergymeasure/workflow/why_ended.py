@@ -2,13 +2,14 @@
 
 import re
 import textwrap
+from collections.abc import Iterator
 from contextlib import suppress
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
 from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import NOTHING_LEFT
+from llenergymeasure.workflow.cluster import NEVER_ENDS, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
@@ -26,6 +27,23 @@ def reason(log: str) -> str:
     if refused is not None:
         return _shown(refused[0])
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
+
+
+def never_began(log: str) -> Iterator[tuple[str, str]]:
+    """Yield the run of each job that failed, ``EXPERIMENT/CYCLE``, and why, as far as is known."""
+    submitted = dict(re.findall(r"(?m)^(Job \d+) has been submitted (.*)$", log))
+    never = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
+    for said in re.findall(r"(?ms)^Error in rule measure:\n(.*?)^    shell:", log):
+        named = re.search(
+            r"jobid: (\d+)\n(?:    .*\n)*?    output: .*?(\w+/\d+)/result\.json", said
+        )
+        state = re.search(r"SLURM-job '(\d+)' failed, SLURM status is: '(?!FAILED)(\w+)'", said)
+        words = f"SLURM says of its job {state[1]}: {state[2]}" if state else ""
+        before = f"; before: {never[0]}" if words and never else ""
+        if named is not None:
+            job = f"Job {named[1]}"
+            its_log = f"{job} has been submitted {submitted.get(job)}\n{said}"
+            yield named[2], reason(its_log) or f"{words}{before}"
 
 
 def _shells(path: str) -> str:
