@@ -497,3 +497,27 @@ def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
     assert found["error_message"] == words
     os.utime(log, (1, 1))
     assert "its job was refused, was cancelled" in call("status", str(folder.path)).out
+
+
+def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
+    tmp_path: Path, call: Call, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(slurm, "squeue", "")
+    _, plan, folder = planned(tmp_path)
+    write_text(folder.plan, plan.to_json_bytes().decode())
+    done = [
+        {
+            "experiment": run.experiment,
+            "cycle": run.cycle,
+            "order": run.order,
+            "status": "completed",
+        }
+        for run in plan.runs
+    ]
+    monkeypatch.setattr("llenergymeasure.cli.results.states", lambda *_, **__: done)
+    with locked(folder.lock, "llem"):
+        assert "is going on, and makes tables and report\n" in call("status", str(folder.path)).out
+        done[0]["status"] = "missing"
+        assert "and no run is under way" in call("status", str(folder.path)).out
+    said = call("results", str(folder.path)).err
+    assert f"llem status {folder.path} says how far it is" in said

@@ -59,12 +59,10 @@ def status(
         print(reached)
     for line in waiting(jobs):
         print(line)
-    done = all(run["status"] == "completed" for run in runs)
     if holder and all(run["status"] != "running" for run in runs):
-        doing = (
-            "the tables and the report are made" if done else "no run is under way at the moment"
-        )
-        print(f"{holder} is going on, and {doing}")
+        done = all(run["status"] == "completed" for run in runs)
+        doing = "no run is under way at the moment"
+        print(f"{holder} is going on, and {'makes tables and report' if done else doing}")
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):
@@ -88,15 +86,12 @@ def _under_way_or_without_result(
 
 def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
     """Return the states of runs; of those that never began with what the last call knew of them."""
-    log = folder.path / LOG_NAME
-    if not log.is_file() or all(run.get("error_class") != "NeverBegan" for run in runs):
-        return runs
-    known, written = dict(never_began(log.read_text(errors="replace"))), log.stat()
-    for run in runs:
-        why = known.get(f"{run['experiment']}/{run['cycle']}")
-        if why and run.get("error_class") == "NeverBegan":
+    log, without = folder.path / LOG_NAME, [r for r in runs if r.get("error_class") == "NeverBegan"]
+    known = dict(never_began(log.read_text(errors="replace"))) if without and log.is_file() else {}
+    for run in without:
+        if why := known.get(f"{run['experiment']}/{run['cycle']}"):
             ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
-            if ended.st_mtime_ns <= written.st_mtime_ns:  # else it was in another call
+            if ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
                 run["error_message"] = f"the run never began: {why}; see {log}"
     return runs
 

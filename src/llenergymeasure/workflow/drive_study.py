@@ -44,8 +44,7 @@ def drive_study(
             view.say(line)
         if not may_share(plan.execution, call.profile):
             view.say(NOT_SHARED)
-        request = job_request(call.profile)
-        if request and request.executor == "slurm" and not can_be_asked():
+        if (job := job_request(call.profile)) and job.executor == "slurm" and not can_be_asked():
             view.say(UNWATCHED)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)

@@ -31,7 +31,7 @@ def reason(log: str) -> str:
 
 def never_began(log: str) -> Iterator[tuple[str, str]]:
     """Yield the run of each job that failed, ``EXPERIMENT/CYCLE``, and why, as far as is known."""
-    submitted = dict(re.findall(r"(?m)^(Job \d+) has been submitted (.*)$", log))
+    submitted = dict(re.findall(r"(?m)^Job (\d+) (has been submitted .*)$", log))
     never = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
     for said in re.findall(r"(?ms)^Error in rule measure:\n(.*?)^    shell:", log):
         named = re.search(
@@ -41,8 +41,7 @@ def never_began(log: str) -> Iterator[tuple[str, str]]:
         words = f"SLURM says of its job {state[1]}: {state[2]}" if state else ""
         before = f"; before: {never[0]}" if words and never else ""
         if named is not None:
-            job = f"Job {named[1]}"
-            its_log = f"{job} has been submitted {submitted.get(job)}\n{said}"
+            its_log = f"Job {named[1]} {submitted.get(named[1])}\n{said}"
             yield named[2], reason(its_log) or f"{words}{before}"
 
 

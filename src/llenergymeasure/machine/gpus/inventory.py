@@ -107,10 +107,7 @@ def discover() -> Inventory:
 
 
 def promised(devices: Path = Path("/dev")) -> str | None:
-    """Return in words by what a GPU should be here, whatever NVML says; None if by nothing.
-
-    What SLURM gives is in variables that srun(1) lists; those of a shell alone are no promise.
-    """
+    """Return in words by what a GPU should be here: SLURM's variables, srun(1), or a device."""
     job = os.environ.get("SLURM_JOB_ID")
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES") if job else ():
         if os.environ.get(name, "") not in _NO_GPU:
