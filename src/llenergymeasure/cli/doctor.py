@@ -170,7 +170,7 @@ def _controller() -> Finding:
         said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         return Finding("SLURM", "wrong", f"its controller does not answer: {said}", remedy)
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    named = ", ".join(lines).replace("(null)", "no GPUs")
+    named = re.sub(r", \(\w+\)\)", ", no GPUs)", ", ".join(lines))
     return Finding("SLURM", "ok", named or "it answers, and has no partition")
 
 

@@ -60,9 +60,9 @@ def status(
     for line in waiting(jobs):
         print(line)
     if holder and all(run["status"] != "running" for run in runs):
-        done = all(run["status"] == "completed" for run in runs)
-        doing = "no run is under way at the moment"
-        print(f"{holder} is going on, and {'makes tables and report' if done else doing}")
+        idle = any(run["status"] != "completed" for run in runs)
+        doing = "no run is under way at the moment" if idle else "makes tables and report"
+        print(f"{holder} is going on, and {doing}")
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):

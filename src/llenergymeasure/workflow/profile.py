@@ -123,7 +123,7 @@ def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
 
 def forecast_for(request: JobRequest | None) -> Forecast:
     """Return what is known of runs here, or in jobs on a cluster."""
-    return Forecast(here=request is None, job_bytes=request and request.memory_bytes)
+    return Forecast(here=request is None, job_bytes=request.memory_bytes if request else None)
 
 
 def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Problem]:
