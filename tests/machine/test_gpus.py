@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llenergymeasure.cli import doctor_machine
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.machine.gpus.inventory import (
     Gpu,
@@ -14,6 +16,7 @@ from llenergymeasure.machine.gpus.inventory import (
     Selection,
     discover,
     named,
+    promised,
     visible,
 )
 from machine.conftest import asked
@@ -237,3 +240,42 @@ def test_another_packages_bindings_are_named_with_the_remedy(tmp_path: Path) -> 
     assert answer["gpus"] == []
     assert str(old) in answer["unavailable"]
     assert "nvidia-ml-py" in answer["remedy"]
+
+
+GIVEN = {"SLURM_JOB_ID": "7", "SLURM_STEP_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "words"),
+    [
+        (GIVEN, None, "SLURM gave a GPU to this job, 7 (SLURM_STEP_GPUS=0)"),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "1,2"}, None, "SLURM_JOB_GPUS=1,2"),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "3"}, None, "CUDA_VISIBLE_DEVICES=3"),
+        ({}, "nvidia0", "there is "),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None, None),
+        ({"SLURM_JOB_ID": "7"}, "nvidiactl", None),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, None, None),  # of a shell, on a laptop
+        ({}, None, None),
+    ],
+)
+def test_a_gpu_that_should_be_here_and_does_not_answer_is_wrong(
+    variables: dict[str, str],
+    device: str | None,
+    words: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in GIVEN.keys() | {"SLURM_JOB_GPUS"}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if device is not None:
+        (tmp_path / device).touch()
+    none_here = Inventory(unavailable="no NVIDIA driver", remedy="install it")
+    monkeypatch.setattr(doctor_machine, "discover_if_answered", lambda: none_here)
+    monkeypatch.setattr(doctor_machine, "promised", partial(promised, tmp_path))
+    (found,) = doctor_machine.gpus()
+    assert found.state == ("absent" if words is None else "wrong")
+    assert found.remedy == "install it"
+    assert "no NVIDIA driver" in found.detail
+    assert (words or "no NVIDIA") in found.detail

@@ -316,7 +316,7 @@ def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
     lines = text.splitlines()
     header = next(line for line in lines if line.startswith("order"))
     assert header.split() == [
-        *("order", "experiment", "cycle", "backend", "runner"),
+        *("order", "experiment", "cycle", "backend"),
         *("precision", "dataset.shared_prefix_len"),
     ]
     table = lines[lines.index(header) + 1 :]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.memory import MemoryNeed, computes_in, memory_need
+from llenergymeasure.run.preflight.memory import MemoryNeed, Room, computes_in, memory_need
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.workload.models.resolve import resolve_model
 
@@ -64,3 +64,20 @@ def test_what_a_quantised_model_computes_in(
         gpus=gpus,
     )
     assert (found.mfu is None) == (precision != "bf16")
+
+
+@pytest.mark.parametrize(
+    ("there_bytes", "words", "verdict"),
+    [
+        (260_000_000, "260.0 MB", "too large, the preflight will refuse it"),
+        (290_000_000, "290.0 MB", "tight, activations may no longer fit"),
+        (300_000_000, "300.0 MB", "fits"),
+    ],
+)
+def test_what_is_needed_and_what_is_there_read_differently(
+    there_bytes: int, words: str, verdict: str
+) -> None:
+    needed, there = MemoryNeed(268_000_000, 2_000_000, 1, 640), Room(there_bytes, "the memory")
+    assert str(needed).startswith("at least 270.0 MB (")
+    assert str(there) == f"the memory is {words}"
+    assert there.verdict(needed) == verdict

@@ -49,15 +49,15 @@ def told(config: dict[str, Any], total_bytes: int, cards: int = 1) -> str:
 )
 def test_the_verdict_follows_the_card(gib: int, verdict: str) -> None:
     line = told(LLAMA_8B, gib * GIB)
-    assert "1 experiment: at least 16.1 GB (16.1 GB of weights" in line
-    assert f"the memory of GPU Card is {gib * GIB / 1e9:.1f} GB: {verdict}" in line
+    assert "1 experiment: at least 16.144 GB (16.061 GB of weights" in line
+    assert f"the memory of GPU Card is {gib * GIB / 1e9:.3f} GB: {verdict}" in line
 
 
 def test_a_model_cut_into_slices_has_the_memory_of_all_its_gpus() -> None:
     line = told({**LLAMA_8B, "pytorch": {"tensor_parallel_size": 2}}, 12 * GIB, cards=2)
-    assert "the memory of 2 GPUs is 25.8 GB: fits" in line
+    assert "the memory of 2 GPUs is 25.770 GB: fits" in line
     copied = told({**LLAMA_8B, "pytorch": {"num_processes": 2}}, 12 * GIB, cards=2)
-    assert "the memory of GPU Card is 12.9 GB: too large" in copied
+    assert "the memory of GPU Card is 12.885 GB: too large" in copied
 
 
 @pytest.mark.parametrize(

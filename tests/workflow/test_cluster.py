@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
@@ -35,7 +36,7 @@ from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.progress import Progress
-from llenergymeasure.workflow.why_ended import its_error, reason
+from llenergymeasure.workflow.why_ended import its_error, never_began, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 
@@ -505,3 +506,83 @@ def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     assert reason(
         f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
     ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")
+
+
+def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "11.log"
+    own.write_text("slurm_script: 4: module: not found\n")
+    refused = "sbatch: error: invalid partition specified: gpu"
+    messages = {
+        "1": f"SLURM-job '11' failed, SLURM status is: 'FAILED'.\n    log: x, {own} "
+        "(check log file(s) for error details)",
+        "2": f"SLURM sbatch failed. The error message was '{refused}\nsbatch: error: more'.",
+        "3": "SLURM-job '13' failed, SLURM status is: 'CANCELLED'. Detailed failure reason",
+        "4": "SLURM-job '14' failed, SLURM status is: 'FAILED'. Detailed failure reason",
+    }
+    log = SUBMITTED.format(1, own)
+    for job, message in messages.items():
+        first, _, rest = message.partition("\n")
+        log += f"Error in rule measure:\n    message: {first}\n    jobid: {job}\n"
+        log += f"    output: results/s/runs/abc{job}/1/result.json\n{rest}\n    shell:\n        x\n"
+    known = dict(never_began(log))
+    assert known == {
+        "abc1/1": f"slurm_script: 4: module: not found ({own})",
+        "abc2/1": f"{refused}. {cluster.CHANGE_PROFILE}",
+        "abc3/1": "SLURM says of its job 13: CANCELLED",
+        "abc4/1": "",
+    }
+    waits = f"1 job waits in SLURM's queue: PartitionConfig{cluster.NEVER_ENDS}: no node"
+    assert dict(never_began(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
+
+
+def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
+    tmp_path: Path, call: Call, slurm: Path
+) -> None:
+    command(slurm, "squeue", "")
+    _, plan, folder = planned(tmp_path)
+    write_text(folder.plan, plan.to_json_bytes().decode())
+    run = plan.runs[0]
+    place = folder.run(run.experiment, run.cycle)
+    place.path.mkdir(parents=True)
+    place.outcome.touch()
+    log = folder.path / drive.LOG_NAME
+    log.write_text(
+        "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
+        f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"
+    )
+    words = f"the run never began: SLURM says of its job 7: CANCELLED; see {log}"
+    assert words in call("status", str(folder.path)).out
+    (found,) = (
+        each
+        for each in json.loads(call("status", str(folder.path), "--json").out)["runs"]
+        if each["status"] == "missing" and each["error_class"] == "NeverBegan"
+    )
+    assert found["error_message"] == words
+    os.utime(log, (1, 1))
+    assert "its job was refused, was cancelled" in call("status", str(folder.path)).out
+
+
+def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
+    tmp_path: Path, call: Call, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(slurm, "squeue", "")
+    _, plan, folder = planned(tmp_path)
+    write_text(folder.plan, plan.to_json_bytes().decode())
+    done = [
+        {
+            "experiment": run.experiment,
+            "cycle": run.cycle,
+            "order": run.order,
+            "status": "completed",
+        }
+        for run in plan.runs
+    ]
+    monkeypatch.setattr("llenergymeasure.cli.results.states", lambda *_, **__: done)
+    with locked(folder.lock, "llem"):
+        assert "is going on, and makes tables and report\n" in call("status", str(folder.path)).out
+        done[0]["status"] = "missing"
+        assert "and no run is under way" in call("status", str(folder.path)).out
+    said = call("results", str(folder.path)).err
+    assert f"llem status {folder.path} says how far it is" in said

@@ -109,7 +109,9 @@ def test_models_larger_than_the_job_s_memory_are_named(tmp_path: Path) -> None:
     (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **cpu)
     assert problem.key == "default-resources.mem_mb"
     assert problem.found == "8000 MB"
-    assert "need at least 16.1 GB for weights and cache, and a job is given 8.4 GB" in str(problem)
+    assert "need at least 16.144 GB for weights and cache, and a job is given 8.389 GB" in str(
+        problem
+    )
     assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 32000}}), **cpu) == []
     gpu = {**cpu, "pytorch": {}}
     assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **gpu) == []
@@ -127,7 +129,7 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Ca
     assert done.code == 0, done.err
     assert "this machine" not in done.out.partition("Memory needed:")[2]
     assert "the memory of the cluster's GPUs is not known here" in done.out
-    assert "the job's memory (mem_mb) is 16.8 GB: fits" in done.out
+    assert "the job's memory (mem_mb) is 16.777 GB: fits" in done.out
     assert "the speed of the cluster's GPUs" in done.out
     assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in done.out
     here = call("plan", str(study))
@@ -141,3 +143,40 @@ def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missin
         "mtime"
     ]
     assert words[words.index("mtime") + 1].startswith("--")  # it takes all words up to an option
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"default-resources": {"slurm_partition": "gpu"}}, "SLURM in partition gpu"),
+        ({"set-resources": ["measure:slurm_partition=fast"]}, "SLURM in partition fast"),
+        ({}, "SLURM in its default partition"),
+        ({"executor": "kubernetes"}, "the cluster (kubernetes)"),
+    ],
+)
+def test_the_plan_says_whose_jobs_the_runs_are_and_what_runs_in_them(
+    tmp_path: Path, call: Call, settings: dict[str, Any], words: str
+) -> None:
+    place = profile(tmp_path, **settings)
+    study = str(write_study(tmp_path, runners={"pytorch": "apptainer:/images/mine.sif"}))
+    for command in (("plan",), ("run", "--dry-run")):
+        done = call(*command, study, "--profile", place)
+        assert f"\n  each run is a job of {words}, by the profile {place}/config.yaml\n" in done.out
+        assert "  in its job pytorch runs in Apptainer with /images/mine.sif (the study" in done.out
+        assert "all jobs added up, without the queue" in done.out
+    here = call("plan", study).out
+    assert "  pytorch runs in Apptainer" in here
+    assert "job" not in here
+
+
+def test_what_is_just_too_little_memory_is_seen_to_be_less(tmp_path: Path) -> None:
+    cpu = {
+        "model": "llama-3.1-8b",
+        "weights": "random",
+        "protocol": "quick",
+        "pytorch": {"device_map": "cpu"},
+    }
+    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 15390}}), **cpu)
+    assert "need at least 16.144 GB for weights and cache, and a job is given 16.138 GB" in str(
+        problem
+    )

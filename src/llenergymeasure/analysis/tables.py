@@ -117,8 +117,9 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     if not path.exists():
-        way = f"llem report {shlex.quote(str(study_dir))}"
-        raise ResultsError(f"{path} is not there; {way} merges the study's runs")
+        at = shlex.quote(str(study_dir))
+        way = f"llem report {at} merges the study's runs, llem status {at} says how far it is"
+        raise ResultsError(f"{path} is not there; {way}")
     table = read_parquet(path)
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:

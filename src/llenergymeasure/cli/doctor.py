@@ -163,14 +163,14 @@ def cluster() -> Iterator[Finding]:
 def _controller() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     try:
-        done = completed(["sinfo", "--noheader", "--format", "%P %D %a %G"], ASK_LIMIT_S)
+        done = completed(["sinfo", "--noheader", "--format", "%P (%D nodes, %a, %G)"], ASK_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         return Finding("SLURM", "wrong", f"its controller does not answer: {said}", remedy)
-    partitions = [line.split() for line in done.stdout.splitlines() if line.strip()]
-    named = ", ".join(f"{name} ({nodes} nodes, {state})" for name, nodes, state, *_ in partitions)
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    named = re.sub(r", \(\w+\)\)", ", no GPUs)", ", ".join(lines))
     return Finding("SLURM", "ok", named or "it answers, and has no partition")
 
 

@@ -19,7 +19,7 @@ from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import discover_if_answered
-from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, visible
+from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, promised, visible
 from llenergymeasure.machine.gpus.state import (
     cuda_driver_version,
     gpu_state,
@@ -75,7 +75,10 @@ def gpus() -> Iterator[Finding]:
         yield Finding("NVIDIA driver", "wrong", str(error), "load the driver again, or reboot")
         return
     if not inventory.gpus:
-        yield Finding("NVIDIA GPUs", "absent", str(inventory.unavailable), inventory.remedy)
+        given, why = promised(), str(inventory.unavailable)
+        state: State = "absent" if given is None else "wrong"
+        why = f"{given}, and it cannot be used: {why}" if given else why
+        yield Finding("NVIDIA GPUs", state, why, inventory.remedy)
         return
     cuda = cuda_driver_version()
     supported = "" if cuda is None else f", CUDA up to {cuda}"

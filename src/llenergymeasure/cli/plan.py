@@ -47,7 +47,8 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     request = job_request(profile)
     forecast = forecast_for(request)
     share = may_share(plan.execution, profile)
-    yield describe_plan(plan, forecast.estimates, share=share)
+    jobs = None if request is None else request.words
+    yield describe_plan(plan, forecast.estimates, share=share, jobs=jobs)
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}
     yield from forecast.memory_lines(configs.values())

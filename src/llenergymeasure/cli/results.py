@@ -19,9 +19,11 @@ from llenergymeasure.results.notes import distinct, noted_in, notes_of
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
+from llenergymeasure.workflow.drive import LOG_NAME
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.stopping import precision
+from llenergymeasure.workflow.why_ended import never_began
 
 QUEUE_LIMIT_S = 5.0
 READ_NOTES = 200
@@ -44,7 +46,7 @@ def status(
         jobs = left_jobs(folder, QUEUE_LIMIT_S)
     except PreflightError as error:
         note(f"{error}: what waits in its queue is not known")
-    runs = with_waiting(runs, jobs)
+    runs = _with_reasons(with_waiting(runs, jobs), folder)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
         head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
@@ -58,7 +60,9 @@ def status(
     for line in waiting(jobs):
         print(line)
     if holder and all(run["status"] != "running" for run in runs):
-        print(f"{holder} is going on, and no run is under way at the moment")
+        idle = any(run["status"] != "completed" for run in runs)
+        doing = "no run is under way at the moment" if idle else "makes tables and report"
+        print(f"{holder} is going on, and {doing}")
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):
@@ -78,6 +82,18 @@ def _under_way_or_without_result(
             yield f"  {label}: {run['status']}: {why}"
             place = folder.run(run["experiment"], run["cycle"])
             yield f"    log: {place.log}" if place.log.is_file() else f"    folder: {place.path}"
+
+
+def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return the states of runs; of those that never began with what the last call knew of them."""
+    log, without = folder.path / LOG_NAME, [r for r in runs if r.get("error_class") == "NeverBegan"]
+    known = dict(never_began(log.read_text(errors="replace"))) if without and log.is_file() else {}
+    for run in without:
+        if why := known.get(f"{run['experiment']}/{run['cycle']}"):
+            ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
+            if ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
+                run["error_message"] = f"the run never began: {why}; see {log}"
+    return runs
 
 
 def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:

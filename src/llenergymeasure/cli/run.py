@@ -291,6 +291,7 @@ def _run(
         for line in (*shared, *damaged(runs), *left_out_lines(plan), *traces, *notes):
             note(line)
         if request is not None and to_do:
+            note(f"  {request.words}")
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)

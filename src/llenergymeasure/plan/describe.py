@@ -19,22 +19,27 @@ _CELL = 40
 _PLACES = {"local": "without a container", "apptainer": "in Apptainer", "docker": "in Docker"}
 
 
-def describe_plan(plan: Plan, estimates: Estimates | None = None, *, share: bool = True) -> str:
+def describe_plan(
+    plan: Plan, estimates: Estimates | None = None, *, share: bool = True, jobs: str | None = None
+) -> str:
     """Return what will be run and in which order, what was left out and why, and how long.
 
     Args:
         plan: the plan.
         estimates: how long runs take, by who knows models and devices.
         share: whether runs may share a server, which those of one machine do, one at a time.
+        jobs: that runs are jobs, and whose, in words; None where they go on this machine.
     """
-    return "\n".join(_lines(plan, estimates or Estimates(), share=share)) + "\n"
+    return "\n".join(_lines(plan, estimates or Estimates(), share, jobs)) + "\n"
 
 
-def _lines(plan: Plan, estimates: Estimates, *, share: bool) -> Iterator[str]:
+def _lines(plan: Plan, estimates: Estimates, share: bool, jobs: str | None) -> Iterator[str]:
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
+    yield from () if jobs is None else (f"  {jobs}",)
     order = plan.execution.get("cycle_order")
     yield f"  {_count(len(plan.experiments), 'experiment')} x {_cycles(plan)}, {order}"
-    yield f"  {_estimated(plan, estimates, share=share)}, one run after the other"
+    added_up = "one run after the other" if jobs is None else "all jobs added up, without the queue"
+    yield f"  {_estimated(plan, estimates, share=share)}, {added_up}"
     if plan.execution.get("precision_target") is not None:
         most = _estimated(_longest(plan), estimates, share=share)
         yield f"  with all cycles that it may take: {most}"
@@ -49,7 +54,7 @@ def _lines(plan: Plan, estimates: Estimates, *, share: bool) -> Iterator[str]:
             yield f"  not counted: {JUDGING}"
     yield from _precision(plan)
     yield from _sessions(plan, share=share)
-    yield from _runners(plan)
+    yield from _runners(plan, "" if jobs is None else "in its job ")
     yield ""
     yield _table(plan)
     hidden = len(plan.runs) - SHOWN_RUNS
@@ -146,23 +151,23 @@ def _engines(plan: Plan) -> Iterator[str]:
         yield f"Not comparable: {each}"
 
 
-def _runners(plan: Plan) -> Iterator[str]:
+def _runners(plan: Plan, in_job: str) -> Iterator[str]:
     runners: dict[str, str] = {run.backend: run.runner for run in plan.runs}
     for backend, reason in plan.runner_reasons.items():
         image = f" with {plan.images[backend]}" if backend in plan.images else ""
-        yield f"  {backend} runs {_PLACES[runners[backend]]}{image} ({reason})"
+        yield f"  {in_job}{backend} runs {_PLACES[runners[backend]]}{image} ({reason})"
 
 
 def _table(plan: Plan) -> str:
-    header = ["order", "experiment", "cycle", "backend", "runner", *plan.swept_keys]
+    header = ["order", "experiment", "cycle", "backend", *plan.swept_keys]
     rows = [
         [
-            *(str(run.order), run.experiment, str(run.cycle), run.backend, run.runner),
+            *(str(run.order), run.experiment, str(run.cycle), run.backend),
             *(_cell(run.swept.get(key)) for key in plan.swept_keys),
         ]
         for run in plan.runs[:SHOWN_RUNS]
     ]
-    return aligned([header, *rows], left=range(1, len(header)), spare=(4, 1))
+    return aligned([header, *rows], left=range(1, len(header)), spare=(1,))
 
 
 def left_out_lines(plan: Plan) -> Iterator[str]:

@@ -12,7 +12,7 @@ from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED
-from llenergymeasure.workflow.profile import may_share, on_slurm
+from llenergymeasure.workflow.profile import job_request, may_share
 from llenergymeasure.workflow.stopping import planned
 
 
@@ -44,7 +44,7 @@ def drive_study(
             view.say(line)
         if not may_share(plan.execution, call.profile):
             view.say(NOT_SHARED)
-        if on_slurm(call.profile) and not can_be_asked():
+        if (job := job_request(call.profile)) and job.executor == "slurm" and not can_be_asked():
             view.say(UNWATCHED)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)

@@ -15,6 +15,7 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
 from llenergymeasure.report.wording import counted
 from llenergymeasure.run.preflight.forecast import Forecast
+from llenergymeasure.run.preflight.memory import size
 
 RULE = "measure"
 _ON_THIS_MACHINE = ("local", "dryrun", "touch", None)
@@ -28,6 +29,8 @@ class JobRequest:
 
     Attributes:
         file: the profile's file.
+        executor: Snakemake's plugin that submits it.
+        words: whose job it is, in words.
         runtime_s: after which the scheduler ends it; None where the profile does not say.
         runtime_key: where that stands.
         memory_bytes: of its machine's memory; None where the profile does not say.
@@ -35,6 +38,8 @@ class JobRequest:
     """
 
     file: Path
+    executor: str = ""
+    words: str = ""
     runtime_s: float | None = None
     runtime_key: str = ""
     memory_bytes: int | None = None
@@ -70,8 +75,14 @@ def job_request(profile: str | None) -> JobRequest | None:
         return None
     minutes, runtime_key = _asked(settings, "runtime")
     megabytes, memory_key = _asked(settings, "mem_mb", "mem")
+    named = (each.get("slurm_partition") for each in _resources(settings).values())
+    partition, executor = next(filter(None, named), None), settings["executor"]
+    queue = f"partition {partition}" if partition else "its default partition"
+    whose = f"SLURM in {queue}" if executor == "slurm" else f"the cluster ({executor})"
     return JobRequest(
         file,
+        executor,
+        f"each run is a job of {whose}, by the profile {file}",
         None if minutes is None else 60 * minutes,
         runtime_key,
         None if megabytes is None else round(megabytes * _MIB),
@@ -94,15 +105,6 @@ def may_share(execution: Mapping[str, Any], profile: str | None) -> bool:
     return settings.get("executor") in _ON_THIS_MACHINE and at_once in ("0", "1")
 
 
-def on_slurm(profile: str | None) -> bool:
-    """Return whether runs are jobs of SLURM.
-
-    Raises:
-        ConfigurationError: there is no such profile.
-    """
-    return _settings(profile)[1].get("executor") == "slurm"
-
-
 def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
     """Return a profile's file and what it says; nothing where it cannot be read."""
     from snakemake.cli import get_profile_dir
@@ -121,9 +123,7 @@ def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
 
 def forecast_for(request: JobRequest | None) -> Forecast:
     """Return what is known of runs here, or in jobs on a cluster."""
-    if request is None:
-        return Forecast()
-    return Forecast(here=False, job_bytes=request.memory_bytes)
+    return Forecast(here=request is None, job_bytes=request.memory_bytes if request else None)
 
 
 def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Problem]:
@@ -150,8 +150,8 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         if large:
             yield Problem(
                 f"the runs of {counted(len(large), 'experiment')} need at least "
-                f"{max(large) / 1e9:.1f} GB for weights and cache, and a job is given "
-                f"{request.memory_bytes / 1e9:.1f} GB; ask for "
+                f"{size(max(large))} for weights and cache, and a job is given "
+                f"{size(request.memory_bytes)}; ask for "
                 f"{math.ceil(1.25 * max(large) / _MIB)} MB",
                 key=request.memory_key,
                 found=f"{request.memory_bytes / _MIB:g} MB",
@@ -165,17 +165,7 @@ def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]
     from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
-    rules = settings.get("set-resources") or {}
-    of_rule = (
-        rules.get(RULE)
-        if isinstance(rules, Mapping)
-        else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{RULE}:")]
-    )
-    given = {
-        f"set-resources.{RULE}": _mapping(of_rule),
-        "default-resources": _mapping(settings.get("default-resources")),
-    }
-    for place, resources in given.items():
+    for place, resources in _resources(settings).items():
         for name in resources.keys() & set(names):
             try:
                 value = Resource.parse_human_friendly(name, resources[name])
@@ -183,6 +173,20 @@ def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]
             except (ValueError, WorkflowError):
                 return None, ""  # an expression, which Snakemake alone can work out
     return None, ""
+
+
+def _resources(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a measured run is given, by the key that says so: first what wins."""
+    rules = settings.get("set-resources") or {}
+    of_rule = (
+        rules.get(RULE)
+        if isinstance(rules, Mapping)
+        else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{RULE}:")]
+    )
+    return {
+        f"set-resources.{RULE}": _mapping(of_rule),
+        "default-resources": _mapping(settings.get("default-resources")),
+    }
 
 
 def _mapping(given: Any) -> dict[str, Any]:

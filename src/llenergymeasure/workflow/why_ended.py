@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Iterator
 from contextlib import suppress
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
@@ -9,7 +10,7 @@ from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NOTHING_LEFT
+from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NEVER_ENDS, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
@@ -32,6 +33,22 @@ def reason(log: str) -> str:
         words = "; ".join([first, *(line.removeprefix("sbatch: error: ") for line in more)])
         return f"{_shown(words)}. {CHANGE_PROFILE}"
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
+
+
+def never_began(log: str) -> Iterator[tuple[str, str]]:
+    """Yield the run of each job that failed, ``EXPERIMENT/CYCLE``, and why, as far as is known."""
+    submitted = dict(re.findall(r"(?m)^Job (\d+) (has been submitted .*)$", log))
+    never = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
+    for said in re.findall(r"(?ms)^Error in rule measure:\n(.*?)^    shell:", log):
+        named = re.search(
+            r"jobid: (\d+)\n(?:    .*\n)*?    output: .*?(\w+/\d+)/result\.json", said
+        )
+        state = re.search(r"SLURM-job '(\d+)' failed, SLURM status is: '(?!FAILED)(\w+)'", said)
+        words = f"SLURM says of its job {state[1]}: {state[2]}" if state else ""
+        before = f"; before: {never[0]}" if words and never else ""
+        if named is not None:
+            its_log = f"Job {named[1]} {submitted.get(named[1])}\n{said}"
+            yield named[2], reason(its_log) or f"{words}{before}"
 
 
 def _shells(path: str) -> str:

@@ -7,12 +7,13 @@ after CUDA_VISIBLE_DEVICES counts from 0 again. A UUID means one card everywhere
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.host import numbers
 
-NO_DRIVER = "no NVIDIA driver (libnvidia-ml.so.1 is not there)"
+_NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
 _NEEDED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
 _OWN_BINDINGS = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-py"
 
@@ -103,6 +104,16 @@ def discover() -> Inventory:
             remedy="ask for a GPU where the job is submitted, or pass it into the container",
         )
     return Inventory(tuple(_describe(index, driver) for index in range(count)), driver)
+
+
+def promised(devices: Path = Path("/dev")) -> str | None:
+    """Return in words by what a GPU should be here: SLURM's variables, srun(1), or a device."""
+    job = os.environ.get("SLURM_JOB_ID")
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES") if job else ():
+        if os.environ.get(name, "") not in _NO_GPU:
+            return f"SLURM gave a GPU to this job, {job} ({name}={os.environ[name]})"
+    files = sorted(devices.glob("nvidia[0-9]*"))
+    return f"there is {files[0]}" if files else None
 
 
 def handle(gpu: Gpu) -> Any:
@@ -236,9 +247,10 @@ def _nothing(error: Exception) -> Inventory:
 
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
         return Inventory(
-            unavailable=NO_DRIVER,
+            unavailable="no NVIDIA driver (libnvidia-ml.so.1 is not there)",
             remedy="on a machine with an NVIDIA GPU install its driver; in a container pass the "
-            "GPU in (apptainer --nv, docker --gpus)",
+            "GPU in (apptainer --nv, docker --gpus); in a cluster's job that was given one try "
+            "nvidia-smi: where that fails too, its administrators have to look at the node",
         )
     remedy = (
         "see whether nvidia-smi works; the kernel module and the library must be of one version"
@@ -323,8 +335,8 @@ def _one(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
 
 
 def _why_not(name: str) -> list[str]:
-    """An empty list and -1 are the ways to say: no GPU; anything else is a mistake."""
-    if name in ("", "-1", "NoDevFiles", "none", "void"):
+    """What is no way to say that there is no GPU is a mistake."""
+    if name in _NO_GPU:
         return []
     return [f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"]
 

@@ -49,8 +49,8 @@ class MemoryNeed:
         """Return it in words."""
         held = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
         return (
-            f"at least {_size(self.bytes)} ({_size(self.weights_bytes)} of weights and "
-            f"{_size(self.cache_bytes)} of keys and values for {held} of "
+            f"at least {size(self.bytes)} ({size(self.weights_bytes)} of weights and "
+            f"{size(self.cache_bytes)} of keys and values for {held} of "
             f"up to {self.tokens} tokens)"
         )
 
@@ -171,7 +171,7 @@ class Room:
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.name} is {self.bytes / _GB:.1f} GB"
+        return f"{self.name} is {size(self.bytes)}"
 
     def too_small(self, need: MemoryNeed) -> bool:
         """Return whether a run that needs so much would fail."""
@@ -243,8 +243,8 @@ def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, .
     return Room(round(room) // each, f"what the engine may use of {len(known) // each} GPUs")
 
 
-def _size(size_bytes: float) -> str:
-    """Return a size in GB, or in MB where a GB would read as none."""
-    if size_bytes < 0.1 * _GB:
+def size(size_bytes: float) -> str:
+    """Return a size in GB, or in MB below one: those that differ read differently."""
+    if size_bytes < _GB:
         return f"{size_bytes / _MB:.1f} MB"
-    return f"{size_bytes / _GB:.1f} GB"
+    return f"{size_bytes / _GB:.3f} GB"
