@@ -20,13 +20,10 @@ from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.relations import SCHEMAS
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.analysis.summary import STATISTICS, SUMMARY_SCHEMA
-from llenergymeasure.config.carbon import CarbonConfig
-from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import submodels
-from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
+from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.experiments import consequence
 from llenergymeasure.results.outcome import Outcome
@@ -53,12 +50,13 @@ TYPES = {
 VALUES = frozenset({"synthetic", "random", "sequential"})
 """Words that begin a description and are values, which keep their small letter."""
 
+STUDY_KEYS = ("name", "base", "experiments", "runners")
+"""Keys of a study that stand in its first table."""
+
 STUDYS_SECTIONS: dict[str, type[BaseModel]] = {
-    "execution": ExecutionConfig,
-    "notify": NotifyConfig,
-    "carbon": CarbonConfig,
-    "quality": QualityConfig,
-    "runners": RunnersConfig,
+    name: model
+    for name, field in StudyFile.model_fields.items()
+    for model in submodels(field.annotation)
 }
 
 FORMAL_BOUND = 10**12
@@ -72,7 +70,7 @@ def reference_page() -> str:
     schema = study_schema()
     definitions = schema["$defs"]
     own = {name: schema["properties"][name] for name in schema["properties"] if name != "sweep"}
-    study_keys = ("name", "base", "experiments", "runners")
+    sections = [f"[`{name}`](#{name})" for name in STUDYS_SECTIONS if name not in STUDY_KEYS]
     lines = [
         "# All settings of a study",
         NOTE,
@@ -85,10 +83,9 @@ def reference_page() -> str:
         "## The study",
         "",
         "In addition to the settings of an experiment, a study has these keys, and `sweep`, "
-        "[`execution`](#execution), [`notify`](#notify), [`carbon`](#carbon) and "
-        "[`quality`](#quality).",
+        f"{', '.join(sections[:-1])} and {sections[-1]}.",
         "",
-        *_table({name: own.pop(name) for name in study_keys}, definitions),
+        *_table({name: own.pop(name) for name in STUDY_KEYS}, definitions),
         "",
         "## An experiment",
         "",

@@ -66,7 +66,7 @@ def test_a_study_is_not_compared_with_its_copy(tmp_path):
         compared(a, b)
 
 
-def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys, monkeypatch):
+def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys):
     """As ``cp -r before after`` and a change in one experiment."""
     shutil.copytree(a := study(tmp_path / "a", part=".25"), b := tmp_path / "b")
     new = study(tmp_path / "new", level=1.05, hour=13, part=".25")
@@ -79,8 +79,19 @@ def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys, monkeyp
     assert {line.split()[0] for line in shown.out.splitlines() if TOKEN in line} == {"batch_size=8"}
     assert "1 experiment with a run that" in shown.err
     assert "not compared: batch_size=1" in shown.err
+
+
+def test_nothing_is_compared_with_itself(tmp_path, monkeypatch):
+    """A guard whose two sides are one would never hold."""
+    ids = [
+        run["experiment"]
+        for run in json.loads((study(tmp_path / "a") / "plan.json").read_text())["runs"]
+    ]
     monkeypatch.chdir(tmp_path)
-    assert compared("a", a)
+    with pytest.raises(ConfigurationError, match="are the same study"):
+        compared("a", tmp_path / "a", f"{TOKEN} > 1.02")
+    with pytest.raises(ConfigurationError, match="are the same experiment; there are "):
+        compared(ids[0], ids[0][:8], within=Path("a"))
 
 
 def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
@@ -150,7 +161,7 @@ def test_studies_of_two_energy_methods_are_said_to_be(tmp_path, capsys):
     assert said in capsys.readouterr().err
     results([a, b], group_by="pytorch.batch_size", metric="throughput")
     assert said not in capsys.readouterr().err
-    assert compared(a, a)
+    assert compared(a, study(tmp_path / "c", hour=14, part=".25"))
     assert "unlike methods" not in capsys.readouterr().out
 
 

@@ -364,6 +364,8 @@ def test_required_where_nothing_measures_the_command_is_not_run(
 
     assert done.returncode == 2
     assert not trace.exists()
+    lines = done.stderr.splitlines()
+    assert len(set(lines)) == len(lines)
     assert "nvml" in done.stderr
     assert "rapl" in done.stderr
 

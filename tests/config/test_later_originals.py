@@ -52,7 +52,7 @@ def test_the_format_is_recognised_and_the_command_named(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_study(FOLDER / f"{name}.yaml")
     (problem,) = caught.value.problems
-    assert "LLenergyMeasure 0.6 or later" in str(problem)
+    assert "LLenergyMeasure 0.6 or 0.7" in str(problem)
     assert f"`llem convert {FOLDER / name}.yaml > new.yaml`" in str(problem)
 
 

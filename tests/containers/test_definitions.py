@@ -43,13 +43,16 @@ def test_both_definitions_are_of_one_image(backend: str) -> None:
 
 
 def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
-    from llenergymeasure.containers.in_container import NEEDED
+    from llenergymeasure.containers.in_container import METER_NEEDED, NEEDED
 
     lines = (workflow_root() / "containers" / "worker.txt").read_text().splitlines()
     told = dict(line.split(">=") for line in lines if not line.startswith("#"))
     assert told == NEEDED
     project = (ROOT / "pyproject.toml").read_text()
     assert all(f'"{name}>={version}"' in project for name, version in NEEDED.items())
+    page = (ROOT / "docs" / "containers.md").read_text()
+    *names, last = sorted(NEEDED.keys() - set(METER_NEEDED))
+    assert f"The image needs Python 3.11, {', '.join(names)} and {last};" in page
 
 
 @pytest.fixture(scope="module")

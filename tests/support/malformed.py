@@ -257,7 +257,7 @@ CASES = [
     whole(
         "the original's later format",
         "serving_mode: offline\ntask: {model: gpt2}\n",
-        "LLenergyMeasure 0.6 or later",
+        "LLenergyMeasure 0.6 or 0.7",
         "`llem convert study.yaml > new.yaml`",
     ),
     bad("set twice", "sweep: {n: [1], g: [{n: 2}]}\n", "sweep.g", "which n sets too"),

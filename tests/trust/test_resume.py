@@ -73,13 +73,15 @@ def test_what_somebody_else_started_is_not_resumed_unseen(
 
 @pytest.mark.parametrize("key", ["notify.command", "quality", "openai.base_url", "output_dir"])
 def test_only_what_a_command_line_sets_is_taken(
-    tmp_path: Path, resumed: list[StudyCall], key: str
+    tmp_path: Path, resumed: list[StudyCall], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     folder = left(tmp_path)
+    monkeypatch.chdir(tmp_path)
     stored = json.loads((folder / NAME).read_text())
     (folder / NAME).write_text(json.dumps({**stored, "settings": {key: ["touch", "owned"]}}))
-    with pytest.raises(ConfigurationError, match=key):
-        resume(folder, None)
+    for named in (folder, tmp_path / "study.yaml"):
+        with pytest.raises(ConfigurationError, match=f"run with {key}, which no option"):
+            resume(named, None)
     assert resumed == []
 
 

@@ -19,8 +19,8 @@ from llenergymeasure.sensors.behaviour import (
     load_characterised,
     resolution,
 )
+from llenergymeasure.sensors.registry import NAMES
 
-ALL = "nvml,rapl,zeus,codecarbon,node"
 _READY_S = 60.0
 _STOP_S = 10.0
 _WATCH_S = 2.0
@@ -42,7 +42,7 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="llem-sensors-") as name:
         stream = Path(name) / "samples.arrows"
-        recorder = RecorderProcess.start(stream, devices=devices, sensors=ALL)
+        recorder = RecorderProcess.start(stream, devices=devices, sensors=",".join(NAMES))
         try:
             ready = recorder.wait_ready(_READY_S)
             if any(sensor["unavailable"] is None for sensor in ready["sensors"]):

@@ -25,7 +25,7 @@ def clean(
         Path | None,
         typer.Argument(
             metavar="STUDY|RESULTS",
-            help="a study, its results, or a folder of results; default: yours",
+            help="a study, its results, or a folder of results; default: that of your studies",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
@@ -40,8 +40,8 @@ def clean(
 ) -> int:
     """Show what killed runs left behind, and remove it.
 
-    Processes, cluster jobs, containers, temporary files and half-written results. Finished
-    and running work is never touched.
+    Processes, servers, cluster jobs, containers, files with the hub's token, temporary files,
+    unfinished results, GPU limits. Finished and running work is never touched.
     """
     with ExitStack() as held:
         found: list[Leftover] = []

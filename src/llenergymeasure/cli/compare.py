@@ -132,6 +132,11 @@ def _first_of(names: Sequence[str]) -> str:
 
 def _two_studies(a: Path, b: Path) -> list[Match]:
     (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
+    if folder_a.path.resolve() == folder_b.path.resolve():
+        raise ConfigurationError(
+            f"{a} and {b} are the same study; to compare two of its experiments give their ids and "
+            "--study"
+        )
     common = [each for each in labels if each in others]
     same = {found.experiment: found for found in same_runs([(a, of_a), (b, of_b)])}
     if common and same.keys() >= {*common}:
@@ -162,6 +167,8 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
 def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
     folder, runs, labels = _runs_and_labels(study)
     one, other = (_experiment(name, labels) for name in (a, b))
+    if one == other:
+        raise ConfigurationError(f"{a} and {b} are the same experiment; there are {_known(labels)}")
     label = f"{labels[other]} against {labels[one]}"
     return [Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)]
 
@@ -176,10 +183,15 @@ def _experiment(name: str, labels: Mapping[str, str]) -> str:
     """Return the id that begins with ``name``."""
     found = [each for each in labels if each.startswith(name)]
     if len(found) != 1:
-        known = "; ".join(f"{each} ({plain(label, 60)})" for each, label in labels.items())
         count = "no experiment" if not found else f"{len(found)} experiments"
-        raise ConfigurationError(f"{count} of the study begins with {name}; there are {known}")
+        raise ConfigurationError(
+            f"{count} of the study begins with {name}; there are {_known(labels)}"
+        )
     return found[0]
+
+
+def _known(labels: Mapping[str, str]) -> str:
+    return "; ".join(f"{each} ({plain(label, 60)})" for each, label in labels.items())
 
 
 def _answers(row: Row) -> str | None:

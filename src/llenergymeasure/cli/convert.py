@@ -16,7 +16,7 @@ from llenergymeasure.workload.load_study import study_from_mapping
 
 def convert(
     old: Annotated[
-        Path, typer.Argument(metavar="OLD.yaml", help="the study of LLenergyMeasure 0.6 or later")
+        Path, typer.Argument(metavar="OLD.yaml", help="the study of LLenergyMeasure 0.6 or 0.7")
     ],
 ) -> None:
     """Convert a study of LLenergyMeasure 0.6 or 0.7 into one for this tool.

@@ -168,10 +168,11 @@ def _document(
 
 
 def _reasons(ready: Mapping[str, Any]) -> str:
-    return "\n".join(
+    lines = (
         f"  {sensor['sensor']}: {sensor['unavailable'] or 'only an estimate'}"
         for sensor in ready["sensors"]
     )
+    return "\n".join(dict.fromkeys(lines))  # one sensor may estimate several devices
 
 
 def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:

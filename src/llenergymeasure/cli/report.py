@@ -15,7 +15,7 @@ from llenergymeasure.workflow.open_study import OWNER
 def report(study: StudyArgument = None) -> None:
     """Rebuild a study's tables and report from its completed runs, and print the report's place.
 
-    The report names runs that are missing; the next call of the workflow rebuilds it.
+    Where runs are missing the report names them, and the next llem run or snakemake rebuilds it.
     """
     from llenergymeasure.analysis.tables import write_tables
     from llenergymeasure.report.page import PAGE_NAME, write_report

@@ -37,7 +37,13 @@ from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
+from llenergymeasure.workflow.last_call import (
+    NotResumedError,
+    StudyCall,
+    last_called,
+    recall,
+    remember,
+)
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.progress import resting
@@ -191,6 +197,8 @@ def _call_of(path: Path) -> StudyCall:
         return call
     try:
         call = recall(folder_of(path))
+    except NotResumedError:  # the file alone is another study
+        raise
     except ConfigurationError:  # its file has another name now: this one
         if not path.is_file():
             raise

@@ -34,7 +34,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
     """
     old, _ = strict_yaml.read(path)
     if not isinstance(old, dict) or not in_the_originals_format(old):
-        message = "is no study in the format of LLenergyMeasure 0.6 or later; nothing to convert"
+        message = "is no study in the format of LLenergyMeasure 0.6 or 0.7; nothing to convert"
         raise ConfigurationError(Problem(message, file=path))
     for key, value, message in _malformed(old):
         raise ConfigurationError(Problem(message, key=key, found=describe(value), file=path))

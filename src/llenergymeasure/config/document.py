@@ -263,7 +263,7 @@ def _exists(path: Path) -> bool:
 def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     if in_the_originals_format(document.values):
         message = (
-            "is a study in the format of LLenergyMeasure 0.6 or later, which is another than that "
+            "is a study in the format of LLenergyMeasure 0.6 or 0.7, which is another than that "
             f"of v1.19; `llem convert {shlex.quote(str(document.file or 'OLD.yaml'))} > new.yaml` "
             "rewrites it"
         )

@@ -28,6 +28,10 @@ SETTINGS = frozenset(
 """What ``llem run`` sets over a study by options of its own."""
 
 
+class NotResumedError(ConfigurationError):
+    """A study was run with settings that a results folder may not give again."""
+
+
 @dataclass(frozen=True)
 class StudyCall:
     """One start of a study.
@@ -85,6 +89,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
     settings, and for nothing that could run something else.
 
     Raises:
+        NotResumedError: it was run with what no option of ours sets.
         ConfigurationError: the study's file is gone, or somebody else started it.
     """
     path = folder.path / NAME
@@ -111,7 +116,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
             f"was run with {', '.join(unknown)}, which no option of ours sets and a results folder "
             "may not: run the study by its file, with --set"
         )
-        raise ConfigurationError(Problem(message, file=path))
+        raise NotResumedError(Problem(message, file=path))
     if not call.study_file.is_file():
         message = "the study that was run here is gone; put it back, or run another file"
         raise ConfigurationError(Problem(message, file=call.study_file))
