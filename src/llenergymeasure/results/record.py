@@ -63,8 +63,8 @@ class Tokens(Record):
 
     @property
     def work(self) -> float:
-        """How many requests' work the window's energy is of; 0 where none ended in it."""
-        return self.requests_worked or self.requests if self.requests else 0
+        """How many requests' work the window's energy is of, also where none ended in it."""
+        return self.requests if self.requests_worked is None else self.requests_worked
 
 
 class Reading(Record):
