@@ -255,8 +255,8 @@ class Performance(Record):
     )
     kv_cache_bytes: int | None = Field(
         default=None,
-        description="what the keys and values of the longest batch take, computed likewise; "
-        "not known where the engine batches by itself",
+        description="what the keys and values of the longest batch of one process take, computed "
+        "likewise; not known where the engine batches by itself",
     )
     kv_cache_share_mean: float | None = Field(
         default=None,
