@@ -226,7 +226,7 @@ def test_experiments_are_not_compared_by_the_cycles_alone_in_which_something_cam
             each[metric] = none
     study = StudyRuns(rows_table(table))
     tables = relate(study, labels_of(summarise(study).to_pylist()))
-    why = f"not every run in the mean has {metric} above 0"
+    why = "not every run in the mean has this quantity above zero"
     for pair in tables["comparisons"].to_pylist():
         lacks = pair["metric"] == metric and "2" in pair["label_a"] + pair["label_b"]
         assert (pair["ratio"] is None) is lacks

@@ -35,7 +35,7 @@ COMPARED = (
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in, apart from their settings; named where they do."""
 
-NOT_ALL = "not every run in the mean has"
+NOT_ALL = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins where two experiments may not be compared."""
 LENGTH = "output_tokens_per_request"
@@ -161,7 +161,7 @@ class Related:
         factors = [*SETTING_COLUMNS, *self._study.settings]
         values = {name: [row[name] for row in firsts] for name in factors}
         apart = {
-            (factor, level_text(value)): f"no data: {NOT_ALL} {metric} above 0"
+            (factor, level_text(value)): f"no data: {NOT_ALL}"
             if name in group
             else self._outside(name)
             for factor, texts in values.items()
@@ -208,7 +208,7 @@ class Related:
         n_a, n_b = (len(self._used[name]) for name in ids)
         if min(n_a, n_b) < 2 or all(_has(self._used[name], metric) for name in ids):
             return pair
-        return replace(pair, n_a=n_a, n_b=n_b, unavailable=f"ratio: {NOT_ALL} {metric} above 0")
+        return replace(pair, n_a=n_a, n_b=n_b, unavailable=f"ratio: {NOT_ALL}")
 
     def _blocks(self, used: Used, metric: str) -> Blocks:
         """Return a column of the runs; of experiments of which a run lacks it, as of no run.
