@@ -34,8 +34,9 @@ class Gaps(Record):
         default=None, description="mean number of conversations that wait in that part"
     )
     pause_mean_s: float | None = Field(
-        default=None, description="mean time from an answer to its conversation's next turn, of the whole "
-        "run's turns that were sent"
+        default=None,
+        description="mean time from an answer to its conversation's next turn, of the whole "
+        "run's turns that were sent",
     )
     unavailable: str | None = Field(default=None, description="why energies are null")
 
