@@ -272,7 +272,8 @@ class Performance(Record):
         description="mean share of the window in which device memory was read or written",
     )
     device_memory_used_max_bytes: int | None = Field(
-        default=None, description="most memory in use on the run's GPUs, whoever used it"
+        default=None,
+        description="most memory in use on each of the run's GPUs, added up, whoever used it",
     )
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
