@@ -238,6 +238,18 @@ def test_experiments_are_not_compared_by_the_cycles_alone_in_which_something_cam
         assert (level["unavailable"] == f"no data: {why}") is lacks
 
 
+def test_a_pair_that_may_not_be_compared_says_nothing_of_what_the_sensor_leaves_open():
+    table = rows(VALUES, sizes=(1, 2, 4)).to_pylist()
+    for each in table:
+        each["energy_shared_u95_j"] = 0.01 * each["energy_gross_j"]
+        each["gpu_name"] = "L4" if each["pytorch.batch_size"] == 4 else "H200"
+    study = StudyRuns(rows_table(table))
+    pairs = relate(study, labels_of(summarise(study).to_pylist()))["comparisons"].to_pylist()
+    of_energy = [pair for pair in pairs if pair["metric"] == TOKEN]
+    assert [pair["ratio"] is None for pair in of_energy] == [False, True, True]
+    assert [pair["shared_u95_rel"] is None for pair in of_energy] == [False, True, True]
+
+
 @pytest.mark.parametrize(("tokens", "apart"), [(2090, False), (2120, True), (1890, True)])
 def test_answers_of_unlike_length_are_named_in_a_comparison(tokens, apart):
     runs = rows(VALUES, sizes=(1, 8)).to_pylist()

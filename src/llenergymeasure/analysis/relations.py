@@ -111,14 +111,14 @@ class Related:
             found = [self._whole(each, metric) for each in found]
         return [
             replace(
-                self._fair(each),
+                pair,
                 metric=metric,
-                label_a=self._labels[each.experiment_a],
-                label_b=self._labels[each.experiment_b],
-                differs=self._differs(each.experiment_a, each.experiment_b),
-                shared_u95_rel=self._open(each, metric),
+                label_a=self._labels[pair.experiment_a],
+                label_b=self._labels[pair.experiment_b],
+                differs=self._differs(pair.experiment_a, pair.experiment_b),
+                shared_u95_rel=self._open(pair, metric),
             )
-            for each in found
+            for pair in map(self._fair, found)
         ]
 
     def used(self, experiment: str) -> Sequence[Row]:
