@@ -198,8 +198,8 @@ def test_of_runs_that_do_not_know_all_that_they_share_it_is_all_of_their_interva
     low = found["energy_per_output_token_j_total95_low"]
     assert low < (1 - 0.0333) * found["energy_per_output_token_j_mean"]
     # What a record takes for the meter's own scatter stays so.
-    shared = (old * 0.001 + (5 - old) * 0.0349) / 5
-    within = (0.035**2 - shared**2) ** 0.5 / 1.96
+    shared = (old * 0.001**2 + (5 - old) * 0.0349**2) / 5
+    within = (0.035**2 - shared) ** 0.5 / 1.96
     assert found["energy_within_sd_rel"] == pytest.approx(within, rel=1e-6)
 
 

@@ -110,6 +110,16 @@ def test_the_spread_is_parted_into_the_meters_and_the_cycles():
     assert between == pytest.approx(math.sqrt(max(total**2 - within**2, 0)))
 
 
+def test_a_run_that_the_meter_knows_badly_counts_by_its_square():
+    """One of five intervals is ten times as wide: the runs scatter by the root of 104/5."""
+    table = rows(VALUES[:5]).to_pylist()
+    for number, each in enumerate(table):
+        each["energy_u95_j"] = (10 if number == 2 else 1) * 0.0196 * each["energy_gross_j"]
+        each["energy_shared_u95_j"] = None
+    (found,) = summarise(StudyRuns(rows_table(table))).to_pylist()
+    assert found["energy_within_sd_rel"] == pytest.approx(0.01 * math.sqrt(104 / 5))
+
+
 def test_an_outlier_is_named_and_stays_in_the_mean():
     values = [*VALUES[:5], 2000.0]
     found = summary(values)
@@ -202,6 +212,42 @@ def test_a_level_without_tokens_or_without_runs_says_that_it_has_no_data(silent)
         assert told[str(silent)]["unavailable"].startswith("no data")
         assert {row["reference"] for row in told.values()} == {str(sound[0])}
         assert told[str(sound[1])]["ratio"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "none"),
+    [(TOKEN, None), ("output_tokens_per_s", 0.0), ("request_latency_p50_s", None)],
+)
+def test_experiments_are_not_compared_by_the_cycles_alone_in_which_something_came(metric, none):
+    """In one cycle of six nothing came from batch 2: the five others say nothing of its rate."""
+    table = rows(VALUES, sizes=(1, 2, 4)).to_pylist()
+    for each in table:
+        if (each["pytorch.batch_size"], each["cycle"]) == (2, 6):
+            each[metric] = none
+    study = StudyRuns(rows_table(table))
+    tables = relate(study, labels_of(summarise(study).to_pylist()))
+    why = "not every run in the mean has this quantity above zero"
+    for pair in tables["comparisons"].to_pylist():
+        lacks = pair["metric"] == metric and "2" in pair["label_a"] + pair["label_b"]
+        assert (pair["ratio"] is None) is lacks
+        assert (pair["n_a"], pair["n_b"]) == (6, 6)
+        assert (pair["unavailable"] == f"ratio: {why}") is lacks
+    for level in tables["levels"].to_pylist():
+        lacks = (level["metric"], level["level"]) == (metric, "2")
+        assert (level["ratio"] is None) is lacks
+        assert (level["unavailable"] == f"no data: {why}") is lacks
+
+
+def test_a_pair_that_may_not_be_compared_says_nothing_of_what_the_sensor_leaves_open():
+    table = rows(VALUES, sizes=(1, 2, 4)).to_pylist()
+    for each in table:
+        each["energy_shared_u95_j"] = 0.01 * each["energy_gross_j"]
+        each["gpu_name"] = "L4" if each["pytorch.batch_size"] == 4 else "H200"
+    study = StudyRuns(rows_table(table))
+    pairs = relate(study, labels_of(summarise(study).to_pylist()))["comparisons"].to_pylist()
+    of_energy = [pair for pair in pairs if pair["metric"] == TOKEN]
+    assert [pair["ratio"] is None for pair in of_energy] == [False, True, True]
+    assert [pair["shared_u95_rel"] is None for pair in of_energy] == [False, True, True]
 
 
 @pytest.mark.parametrize(("tokens", "apart"), [(2090, False), (2120, True), (1890, True)])

@@ -123,6 +123,24 @@ def test_a_load_that_draws_what_it_likes_leaves_much_unexplained() -> None:
     assert served.split().unexplained > POOR_FIT
 
 
+def test_neither_of_the_two_is_less_than_nothing() -> None:
+    """Prefills of a few ms amid a load that draws what it likes are at times fitted below zero."""
+    found = []
+    for seed in range(12):
+        served = Served([(16, out) for _, out in lengths(10, seed)])
+        rng = np.random.default_rng(seed)
+        times_s = np.arange(0.0, served.end_s, 0.05)
+        served.power = card.Power(list(times_s), list(rng.uniform(100, 600, len(times_s))))
+        found.append(served.split())
+    reasons = [each.reason for each in found if isinstance(each, NoSplit)]
+    assert any("less than nothing" in reason for reason in reasons)
+    assert len(reasons) < len(found)
+    energies_j = [
+        (each.prefill_j, each.decode_j) for each in found if isinstance(each, TokenEnergy)
+    ]
+    assert np.min(energies_j) > 0
+
+
 def test_what_cannot_be_split_says_why() -> None:
     served = Served(lengths(10, 0))
     made = served.account()

@@ -82,6 +82,24 @@ def test_groups_are_named_by_what_they_differ_in() -> None:
     assert [sentence.split(":")[0] for sentence in content.sentences] == ["vllm", "sglang"]
 
 
+def test_settings_that_a_group_does_not_set_are_not_in_its_name() -> None:
+    arrivals, turns = "serving.arrivals", "serving.turns"
+    both = ({arrivals: "poisson", turns: None}, {arrivals: "closed", turns: 2.0})
+    runs = [
+        {**run(rate, experiment=f"{each[arrivals]}{rate}"), **each}
+        for each in both
+        for rate in (1, 2)
+    ]
+    content = serving_content(runs, [RATE, arrivals, turns], {})
+    assert content is not None
+    names = [sentence.split(":")[0] for sentence in content.sentences]
+    assert names == ["arrivals=poisson", "arrivals=closed, turns=2"]
+    content = serving_content([each | {arrivals: "poisson"} for each in runs], [RATE, turns], {})
+    assert content is not None
+    names = [sentence.split(":")[0] for sentence in content.sentences]
+    assert names == ["turns not set", "turns=2"]
+
+
 def test_groups_whose_names_look_alike_keep_their_own_lines() -> None:
     runs = [
         run(rate, model=model, experiment=f"{model}{rate}", power_mean_w=100 + slope * rate)

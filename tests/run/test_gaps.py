@@ -95,6 +95,18 @@ def test_a_gap_in_which_nobody_waits_is_told_from_one_with_a_waiting_cache() -> 
     assert abs(found.waiting_energy_j - IDLE_W * sum(pauses_s)) <= found.waiting_u95_j
 
 
+def test_a_pause_whose_next_turn_was_not_sent_is_not_in_the_mean_pause() -> None:
+    """One answer comes in the window's midst and one after it: their next turns never came."""
+    agents = Agents(4, 1, turns=3, begin_s=10.0)
+    whole = agents.found()
+    for number, end_ns in enumerate((sum(WINDOW) // 2, WINDOW[1] + card.ns(1)), start=100):
+        first = {"conversation": number, "turn": 0, "planned_monotonic_ns": end_ns - card.ns(1)}
+        agents.rows.append({**agents.rows[0], **first, "end_monotonic_ns": end_ns})
+    found = agents.found()
+    assert found.waiting_duration_s > whole.waiting_duration_s
+    assert found.pause_mean_s == pytest.approx(whole.pause_mean_s, rel=1e-9)
+
+
 def test_without_gaps_or_energy_nothing_is_made_up() -> None:
     agents = Agents(5, 1)
     agents.rows = [

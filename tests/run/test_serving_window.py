@@ -301,7 +301,7 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     assert (tokens.input, tokens.output) == (round(8 * tokens.work), round(16 * tokens.work))
     assert run.performance(tokens)["requests_per_s"] == pytest.approx(1 / 1.555)
     assert tokens.output_mean == 16
-    assert tokens.model_copy(update={"requests": 0}).work == 0
+    assert tokens.model_copy(update={"requests": 0}).work == tokens.work
     assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3
     per_request = 300.0 / tokens.work
     energy = Energy(
@@ -356,8 +356,20 @@ def test_a_window_in_which_no_token_came_has_none() -> None:
     config = experiment({"arrivals": "closed", "concurrency": 1})
     table = _answers((0.0, [9.0, 9.1]), input_tokens=5)
     tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
-    assert (tokens.input, tokens.output, tokens.output_came, tokens.work) == (0, 0, 0, 0)
-    assert tokens.requests_worked == pytest.approx(7 / 9.1)
+    assert (tokens.input, tokens.output, tokens.output_came) == (0, 0, 0)
+    assert tokens.work == tokens.requests_worked == pytest.approx(7 / 9.1)
+
+
+def test_a_window_in_which_no_answer_ended_is_none_without_traffic() -> None:
+    """Answers of 12 s: at no request a second the load curve took them for a server at rest."""
+    config = experiment({"rate_per_s": 0.2})
+    parts_s = [1.0 + 0.5 * n for n in range(23)]
+    table = _answers((0.0, parts_s), (0.5, [at_s + 0.5 for at_s in parts_s]))
+    run = ServedRun(table, config, (3 * 10**9, 8 * 10**9), {})
+    tokens = run.tokens("")
+    assert (tokens.requests, tokens.output) == (0, 19)
+    assert run.performance(tokens)["requests_per_s"] == pytest.approx(tokens.work / 5)
+    assert tokens.output == pytest.approx(23 * tokens.work, abs=0.5)
 
 
 def test_answers_without_a_token_are_work_of_the_window_all_the_same() -> None:

@@ -35,6 +35,7 @@ COMPARED = (
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in, apart from their settings; named where they do."""
 
+NOT_ALL = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins where two experiments may not be compared."""
 LENGTH = "output_tokens_per_request"
@@ -101,18 +102,23 @@ class Related:
             value_of: the quantity, where it is no column.
         """
         by_meter = self._meters.values()
-        data = (self._blocks(used, value_of or itemgetter(metric)) for used in by_meter)
+        data = (
+            self._blocks(used, metric) if value_of is None else self._of_runs(used, value_of)
+            for used in by_meter
+        )
         found = [each for of_meter in data for each in compare(of_meter)]
+        if value_of is None:
+            found = [self._whole(each, metric) for each in found]
         return [
             replace(
-                self._fair(each),
+                pair,
                 metric=metric,
-                label_a=self._labels[each.experiment_a],
-                label_b=self._labels[each.experiment_b],
-                differs=self._differs(each.experiment_a, each.experiment_b),
-                shared_u95_rel=self._open(each, metric),
+                label_a=self._labels[pair.experiment_a],
+                label_b=self._labels[pair.experiment_b],
+                differs=self._differs(pair.experiment_a, pair.experiment_b),
+                shared_u95_rel=self._open(pair, metric),
             )
-            for each in found
+            for pair in map(self._fair, found)
         ]
 
     def used(self, experiment: str) -> Sequence[Row]:
@@ -155,10 +161,12 @@ class Related:
         factors = [*SETTING_COLUMNS, *self._study.settings]
         values = {name: [row[name] for row in firsts] for name in factors}
         apart = {
-            (factor, level_text(value)): self._outside(name)
+            (factor, level_text(value)): f"no data: {NOT_ALL}"
+            if name in group
+            else self._outside(name)
             for factor, texts in values.items()
             for name, value in zip(self._used, texts, strict=True)
-            if self._used[name] and name not in group
+            if self._used[name] and (name not in group or any(run[metric] for run in group[name]))
         }
         return [
             replace(
@@ -168,7 +176,7 @@ class Related:
                 if each.unavailable == NO_DATA
                 else each.unavailable,
             )
-            for each in levels(self._blocks(used, itemgetter(metric)), values)
+            for each in levels(self._blocks(used, metric), values)
         ]
 
     def front(self) -> list[Point]:
@@ -194,7 +202,23 @@ class Related:
         of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
         return math.hypot(of_a, of_b) or None
 
-    def _blocks(self, used: Used, value_of: ValueOf) -> Blocks:
+    def _whole(self, pair: Comparison, metric: str) -> Comparison:
+        """Return a comparison with the runs in the means, and why a ratio would be of fewer."""
+        ids = pair.experiment_a, pair.experiment_b
+        n_a, n_b = (len(self._used[name]) for name in ids)
+        if min(n_a, n_b) < 2 or all(_has(self._used[name], metric) for name in ids):
+            return pair
+        return replace(pair, n_a=n_a, n_b=n_b, unavailable=f"ratio: {NOT_ALL}")
+
+    def _blocks(self, used: Used, metric: str) -> Blocks:
+        """Return a column of the runs; of experiments of which a run lacks it, as of no run.
+
+        What is left of them would be chosen by the outcome: the cycles in which something came.
+        """
+        known = {name: rows if _has(rows, metric) else () for name, rows in used.items()}
+        return self._of_runs(known, itemgetter(metric))
+
+    def _of_runs(self, used: Used, value_of: ValueOf) -> Blocks:
         return blocks(used, self._started, value_of)
 
     def _outside(self, experiment: str) -> str:
@@ -220,6 +244,11 @@ class Related:
             found.append("engine_version")
         short, long = sorted((self._lengths[one], self._lengths[other]))
         return [*found, LENGTH] if long > LENGTHS_APART * short else found
+
+
+def _has(used: Sequence[Row], metric: str) -> bool:
+    """Return whether every run has a quantity that can stand in a ratio."""
+    return all((run[metric] or 0) > 0 for run in used)
 
 
 def _mean_length(used: Sequence[Row]) -> float:

@@ -24,6 +24,7 @@ from llenergymeasure.analysis.statistics import (
     share_interval,
 )
 from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
+from llenergymeasure.energy.window import without
 from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS, setting_array
 
 ENERGY = stopping.METRIC
@@ -211,14 +212,25 @@ def _add_energy(row: dict[str, Any], used: Sequence[Row], found: Estimate) -> No
     if not values:
         return
     row[f"{ENERGY}_median"] = float(np.median(values))
-    within = None
-    if row["energy_u95_rel"] is not None:
-        shared = _recorded_share(used) or 0.0
-        within = math.sqrt(max(row["energy_u95_rel"] ** 2 - shared**2, 0.0)) / COVERAGE_FACTOR
-    row["energy_within_sd_rel"] = within
+    within = row["energy_within_sd_rel"] = _within_sd(used)
     if within is not None and len(values) > 1:
         total = row[f"{ENERGY}_sd"] / row[f"{ENERGY}_mean"]
         row["energy_between_sd_rel"] = math.sqrt(max(total**2 - within**2, 0.0))
+
+
+def _within_sd(used: Sequence[Row]) -> float | None:
+    """Return the standard deviation that the meter's randomness gives a run, over its energy.
+
+    It is the root of the mean variance, as that of the runs themselves is: a run that the meter
+    knows badly counts by its square.
+    """
+    if _mean_share(used, "energy_u95_j") is None:
+        return None
+    chance = [
+        without(run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0) / run["energy_gross_j"]
+        for run in used
+    ]
+    return math.sqrt(fmean(each * each for each in chance)) / COVERAGE_FACTOR
 
 
 def _no_interval(n: int, values: Sequence[float]) -> str | None:

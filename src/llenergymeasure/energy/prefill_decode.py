@@ -103,6 +103,8 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
     covariance = whole[:4, :4]
     per_token = np.array([1 / input_tokens, 1 / decoded_tokens, 1.0, 1.0])
     energy_j = np.sum([each.energy_j[:4] for each in found], axis=0) * per_token
+    if min(energy_j[:2]) <= 0:
+        return NoSplit("by the counter's steps one of the two would have used less than nothing")
     u95_j = COVERAGE_FACTOR * np.sqrt(np.diag(covariance)) * per_token
     return TokenEnergy(
         float(energy_j[0]),

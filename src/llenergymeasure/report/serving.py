@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.levels import level_text
 from llenergymeasure.analysis.load_curve import (
     Key,
     Knee,
@@ -142,8 +143,7 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
         if len({key.values[place][1] for key in keys}) > 1
     ]
     texts = {
-        key: plain(", ".join(str(value) for name, value in key.values if name in varied))
-        or plain(key.values[0][1])
+        key: _text([each for each in key.values if each[0] in varied]) or plain(key.values[0][1])
         for key in keys
     }
     seen, given, names = Counter(texts.values()), Counter[str](), {}
@@ -152,6 +152,19 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
         given[name] += 1
         names[key] = name if given[name] == 1 else f"{name} #{given[name]}"
     return names
+
+
+def _text(values: Sequence[tuple[str, Any]]) -> str:
+    """Return settings with their values, and what is no swept setting by its value alone."""
+    parts, unset = [], []
+    for name, value in values:
+        _, swept, short = name.rpartition(".")
+        if value is None:
+            unset.append(f"{short} not set")
+            continue
+        text = f"{value:g}" if isinstance(value, float) else level_text(value)
+        parts.append(f"{short}={text}" if swept else text)
+    return plain(", ".join(parts or unset))
 
 
 def _row(run: Row, token: Any) -> dict[str, str]:

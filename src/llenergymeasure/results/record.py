@@ -63,8 +63,8 @@ class Tokens(Record):
 
     @property
     def work(self) -> float:
-        """How many requests' work the window's energy is of; 0 where none ended in it."""
-        return self.requests_worked or self.requests if self.requests else 0
+        """How many requests' work the window's energy is of, also where none ended in it."""
+        return self.requests if self.requests_worked is None else self.requests_worked
 
 
 class Reading(Record):
@@ -255,8 +255,8 @@ class Performance(Record):
     )
     kv_cache_bytes: int | None = Field(
         default=None,
-        description="what the keys and values of the longest batch take, computed likewise; "
-        "not known where the engine batches by itself",
+        description="what the keys and values of the longest batch of one process take, computed "
+        "likewise; not known where the engine batches by itself",
     )
     kv_cache_share_mean: float | None = Field(
         default=None,
@@ -272,7 +272,8 @@ class Performance(Record):
         description="mean share of the window in which device memory was read or written",
     )
     device_memory_used_max_bytes: int | None = Field(
-        default=None, description="most memory in use on the run's GPUs, whoever used it"
+        default=None,
+        description="most memory in use on each of the run's GPUs, added up, whoever used it",
     )
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 

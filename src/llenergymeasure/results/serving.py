@@ -34,7 +34,9 @@ class Gaps(Record):
         default=None, description="mean number of conversations that wait in that part"
     )
     pause_mean_s: float | None = Field(
-        default=None, description="mean time from an answer to its conversation's next turn"
+        default=None,
+        description="mean time from an answer to its conversation's next turn, of the whole "
+        "run's turns that were sent",
     )
     unavailable: str | None = Field(default=None, description="why energies are null")
 
@@ -48,7 +50,7 @@ class Serving(Record):
         description="why the window opened: the traffic was steady, or that took too long"
     )
     requests_sent: int = Field(description="that were to be sent within the window")
-    requests_completed: int = Field(description="whose last token came within the window")
+    requests_completed: int = Field(description="whole answers that ended within the window")
     requests_failed: int = Field(description="requests of the window that failed")
     failures: dict[str, int] = Field(description="of the whole run, by kind")
     requests_resent: int = Field(description="on a new connection, the old one being closed")
@@ -96,7 +98,10 @@ class Serving(Record):
         description="gross energy over the work on requests that kept every limit, those counted "
         "as tokens.requests_worked",
     )
-    in_flight_mean: float = Field(description="mean number of requests under way during the window")
+    in_flight_mean: float = Field(
+        description="mean number of requests under way during the window, from when each was to be "
+        "sent to its end"
+    )
     in_flight_max: int = Field(description="most of them at once")
     in_flight_growth_per_s: float | None = Field(
         description="from the window's first quarter to its last; null in a closed loop"

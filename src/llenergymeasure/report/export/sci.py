@@ -113,10 +113,11 @@ def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
         "output-tokens": sum(run["output_tokens"] for run in used),
         "tokens": sum(run["input_tokens"] + run["output_tokens"] for run in used),
         "requests": sum(
-            run["requests"] and (run["requests_worked"] or run["requests"]) for run in used
+            run["requests"] if run["requests_worked"] is None else run["requests_worked"]
+            for run in used
         ),
     }
-    # Without a request that ended there is no score of one.
+    # Without work on a request there is no score of one.
     steps = [name for name in _PLUGINS if name != "sci-request" or inputs["requests"]]
     outputs = _outputs(inputs)
     for name in [name for name in outputs if "sci" in name]:

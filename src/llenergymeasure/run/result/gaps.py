@@ -41,8 +41,11 @@ def gap_energy(
         account: the energy of any stretch.
         turns: of a whole conversation, for rows that do not say.
     """
-    pauses = _pauses(rows, turns, window[1])
-    starts, ends = np.array(pauses, dtype=np.int64).reshape(-1, 2).T
+    pauses = _pauses(rows, turns)
+    over = [next_ns - start_ns for start_ns, next_ns in pauses if next_ns is not None]
+    # A turn that was not sent before the traffic ended is waited for until the window's end.
+    spans = [(start, max(start, window[1]) if end is None else end) for start, end in pauses]
+    starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     waiting = InFlight.of(starts, ends)
     idle = _gaps(flight, waiting, window)
     held = [span for span in idle if waiting.at(span[0])]
@@ -59,16 +62,16 @@ def gap_energy(
         waiting_energy_j=held_j,
         waiting_u95_j=held_u95_j,
         waiting_conversations_mean=kept / held_ns if held_ns else None,
-        pause_mean_s=float(np.mean(ends - starts)) / NS_PER_S if pauses else None,
+        pause_mean_s=float(np.mean(over)) / NS_PER_S if over else None,
         unavailable=None if None not in (energy_j, held_j) else UNAVAILABLE,
     )
 
 
-def _pauses(rows: Sequence[Mapping[str, Any]], turns: int, end_ns: int) -> list[Span]:
+def _pauses(rows: Sequence[Mapping[str, Any]], turns: int) -> list[tuple[int, int | None]]:
     """Return from when to when conversations waited between an answer and their next turn.
 
-    A turn that was not sent before the traffic ended is waited for until the window's end; none
-    follows a failure.
+    The end is None where the next turn was not sent before the traffic ended; none follows a
+    failure.
     """
     sent = {(row["conversation"], row["turn"]): row["planned_monotonic_ns"] for row in rows}
     found = []
@@ -77,8 +80,7 @@ def _pauses(rows: Sequence[Mapping[str, Any]], turns: int, end_ns: int) -> list[
         last = following >= (row.get("turns") or turns)
         if answered_ns is None or row["failure"] is not None or last:
             continue
-        next_ns = sent.get((row["conversation"], following), max(answered_ns, end_ns))
-        found.append((answered_ns, next_ns))
+        found.append((answered_ns, sent.get((row["conversation"], following))))
     return found
 
 
