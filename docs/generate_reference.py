@@ -324,7 +324,8 @@ def _columns(schema: pa.Schema, meanings: Mapping[str, str]) -> list[str]:
         kind = str(field.type).replace(
             "dictionary<values=string, indices=int32, ordered=0>", "string"
         )
-        kind = "list of strings" if kind.startswith("list") else kind
+        if pa.types.is_list(field.type):
+            kind = f"list of {field.type.value_type} values"
         lines.append(f"| `{field.name}` | {kind} | {_cell(_sentence(meanings[field.name]))} |")
     return lines
 
