@@ -248,7 +248,9 @@ class Performance(Record):
     time_to_first_token_p50_s: float | None = None
     peak_memory_bytes: int | None = Field(
         default=None,
-        description="most memory in use during the window, of the device; of the process on a CPU",
+        description="most memory that the engine had allocated on the run's GPUs together during a "
+        "window of batches, by torch; null on a CPU, under traffic, and where the engine's own "
+        "processes hold it",
     )
     memory_scope: Literal["device", "process"] | None = None
     weights_bytes: int | None = Field(
