@@ -209,7 +209,7 @@ def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
 
 RELATIONS = {
     "comparisons": "One row for each quantity and pair of experiments: every pair of up to "
-    f"{MAX_ALL_PAIRS} experiments, beyond that each with the first one planned.",
+    f"{MAX_ALL_PAIRS} experiments, beyond that each with the first that has data.",
     "levels": "One row for each quantity, setting and value of it.",
     "pareto": "One row for each objective and experiment.",
 }

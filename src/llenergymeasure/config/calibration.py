@@ -20,8 +20,8 @@ GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
 
 From the 16 cards, of 12 kinds, of the GPU_Power_Benchmark data that were held against an external
 meter (arXiv 2312.02741, Overall_Results.xlsx, driver 535): from Ampere on the nine lie within
-7.1 %, of the older seven all but one within 8 %, that one (RTX 2060 Super) 12.7 % off. None is a Hopper or
-Blackwell. Other sensors (RAPL) have the 5 % that is custom, without evidence here.
+7.1 %, of the older seven all but one within 8 %, that one (RTX 2060 Super) 12.7 % off. None is a
+Hopper or Blackwell. Other sensors (RAPL) have the 5 % that is custom, without evidence here.
 """
 
 
