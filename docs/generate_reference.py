@@ -209,7 +209,7 @@ def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
 
 RELATIONS = {
     "comparisons": "One row for each quantity and pair of experiments: every pair of up to "
-    f"{MAX_ALL_PAIRS} experiments, beyond that each with the first that has data.",
+    f"{MAX_ALL_PAIRS} experiments of one meter, beyond that each with the first that has data.",
     "levels": "One row for each quantity, setting and value of it.",
     "pareto": "One row for each objective and experiment.",
 }
@@ -310,7 +310,7 @@ def _value(setting: Schema, definitions: Schema, path: str) -> str:
 def _bounds(setting: Schema) -> str:
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     parts = [
-        f"{sign} {setting[name]:,}"
+        f"{sign} {setting[name]:,.12g}"
         for name, sign in words.items()
         if name in setting and setting[name] < FORMAL_BOUND
     ]
