@@ -104,7 +104,8 @@ class Serving(Record):
     in_flight_mean: float = Field(description="mean number of requests under way during the window")
     in_flight_max: int = Field(description="most of them at once")
     in_flight_growth_per_s: float | None = Field(
-        description="from the window's first quarter to its last; null in a closed loop"
+        description="by how many a second the requests under way grow from the window's first "
+        "quarter to its last; null in a closed loop"
     )
     over_saturated: bool | None = Field(
         description="whether requests came faster than they were answered; null where users "
