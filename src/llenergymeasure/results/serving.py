@@ -28,10 +28,13 @@ class Gaps(Record):
         description="of that time, while a conversation was between two of its turns: its cache "
         "waits, and nothing is computed"
     )
-    waiting_energy_j: float | None = Field(default=None, description="gross energy of that part")
+    waiting_energy_j: float | None = Field(
+        default=None,
+        description="gross energy of the gaps in which a conversation was between two of its turns",
+    )
     waiting_u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
     waiting_conversations_mean: float | None = Field(
-        default=None, description="mean number of conversations that wait in that part"
+        default=None, description="mean number of conversations that wait in those gaps"
     )
     pause_mean_s: float | None = Field(
         default=None, description="mean time from an answer to its conversation's next turn"
