@@ -206,7 +206,7 @@ def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
 
 RELATIONS = {
     "comparisons": "One row for each quantity and pair of experiments: every pair of up to "
-    f"{MAX_ALL_PAIRS} experiments, beyond that each with the first one planned.",
+    f"{MAX_ALL_PAIRS} experiments of one meter, beyond that each with the first that has data.",
     "levels": "One row for each quantity, setting and value of it.",
     "pareto": "One row for each objective and experiment.",
 }
@@ -307,7 +307,7 @@ def _value(setting: Schema, definitions: Schema, path: str) -> str:
 def _bounds(setting: Schema) -> str:
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     parts = [
-        f"{sign} {setting[name]:,}"
+        f"{sign} {setting[name]:,.12g}"
         for name, sign in words.items()
         if name in setting and setting[name] < FORMAL_BOUND
     ]
@@ -321,7 +321,8 @@ def _columns(schema: pa.Schema, meanings: Mapping[str, str]) -> list[str]:
         kind = str(field.type).replace(
             "dictionary<values=string, indices=int32, ordered=0>", "string"
         )
-        kind = "list of strings" if kind.startswith("list") else kind
+        if pa.types.is_list(field.type):
+            kind = f"list of {field.type.value_type} values"
         lines.append(f"| `{field.name}` | {kind} | {_cell(_sentence(meanings[field.name]))} |")
     return lines
 

@@ -1,10 +1,13 @@
 """A card without a counter: the energy of its power readings, each a mean of all of its period."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.window import Margin
+from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
 from support import energy_card as card
 
@@ -130,3 +133,53 @@ def test_means_over_just_their_own_period_are_energies_which_nothing_is_smeared_
         widths.append(made.gross_u95_j / true_j)
     assert held >= 36
     assert np.median(widths) < 0.02
+
+
+class AverageAlone(card.Sensor):
+    """A card that gives means over 1 s and nothing else."""
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What it gives."""
+        return ("power_average_w",)
+
+
+def changing(start_s: float, end_s: float, seed: int) -> card.Power:
+    """Work whose power changes all the time, between long rests."""
+    return card.work(start_s, end_s, seed)
+
+
+def between_margins(start_s: float, end_s: float, seed: int) -> card.Power:
+    """Even work that goes on where the margins end."""
+    level_w = 320.0 + seed % 3
+    return card.Power(
+        [-10.0, start_s - 0.45, start_s, end_s, end_s + 0.45], [300.0, 60.0, level_w, 60.0, 300.0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "held", "most"),
+    [
+        pytest.param(changing, range(25, 32), 1.3, id="between rests"),
+        pytest.param(between_margins, range(1), 2.2, id="amid other work"),
+    ],
+)
+def test_limits_of_means_over_one_second_alone_are_those_that_the_page_names(
+    load: Callable[[float, float, int], card.Power], held: range, most: float
+) -> None:
+    """They do not show the power of a margin of 0.4 s (docs/method.md, section 10)."""
+    errors = []
+    for seed in range(35):
+        begins = np.random.default_rng(seed).uniform(0, 0.1, 2)
+        start_s = 8 + float(begins[0])
+        sensor = AverageAlone(
+            counter_s=None, window_s=None, average_s=1.0, phase_s=float(begins[1])
+        )
+        power = load(start_s, start_s + 5, seed)
+        samples = card.record(power, sensor, start_s + 11, name="NVIDIA L40S")
+        window = card.ns(start_s), card.ns(start_s + 5)
+        made = account(samples, window, card.margins(start_s, start_s + 5)).total
+        true_j = float(power.energy(start_s, start_s + 5))
+        errors.append(abs(made.gross_j - true_j) / made.gross_u95_j)
+    assert sum(each <= 1 for each in errors) in held
+    assert max(errors) < most

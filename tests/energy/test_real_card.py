@@ -97,3 +97,21 @@ def test_a_runs_energy_is_that_of_its_record(folder: str) -> None:
     assert made.total.gross_j == pytest.approx(record["energy"]["gross_j"], abs=then_j)
     assert "channel_mismatch" not in made.validity
     assert made.headline[0].gross_u95_j < 0.02 * made.total.gross_j
+
+
+def test_counter_and_average_agree_as_the_page_on_the_method_says() -> None:
+    """How sure the difference is in nine runs, and how large in the seven that show one."""
+    unsure, apart = [], []
+    for path in sorted(H100.rglob("result.json")):
+        record = json.loads(path.read_text())
+        window = (record["window"]["start_monotonic_ns"], record["window"]["end_monotonic_ns"])
+        samples = read_samples(path.parent / "samples.parquet")
+        (card,) = metered(samples, window).gpus
+        off, u95 = (100 * card[f"channel_disagreement_{part}"] for part in ("rel", "u95_rel"))
+        unsure.append(u95)
+        apart += [off] if abs(off) > u95 else []
+    *most, worst = sorted(unsure)
+    assert (round(most[0], 3), round(most[-1], 2), round(worst, 1)) == (0.005, 0.12, 1.4)
+    assert len(unsure) == 9
+    assert len(apart) == 7
+    assert (round(min(apart), 2), round(max(apart), 2)) == (0.05, 0.45)

@@ -8,6 +8,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.recording.samples import Row, make_samples
 from llenergymeasure.results.record import Flops
+from llenergymeasure.run.engine.engine_process import EngineRun
 from llenergymeasure.run.result.flops import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import (
     clock_state,
@@ -17,6 +18,7 @@ from llenergymeasure.run.result.utilisation import (
     utilisation,
 )
 from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.prompts import build_workload
 from support.recording import header
 
 KNOWN = {
@@ -200,6 +202,19 @@ def test_no_operations_are_claimed_of_answers_whose_lengths_are_not_known() -> N
     unknown = workload_flops(source, [])
     assert (unknown["per_output_token"], unknown["method"]) == (None, "none")
     assert "traffic" in unknown["confidence"]
+
+
+@pytest.mark.parametrize("serving", [None, {"rate_per_s": 0}])
+def test_a_server_that_only_waits_does_no_operations_of_what_the_study_would_ask(
+    serving: dict[str, Any] | None,
+) -> None:
+    config = ExperimentConfig(
+        model="tiny-llama", n=1, max_input_tokens=8, max_output_tokens=4, serving=serving
+    )
+    run = EngineRun.__new__(EngineRun)
+    run._config, run._came = config, []
+    lengths = run._lengths(build_workload(config), {"completions": []})
+    assert lengths == ([(8, 4)] if serving is None else [])
 
 
 def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> None:

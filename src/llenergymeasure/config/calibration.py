@@ -18,10 +18,10 @@ _OLD_CARDS = re.compile(r"GTX|RTX 20[5-8]0|TITAN|Titan|Quadro|Tesla|V100|\bT(4|\
 GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
 """Half widths of the gain of an uncalibrated on-board sensor, relative.
 
-From the 13 cards of the GPU_Power_Benchmark data that were held against an external meter (arXiv
-2312.02741, Overall_Results.xlsx, driver 535): from Ampere on the five lie within 7.1 %, of the
-older eight all but one within 8 %, that one (RTX 2060 Super) 12.7 % off. None is a Hopper or
-Blackwell. Other sensors (RAPL) have the 5 % that is custom, without evidence here.
+From the 16 cards, of 12 kinds, of the GPU_Power_Benchmark data that were held against an external
+meter (arXiv 2312.02741, Overall_Results.xlsx, driver 535): from Ampere on the nine lie within
+7.1 %, of the older seven all but one within 8 %, that one (RTX 2060 Super) 12.7 % off. None is a
+Hopper or Blackwell. Other sensors (RAPL) have the 5 % that is custom, without evidence here.
 """
 
 
@@ -57,7 +57,7 @@ def uncalibrated(device: str, name: str) -> Gain:
     if not device.removeprefix("module:").startswith("GPU-"):
         return Gain(band=OTHER_BAND, source="uncalibrated: ±5 % by custom")
     band = OLD_CARDS_BAND if _OLD_CARDS.search(name) else GAIN_BAND
-    source = f"uncalibrated: ±{100 * band:.0f} % from 13 published cards, none Hopper or Blackwell"
+    source = f"uncalibrated: ±{100 * band:.0f} % from 16 published cards, none Hopper or Blackwell"
     return Gain(band=band, source=source)
 
 

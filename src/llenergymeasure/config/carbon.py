@@ -48,13 +48,17 @@ class CarbonConfig(RunSection):
         examples=[1500],
     )
     lifetime_years: float | None = Field(
-        default=None, gt=0, le=50, description="Of that hardware.", examples=[4]
+        default=None, gt=0, le=50, description="How many years that hardware serves.", examples=[4]
     )
     price_per_kwh: float | None = Field(
         default=None, ge=0, le=1000, description="What a kWh costs.", examples=[0.25]
     )
     currency: str | None = Field(
-        default=None, min_length=1, max_length=20, description="Of the price.", examples=["EUR"]
+        default=None,
+        min_length=1,
+        max_length=20,
+        description="Currency of the price.",
+        examples=["EUR"],
     )
     source: str | None = Field(
         default=None,

@@ -21,7 +21,9 @@ class WarmupConfig(Section):
 
     enabled: bool = Field(default=True, description="Warm up at all.")
     n_warmup: Prompts | None = Field(
-        default=None, description="Warm-up prompts before any are judged."
+        default=None,
+        description="Batches to warm up with before any is judged; of one prompt each where the "
+        "engine takes one at a time.",
     )
     thermal_floor_seconds: Seconds | None = Field(
         default=None, description="Least time spent warming up, in seconds."
@@ -36,13 +38,13 @@ class WarmupConfig(Section):
         description="Settled when the latencies' coefficient of variation is below this.",
     )
     max_prompts: int | None = Field(
-        default=None, ge=5, le=MAX_PROMPTS, description="Give up settling after so many prompts."
+        default=None, ge=5, le=MAX_PROMPTS, description="Give up settling after so many batches."
     )
     window_size: int | None = Field(
-        default=None, ge=3, le=10_000, description="Latest prompts the variation is taken over."
+        default=None, ge=3, le=10_000, description="Latest batches the variation is taken over."
     )
     min_prompts: Prompts | None = Field(
-        default=None, description="Judge no earlier than this many prompts."
+        default=None, description="Judge no earlier than after this many batches."
     )
 
 

@@ -24,13 +24,13 @@ class ProtocolSettings:
         settle_enabled: wait until the temperature and power of the GPUs stand still.
         settle_max_s: give up waiting after so long; the run goes on and says so.
         warmup_enabled: warm up at all.
-        warmup_n: prompts run before any are judged.
+        warmup_n: batches run before any are judged.
         warmup_floor_s: least time spent warming up.
         warmup_convergence: go on until the latency settles.
         warmup_cv_threshold: settled when the coefficient of variation is below this.
-        warmup_max_prompts: give up settling after so many prompts.
-        warmup_window_size: latest prompts the variation is taken over.
-        warmup_min_prompts: judge no earlier than this many prompts.
+        warmup_max_prompts: give up settling after so many batches.
+        warmup_window_size: latest batches the variation is taken over.
+        warmup_min_prompts: judge no earlier than after this many batches.
         cycles_min: fewest cycles a mean should rest on.
     """
 

@@ -51,12 +51,14 @@ class Outcome(BaseModel):
         default=None, description="when that process began, in the kernel's ticks since boot"
     )
     boot_id: str | None = None
-    job: dict[str, Any] | None = Field(default=None, description="the scheduler's, on a cluster")
-    started_at: str | None = Field(default=None, description="UTC, ISO 8601")
-    ended_at: str | None = Field(default=None, description="UTC, ISO 8601")
+    job: dict[str, Any] | None = Field(
+        default=None, description="the scheduler's job, on a cluster"
+    )
+    started_at: str | None = Field(default=None, description="when it began, UTC, ISO 8601")
+    ended_at: str | None = Field(default=None, description="when it ended, UTC, ISO 8601")
     result_sha256: str | None = Field(
         default=None,
-        description="of result.json as it was written; absent in early versions",
+        description="SHA-256 of result.json as it was written; absent in early versions",
     )
     log_tail: str | None = None
 

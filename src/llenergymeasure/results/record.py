@@ -118,9 +118,11 @@ class TokenSplit(Record):
     prefill_u95_j: float | None = Field(None, description="95 % half width, per input token")
     decode_per_output_token_j: float | None = None
     decode_u95_j: float | None = Field(None, description="95 % half width, per output token")
-    correlation: float | None = Field(default=None, description="of the two errors")
+    correlation: float | None = Field(default=None, description="correlation of the two errors")
     unexplained_rel: float | None = Field(
-        default=None, description="what the two leave of a batch's energy, root mean square"
+        default=None,
+        description="what the phases leave of the energy between two of the counter's steps, "
+        "root mean square, relative",
     )
     unavailable: str | None = Field(default=None, description="why they cannot be separated")
 
@@ -133,11 +135,11 @@ class ThinkingEnergy(Record):
         "output token has the same part of the window's energy, as what one of each costs cannot "
         "be separated, and the intervals are that of the window's energy alone"
     )
-    thinking_j: float = Field(description="of the output tokens of thought")
+    thinking_j: float = Field(description="energy of the output tokens of thought, in J")
     thinking_u95_j: float | None = Field(
         default=None, description="half width of its 95 % interval"
     )
-    answer_j: float = Field(description="of the other output tokens")
+    answer_j: float = Field(description="energy of the other output tokens, in J")
     answer_u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
 
 
@@ -246,7 +248,9 @@ class Performance(Record):
     time_to_first_token_p50_s: float | None = None
     peak_memory_bytes: int | None = Field(
         default=None,
-        description="most memory in use during the window, of the device; of the process on a CPU",
+        description="most memory that the engine had allocated on the run's GPUs together during a "
+        "window of batches, by torch; null on a CPU, under traffic, and where the engine's own "
+        "processes hold it",
     )
     memory_scope: Literal["device", "process"] | None = None
     weights_bytes: int | None = Field(
@@ -285,7 +289,8 @@ class Clocks(Record):
     """
 
     sm_clock_median_mhz: float | None = Field(
-        default=None, description="median of the multiprocessors' clock"
+        default=None,
+        description="median of the multiprocessors' clock over the window, while the card worked",
     )
     sm_clock_min_mhz: float | None = Field(
         default=None, description="lowest clock of the multiprocessors"
@@ -329,7 +334,7 @@ class Quality(Record):
         "measured; lower is better",
     )
     perplexity_tokens: int | None = Field(default=None, description="tokens it is the mean over")
-    texts_sha256: str | None = Field(default=None, description="of the file of texts")
+    texts_sha256: str | None = Field(default=None, description="SHA-256 of the file of texts")
     perplexity_unavailable: str | None = Field(default=None, description="why it is null")
     score: float | None = Field(
         default=None, description="score of the study's own command or tasks; higher is better"
@@ -338,8 +343,10 @@ class Quality(Record):
         default=None, description="right answers, where the score is their share"
     )
     items: int | None = Field(default=None, description="questions that were asked")
-    tasks: list[str] | None = Field(default=None, description="of lm-eval, that gave the score")
-    command: list[str] | None = Field(default=None, description="that gave the score")
+    tasks: list[str] | None = Field(
+        default=None, description="tasks of lm-eval that gave the score"
+    )
+    command: list[str] | None = Field(default=None, description="command that gave the score")
     score_unavailable: str | None = Field(default=None, description="why it is null")
 
 

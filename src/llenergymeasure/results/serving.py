@@ -28,10 +28,13 @@ class Gaps(Record):
         description="of that time, while a conversation was between two of its turns: its cache "
         "waits, and nothing is computed"
     )
-    waiting_energy_j: float | None = Field(default=None, description="gross energy of that part")
+    waiting_energy_j: float | None = Field(
+        default=None,
+        description="gross energy of the gaps in which a conversation was between two of its turns",
+    )
     waiting_u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
     waiting_conversations_mean: float | None = Field(
-        default=None, description="mean number of conversations that wait in that part"
+        default=None, description="mean number of conversations that wait in those gaps"
     )
     pause_mean_s: float | None = Field(
         default=None,
@@ -49,11 +52,13 @@ class Serving(Record):
     ramp_up: Literal["steady", "gave up", "not needed"] = Field(
         description="why the window opened: the traffic was steady, or that took too long"
     )
-    requests_sent: int = Field(description="that were to be sent within the window")
+    requests_sent: int = Field(description="requests that were to be sent within the window")
     requests_completed: int = Field(description="whole answers that ended within the window")
     requests_failed: int = Field(description="requests of the window that failed")
-    failures: dict[str, int] = Field(description="of the whole run, by kind")
-    requests_resent: int = Field(description="on a new connection, the old one being closed")
+    failures: dict[str, int] = Field(description="failed requests of the whole run, by kind")
+    requests_resent: int = Field(
+        description="sent again on a new connection, as the server had just closed the old one"
+    )
     offered_requests_per_s: float = Field(
         description="requests that were to be sent within the window, over its length; null "
         "without traffic"
@@ -75,12 +80,15 @@ class Serving(Record):
     tokens_per_part: float | None = Field(
         description="output tokens that came at once, mean; parts less than 0.1 ms apart did"
     )
-    answers_empty: int | None = Field(default=None, description="whole answers without a token")
+    answers_empty: int | None = Field(
+        default=None, description="whole answers of the run without a token"
+    )
     answers_other_length: int | None = Field(
-        default=None, description="whole answers of other than the tokens asked for"
+        default=None, description="whole answers of the run with other than the tokens asked for"
     )
     answers_at_once: int | None = Field(
-        default=None, description="whole answers of several tokens that came all at once"
+        default=None,
+        description="whole answers of the run, of several tokens, that came all at once",
     )
     slo: dict[str, Any] | None = Field(default=None, description="the limits in force")
     slo_share: float | None = Field(
@@ -104,7 +112,8 @@ class Serving(Record):
     )
     in_flight_max: int = Field(description="most of them at once")
     in_flight_growth_per_s: float | None = Field(
-        description="from the window's first quarter to its last; null in a closed loop"
+        description="by how many a second the requests under way grow from the window's first "
+        "quarter to its last; null in a closed loop"
     )
     over_saturated: bool | None = Field(
         description="whether requests came faster than they were answered; null where users "
@@ -119,14 +128,16 @@ class Serving(Record):
         default=None, description="power of the loaded server before its traffic"
     )
     send_lateness_p50_s: float | None = Field(
-        description="of sending after the planned time, median"
+        description="median of how long after its planned time a request was sent"
     )
     send_lateness_p99_s: float | None = Field(
         description="99th percentile of how long after its planned time a request was sent"
     )
-    send_lateness_max_s: float | None = Field(description="largest")
+    send_lateness_max_s: float | None = Field(description="the largest of these")
     client_cpu_share: float = Field(description="share of one core that the client took")
-    input_tokens_checked: int = Field(description="requests whose prompt was counted here too")
+    input_tokens_checked: int = Field(
+        description="requests of the run whose prompt was counted here too"
+    )
     input_tokens_differ: int = Field(description="of those, the server counted otherwise")
     gaps: Gaps | None = Field(default=None, description="null in records of before there was one")
     timeline: list[dict[str, float | int | None]] = Field(

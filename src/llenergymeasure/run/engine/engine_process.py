@@ -338,9 +338,10 @@ class EngineRun:
 
     def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
         """Return the tokens of prompts and answers: as asked, or as they came if that varies."""
-        if self._came or self._config.fewest_tokens is not None:
-            of_batches = window["completions"]
-            return self._came or [(o["input_tokens"], o["output_tokens"]) for o in of_batches]
+        if self._config.served:
+            return self._came
+        if self._config.fewest_tokens is not None:
+            return [(o["input_tokens"], o["output_tokens"]) for o in window["completions"]]
         return [(len(one.prompt_token_ids), one.max_output_tokens) for one in workload.requests]
 
     def _seeds(self) -> dict[str, Any]:

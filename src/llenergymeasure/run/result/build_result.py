@@ -328,8 +328,6 @@ def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str
     work_s = done["window"]["work_s"]
     latencies_s = requests["latency_s"].to_pylist()
     first_s = [value for value in requests["time_to_first_token_s"].to_pylist() if value]
-    on_device = bool(done["computes_on_gpu"])
-    scope = "device" if on_device else "process"
     return {
         "output_tokens_per_s": tokens.output / work_s,
         "total_tokens_per_s": (tokens.input + tokens.output) / work_s,
@@ -339,7 +337,7 @@ def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str
         "request_latency_p95_s": float(np.percentile(latencies_s, 95)),
         "time_to_first_token_p50_s": statistics.median(first_s) if first_s else None,
         "peak_memory_bytes": done["peak_memory_bytes"],
-        "memory_scope": None if done["peak_memory_bytes"] is None else scope,
+        "memory_scope": None if done["peak_memory_bytes"] is None else "device",
     }
 
 
