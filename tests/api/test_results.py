@@ -114,7 +114,9 @@ def test_the_merged_tables_are_there(study: StudyResult) -> None:
 
 
 def test_a_figure_is_drawn_and_a_wrong_name_names_those_that_are(study: StudyResult) -> None:
-    assert "image/svg+xml" in study.figure("energy_per_output_token")._repr_html_()
+    drawn = study.figure("energy_per_output_token")._repr_html_()
+    assert "image/svg+xml" in drawn
+    assert 'alt="Energy per output token. ' in drawn
     with pytest.raises(ResultsError, match=r"there are .*energy_latency, energy_order"):
         study.figure("energie")
 

@@ -172,6 +172,8 @@ def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str
     """Return a setting's value as a text of at most so many characters."""
     if value is None:
         return absent
+    if isinstance(value, bool):
+        return str(value).lower()  # as the study file and its labels have it
     return f"{value:g}" if isinstance(value, float) else shortened(value, limit)
 
 
