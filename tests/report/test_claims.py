@@ -452,7 +452,7 @@ def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path
     assert shown == ["4.988", "5.51"]
     text = study_text(tmp_path)
     assert "gCO2e/1000 requests  EUR/1000 requests" in text
-    assert "0.00416" in text
+    assert "0.004157" in text
 
 
 def test_experiments_are_held_against_the_first_that_can_be_compared(tmp_path):

@@ -16,7 +16,6 @@ from llenergymeasure.report.wording import (
     counted,
     mean_text,
     plain,
-    rounded,
     rounded_range,
     scale_for,
 )
@@ -130,9 +129,9 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
         "token/s",
     ]
     lines = [[*header, *(f"{unit}/1000 requests" for unit in given.values())]]
+    others = ("power_mean_w", "output_tokens_per_s", *(FOOTPRINT[name] for name in given))
     for row in rows:
         mean, low, high = token.of(row, "energy_per_output_token_j")
-        per_request, *_ = request.of(row, "energy_per_request_j")
         lines.append(
             [
                 row["experiment"],
@@ -141,10 +140,8 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
                 row["kind"] or NOTHING,
                 mean_text(mean, low, high),
                 rounded_range(low, high),
-                rounded(per_request),
-                rounded(row["power_mean_w_mean"]),
-                rounded(row["output_tokens_per_s_mean"]),
-                *(rounded(row[f"{FOOTPRINT[name]}_mean"]) for name in given),
+                mean_text(*request.of(row, "energy_per_request_j")),
+                *(mean_text(*AS_IS.of(row, name)) for name in others),
             ]
         )
     return lines
