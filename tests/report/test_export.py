@@ -167,6 +167,8 @@ def test_an_interval_that_holds_the_gain_is_not_said_to_be_one_of_the_runs_alone
 
 def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
     out = tmp_path / "crate.zip"
+    (study / "figures").mkdir()
+    (study / "figures" / "energy.pdf").write_bytes(b"%PDF-1.5")
     export(study, "ro-crate", out)
     capsys.readouterr()
     with zipfile.ZipFile(out) as archive:
@@ -174,6 +176,7 @@ def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
         entries = {each["@id"]: each for each in told["@graph"]}
         files = {name for name, each in entries.items() if each["@type"] == "File"}
         assert files == set(archive.namelist()) - {"ro-crate-metadata.json"}
+        assert entries["figures/energy.pdf"]["encodingFormat"] == "application/pdf"
         for name in files:
             content = archive.read(name)
             assert entries[name]["sha256"] == hashlib.sha256(content).hexdigest()

@@ -18,6 +18,7 @@ from llenergymeasure.report.wording import (
     plain,
     rounded_range,
     scale_for,
+    setting_texts,
 )
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
@@ -192,7 +193,11 @@ def groups_text(
     settings = [] if labels is None else ["settings"]
     header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "left out"]
     lines = [header]
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    of = {
+        name: setting_texts((row[name] for row in rows), GROUP_LIMIT, NOTHING) for name in group_by
+    }
+    for row in rows:
         mean, low, high = AS_IS.of(row, metric)
         others = [
             f"{row[name]} {told}"
@@ -205,7 +210,7 @@ def groups_text(
         ]
         lines.append(
             [
-                *(NOTHING if row[n] is None else plain(row[n], GROUP_LIMIT) for n in group_by),
+                *(of[name][row[name]] for name in group_by),
                 *(
                     []
                     if labels is None
