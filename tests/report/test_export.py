@@ -63,7 +63,7 @@ def test_markdown_has_a_column_a_setting_and_a_line_an_experiment(study, capsys)
     assert sorted(line.split(" | ")[0] for line in lines[2:4]) == ["| 1", "| 8"]
     assert lines[-1] == (
         "demo: means over n runs. Intervals are two-sided 95 % Student t intervals over runs, on "
-        "the logarithm. Energy is measured by nvml (GPU), and no idle draw is taken off. Model: "
+        "the logarithm. Energy is measured by nvml (GPU). No idle draw is taken off. Model: "
         "tiny-llama. Engine: transformers 5.0, torch 2.13. Device: NVIDIA H200. Energies may be "
         "off by the sensor's gain, ±5.0 %."
     )
@@ -145,15 +145,17 @@ def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path,
     for run in plan["runs"]:
         if run["config"]["pytorch"]["batch_size"] == 1:
             codes = ["recorder_lost"] if run["cycle"] == 3 else []
-            write_result(tmp_path, make_result(run, validity=codes), plan["swept"])
+            result = make_result(run, validity=codes)
+            result.environment["gpus"][0]["name"] = "NVIDIA A100-SXM4-80GB"
+            write_result(tmp_path, result, plan["swept"])
         else:
             write_outcome(tmp_path, run, status="failed")
     write_tables(tmp_path, partial=False)
     lines = exported(tmp_path, "markdown", capsys).splitlines()
     assert lines[0].startswith("| pytorch.batch_size | n | Energy per output token (")
     assert lines[3] == "| 8 | 0 | - | - | - |"
-    assert "Energy is measured by nvml (GPU), and no idle draw is taken off." in lines[-1]
-    assert "Device: NVIDIA H200." in lines[-1]
+    assert "Energy is measured by nvml (GPU). No idle draw is taken off." in lines[-1]
+    assert "Device: NVIDIA A100-SXM4-80GB." in lines[-1]
     assert "3 runs have no result. 1 run stands outside the means: 1 disqualified." in lines[-1]
 
 
@@ -225,7 +227,9 @@ def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"sections": {"carbon": CARBON}}
     write_runs(tmp_path, plan, lambda _: {"energy_j": None})
     write_tables(tmp_path, partial=False)
-    assert exported(tmp_path, form, capsys)
+    text = exported(tmp_path, form, capsys)
+    assert text
+    assert "interval" not in text.partition("means over n runs")[2]
 
 
 def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:

@@ -237,6 +237,8 @@ def test_estimated_is_not_ranked_against_measured(tmp_path, plan):
     text = report(tmp_path).text
     said = "1 experiment is not ranked with the rest (batch_size=8): energy is measured by nvml"
     assert said in text
+    # The figures show the measured one alone.
+    assert "hollow" not in text
     assert "1 experiment that may not be compared with these is in the table alone" in text
     assert "Least energy" not in text
     assert "batch_size=1 used" in text

@@ -199,12 +199,15 @@ def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     means = "Single runs, without intervals"
     if repeated:
         means = f"Means over {method.sizes(told)} with 95 % Student t intervals"
-    meters = "; ".join(meter for _, meter in method.meters(told))
+    meters = method.meters(told)
+    energies = [f"Energy was {'; '.join(meter for _, meter in meters)}."] if meters else []
+    if any(kind == "estimated" for kind, _ in meters):
+        energies.append("A hollow mark is an estimate.")
     return {
         "means": means,
         "repeated": repeated,
         "single": any(row["n"] == 1 for row in told),
-        "energies": f"Energy was {meters}." if meters else "",
+        "energies": " ".join(energies),
     }
 
 

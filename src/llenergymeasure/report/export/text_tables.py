@@ -172,18 +172,19 @@ def latex(told: Table, study: str) -> str:
 def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping[str, str]) -> str:
     """Return what was measured on what, as far as it is not in the rows."""
     told = [row for row in rows if row["kind"] is not None and row["n"]]
-    caption = f"{plain(study, 80)}: means over n runs. {intervals(told)}."
-    if told and "Kind" in same:
-        how = listed([meter for _, meter in meters(told)])
-        caption += f" Energy is {how}, and no idle draw is taken off."
+    caption = f"{plain(study, 80)}: means over n runs."
+    if told:
+        how = f"Energy is {listed([meter for _, meter in meters(told)])}. " * ("Kind" in same)
+        caption += f" {intervals(told)}. {how}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
     engines = distinct(runs, "engine_version")
     facts = {
         "Model": models.pop() if len(models) == 1 else "",
         "Engine": "; ".join(engines),
-        "Device": same.get("Device", NOTHING).replace(NOTHING, ""),
+        "Device": same.get("Device", NOTHING),
     }
-    return caption + "".join(f" {name}: {value}." for name, value in facts.items() if value)
+    known = [f" {name}: {value}." for name, value in facts.items() if value not in ("", NOTHING)]
+    return caption + "".join(known)
 
 
 def _without_result(rows: Sequence[Row]) -> list[str]:
