@@ -271,7 +271,6 @@ CLAIMS = {
     "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
     "Not shown to use more than it": set(),
     "not ranked with the rest": {"two meters", "two machines", "one token"},
-    "Not to be compared with the rest": {"two meters", "two machines", "one token"},
     "input tokens per request are 400 and 401": {"one token"},
     "host is node-2 and node-1": {"two machines"},
     "measured by nvml (gpu) and measured by rapl": {"two meters"},

@@ -107,7 +107,7 @@ def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, cap
     write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "markdown", capsys)
-    parted = "1 experiment is not ranked with the rest (batch_size=8): other machines: host is "
+    parted = "batch_size=8 is not ranked with the rest: other machines: host is node-1 and node-2."
     assert (parted in text) == (len(set(hosts)) == 2)
     by_gain = "be off by the sensor's gain, ±5.0 %, and by ±2.0 % by what else it leaves open"
     assert ("be off by ±2.0 % by what the sensor leaves open" if gain is None else by_gain) in text

@@ -34,6 +34,6 @@ def test_no_label_lies_on_another_and_the_front_keeps_its_names() -> None:
     ]
     energy = Axis("", "", AS_IS, 0.0, 25.0, logarithmic=False)
     speed = Axis("", "", AS_IS, 0.0, 350.0, logarithmic=False)
-    charts = _labels(rows[::-1], energy, speed, {"width": 740, "height": 340}, 30)
+    charts = _labels(rows[::-1], energy, speed, wide=True)
     shown = [chart["data"]["values"][0]["text"] for chart in charts]
     assert shown == ["best", "d"]

@@ -106,7 +106,7 @@ def headline(
     scale = scale_for((row[f"{TOKEN}_mean"] for row in told), "J")
     shown = groups[:SHOWN_GROUPS]
     sentences = [line for group in shown for line in finding(group, pairs, scale, with_rate)]
-    sentences += not_ranked(groups)
+    sentences += not_ranked(summary)
     sentences += without_mean(summary)
     sentences += precision_missed(told)
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
@@ -257,17 +257,19 @@ def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
     return [f"{number} {verb} not compared with {name_of(group[0])}: {plain(found[0], 200)}."]
 
 
-def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
-    """Return why experiments of several groups are not ranked together."""
-    if len(groups) < 2:
-        return []
-    others = [row for group in groups[1:] for row in group]
-    reasons = list(dict.fromkeys(row["not_comparable"] for row in others if row["not_comparable"]))
-    text = "; ".join(plain(reason, 200) for reason in reasons[:LISTED_REASONS])
-    more = f"; and {len(reasons) - LISTED_REASONS} more" if len(reasons) > LISTED_REASONS else ""
-    number = counted(len(others), "experiment")
-    verb = "is" if len(others) == 1 else "are"
-    return [f"{number} {verb} not ranked with the rest ({names_of(others)}): {text}{more}."]
+def not_ranked(summary: Iterable[Row]) -> list[str]:
+    """Return which experiments are not ranked with the first group's, by reason."""
+    apart: dict[str, list[Row]] = {}
+    for row in summary:
+        if row["not_comparable"]:
+            apart.setdefault(row["not_comparable"], []).append(row)
+    said = [
+        f"{names_of(rows)} {'is' if len(rows) == 1 else 'are'} not ranked with the rest: "
+        f"{plain(reason, 200)}."
+        for reason, rows in apart.items()
+    ]
+    rest = len(said) - LISTED_REASONS
+    return said[:LISTED_REASONS] + [f"Nor are others, for {rest} more reasons."] * (rest > 0)
 
 
 def without_mean(summary: Iterable[Row]) -> list[str]:

@@ -1,7 +1,7 @@
 """Energy against a second objective: every experiment, and the Pareto front as a line."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from llenergymeasure.analysis.selection import Row
@@ -72,7 +72,6 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
 
 def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
     x, y = other.channel("x_value"), energy.channel("value")
-    size = plot_size(340, 280, wide=wide)
     colour = kind_of()
     ends = ("x_low", "x_high")
     line = {"type": "line", "strokeWidth": 2, "color": COLOURS["green"]}
@@ -83,23 +82,20 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
             *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
             *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
             kind_points(rows, x, y),
-            *_labels(rows, energy, other, size, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
+            *_labels(rows, energy, other, wide=wide),
         ],
-        **size,
+        **plot_size(340, 280, wide=wide),
     }
 
 
 def _labels(
-    rows: Sequence[dict[str, Any]],
-    energy: Axis,
-    other: Axis,
-    size: Mapping[str, int],
-    length: int,
+    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool
 ) -> Iterator[Chart]:
     """Yield names of those on the front, and numbers of others; none lies on another.
 
     A name is below its mark where nothing else is, and has the first right to its place.
     """
+    length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
     taken: list[tuple[float, float, float]] = []
     for row in sorted(rows, key=lambda row: not row["front"]):
         across, up = _share(row["x_value"], other), _share(row["value"], energy)
@@ -108,12 +104,12 @@ def _labels(
         width = LETTER_WIDTH * len(text)
         left = across * size["width"] + (-5 - width if is_right else 5)
         for dy in (14, -9) if row["front"] and up > 0.12 else (-9,):
-            place = (left, left + width, dy - up * size["height"])
-            if not any(_overlap(place, other_place) for other_place in taken):
+            right, at = left + width, dy - up * size["height"]
+            if not any(left < b and a < right and abs(at - y) < LINE_HEIGHT for a, b, y in taken):
                 break
         else:
             continue
-        taken.append(place)
+        taken.append((left, right, at))
         mark = {
             "type": "text",
             "align": "right" if is_right else "left",
@@ -124,11 +120,6 @@ def _labels(
         }
         x, y = other.channel("x_value"), energy.channel("value")
         yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
-
-
-def _overlap(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Return whether two lines of text, each from left to right at a height, overlap."""
-    return one[0] < other[1] and other[0] < one[1] and abs(one[2] - other[2]) < LINE_HEIGHT
 
 
 def _share(value: float, axis: Axis) -> float:

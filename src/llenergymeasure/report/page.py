@@ -196,18 +196,15 @@ def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what captions say of the experiments that figures show."""
     told = [row for row in shown if row["n"]]
     repeated = any(row["n"] > 1 for row in told)
-    means = "Single runs, without intervals"
-    if repeated:
-        means = f"Means over {method.sizes(told)} with 95 % Student t intervals"
-    meters = method.meters(told)
-    energies = [f"Energy was {'; '.join(meter for _, meter in meters)}."] if meters else []
-    if any(kind == "estimated" for kind, _ in meters):
-        energies.append("A hollow mark is an estimate.")
+    how = "; ".join(meter for _, meter in method.meters(told))
+    hollow = " A hollow mark is an estimate." * any(row["kind"] == "estimated" for row in told)
     return {
-        "means": means,
+        "means": f"Means over {method.sizes(told)} with 95 % Student t intervals"
+        if repeated
+        else "Single runs, without intervals",
         "repeated": repeated,
         "single": any(row["n"] == 1 for row in told),
-        "energies": " ".join(energies),
+        "energies": f"Energy was {how}.{hollow}" if how else "",
     }
 
 

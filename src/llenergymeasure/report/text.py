@@ -9,7 +9,7 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
-from llenergymeasure.report.findings import ranked, unseen
+from llenergymeasure.report.findings import not_ranked, ranked, unseen
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     AS_IS,
@@ -46,7 +46,7 @@ def study_text(study_dir: Path) -> str:
     blocks = [
         study_head(rows, runs),
         _experiments(rows, declared(rows, runs)),
-        not_compared(rows),
+        "\n".join(not_ranked(rows)),
         flags_line(runs),
         *unseen(runs),
         _failures(failures(runs), StudyFolder(study_dir)),
@@ -86,20 +86,6 @@ def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
     if counts["n_other_machine"] and differs:
         lines[-1] += f" ({'; '.join(list(differs)[:LISTED_DIFFERENCES])})"
     return sum(counts.values()), lines
-
-
-def not_compared(rows: Sequence[Row]) -> str:
-    """Return which experiments may not be compared with the first group's, and why."""
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["not_comparable"]:
-            name = f"{plain(row['label'], 60)} ({row['experiment']})"
-            reasons.setdefault(row["not_comparable"], []).append(name)
-    return "\n".join(
-        f"Not to be compared with the rest: {', '.join(names[:3])}"
-        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {plain(reason, 200)}"
-        for reason, names in list(reasons.items())[:LISTED_DIFFERENCES]
-    )
 
 
 def _experiments(rows: Sequence[Row], given: Mapping[str, str]) -> str:

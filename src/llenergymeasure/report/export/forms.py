@@ -10,9 +10,10 @@ from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
-from llenergymeasure.report.export.text_tables import devices, latex, markdown, table, tex
+from llenergymeasure.report.export.text_tables import latex, markdown, table, tex
 from llenergymeasure.report.findings import ranked
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.method import distinct
+from llenergymeasure.report.wording import listed, plain
 from llenergymeasure.units import J_PER_WH
 
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]
@@ -54,7 +55,7 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
                 "model": row.get("model"),
                 "experiment": row["experiment"],
                 "settings": plain(row["label"], 200),
-                "device": devices(used.get(row["experiment"], ())),
+                "device": listed(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
                 **{
                     f"wh_per_1000_queries{suffix}": _thousand(row[f"energy_per_request_j_{name}"])

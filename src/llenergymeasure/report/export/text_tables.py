@@ -11,7 +11,6 @@ from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, declared
 from llenergymeasure.report.findings import (
     LEAST_SHARED,
-    comparable_groups,
     not_ranked,
     ranked,
     unseen,
@@ -102,7 +101,7 @@ def table(
     about = {
         "Kind": [row["kind"] or NOTHING for row in rows],
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
-        "Device": [devices(used.get(row["experiment"], ())) for row in rows],
+        "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     known = {name: {*values} - {NOTHING} for name, values in about.items()}
     same = {name: each.pop() if each else NOTHING for name, each in known.items() if len(each) < 2}
@@ -124,7 +123,7 @@ def table(
             (
                 _caption(study, rows, runs, same) + _not_in_them(rows),
                 *_without_result(rows),
-                *not_ranked(comparable_groups(rows)),
+                *not_ranked(rows),
                 *unseen(runs),
             )
         ),
@@ -177,10 +176,9 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping
         how = f"Energy is {listed([meter for _, meter in meters(told)])}. " * ("Kind" in same)
         caption += f" {intervals(told)}. {how}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
-    engines = distinct(runs, "engine_version")
     facts = {
         "Model": models.pop() if len(models) == 1 else "",
-        "Engine": "; ".join(engines),
+        "Engine": "; ".join(distinct(runs, "engine_version")),
         "Device": same.get("Device", NOTHING),
     }
     known = [f" {name}: {value}." for name, value in facts.items() if value not in ("", NOTHING)]
@@ -220,8 +218,7 @@ def _cell(row: Row, metric: str, scale: Scale) -> str:
     return text if low is None else f"{text} ({rounded_range(low, high)})"
 
 
-def devices(runs: Sequence[Row]) -> str:
-    """Return the models of the runs' GPUs, as text."""
+def _devices(runs: Sequence[Row]) -> str:
     return listed(distinct(runs, "gpu_name")) or NOTHING
 
 
