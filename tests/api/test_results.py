@@ -174,7 +174,7 @@ def test_a_notebook_says_what_the_terminal_does_of_tables_and_comparisons(tmp_pa
         write_result(tmp_path, make_result(run, **how), ["pytorch.batch_size"])
     write_tables(tmp_path, partial=False)
     shown = load_results(tmp_path)._repr_html_()
-    assert "Not to be compared with the rest" in shown
+    assert "batch_size=8 is not ranked with the rest: energy is measured by nvml" in shown
     assert "planned runs" not in shown
     planned(4)
     assert "know 6 of 8 planned runs" in load_results(tmp_path)._repr_html_()

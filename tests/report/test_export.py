@@ -25,6 +25,7 @@ from results.synthetic import (
     make_plan,
     make_result,
     write_complete_study,
+    write_outcome,
     write_plan,
     write_result,
     write_runs,
@@ -61,16 +62,16 @@ def test_markdown_has_a_column_a_setting_and_a_line_an_experiment(study, capsys)
     assert lines[0].startswith("| pytorch.batch_size | n | Energy per output token (")
     assert sorted(line.split(" | ")[0] for line in lines[2:4]) == ["| 1", "| 8"]
     assert lines[-1] == (
-        "demo: means and 95 % intervals over cycles. Energy is measured (GPU). Device: NVIDIA H200."
-        " Energies may be off by the sensor's gain, ±5.0 %."
+        "demo: means over n runs. Intervals are two-sided 95 % Student t intervals over runs, on "
+        "the logarithm. Energy is measured by nvml (GPU). No idle draw is taken off. Model: "
+        "tiny-llama. Engine: transformers 5.0, torch 2.13. Device: NVIDIA H200. Energies may be "
+        "off by the sensor's gain, ±5.0 %."
     )
 
 
 def test_latex_has_caption_label_and_escapes(study, capsys):
     text = exported(study, "latex", capsys)
-    assert (
-        r"\caption{demo: means and 95 \% intervals over cycles. Energy is measured (GPU)." in text
-    )
+    assert r"\caption{demo: means over n runs. Intervals are two-sided 95 \% Student t" in text
     assert r"\label{tab:demo}" in text
     assert r"pytorch.batch\_size & n & Energy per output token" in text
     assert r"\begin{tabular}{lrrrr}" in text
@@ -106,7 +107,7 @@ def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, cap
     write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "markdown", capsys)
-    parted = "1 experiment is not ranked with the rest: other machines: host is node-1 and node-2."
+    parted = "batch_size=8 is not ranked with the rest: other machines: host is node-1 and node-2."
     assert (parted in text) == (len(set(hosts)) == 2)
     by_gain = "be off by the sensor's gain, ±5.0 %, and by ±2.0 % by what else it leaves open"
     assert ("be off by ±2.0 % by what the sensor leaves open" if gain is None else by_gain) in text
@@ -135,10 +136,41 @@ def test_watt_hours_per_thousand_queries(tmp_path, capsys):
     (row,) = csv.DictReader(io.StringIO(exported(tmp_path, "energy-score", capsys)))
     assert float(row["wh_per_1000_queries"]) == pytest.approx(50_000 / 3600)
     assert (row["model"], row["kind"], row["n"]) == ("tiny-llama", "measured", "2")
+    assert row["device"] == "NVIDIA H200"
+
+
+def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path, capsys):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        if run["config"]["pytorch"]["batch_size"] == 1:
+            codes = ["recorder_lost"] if run["cycle"] == 3 else []
+            result = make_result(run, validity=codes)
+            result.environment["gpus"][0]["name"] = "NVIDIA A100-SXM4-80GB"
+            write_result(tmp_path, result, plan["swept"])
+        else:
+            write_outcome(tmp_path, run, status="failed")
+    write_tables(tmp_path, partial=False)
+    lines = exported(tmp_path, "markdown", capsys).splitlines()
+    assert lines[0].startswith("| pytorch.batch_size | n | Energy per output token (")
+    assert lines[3] == "| 8 | 0 | - | - | - |"
+    assert "Energy is measured by nvml (GPU). No idle draw is taken off." in lines[-1]
+    assert "Device: NVIDIA A100-SXM4-80GB." in lines[-1]
+    assert "3 runs have no result. 1 run stands outside the means: 1 disqualified." in lines[-1]
+
+
+def test_an_interval_that_holds_the_gain_is_not_said_to_be_one_of_the_runs_alone(tmp_path, capsys):
+    write_runs(tmp_path, make_plan(CONFIGS, []) | {"sections": {"carbon": CARBON}})
+    write_tables(tmp_path, partial=False)
+    assert "95 % interval with the sensor's gain" in exported(tmp_path, "spdx", capsys)
+    manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
+    assert "95 % interval of the energy, with the sensor's gain;" in manifest["description"]
 
 
 def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
     out = tmp_path / "crate.zip"
+    (study / "figures").mkdir()
+    (study / "figures" / "energy.pdf").write_bytes(b"%PDF-1.5")
     export(study, "ro-crate", out)
     capsys.readouterr()
     with zipfile.ZipFile(out) as archive:
@@ -146,6 +178,7 @@ def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
         entries = {each["@id"]: each for each in told["@graph"]}
         files = {name for name, each in entries.items() if each["@type"] == "File"}
         assert files == set(archive.namelist()) - {"ro-crate-metadata.json"}
+        assert entries["figures/energy.pdf"]["encodingFormat"] == "application/pdf"
         for name in files:
             content = archive.read(name)
             assert entries[name]["sha256"] == hashlib.sha256(content).hexdigest()
@@ -194,7 +227,9 @@ def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"sections": {"carbon": CARBON}}
     write_runs(tmp_path, plan, lambda _: {"energy_j": None})
     write_tables(tmp_path, partial=False)
-    assert exported(tmp_path, form, capsys)
+    text = exported(tmp_path, form, capsys)
+    assert text
+    assert "interval" not in text.partition("means over n runs")[2]
 
 
 def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
@@ -410,7 +445,7 @@ def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tm
     assert output["sci-per-output-token-high"] < 1.06 * output["sci-per-output-token"]
     document = json.loads(exported(tmp_path, "spdx", capsys))
     (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
-    low, high = re.findall(r"interval ([\d.]+) to ([\d.]+);", package["comment"])[0]
+    low, high = re.findall(r"gain ([\d.]+) to ([\d.]+);", package["comment"])[0]
     assert float(high) > 5 * float(low)
 
 

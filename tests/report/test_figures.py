@@ -159,3 +159,21 @@ def test_two_values_that_are_cut_alike_are_two_places_and_two_series():
     rows = [experiment(3, model=name, **{BATCH: size}) for name in models for size in (1, 8)]
     assert sweep_of(rows, "model", [BATCH], {}).x_values == models
     assert sweep_of(rows, BATCH, ["model"], {}).series_values == models
+
+
+def test_words_for_a_figure_have_the_digits_of_the_table_and_the_values_of_the_study():
+    rows = [
+        {**experiment(0.5007, 0.4978, 0.5036, label="off"), "pytorch.torch_compile": False},
+        {**experiment(0.4974, 0.4955, 0.4994, label="on"), "pytorch.torch_compile": True},
+    ]
+    (figure,) = sweep_figures(rows, {}).values()
+    assert figure.text == "Energy per output token (mJ): 500.7 at false, 497.4 at true."
+    rows = grid(serving__rate_per_s=[1, 2])
+    offered = {row["experiment"]: 1.01 / 3 * row["serving.rate_per_s"] for row in rows}
+    (figure,) = sweep_figures(rows, offered).values()
+    assert figure.text == "Energy per output token (J): 1.00 at 0.337, 2.00 at 0.673."
+
+
+def test_a_logarithmic_axis_is_said_to_be_one():
+    assert Axis.over([experiment(1), experiment(30)], TOKEN).title.endswith("(J, log scale)")
+    assert Axis.over([experiment(1), experiment(3)], TOKEN).title.endswith("(J)")

@@ -41,6 +41,10 @@ FIGURE_FILES = [
     )
     for suffix in ("svg", "pdf")
 ]
+H200, A100 = (
+    {"host": host, "gpus": [{"uuid": GPU, "name": name, "driver": "570.1"}]}
+    for host, name in (("node-1", "NVIDIA H200"), ("node-2", "NVIDIA A100"))
+)
 CONFIGS = [
     {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
 ]
@@ -231,7 +235,9 @@ def test_estimated_is_not_ranked_against_measured(tmp_path, plan):
     cheap = {"kind": "estimated", "source": "codecarbon", "energy_j": 1.0}
     write_runs(tmp_path, plan, lambda run: by_size(run, {}, cheap))
     text = report(tmp_path).text
-    assert "1 experiment is not ranked with the rest: energy is measured by nvml" in text
+    assert "batch_size=8 is not ranked with the rest: energy is measured by nvml" in text
+    # The figures show the measured one alone.
+    assert "hollow" not in text
     assert "1 experiment that may not be compared with these is in the table alone" in text
     assert "Least energy" not in text
     assert "batch_size=1 used" in text
@@ -571,3 +577,68 @@ def test_runs_of_two_versions_are_not_said_to_be_of_two_machines(tmp_path, plan)
     text = report(tmp_path).text
     assert "The runs differ in version of LLenergyMeasure." in text
     assert "Not one machine" not in text
+
+
+def captions(page):
+    found = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    return [" ".join(each.split()) for each in found]
+
+
+def test_what_is_in_no_mean_is_said_above_the_figures(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        if run["config"]["pytorch"]["batch_size"] == 1:
+            codes = [min(DISQUALIFYING)] if run["cycle"] == 3 else []
+            write_result(tmp_path, make_result(run, validity=codes), swept=SWEPT)
+        else:
+            write_outcome(tmp_path, run, status="failed", phase="load")
+    report(tmp_path)
+    top = (tmp_path / "report.html").read_text().partition("<main")[0]
+    assert "1 run stands outside the means: 1 disqualified." in top
+    assert "Not ranked, as no run of theirs counts: batch_size=8." in top
+
+
+@pytest.mark.parametrize("cycles", [1, 4])
+def test_a_caption_names_runs_interval_and_meter(tmp_path, cycles):
+    write_complete_study(tmp_path, make_plan(CONFIGS, SWEPT, cycles=cycles))
+    report(tmp_path)
+    found = captions((tmp_path / "report.html").read_text())
+    means = "Means over 4 runs with 95 % Student t intervals"
+    for caption in found[:3]:
+        assert caption.startswith(means if cycles > 1 else "Single runs, without intervals")
+    assert "Energy was measured by nvml (GPU)." in found[1]
+    assert ("dashed line" in found[1]) == (cycles == 1)
+    assert any("intervals, often" in caption for caption in found) == (cycles > 1)
+
+
+def test_values_of_two_machines_stand_in_one_unit_and_captions_name_no_other(tmp_path, plan):
+    """The figures show one machine's experiment in mJ, the table has the other's in J."""
+
+    def made(run):
+        return {"energy_j": by_size(run, 400.0, 4e4), "environment": by_size(run, A100, H200)}
+
+    write_runs(tmp_path, plan, made)
+    text = report(tmp_path).text
+    assert "batch_size=1 used 0.200 J" in text
+    assert "batch_size=8 used 20.0 J" in text
+    assert not [each for each in captions((tmp_path / "report.html").read_text()) if "J" in each]
+
+
+def test_the_method_says_that_energy_is_gross_and_in_what_order_runs_were(tmp_path, plan):
+    write_complete_study(tmp_path, plan | {"execution": {"cycle_order": "shuffled"}})
+    text = report(tmp_path).text
+    assert "warm-up are outside the window, and no idle draw is taken off." in text
+    assert "Order of runs shuffled" in text
+
+
+def test_the_first_lines_name_the_version_of_each_of_three_engines(tmp_path):
+    engines = {"pytorch": "torch", "vllm": "vllm", "sglang": "sglang"}
+    configs = [{"model": "tiny-llama", "backend": name} for name in engines]
+
+    def made(run):
+        versions = {"versions": {engines[run["backend"]]: "1.2"}}
+        return {"environment": {"host": "node-1", "engine": versions}}
+
+    write_runs(tmp_path, make_plan(configs, ["backend"]), made)
+    text = report(tmp_path).text
+    assert "Engine pytorch; torch 1.2; vllm 1.2; sglang 1.2 " in text

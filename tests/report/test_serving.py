@@ -261,3 +261,24 @@ def test_a_run_that_is_in_no_mean_is_marked_in_the_table() -> None:
     assert content is not None
     states = [row["state"] for row in content.rows]
     assert states == ["", "over-saturated", "over-saturated, left out of means"]
+
+
+def test_groups_differ_by_shape_in_every_figure() -> None:
+    runs = [
+        run(rate, backend=name, experiment=f"{name}{rate}")
+        for name in ("vllm", "sglang")
+        for rate in (1, 2)
+    ]
+    two = serving_content(runs, [RATE], {})
+    one = serving_content(runs[:2], [RATE], {})
+    assert two is not None
+    assert one is not None
+    for name in FIGURE_NAMES:
+        assert ">sglang</text>" in two.figures[name].svg
+        assert ">vllm</text>" not in one.figures[name].svg
+
+
+def test_latencies_next_to_each_other_are_drawn_so() -> None:
+    chart = serving._by_load([], "J", {"value": "circle"}, wide=True)
+    for encoding in (layer["encoding"] for layer in chart["layer"]):
+        assert encoding["x"]["scale"] == encoding["y"]["scale"] == {"zero": True}

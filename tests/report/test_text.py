@@ -1,9 +1,12 @@
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.report.text import study_text
+from llenergymeasure.report.experiments import table_rows
+from llenergymeasure.report.text import groups_text, study_text
+from llenergymeasure.report.wording import scale_for
 from llenergymeasure.units import DISQUALIFYING, VALIDITY
 from results.synthetic import (
     make_plan,
@@ -141,3 +144,22 @@ def test_long_studies_stay_short(tmp_path):
     assert "and 40 more in summary.csv" in text
     assert "more reasons" in text
     assert len(text.splitlines()) < 130
+
+
+def test_a_number_has_the_digits_of_the_page(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    words = text_of(tmp_path).split()
+    scale = scale_for([1.0], "J")
+    for row in table_rows(read_table(tmp_path, "summary.parquet").to_pylist(), scale, scale):
+        for name in ("per_request", "power", "speed"):
+            assert row[name].split()[0] in words
+
+
+def test_a_group_s_values_read_as_the_study_file_has_them():
+    columns = {"rate": [1.0, 32.0], "compiled": [False, None], "experiments": [1, 1], "n": [2, 2]}
+    metric = {f"energy_j_{part}": [1.0, 2.0] for part in ("mean", "ci95_low", "ci95_high")}
+    others = ("n_disqualified", "n_not_observed", "n_failed")
+    method = {"interval_method": ["cycles"] * 2, "interval_unavailable": [None] * 2}
+    table = pa.table({**columns, **metric, **method, **{name: [0, 0] for name in others}})
+    lines = groups_text(table, ["rate", "compiled"], "energy_j").splitlines()
+    assert [line.split()[:2] for line in lines[-2:]] == [["1", "false"], ["32", "-"]]

@@ -4,7 +4,7 @@ import pytest
 
 from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.traces import Trace, _phases_chart, _power, _typical
+from llenergymeasure.report.traces import Trace, _phases_chart, _phases_text, _power, _typical
 from llenergymeasure.sensors.base import SensorInfo
 
 ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
@@ -47,3 +47,8 @@ def test_labels_of_energy_by_phase_are_never_cut(wide: bool) -> None:
     # Above the bars, where a label has the drawing's whole width.
     assert axis["labelAlign"] == "left"
     assert axis["labelOffset"] < 0
+
+
+def test_phases_of_one_kind_are_one_in_words() -> None:
+    energies = [("other", 1.0), ("load", 2.0), ("other", 3.0)]
+    assert _phases_text(Trace("a", [], [], energies)) == "a: other 4.00 J, load 2.00 J"

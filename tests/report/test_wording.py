@@ -149,3 +149,13 @@ def test_long_names_are_cut_in_their_middle():
     names = [shortened(f"{'long/' * 20}{end}", 30) for end in ("one", "two")]
     assert names[0] != names[1]
     assert all(len(name) == 30 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [(6.566, 6.468, 6.667), (0.31, 0.002, 52.0), (497.4461, 495.5055, 499.3944)],
+)
+def test_a_mean_has_the_same_digits_wherever_its_interval_stands(
+    value: float, low: float, high: float
+) -> None:
+    assert with_interval(value, low, high).split()[0] == mean_text(value, low, high)

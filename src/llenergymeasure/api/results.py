@@ -17,8 +17,8 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
-from llenergymeasure.report.findings import ranked, unseen
-from llenergymeasure.report.text import experiment_cells, flags_line, not_compared, study_head
+from llenergymeasure.report.findings import not_ranked, ranked, unseen
+from llenergymeasure.report.text import experiment_cells, flags_line, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
@@ -331,7 +331,7 @@ class StudyResult:
         runs = read_table(folder, RUNS_NAME).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
         head = [study_head(rows, runs), behind(folder)]
-        remarks = [not_compared(rows), flags_line(runs), *unseen(runs)]
+        remarks = [*not_ranked(rows), flags_line(runs), *unseen(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:

@@ -96,6 +96,7 @@ class Axis:
         high = min(max([most, *known]) * HEADROOM, REACH * most)
         titled = f"{title} ({scale.unit})" if unit else title
         if least > 0 and most / least > LOG_RATIO:
+            titled = f"{title} ({scale.unit}, log scale)" if unit else f"{title} (log scale)"
             low = max(min([least, *known]) / HEADROOM, least / REACH)
             return cls(metric, titled, scale, low, high, logarithmic=True)
         return cls(metric, titled, scale, 0.0, high or 1.0, logarithmic=False)

@@ -64,7 +64,7 @@ def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
         "answer": _with_interval(row, LENGTH),
         "power": _with_interval(row, "power_mean_w"),
         "speed": _with_interval(row, "output_tokens_per_s"),
-        "latency": rounded(row["request_latency_p50_s_mean"]),
+        "latency": _with_interval(row, "request_latency_p50_s"),
         **{name: _with_interval(row, column) for name, column in FOOTPRINT.items()},
         "flags": plain(", ".join(row["validity"] or ())),
     }

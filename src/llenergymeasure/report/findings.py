@@ -18,6 +18,7 @@ from llenergymeasure.report.relations import (
     difference_sentence,
     inconclusive_sentence,
     name_of,
+    names_of,
     saturated,
 )
 from llenergymeasure.report.wording import (
@@ -102,10 +103,10 @@ def headline(
     if not groups:
         return [_no_energy(runs)]
     told = [row for group in groups for row in group]
-    sentences = [
-        sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs, with_rate)
-    ]
-    sentences += not_ranked(groups)
+    scale = scale_for((row[f"{TOKEN}_mean"] for row in told), "J")
+    shown = groups[:SHOWN_GROUPS]
+    sentences = [line for group in shown for line in finding(group, pairs, scale, with_rate)]
+    sentences += not_ranked(summary)
     sentences += without_mean(summary)
     sentences += precision_missed(told)
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
@@ -132,8 +133,8 @@ def headline(
         one = len(groups) == 1 and len(cards) < 2
         which = "all values" if one else "all values of one meter and card"
         sentences.append(
-            f"Apart from that, the sensor's gain may shift {which} together by "
-            f"±{percent(max(bands))}."
+            f"The sensor's gain may shift {which} together by ±{percent(max(bands))}, which is in "
+            "no interval."
         )
     return sentences
 
@@ -206,27 +207,27 @@ def _open(run: Row) -> bool:
     return beyond_j is None or beyond_j > _LEAST_UNSEEN * run["energy_gross_j"]
 
 
-def finding(group: Sequence[Row], pairs: Pairs, runs: Sequence[Row] = ()) -> list[str]:
+def finding(group: Sequence[Row], pairs: Pairs, scale: Scale, runs: Sequence[Row]) -> list[str]:
     """Return what the experiments of one comparable group show.
 
     Args:
         group: the experiments by their means, least first.
         pairs: the compared pairs, on energy per output token.
+        scale: the unit of the energies, one for all groups.
         runs: those that had a rate to keep up with.
     """
     best = group[0]
     ranked = [row for row in group if pairs.barred(best, row) is None]
     return [
-        *_ranking(ranked, pairs),
+        *_ranking(ranked, pairs, scale),
         *saturated(best, runs),
         *other_work(group, pairs),
         *imprecise(best),
     ]
 
 
-def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
+def _ranking(group: Sequence[Row], pairs: Pairs, scale: Scale) -> list[str]:
     best, worst = group[0], group[-1]
-    scale = scale_for((row[f"{TOKEN}_mean"] for row in group), "J")
     verb = "is estimated to use" if best["kind"] == "estimated" else "used"
     if len(group) == 1:
         return [f"{name_of(best)} {verb} {_quantity(best, scale)} per output token."]
@@ -256,28 +257,30 @@ def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
     return [f"{number} {verb} not compared with {name_of(group[0])}: {plain(found[0], 200)}."]
 
 
-def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
-    """Return why experiments of several groups are not ranked together."""
-    if len(groups) < 2:
-        return []
-    others = [row for group in groups[1:] for row in group]
-    reasons = list(dict.fromkeys(row["not_comparable"] for row in others if row["not_comparable"]))
-    text = "; ".join(plain(reason, 200) for reason in reasons[:LISTED_REASONS])
-    more = f"; and {len(reasons) - LISTED_REASONS} more" if len(reasons) > LISTED_REASONS else ""
-    number = counted(len(others), "experiment")
-    verb = "is" if len(others) == 1 else "are"
-    return [f"{number} {verb} not ranked with the rest: {text}{more}."]
+def not_ranked(summary: Iterable[Row]) -> list[str]:
+    """Return which experiments are not ranked with the first group's, by reason."""
+    apart: dict[str, list[Row]] = {}
+    for row in summary:
+        if row["not_comparable"]:
+            apart.setdefault(row["not_comparable"], []).append(row)
+    said = [
+        f"{names_of(rows)} {'is' if len(rows) == 1 else 'are'} not ranked with the rest: "
+        f"{plain(reason, 200)}."
+        for reason, rows in apart.items()
+    ]
+    rest = len(said) - LISTED_REASONS
+    return said[:LISTED_REASONS] + [f"Nor are others, for {rest} more reasons."] * (rest > 0)
 
 
 def without_mean(summary: Iterable[Row]) -> list[str]:
-    """Return which experiments have runs that count, and no mean of energy per output token."""
-    names = [name_of(row) for row in summary if row["n"] and row[f"{TOKEN}_mean"] is None]
-    if not names:
-        return []
-    more = f" and {len(names) - LISTED_REASONS} more" if len(names) > LISTED_REASONS else ""
+    """Return which experiments have no mean of energy per output token, and why."""
+    missing = [row for row in summary if row[f"{TOKEN}_mean"] is None]
+    reasons = {
+        "not every run of theirs has energy per output token": [row for row in missing if row["n"]],
+        "no run of theirs counts": [row for row in missing if not row["n"]],
+    }
     return [
-        "Not ranked, as not every run of theirs has energy per output token: "
-        f"{'; '.join(names[:LISTED_REASONS])}{more}."
+        f"Not ranked, as {reason}: {names_of(rows)}." for reason, rows in reasons.items() if rows
     ]
 
 
@@ -344,9 +347,8 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
     close = [row for row in group[1:] if not pairs.less(group[0], row)]
     if not close:
         return []
-    names = "; ".join(name_of(row) for row in close[:3])
-    more = f" and {len(close) - 3} more" if len(close) > 3 else ""
-    return [f"Not shown to use more than it: {names}{more}. Which uses the least is inconclusive."]
+    which = "Which uses the least is inconclusive."
+    return [f"Not shown to use more than it: {names_of(close)}. {which}"]
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[Row]:

@@ -30,6 +30,8 @@ from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import listed, plain, shortened
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
+LETTER_WIDTH, LINE_HEIGHT = 7, 13
+"""Of a label, in pixels."""
 
 
 def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) -> Figure:
@@ -80,34 +82,48 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
             *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
             *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
             kind_points(rows, x, y),
-            *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
+            *_labels(rows, energy, other, wide=wide),
         ],
         **plot_size(340, 280, wide=wide),
     }
 
 
 def _labels(
-    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, length: int
+    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool
 ) -> Iterator[Chart]:
-    """Yield names of those on the front, below it where nothing else is, and numbers of others."""
-    for row in rows:
-        is_right = _is_upper(row["x_value"], other, 0.5)
-        is_below = row["front"] and _is_upper(row["value"], energy, 0.12)
+    """Yield names of those on the front, and numbers of others; none lies on another.
+
+    A name is below its mark where nothing else is, and has the first right to its place.
+    """
+    length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
+    taken: list[tuple[float, float, float]] = []
+    for row in sorted(rows, key=lambda row: not row["front"]):
+        across, up = _share(row["x_value"], other), _share(row["value"], energy)
+        is_right = across > 0.5
+        text = shortened(row["name"], length) if row["front"] else row["number"]
+        width = LETTER_WIDTH * len(text)
+        left = across * size["width"] + (-5 - width if is_right else 5)
+        for dy in (14, -9) if row["front"] and up > 0.12 else (-9,):
+            right, at = left + width, dy - up * size["height"]
+            if not any(left < b and a < right and abs(at - y) < LINE_HEIGHT for a, b, y in taken):
+                break
+        else:
+            continue
+        taken.append((left, right, at))
         mark = {
             "type": "text",
             "align": "right" if is_right else "left",
             "dx": -5 if is_right else 5,
-            "dy": 14 if is_below else -9,
+            "dy": dy,
             "fontSize": 12.5,
             "color": COLOURS["ink" if row["front"] else "muted"],
         }
-        text = shortened(row["name"], length) if row["front"] else row["number"]
         x, y = other.channel("x_value"), energy.channel("value")
         yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
 
 
-def _is_upper(value: float, axis: Axis, share: float) -> bool:
-    """Return whether a value lies beyond a share of an axis's length."""
+def _share(value: float, axis: Axis) -> float:
+    """Return the share of an axis's length at which a value lies."""
     if axis.logarithmic:
-        return math.log(value / axis.low) > share * math.log(axis.high / axis.low)
-    return value > axis.low + share * (axis.high - axis.low)
+        return math.log(value / axis.low) / math.log(axis.high / axis.low)
+    return (value - axis.low) / (axis.high - axis.low)

@@ -14,12 +14,11 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
         return "No run gave energy."
     how = listed([meter for _, meter in meters(told)])
     windows = [row["window_s_mean"] for row in told if row["window_s_mean"] is not None]
-    sizes = sorted({row["n"] for row in told})
-    n = counted(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} runs"
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"] is not None]
     text = (
-        f"Energy was {how} over windows of {_span(windows)} s, with {n} in each mean; "
-        f"model loading and warm-up are outside the window. {intervals(told)}"
+        f"Energy was {how} over windows of {_span(windows)} s, with {sizes(told)} in each mean; "
+        "model loading and warm-up are outside the window, and no idle draw is taken off. "
+        f"{intervals(told)}"
     )
     if bands:
         text += (
@@ -39,6 +38,12 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
             "energy per token is not like for like between them"
         )
     return f"{text}."
+
+
+def sizes(told: Sequence[Row]) -> str:
+    """Return over how many runs the means are, such as ``3 to 5 runs``."""
+    least, *_, most = sorted(row["n"] for row in (*told, *told))
+    return counted(least, "run") if least == most else f"{least} to {most} runs"
 
 
 def intervals(told: Sequence[Row]) -> str:
@@ -130,6 +135,7 @@ def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
     completed = [run for run in runs if run["status"] == "completed"]
     started = sorted(run["started_at"] for run in completed if run["started_at"])
     dates = [started[0], started[-1]] if started else []
+    order = (plan.get("execution") or {}).get("cycle_order")
     named = [
         ("Study", [plain(plan["study"])]),
         ("Design hash", [plain(plan["study_design_hash"])]),
@@ -137,15 +143,16 @@ def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
             "Runs began",
             [" to ".join(dict.fromkeys(_minute(date) for date in dates))] if dates else [],
         ),
-        ("Model", _distinct(runs, "model")),
-        ("Backend", _distinct(runs, "backend")),
-        ("Runner", _distinct(runs, "runner")),
-        ("Engine", _distinct(completed, "engine_version")),
-        ("LLenergyMeasure", _distinct(completed, "llenergymeasure_version")),
-        ("GPU", _distinct(completed, "gpu_name")),
-        ("Driver", _distinct(completed, "driver_version")),
-        ("Host", _distinct(completed, "host")),
-        ("Energy source", _distinct(completed, "energy_source")),
+        ("Model", distinct(runs, "model")),
+        ("Backend", distinct(runs, "backend")),
+        ("Runner", distinct(runs, "runner")),
+        ("Order of runs", [plain(order, 60)] if order else []),
+        ("Engine", distinct(completed, "engine_version")),
+        ("LLenergyMeasure", distinct(completed, "llenergymeasure_version")),
+        ("GPU", distinct(completed, "gpu_name")),
+        ("Driver", distinct(completed, "driver_version")),
+        ("Host", distinct(completed, "host")),
+        ("Energy source", distinct(completed, "energy_source")),
     ]
     return [(name, values) for name, values in named if values]
 
@@ -157,7 +164,8 @@ def _minute(moment: str) -> str:
     return f"{plain(moment[:16]).replace('T', ' ')} UTC"
 
 
-def _distinct(runs: Iterable[Row], column: str) -> list[str]:
+def distinct(runs: Iterable[Row], column: str) -> list[str]:
+    """Return the values that a column of the runs holds, once each, as texts."""
     return list(dict.fromkeys(plain(run[column], 300) for run in runs if run[column]))
 
 
@@ -170,4 +178,4 @@ def mixtures(runs: Sequence[Row]) -> list[str]:
         ("host", "host"),
         ("version of LLenergyMeasure", "llenergymeasure_version"),
     )
-    return [name for name, column in named if len(_distinct(completed, column)) > 1]
+    return [name for name, column in named if len(distinct(completed, column)) > 1]

@@ -77,6 +77,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     groups = findings.comparable_groups(summary)
     page = _render(
         **_content(plan, summary, runs),
+        **_captions(shown),
         headline=findings.headline(summary, runs, relations.verdicts, ramps),
         trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
         drawn_total=len(shown),
@@ -134,10 +135,12 @@ def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[st
     protocols = dict.fromkeys(
         plain(run["config"]["protocol"]) for run in plan["runs"] if "protocol" in run["config"]
     )
+    engines = facts.get("Engine", [])
+    named = {word for each in engines for word in each.replace(",", " ").split()}
     lines = {
         "Model": facts.get("Model"),
         "Device": facts.get("GPU") or (["no GPU"] if facts.get("Host") else None),
-        "Engine": [*facts.get("Backend", []), *facts.get("Engine", [])],
+        "Engine": [*(name for name in facts.get("Backend", []) if name not in named), *engines],
         "Protocol": list(protocols),
         "Runs began": facts.get("Runs began"),
     }
@@ -178,6 +181,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "left_out": [_left_out(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
         "method": method.method(summary, runs),
+        "outside": method.left_out(summary),
         "notes": [plain(note, 400) for note in [*(plan.get("notes") or []), *_run_notes(runs)]],
         "head": _head(dict(provenance), plan),
         "study_yaml": _study_file(plan),
@@ -185,6 +189,22 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "provenance": provenance,
         "mixtures": method.mixtures(runs),
         "version": ", ".join(dict(provenance).get("LLenergyMeasure", [])),
+    }
+
+
+def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what captions say of the experiments that figures show."""
+    told = [row for row in shown if row["n"]]
+    repeated = any(row["n"] > 1 for row in told)
+    how = "; ".join(meter for _, meter in method.meters(told))
+    hollow = " A hollow mark is an estimate." * any(row["kind"] == "estimated" for row in told)
+    return {
+        "means": f"Means over {method.sizes(told)} with 95 % Student t intervals"
+        if repeated
+        else "Single runs, without intervals",
+        "repeated": repeated,
+        "single": any(row["n"] == 1 for row in told),
+        "energies": f"Energy was {how}.{hollow}" if how else "",
     }
 
 

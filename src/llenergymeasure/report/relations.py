@@ -30,6 +30,7 @@ from llenergymeasure.units import NOTHING, percent
 
 LISTED_PAIRS = 30
 LISTED_LEVELS = 60
+LISTED_NAMES = 3
 
 _OBJECTIVES = {
     "output_tokens_per_s": "throughput",
@@ -190,6 +191,13 @@ def _joint_interval(row: Row, tested: int) -> tuple[float, float]:
 def name_of(row: Row) -> str:
     """Return an experiment's name in a sentence."""
     return plain(row["label"], 90)
+
+
+def names_of(experiments: Sequence[Row]) -> str:
+    """Return experiments' names in a sentence: the first ones, and how many more there are."""
+    rest = len(experiments) - LISTED_NAMES
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{'; '.join(map(name_of, experiments[:LISTED_NAMES]))}{more}"
 
 
 def _equal(p: float) -> str:

@@ -284,17 +284,22 @@ def _energy_latency(groups: Sequence[Named]) -> Figure:
         f"{rounded(each['latency'])} ms"
         for each in values
     ]
-    many = len(groups) > 1
+    shape = _shape(groups)
     return drawn(
-        lambda wide: _by_load(values, token.unit, many=many, wide=wide), title, "; ".join(told)
+        lambda wide: _by_load(values, token.unit, shape, wide=wide), title, "; ".join(told)
     )
 
 
-def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Chart:
+def _shape(groups: Sequence[Named]) -> Channel:
+    """Return the marks of groups, which their shape distinguishes where there are several."""
+    return texts("group", title=None) if len(groups) > 1 else {"value": "circle"}
+
+
+def _by_load(values: Sequence[Row], unit: str, shape: Channel, *, wide: bool) -> Chart:
     """Return means by energy and latency, joined as the load rises; numbers are offered loads."""
-    x = numbers("latency", title="95th percentile of the time to the last token (ms)")
-    y = numbers("energy", title=f"Energy per output token ({unit})")
-    shape = texts("group", title=None) if many else {"value": "circle"}
+    zero = {"scale": {"zero": True}}  # these are means without intervals: no axis enlarges noise
+    x = numbers("latency", title="95th percentile of the time to the last token (ms)", **zero)
+    y = numbers("energy", title=f"Energy per output token ({unit})", **zero)
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"], "strokeDash": [4, 3]}
     label = {"type": "text", "align": "left", "dx": 8, "dy": -6, "fontSize": 12}
     return {
@@ -339,7 +344,7 @@ def _power_load(groups: Sequence[Named]) -> Figure:
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
     marks = [
         layer(ends, line, x=x, y=y, detail=texts("group")),
-        layer(values, _POINT, x=x, y=y, color=_state_colour()),
+        layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=_shape(groups)),
     ]
     text = counted(len(values), "run") + ("; the lines are given in words above." if ends else ".")
     chart = {"layer": marks}

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
@@ -29,6 +30,7 @@ from llenergymeasure.report.figures import (
 from llenergymeasure.report.wording import (
     counted,
     listed,
+    mean_text,
     rounded,
     setting_text,
     setting_texts,
@@ -237,8 +239,9 @@ def _told(sweep: Sweep, axis: Axis) -> str:
     for series in sweep.series_values:
         rows = [row for row in sweep.rows if row["series"] == series]
         rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
+        at = rounded if sweep.title == OFFERED else partial(setting_text, limit=200)
         means = ", ".join(
-            f"{rounded(axis.values(row)['value'])} at {setting_text(row['x'], 200)}" for row in rows
+            f"{mean_text(*axis.values(row).values())} at {at(row['x'])}" for row in rows
         )
         parts.append(f"{sweep.series}={series}: {means}" if sweep.series else means)
     return f"{axis.title}: {'; '.join(parts)}."

@@ -9,16 +9,16 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
-from llenergymeasure.report.findings import ranked, unseen
+from llenergymeasure.report.findings import not_ranked, ranked, unseen
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     AS_IS,
     counted,
     mean_text,
     plain,
-    rounded,
     rounded_range,
     scale_for,
+    setting_texts,
 )
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
@@ -46,7 +46,7 @@ def study_text(study_dir: Path) -> str:
     blocks = [
         study_head(rows, runs),
         _experiments(rows, declared(rows, runs)),
-        not_compared(rows),
+        "\n".join(not_ranked(rows)),
         flags_line(runs),
         *unseen(runs),
         _failures(failures(runs), StudyFolder(study_dir)),
@@ -88,20 +88,6 @@ def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
     return sum(counts.values()), lines
 
 
-def not_compared(rows: Sequence[Row]) -> str:
-    """Return which experiments may not be compared with the first group's, and why."""
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["not_comparable"]:
-            name = f"{plain(row['label'], 60)} ({row['experiment']})"
-            reasons.setdefault(row["not_comparable"], []).append(name)
-    return "\n".join(
-        f"Not to be compared with the rest: {', '.join(names[:3])}"
-        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {plain(reason, 200)}"
-        for reason, names in list(reasons.items())[:LISTED_DIFFERENCES]
-    )
-
-
 def _experiments(rows: Sequence[Row], given: Mapping[str, str]) -> str:
     cells = experiment_cells(rows[:LISTED_EXPERIMENTS], given)
     text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3))
@@ -130,9 +116,9 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
         "token/s",
     ]
     lines = [[*header, *(f"{unit}/1000 requests" for unit in given.values())]]
+    others = ("power_mean_w", "output_tokens_per_s", *(FOOTPRINT[name] for name in given))
     for row in rows:
         mean, low, high = token.of(row, "energy_per_output_token_j")
-        per_request, *_ = request.of(row, "energy_per_request_j")
         lines.append(
             [
                 row["experiment"],
@@ -141,10 +127,8 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
                 row["kind"] or NOTHING,
                 mean_text(mean, low, high),
                 rounded_range(low, high),
-                rounded(per_request),
-                rounded(row["power_mean_w_mean"]),
-                rounded(row["output_tokens_per_s_mean"]),
-                *(rounded(row[f"{FOOTPRINT[name]}_mean"]) for name in given),
+                mean_text(*request.of(row, "energy_per_request_j")),
+                *(mean_text(*AS_IS.of(row, name)) for name in others),
             ]
         )
     return lines
@@ -195,7 +179,11 @@ def groups_text(
     settings = [] if labels is None else ["settings"]
     header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "left out"]
     lines = [header]
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    of = {
+        name: setting_texts((row[name] for row in rows), GROUP_LIMIT, NOTHING) for name in group_by
+    }
+    for row in rows:
         mean, low, high = AS_IS.of(row, metric)
         others = [
             f"{row[name]} {told}"
@@ -208,7 +196,7 @@ def groups_text(
         ]
         lines.append(
             [
-                *(NOTHING if row[n] is None else plain(row[n], GROUP_LIMIT) for n in group_by),
+                *(of[name][row[name]] for name in group_by),
                 *(
                     []
                     if labels is None

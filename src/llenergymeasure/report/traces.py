@@ -230,7 +230,10 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
 
 def _phases_text(trace: Trace) -> str:
     scale = scale_for((energy for _, energy in trace.energies), "J")
-    told = [f"{kind} {rounded(scale(energy))} {scale.unit}" for kind, energy in trace.energies]
+    sums: dict[str, float] = {}
+    for kind, energy in trace.energies:
+        sums[kind] = sums.get(kind, 0.0) + energy
+    told = [f"{kind} {rounded(scale(energy))} {scale.unit}" for kind, energy in sums.items()]
     return f"{trace.label}: {', '.join(told)}"
 
 

@@ -93,13 +93,12 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     """
     if value is None or low is None or high is None:
         return rounded(value)
-    up, down = high - value, value - low
-    wider = max(up, down)
-    if wider <= NOISE_REL * abs(value):
+    half_width = (high - low) / 2
+    if half_width <= NOISE_REL * abs(value):
         return rounded(value)
-    above, below = rounded(up, wider), rounded(down, wider)
+    above, below = rounded(high - value, half_width), rounded(value - low, half_width)
     reach = f"± {above}" if above == below else f"+{above} -{below}"
-    return f"{rounded(value, wider)} {reach}"
+    return f"{mean_text(value, low, high)} {reach}"
 
 
 def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
@@ -172,6 +171,8 @@ def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str
     """Return a setting's value as a text of at most so many characters."""
     if value is None:
         return absent
+    if isinstance(value, bool):
+        return str(value).lower()  # as the study file and its labels have it
     return f"{value:g}" if isinstance(value, float) else shortened(value, limit)
 
 

@@ -27,6 +27,7 @@ _KINDS = {
     ".html": "text/html",
     ".svg": "image/svg+xml",
     ".png": "image/png",
+    ".pdf": "application/pdf",
     ".jsonl": "application/jsonl",
 }
 _STAMP = (1980, 1, 1, 0, 0, 0)

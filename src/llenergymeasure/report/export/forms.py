@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import llenergymeasure
-from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import latex, markdown, table, tex
 from llenergymeasure.report.findings import ranked
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.method import distinct
+from llenergymeasure.report.wording import listed, plain
 from llenergymeasure.units import J_PER_WH
 
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]
@@ -39,13 +40,14 @@ def _braceless(text: str) -> str:
     return text.replace("{", "(").replace("}", ")").replace("\\", "/")
 
 
-def energy_score(summary: Sequence[Row]) -> str:
+def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     """Return Wh per 1,000 queries of each experiment, as AI Energy Score reports it, as CSV.
 
     Source: AI Energy Score documentation: GPU energy in watt-hours per 1,000 queries. There a
-    model's score holds for its data sets and hardware alone; here the settings are next to it.
+    model's score holds for its data sets and hardware alone; here both are next to it.
     What the form asks for and was not observed stays empty; nothing is made up to fill it.
     """
+    used = used_runs(runs)
     intervals = (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high"))
     return _csv(
         [
@@ -53,6 +55,7 @@ def energy_score(summary: Sequence[Row]) -> str:
                 "model": row.get("model"),
                 "experiment": row["experiment"],
                 "settings": plain(row["label"], 200),
+                "device": listed(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
                 **{
                     f"wh_per_1000_queries{suffix}": _thousand(row[f"energy_per_request_j_{name}"])
@@ -88,7 +91,7 @@ FORMS: dict[str, Writer] = {
         table(summary, runs, str(plan["study"]), columns), str(plan["study"])
     ),
     "citation": lambda plan, _summary, runs, _columns: citation(plan, runs),
-    "energy-score": lambda _plan, summary, _runs, _columns: energy_score(summary),
+    "energy-score": lambda _plan, summary, runs, _columns: energy_score(summary, runs),
     "sci": lambda plan, summary, runs, _columns: sci(plan, summary, runs),
     "spdx": lambda plan, summary, runs, _columns: spdx(plan, summary, runs),
 }

@@ -59,8 +59,9 @@ def _description(plan: Mapping[str, Any], declared: Row, left_out: int) -> str:
         f"Study {plain(plan['study'], 80)}, design {plan['study_design_hash']}. SCI of inference "
         "in gCO2eq per output token, per token in or out, and per request: sums over each "
         "experiment's runs. Boundary: the devices of the scope named, within the measured windows; "
-        "loading, warm-up and rests are outside. Low and high are the 95 % interval of the energy; "
-        f"what is declared counts as exact. Source of PUE, grid and embodied carbon: {sources}. "
+        "loading, warm-up and rests are outside. Low and high are the 95 % interval of the energy, "
+        "with the sensor's gain; what is declared counts as exact. Source of PUE, grid and "
+        f"embodied carbon: {sources}. "
         f"Experiments without energy per output token, left out: {left_out}."
     )
 

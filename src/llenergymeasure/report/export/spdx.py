@@ -68,7 +68,8 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     if mean_j is None:
         return {**package, "comment": "Its energy was not observed."}
     ends = total95(row, "energy_per_request_j")
-    interval = ", 95 % interval {} to {}".format(*map(_thousand_kwh, ends)) if ends else ""
+    interval = ", 95 % interval with the sensor's gain {} to {}" if ends else ""
+    interval = interval.format(*map(_thousand_kwh, ends or ()))
     comment = (
         f"Energy of inference is that of 1,000 requests in kWh: mean of {row['n']} "
         f"runs{interval}; {row['kind']} by {row['energy_source']}, "

@@ -11,14 +11,15 @@ from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, declared
 from llenergymeasure.report.findings import (
     LEAST_SHARED,
-    comparable_groups,
     not_ranked,
     ranked,
     unseen,
 )
+from llenergymeasure.report.method import distinct, intervals, left_out, meters
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
     Scale,
+    counted,
     listed,
     mean_text,
     plain,
@@ -102,7 +103,8 @@ def table(
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
-    same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
+    known = {name: {*values} - {NOTHING} for name, values in about.items()}
+    same = {name: each.pop() if each else NOTHING for name, each in known.items() if len(each) < 2}
     texts = {}
     for name in varied_settings(rows):
         of_value = setting_texts((row[name] for row in rows), 60, NOTHING)
@@ -119,8 +121,9 @@ def table(
         texts=len(texts),
         caption=" ".join(
             (
-                _caption(study, same) + _not_in_them(rows),
-                *not_ranked(comparable_groups(rows)),
+                _caption(study, rows, runs, same) + _not_in_them(rows),
+                *_without_result(rows),
+                *not_ranked(rows),
                 *unseen(runs),
             )
         ),
@@ -165,15 +168,28 @@ def latex(told: Table, study: str) -> str:
     )
 
 
-def _caption(study: str, same: Mapping[str, str]) -> str:
-    caption = f"{plain(study, 80)}: means and 95 % intervals over cycles."
-    kind = same.get("Kind")
-    if kind not in (None, NOTHING):
-        scope = f" ({same['Scope']})" if "Scope" in same else ""
-        caption += f" Energy is {kind}{scope}."
-    if same.get("Device", NOTHING) != NOTHING:
-        caption += f" Device: {same['Device']}."
-    return caption
+def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping[str, str]) -> str:
+    """Return what was measured on what, as far as it is not in the rows."""
+    told = [row for row in rows if row["kind"] is not None and row["n"]]
+    caption = f"{plain(study, 80)}: means over n runs."
+    if told:
+        how = f"Energy is {listed([meter for _, meter in meters(told)])}. " * ("Kind" in same)
+        caption += f" {intervals(told)}. {how}No idle draw is taken off."
+    models = {plain(row["model"], 100) for row in rows if row["model"]}
+    facts = {
+        "Model": models.pop() if len(models) == 1 else "",
+        "Engine": "; ".join(distinct(runs, "engine_version")),
+        "Device": same.get("Device", NOTHING),
+    }
+    known = [f" {name}: {value}." for name, value in facts.items() if value not in ("", NOTHING)]
+    return caption + "".join(known)
+
+
+def _without_result(rows: Sequence[Row]) -> list[str]:
+    """Return how many runs have no result, and how many with one are in no mean."""
+    missing = sum(row["n_failed"] + row["n_pending"] for row in rows)
+    said = [f"{counted(missing, 'run has', 'runs have')} no result"] if missing else []
+    return [f"{sentence}." for sentence in (*said, *left_out(rows))]
 
 
 def _not_in_them(rows: Sequence[Row]) -> str:
@@ -203,8 +219,7 @@ def _cell(row: Row, metric: str, scale: Scale) -> str:
 
 
 def _devices(runs: Sequence[Row]) -> str:
-    names = dict.fromkeys(plain(run["gpu_name"], 60) for run in runs if run["gpu_name"])
-    return listed(list(names)) or NOTHING
+    return listed(distinct(runs, "gpu_name")) or NOTHING
 
 
 def _tex_line(cells: Sequence[str]) -> str:
