@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.analysis.recompute import _earlier_method
+from llenergymeasure.results.energy import Energy, Reading
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.record import Energy, Reading
 
 
 def energy(power_j: float, u95_j: float, headline: str) -> Energy:

@@ -9,7 +9,7 @@ import pytest
 from llenergymeasure.energy.account import UNNAMED, account
 from llenergymeasure.energy.sums import NotAdditiveError, total
 from llenergymeasure.recording.samples import Row, Samples
-from llenergymeasure.results.record import Reading
+from llenergymeasure.results.energy import Reading
 from llenergymeasure.run.result.build_result import energy_devices
 from llenergymeasure.sensors import behaviour
 from llenergymeasure.sensors.base import SensorInfo

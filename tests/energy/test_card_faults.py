@@ -9,7 +9,7 @@ from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import USUAL_LAG_S, open_device
 from llenergymeasure.recording.samples import Row
-from llenergymeasure.results.record import Reading
+from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.behaviour import Behaviour, KnownCards
 from llenergymeasure.units import DISQUALIFYING
 from support import energy_card as card

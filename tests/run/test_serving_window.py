@@ -11,7 +11,8 @@ import pytest
 
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.record import Energy, Tokens
+from llenergymeasure.results.energy import Energy
+from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic

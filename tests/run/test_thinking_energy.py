@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.energy.prefill_decode import TokenEnergy
-from llenergymeasure.results.record import Energy, Tokens
+from llenergymeasure.results.energy import Energy
+from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import batch_tokens
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.run_energy import with_thinking

@@ -10,7 +10,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
-from llenergymeasure.results.record import Energy
+from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
 from llenergymeasure.run.engine.traffic import Sent

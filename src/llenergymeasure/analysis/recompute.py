@@ -16,9 +16,10 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
+from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.reading import read_result, read_run_row
-from llenergymeasure.results.record import Energy, Footprint, Result
+from llenergymeasure.results.record import Result
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import Difference, damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of

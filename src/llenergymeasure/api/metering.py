@@ -19,7 +19,7 @@ from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
-from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
+from llenergymeasure.results.energy import Energy, PhaseEnergy, Reading
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S, Kind, Scope
 

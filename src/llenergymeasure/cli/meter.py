@@ -28,7 +28,7 @@ from llenergymeasure.errors import (
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.samples import recorder_cost, write_samples
 from llenergymeasure.redact import without_secret_arguments
-from llenergymeasure.results.record import Reading
+from llenergymeasure.results.energy import Reading
 from llenergymeasure.screen import printable
 from llenergymeasure.units import NS_PER_S
 

@@ -25,7 +25,7 @@ from llenergymeasure.energy.readings import (
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Reading
+from llenergymeasure.results.energy import Energy, NodeEnergy, PhaseEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, KnownCards
 from llenergymeasure.units import NS_PER_S

@@ -6,7 +6,7 @@ without them there is no figure.
 
 from dataclasses import dataclass
 
-from llenergymeasure.results.record import Energy, Footprint
+from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.units import J_PER_WH
 
 _J_PER_KWH = 1000 * J_PER_WH

@@ -24,7 +24,7 @@ from llenergymeasure.energy.readings import (
 )
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.record import NodeEnergy, Reading
+from llenergymeasure.results.energy import NodeEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import NS_PER_S, Scope
 

@@ -12,7 +12,7 @@ from llenergymeasure.energy.rest import IdlePower, PhaseSpan, idle_power
 from llenergymeasure.energy.sums import overlap
 from llenergymeasure.energy.window import Margin, Stretch
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.record import Reading
+from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import Behaviour
 from llenergymeasure.units import NS_PER_S, Scope

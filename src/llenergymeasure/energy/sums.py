@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from llenergymeasure.energy.window import without
 from llenergymeasure.errors import MeterError
-from llenergymeasure.results.record import Reading
+from llenergymeasure.results.energy import Reading
 from llenergymeasure.units import Kind, Scope
 
 _PARTS: dict[Scope, frozenset[Scope]] = {

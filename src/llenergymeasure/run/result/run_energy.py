@@ -14,7 +14,8 @@ from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy
 from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.recording.samples import Samples, recorder_cost
-from llenergymeasure.results.record import Energy, ThinkingEnergy, Tokens, TokenSplit
+from llenergymeasure.results.energy import Energy, ThinkingEnergy, TokenSplit
+from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
 

@@ -19,7 +19,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.work import fewest_tokens
 from llenergymeasure.energy.account import Account
-from llenergymeasure.results.record import Energy, Tokens
+from llenergymeasure.results.energy import Energy
+from llenergymeasure.results.record import Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import spread
 from llenergymeasure.run.result.gaps import gap_energy
