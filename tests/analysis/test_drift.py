@@ -61,7 +61,7 @@ def test_levels_and_slope_are_the_least_squares_fit_with_missing_runs():
             *(rows == each for each in range(1, 5)),
         ]
     ).astype(float)
-    slope = np.linalg.lstsq(design, logs[rows, columns])[0][0]
+    slope = np.linalg.lstsq(design, logs[rows, columns], rcond=None)[0][0]
     assert np.log1p(found.per_run) == pytest.approx(slope, rel=1e-6)
 
 

@@ -52,6 +52,20 @@ def test_a_torch_that_cannot_use_the_gpu_beside_it(
     assert problems(pytorch={"device_map": "cpu"}) == {}
 
 
+def test_older_transformers_generate_batches_and_serve_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "version", lambda _name: "5.17.0")
+    assert problems() == {}
+    serving = {"arrivals": "closed", "concurrency": 2}
+    for settings in ({"serving": serving}, {"pytorch": {"tensor_parallel_size": 2}}):
+        said = problems(**settings)["backend"]
+        assert "transformers 5.18 or newer" in said
+        assert install_command("pytorch") in said
+    monkeypatch.setattr(checks, "version", lambda _name: "5.18.0")
+    assert problems(serving=serving) == {}
+
+
 class FakeTorch:
     """A PyTorch by what it says of itself."""
 

@@ -161,12 +161,13 @@ def _check_shape(text: str, file: Path | None) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or nodes > MAX_NODES:
-            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _TOO_MANY
+            what = _TOO_DEEP if depth > MAX_DEPTH else _TOO_MANY
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
 
 
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH}"
 _TOO_MANY = f"larger than {MAX_NODES} values"
 
 
@@ -346,6 +347,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Prob
     line = mark.line + 1
     if "single document" in f"{error.context} {error.problem}":
         return Problem("holds several documents; keep one, without ---", file=file, line=line)
+    if "nesting depth" in what:  # libyaml from 0.2.6 on refuses the deepest by itself
+        return Problem(f"is {_TOO_DEEP}; make it simpler", file=file, line=line)
     if written[mark.column : mark.column + 1] == "\t":
         return Problem("is indented with a tab; use spaces", file=file, line=line)
     found = repr(written.strip()[:60]) if written.strip() else None

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from llenergymeasure.errors import Problem
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.state import cuda_driver_version
+
+LEAST_TRANSFORMERS = "5.18"
+"""The first whose continuous batching takes the settings given to it here; as in pyproject.toml."""
 
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
@@ -53,10 +57,25 @@ def _packages(
             key="backend",
             found="pytorch",
         )
+    elif config.served or (settings.tensor_parallel_size or 1) > 1:
+        yield from _too_old(version("transformers"))
     if settings.trust_remote_code and config.weights == "random" and "/" not in config.model:
         yield Problem(
             "a built-in architecture has no code of its own; remove trust_remote_code",
             key="pytorch.trust_remote_code",
+        )
+
+
+def _too_old(transformers: str) -> Iterator[Problem]:
+    """Yield that older releases generate batches in one process, and no more than that."""
+    from packaging.version import Version  # transformers needs it too
+
+    if Version(transformers) < Version(LEAST_TRANSFORMERS):
+        yield Problem(
+            f"serving and tensor_parallel_size need transformers {LEAST_TRANSFORMERS} or newer: "
+            f"{install_command('pytorch')}",
+            key="backend",
+            found=f"transformers {transformers}",
         )
 
 
