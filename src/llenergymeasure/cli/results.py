@@ -87,11 +87,15 @@ def _under_way_or_without_result(
 def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
     """Return the states of runs; of those that never began with what the last call knew of them."""
     log, without = folder.path / LOG_NAME, [r for r in runs if r.get("error_class") == "NeverBegan"]
-    known = dict(never_began(log.read_text(errors="replace"))) if without and log.is_file() else {}
+    known: dict[str, str] = {}
+    with suppress(OSError):  # another user's may not be read
+        if without and log.is_file():
+            known = dict(never_began(log.read_text(errors="replace")))
     for run in without:
-        if why := known.get(f"{run['experiment']}/{run['cycle']}"):
+        why = known.get(f"{run['experiment']}/{run['cycle']}")
+        with suppress(OSError):  # one that begins just now has no outcome
             ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
-            if ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
+            if why and ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
                 run["error_message"] = f"the run never began: {why}; see {log}"
     return runs
 
