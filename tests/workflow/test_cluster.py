@@ -590,6 +590,9 @@ def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
         if each["status"] == "missing" and each["error_class"] == "NeverBegan"
     )
     assert found["error_message"] == words
+    touched_s = place.outcome.stat().st_mtime
+    os.utime(log, (touched_s - 9, touched_s - 9))  # the error was its last word so far
+    assert words in call("status", str(folder.path)).out
     os.utime(log, (1, 1))
     assert "its job was refused, was cancelled" in call("status", str(folder.path)).out
     with mock.patch.object(Path, "read_text", side_effect=PermissionError):  # another user's

@@ -26,6 +26,8 @@ from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.why_ended import never_began
 
 QUEUE_LIMIT_S = 5.0
+TOUCHED_S = 60.0
+"""Within which Snakemake touches a failed job's outcome, after it has written the error."""
 READ_NOTES = 200
 """Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
 
@@ -95,7 +97,7 @@ def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[
         why = known.get(f"{run['experiment']}/{run['cycle']}")
         with suppress(OSError):  # one that begins just now has no outcome
             ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
-            if why and ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
+            if why and ended.st_mtime - log.stat().st_mtime < TOUCHED_S:  # else in another call
                 run["error_message"] = f"the run never began: {why}; see {log}"
     return runs
 
