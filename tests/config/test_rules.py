@@ -188,6 +188,7 @@ def test_an_engines_limit_does_not_replace_traffics_lengths(limit: dict[str, Any
     for lengths in ({"tokens": 80}, uniform):
         (message,) = found({**limit, "serving": {"rate_per_s": 1, "output_tokens": lengths}})
         assert "in place of serving.output_tokens" in message
+        assert message.endswith("set serving.output_tokens: {tokens: 50}")  # as fits below
     recorded = {"arrivals": "trace", "trace": "requests.csv"}
     (message,) = found({**limit, "serving": recorded})
     assert "in place of the trace's lengths" in message

@@ -1,6 +1,9 @@
 """Which GPUs there are, and which a process would use."""
 
+import errno
+import os
 import re
+import socket
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -250,7 +253,8 @@ GIVEN = {"SLURM_JOB_ID": "7", "SLURM_STEP_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0
     [
         (GIVEN, None, "SLURM gave a GPU to this job, 7 (SLURM_STEP_GPUS=0)"),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "1,2"}, None, "SLURM_JOB_GPUS=1,2"),
-        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "3"}, None, "CUDA_VISIBLE_DEVICES=3"),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "3"}, None, None),  # of the user's shell
+        (GIVEN, "kfd", None),  # a card by AMD
         ({}, "nvidia0", "there is "),
         ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None, None),
         ({"SLURM_JOB_ID": "7"}, "nvidiactl", None),
@@ -279,3 +283,32 @@ def test_a_gpu_that_should_be_here_and_does_not_answer_is_wrong(
     assert found.remedy == "install it"
     assert "no NVIDIA driver" in found.detail
     assert (words or "no NVIDIA") in found.detail
+
+
+@pytest.mark.parametrize(("number", "seen"), [(errno.EPERM, False), (errno.EIO, True)])
+def test_a_card_that_the_control_group_refuses_was_not_given(
+    number: int, seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "nvidia0").touch()
+    for name in GIVEN:
+        monkeypatch.delenv(name, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        found = promised(tmp_path)
+    assert (found is not None) == seen
+
+
+def test_a_device_file_that_a_removed_driver_left_promises_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in GIVEN:
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket(socket.AF_UNIX) as left:
+        monkeypatch.chdir(tmp_path)
+        left.bind("nvidia0")  # is opened with the same error as a device without a driver
+        assert promised(tmp_path) is None
+        (tmp_path / "nvidia1").touch()
+        assert promised(tmp_path) == f"there is {tmp_path / 'nvidia1'}"

@@ -7,6 +7,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.report.experiments import table_rows
 from llenergymeasure.report.text import groups_text, study_text
 from llenergymeasure.report.wording import scale_for
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import DISQUALIFYING, VALIDITY
 from results.synthetic import (
     make_plan,
@@ -57,6 +58,23 @@ def test_columns_line_up(tmp_path, plan):
     header, *rows = lines[start : start + 3]
     place = header.index("J/token") + len("J/token")
     assert all(row[place - 1].isdigit() and row[place] == " " for row in rows)
+
+
+@pytest.mark.parametrize("status", ["missing", "lost"])  # as this version and earlier ones say
+def test_a_run_that_never_began_has_no_log(tmp_path, plan, status):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        place = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
+        place.path.mkdir(parents=True)
+        place.outcome.touch()
+    assert "missing: NeverBegan" in text_of(tmp_path)
+    runs = pq.read_table(tmp_path / "runs.parquet")
+    at = runs.schema.get_field_index("status")
+    stated = runs.set_column(at, "status", [[status] * len(runs)])
+    pq.write_table(stated, tmp_path / "runs.parquet")
+    text = study_text(tmp_path)
+    assert f"{status}: NeverBegan" in text
+    assert "log: " not in text
 
 
 def test_failures_say_why_what_to_do_and_where_the_log_is(tmp_path, plan):

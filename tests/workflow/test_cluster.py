@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 
 from cli.commands import Call
+from llenergymeasure.cli.results import _with_reasons
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
@@ -35,7 +36,7 @@ from llenergymeasure.workflow.cluster import (
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
-from llenergymeasure.workflow.progress import Progress
+from llenergymeasure.workflow.progress import Ended, Progress
 from llenergymeasure.workflow.why_ended import its_error, never_began, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
@@ -452,7 +453,9 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     ]
 
 
-def test_jobs_that_were_cancelled_no_longer_wait(slurm: Path, tmp_path: Path) -> None:
+def test_jobs_that_were_cancelled_no_longer_wait(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study, plan, folder = planned(tmp_path)
     job = f"7|{job_prefix(folder)}1|PENDING|Priority|"
     command(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
@@ -464,6 +467,11 @@ def test_jobs_that_were_cancelled_no_longer_wait(slurm: Path, tmp_path: Path) ->
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')  # also by somebody else: look again
     command(slurm, "squeue", "true")
+    driven._tell_of_ends(progress)
+    driven._tell_of_the_queue()
+    assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
+    monkeypatch.setattr(drive, "LOOK_SOON_S", 0.0)
+    monkeypatch.setattr(progress, "look", lambda: [Ended("")])
     driven._tell_of_ends(progress)
     driven._tell_of_the_queue()
     assert view.queue == ""
@@ -506,6 +514,28 @@ def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     assert reason(
         f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
     ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller",
+        "[Errno 28] No space left on device: '.snakemake/slurm_logs/rule_measure",
+    ],
+)
+def test_no_profile_is_to_be_changed_where_slurm_does_not_answer(words: str) -> None:
+    log = f"    message: Job submission failed with exception: {words}'.\n    jobid: 1\n"
+    assert reason(log) == words
+
+
+def test_reasons_are_read_also_where_the_command_of_a_job_is_not_shown() -> None:
+    failed = "Error in rule measure:\n    message: SLURM-job '{0}' failed, SLURM status is: "
+    failed += "'TIMEOUT'.\n    jobid: {0}\n    output: r/abc/{0}/result.json\n\n"
+    assert dict(never_began(failed.format(1) + failed.format(2))) == {
+        "abc/1": "SLURM says of its job 1: TIMEOUT",
+        "abc/2": "SLURM says of its job 2: TIMEOUT",
+    }
 
 
 def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
@@ -560,8 +590,20 @@ def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
         if each["status"] == "missing" and each["error_class"] == "NeverBegan"
     )
     assert found["error_message"] == words
+    touched_s = place.outcome.stat().st_mtime
+    os.utime(log, (touched_s - 9, touched_s - 9))  # the error was its last word so far
+    assert words in call("status", str(folder.path)).out
     os.utime(log, (1, 1))
     assert "its job was refused, was cancelled" in call("status", str(folder.path)).out
+    with mock.patch.object(Path, "read_text", side_effect=PermissionError):  # another user's
+        assert _with_reasons([{**found, "error_message": "it ended"}], folder) == [
+            {**found, "error_message": "it ended"}
+        ]
+    os.utime(log)
+    place.outcome.unlink()  # as Snakemake does for a run that begins again
+    assert _with_reasons([{**found, "error_message": "it ended"}], folder) == [
+        {**found, "error_message": "it ended"}
+    ]
 
 
 def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(

@@ -151,6 +151,7 @@ def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missin
         ({"default-resources": {"slurm_partition": "gpu"}}, "SLURM in partition gpu"),
         ({"set-resources": ["measure:slurm_partition=fast"]}, "SLURM in partition fast"),
         ({}, "SLURM in its default partition"),
+        ({"slurm-partition-config": "parts.yaml"}, "SLURM in a partition that fits it"),
         ({"executor": "kubernetes"}, "the cluster (kubernetes)"),
     ],
 )

@@ -258,7 +258,7 @@ def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path)
 def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path) -> None:
     plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
     progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
-    assert progress.line() == "0/1 done; no run under way"
+    assert progress.line() == "0/1 done; no run seen under way"
     queue = "1 job waits in SLURM's queue: other jobs come first (Priority)"
     assert progress.line(queue=queue) == f"0/1 done; {queue}"
     time.sleep(0.05)

@@ -26,6 +26,8 @@ from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.why_ended import never_began
 
 QUEUE_LIMIT_S = 5.0
+TOUCHED_S = 60.0
+"""Within which Snakemake touches a failed job's outcome, after it has written the error."""
 READ_NOTES = 200
 """Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
 
@@ -87,11 +89,15 @@ def _under_way_or_without_result(
 def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
     """Return the states of runs; of those that never began with what the last call knew of them."""
     log, without = folder.path / LOG_NAME, [r for r in runs if r.get("error_class") == "NeverBegan"]
-    known = dict(never_began(log.read_text(errors="replace"))) if without and log.is_file() else {}
+    known: dict[str, str] = {}
+    with suppress(OSError):  # another user's may not be read
+        if without and log.is_file():
+            known = dict(never_began(log.read_text(errors="replace")))
     for run in without:
-        if why := known.get(f"{run['experiment']}/{run['cycle']}"):
+        why = known.get(f"{run['experiment']}/{run['cycle']}")
+        with suppress(OSError):  # one that begins just now has no outcome
             ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
-            if ended.st_mtime_ns <= log.stat().st_mtime_ns:  # else it was in another call
+            if why and ended.st_mtime - log.stat().st_mtime < TOUCHED_S:  # else in another call
                 run["error_message"] = f"the run never began: {why}; see {log}"
     return runs
 

@@ -200,16 +200,17 @@ def answer_lengths_agree(facts: Facts) -> Found:
     if most is None or traffic is None:
         return
     lengths = traffic.output_tokens
+    replaced = None
     if lengths is not None and lengths.tokens != most:
+        replaced = "serving.output_tokens"
+    elif lengths is None and traffic.arrivals == "trace":
+        replaced = "the trace's lengths"
+    if replaced is not None:
         yield (
             key,
-            f"would be the limit of each answer in place of serving.output_tokens; {_ONE_SAYS}",
+            f"would be the limit of each answer in place of {replaced}; remove it or, for answers "
+            f"of one limit, set serving.output_tokens: {{tokens: {most}}}",
         )
-    elif lengths is None and traffic.arrivals == "trace":
-        yield key, f"would be the limit of each answer in place of the trace's lengths; {_ONE_SAYS}"
-
-
-_ONE_SAYS = "remove it: serving.output_tokens says how long answers under traffic are"
 
 
 def _most_tokens(facts: Facts) -> tuple[str, int | None]:

@@ -152,7 +152,8 @@ def _failures(found: Sequence[Failure], folder: StudyFolder) -> str:
     for failure in found[:LISTED_FAILURES]:
         lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
-        if failure.status == "missing":
+        # Tables of earlier versions call a run that never began lost.
+        if failure.status == "missing" or failure.error_class == "NeverBegan":
             continue
         for experiment, cycle in failure.runs[:LISTED_RUNS]:
             lines.append(f"    log: {folder.run(experiment, cycle).log}")

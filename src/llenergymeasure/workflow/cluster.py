@@ -31,6 +31,10 @@ QUIET_LIMIT_S = 300.0
 
 LOOK_INTERVAL_S = 20.0
 
+LOOK_SOON_S = 5.0
+"""After a run's end, when others may wait no longer: runs may end every second, and SLURM's
+controller is not to be asked as often."""
+
 NOTHING_LEFT = "No job of this study that could still run"
 """Begins the last word of a workflow that waits for nothing."""
 

@@ -34,6 +34,7 @@ from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow import why_ended
 from llenergymeasure.workflow.cluster import (
     LOOK_INTERVAL_S,
+    LOOK_SOON_S,
     NEVER_ENDS,
     cancel_jobs,
     in_brief,
@@ -262,7 +263,7 @@ class Drive:
 
     def _tell_of_ends(self, progress: Progress) -> None:
         for ended in progress.look():
-            self._next_look_s = 0.0  # its job waits no longer, whatever the last look said
+            self._next_look_s = min(self._next_look_s, time.monotonic() + LOOK_SOON_S)
             self._view.say(ended.told)
             for note in ended.notes:
                 kind = kind_of(note)

@@ -1,6 +1,7 @@
 """What a Snakemake profile asks a cluster for, and which runs of a plan do not fit into that."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from llenergymeasure.run.preflight.memory import size
 
 RULE = "measure"
 _ON_THIS_MACHINE = ("local", "dryrun", "touch", None)
+_BY_SIZE, _BY_SIZE_VARIABLE = "slurm-partition-config", "SNAKEMAKE_SLURM_PARTITIONS"
+"""Name a file of partitions, out of which Snakemake's plugin chooses for each job."""
 _MIB = 2**20
 """What SLURM counts memory in."""
 
@@ -78,6 +81,8 @@ def job_request(profile: str | None) -> JobRequest | None:
     named = (each.get("slurm_partition") for each in _resources(settings).values())
     partition, executor = next(filter(None, named), None), settings["executor"]
     queue = f"partition {partition}" if partition else "its default partition"
+    if not partition and (settings.get(_BY_SIZE) or os.environ.get(_BY_SIZE_VARIABLE)):
+        queue = "a partition that fits it"
     whose = f"SLURM in {queue}" if executor == "slurm" else f"the cluster ({executor})"
     return JobRequest(
         file,

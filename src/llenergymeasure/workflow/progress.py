@@ -179,7 +179,7 @@ class Progress:
         elif queue and not ending and self._open:
             parts.append(queue)
         elif self._on_cluster and not ending and self._open:
-            parts.append("no run under way")
+            parts.append("no run seen under way")  # without a shared folder none is, ever
         if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)

@@ -16,6 +16,13 @@ _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
 _SNAKEMAKES = "For further error details"
 """Begins what Snakemake adds to an executor's words, without a blank."""
+_OF_NO_PROFILE = re.compile(
+    r"contact|connect|socket|standby|temporarily|transmitted|munge|authentication|I/O error|Errno",
+    re.IGNORECASE,
+)
+"""In words of a SLURM that did not answer, or of a file that could not be written: no profile
+changes that. Source: SLURM, src/common/slurm_errno.c.
+"""
 
 
 def reason(log: str) -> str:
@@ -31,7 +38,9 @@ def reason(log: str) -> str:
     if refused is not None:
         first, *more = refused[0].partition(_SNAKEMAKES)[0].rstrip("'.").split("\n")
         words = "; ".join([first, *(line.removeprefix("sbatch: error: ") for line in more)])
-        return f"{_shown(words)}. {CHANGE_PROFILE}"
+        return (
+            _shown(words) if _OF_NO_PROFILE.search(words) else f"{_shown(words)}. {CHANGE_PROFILE}"
+        )
     return why_not_started(log) or next(filter(None, map(_shells, failed_job_logs(log))), "")
 
 
@@ -39,7 +48,8 @@ def never_began(log: str) -> Iterator[tuple[str, str]]:
     """Yield the run of each job that failed, ``EXPERIMENT/CYCLE``, and why, as far as is known."""
     submitted = dict(re.findall(r"(?m)^Job (\d+) (has been submitted .*)$", log))
     never = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
-    for said in re.findall(r"(?ms)^Error in rule measure:\n(.*?)^    shell:", log):
+    for after in re.split(r"(?m)^Error in rule measure:\n", log)[1:]:
+        said = after.partition("\n    shell:")[0]
         named = re.search(
             r"jobid: (\d+)\n(?:    .*\n)*?    output: .*?(\w+/\d+)/result\.json", said
         )

@@ -4,6 +4,7 @@ NVML's index is not CUDA's: NVML promises no order, CUDA orders by speed or by P
 after CUDA_VISIBLE_DEVICES counts from 0 again. A UUID means one card everywhere.
 """
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,13 +108,30 @@ def discover() -> Inventory:
 
 
 def promised(devices: Path = Path("/dev")) -> str | None:
-    """Return in words by what a GPU should be here: SLURM's variables, srun(1), or a device."""
+    """Return in words by what a GPU should be here: SLURM's variables, srun(1), or a device.
+
+    CUDA_VISIBLE_DEVICES may be of a user's shell, which jobs inherit.
+    """
     job = os.environ.get("SLURM_JOB_ID")
-    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES") if job else ():
+    amd = (devices / "kfd").exists()  # SLURM's variables name GPUs of any make
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS") if job and not amd else ():
         if os.environ.get(name, "") not in _NO_GPU:
             return f"SLURM gave a GPU to this job, {job} ({name}={os.environ[name]})"
-    files = sorted(devices.glob("nvidia[0-9]*"))
-    return f"there is {files[0]}" if files else None
+    files = filter(_answers, sorted(devices.glob("nvidia[0-9]*")))
+    return next((f"there is {file}" for file in files), None)
+
+
+def _answers(device: Path) -> bool:
+    """Return whether a driver is behind a device's file, and this process may come to it.
+
+    A driver that is removed leaves its files until the next start of the machine, and a job of
+    SLURM sees those of cards that it was not given: its control group refuses them.
+    """
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.EPERM)
+    return True
 
 
 def handle(gpu: Gpu) -> Any:
