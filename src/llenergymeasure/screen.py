@@ -83,11 +83,19 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
+_LEAST = 16
+"""Signs of a column that is broken."""
+
+_NARROWEST = 8
+"""Likewise, where columns would be left out or cut."""
+
+
 def aligned(
     lines: Sequence[Sequence[str]],
     left: Sequence[int],
     spare: Sequence[int] = (),
     names: Sequence[int] = (),
+    unbroken: int = _LEAST,
 ) -> str:
     """Return lines of cells as columns that fit the terminal.
 
@@ -96,6 +104,7 @@ def aligned(
         left: columns that are set to the left, the others to the right; these may be broken.
         spare: columns to leave out where the terminal is too narrow, the first one first.
         names: columns among the left that are broken only where nothing else helps.
+        unbroken: signs that the others among the left keep, as long as there is one to leave out.
     """
     from rich.cells import cell_len
     from rich.console import Console
@@ -115,13 +124,13 @@ def aligned(
         return sum(least(place, broken) for place in kept) + 2 * (len(kept) - 1) <= width
 
     for place in spare:
-        if fits(_LEAST):
+        if fits(unbroken):
             break
         kept.remove(place)
         hidden.append(lines[0][place])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     # Where even the narrowest is too much, a column held wide would push the last one off.
-    broken = next(filter(fits, (_LEAST, _NARROWEST)), 1)
+    broken = next(filter(fits, (unbroken, _LEAST, _NARROWEST)), 1)
     leasts = {place: least(place, broken) for place in kept}
     fitted = _narrowed({place: widest[place] for place in kept}, leasts, width)
     for place in kept:
@@ -155,13 +164,6 @@ def _narrowed(
             break
         fitted[max(wider, key=fitted.__getitem__)] -= 1
     return fitted
-
-
-_LEAST = 20
-"""Signs of a column that is broken: two settings in most studies, such as `bf16 · batch_size=1`."""
-
-_NARROWEST = 8
-"""Likewise, where columns would be left out or cut."""
 
 
 class _Screen:
