@@ -19,7 +19,7 @@ $(STAMP):
 		{ echo "LLenergyMeasure needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Setting up $(VENV) (a few minutes, once) …"
+	@echo "Setting up $(VENV), once: downloads up to 3 GB and prints nothing for some minutes. No GPU? docs/install.md names a smaller torch …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,slurm,dev,docs]'
 	@rm -f $(VENV)/.installed-*

@@ -6,9 +6,9 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 
 def printable(text: str) -> str:
@@ -83,11 +83,19 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
+_LEAST = 16
+"""Signs of a column that is broken."""
+
+_NARROWEST = 8
+"""Likewise, where columns would be left out or cut."""
+
+
 def aligned(
     lines: Sequence[Sequence[str]],
     left: Sequence[int],
     spare: Sequence[int] = (),
     names: Sequence[int] = (),
+    unbroken: int = _LEAST,
 ) -> str:
     """Return lines of cells as columns that fit the terminal.
 
@@ -96,6 +104,7 @@ def aligned(
         left: columns that are set to the left, the others to the right; these may be broken.
         spare: columns to leave out where the terminal is too narrow, the first one first.
         names: columns among the left that are broken only where nothing else helps.
+        unbroken: signs that the others among the left keep, as long as there is one to leave out.
     """
     from rich.cells import cell_len
     from rich.console import Console
@@ -115,18 +124,18 @@ def aligned(
         return sum(least(place, broken) for place in kept) + 2 * (len(kept) - 1) <= width
 
     for place in spare:
-        if fits(_LEAST):
+        if fits(unbroken):
             break
         kept.remove(place)
         hidden.append(lines[0][place])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     # Where even the narrowest is too much, a column held wide would push the last one off.
-    broken = next(filter(fits, (_LEAST, _NARROWEST)), 1)
+    broken = next(filter(fits, (unbroken, _LEAST, _NARROWEST)), 1)
+    leasts = {place: least(place, broken) for place in kept}
+    fitted = _narrowed({place: widest[place] for place in kept}, leasts, width)
     for place in kept:
-        if place in left:
-            table.add_column(overflow="fold", min_width=least(place, broken))
-        else:
-            table.add_column(justify="right", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if place in left else "right"
+        table.add_column(overflow="fold", justify=justify, width=fitted[place])
     for line in lines:
         table.add_row(*(Text(line[place]) for place in kept))
     console = Console(file=io.StringIO(), width=min(width, sum(widest) + 2 * len(widest) + 2))
@@ -140,11 +149,21 @@ def aligned(
     )
 
 
-_LEAST = 16
-"""Signs of a column that is broken."""
+def _narrowed(
+    widths: Mapping[int, int], leasts: Mapping[int, int], width: int
+) -> Mapping[int, int]:
+    """Return the columns' widths, the widest made narrower until all fit, none below its least.
 
-_NARROWEST = 8
-"""Likewise, where columns would be left out or cut."""
+    Rich takes from the widest whatever its least is, gives that back, and cuts the last column off.
+    """
+    fitted = dict(widths)
+    too_wide = sum(fitted.values()) + 2 * (len(fitted) - 1) - width
+    for _ in range(too_wide):
+        wider = [place for place in fitted if fitted[place] > leasts[place]]
+        if not wider:
+            break
+        fitted[max(wider, key=fitted.__getitem__)] -= 1
+    return fitted
 
 
 class _Screen:

@@ -133,6 +133,27 @@ def test_a_table_that_cannot_fit_is_broken_and_loses_no_letter(wide: int) -> Non
         assert not Counter(column) - Counter(text)
 
 
+@pytest.mark.parametrize("wide", [80], indirect=True)
+def test_a_name_that_stays_whole_cuts_no_other_column(wide: int) -> None:
+    head = ["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]
+    pair = ["batch_size=8 against batch_size=1", "energy_per_output_token_j"]
+    row = [*pair, "0.2197", "0.04 to 1.17", "0.063", "inconclusive", "paired"]
+    text = screen.aligned([head, row], left=(0, 1, 3, 5, 6), spare=(4, 6, 3), names=(1,))
+    assert max(map(len, text.splitlines())) <= wide
+    assert all(cell in text for cell in ("verdict", "inconclusive", "0.04 to 1.17"))
+
+
+@pytest.mark.parametrize("wide", [80], indirect=True)
+def test_two_settings_stay_on_one_line(wide: int) -> None:
+    head = ["experiment", "settings", "n", "kind", "J/token", "95 % interval", "J/request", "W"]
+    row = ["23669e75554b", "fp32 · batch_size=4", "1", "estimated", "25.5", "-", "204", "28.0"]
+    more = [[*head, "token/s"], [*row, "1.10"]]
+    table = screen.aligned(more, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=20)
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= wide
+    assert row[1] in lines[1]
+
+
 @pytest.mark.parametrize("wide", [34], indirect=True)
 def test_a_settings_column_keeps_eight_signs(wide: int) -> None:
     rows = [["settings", "J", "95 %"], ["batch_size=16", "0.2001", "0.1992 to 0.2010"]]

@@ -41,6 +41,18 @@ def test_all_models_are_named_in_one_message() -> None:
 
 
 @pytest.mark.usefixtures("nothing_listens")
+def test_a_misspelt_folder_is_asked_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my-model", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PreflightError, match=r"; did you mean \./my-model\? \(found my-modle\)"):
+        need_models([config("my-modle")])
+    with pytest.raises(PreflightError, match=r"weights: random \(found owner/one\)"):
+        need_models([config("owner/one")])
+
+
+@pytest.mark.usefixtures("nothing_listens")
 def test_experiments_that_have_their_model_are_not_kept_from_it() -> None:
     (line,) = need_models([config("owner/one"), config("tiny-llama")])
     assert "(found owner/one)" in line

@@ -318,7 +318,9 @@ def test_a_run_whose_job_was_cancelled_before_it_began_is_neither_lost_nor_faile
 
 
 def test_a_note_with_other_figures_is_the_same_note() -> None:
-    busy = "at the start other processes used {} % of the CPUs: {}; beyond 5 % a run gets slower"
+    busy = (
+        "at the start other processes used {} % of the CPUs: {}; more than 5 % makes a run slower"
+    )
     first = kind_of(busy.format(84, "timeout (pid 19443), python (pid 20549)"))
     assert first == kind_of(busy.format(7, "llem (pid 12)"))
     assert first == kind_of(busy.format(9, "tmux: server (pid 3), a;b (pid 4)"))

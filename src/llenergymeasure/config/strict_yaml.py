@@ -335,11 +335,25 @@ def _number(text: str) -> int | float:
     return number
 
 
+_ALIGN = "keys of one section begin in the same column, and a quoted value ends its line"
+_SYNTAX_ADVICE = {
+    "expected <block end>": _ALIGN,
+    "did not find expected key": _ALIGN,
+    "mapping values are not allowed": "check the indentation, and quote a value that holds a colon",
+}
+"""What to do, by words of PyYAML's own parser and of libyaml's."""
+
+
 def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(f"is no valid YAML: {str(error).splitlines()[0]}", file=file)
     mark = error.problem_mark or error.context_mark
     what = error.problem or error.context or "cannot be parsed"
+    if error.context == "while scanning a simple key" and error.context_mark is not None:
+        # The scanner sees only on a later line that the colon is not there.
+        mark, what = error.context_mark, "a key without a colon; write key: value"
+    remedy = next((advice for part, advice in _SYNTAX_ADVICE.items() if part in what), None)
+    what = f"{what}; {remedy}" if remedy else what
     if mark is None:
         return Problem(f"is no valid YAML: {what}", file=file)
     lines = text.splitlines()

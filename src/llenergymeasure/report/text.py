@@ -31,6 +31,9 @@ LISTED_FAILURES = 12
 LISTED_RUNS = 3
 LISTED_DIFFERENCES = 3
 
+TWO_SETTINGS = 20
+"""Signs of most labels with two settings, such as `bf16 · batch_size=1`."""
+
 
 def study_text(study_dir: Path) -> str:
     """Return counts, one line an experiment, and every failure with its reason and log.
@@ -90,7 +93,7 @@ def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
 
 def _experiments(rows: Sequence[Row], given: Mapping[str, str]) -> str:
     cells = experiment_cells(rows[:LISTED_EXPERIMENTS], given)
-    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3))
+    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS)
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 

@@ -164,8 +164,8 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
     if here != checked["x-version"]:
         yield Problem(
             f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
-            "were checked against: the numbers are of what is installed, and a setting that it has "
-            "no more ends the run",
+            "were checked against: the numbers are of what is installed, and a setting that it no "
+            "longer has ends the run",
             key="backend",
             fatal=False,
         )
@@ -319,10 +319,10 @@ def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
     names = [f"{host.name(pid)} (pid {pid})" for pid in most if took[pid] > used_s / 10]
     who = f": {', '.join(names)}" if names else ""
     yield Problem(
-        f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; beyond "
-        f"{100 * OTHERS_MAX:.0f} % a run gets slower and costs more than it would alone: "
-        "end those that are yours, or wait (whether others did so in the window too, the code "
-        "cpu_contended says)",
+        f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; more than "
+        f"{100 * OTHERS_MAX:.0f} % makes a run slower and costlier than it would be alone: "
+        "end those that are yours, or wait. If they also ran in the window, the run has the code "
+        "cpu_contended",
         fatal=False,
     )
 

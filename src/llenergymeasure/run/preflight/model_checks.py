@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.machine.folders import free_bytes
@@ -86,12 +87,22 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
         return []
     message = (
         f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
-        "tiny-llama, or an architecture with weights: random"
+        f"tiny-llama, or an architecture with weights: random{_folder_meant(absent)}"
     )
     problem = Problem(message, key="model", found=names)
     if len(absent) == len(asked) and len(of_hub) == len(given):
         raise PreflightError(problem)
     return [str(problem)]
+
+
+def _folder_meant(absent: Iterable[tuple[str, str | None]]) -> str:
+    """Return the end of a message that names models' folders here of nearly these names."""
+    try:
+        here = [each.parent.name for each in Path().glob("*/config.json")]
+    except OSError:
+        here = []
+    near = {f"./{name}": None for model, _ in absent for name in nearest_names(model, here)[:1]}
+    return did_you_mean(near)
 
 
 def _is_of_the_hub(config: Mapping[str, Any]) -> bool:
