@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.pooling import study_runs, summarise_by
+from llenergymeasure.analysis.pooling import NOT_OF_ALL, study_runs, summarise_by
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.record import Quality
@@ -21,7 +21,7 @@ CONFIGS = [
     for size in (1, 8)
 ]
 SWEPT = ["precision", "pytorch.batch_size"]
-METRIC = "energy_per_output_token_j"
+METRIC, NET = "energy_per_output_token_j", "energy_net_j"
 
 
 def environment(name="NVIDIA H200", driver="570.1", engine="5.0", limit=700.0):
@@ -100,18 +100,45 @@ def test_missing_runs_do_not_shift_the_mean_towards_the_others(tmp_path):
     assert row[f"{METRIC}_ci95_low"] < row[f"{METRIC}_mean"] < row[f"{METRIC}_ci95_high"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "chosen"),
+    [
+        (METRIC, True),
+        ("energy_prefill_per_input_token_j", True),
+        ("request_latency_p50_s", True),
+        (NET, False),
+    ],
+)
+def test_a_mean_is_not_of_the_runs_alone_in_which_something_came(tmp_path, metric, chosen):
+    """Of one experiment a run has energy and none a token; the other experiment is whole."""
+    write_study(tmp_path, CONFIGS[:2])
+    runs = study_runs([tmp_path])
+    place = runs.schema.get_field_index(metric)
+    values = pa.array([1.0, 1.1, 1.2, 1.3, 1.4, None])
+    runs = runs.set_column(place, metric, values)
+    (row,) = summarise_by(runs, ["model"], metric).to_pylist()
+    assert (row["n"], row["n_not_observed"]) == (5, 1)
+    assert (row[f"{metric}_mean"] is None) is chosen
+    assert (row["interval_unavailable"] == NOT_OF_ALL) is chosen
+    # What an experiment never has, as by its engine, is none of its outcomes.
+    runs = runs.set_column(place, metric, pa.array([1.0, None, 1.2, None, 1.4, None]))
+    (row,) = summarise_by(runs, ["model"], metric).to_pylist()
+    assert row["experiments"] == 1
+    assert row[f"{metric}_mean"] == pytest.approx(1.2)
+
+
 @pytest.mark.parametrize("least", [0.1, 0.0, -0.1])
 def test_over_incomplete_cycles_no_interval_goes_where_no_value_can(tmp_path, least):
     write_study(tmp_path, CONFIGS[:2])
     runs = study_runs([tmp_path])
     values = pa.array([9.0, 1.0, least, 2.0, 5.0, None])  # The last cycle lacks an experiment.
-    place = runs.schema.get_field_index(METRIC)
-    drawn = runs.set_column(place, METRIC, values)
-    (row,) = summarise_by(drawn, ["model"], METRIC).to_pylist()
+    place = runs.schema.get_field_index(NET)
+    drawn = runs.set_column(place, NET, values)
+    (row,) = summarise_by(drawn, ["model"], NET).to_pylist()
     assert row["interval_method"] == "experiments"
-    low, high = row[f"{METRIC}_ci95_low"], row[f"{METRIC}_ci95_high"]
+    low, high = row[f"{NET}_ci95_low"], row[f"{NET}_ci95_high"]
     assert np.sign(low) == np.sign(least)
-    assert low < row[f"{METRIC}_mean"] < high
+    assert low < row[f"{NET}_mean"] < high
 
 
 def test_single_runs_have_no_interval_and_say_so(tmp_path):
@@ -349,15 +376,15 @@ def test_one_run_that_is_missing_makes_no_interval_too_narrow(tmp_path, jump):
     write_study(tmp_path, cycles=5)
     runs = study_runs([tmp_path])
     cycles = runs["cycle"].to_numpy() - 1
-    place, rng, hits = runs.schema.get_field_index(METRIC), np.random.default_rng(1), 0
+    place, rng, hits = runs.schema.get_field_index(NET), np.random.default_rng(1), 0
     for _ in range(300):
         drawn = np.exp(rng.normal(0, jump, 5)[cycles] + rng.normal(0, 0.01, len(cycles))).tolist()
         drawn[7] = None
         (row,) = summarise_by(
-            runs.set_column(place, METRIC, pa.array(drawn)), ["model"], METRIC
+            runs.set_column(place, NET, pa.array(drawn)), ["model"], NET
         ).to_pylist()
         assert (row["interval_method"], row["n"]) == ("experiments", 19)
-        hits += row[f"{METRIC}_ci95_low"] <= 1 <= row[f"{METRIC}_ci95_high"]
+        hits += row[f"{NET}_ci95_low"] <= 1 <= row[f"{NET}_ci95_high"]
     assert hits / 300 >= 0.92
 
 

@@ -238,6 +238,22 @@ def test_experiments_are_not_compared_by_the_cycles_alone_in_which_something_cam
         assert (level["unavailable"] == f"no data: {why}") is lacks
 
 
+def test_the_runs_of_a_pair_are_those_in_the_means_also_where_there_is_one() -> None:
+    """Of batch 1 one run is there; of batch 2 the last cycle has no energy per token."""
+    table = [
+        each
+        for each in rows(VALUES, sizes=(1, 2)).to_pylist()
+        if each["pytorch.batch_size"] == 2 or each["cycle"] == 1
+    ]
+    table[-1][TOKEN] = None
+    study = StudyRuns(rows_table(table))
+    pairs = relate(study, labels_of(summarise(study).to_pylist()))["comparisons"].to_pylist()
+    (pair,) = [each for each in pairs if each["metric"] == TOKEN]
+    assert (pair["n_a"], pair["n_b"]) == (1, 6)
+    assert "above zero" in pair["unavailable"]
+    assert all(each["unavailable"].endswith("1 and 6") for each in pairs if each != pair)
+
+
 def test_a_pair_that_may_not_be_compared_says_nothing_of_what_the_sensor_leaves_open():
     table = rows(VALUES, sizes=(1, 2, 4)).to_pylist()
     for each in table:

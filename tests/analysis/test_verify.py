@@ -350,6 +350,41 @@ def test_tokens_that_an_earlier_version_counted_as_they_came_are_held_to_that(st
     assert "result.json:performance.total_tokens_per_s" in found
 
 
+def test_a_window_without_an_answer_s_end_was_one_without_requests_in_earlier_versions(
+    study: Path,
+) -> None:
+    """Their records have no requests a second and no joules a request there."""
+    run = a_run(study)
+    end_ns = json.loads(run.result.read_text())["window"]["end_monotonic_ns"]
+    table = pq.read_table(run.requests)
+    place = table.schema.get_field_index("end_monotonic_ns")
+    ends = pc.add(table["end_monotonic_ns"], end_ns)
+    pq.write_table(table.set_column(place, table.schema.field(place), ends), run.requests)
+    found = [each for each in check_run(run, {}) if each.file.name == "result.json" and each.figure]
+    assert "result.json:tokens.requests" in figures(found)
+    for each in found:
+        change_record(run, *each.figure.split("."), value=each.recomputed)
+    vouch(run)
+
+    def shown() -> set[str]:
+        return {name for name in figures([*check_run(run, {})]) if name.startswith("result.json")}
+
+    assert shown() == set()
+    of_requests = ("per_request_j", "per_1000_requests_wh")
+    of_place = ("carbon_per_1000_requests_gco2e",)
+    energy = json.loads(run.result.read_text())["energy"]
+    assert None not in (energy[name] for name in of_requests)
+    for name in of_requests:
+        change_record(run, "energy", name, value=None)
+    for name in of_place:
+        change_record(run, "energy", "footprint", name, value=None)
+    change_record(run, "performance", "requests_per_s", value=0.0)
+    vouch(run)
+    assert shown() == set()
+    change_record(run, "performance", "requests_per_s", value=5.0)
+    assert "result.json:performance.requests_per_s" in shown()
+
+
 def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:
     shutil.rmtree(a_run(study).path)
     found = verify_study(study)
@@ -385,3 +420,12 @@ def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
     assert [str(each) for each in check_run(run, {})] == []
     change_record(run, "performance", "request_latency_p50_s", value=12345)
     assert "result.json:performance.request_latency_p50_s" in figures([*check_run(run, {})])
+    split = {"method": "ticks", "prefill_per_input_token_j": 0.5, "decode_per_output_token_j": 0.1}
+    change_record(run, "energy", "split", value=split)
+    assert any(
+        each.startswith("result.json:energy.split") for each in figures([*check_run(run, {})])
+    )
+    # As versions before wrote it, which gave prefill less than nothing.
+    change_record(run, "energy", "split", "prefill_per_input_token_j", value=-0.001)
+    found = figures([*check_run(run, {})])
+    assert not any(each.startswith("result.json:energy.split") for each in found)

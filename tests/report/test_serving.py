@@ -100,6 +100,29 @@ def test_settings_that_a_group_does_not_set_are_not_in_its_name() -> None:
     assert names == ["turns not set", "turns=2"]
 
 
+def test_groups_have_the_settings_of_their_names_as_their_experiments_do() -> None:
+    """Those without a section too: 16 and 32 alone may be anything."""
+    runs = [
+        run(
+            rate,
+            experiment=f"{long}-{rate}",
+            max_output_tokens=long,
+            **{"decoder.top_p": 0.1234567},
+        )
+        for long in (16, 32)
+        for rate in (1, 2)
+    ]
+    for each in runs[2:]:
+        each["decoder.top_p"] = 0.1234568
+    content = serving_content(runs, [RATE, "max_output_tokens", "decoder.top_p"], {})
+    assert content is not None
+    names = [sentence.split(":")[0] for sentence in content.sentences]
+    assert names == [
+        "max_output_tokens=16, top_p=0.1234567",
+        "max_output_tokens=32, top_p=0.1234568",
+    ]
+
+
 def test_groups_whose_names_look_alike_keep_their_own_lines() -> None:
     runs = [
         run(rate, model=model, experiment=f"{model}{rate}", power_mean_w=100 + slope * rate)

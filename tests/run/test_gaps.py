@@ -1,6 +1,8 @@
 """What a server draws between the turns of agents, on a card of known power."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,16 +97,27 @@ def test_a_gap_in_which_nobody_waits_is_told_from_one_with_a_waiting_cache() -> 
     assert abs(found.waiting_energy_j - IDLE_W * sum(pauses_s)) <= found.waiting_u95_j
 
 
-def test_a_pause_whose_next_turn_was_not_sent_is_not_in_the_mean_pause() -> None:
-    """One answer comes in the window's midst and one after it: their next turns never came."""
-    agents = Agents(4, 1, turns=3, begin_s=10.0)
-    whole = agents.found()
-    for number, end_ns in enumerate((sum(WINDOW) // 2, WINDOW[1] + card.ns(1)), start=100):
-        first = {"conversation": number, "turn": 0, "planned_monotonic_ns": end_ns - card.ns(1)}
-        agents.rows.append({**agents.rows[0], **first, "end_monotonic_ns": end_ns})
-    found = agents.found()
-    assert found.waiting_duration_s > whole.waiting_duration_s
-    assert found.pause_mean_s == pytest.approx(whole.pause_mean_s, rel=1e-9)
+def users(pause_s: Callable[[], float]) -> list[dict[str, Any]]:
+    """Requests of 60 users who pause after each answer, until the window's end."""
+    rows = []
+    for user in range(60):
+        t_s, turn = 0.0, 0
+        while t_s < END_S:
+            at = {"conversation": user, "turn": turn, "planned_monotonic_ns": card.ns(t_s)}
+            rows.append({**at, "end_monotonic_ns": card.ns(t_s + 2), "failure": None})
+            t_s, turn = t_s + 2 + pause_s(), turn + 1
+    return rows
+
+
+@pytest.mark.parametrize("mean_s", [3.0, 15.0])
+def test_pauses_that_the_end_of_the_traffic_cuts_are_allowed_for(mean_s: float) -> None:
+    """Long ones are cut more often: of 15 s, the mean of those that were over is 11 s."""
+    rng = np.random.default_rng(1)
+    agents = Agents(4, 1)
+    agents.rows = users(lambda: float(rng.exponential(mean_s)))
+    assert agents.found().pause_mean_s == pytest.approx(mean_s, rel=0.06)
+    agents.rows = users(lambda: mean_s)
+    assert agents.found().pause_mean_s == pytest.approx(mean_s, rel=1e-9)
 
 
 def test_without_gaps_or_energy_nothing_is_made_up() -> None:

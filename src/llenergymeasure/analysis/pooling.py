@@ -26,6 +26,7 @@ from llenergymeasure.analysis.statistics import (
     share_interval,
     t_quantile,
 )
+from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
@@ -42,6 +43,9 @@ ENERGY_PREFIXES = (
 )
 CURRENCY, SCORE, ASKED = "cost_currency", "quality_score", ("quality_items", "quality_correct")
 SHOWN_VALUES = 4
+_OF_ALL_RUNS = ("energy_per_", "energy_prefill_", "energy_decode_")
+"""Such columns, as those of the summary, are null by what a run did: nothing came, for one."""
+NOT_OF_ALL = "not every run of an experiment has this quantity"
 LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
 
@@ -250,6 +254,8 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     }
     if not used:
         return {**row, "interval_unavailable": "no run of the group can be averaged"}
+    if _are_chosen(group, metric):
+        return {**row, "interval_unavailable": NOT_OF_ALL}
     row[f"{metric}_mean"] = fmean(map(fmean, experiments.values()))
     if len(experiments) == 1:
         row[f"{metric}_sd"] = estimate([run[metric] for run in used]).sd
@@ -260,6 +266,22 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     for part in ("mean", "ci95_low", "ci95_high"):
         row[f"{metric}_{part}"] = getattr(found, part)
     return row
+
+
+def _are_chosen(group: Mapping[str, Sequence[Row]], metric: str) -> bool:
+    """Return whether the runs with a quantity are those of some experiment in which it went well.
+
+    Where no sensor could be read, what is missing says nothing of the rest.
+    """
+    if metric not in METRICS and not metric.startswith(_OF_ALL_RUNS):
+        return False
+    needs_sensor = metric.startswith(ENERGY_PREFIXES)
+    lacking = {
+        run["experiment"]
+        for run in group.get("n_not_observed", ())
+        if in_means(run) and (run["kind"] is not None or not needs_sensor)
+    }
+    return not lacking.isdisjoint(run["experiment"] for run in group["n"])
 
 
 def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:

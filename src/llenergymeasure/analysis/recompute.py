@@ -19,7 +19,7 @@ from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.reading import read_result, read_run_row
-from llenergymeasure.results.record import Result
+from llenergymeasure.results.record import Result, Tokens
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import Difference, damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
@@ -113,12 +113,13 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         update |= {name: getattr(result.tokens, name) for name in _COUNTED_BY_WORK}
         update["output"] = tokens.output_came
     tokens = tokens.model_copy(update=update)
+    counted = _as_counted(tokens, result)
     energy = run_energy(
         read_samples(folder.samples),
         window,
         [(each.name, each.start_monotonic_ns, each.end_monotonic_ns) for each in result.phases],
         batches_of(requests),
-        tokens,
+        counted,
         devices=_devices(result),
         asked=result.config.get("energy") or {},
         characterised={(each.sensor, each.device): each for each in known},
@@ -129,11 +130,11 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     )
     record, recomputed = energy.record, {"tokens": tokens.model_dump()}
     recomputed["performance"] = (
-        _latencies(requests) if served is None else served.performance(tokens)
+        _latencies(requests) if served is None else served.performance(counted)
     )
     before, now = (_added_up(each) for each in (result.energy, record))
     if method == METHOD and before == now:
-        recomputed["energy"] = record.model_dump()
+        recomputed["energy"] = record.model_dump(exclude=_decided_otherwise(result.energy))
     parts = result.model_dump(include={*recomputed})
     recorded = {key: {name: parts[key][name] for name in recomputed[key]} for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
@@ -156,6 +157,27 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     for code in energy.account.validity:
         if code not in result.validity:
             yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
+
+
+def _as_counted(tokens: Tokens, result: Result) -> Tokens:
+    """Return tokens whose requests are those that the record's figures are of.
+
+    Earlier versions took a window in which no answer ended for one without requests.
+    """
+    if result.tokens.requests or result.performance.requests_per_s:
+        return tokens
+    return tokens.model_copy(update={"requests_worked": None})
+
+
+def _decided_otherwise(energy: Energy) -> set[str]:
+    """Return the parts of an energy that earlier versions gave, and this one does not.
+
+    They had prefill or decode of less than nothing.
+    """
+    split = energy.split
+    parts = split and (split.prefill_per_input_token_j, split.decode_per_output_token_j)
+    below = any(each is not None and each <= 0 for each in parts or ())
+    return {"split", "thinking"} if below else set()
 
 
 def _added_up(energy: Energy) -> set[str]:

@@ -204,11 +204,10 @@ class Related:
 
     def _whole(self, pair: Comparison, metric: str) -> Comparison:
         """Return a comparison with the runs in the means, and why a ratio would be of fewer."""
-        ids = pair.experiment_a, pair.experiment_b
-        n_a, n_b = (len(self._used[name]) for name in ids)
-        if min(n_a, n_b) < 2 or all(_has(self._used[name], metric) for name in ids):
+        a, b = self._used[pair.experiment_a], self._used[pair.experiment_b]
+        if _has(a, metric) and _has(b, metric):
             return pair
-        return replace(pair, n_a=n_a, n_b=n_b, unavailable=f"ratio: {NOT_ALL}")
+        return replace(pair, n_a=len(a), n_b=len(b), unavailable=f"ratio: {NOT_ALL}")
 
     def _blocks(self, used: Used, metric: str) -> Blocks:
         """Return a column of the runs; of experiments of which a run lacks it, as of no run.

@@ -340,13 +340,14 @@ def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
 
 
 def _label(row: Row, varied: Sequence[str]) -> str:
-    parts = [_label_part(name, row[name]) for name in varied if row[name] is not None]
+    parts = [label_part(name, row[name]) for name in varied if row[name] is not None]
     if not parts and len(varied) <= NAMED:
         parts = [f"{name.rpartition('.')[2]} not set" for name in varied]
     return " · ".join(parts) or row["model"] or row["experiment"]
 
 
-def _label_part(name: str, value: Any) -> str:
+def label_part(name: str, value: Any) -> str:
+    """Return a column's value as it stands in a name: a setting that is swept with its key."""
     if name in SETTING_COLUMNS:
         return str(value)
     short = name.rpartition(".")[2]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.levels import level_text
 from llenergymeasure.analysis.load_curve import (
+    SURROUNDINGS,
     Key,
     Knee,
     LoadCurve,
@@ -17,6 +17,7 @@ from llenergymeasure.analysis.load_curve import (
     served_groups,
 )
 from llenergymeasure.analysis.selection import Row, in_means, selections
+from llenergymeasure.analysis.summary import label_part
 from llenergymeasure.plan.fairness import configs_of
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
@@ -155,16 +156,13 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
 
 
 def _text(values: Sequence[tuple[str, Any]]) -> str:
-    """Return settings with their values, and what is no swept setting by its value alone."""
-    parts, unset = [], []
-    for name, value in values:
-        _, swept, short = name.rpartition(".")
-        if value is None:
-            unset.append(f"{short} not set")
-            continue
-        text = f"{value:g}" if isinstance(value, float) else level_text(value)
-        parts.append(f"{short}={text}" if swept else text)
-    return plain(", ".join(parts or unset))
+    """Return what is set as it stands in an experiment's name; what is not where nothing is."""
+    parts = [
+        str(value) if name in SURROUNDINGS else label_part(name, value)
+        for name, value in values
+        if value is not None
+    ]
+    return plain(", ".join(parts or [f"{name.rpartition('.')[2]} not set" for name, _ in values]))
 
 
 def _row(run: Row, token: Any) -> dict[str, str]:

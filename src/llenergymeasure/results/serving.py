@@ -38,8 +38,8 @@ class Gaps(Record):
     )
     pause_mean_s: float | None = Field(
         default=None,
-        description="mean time from an answer to its conversation's next turn, of the whole "
-        "run's turns that were sent",
+        description="mean time from an answer to its conversation's next turn, of the whole run; "
+        "those that its end cut are allowed for",
     )
     unavailable: str | None = Field(default=None, description="why energies are null")
 

@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.knots import Floats
 from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S, without
 from llenergymeasure.results.serving import Gaps
 from llenergymeasure.run.result.offered_load import InFlight
@@ -42,7 +44,6 @@ def gap_energy(
         turns: of a whole conversation, for rows that do not say.
     """
     pauses = _pauses(rows, turns)
-    over = [next_ns - start_ns for start_ns, next_ns in pauses if next_ns is not None]
     # A turn that was not sent before the traffic ended is waited for until the window's end.
     spans = [(start, max(start, window[1]) if end is None else end) for start, end in pauses]
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
@@ -62,7 +63,9 @@ def gap_energy(
         waiting_energy_j=held_j,
         waiting_u95_j=held_u95_j,
         waiting_conversations_mean=kept / held_ns if held_ns else None,
-        pause_mean_s=float(np.mean(over)) / NS_PER_S if over else None,
+        pause_mean_s=_mean_pause_s(
+            (ends - starts) / NS_PER_S, np.array([end is not None for _, end in pauses])
+        ),
         unavailable=None if None not in (energy_j, held_j) else UNAVAILABLE,
     )
 
@@ -82,6 +85,21 @@ def _pauses(rows: Sequence[Mapping[str, Any]], turns: int) -> list[tuple[int, in
             continue
         found.append((answered_ns, sent.get((row["conversation"], following))))
     return found
+
+
+def _mean_pause_s(lengths_s: Floats, over: NDArray[np.bool_]) -> float | None:
+    """Return the mean length of pauses of which some were cut; None where none was over.
+
+    The longer a pause, the more likely it is cut: the mean of those that were over alone, and that
+    of all as they are, are too short. This is the area below the share of pauses that last longer
+    than a time (Kaplan and Meier 1958, J. Am. Stat. Assoc. 53, 457-481).
+    """
+    if not over.any():
+        return None
+    order = np.lexsort((~over, lengths_s))  # of equal ones those that were over come first
+    at_risk = np.arange(len(order), 0, -1)
+    lasting = np.cumprod(1 - over[order] / at_risk)
+    return float(np.diff(lengths_s[order], prepend=0.0) @ np.append(1.0, lasting[:-1]))
 
 
 def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
