@@ -1,14 +1,20 @@
 """What Snakemake's executors are kept from: forgetting jobs, and losing what was measured."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from llenergymeasure.plan.making import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.executors import adopt_executors
+from llenergymeasure.workload.load_study import load_study
+from support.studies import snakemake, write_study
 
 WHOLE = Path(__file__).parents[1] / "results/fixtures/measured_v1/runs/8914e7a2493a/1"
 
@@ -35,6 +41,9 @@ class Executor:
         self.answer: dict[str, str] | None = None
         self.succeeded: list[str] = []
         self.failed: list[str] = []
+
+    def get_job_args(self, _: SimpleNamespace) -> str:
+        return "--attempt 1"
 
     def report_job_success(self, job: Info) -> None:
         self.succeeded.append(job.name)
@@ -88,3 +97,37 @@ def test_a_whole_result_is_kept_whatever_the_scheduler_says_of_its_job(tmp_path:
     assert executor.still_active(jobs, {"a": "TIMEOUT", "b": "TIMEOUT"}) == ""
     assert executor.succeeded == ["a"]
     assert executor.failed == ["b over its time"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
+    tmp_path: Path, kept: bool
+) -> None:
+    """In SLURM's job a Snakemake waits for another one by srun, which a signal ends with an error.
+
+    The workflow's own process, or the next call, sees whether the record is whole.
+    """
+    plan = make_plan(load_study(write_study(tmp_path)))
+    folder, run = StudyFolder(tmp_path / "results/small"), plan.runs[0]
+    folder.path.mkdir(parents=True)
+    folder.plan.write_bytes(plan.to_json_bytes())
+    result = folder.run(run.experiment, run.cycle).result
+    srun = tmp_path / "srun"
+    srun.write_text(f"#!/bin/sh\nmkdir -p {result.parent}\necho {{}} > {result}\nexit 143\n")
+    srun.chmod(0o755)
+    executor = adopted(tmp_path)
+    job = info("a", run.experiment, str(run.cycle)).job if kept else info("a").job
+    said = snakemake(
+        tmp_path,
+        *("--configfile", "study.yaml", "--mode", "remote", "--executor", "slurm-jobstep"),
+        *("--jobs", "1", "--no-hooks", "--nolock", "--force", "--target-jobs"),
+        f"measure:cycle={run.cycle},experiment={run.experiment}",
+        *executor.get_job_args(job).split(),
+        variables={
+            "LLEM_PLAN": str(folder.plan),
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        },
+    )
+    assert said.returncode == 1
+    assert "Error in rule measure" in said.stderr, said.stderr
+    assert result.is_file() == kept

@@ -35,13 +35,19 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
     """Let a job whose record is complete have succeeded, whatever became of its process.
 
     Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that
-    ended well for one over its time, and a run may be killed once its record is written.
+    ended well for one over its time, and a run may be killed once its record is written. Within
+    such a job Snakemake is to delete nothing of a run: a signal may end it once the run is over,
+    and this process, or the next call, sees what is whole.
     """
     report_success, report_error = executor.report_job_success, executor.report_job_error
+    arguments = executor.get_job_args
+
+    def arguments_of(job: Any, **kwargs: Any) -> str:
+        kept = " --keep-incomplete" if _runs_of(job) else ""
+        return f"{arguments(job, **kwargs)}{kept}"
 
     def runs_of(job: Any) -> list[dict[str, str]]:
-        each = job.job.jobs if job.job.is_group() else [job.job]
-        runs = [dict(one.wildcards_dict) for one in each if "cycle" in one.wildcards_dict]
+        runs = _runs_of(job.job)
         if storage is not None:
             storage.bring(runs)
         return runs
@@ -62,6 +68,13 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
             report_error(job, *args, **kwargs)
 
     executor.report_job_success, executor.report_job_error = succeeded, failed
+    executor.get_job_args = arguments_of
+
+
+def _runs_of(job: Any) -> list[dict[str, str]]:
+    """Return the experiment and cycle of each run that a job makes."""
+    each = job.jobs if job.is_group() else [job]
+    return [dict(one.wildcards_dict) for one in each if "cycle" in one.wildcards_dict]
 
 
 def _keep_unanswered_jobs(executor: Any) -> None:
