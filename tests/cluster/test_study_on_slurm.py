@@ -1,5 +1,6 @@
 """A study of 24 runs on a real SLURM, with everything that a cluster does to jobs."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from support.studies import ROOT, llem, start_llem, wait_for, write_study
+from support.studies import ROOT, SERVED, llem, start_llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -146,6 +147,21 @@ def test_preempted_jobs_run_again_by_themselves(cluster: Cluster, tmp_path: Path
     assert workflow.end() == 0, workflow.log()
     assert "2 of 2 runs completed" in workflow.log()
     assert workflow.earlier_attempts(runs[0])[0] in {"interrupted", "lost"}
+
+
+def test_a_job_that_ends_with_an_error_once_its_run_is_over_keeps_the_result(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """As one that is cancelled, or over its time, in the second after: srun reports the signal."""
+    write_study(tmp_path, **SERVED)
+    ended = tmp_path / "ended"
+    ended.mkdir()
+    (ended / "srun").write_text(f'#!/bin/sh\n{shutil.which("srun")} "$@"\nexit 143\n')
+    (ended / "srun").chmod(0o755)
+    workflow = cluster.workflow(tmp_path, PATH=f"{ended}{os.pathsep}{os.environ['PATH']}")
+    assert workflow.end() == 0, workflow.log()
+    assert "its result is complete: kept" in workflow.log()
+    assert [row["status"] for row in _table(tmp_path)] == ["completed"]
 
 
 def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pinned(
