@@ -131,7 +131,7 @@ def aligned(
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     # Where even the narrowest is too much, a column held wide would push the last one off.
     broken = next(filter(fits, (unbroken, _LEAST, _NARROWEST)), 1)
-    leasts = {place: least(place, broken) for place in kept}
+    leasts = {place: least(place, broken) if fits(broken) else 1 for place in kept}
     fitted = _narrowed({place: widest[place] for place in kept}, leasts, width)
     for place in kept:
         justify: Literal["left", "right"] = "left" if place in left else "right"

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,12 @@ def test_older_transformers_generate_batches_and_serve_nobody(
         assert "transformers 5.18 or newer" in said
         assert install_command("pytorch") in said
     monkeypatch.setattr(checks, "version", lambda _name: "5.18.0")
+    assert problems(serving=serving) == {}
+
+    def unnamed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(checks, "version", unnamed)
     assert problems(serving=serving) == {}
 
 

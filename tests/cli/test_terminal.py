@@ -154,6 +154,15 @@ def test_two_settings_stay_on_one_line(wide: int) -> None:
     assert row[1] in lines[1]
 
 
+@pytest.mark.parametrize("wide", [20, 34], indirect=True)
+def test_where_nothing_fits_every_column_is_broken_and_none_is_gone(wide: int) -> None:
+    head = ["settings", "n", "J/token", "95 % interval", "token/s"]
+    row = ["batch_size=16", "1", "25.5", "1.2 to 3.4", "1.10"]
+    text = screen.aligned([head, row], left=(0,))
+    assert max(map(len, text.splitlines())) <= wide
+    assert not Counter("".join([*head, *row]).replace(" ", "")) - Counter(text)
+
+
 @pytest.mark.parametrize("wide", [34], indirect=True)
 def test_a_settings_column_keeps_eight_signs(wide: int) -> None:
     rows = [["settings", "J", "95 %"], ["batch_size=16", "0.2001", "0.1992 to 0.2010"]]

@@ -159,6 +159,22 @@ def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path,
     assert "3 runs have no result. 1 run stands outside the means: 1 disqualified." in lines[-1]
 
 
+def test_what_ran_on_no_gpu_is_not_said_to_have_run_on_the_others(tmp_path, capsys):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+
+    def made(run):
+        on_cpu = run["config"]["pytorch"]["batch_size"] == 8
+        return {"environment": {"host": "node-1", "gpus": []}} if on_cpu else {}
+
+    write_runs(tmp_path, plan, made)
+    write_tables(tmp_path, partial=False)
+    text = exported(tmp_path, "markdown", capsys)
+    assert text.startswith("| pytorch.batch_size | Device | n |")
+    assert "| 8 | - | 3 |" in text
+    assert "| 1 | NVIDIA H200 | 3 |" in text
+    assert "Device: NVIDIA H200" not in text
+
+
 def test_an_interval_that_holds_the_gain_is_not_said_to_be_one_of_the_runs_alone(tmp_path, capsys):
     write_runs(tmp_path, make_plan(CONFIGS, []) | {"sections": {"carbon": CARBON}})
     write_tables(tmp_path, partial=False)

@@ -97,6 +97,7 @@ def test_a_number_that_spans_a_factor_of_eight_is_on_an_axis_of_base_two(values,
     channel = place_channel(sweep)
     assert channel["scale"].get("type") == kind
     assert channel["scale"].get("base") == (2 if kind else None)
+    assert channel["title"] == BATCH + (" (log scale)" if kind else "")
     assert channel["axis"]["values"] == values
 
 

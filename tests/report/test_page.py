@@ -611,6 +611,47 @@ def test_a_caption_names_runs_interval_and_meter(tmp_path, cycles):
     assert any("intervals, often" in caption for caption in found) == (cycles > 1)
 
 
+def test_a_caption_speaks_of_no_interval_where_there_is_none(tmp_path):
+    """A model's estimate has no uncertainty of its own; without energy nothing is drawn."""
+
+    def first_captions(name, made, cycles=3):
+        write_runs(tmp_path / name, make_plan(CONFIGS, SWEPT, cycles=cycles), made)
+        report(tmp_path / name)
+        return captions((tmp_path / name / "report.html").read_text())
+
+    def estimated(run):
+        energy = make_result(run, kind="estimated", source="codecarbon").energy
+        return {"energy": energy.model_copy(update={"u95_j": None, "u_sys_j": None})}
+
+    assert not [each for each in first_captions("one", estimated, 1) if "dashed" in each]
+    found = first_captions("none", lambda _: {"energy_j": None})
+    assert found[0].startswith("No experiment has a mean of energy.")
+    assert not [each for each in found[:3] if "interval" in each or "Single" in each]
+
+
+def test_an_experiment_that_is_not_ranked_is_named_once(tmp_path, plan):
+    """Its runs are disqualified, and on another machine."""
+
+    def made(run):
+        other = {"validity": [min(DISQUALIFYING)], "environment": A100}
+        return by_size(run, {"environment": H200}, other)
+
+    write_runs(tmp_path, plan, made)
+    text = report(tmp_path).text
+    assert "Not ranked, as no run of theirs counts: batch_size=8." in text
+    assert "batch_size=8 is not ranked with the rest" not in text
+
+
+def test_one_more_reason_is_one_reason(tmp_path):
+    configs = [CONFIGS[0] | {"pytorch": {"batch_size": size}} for size in range(1, 6)]
+
+    def made(run):
+        return {"environment": H200 | {"host": f"node-{run['config']['pytorch']['batch_size']}"}}
+
+    write_runs(tmp_path, make_plan(configs, SWEPT), made)
+    assert "Nor are others; further reasons: 1." in report(tmp_path).text
+
+
 def test_values_of_two_machines_stand_in_one_unit_and_captions_name_no_other(tmp_path, plan):
     """The figures show one machine's experiment in mJ, the table has the other's in J."""
 

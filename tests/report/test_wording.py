@@ -159,3 +159,8 @@ def test_a_mean_has_the_same_digits_wherever_its_interval_stands(
     value: float, low: float, high: float
 ) -> None:
     assert with_interval(value, low, high).split()[0] == mean_text(value, low, high)
+
+
+def test_a_reach_that_is_not_zero_does_not_read_as_zero() -> None:
+    assert with_interval(0.31, 0.002, 52.0) == "0.3 +52 -0.3"
+    assert with_interval(3.0, 3.0, 52.0) == "3 +49 -0"

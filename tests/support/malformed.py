@@ -344,6 +344,7 @@ CASES = [
     bad("open bracket", "sweep: {n: [1, 2\n", "no valid YAML"),
     bad("no colon", "sweep\n  n: [1]\nn: 2\n", "without a colon", "'sweep'", line=2),
     bad("no colon, a value", "n 4\nprotocol: quick\n", "without a colon", "'n 4'", line=2),
+    bad("no blank", "n:4\nprotocol: quick\n", "a colon and a blank", "'n:4'", line=2),
     bad("indented too little", "sweep:\n  n: [1]\n n: 3\n", "same column", "'n: 3'", line=4),
     bad("indented too much", "  n: 3\n", "indentation", "'n: 3'", line=2),
     bad("unknown alias", "n: *gone\n", "no valid YAML", "gone", line=2),

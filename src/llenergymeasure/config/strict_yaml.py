@@ -351,7 +351,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Prob
     what = error.problem or error.context or "cannot be parsed"
     if error.context == "while scanning a simple key" and error.context_mark is not None:
         # The scanner sees only on a later line that the colon is not there.
-        mark, what = error.context_mark, "a key without a colon; write key: value"
+        mark, what = error.context_mark, "a key without a colon and a blank; write key: value"
     remedy = next((advice for part, advice in _SYNTAX_ADVICE.items() if part in what), None)
     what = f"{what}; {remedy}" if remedy else what
     if mark is None:

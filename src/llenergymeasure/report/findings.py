@@ -106,7 +106,7 @@ def headline(
     scale = scale_for((row[f"{TOKEN}_mean"] for row in told), "J")
     shown = groups[:SHOWN_GROUPS]
     sentences = [line for group in shown for line in finding(group, pairs, scale, with_rate)]
-    sentences += not_ranked(summary)
+    sentences += not_ranked(row for group in groups[1:] for row in group)
     sentences += without_mean(summary)
     sentences += precision_missed(told)
     shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
@@ -269,7 +269,7 @@ def not_ranked(summary: Iterable[Row]) -> list[str]:
         for reason, rows in apart.items()
     ]
     rest = len(said) - LISTED_REASONS
-    return said[:LISTED_REASONS] + [f"Nor are others, for {rest} more reasons."] * (rest > 0)
+    return said[:LISTED_REASONS] + [f"Nor are others; further reasons: {rest}."] * (rest > 0)
 
 
 def without_mean(summary: Iterable[Row]) -> list[str]:

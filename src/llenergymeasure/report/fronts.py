@@ -1,7 +1,8 @@
 """Energy against a second objective: every experiment, and the Pareto front as a line."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from llenergymeasure.analysis.selection import Row
@@ -30,8 +31,9 @@ from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import listed, plain, shortened
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
-LETTER_WIDTH, LINE_HEIGHT = 7, 13
-"""Of a label, in pixels."""
+LETTER_WIDTH, HEIGHT, BASELINE = 7, 13, 4
+"""Of a label, in pixels; its baseline lies so far below its middle."""
+MARK_RADIUS = 4
 
 
 def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) -> Figure:
@@ -91,35 +93,57 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
 def _labels(
     rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool
 ) -> Iterator[Chart]:
-    """Yield names of those on the front, and numbers of others; none lies on another.
+    """Yield names of those on the front, and numbers of others; none lies on another or a mark.
 
-    A name is below its mark where nothing else is, and has the first right to its place.
+    A name has the first right to its place, and where it finds none its number stands for it.
     """
     length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
-    taken: list[tuple[float, float, float]] = []
+    taken = [
+        (x - MARK_RADIUS, x + MARK_RADIUS, y)
+        for x, y in (_place(row, energy, other, size) for row in rows)
+    ]
     for row in sorted(rows, key=lambda row: not row["front"]):
-        across, up = _share(row["x_value"], other), _share(row["value"], energy)
-        is_right = across > 0.5
-        text = shortened(row["name"], length) if row["front"] else row["number"]
-        width = LETTER_WIDTH * len(text)
-        left = across * size["width"] + (-5 - width if is_right else 5)
-        for dy in (14, -9) if row["front"] and up > 0.12 else (-9,):
-            right, at = left + width, dy - up * size["height"]
-            if not any(left < b and a < right and abs(at - y) < LINE_HEIGHT for a, b, y in taken):
+        place = _place(row, energy, other, size)
+        texts_of = [shortened(row["name"], length)] * row["front"] + [row["number"]]
+        for text, (dx, dy) in product(texts_of, _sides(place, size, front=row["front"])):
+            width = LETTER_WIDTH * len(text)
+            left = place[0] + dx - (width if dx < 0 else 0)
+            right, at = left + width, place[1] + dy - BASELINE
+            free = not any(left < b and a < right and abs(at - y) < HEIGHT for a, b, y in taken)
+            if free and left >= 0 and right <= size["width"]:
+                taken.append((left, right, at))
+                yield _label({**row, "text": text}, energy, other, dx, dy)
                 break
-        else:
-            continue
-        taken.append((left, right, at))
-        mark = {
-            "type": "text",
-            "align": "right" if is_right else "left",
-            "dx": -5 if is_right else 5,
-            "dy": dy,
-            "fontSize": 12.5,
-            "color": COLOURS["ink" if row["front"] else "muted"],
-        }
-        x, y = other.channel("x_value"), energy.channel("value")
-        yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
+
+
+def _place(
+    row: Mapping[str, Any], energy: Axis, other: Axis, size: Mapping[str, int]
+) -> tuple[float, float]:
+    """Return where a mark is, in pixels from the left and, below zero, from the bottom."""
+    across, up = _share(row["x_value"], other), _share(row["value"], energy)
+    return across * size["width"], -up * size["height"]
+
+
+def _sides(
+    place: tuple[float, float], size: Mapping[str, int], *, front: bool
+) -> list[tuple[int, int]]:
+    """Return where a label may be from its mark, the best first: a name on the front below it."""
+    across = (-5, 5) if place[0] > size["width"] / 2 else (5, -5)
+    below = [14] if -place[1] > 0.12 * size["height"] else []
+    return list(product(across, [*below, -9] if front else [-9, *below]))
+
+
+def _label(row: dict[str, Any], energy: Axis, other: Axis, dx: int, dy: int) -> Chart:
+    mark = {
+        "type": "text",
+        "align": "left" if dx > 0 else "right",
+        "dx": dx,
+        "dy": dy,
+        "fontSize": 12.5,
+        "color": COLOURS["ink" if row["front"] else "muted"],
+    }
+    x, y = other.channel("x_value"), energy.channel("value")
+    return layer([row], mark, x=x, y=y, text=texts("text"))
 
 
 def _share(value: float, axis: Axis) -> float:

@@ -194,16 +194,19 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
 
 def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what captions say of the experiments that figures show."""
-    told = [row for row in shown if row["n"]]
+    energies = (f"{findings.TOKEN}_mean", "energy_per_request_j_mean")
+    told = [row for row in shown if any(row[name] is not None for name in energies)]
     repeated = any(row["n"] > 1 for row in told)
     how = "; ".join(meter for _, meter in method.meters(told))
     hollow = " A hollow mark is an estimate." * any(row["kind"] == "estimated" for row in told)
+    if repeated:
+        means = f"Means over {method.sizes(told)} with 95 % Student t intervals"
+    else:
+        means = "Single runs, without intervals" if told else "No experiment has a mean of energy"
     return {
-        "means": f"Means over {method.sizes(told)} with 95 % Student t intervals"
-        if repeated
-        else "Single runs, without intervals",
+        "means": means,
         "repeated": repeated,
-        "single": any(row["n"] == 1 for row in told),
+        "dashed": any(row["n"] == 1 and row["energy_u95_rel"] is not None for row in told),
         "energies": f"Energy was {how}.{hollow}" if how else "",
     }
 

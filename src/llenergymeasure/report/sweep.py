@@ -300,17 +300,18 @@ def place_channel(sweep: Sweep) -> Channel:
     """Return the setting's axis: of base 2 where it spans a large factor, or of categories."""
     if not sweep.numeric:
         return texts("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
-    least, most = sweep.x_values[0], sweep.x_values[-1]
+    title, least, most = sweep.title, sweep.x_values[0], sweep.x_values[-1]
     axis: dict[str, Any] = {"grid": False, "format": ".3~r" if sweep.title == OFFERED else ".12~r"}
     if len(sweep.x_values) <= LISTED_TICKS:
         axis["values"] = sweep.x_values
     if least > 0 and most / least >= LOG2_RATIO:
+        title = f"{title} (log scale)"
         edge = (most / least) ** 0.04
         scale = {"type": "log", "base": 2, "domain": [least / edge, most * edge], "nice": False}
     else:
         edge = 0.04 * (most - least)
         scale = {"domain": [least - edge, most + edge], "nice": False, "zero": False}
-    return numbers("x", title=sweep.title, scale=scale, axis=axis)
+    return numbers("x", title=title, scale=scale, axis=axis)
 
 
 def _series(sweep: Sweep, looks: Sequence[str]) -> Channel:

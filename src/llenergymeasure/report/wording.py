@@ -96,7 +96,8 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     half_width = (high - low) / 2
     if half_width <= NOISE_REL * abs(value):
         return rounded(value)
-    above, below = rounded(high - value, half_width), rounded(value - low, half_width)
+    decimals = _decimals(value, half_width)
+    above, below = (_not_zero(reach, decimals) for reach in (high - value, value - low))
     reach = f"± {above}" if above == below else f"+{above} -{below}"
     return f"{mean_text(value, low, high)} {reach}"
 

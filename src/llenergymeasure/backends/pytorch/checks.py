@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,7 +58,8 @@ def _packages(
             found="pytorch",
         )
     elif config.served or (settings.tensor_parallel_size or 1) > 1:
-        yield from _too_old(version("transformers"))
+        with contextlib.suppress(PackageNotFoundError):  # a build of it may have another name
+            yield from _too_old(version("transformers"))
     if settings.trust_remote_code and config.weights == "random" and "/" not in config.model:
         yield Problem(
             "a built-in architecture has no code of its own; remove trust_remote_code",

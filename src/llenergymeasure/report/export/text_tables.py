@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
@@ -103,7 +104,11 @@ def table(
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
-    known = {name: {*values} - {NOTHING} for name, values in about.items()}
+    # Without a run in its mean an experiment has none of these; one that ran on no GPU, no device.
+    some = [row["n"] > 0 for row in rows]
+    known = {name: set(compress(values, some)) for name, values in about.items()}
+    for name in ("Kind", "Scope"):
+        known[name].discard(NOTHING)
     same = {name: each.pop() if each else NOTHING for name, each in known.items() if len(each) < 2}
     texts = {}
     for name in varied_settings(rows):
