@@ -606,6 +606,26 @@ def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
     ]
 
 
+def test_a_run_that_ended_without_a_word_has_what_slurm_said_of_its_job(
+    tmp_path: Path, call: Call, slurm: Path
+) -> None:
+    """In an image file the signal takes away the mount as well, and a run can write nothing."""
+    command(slurm, "squeue", "")
+    _, plan, folder = planned(tmp_path)
+    write_text(folder.plan, plan.to_json_bytes().decode())
+    run = plan.runs[0]
+    place = folder.run(run.experiment, run.cycle)
+    began = {"status": "running", "boot_id": "of another start", "host": socket.gethostname()}
+    place.path.mkdir(parents=True)
+    write_text(place.outcome, json.dumps(began))
+    (folder.path / drive.LOG_NAME).write_text(
+        "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
+        f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"
+    )
+    said = call("status", str(folder.path)).out
+    assert "ProcessGone: the machine was restarted while it ran; SLURM says of its job 7: " in said
+
+
 def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
     tmp_path: Path, call: Call, slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

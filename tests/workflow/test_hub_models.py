@@ -124,7 +124,7 @@ def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_f
     (line,) = need_models(given, in_jobs=True)
     assert f"({hub_cache()})" in line
     assert "HF_HOME" in line
-    assert line.endswith("(found owner/one, owner/two at revision v2)")
+    assert "forbids to download: owner/one, owner/two at revision v2. Jobs" in line
 
 
 @pytest.mark.usefixtures("nothing_listens")

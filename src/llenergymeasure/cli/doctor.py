@@ -163,7 +163,7 @@ def cluster() -> Iterator[Finding]:
 def _controller() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     try:
-        done = completed(["sinfo", "--noheader", "--format", "%P (%D nodes, %a, %G)"], ASK_LIMIT_S)
+        done = completed(["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"], ASK_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if done.returncode != 0:

@@ -87,8 +87,9 @@ def _under_way_or_without_result(
 
 
 def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
-    """Return the states of runs; of those that never began with what the last call knew of them."""
-    log, without = folder.path / LOG_NAME, [r for r in runs if r.get("error_class") == "NeverBegan"]
+    """Return the states of runs, with what the last call knew of those that said nothing."""
+    log = folder.path / LOG_NAME
+    without = [run for run in runs if run.get("error_class") in ("NeverBegan", "ProcessGone")]
     known: dict[str, str] = {}
     with suppress(OSError):  # another user's may not be read
         if without and log.is_file():
@@ -98,7 +99,9 @@ def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[
         with suppress(OSError):  # one that begins just now has no outcome
             ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
             if why and ended.st_mtime - log.stat().st_mtime < TOUCHED_S:  # else in another call
-                run["error_message"] = f"the run never began: {why}; see {log}"
+                never = run["error_class"] == "NeverBegan"
+                said = "the run never began: " if never else f"{run['error_message']}; "
+                run["error_message"] = f"{said}{why}; see {log}"
     return runs
 
 

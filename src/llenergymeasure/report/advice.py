@@ -35,9 +35,10 @@ _JOB = (
 )
 _BY_CLASS = {
     "NeverBegan": _JOB,
-    "ProcessGone": "Ended without a word, as after a power cut, or a kill for want of memory: run "
-    "the study again, and look at the log if it happens twice; on SLURM also at the end of the "
-    "job's own, in .snakemake/slurm_logs.",
+    "ProcessGone": "Ended without a word, as after a power cut, or a kill for want of memory; in "
+    "an image file also where its job was cancelled or over its time. Run the study again, and "
+    "look at the log if it happens twice; on SLURM also at the job's own, in "
+    ".snakemake/slurm_logs, for CANCELLED or a limit.",
     "RecordGone": _RECORD,
     "DamagedRecord": _RECORD,
     "OutOfMemoryError": _MEMORY,

@@ -78,10 +78,10 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
     if in_jobs and absent:
         message = (
             f"not in the hub's cache of this machine ({cache}), and HF_HUB_OFFLINE forbids to "
-            "fetch it: its runs fail, unless jobs have another cache; set HF_HOME as it was for "
-            "the download, or download it"
+            f"download: {names}. Jobs that have no other cache will fail; set HF_HOME as it was "
+            "for the download, or download it"
         )
-        return [str(Problem(message, key="model", found=names))]
+        return [str(Problem(message, key="model"))]
     reason = why_out_of_reach() if absent else None
     if reason is None:
         return []
