@@ -37,7 +37,7 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
     Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that
     ended well for one over its time, and a run may be killed once its record is written. Within
     such a job Snakemake is to delete nothing of a run: a signal may end it once the run is over,
-    and this process, or the next call, sees what is whole.
+    and this process, or the next call, sees what is complete.
     """
     report_success, report_error = executor.report_job_success, executor.report_job_error
     arguments = executor.get_job_args
