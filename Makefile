@@ -15,8 +15,12 @@ help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(STAMP):
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed here; make PYTHON=… $(MAKECMDGOALS) takes another" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "LLenergyMeasure needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test "$(origin PYTHON)" != "command line" -o ! -x $(BIN)/python || \
+		test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
+		{ echo "$(VENV) has $$($(BIN)/python -V); remove it to set it up with $(PYTHON)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV), once: downloads up to 3 GB and prints nothing for some minutes. No GPU? docs/install.md names a smaller torch …"
