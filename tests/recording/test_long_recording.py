@@ -78,4 +78,5 @@ def test_memory_does_not_grow_with_the_recording(
         resident.append(resident_bytes())
     recording.end()
     assert len(read_samples(tmp_path / "samples.arrows").table) > 10_000
-    assert max(resident[2:]) - resident[2] < 2 * 2**20
+    # A million reads that keep 50 bytes each are 50 MB; an allocator's own steps are of a few.
+    assert max(resident[2:]) - resident[2] < 8 * 2**20
