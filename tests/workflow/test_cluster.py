@@ -23,7 +23,7 @@ from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import (
@@ -567,21 +567,27 @@ def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
     assert dict(never_began(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
 
 
-def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
-    tmp_path: Path, call: Call, slurm: Path
-) -> None:
-    command(slurm, "squeue", "")
+def a_cancelled_job(tmp_path: Path) -> tuple[StudyFolder, RunFolder, Path]:
+    """Return a study, its first run, whose job SLURM cancelled, and Snakemake's log of that."""
     _, plan, folder = planned(tmp_path)
     write_text(folder.plan, plan.to_json_bytes().decode())
     run = plan.runs[0]
     place = folder.run(run.experiment, run.cycle)
     place.path.mkdir(parents=True)
-    place.outcome.touch()
     log = folder.path / drive.LOG_NAME
     log.write_text(
         "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
         f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"
     )
+    return folder, place, log
+
+
+def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
+    tmp_path: Path, call: Call, slurm: Path
+) -> None:
+    command(slurm, "squeue", "")
+    folder, place, log = a_cancelled_job(tmp_path)
+    place.outcome.touch()
     words = f"the run never began: SLURM says of its job 7: CANCELLED; see {log}"
     assert words in call("status", str(folder.path)).out
     (found,) = (
@@ -611,17 +617,9 @@ def test_a_run_that_ended_without_a_word_has_what_slurm_said_of_its_job(
 ) -> None:
     """In an image file the signal takes away the mount as well, and a run can write nothing."""
     command(slurm, "squeue", "")
-    _, plan, folder = planned(tmp_path)
-    write_text(folder.plan, plan.to_json_bytes().decode())
-    run = plan.runs[0]
-    place = folder.run(run.experiment, run.cycle)
+    folder, place, _ = a_cancelled_job(tmp_path)
     began = {"status": "running", "boot_id": "of another start", "host": socket.gethostname()}
-    place.path.mkdir(parents=True)
     write_text(place.outcome, json.dumps(began))
-    (folder.path / drive.LOG_NAME).write_text(
-        "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
-        f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"
-    )
     said = call("status", str(folder.path)).out
     assert "ProcessGone: the machine was restarted while it ran; SLURM says of its job 7: " in said
 

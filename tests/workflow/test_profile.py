@@ -14,6 +14,14 @@ from llenergymeasure.workflow.profile import forecast_for, job_request, may_shar
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
 
+ON_CPU = {
+    "model": "llama-3.1-8b",
+    "weights": "random",
+    "protocol": "quick",
+    "pytorch": {"device_map": "cpu"},
+}
+"""A study of a model that is larger than many jobs' memory."""
+
 
 def profile(folder: Path, **settings: Any) -> str:
     place = folder / "cluster"
@@ -100,20 +108,14 @@ def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path)
 
 
 def test_models_larger_than_the_job_s_memory_are_named(tmp_path: Path) -> None:
-    cpu = {
-        "model": "llama-3.1-8b",
-        "weights": "random",
-        "protocol": "quick",
-        "pytorch": {"device_map": "cpu"},
-    }
-    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **cpu)
+    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **ON_CPU)
     assert problem.key == "default-resources.mem_mb"
     assert problem.found == "8000 MB"
     assert "need at least 16.144 GB for weights and cache, and a job is given 8.389 GB" in str(
         problem
     )
-    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 32000}}), **cpu) == []
-    gpu = {**cpu, "pytorch": {}}
+    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 32000}}), **ON_CPU) == []
+    gpu = {**ON_CPU, "pytorch": {}}
     assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **gpu) == []
 
 
@@ -171,13 +173,7 @@ def test_the_plan_says_whose_jobs_the_runs_are_and_what_runs_in_them(
 
 
 def test_what_is_just_too_little_memory_is_seen_to_be_less(tmp_path: Path) -> None:
-    cpu = {
-        "model": "llama-3.1-8b",
-        "weights": "random",
-        "protocol": "quick",
-        "pytorch": {"device_map": "cpu"},
-    }
-    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 15390}}), **cpu)
+    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 15390}}), **ON_CPU)
     assert "need at least 16.144 GB for weights and cache, and a job is given 16.138 GB" in str(
         problem
     )

@@ -260,16 +260,16 @@ def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
 def not_ranked(summary: Iterable[Row]) -> list[str]:
     """Return which experiments are not ranked with the first group's, by reason."""
     apart: dict[str, list[Row]] = {}
-    for row in summary:
-        if row["not_comparable"]:
-            apart.setdefault(row["not_comparable"], []).append(row)
+    for row in (row for row in summary if row["not_comparable"]):
+        apart.setdefault(row["not_comparable"], []).append(row)
     said = [
         f"{names_of(rows)} {'is' if len(rows) == 1 else 'are'} not ranked with the rest: "
         f"{plain(reason, 200)}."
         for reason, rows in apart.items()
     ]
     rest = len(said) - LISTED_REASONS
-    return said[:LISTED_REASONS] + [f"Nor are others; further reasons: {rest}."] * (rest > 0)
+    more = [f"Nor are others; further reasons: {rest}."] if rest > 0 else []
+    return said[:LISTED_REASONS] + more
 
 
 def without_mean(summary: Iterable[Row]) -> list[str]:

@@ -98,14 +98,13 @@ def _labels(
     A name has the first right to its place, and where it finds none its number stands for it.
     """
     length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
-    taken = [
-        (x - MARK_RADIUS, x + MARK_RADIUS, y)
-        for x, y in (_place(row, energy, other, size) for row in rows)
-    ]
-    for row in sorted(rows, key=lambda row: not row["front"]):
-        place = _place(row, energy, other, size)
-        texts_of = [shortened(row["name"], length)] * row["front"] + [row["number"]]
-        for text, (dx, dy) in product(texts_of, _sides(place, size, front=row["front"])):
+    placed = [(row, _place(row, energy, other, size)) for row in rows]
+    taken = [(x - MARK_RADIUS, x + MARK_RADIUS, y) for _, (x, y) in placed]
+    for row, place in sorted(placed, key=lambda each: not each[0]["front"]):
+        name = [shortened(row["name"], length)] if row["front"] else []
+        for text, (dx, dy) in product(
+            (*name, row["number"]), _sides(place, size, front=row["front"])
+        ):
             width = LETTER_WIDTH * len(text)
             left = place[0] + dx - (width if dx < 0 else 0)
             right, at = left + width, place[1] + dy - BASELINE

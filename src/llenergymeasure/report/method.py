@@ -42,7 +42,8 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
 
 def sizes(told: Sequence[Row]) -> str:
     """Return over how many runs the means are, such as ``3 to 5 runs``."""
-    least, *_, most = sorted(row["n"] for row in (*told, *told))
+    numbers = [row["n"] for row in told]
+    least, most = min(numbers), max(numbers)
     return counted(least, "run") if least == most else f"{least} to {most} runs"
 
 

@@ -198,7 +198,8 @@ def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     told = [row for row in shown if any(row[name] is not None for name in energies)]
     repeated = any(row["n"] > 1 for row in told)
     how = "; ".join(meter for _, meter in method.meters(told))
-    hollow = " A hollow mark is an estimate." * any(row["kind"] == "estimated" for row in told)
+    estimated = any(row["kind"] == "estimated" for row in told)
+    hollow = " A hollow mark is an estimate." if estimated else ""
     if repeated:
         means = f"Means over {method.sizes(told)} with 95 % Student t intervals"
     else:

@@ -178,7 +178,8 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping
     told = [row for row in rows if row["kind"] is not None and row["n"]]
     caption = f"{plain(study, 80)}: means over n runs."
     if told:
-        how = f"Energy is {listed([meter for _, meter in meters(told)])}. " * ("Kind" in same)
+        meter = listed([meter for _, meter in meters(told)])
+        how = f"Energy is {meter}. " if "Kind" in same else ""
         caption += f" {intervals(told)}. {how}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
     facts = {
