@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from llenergymeasure.screen import say
 
@@ -47,18 +48,25 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
     except (LlemError, OSError) as error:
         if verbose():
             traceback.print_exc()
-        with suppress(OSError):
-            say(f"llem: {as_message(error)}")
+        say_if_read(f"llem: {as_message(error)}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
-        drop_output()
+        drop(sys.stdout)
         sys.exit(EXIT_FAILED)
 
 
-def drop_output() -> None:
+def say_if_read(text: str) -> None:
+    """Print to standard error; that nobody reads it changes no exit code."""
+    try:
+        say(text)
+    except OSError:
+        drop(sys.stderr)
+
+
+def drop(stream: IO[str]) -> None:
     """Let what is left to write go nowhere: it would fail again at the end, with Python's code."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys):
     write_tables(b, partial=False)
     assert compared(a, b)
     shown = capsys.readouterr()
-    assert {line.split()[0] for line in shown.out.splitlines() if TOKEN in line} == {"batch_size=8"}
+    assert shown.out.splitlines()[0] == "batch_size=8"
+    assert "batch_size=1" not in shown.out
     assert "1 experiment with a run that" in shown.err
     assert "not compared: batch_size=1" in shown.err
 
@@ -99,6 +100,8 @@ def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
     ids = [run["experiment"] for run in json.loads((folder / "plan.json").read_text())["runs"]]
     assert compared(ids[0][:8], ids[1], within=folder)
     out = capsys.readouterr().out
+    assert out.splitlines()[0] == "batch_size=8 against batch_size=1"
+    assert out.count("against") == 1
     assert "0.3536" in out
     assert "paired over 4 cycles" in out
 

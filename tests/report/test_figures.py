@@ -155,6 +155,15 @@ def test_an_estimate_differs_from_a_measurement_in_shape_and_not_in_colour_alone
     assert len({measured, estimated, unknown}) == 3
 
 
+@pytest.mark.parametrize(("kind", "hollow"), [("measured", False), ("estimated", True)])
+def test_estimates_are_hollow_in_the_figures_against_settings_as_captions_say(kind, hollow):
+    rows = [{**row, "kind": kind} for row in grid(pytorch__batch_size=[1, 2])]
+    (figure,) = sweep_figures(rows, {}).values()
+    points = [part for part in figure.svg.split("<path") if 'stroke-width="1.8"' in part]
+    assert len(points) >= 2
+    assert all(('fill="#ffffff"' in part) is hollow for part in points)
+
+
 def test_two_values_that_are_cut_alike_are_two_places_and_two_series():
     models = [f"/data/models/{name}/checkpoints/final" for name in ("llama-3-8b", "qwen-3-7b")]
     rows = [experiment(3, model=name, **{BATCH: size}) for name in models for size in (1, 8)]

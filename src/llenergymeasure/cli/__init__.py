@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, drop_output, in_one_line
+from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, drop, in_one_line
 from llenergymeasure.installation import install_command, namesake
 from llenergymeasure.screen import only_printable, say
 
@@ -38,7 +38,7 @@ def main() -> NoReturn:
             code = get_command(app).main(prog_name="llem", standalone_mode=False)
             sys.stdout.flush()
         except BrokenPipeError:
-            drop_output()
+            drop(sys.stdout)
             sys.exit(EXIT_FAILED)  # as click does where it meets one earlier
         except usage_error as error:
             say(_usage_error(error))

@@ -213,6 +213,8 @@ def _differs(row: Row) -> str | None:
 
 
 def _text(rows: Sequence[Row]) -> str:
+    """Return the rows as a table; where all are of one pair, its name stands above it."""
+    labels = {row["label"] for row in rows}
     lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
         [
@@ -233,7 +235,14 @@ def _text(rows: Sequence[Row]) -> str:
         for before, row in zip(({}, *rows), rows, strict=False)
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
-    spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)
+    spare = [3, 5, 2] if all(row["ratio"] is not None for row in rows) else [3, 2]
+    head = ""
+    if len(labels) == 1:
+        head = f"{plain(labels.pop(), 200)}\n\n"
+        lines = [line[1:] for line in lines]
+        table = aligned(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
+    else:
+        spare = [place + 1 for place in spare]
+        table = aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,))
     unpaired = any(row["method"] == "unpaired" for row in rows)
-    table = aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,))
-    return table + f"\n\n{UNPAIRED}" * unpaired
+    return head + table + f"\n\n{UNPAIRED}" * unpaired

@@ -1,10 +1,8 @@
 """``llem meter``: the energy of any command, like ``perf stat``."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +22,7 @@ from llenergymeasure.errors import (
     ConfigurationError,
     LlemError,
     as_message,
+    say_if_read,
 )
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.samples import recorder_cost, write_samples
@@ -90,11 +89,11 @@ def meter(
         rest_s=REST_S if written else 0.0,
     ) as metered:
         for warning in metered.ready["warnings"]:
-            _say(f"llem: {warning}")
+            say_if_read(f"llem: {warning}")
         if metered.measures or not require:
             ended = run_command(command)
     if ended is None:
-        _say(f"llem: nothing can be measured here\n{_reasons(metered.ready)}")
+        say_if_read(f"llem: nothing can be measured here\n{_reasons(metered.ready)}")
         return EXIT_CONFIGURATION
     document = _document(command, ended, metered, calibration)
     exit_code = ended.exit_code
@@ -119,7 +118,7 @@ def meter(
     ]
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
-    _say("\n".join([said, *unwritten]))
+    say_if_read("\n".join([said, *unwritten]))
     return exit_code or (EXIT_FAILED if unwritten else EXIT_OK)
 
 
@@ -130,12 +129,6 @@ def _unwritten(path: Path | None, write: Callable[[Path], None]) -> Iterator[str
             write(path)
         except (LlemError, OSError) as error:
             yield f"llem: {as_message(error)}"
-
-
-def _say(text: str) -> None:
-    """Print to standard error: who reads that changes neither the command nor its exit code."""
-    with suppress(OSError):
-        print(text, file=sys.stderr)
 
 
 def _wall_ahead_ns() -> int:

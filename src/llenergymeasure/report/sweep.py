@@ -14,7 +14,7 @@ from typing import Any
 from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
-from llenergymeasure.report.charts import KINDS, Axis, beyond_note, interval_marks
+from llenergymeasure.report.charts import Axis, beyond_note, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,
     NARROW,
@@ -276,12 +276,13 @@ def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
     if not sweep.numeric and sweep.series:
         channels["xOffset"] = texts("series", sort=sweep.series_values)
     line = layer(rows, {"type": "line", "strokeWidth": 1.5}, y=y, **channels)
+    hollow = {"condition": {"test": "datum.kind != 'measured'", "value": COLOURS["paper"]}}
     points = layer(
         rows,
-        {"type": "point", "size": 55, "opacity": 1, "filled": True, "strokeWidth": 1.8},
+        {"type": "point", "size": 55, "opacity": 1, "filled": False, "strokeWidth": 1.8},
         y=y,
         shape=_series(sweep, [shape for _, shape in SERIES]),
-        fillOpacity=texts("kind", legend=None, scale={"domain": KINDS, "range": [1, 0, 0]}),
+        fill=hollow | channels["color"],
         **channels,
     )
     return {
