@@ -56,6 +56,36 @@ def test_use_apptainer_decides_only_what_nobody_else_has(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("here", "runner", "command"),
+    [
+        (("podman", "apptainer"), "docker", "podman"),
+        (("podman", "apptainer", "sbatch"), "apptainer", "apptainer"),
+        (("podman", "sbatch"), "docker", "podman"),
+        (("singularity",), "apptainer", "singularity"),
+        ((), "local", "neither"),
+    ],
+)
+def test_an_engine_that_is_not_here_gets_what_runs_images_here(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here: tuple[str, ...],
+    runner: str,
+    command: str,
+) -> None:
+    """Login nodes of clusters often have Podman, which their jobs cannot use."""
+    for name in here:
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("LLEM_DOCKER", raising=False)
+    study = study_from_mapping({**SMALL, "backend": "sglang"})
+    study = with_runners(study, apptainer_offered=False)
+    choice = study.runner("sglang")
+    assert choice.runner == runner
+    assert command in choice.reason
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("runners: {pytorch: podman}\n", "runners.pytorch"),

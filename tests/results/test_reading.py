@@ -92,3 +92,5 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="holds no study"):
         load_results(tmp_path)
+    with pytest.raises(ResultsError, match="no such folder"):
+        load_results(tmp_path / "nowhere")

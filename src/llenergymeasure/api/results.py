@@ -355,6 +355,8 @@ def load_results(path: Path | str) -> StudyResult:
         ResultsError: there are none.
     """
     folder = StudyFolder(Path(path).absolute())  # a program may go to another folder
+    if not folder.path.is_dir():
+        raise ResultsError(f"{path}: no such folder")
     if not folder.plan.is_file():
         inside = ", ".join(map(str, sorted(each.parent for each in Path(path).glob("*/plan.json"))))
         hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"

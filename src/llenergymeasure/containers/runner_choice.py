@@ -16,7 +16,7 @@ from llenergymeasure.config.preferences import (
 )
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.units import BackendName
+from llenergymeasure.units import BackendName, RunnerName
 
 
 def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
@@ -81,11 +81,13 @@ def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice
     if not absent:
         return RunnerChoice(reason=f"automatic: {' and '.join(names)} can be imported here")
     missing = f"automatic: {', '.join(absent)} cannot be imported here"
-    if container_command() is not None:
-        return RunnerChoice("docker", reason=f"{missing}, {container_command()} is installed")
-    if apptainer_command() is not None:
-        return RunnerChoice("apptainer", reason=f"{missing}, {apptainer_command()} is installed")
-    return RunnerChoice(reason=f"{missing}, and neither is Docker, Podman or Apptainer installed")
+    runner = container_runner()
+    command = apptainer_command() if runner == "apptainer" else container_command()
+    if command is None:
+        return RunnerChoice(
+            reason=f"{missing}, and neither is Docker, Podman or Apptainer installed"
+        )
+    return RunnerChoice(runner, reason=f"{missing}, {command} is installed")
 
 
 def apptainer_command() -> str | None:
@@ -99,7 +101,7 @@ def container_command() -> str | None:
     return next((name for name in names if shutil.which(name)), None)
 
 
-def container_runner() -> str:
+def container_runner() -> RunnerName:
     """Return the runner for an image here: ``apptainer`` where there is only that, or SLURM."""
     only = container_command() is None or shutil.which("sbatch")
     return "apptainer" if apptainer_command() and only else "docker"
