@@ -15,7 +15,7 @@ import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.report.findings import ranked, unseen
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.units import J_PER_WH
 
 _INFO = "_:creation"
@@ -71,8 +71,8 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     interval = ", 95 % interval with the sensor's gain {} to {}" if ends else ""
     interval = interval.format(*map(_thousand_kwh, ends or ()))
     comment = (
-        f"Energy of inference is that of 1,000 requests in kWh: mean of {row['n']} "
-        f"runs{interval}; {row['kind']} by {row['energy_source']}, "
+        f"Energy of inference is that of 1,000 requests in kWh: mean of {counted(row['n'], 'run')}"
+        f"{interval}; {row['kind']} by {row['energy_source']}, "
         f"scope {', '.join(row['energy_scopes'])}."
     )
     return {
