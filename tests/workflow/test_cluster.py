@@ -35,8 +35,8 @@ from llenergymeasure.workflow.cluster import (
 )
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.progress import Ended, Progress
+from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.why_ended import its_error, never_began, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
@@ -111,7 +111,7 @@ def test_a_node_that_the_profile_names_is_not_chosen_again(
 ) -> None:
     plan = make_plan(study_from_mapping({"model": "tiny-llama", "execution": {"pin": "node"}}))
     monkeypatch.setattr(
-        "llenergymeasure.workflow.open_study.pin_options",
+        "llenergymeasure.workflow.snakefile.pin_options",
         lambda plan, *_: dict.fromkeys(plan.experiments, "--nodelist=n1"),
     )
     study: Any = object.__new__(OpenStudy)
@@ -127,7 +127,7 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
 ) -> None:
     watched: list[Any] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.open_study.QueueWatch",
+        "llenergymeasure.workflow.snakefile.QueueWatch",
         lambda *each: SimpleNamespace(start=lambda: watched.append(each)),
     )
     study: Any = object.__new__(OpenStudy)
@@ -157,7 +157,7 @@ def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
         deployment_settings=SimpleNamespace(deployment_method=()),
         resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
-    monkeypatch.setattr("llenergymeasure.workflow.open_study.adopt_executors", mock.Mock())
+    monkeypatch.setattr("llenergymeasure.workflow.snakefile.adopt_executors", mock.Mock())
     monkeypatch.setattr(OpenStudy, "_take_cluster", mock.Mock())
     with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
         opened = OpenStudy(plan, folder, workflow)

@@ -9,7 +9,7 @@ from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.workflow.manifest import states
-from llenergymeasure.workflow.open_study import OWNER
+from llenergymeasure.workflow.snakefile import OWNER
 
 
 def report(study: StudyArgument = None) -> None:
