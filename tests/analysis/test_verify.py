@@ -22,7 +22,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.whole import Difference, is_whole
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn
 from results.synthetic import vouch_again

@@ -21,7 +21,7 @@ from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import Difference, damage
 from llenergymeasure.workflow import manifest
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workflow.snakefile import OpenStudy
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result

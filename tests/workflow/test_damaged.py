@@ -14,7 +14,7 @@ import pytest
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_whole
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, snakemake, write_study

@@ -3,7 +3,7 @@
 import pytest
 from snakemake.cli import get_argument_parser
 
-from llenergymeasure.workflow.opening import only_looks
+from llenergymeasure.workflow.open_study import only_looks
 
 
 @pytest.mark.parametrize(

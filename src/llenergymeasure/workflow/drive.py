@@ -41,7 +41,7 @@ from llenergymeasure.workflow.cluster import (
     lasting,
     left_jobs,
 )
-from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
+from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
