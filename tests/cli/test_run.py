@@ -21,7 +21,7 @@ from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow import drive
+from llenergymeasure.workflow import snakemake_process
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, llem, write_study
@@ -182,7 +182,7 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
     written = [path for path in tmp_path.glob("results/**/*") if path.is_file()]
     assert {".call.json", "manifest.json"} <= {path.name for path in written}
     assert not [path for path in written if "CANARY" in path.read_text()]
-    (how,) = [each for each in driven[-1] if isinstance(each, drive.Call)]
+    (how,) = [each for each in driven[-1] if isinstance(each, snakemake_process.Call)]
     assert "CANARY" not in str(how.variables())
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from llenergymeasure.containers.surroundings import ENGINE
 from llenergymeasure.processes import python_module, users_environment
-from llenergymeasure.workflow.drive import Call, Drive
+from llenergymeasure.workflow.snakemake_process import Call, Drive
 from support.studies import ROOT, llem, snakemake, write_study
 
 NAMES = ("token.py", "select.py", "logging.py", "json.py", "llenergymeasure/__init__.py")

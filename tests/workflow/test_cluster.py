@@ -25,7 +25,7 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
-from llenergymeasure.workflow import cluster, drive
+from llenergymeasure.workflow import cluster, snakemake_process
 from llenergymeasure.workflow.cluster import (
     QueuedJob,
     end_jobs,
@@ -33,10 +33,10 @@ from llenergymeasure.workflow.cluster import (
     left_jobs,
     waiting,
 )
-from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.progress import Ended, Progress
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
+from llenergymeasure.workflow.snakemake_process import Drive, Listener
 from llenergymeasure.workflow.why_ended import its_error, never_began, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
@@ -236,7 +236,7 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
     os.utime(run.attempts, (1, 1))
     with locked(folder.lock, "a test") as lock:
         driven = Drive(study, plan, folder, Listener(), lock)
-        code = driven.run(drive.Call(profile="nosuchprofile"))
+        code = driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
 
@@ -250,7 +250,7 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     said: list[str] = []
     with locked(folder.lock, "a test") as lock:
         driven = Drive(study, plan, folder, Listener(said.append), lock)
-        driven.run(drive.Call(profile="nosuchprofile"))
+        driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert driven.broken is None
     assert not any("failed the same way" in line for line in said)
 
@@ -264,7 +264,7 @@ def test_it_is_said_where_servers_are_not_shared(
     traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
     path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
     said: list[str] = []
-    view, call = Listener(said.append), drive.Call(profile=profile)
+    view, call = Listener(said.append), snakemake_process.Call(profile=profile)
     drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
     assert (NOT_SHARED in said) is not shared
     assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
@@ -285,7 +285,7 @@ def follow(driven: Drive, progress: Progress) -> None:
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     said: list[str] = []
     driven = Drive(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
@@ -295,7 +295,7 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
-    place = f"; Snakemake's own words are in {folder.path / drive.LOG_NAME}"
+    place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
     assert said == [words, f"{refused}. {cluster.CHANGE_PROFILE}{place}"]
     assert not driven.complaint
 
@@ -305,7 +305,7 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str | None
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, outcome)
@@ -364,7 +364,7 @@ def test_what_others_say_in_a_job_s_log_is_not_called_apptainers(tmp_path: Path,
 def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, runner: Any) -> None:
     study, plan, folder = planned(tmp_path)
     plan = replace(plan, runs=tuple(replace(run, runner=runner) for run in plan.runs))
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     own = tmp_path / "15.log"
     own.write_text(f"{STARTED}FATAL:   no fuse\n")
     said: list[str] = []
@@ -382,7 +382,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
     jobs = "\n".join(each.format(name) for each in queue)
     words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
-    write_text(folder.path / drive.LOG_NAME, f"Submitted job 1\n{words}\n")
+    write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
     driven = Drive(study, plan, folder, view, 0)
@@ -403,7 +403,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     memory, node = "Memory specification can not be satisfied", "Requested node configuration"
     log = (
         "Error in rule measure:\n    message: SLURM sbatch failed. The error message was "
@@ -412,14 +412,14 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
     )
     driven = Drive(study, plan, folder, Listener(), 0)
     assert driven._exit_code(1, log * 20) == 1
-    words = f"Snakemake's own words are in {folder.path / drive.LOG_NAME}"
+    words = f"Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
     refused = f"sbatch: error: {memory}; {node}. {cluster.CHANGE_PROFILE}"
     assert driven.complaint == f"llem: {refused}; {words}\n"
 
 
 def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
     log = "Error in rule measure:\n    message: no queue\n"
     assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
@@ -441,12 +441,14 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
         slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '7|{job_prefix(folder)}1|RUNNING||'"
     )
     opened._take_cluster(by_name=False)
-    write_text(folder.path / drive.LOG_NAME, f"Using executor\n{capfd.readouterr().err}")
+    write_text(
+        folder.path / snakemake_process.LOG_NAME, f"Using executor\n{capfd.readouterr().err}"
+    )
     said: list[str] = []
     driven = Drive(study, plan, folder, Listener(said.append), 0)
     driven._on_cluster = True
     driven._tell_of_the_queue()
-    assert driven._exit_code(0, (folder.path / drive.LOG_NAME).read_text()) == 0
+    assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
     assert said == [
         "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
         "SLURM's queue"
@@ -470,7 +472,7 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     driven._tell_of_ends(progress)
     driven._tell_of_the_queue()
     assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
-    monkeypatch.setattr(drive, "LOOK_SOON_S", 0.0)
+    monkeypatch.setattr(snakemake_process, "LOOK_SOON_S", 0.0)
     monkeypatch.setattr(progress, "look", lambda: [Ended("")])
     driven._tell_of_ends(progress)
     driven._tell_of_the_queue()
@@ -485,7 +487,7 @@ def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
     tmp_path: Path, profile: str | None
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     driven = Drive(study, plan, folder, Listener(), 0)
     driven._on_cluster = profile is not None
     assert driven._exit_code(-signal.SIGKILL, "rule measure:\n    jobid: 3\n") == 1
@@ -574,7 +576,7 @@ def a_cancelled_job(tmp_path: Path) -> tuple[StudyFolder, RunFolder, Path]:
     run = plan.runs[0]
     place = folder.run(run.experiment, run.cycle)
     place.path.mkdir(parents=True)
-    log = folder.path / drive.LOG_NAME
+    log = folder.path / snakemake_process.LOG_NAME
     log.write_text(
         "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
         f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"

@@ -77,7 +77,7 @@ def _begun(folder: StudyFolder) -> str | None:
     holder = lock_holder(folder.lock)
     if holder is None:
         return None
-    from llenergymeasure.workflow.drive import LOG_NAME
+    from llenergymeasure.workflow.snakemake_process import LOG_NAME
 
     log = folder.path / LOG_NAME  # of an earlier call, unless it is younger than the lock's words
     starts = log.is_file() and log.stat().st_mtime_ns >= folder.lock.stat().st_mtime_ns
