@@ -33,8 +33,8 @@ from llenergymeasure.workflow.cluster import (
     left_jobs,
     waiting,
 )
-from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.progress import Ended, Progress
+from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.snakemake_process import Drive, Listener
 from llenergymeasure.workflow.why_ended import its_error, never_began, reason

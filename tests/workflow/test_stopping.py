@@ -10,8 +10,8 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import Call, Listener
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -184,7 +184,7 @@ def driven(folder, monkeypatch):
 
     def drive(asked, code):
         monkeypatch.setattr(Driven, "code", code, raising=False)
-        monkeypatch.setattr("llenergymeasure.workflow.drive_study.Drive", Driven)
+        monkeypatch.setattr("llenergymeasure.workflow.run_study.Drive", Driven)
         return drive_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
 
     return drive

@@ -35,7 +35,6 @@ from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.last_call import (
     NotResumedError,
     StudyCall,
@@ -47,6 +46,7 @@ from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.progress import resting
 from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.arrivals import trace_lines
