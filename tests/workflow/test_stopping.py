@@ -11,9 +11,9 @@ from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.precision_target import planned, precision
 from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import Call, Listener
-from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, plan_of, result_times, snakemake, write_study

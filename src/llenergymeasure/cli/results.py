@@ -20,9 +20,9 @@ from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
+from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
-from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.why_ended import never_began
 
 QUEUE_LIMIT_S = 5.0

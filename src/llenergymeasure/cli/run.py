@@ -43,12 +43,12 @@ from llenergymeasure.workflow.last_call import (
     remember,
 )
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
+from llenergymeasure.workflow.precision_target import planned, precision
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.progress import resting
 from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
-from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files

@@ -20,7 +20,7 @@ from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFold
 from llenergymeasure.results.outcome import OutcomeError, without_result
 from llenergymeasure.results.whole import Stamp, damage, stamp
 from llenergymeasure.units import MISSING
-from llenergymeasure.workflow.stopping import precision
+from llenergymeasure.workflow.precision_target import precision
 
 
 def run_state(folder: RunFolder) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workflow.manifest import states, write_manifest
+from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.recovery import damaged, keep_finished, make_room
 from llenergymeasure.workflow.snakefile import (
     DRIVEN_VARIABLE,
@@ -27,7 +28,6 @@ from llenergymeasure.workflow.snakefile import (
     as_workflow_error,
     study_lock,
 )
-from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 

@@ -36,9 +36,9 @@ from llenergymeasure.workflow.cluster import LEFT, QueueWatch, can_be_asked, end
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
+from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places, Words
-from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 
 DRIVEN_VARIABLE = "LLEM_DRIVEN"
