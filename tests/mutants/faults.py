@@ -232,7 +232,7 @@ MUTANTS = (
         ("analysis/test_statistics.py",),
     ),
     Mutant(
-        "analysis/stopping.py",
+        "analysis/stopping_rule.py",
         "t_quantile(len(pilot) - 1)",
         "t_quantile(len(values) - 1)",
         "a precision that the pilot cannot promise",

@@ -113,7 +113,7 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
     if not all(is_whole(run) for run in runs):
         return None
     from llenergymeasure.analysis.selection import select
-    from llenergymeasure.analysis.stopping import METRIC, decide
+    from llenergymeasure.analysis.stopping_rule import METRIC, decide
     from llenergymeasure.results.reading import read_result
     from llenergymeasure.results.table import run_row
 
