@@ -22,7 +22,7 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.processes import boot_id
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.cluster import job_prefix
+from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import not_drawn

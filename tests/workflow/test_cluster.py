@@ -25,16 +25,16 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
-from llenergymeasure.workflow import cluster, snakemake_process
-from llenergymeasure.workflow.cluster import (
+from llenergymeasure.workflow import slurm_jobs, snakemake_process
+from llenergymeasure.workflow.progress import Ended, Progress
+from llenergymeasure.workflow.run_study import drive_study
+from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
     end_jobs,
     job_prefix,
     left_jobs,
     waiting,
 )
-from llenergymeasure.workflow.progress import Ended, Progress
-from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.snakemake_process import Drive, Listener
 from llenergymeasure.workflow.why_ended import its_error, never_began, reason
@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(cluster, "GONE_LIMIT_S", 1.0)
+    monkeypatch.setattr(slurm_jobs, "GONE_LIMIT_S", 1.0)
     command(folder, "scancel", f"echo $* >> {folder}/cancelled")
     return folder
 
@@ -174,7 +174,7 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ASK_LIMIT_S", 0.2)
+    monkeypatch.setattr(slurm_jobs, "ASK_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
         left_jobs(StudyFolder(slurm))
@@ -292,11 +292,13 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     fail(folder, plan, '{"status": "failed", "attempt": 1}')
     follow(driven, progress)
     driven._view = Listener(said.append)
-    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    words = (
+        f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    )
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
     place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
-    assert said == [words, f"{refused}. {cluster.CHANGE_PROFILE}{place}"]
+    assert said == [words, f"{refused}. {slurm_jobs.CHANGE_PROFILE}{place}"]
     assert not driven.complaint
 
 
@@ -381,7 +383,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     name = f"{job_prefix(folder)}ab|PENDING"
     queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
     jobs = "\n".join(each.format(name) for each in queue)
-    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
+    words = f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
     write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
@@ -413,7 +415,7 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
     driven = Drive(study, plan, folder, Listener(), 0)
     assert driven._exit_code(1, log * 20) == 1
     words = f"Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
-    refused = f"sbatch: error: {memory}; {node}. {cluster.CHANGE_PROFILE}"
+    refused = f"sbatch: error: {memory}; {node}. {slurm_jobs.CHANGE_PROFILE}"
     assert driven.complaint == f"llem: {refused}; {words}\n"
 
 
@@ -510,12 +512,12 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
 def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     before = "Error in rule measure:\n    message: Job submission failed with exception: "
     assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
-        f"The 'sacctmgr' reported: 'no. {cluster.CHANGE_PROFILE}"
+        f"The 'sacctmgr' reported: 'no. {slurm_jobs.CHANGE_PROFILE}"
     )
     account = "The given account me appears to be invalid. Available accounts:"
     assert reason(
         f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
-    ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")
+    ) == (f"{account} a, b. {slurm_jobs.CHANGE_PROFILE}")
 
 
 @pytest.mark.parametrize(
@@ -561,11 +563,11 @@ def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
     known = dict(never_began(log))
     assert known == {
         "abc1/1": f"slurm_script: 4: module: not found ({own})",
-        "abc2/1": f"{refused}. {cluster.CHANGE_PROFILE}",
+        "abc2/1": f"{refused}. {slurm_jobs.CHANGE_PROFILE}",
         "abc3/1": "SLURM says of its job 13: CANCELLED",
         "abc4/1": "",
     }
-    waits = f"1 job waits in SLURM's queue: PartitionConfig{cluster.NEVER_ENDS}: no node"
+    waits = f"1 job waits in SLURM's queue: PartitionConfig{slurm_jobs.NEVER_ENDS}: no node"
     assert dict(never_began(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.workflow.cluster import QueuedJob, in_brief, waiting
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, in_brief, waiting
 
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
@@ -14,15 +14,15 @@ import subprocess, sys, time
 from pathlib import Path
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow import cluster
-from llenergymeasure.workflow.cluster import QueuedJob, QueueWatch
+from llenergymeasure.workflow import slurm_jobs
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, QueueWatch
 
 def ask(folder):
     {ask}
 
 {before}
-cluster.QUIET_LIMIT_S, cluster.LOOK_INTERVAL_S, cluster.left_jobs = 0.5, 0.05, ask
-cluster._asked = lambda *words: print(*words, flush=True)
+slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.left_jobs = 0.5, 0.05, ask
+slurm_jobs._asked = lambda *words: print(*words, flush=True)
 QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})
 print("went on", flush=True)

@@ -18,10 +18,10 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in, notes_of
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.progress import phase_in_words
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, left_jobs, waiting, with_waiting
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workflow.why_ended import never_began
 

@@ -22,7 +22,7 @@ from llenergymeasure.processes import arguments
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_measured
-from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+from llenergymeasure.workflow.slurm_jobs import end_jobs, left_jobs
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""

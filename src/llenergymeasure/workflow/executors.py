@@ -7,7 +7,7 @@ from typing import Any
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
-from llenergymeasure.workflow.cluster import job_prefix
+from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.storage import Storage
 
 

@@ -7,11 +7,11 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.cluster import can_be_asked
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.profile import job_request, may_share
+from llenergymeasure.workflow.slurm_jobs import can_be_asked
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED
 from llenergymeasure.workflow.snakemake_process import Call, Drive, Listener
 

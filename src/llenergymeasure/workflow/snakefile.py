@@ -32,13 +32,13 @@ from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places, Words
+from llenergymeasure.workflow.slurm_jobs import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.storage import Storage
 
 DRIVEN_VARIABLE = "LLEM_DRIVEN"

@@ -32,7 +32,10 @@ from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow import why_ended
-from llenergymeasure.workflow.cluster import (
+from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
+from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
+from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.slurm_jobs import (
     LOOK_INTERVAL_S,
     LOOK_SOON_S,
     NEVER_ENDS,
@@ -41,9 +44,6 @@ from llenergymeasure.workflow.cluster import (
     lasting,
     left_jobs,
 )
-from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
-from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
 
 POLL_S = 0.2

@@ -10,7 +10,7 @@ from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NEVER_ENDS, NOTHING_LEFT
+from llenergymeasure.workflow.slurm_jobs import CHANGE_PROFILE, LEFT, NEVER_ENDS, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
