@@ -22,7 +22,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import snakemake_process
-from llenergymeasure.workflow.last_call import StudyCall, remember
+from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, llem, write_study
 from support.terminal import at_a_terminal

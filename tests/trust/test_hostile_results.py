@@ -26,8 +26,8 @@ from llenergymeasure.results.reading import read_run_row
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp, is_whole
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
-from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.resume import recall
 from llenergymeasure.workload.datasets.files import read_file
 from support.memory import memory_peak
 

@@ -14,8 +14,8 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.last_call import NAME, SETTINGS, StudyCall, remember
 from llenergymeasure.workflow.profile import profile_place
+from llenergymeasure.workflow.resume import NAME, SETTINGS, StudyCall, remember
 from support.studies import write_study
 
 

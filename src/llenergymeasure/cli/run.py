@@ -35,18 +35,18 @@ from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.last_call import (
+from llenergymeasure.workflow.manifest import open_runs, write_manifest
+from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
+from llenergymeasure.workflow.progress import resting
+from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.resume import (
     NotResumedError,
     StudyCall,
     last_called,
     recall,
     remember,
 )
-from llenergymeasure.workflow.manifest import open_runs, write_manifest
-from llenergymeasure.workflow.precision_target import planned, precision
-from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
-from llenergymeasure.workflow.progress import resting
-from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workload.arrivals import trace_lines

@@ -17,10 +17,10 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
-from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.recovery import damaged, keep_finished, make_room
+from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workflow.snakefile import (
     DRIVEN_VARIABLE,
     OpenStudy,
