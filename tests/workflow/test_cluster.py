@@ -36,8 +36,8 @@ from llenergymeasure.workflow.slurm_jobs import (
     waiting,
 )
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
+from llenergymeasure.workflow.snakemake_log import its_error, never_began, reason
 from llenergymeasure.workflow.snakemake_process import Drive, Listener
-from llenergymeasure.workflow.why_ended import its_error, never_began, reason
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 

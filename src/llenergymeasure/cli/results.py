@@ -22,8 +22,8 @@ from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.slurm_jobs import QueuedJob, left_jobs, waiting, with_waiting
+from llenergymeasure.workflow.snakemake_log import never_began
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
-from llenergymeasure.workflow.why_ended import never_began
 
 QUEUE_LIMIT_S = 5.0
 TOUCHED_S = 60.0

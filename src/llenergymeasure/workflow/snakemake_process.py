@@ -31,7 +31,7 @@ from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
-from llenergymeasure.workflow import why_ended
+from llenergymeasure.workflow import snakemake_log
 from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
@@ -281,7 +281,7 @@ class Drive:
             self._say_once(lasting(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
-            self._say_once(why_ended.said_of_jobs(log))
+            self._say_once(snakemake_log.said_of_jobs(log))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -353,7 +353,7 @@ class Drive:
             self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
-        self._say_once(why_ended.said_of_jobs(log))
+        self._say_once(snakemake_log.said_of_jobs(log))
         if self._signal_number is not None:
             return 128 + self._signal_number
         if returncode == 0:
@@ -362,11 +362,11 @@ class Drive:
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
-            self.complaint = f"llem: {why_ended.killed(self._on_cluster)}\n"
+            self.complaint = f"llem: {snakemake_log.killed(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
         else:  # which explains no other run
-            self._say_once([self._with_place(why_ended.reason(log))])
+            self._say_once([self._with_place(snakemake_log.reason(log))])
         return EXIT_FAILED
 
     def _with_place(self, why: str) -> str:
@@ -375,14 +375,14 @@ class Drive:
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed where no run did: the rule's own words if it has any."""
-        if said := why_ended.rules_words(log, self._folder):
+        if said := snakemake_log.rules_words(log, self._folder):
             return said
         if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
-        if (words := why_ended.its_error(log)).startswith("llem: "):
+        if (words := snakemake_log.its_error(log)).startswith("llem: "):
             return words
         never = next((line for line in self._noted if NEVER_ENDS in line), "")
-        if why := why_ended.reason(log) or re.sub(" waits? in ", " waited in ", never):
+        if why := snakemake_log.reason(log) or re.sub(" waits? in ", " waited in ", never):
             return f"llem: {self._with_place(why)}\n"
         return f"{words.rstrip()}\nllem: {self._with_place('Snakemake failed')}\n"
 
