@@ -41,7 +41,7 @@ esac
 SUPERVISOR = """
 import signal, sys, time
 from pathlib import Path
-from llenergymeasure.results.attempt import AttemptOutcome
+from llenergymeasure.results.write_outcome import AttemptOutcome
 from llenergymeasure.results.layout import RunFolder
 def end(status, code):
     outcome.end(folder, status, code)

@@ -11,8 +11,8 @@ from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.surroundings import ENGINE, worker_command
 from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
-from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder, planned_run
+from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun, report_failure
 
 
 @dataclass(frozen=True)

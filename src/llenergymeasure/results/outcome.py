@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import arguments, boot_id, is_hidden, start_ticks
-from llenergymeasure.results.attempt import is_under_way
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.write_outcome import is_under_way
 from llenergymeasure.units import MISSING, Status
 
 DAMAGED = "DamagedRecord"

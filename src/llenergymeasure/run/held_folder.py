@@ -23,8 +23,8 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.machine.scheduler import job_facts, time_limit_over
-from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.ending import End, ended_silently, outcome_error
 from llenergymeasure.run.engine.phase_marks import read_marks

@@ -28,8 +28,8 @@ from llenergymeasure.machine.gpus.state import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
-from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.write_outcome import report_failure
 from llenergymeasure.run.engine.batch_window import (
     cut_batches,
     device_is_measured,

@@ -35,11 +35,11 @@ from llenergymeasure.recording.samples import (
     write_samples,
 )
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.reading import write_run_row
 from llenergymeasure.results.record import Performance, Phase, Quality, Result, Tokens, Window
 from llenergymeasure.results.table import run_row
+from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
