@@ -17,10 +17,10 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.recording.samples import SamplesWriter
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run.attempt import hold_folder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.engine.quality import command_score
-from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.run.pin import hold_to_pin
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study

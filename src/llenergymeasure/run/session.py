@@ -15,8 +15,8 @@ from llenergymeasure.files import make_folder, read_json, remove, write_text
 from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
+from llenergymeasure.run.attempt import unattended
 from llenergymeasure.run.ending import End
-from llenergymeasure.run.held_folder import unattended
 
 if TYPE_CHECKING:
     from llenergymeasure.run.supervisor import Supervisor

@@ -25,6 +25,7 @@ from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_looked_at, is_measured, is_whole
+from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.ending import (
     GRACE_S,
     KEPT,
@@ -35,7 +36,6 @@ from llenergymeasure.run.ending import (
     wait_for_end,
     wait_for_result,
 )
-from llenergymeasure.run.held_folder import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
 from llenergymeasure.run.session import concluded, joining, measure_followers
 from llenergymeasure.screen import say

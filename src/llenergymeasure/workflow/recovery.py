@@ -22,7 +22,7 @@ from typing import Any
 from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import DAMAGED
-from llenergymeasure.run.held_folder import unattended
+from llenergymeasure.run.attempt import unattended
 
 RUNNING = "running"
 _MARKS = Path(".snakemake/incomplete")
