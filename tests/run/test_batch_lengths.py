@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.doubts import batch_doubts, cut_answers, other_lengths
+from llenergymeasure.run.result.validity import batch_doubts, cut_answers, other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 

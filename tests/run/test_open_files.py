@@ -22,7 +22,7 @@ from pathlib import Path
 
 soft, hard, users = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.validity import traffic_doubts
 from support.serving_runs import experiment, record, run
 
 serving = {"arrivals": "closed", "concurrency": users}

@@ -16,9 +16,9 @@ from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.validity import traffic_doubts
 from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS

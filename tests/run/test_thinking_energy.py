@@ -9,10 +9,10 @@ from llenergymeasure.energy.prefill_decode import TokenEnergy
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import batch_tokens
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.run_energy import with_thinking
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.validity import traffic_doubts
 from support.serving_runs import experiment
 
 S = 1_000_000_000

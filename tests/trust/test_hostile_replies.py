@@ -14,7 +14,7 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.validity import traffic_doubts
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
 from support.hostile_replies import serve

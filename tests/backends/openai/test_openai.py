@@ -22,7 +22,7 @@ from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.run.result.doubts import run_doubts
+from llenergymeasure.run.result.validity import run_doubts
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways

@@ -43,7 +43,6 @@ from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
-from llenergymeasure.run.result.doubts import batch_doubts, run_doubts, traffic_doubts
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.trend import steadiness
@@ -54,6 +53,7 @@ from llenergymeasure.run.result.utilisation import (
     throttle_history,
     utilisation,
 )
+from llenergymeasure.run.result.validity import batch_doubts, run_doubts, traffic_doubts
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
