@@ -23,7 +23,7 @@ from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import spread
-from llenergymeasure.run.result.gaps import gap_energy
+from llenergymeasure.run.result.between_requests import gap_energy
 from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, over_saturation
 from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import NS_PER_S
