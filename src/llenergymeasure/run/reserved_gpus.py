@@ -6,9 +6,9 @@ from typing import Any
 
 from llenergymeasure.machine.cpu_share import runs_at_once, take_cpu_share
 from llenergymeasure.machine.gpus.allotment import Allotment, ask_allotment
-from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
+from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.screen import say
 
 LOCK_WAIT_S = 3600.0

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.machine.gpus.card_limits import CLOCK_STEP_MHZ
+from llenergymeasure.machine.gpus.nvml_limits import CLOCK_STEP_MHZ
 from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS, reasons_in
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.results.record import Clocks
