@@ -20,8 +20,8 @@ from llenergymeasure.analysis.verify import OTHER_ANALYSIS, verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report
+from llenergymeasure.results.complete import Difference, is_whole
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
-from llenergymeasure.results.whole import Difference, is_whole
 from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn

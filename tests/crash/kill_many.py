@@ -38,8 +38,8 @@ if __name__ == "__main__":
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from support.studies import ROOT, environment, snakemake, write_study
 
 STUDY = "small"

@@ -46,8 +46,8 @@ from crash.kill_many import BrokenError, must, send
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256, write_bytes, write_text
 from llenergymeasure.plan import make_plan
+from llenergymeasure.results.complete import is_measured, is_whole
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.workload.load_study import study_from_mapping
 from nvml_sim import sim
 from support import serving_server

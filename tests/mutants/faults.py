@@ -573,14 +573,14 @@ MUTANTS = (
         ("results/test_table.py",),
     ),
     Mutant(
-        "results/whole.py",
+        "results/complete.py",
         "    if found != wanted:\n",
         "    if False:\n",
         "figures of a file that is not the one that was written",
         ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
     ),
     Mutant(
-        "results/whole.py",
+        "results/complete.py",
         "    changed = wanted not in (None, digest)",
         "    changed = False",
         "a figure of a record that was changed after it was written",

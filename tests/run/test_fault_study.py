@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from llenergymeasure.files import sha256
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from run.fault_list import Fault, faults
 from support.hub import offer_model

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result

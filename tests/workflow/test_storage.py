@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.load_study import load_study
 from support.studies import ROOT, plan_of, result_times, snakemake, write_study

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.files import make_folder, read_json, remove, write_text
 from llenergymeasure.processes import boot_id, identity
+from llenergymeasure.results.complete import is_measured, is_whole
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.run.attempt import unattended
 from llenergymeasure.run.ending import End
 

@@ -23,8 +23,8 @@ from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
+from llenergymeasure.results.complete import is_looked_at, is_measured, is_whole
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
-from llenergymeasure.results.whole import is_looked_at, is_measured, is_whole
 from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.ending import (
     GRACE_S,

@@ -19,9 +19,9 @@ from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
 from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.processes import arguments
+from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_measured
 from llenergymeasure.workflow.slurm_jobs import end_jobs, left_jobs
 
 GRACE_S = 20.0

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.storage import Storage

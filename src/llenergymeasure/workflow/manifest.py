@@ -16,9 +16,9 @@ from typing import Any
 
 from llenergymeasure.files import load_json, sha256, write_text
 from llenergymeasure.plan import Plan
+from llenergymeasure.results.complete import Stamp, damage, stamp
 from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, without_result
-from llenergymeasure.results.whole import Stamp, damage, stamp
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.precision_target import precision
 

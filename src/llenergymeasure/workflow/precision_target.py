@@ -15,8 +15,8 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.report.wording import counted
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
-from llenergymeasure.results.whole import is_whole
 
 SETTINGS = ("precision_target", "max_cycles", "n_cycles")
 """What a decision rests on: with another one of these it is made again, from the same pilot."""

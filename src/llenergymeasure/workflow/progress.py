@@ -12,10 +12,10 @@ from typing import Any
 from llenergymeasure.files import load_json, open_file
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import FINISH_S, Estimate
+from llenergymeasure.results.complete import is_kept
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
-from llenergymeasure.results.whole import is_kept
 from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state, states

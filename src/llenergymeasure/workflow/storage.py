@@ -16,8 +16,8 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import replacing
 from llenergymeasure.plan import Plan
 from llenergymeasure.redact import without_secrets
+from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
 
 
