@@ -23,7 +23,7 @@ from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.complete import Stamp, is_whole
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.reading import read_run_row
+from llenergymeasure.results.record_files import read_run_row
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
 from llenergymeasure.workflow.manifest import run_state

@@ -26,7 +26,7 @@ from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.complete import Difference, sound_record, stamp
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
-from llenergymeasure.results.reading import result_of
+from llenergymeasure.results.record_files import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
     failed_row,

@@ -19,8 +19,8 @@ from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.complete import Difference, damages
 from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.reading import read_result, read_run_row
 from llenergymeasure.results.record import Result, Tokens
+from llenergymeasure.results.record_files import read_result, read_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
 from llenergymeasure.run.result.run_energy import run_energy

@@ -21,8 +21,8 @@ from llenergymeasure.report.findings import not_ranked, ranked, unseen
 from llenergymeasure.report.text import experiment_cells, flags_line, study_head
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
-from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
+from llenergymeasure.results.record_files import read_result
 from llenergymeasure.units import Kind
 from llenergymeasure.workflow.manifest import states
 

@@ -16,7 +16,7 @@ from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in, notes_of
-from llenergymeasure.results.reading import read_result
+from llenergymeasure.results.record_files import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.precision_target import precision

@@ -114,7 +114,7 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
         return None
     from llenergymeasure.analysis.selection import select
     from llenergymeasure.analysis.stopping_rule import METRIC, decide
-    from llenergymeasure.results.reading import read_result
+    from llenergymeasure.results.record_files import read_result
     from llenergymeasure.results.table import run_row
 
     try:

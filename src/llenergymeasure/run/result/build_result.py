@@ -36,8 +36,8 @@ from llenergymeasure.recording.samples import (
 )
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.reading import write_run_row
 from llenergymeasure.results.record import Performance, Phase, Quality, Result, Tokens, Window
+from llenergymeasure.results.record_files import write_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import LATER
