@@ -17,8 +17,8 @@ from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.effective_settings import resolved_otherwise
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.record import Quality
 from llenergymeasure.run.result.trend import far_slower
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
