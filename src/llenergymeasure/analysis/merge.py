@@ -21,7 +21,7 @@ from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
-from llenergymeasure.plan.model import sections_of
+from llenergymeasure.plan.plan import sections_of
 from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.complete import Difference, sound_record, stamp
 from llenergymeasure.results.layout import RunFolder, StudyFolder

@@ -12,7 +12,7 @@ from itertools import permutations
 from typing import Any
 
 from llenergymeasure.config.work import work_of
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.plan.plan import Plan
 
 
 @dataclass(frozen=True)
