@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.plan.making import make_plan
+from llenergymeasure.plan.make_plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workload.load_study import load_study
