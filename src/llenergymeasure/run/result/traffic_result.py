@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.requested_work import fewest_tokens
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
-from llenergymeasure.config.work import fewest_tokens
 from llenergymeasure.energy.account import Account
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
+from llenergymeasure.config.requested_work import fewest_tokens, work_of
 from llenergymeasure.config.servers import is_here
-from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.recording.samples import Samples
