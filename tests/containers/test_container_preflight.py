@@ -14,9 +14,9 @@ import pytest
 
 from llenergymeasure.containers import apptainer, container_checks, image_build, in_container
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
+from llenergymeasure.containers.container_setup import Surroundings
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
-from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import install_command
 from support.studies import snakemake, write_study
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.containers.apptainer import call_variables
-from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.containers.container_setup import Surroundings
 from llenergymeasure.files import sha256
 from support.studies import snakemake, write_study
 

@@ -16,8 +16,8 @@ import pytest
 
 from containers.conftest import own_root
 from llenergymeasure.containers.container_checks import inside_command
+from llenergymeasure.containers.container_setup import Surroundings
 from llenergymeasure.containers.images import local_tag
-from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import workflow_root
 from support.studies import ROOT
 

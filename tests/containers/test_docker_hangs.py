@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.containers import container_checks, docker
 from llenergymeasure.containers.container_checks import check_docker
+from llenergymeasure.containers.container_setup import ENGINE, Surroundings
 from llenergymeasure.containers.launcher import _Launch
-from llenergymeasure.containers.surroundings import ENGINE, Surroundings
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workflow.clean import machine_leftovers

@@ -17,15 +17,15 @@ from llenergymeasure.containers.apptainer import (
     missing_capabilities,
 )
 from llenergymeasure.containers.calls import call
-from llenergymeasure.containers.images import SifImage
-from llenergymeasure.containers.launcher import needs_network
-from llenergymeasure.containers.mounts import Mount, data_paths
-from llenergymeasure.containers.surroundings import (
+from llenergymeasure.containers.container_setup import (
     HubToken,
     Surroundings,
     inside_variables,
     left_tokens,
 )
+from llenergymeasure.containers.images import SifImage
+from llenergymeasure.containers.launcher import needs_network
+from llenergymeasure.containers.mounts import Mount, data_paths
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.machine.environment import built_digest
 from llenergymeasure.processes import identity
@@ -96,7 +96,7 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     script = (
         "import os, signal\n"
-        "from llenergymeasure.containers.surroundings import HubToken\n"
+        "from llenergymeasure.containers.container_setup import HubToken\n"
         "print(HubToken(os.environ).path, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

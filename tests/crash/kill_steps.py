@@ -243,7 +243,7 @@ class Study:
         if tokens:
             # Left by a launcher that was killed: whatever looks next removes it.
             must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
-            module = "llenergymeasure.containers.surroundings"
+            module = "llenergymeasure.containers.container_setup"
             self._python(f"from {module} import remove_left_tokens; remove_left_tokens()")
             must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
         if measured is not None and is_whole(run):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.containers.surroundings import ENGINE
+from llenergymeasure.containers.container_setup import ENGINE
 from llenergymeasure.processes import python_module, users_environment
 from llenergymeasure.workflow.snakemake_process import Call, Drive
 from support.studies import ROOT, llem, snakemake, write_study

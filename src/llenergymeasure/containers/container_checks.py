@@ -13,14 +13,14 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
-from llenergymeasure.containers.images import SifImage, build_command
-from llenergymeasure.containers.runner_choice import container_runner
-from llenergymeasure.containers.surroundings import (
+from llenergymeasure.containers.container_setup import (
     INSIDE,
     PYTHON,
     Surroundings,
     nvidia_here,
 )
+from llenergymeasure.containers.images import SifImage, build_command
+from llenergymeasure.containers.runner_choice import container_runner
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES

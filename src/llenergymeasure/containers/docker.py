@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError, call, reason
+from llenergymeasure.containers.container_setup import NOT_RECORDED
 from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.containers.surroundings import NOT_RECORDED
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets

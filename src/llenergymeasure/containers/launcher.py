@@ -25,8 +25,12 @@ from typing import Any
 from llenergymeasure.containers import apptainer, docker
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.container_checks import visible_uuids
+from llenergymeasure.containers.container_setup import (
+    Surroundings,
+    image_variables,
+    inside_variables,
+)
 from llenergymeasure.containers.mounts import texts
-from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
 from llenergymeasure.files import make_folder, read_json

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
-from llenergymeasure.containers.surroundings import ENGINE, worker_command
+from llenergymeasure.containers.container_setup import ENGINE, worker_command
 from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import RunFolder, planned_run

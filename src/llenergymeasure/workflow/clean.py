@@ -73,7 +73,7 @@ def machine_leftovers() -> Iterator[Leftover]:
     """Yield what this user's killed runs left on the machine, whatever the study."""
     from llenergymeasure.containers import docker
     from llenergymeasure.containers.calls import ContainerError
-    from llenergymeasure.containers.surroundings import left_tokens
+    from llenergymeasure.containers.container_setup import left_tokens
 
     for path in left_tokens():
         yield _file(path, "the hub's token, of a process that was killed")

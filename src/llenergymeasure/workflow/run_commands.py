@@ -10,14 +10,14 @@ from pathlib import Path
 
 from llenergymeasure.backends.refusals import ask_here
 from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
-from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
-from llenergymeasure.containers.mounts import Mount
-from llenergymeasure.containers.surroundings import (
+from llenergymeasure.containers.container_setup import (
     Surroundings,
     image_variables,
     nvidia_here,
     worker_command,
 )
+from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
+from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.files import remove
 from llenergymeasure.installation import workflow_root
