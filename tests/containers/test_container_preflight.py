@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.containers import apptainer, container_checks, image_build, in_container
+from llenergymeasure.containers import apptainer, container_checks, image_build, image_probe
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
 from llenergymeasure.containers.container_setup import Surroundings
 from llenergymeasure.containers.image_build import main as build_main
@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def _look(**question: Any) -> list[str]:
     done = subprocess.run(
-        [sys.executable, in_container.__file__, json.dumps(question)],
+        [sys.executable, image_probe.__file__, json.dumps(question)],
         capture_output=True,
         text=True,
         check=False,

@@ -43,7 +43,7 @@ def test_both_definitions_are_of_one_image(backend: str) -> None:
 
 
 def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
-    from llenergymeasure.containers.in_container import METER_NEEDED, NEEDED
+    from llenergymeasure.containers.image_probe import METER_NEEDED, NEEDED
 
     lines = (workflow_root() / "containers" / "worker.txt").read_text().splitlines()
     told = dict(line.split(">=") for line in lines if not line.startswith("#"))
