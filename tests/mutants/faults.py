@@ -537,7 +537,7 @@ MUTANTS = (
         (f"{_SENTENCE}[verdict: differ-null]",),
     ),
     Mutant(
-        "report/advice.py",
+        "report/failed_runs.py",
         '"OutOfMemoryError": _MEMORY,',
         '"OutOfMemoryError": _PACKAGE,',
         "to install a package where memory ran out",

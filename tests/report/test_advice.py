@@ -1,7 +1,7 @@
 import pytest
 
-from llenergymeasure.report.advice import advise, failures
 from llenergymeasure.report.experiments import flags
+from llenergymeasure.report.failed_runs import advise, failures
 from llenergymeasure.units import DISQUALIFYING, VALIDITY
 
 

@@ -12,8 +12,8 @@ from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.files import remove
 from llenergymeasure.report import charts, experiments, findings, method
-from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
+from llenergymeasure.report.failed_runs import failures
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.fronts import front_figure
 from llenergymeasure.report.relations import relations_content

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
+from llenergymeasure.report.failed_runs import Failure, failures
 from llenergymeasure.report.findings import not_ranked, ranked, unseen
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
