@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.report.figures import COLOURS, Chart, drawn, layer, numbers
-from llenergymeasure.report.wording import rounded
+from llenergymeasure.report.formatting import rounded
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.record_files import read_result
 

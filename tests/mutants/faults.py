@@ -453,14 +453,14 @@ MUTANTS = (
         (_PRECISION,),
     ),
     Mutant(
-        "report/wording.py",
+        "report/formatting.py",
         'reach = f"± {above}" if above == below else f"+{above} -{below}"',
         'reach = f"± {above}"',
         "the upper half of an interval as if it were both",
         ("report/test_wording.py",),
     ),
     Mutant(
-        "report/wording.py",
+        "report/formatting.py",
         "{'less' if ratio < 1 else 'more'}",
         "{'more' if ratio < 1 else 'less'}",
         "more where it is less",

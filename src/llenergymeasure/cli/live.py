@@ -7,7 +7,7 @@ import sys
 import time
 
 from llenergymeasure.cli.output import Level, level, note
-from llenergymeasure.report.wording import plain, shortened
+from llenergymeasure.report.formatting import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
 from llenergymeasure.workflow.progress import Progress, resting

@@ -7,7 +7,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.snakefile import OWNER
 

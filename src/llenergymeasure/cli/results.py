@@ -13,7 +13,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
 from llenergymeasure.files import lock_holder
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.report.wording import counted, plain
+from llenergymeasure.report.formatting import counted, plain
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in, notes_of
 from llenergymeasure.results.record_files import read_result

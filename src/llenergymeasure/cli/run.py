@@ -33,7 +33,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Pro
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.precision_target import planned, precision

@@ -8,7 +8,7 @@ from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
     plain,

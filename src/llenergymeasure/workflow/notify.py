@@ -20,7 +20,7 @@ from llenergymeasure.machine.web import WebError, failure_kind, send, within
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states

@@ -14,7 +14,7 @@ from typing import Any
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.complete import is_whole
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.plan.trust import runs_or_sends
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables

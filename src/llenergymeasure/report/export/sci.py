@@ -16,7 +16,7 @@ from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.plan import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked, unseen
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
 from llenergymeasure.units import J_PER_WH
 
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
