@@ -481,7 +481,7 @@ MUTANTS = (
         ("report/test_figures.py",),
     ),
     Mutant(
-        "report/fronts.py",
+        "report/pareto_figure.py",
         '"front": row["experiment"] in front,',
         '"front": True,',
         "every experiment on the Pareto front",

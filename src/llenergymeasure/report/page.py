@@ -16,7 +16,7 @@ from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.failed_runs import failures
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.formatting import counted, plain, scale_for, shortened
-from llenergymeasure.report.fronts import front_figure
+from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import ramped, serving_content
 from llenergymeasure.report.sweep import sweep_figures
