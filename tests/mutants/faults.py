@@ -523,7 +523,7 @@ MUTANTS = (
         ("report/test_traces.py",),
     ),
     Mutant(
-        "report/text.py",
+        "report/plain_text.py",
         'lines[0] += f", {left_out} left out of the means"',
         "pass",
         "that all completed runs are in the means",

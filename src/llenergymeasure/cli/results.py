@@ -146,7 +146,7 @@ def results(
         raise ConfigurationError("a study is named twice: its runs would count twice")
     if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
         from llenergymeasure.analysis.tables import behind
-        from llenergymeasure.report.text import study_text
+        from llenergymeasure.report.plain_text import study_text
 
         if old := behind(folders[0]):
             note(old)
@@ -180,7 +180,7 @@ def results(
 
         csv.write_csv(harmless(table), sys.stdout.buffer)
     else:
-        from llenergymeasure.report.text import groups_text
+        from llenergymeasure.report.plain_text import groups_text
 
         labels: dict[str, str] | None = None
         if "experiment" in groups:

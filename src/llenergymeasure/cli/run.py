@@ -376,7 +376,7 @@ def _refuse_another_model(study_file: Path, one: Study) -> None:
 def _print_results(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
     from llenergymeasure.parquet import read_parquet
-    from llenergymeasure.report.text import study_text
+    from llenergymeasure.report.plain_text import study_text
 
     tables = [folder.path / name for name in (RUNS_NAME, SUMMARY_NAME)]
     if not all(path.is_file() for path in tables):

@@ -338,7 +338,7 @@ class OpenStudy:
         """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import PAGE_NAME, write_report
-        from llenergymeasure.report.text import study_text
+        from llenergymeasure.report.plain_text import study_text
 
         put_back_left_limits()
         runs = self._look()
