@@ -10,9 +10,9 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import typer
 
+from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, of_experiment
 from llenergymeasure.analysis.pooling import same_runs
 from llenergymeasure.analysis.relations import COMPARED, labels_of
-from llenergymeasure.analysis.sides import MATCHED, Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import behind, read_table
 from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.cli.studies import study_folder
