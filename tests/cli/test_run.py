@@ -14,8 +14,8 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
+from llenergymeasure.cli.find_study import folder_of
 from llenergymeasure.cli.run import _batch_sizes
-from llenergymeasure.cli.studies import folder_of
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study

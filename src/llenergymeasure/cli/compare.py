@@ -14,8 +14,8 @@ from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sid
 from llenergymeasure.analysis.pooling import same_runs
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.tables import behind, read_table
+from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, note, print_json
-from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 from llenergymeasure.report.formatting import (

@@ -2,8 +2,8 @@
 
 import sys
 
+from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, StudyArgument, note, print_json
-from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan

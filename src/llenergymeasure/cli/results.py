@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, note, print_json
-from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
 from llenergymeasure.files import lock_holder
 from llenergymeasure.plan import Plan, left_out_lines

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from llenergymeasure.cli.find_study import folder_of, study_folder
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.cli.studies import folder_of, study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import (
