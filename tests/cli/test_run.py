@@ -16,9 +16,9 @@ from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.find_study import folder_of
 from llenergymeasure.cli.run import _batch_sizes
-from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import Document
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import snakemake_process

@@ -15,10 +15,10 @@ from llenergymeasure.api.results import (
 )
 from llenergymeasure.api.settings import Settings
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.document import as_plain
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import as_plain
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import (
     EXIT_FAILED,

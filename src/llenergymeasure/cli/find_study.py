@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.cli.output import note
-from llenergymeasure.config.document import read_document
 from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.study_document import read_document
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import lock_holder
 from llenergymeasure.results.layout import StudyFolder

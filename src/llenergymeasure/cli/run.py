@@ -16,18 +16,18 @@ from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, leve
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
-from llenergymeasure.config.document import (
+from llenergymeasure.config.dotted import leaves
+from llenergymeasure.config.identity import local_files
+from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
+from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import (
     checked,
     document_from,
     overridden,
     parse_overrides,
     read_document,
 )
-from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.identity import local_files
-from llenergymeasure.config.merging import NotASectionError, assigned
-from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
-from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
