@@ -16,7 +16,7 @@ from llenergymeasure import files
 from llenergymeasure.analysis.tables import behind, read_table, write_tables
 from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.cli.report import report
-from llenergymeasure.cli.results import status
+from llenergymeasure.cli.status import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.complete import Difference, damage
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -235,7 +235,7 @@ def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.results.QUEUE_LIMIT_S", 0.3)
+    monkeypatch.setattr("llenergymeasure.cli.status.QUEUE_LIMIT_S", 0.3)
     plan, folder = study
     folder.plan.write_bytes(plan.to_json_bytes())
     (tmp_path / "bin").mkdir()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.cli import run as run_module
-from llenergymeasure.cli.run import resume, run
+from llenergymeasure.cli import resume as resume_module
+from llenergymeasure.cli.resume import resume
+from llenergymeasure.cli.run import run
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
@@ -28,7 +29,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[StudyCall]:
         calls.append(call)
         return 0
 
-    monkeypatch.setattr(run_module, "_run", run)
+    monkeypatch.setattr(resume_module, "run_call", run)
     return calls
 
 

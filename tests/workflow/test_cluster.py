@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 
 from cli.commands import Call
-from llenergymeasure.cli.results import _with_reasons
+from llenergymeasure.cli.status import _with_reasons
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
@@ -643,7 +643,7 @@ def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
         }
         for run in plan.runs
     ]
-    monkeypatch.setattr("llenergymeasure.cli.results.states", lambda *_, **__: done)
+    monkeypatch.setattr("llenergymeasure.cli.status.states", lambda *_, **__: done)
     with locked(folder.lock, "llem"):
         assert "is going on, and makes tables and report\n" in call("status", str(folder.path)).out
         done[0]["status"] = "missing"

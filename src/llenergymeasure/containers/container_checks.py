@@ -179,7 +179,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
         "backend": backend,
         "study": str(surroundings.results),
     }
-    script = f"{INSIDE}/llenergymeasure/containers/in_container.py"
+    script = f"{INSIDE}/llenergymeasure/containers/image_probe.py"
     return [PYTHON, script, json.dumps(question)]
 
 
