@@ -26,8 +26,8 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import slurm_jobs, snakemake_process
+from llenergymeasure.workflow.complete_study import drive_study
 from llenergymeasure.workflow.progress import Ended, Progress
-from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
     end_jobs,

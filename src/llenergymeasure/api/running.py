@@ -33,8 +33,8 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.workflow.complete_study import drive_study
 from llenergymeasure.workflow.resume import StudyCall, remember
-from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import OWNER, Call, Drive, Listener
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files

@@ -33,6 +33,7 @@ from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
+from llenergymeasure.workflow.complete_study import drive_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.precision_target import planned, precision
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
@@ -41,7 +42,6 @@ from llenergymeasure.workflow.resume import (
     StudyCall,
     remember,
 )
-from llenergymeasure.workflow.run_study import drive_study
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
