@@ -33,18 +33,18 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What studies are driven with, in place of driving them."""
     calls: list[tuple[Any, ...]] = []
 
-    def drive_study(*arguments: Any) -> tuple[int, str]:
+    def complete_study(*arguments: Any) -> tuple[int, str]:
         calls.append(arguments)
         return (0, "")
 
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    monkeypatch.setattr("llenergymeasure.cli.run.complete_study", complete_study)
     return calls
 
 
 @pytest.fixture
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program's studies are not driven."""
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.complete_study", lambda *_: (0, ""))
     monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
 
 
@@ -238,7 +238,7 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
     tables.parent.mkdir(parents=True)
     tables.touch()
 
-    def drive_study(*_: Any) -> tuple[int, str]:
+    def complete_study(*_: Any) -> tuple[int, str]:
         time.sleep(0.05)
         if written:
             tables.unlink()
@@ -250,7 +250,7 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
         print("the summary", file=sys.stderr)
         return 1
 
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    monkeypatch.setattr("llenergymeasure.cli.run.complete_study", complete_study)
     monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
     if clock_s is not None:
         monkeypatch.setattr(time, "time", lambda: clock_s)

@@ -26,7 +26,7 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import slurm_jobs, snakemake_process
-from llenergymeasure.workflow.complete_study import drive_study
+from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.progress import Ended, Progress
 from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
@@ -37,7 +37,7 @@ from llenergymeasure.workflow.slurm_jobs import (
 )
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
 from llenergymeasure.workflow.snakemake_log import its_error, never_began, reason
-from llenergymeasure.workflow.snakemake_process import Drive, Listener
+from llenergymeasure.workflow.snakemake_process import Listener, SnakemakeProcess
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 
@@ -216,7 +216,7 @@ def test_a_signal_goes_to_runs_of_this_host_alone(
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
         with locked(folder.lock, "a test") as lock:
-            driven = Drive(study, plan, folder, Listener(), lock)
+            driven = SnakemakeProcess(study, plan, folder, Listener(), lock)
             driven._on_cluster = not here
             driven._end_runs()
         if here and supervisor and not copied:
@@ -235,7 +235,7 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
     write_text(run.attempts, "{}\n")
     os.utime(run.attempts, (1, 1))
     with locked(folder.lock, "a test") as lock:
-        driven = Drive(study, plan, folder, Listener(), lock)
+        driven = SnakemakeProcess(study, plan, folder, Listener(), lock)
         code = driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
@@ -249,7 +249,7 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
     said: list[str] = []
     with locked(folder.lock, "a test") as lock:
-        driven = Drive(study, plan, folder, Listener(said.append), lock)
+        driven = SnakemakeProcess(study, plan, folder, Listener(said.append), lock)
         driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert driven.broken is None
     assert not any("failed the same way" in line for line in said)
@@ -259,13 +259,13 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
 def test_it_is_said_where_servers_are_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
 ) -> None:
-    monkeypatch.setattr(Drive, "run", lambda *_: 1)
+    monkeypatch.setattr(SnakemakeProcess, "run", lambda *_: 1)
     monkeypatch.setattr("shutil.which", lambda _: None)
     traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
     path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
     said: list[str] = []
     view, call = Listener(said.append), snakemake_process.Call(profile=profile)
-    drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
+    complete_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
     assert (NOT_SHARED in said) is not shared
     assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
 
@@ -277,7 +277,7 @@ def fail(folder: StudyFolder, plan: Plan, outcome: str | None) -> None:
         write_text(run.outcome, outcome)
 
 
-def follow(driven: Drive, progress: Progress) -> None:
+def follow(driven: SnakemakeProcess, progress: Progress) -> None:
     """Watch a Snakemake that has ended."""
     with subprocess.Popen(["true"]) as ended:
         driven._follow(ended, progress)
@@ -287,7 +287,7 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / snakemake_process.LOG_NAME, "")
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')
     follow(driven, progress)
@@ -308,7 +308,7 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
 ) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / snakemake_process.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, outcome)
     follow(driven, progress)
@@ -370,7 +370,7 @@ def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, run
     own = tmp_path / "15.log"
     own.write_text(f"{STARTED}FATAL:   no fuse\n")
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     assert driven._exit_code(1, SUBMITTED.format(2, own) + FAILED.format(2, own)) == 1
     expected = [f"Apptainer did not start the image: no fuse ({own})"]
     assert said == (expected if runner == "apptainer" else [])
@@ -387,7 +387,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
-    driven = Drive(study, plan, folder, view, 0)
+    driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
         command(slurm, "squeue", f"echo '{jobs}{more}'")
@@ -412,7 +412,7 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
         f"'sbatch: error: {memory}\nsbatch: error: {node}'.\n"
         "    sbatch call:\n        sbatch --parsable\n"
     )
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     assert driven._exit_code(1, log * 20) == 1
     words = f"Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
     refused = f"sbatch: error: {memory}; {node}. {slurm_jobs.CHANGE_PROFILE}"
@@ -422,7 +422,7 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
 def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / snakemake_process.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     log = "Error in rule measure:\n    message: no queue\n"
     assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
     said, _, last = driven.complaint.partition("llem: ")
@@ -447,7 +447,7 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
         folder.path / snakemake_process.LOG_NAME, f"Using executor\n{capfd.readouterr().err}"
     )
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     driven._on_cluster = True
     driven._tell_of_the_queue()
     assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
@@ -464,7 +464,7 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     job = f"7|{job_prefix(folder)}1|PENDING|Priority|"
     command(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
     view = Listener()
-    driven = Drive(study, plan, folder, view, 0)
+    driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
     driven._tell_of_the_queue()
     assert view.queue == "1 job waits: other jobs come first"
@@ -490,7 +490,7 @@ def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
 ) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / snakemake_process.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     driven._on_cluster = profile is not None
     assert driven._exit_code(-signal.SIGKILL, "rule measure:\n    jobid: 3\n") == 1
     assert driven.complaint.startswith("llem: Snakemake was killed; ")

@@ -10,7 +10,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.complete_study import drive_study
+from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.precision_target import planned, precision
 from llenergymeasure.workflow.snakemake_process import Call, Listener
@@ -184,8 +184,8 @@ def driven(folder, monkeypatch):
 
     def drive(asked, code):
         monkeypatch.setattr(Driven, "code", code, raising=False)
-        monkeypatch.setattr("llenergymeasure.workflow.complete_study.Drive", Driven)
-        return drive_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
+        monkeypatch.setattr("llenergymeasure.workflow.complete_study.SnakemakeProcess", Driven)
+        return complete_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
 
     return drive
 

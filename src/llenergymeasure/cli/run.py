@@ -33,7 +33,7 @@ from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.complete_study import drive_study
+from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.precision_target import planned, precision
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
@@ -192,7 +192,7 @@ def run_call(
         how = Call(call.settings, call.profile, environment=place)
         tables = folder.path / SUMMARY_NAME
         before = _version(tables)
-        code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
+        code, complaint = complete_study(study, call.study_file, folder, Live(folder), how, lock)
     last = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))

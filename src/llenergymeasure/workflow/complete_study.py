@@ -13,10 +13,10 @@ from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.profile import job_request, may_share
 from llenergymeasure.workflow.slurm_jobs import can_be_asked
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED
-from llenergymeasure.workflow.snakemake_process import Call, Drive, Listener
+from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
 
 
-def drive_study(
+def complete_study(
     study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
 ) -> tuple[int, str]:
     """Make every run of a study that is missing, then tables and report.
@@ -47,13 +47,13 @@ def drive_study(
         if (job := job_request(call.profile)) and job.executor == "slurm" and not can_be_asked():
             view.say(UNWATCHED)
     while True:
-        drive = Drive(study_file, plan, folder, view, lock)
-        code = drive.run(call)
+        snakemake = SnakemakeProcess(study_file, plan, folder, view, lock)
+        code = snakemake.run(call)
         longer = planned(study, folder)
         if code not in (EXIT_OK, EXIT_FAILED) or len(longer.runs) <= len(plan.runs):
             break
         plan = longer
         view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
     if anything:
-        tell(study.notify, news(longer, folder, drive.broken), view.say)
-    return code, drive.complaint
+        tell(study.notify, news(longer, folder, snakemake.broken), view.say)
+    return code, snakemake.complaint

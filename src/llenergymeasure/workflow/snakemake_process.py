@@ -135,7 +135,7 @@ class Call:
         return os.environ | dict(self.environment) | told
 
 
-class Drive:
+class SnakemakeProcess:
     """One call of Snakemake on one study, watched to its end."""
 
     def __init__(
