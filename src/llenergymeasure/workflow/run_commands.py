@@ -44,7 +44,7 @@ class Words:
         return self._words
 
 
-class Places:
+class RunCommands:
     """The runner of each backend of a plan, made ready."""
 
     def __init__(self, plan: Plan, folder: StudyFolder, *, apptainer_offered: bool) -> None:

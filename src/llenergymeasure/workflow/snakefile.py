@@ -37,7 +37,7 @@ from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.recovery import conclude_lost
-from llenergymeasure.workflow.run_commands import Places, Words
+from llenergymeasure.workflow.run_commands import RunCommands, Words
 from llenergymeasure.workflow.slurm_jobs import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
 from llenergymeasure.workflow.storage import Storage
 
@@ -99,8 +99,8 @@ class OpenStudy:
             os.environ.update(safe_path())
         # Runs at a time, or on several machines, cannot share a server.
         self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
-        self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
-        self.image_pattern = self._here(self._places.image_pattern())
+        self._commands = RunCommands(plan, folder, apptainer_offered=self._apptainer_offered)
+        self.image_pattern = self._here(self._commands.image_pattern())
 
     def file(self, name: str) -> str:
         """Return the path of one of the study's own files, which are on this machine."""
@@ -211,7 +211,7 @@ class OpenStudy:
         own = shlex.join(words)
 
         def start(backend: BackendName) -> Words:
-            return Words(f"exec {shlex.join(self._places.command(backend))} {own}")
+            return Words(f"exec {shlex.join(self._commands.command(backend))} {own}")
 
         backends = set(self._backends.values())
         if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
@@ -225,13 +225,13 @@ class OpenStudy:
         """
         if not self._apptainer_offered:
             return sif_image(self._plan.runs[0].backend, None).location
-        return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
+        return lambda wildcards: self._commands.container(self._backends[wildcards.experiment])
 
     def image(self) -> list[str] | Callable[[Any], list[str]]:
         """Return the images that have to be built before a run, as old as they may be."""
         from snakemake.io import ancient
 
-        built = {name: self._places.built_image(name) for name in set(self._backends.values())}
+        built = {name: self._commands.built_image(name) for name in set(self._backends.values())}
         if not any(built.values()):
             return []
         return lambda wildcards: [
@@ -279,7 +279,7 @@ class OpenStudy:
             backends = dict.fromkeys(
                 run.backend for run in self._plan.runs if run.experiment in to_do
             )
-            self._places.check(backends, look=bool(self._workflow.local_exec))
+            self._commands.check(backends, look=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
                 configs = {run.experiment: run.config for run in self._plan.runs}
                 in_jobs = not self._workflow.local_exec
