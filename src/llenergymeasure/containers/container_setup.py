@@ -46,7 +46,7 @@ _HOST_ONLY = re.compile(
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ContainerSetup:
     """Mounts and variables of a study's containers.
 
     Attributes:
@@ -70,8 +70,8 @@ class Surroundings:
         results: Path,
         *,
         meter_inside: bool = True,
-    ) -> "Surroundings":
-        """Return the surroundings of runs of ``configs`` that write below ``results``.
+    ) -> "ContainerSetup":
+        """Return the container_setup of runs of ``configs`` that write below ``results``.
 
         Raises:
             ConfigurationError: a path in a configuration means nothing in a container.

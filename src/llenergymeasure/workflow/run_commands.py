@@ -11,7 +11,7 @@ from pathlib import Path
 from llenergymeasure.backends.refusals import ask_here
 from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
 from llenergymeasure.containers.container_setup import (
-    Surroundings,
+    ContainerSetup,
     image_variables,
     nvidia_here,
     worker_command,
@@ -69,7 +69,7 @@ class RunCommands:
         if self._sif and not apptainer_offered:
             self._refuse_silent_local_run()
         if self._sif:
-            found = self._surroundings
+            found = self._setup
             built = [Mount(path) for path in self._folders_of_images_to_build()]
             mounts = (*found.mounts, *built)
             os.environ.update(call_variables(mounts, found.variables, nvidia=nvidia_here()))
@@ -129,10 +129,10 @@ class RunCommands:
             remove(self._folder.refused(backend))  # of an earlier call, or another image
             image = self._sif.get(backend)
             if image is not None and not _to_be_built(image):
-                problems += check_apptainer(backend, image, self._surroundings, look=look)
+                problems += check_apptainer(backend, image, self._setup, look=look)
             elif self._runners[backend] == "docker":
                 name = self._docker_image(backend)
-                problems += check_docker(backend, name, self._surroundings, look=look)
+                problems += check_docker(backend, name, self._setup, look=look)
             elif self._runners[backend] == "local" and look:
                 problems += check_local(backend)
                 if not problems:
@@ -150,9 +150,11 @@ class RunCommands:
         return folders
 
     @functools.cached_property
-    def _surroundings(self) -> Surroundings:
+    def _setup(self) -> ContainerSetup:
         contained = [run.config for run in self._plan.runs if run.runner != "local"]
-        found = Surroundings.of(contained, self._folder.path, meter_inside=not self._meter_outside)
+        found = ContainerSetup.of(
+            contained, self._folder.path, meter_inside=not self._meter_outside
+        )
         atexit.register(found.token.close)
         return found
 
