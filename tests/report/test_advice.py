@@ -2,7 +2,7 @@ import pytest
 
 from llenergymeasure.report.experiments import flags
 from llenergymeasure.report.failed_runs import advise, failures
-from llenergymeasure.units import DISQUALIFYING, VALIDITY
+from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.run.preflight import checks
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import start
 from support.clocks import jumping_clock

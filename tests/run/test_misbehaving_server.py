@@ -20,7 +20,7 @@ from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.validity import traffic_doubts
-from llenergymeasure.units import VALIDITY
+from llenergymeasure.validity_codes import VALIDITY
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request

@@ -71,7 +71,7 @@ class ContainerSetup:
         *,
         meter_inside: bool = True,
     ) -> "ContainerSetup":
-        """Return the container_setup of runs of ``configs`` that write below ``results``.
+        """Return what containers get for runs of ``configs`` that write below ``results``.
 
         Raises:
             ConfigurationError: a path in a configuration means nothing in a container.

@@ -117,7 +117,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     docker.remove_abandoned(engine)
     # By its id: a tag may mean another image by the time that it is started.
     image, digest = docker.pull(engine, options.image) or (options.image, None)
-    container_setup = ContainerSetup.of(task.configs, task.writable, meter_inside=task.meter_inside)
+    setup = ContainerSetup.of(task.configs, task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         words = docker.run_command(
@@ -125,8 +125,8 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             image,
             task.command(os.getpid()),
             name=name,
-            mounts=container_setup.mounts,
-            variables={**container_setup.variables, **image_variables(options.image, digest)},
+            mounts=setup.mounts,
+            variables={**setup.variables, **image_variables(options.image, digest)},
             workdir=Path.cwd(),
             gpus=visible_uuids(),
             network=any(map(needs_network, task.configs)),
@@ -140,7 +140,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
         asked = signals.take() if ended == signals.handle else signal.SIGTERM
         return launch.exit_code(asked if ended in ends else None)
     finally:
-        container_setup.token.close()
+        setup.token.close()
 
 
 class _Launch:

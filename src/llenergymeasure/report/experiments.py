@@ -16,7 +16,8 @@ from llenergymeasure.report.formatting import (
     rounded_range,
     with_interval,
 )
-from llenergymeasure.units import DISQUALIFYING, NOTHING, VALIDITY, percent
+from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}

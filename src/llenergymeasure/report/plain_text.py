@@ -22,7 +22,8 @@ from llenergymeasure.report.formatting import (
 from llenergymeasure.report.method import meters
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
-from llenergymeasure.units import DISQUALIFYING, NOTHING
+from llenergymeasure.units import NOTHING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 LABEL_LIMIT = 44
 GROUP_LIMIT = 40

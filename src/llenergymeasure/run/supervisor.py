@@ -39,7 +39,7 @@ from llenergymeasure.run.ending import (
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
 from llenergymeasure.run.session import concluded, joining, measure_followers
 from llenergymeasure.screen import say
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
 FINISH_MODULE = "llenergymeasure.run.result.build_result"
