@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     # Pairs.
     Mutant(
-        "analysis/comparison.py",
+        "analysis/statistics.py",
         "factors = len(tested) - np.arange(len(tested))",
         "factors = np.ones(len(tested))",
         "differences by chance among many pairs",
