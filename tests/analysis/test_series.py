@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure.analysis.study_samples import study_series
+from llenergymeasure.analysis.series import study_series
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import StudyFolder
 from results.synthetic import make_plan, write_complete_study, write_plan
