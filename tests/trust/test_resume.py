@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.cli import resume as resume_module
+from llenergymeasure.cli import run as run_module
 from llenergymeasure.cli.resume import resume
 from llenergymeasure.cli.run import run
 from llenergymeasure.config.backends.facts import ENGINES
@@ -29,7 +30,8 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[StudyCall]:
         calls.append(call)
         return 0
 
-    monkeypatch.setattr(resume_module, "run_call", run)
+    for module in (run_module, resume_module):
+        monkeypatch.setattr(module, "run_call", run)
     return calls
 
 
