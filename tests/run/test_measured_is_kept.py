@@ -199,7 +199,7 @@ def test_what_is_no_word_of_another_one_s_server_is_none(
     folder.work.mkdir(parents=True)
     folder.session.write_text(said)
     monkeypatch.setattr(session, "identity", lambda _: 1 if "1" in said else None)
-    assert session.concluded(folder, 1) is None
+    assert session.shared_outcome(folder, 1) is None
 
 
 def _left_to_be_judged(path: Path) -> Supervisor:

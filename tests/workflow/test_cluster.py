@@ -135,11 +135,11 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
     settings = SimpleNamespace(resources={})
     study._workflow = SimpleNamespace(executor_settings=None, resource_settings=settings)
     monkeypatch.setenv("PATH", str(slurm))  # scancel alone
-    study._take_cluster(by_name=True)
+    study._prepare_cluster(by_name=True)
     assert not watched
     assert UNWATCHED in capsys.readouterr().err
     command(slurm, "squeue", "true")
-    study._take_cluster(by_name=True)
+    study._prepare_cluster(by_name=True)
     assert len(watched) == 1
 
 
@@ -158,7 +158,7 @@ def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
         resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
     monkeypatch.setattr("llenergymeasure.workflow.snakefile.adopt_executors", mock.Mock())
-    monkeypatch.setattr(OpenStudy, "_take_cluster", mock.Mock())
+    monkeypatch.setattr(OpenStudy, "_prepare_cluster", mock.Mock())
     with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
         opened = OpenStudy(plan, folder, workflow)
         opened.begin()
@@ -170,7 +170,7 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
     study: Any = object.__new__(OpenStudy)
     study._workflow = SimpleNamespace(executor_settings=SimpleNamespace(array_jobs=["measure"]))
     with pytest.raises(PreflightError, match=r"--slurm-array-jobs.*leave it out"):
-        study._take_cluster(by_name=True)
+        study._prepare_cluster(by_name=True)
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
         command(slurm, "squeue", f"echo '{jobs}{more}'")
         driven._next_look_s = 0.0
-        driven._tell_of_the_queue()
+        driven._report_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
     never, nodes, last = said
     assert never.startswith("1 job waits in SLURM's queue: PartitionConfig, which never")
@@ -442,14 +442,14 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     command(
         slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '7|{job_prefix(folder)}1|RUNNING||'"
     )
-    opened._take_cluster(by_name=False)
+    opened._prepare_cluster(by_name=False)
     write_text(
         folder.path / snakemake_process.LOG_NAME, f"Using executor\n{capfd.readouterr().err}"
     )
     said: list[str] = []
     driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     driven._on_cluster = True
-    driven._tell_of_the_queue()
+    driven._report_queue()
     assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
     assert said == [
         "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
@@ -466,18 +466,18 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     view = Listener()
     driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
-    driven._tell_of_the_queue()
+    driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')  # also by somebody else: look again
     command(slurm, "squeue", "true")
-    driven._tell_of_ends(progress)
-    driven._tell_of_the_queue()
+    driven._report_ends(progress)
+    driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
     monkeypatch.setattr(snakemake_process, "LOOK_SOON_S", 0.0)
     monkeypatch.setattr(progress, "look", lambda: [Ended("")])
-    driven._tell_of_ends(progress)
-    driven._tell_of_the_queue()
+    driven._report_ends(progress)
+    driven._report_queue()
     assert view.queue == ""
     view.queue = "1 job waits"
     driven._cancel_jobs(waiting_only=True)

@@ -75,7 +75,7 @@ class Stamp:
     is_settled: bool
 
 
-def is_whole(folder: RunFolder) -> bool:
+def is_complete(folder: RunFolder) -> bool:
     """Return whether a run's record is there, is its own, and its files are as written.
 
     Raises:
@@ -232,7 +232,7 @@ def is_measured(folder: RunFolder) -> bool:
     Raises:
         RecordVersionError: a later version of this program wrote a record there.
     """
-    if not folder.stream.is_file() or is_whole(folder):
+    if not folder.stream.is_file() or is_complete(folder):
         return False
     try:
         return isinstance(load_json(folder.engine), dict)
@@ -251,12 +251,12 @@ def is_kept(folder: RunFolder, quality: Any) -> bool:
     """
     ended_by_itself = folder.engine_end.is_file() or folder.session.is_file()
     try:
-        return is_measured(folder) and (ended_by_itself or is_looked_at(folder, quality))
+        return is_measured(folder) and (ended_by_itself or is_assessed(folder, quality))
     except OSError:  # its files go as it ends on another machine
         return False
 
 
-def is_looked_at(folder: RunFolder, quality: Any) -> bool:
+def is_assessed(folder: RunFolder, quality: Any) -> bool:
     """Return whether the engine has measured, and found what is asked of its quality."""
     done = read_json(folder.engine)
     if done is None or not isinstance(quality, dict):

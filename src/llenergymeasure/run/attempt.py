@@ -68,7 +68,7 @@ def hold_folder(folder: RunFolder, interrupted: Callable[[float], bool]) -> bool
 
 
 @contextmanager
-def unattended(folder: RunFolder) -> Iterator[bool]:
+def lock_if_idle(folder: RunFolder) -> Iterator[bool]:
     """Hold a run's folder while no attempt is running in it; yield whether it is held."""
     try:
         handle = open_file(folder.attempts, os.O_RDWR | os.O_CREAT)

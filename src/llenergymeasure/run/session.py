@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.files import make_folder, read_json, remove, write_text
 from llenergymeasure.processes import boot_id, identity
-from llenergymeasure.results.complete import is_measured, is_whole
+from llenergymeasure.results.complete import is_complete, is_measured
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.attempt import unattended
+from llenergymeasure.run.attempt import lock_if_idle
 from llenergymeasure.run.ending import End
 
 if TYPE_CHECKING:
     from llenergymeasure.run.supervisor import Supervisor
 
 
-def joining(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Supervisor]":
+def runs_to_measure(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Supervisor]":
     """Yield the runs that are still to be measured, their folders held while ``held`` is open."""
     for each in followers:
         folder = each.folder
         make_folder(folder.path)
-        if not held.enter_context(unattended(folder)):
+        if not held.enter_context(lock_if_idle(folder)):
             continue
-        if not is_whole(folder) and not is_measured(folder):
+        if not is_complete(folder) and not is_measured(folder):
             yield each
 
 
@@ -55,7 +55,7 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
 def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     """Write that a run was measured for its workflow on another one's server, or why not."""
     error = None
-    run.forget_unlooked(end)
+    run.discard_unassessed(end)
     measured = is_measured(run.folder)
     if not measured and not end.asked and not end.well:
         error = run.attempt.error(end)
@@ -67,7 +67,7 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     remove(run.folder.outcome)
 
 
-def concluded(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
+def shared_outcome(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
     """Return what was written so for the same workflow; None if nothing whole."""
     said = read_json(folder.session) or {}
     whole = "workflow" in said and isinstance(said.get("error", ""), dict | None)

@@ -19,11 +19,11 @@ from llenergymeasure import processes
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import read_json, remove
-from llenergymeasure.machine.gpus.memory_release import ask_release, told
+from llenergymeasure.machine.gpus.memory_release import ask_release, unreleased_lines
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
-from llenergymeasure.results.complete import is_looked_at, is_measured, is_whole
+from llenergymeasure.results.complete import is_assessed, is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.ending import (
@@ -37,7 +37,7 @@ from llenergymeasure.run.ending import (
     wait_for_result,
 )
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
-from llenergymeasure.run.session import concluded, joining, measure_followers
+from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
 
@@ -52,7 +52,7 @@ and a model's chat template is a program that need not end."""
 RELEASE_LIMIT_S = 180.0
 """For an engine to end once it has written what it measured: then nothing is lost with it."""
 
-LOOKS = ("quality", "judge")
+ASSESSMENT_PHASES = ("quality", "judge")
 """Phases in which it looks at its answers after that: the run's own limit is theirs."""
 
 
@@ -100,7 +100,7 @@ class Supervisor:
             return 128 + self._signals.take()
         self.attempt = Attempt(self._spec, self.folder)
         try:
-            if waited and is_whole(self.folder):
+            if waited and is_complete(self.folder):
                 # Its workflow was killed while the earlier attempt was finishing: nothing to do.
                 return self.attempt.complete()
             self.attempt.circuit.refuse_if_broken()
@@ -115,7 +115,7 @@ class Supervisor:
         self.attempt.begin()
         with ExitStack() as held:
             try:
-                self.followers = list(joining(self.followers, held))
+                self.followers = list(runs_to_measure(self.followers, held))
                 for each in self.followers:
                     each.attempt = Attempt(each._spec, each.folder)
                     each.attempt.clear()
@@ -146,7 +146,7 @@ class Supervisor:
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory()
-        self.forget_unlooked(end)
+        self.discard_unassessed(end)
         if is_measured(self.folder):
             if not end.asked and self._to_be_judged():
                 # By an engine's process that finds what this one has measured.
@@ -176,7 +176,7 @@ class Supervisor:
             )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, started_s, self._is_looked_at if goes_on else None)
+        end = self._watch(engine, started_s, self._is_assessed if goes_on else None)
         self._stop_recorder()
         return end
 
@@ -189,16 +189,16 @@ class Supervisor:
     def _quality(self) -> Mapping[str, Any]:
         return self._spec.get("sections", {}).get("quality") or {}
 
-    def _is_looked_at(self) -> bool:
-        return is_looked_at(self.folder, self._quality)
+    def _is_assessed(self) -> bool:
+        return is_assessed(self.folder, self._quality)
 
-    def forget_unlooked(self, end: End) -> None:
+    def discard_unassessed(self, end: End) -> None:
         """Let it be measured again where the engine was kept from looking at its quality.
 
         One that failed over it by itself would do so again: then the window is kept without.
         """
         outside = end.asked or end.cause is Cause.TIME_LIMIT
-        if outside and not self._is_looked_at():
+        if outside and not self._is_assessed():
             remove(self.folder.engine)
 
     def _finish_what_was_left(self) -> int | None:
@@ -209,7 +209,7 @@ class Supervisor:
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
-        shared = concluded(self.folder, self.asked_by)
+        shared = shared_outcome(self.folder, self.asked_by)
         if not is_measured(self.folder):
             if shared is None or shared["error"] is None:
                 return None
@@ -218,7 +218,7 @@ class Supervisor:
             remove(self.folder.session)  # said once: another attempt measures it
             return self.attempt.fail(EXIT_FAILED, shared["error"])
         by_itself = shared is not None or self.folder.engine_end.is_file()
-        if not by_itself and not self._is_looked_at():
+        if not by_itself and not self._is_assessed():
             return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
@@ -300,7 +300,7 @@ class Supervisor:
             return
         self.attempt.outcome.gpu_memory = release
         self.attempt.write("gpu_memory", release)
-        for line in told(release):
+        for line in unreleased_lines(release):
             say(line)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
@@ -336,7 +336,7 @@ class Supervisor:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
             # Nothing is recorded of one that only judges: its work was done before it began.
             over = self._recorder is not None and self.folder.engine.is_file()
-            over = over and self.attempt.outcome.phase not in LOOKS
+            over = over and self.attempt.outcome.phase not in ASSESSMENT_PHASES
             released_at = (released_at or time.monotonic()) if over else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"

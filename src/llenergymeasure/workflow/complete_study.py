@@ -8,10 +8,10 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import open_runs
-from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
+from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.profile import job_request, may_share
-from llenergymeasure.workflow.slurm_jobs import can_be_asked
+from llenergymeasure.workflow.slurm_jobs import has_squeue
 from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED
 from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
 
@@ -44,7 +44,7 @@ def complete_study(
             view.say(line)
         if not may_share(plan.execution, call.profile):
             view.say(NOT_SHARED)
-        if (job := job_request(call.profile)) and job.executor == "slurm" and not can_be_asked():
+        if (job := job_request(call.profile)) and job.executor == "slurm" and not has_squeue():
             view.say(UNWATCHED)
     while True:
         snakemake = SnakemakeProcess(study_file, plan, folder, view, lock)
@@ -55,5 +55,5 @@ def complete_study(
         plan = longer
         view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
     if anything:
-        tell(study.notify, news(longer, folder, snakemake.broken), view.say)
+        send_news(study.notify, news(longer, folder, snakemake.broken), view.say)
     return code, snakemake.complaint

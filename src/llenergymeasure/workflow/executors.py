@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from llenergymeasure.results.complete import is_whole
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.slurm_jobs import job_prefix
@@ -60,7 +60,7 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
         runs = [folder.run(run["experiment"], run["cycle"]) for run in runs_of(job)]
         whole = False
         with suppress(OSError):  # what cannot be read at the moment has not shown that it is
-            whole = bool(runs) and all(is_whole(run) for run in runs)
+            whole = bool(runs) and all(is_complete(run) for run in runs)
         if whole:
             say(f"{runs[0].path}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)

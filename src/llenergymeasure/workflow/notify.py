@@ -75,7 +75,7 @@ def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
             say(f"notify: the environment variable {name} is not set, so nobody will be notified")
 
 
-def tell(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
+def send_news(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
     """Notify whom the study names; what goes wrong is said in a line and passed over.
 
     Args:

@@ -19,7 +19,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.precision_target import planned
-from llenergymeasure.workflow.recovery import damaged, keep_finished, make_room
+from llenergymeasure.workflow.recovery import clear_leftovers, damaged, keep_finished
 from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workflow.snakefile import (
     DRIVEN_VARIABLE,
@@ -59,7 +59,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     plan = planned(study, folder)
     opened = OpenStudy(plan, folder, workflow, study.notify)
     if workflow.is_main_process:
-        if only_looks(sys.argv):
+        if runs_nothing(sys.argv):
             for line in damaged(states(plan, folder)):
                 say(line)
         else:
@@ -75,7 +75,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     return opened
 
 
-def only_looks(arguments: Sequence[str]) -> bool:
+def runs_nothing(arguments: Sequence[str]) -> bool:
     """Return whether Snakemake was called to say something and run nothing.
 
     While the Snakefile is read, Snakemake has not said yet how it will execute.
@@ -167,6 +167,6 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
         keep_finished(runs, folder)
         for line in damaged(runs):
             say(line)
-        make_room(runs, folder)
+        clear_leftovers(runs, folder)
         if storage is not None:
             storage.bring(run for run in runs if run["status"] != "completed")

@@ -15,7 +15,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.report.formatting import counted
-from llenergymeasure.results.complete import is_whole
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 
 SETTINGS = ("precision_target", "max_cycles", "n_cycles")
@@ -110,7 +110,7 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
     """Return what an experiment's pilot decides; None where it is not complete."""
     pilot_cycles = int(plan.execution["n_cycles"])
     runs = [folder.run(experiment, cycle) for cycle in range(1, pilot_cycles + 1)]
-    if not all(is_whole(run) for run in runs):
+    if not all(is_complete(run) for run in runs):
         return None
     from llenergymeasure.analysis.selection import select
     from llenergymeasure.analysis.stopping_rule import METRIC, decide

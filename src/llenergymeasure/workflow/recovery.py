@@ -22,7 +22,7 @@ from typing import Any
 from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import DAMAGED
-from llenergymeasure.run.attempt import unattended
+from llenergymeasure.run.attempt import lock_if_idle
 
 RUNNING = "running"
 _MARKS = Path(".snakemake/incomplete")
@@ -67,7 +67,7 @@ def _is_odd(path: Path) -> bool:
     return not own and not stat.S_ISDIR(found.st_mode)
 
 
-def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
+def clear_leftovers(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     """Put damaged results aside, and remove what killed processes were writing.
 
     Only for whoever holds the study's lock. A run whose earlier attempt still runs is left
@@ -81,7 +81,7 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
             remove(log)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])
-        with unattended(run) as mine:
+        with lock_if_idle(run) as mine:
             if mine:
                 remove_unfinished(run.path)
                 if each.get("error_class") == DAMAGED:
@@ -101,7 +101,7 @@ def _set_aside(run: RunFolder) -> None:
     sync_folder(run.path)
 
 
-def conclude_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
+def mark_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
     """Write into the outcome of each run that is said to be running that it is lost.
 
     Only for whoever holds the study's lock, with no job of it in any queue. An attempt whose

@@ -105,7 +105,7 @@ def job_prefix(folder: StudyFolder) -> str:
     return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{place}-"
 
 
-def can_be_asked() -> bool:
+def has_squeue() -> bool:
     """Return whether this machine has the command that lists SLURM's jobs."""
     return shutil.which("squeue") is not None
 
@@ -116,7 +116,7 @@ def left_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[QueuedJ
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
     """
-    if not can_be_asked():
+    if not has_squeue():
         return []
     done = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
     if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
@@ -168,7 +168,7 @@ def _by_reason(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
         yield reason, f"{_wait(count)} in SLURM's queue: {why if never else _in_words(reason)}"
 
 
-def in_brief(jobs: Iterable[QueuedJob]) -> str:
+def waiting_summary(jobs: Iterable[QueuedJob]) -> str:
     """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
     waits = [job for job in jobs if job.waits]
     reasons = {_meaning(job.reason).partition(";")[0] for job in waits}
@@ -181,7 +181,7 @@ def _wait(count: int) -> str:
     return "1 job waits" if count == 1 else f"{count} jobs wait"
 
 
-def lasting(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
+def lasting_reasons(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
     """Yield, once for each reason, why jobs have not begun that wait for no other job's end."""
     for reason, line in _by_reason(job for job in jobs if job.never_starts or job.reason == _NODES):
         if reason not in said:
@@ -293,6 +293,6 @@ class QueueWatch(threading.Thread):
             jobs = left_jobs(self._folder)
         except PreflightError:  # a controller that does not answer may still have them
             return True
-        for line in lasting(jobs, self._said):
+        for line in lasting_reasons(jobs, self._said):
             say(line)
         return any(not job.never_starts for job in jobs)

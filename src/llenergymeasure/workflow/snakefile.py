@@ -34,11 +34,11 @@ from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
+from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision
-from llenergymeasure.workflow.recovery import conclude_lost
+from llenergymeasure.workflow.recovery import mark_lost
 from llenergymeasure.workflow.run_commands import RunCommands, Words
-from llenergymeasure.workflow.slurm_jobs import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
+from llenergymeasure.workflow.slurm_jobs import LEFT, QueueWatch, end_jobs, has_squeue, left_jobs
 from llenergymeasure.workflow.storage import Storage
 
 DRIVEN_VARIABLE = "LLEM_DRIVEN"
@@ -260,7 +260,7 @@ class OpenStudy:
         by_name = adopt_executors(self._workflow, self._folder, self.storage)
         os.environ.pop(AT_ONCE_VARIABLE, None)
         if not self._workflow.local_exec:  # a cluster's job has its own share
-            self._take_cluster(by_name=by_name)
+            self._prepare_cluster(by_name=by_name)
         elif self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
         if not os.environ.get(DRIVEN_VARIABLE):
@@ -269,7 +269,7 @@ class OpenStudy:
                 say(line)
         if self._plan.execution.get("share_server") and not self._one_by_one:
             say(NOT_SHARED)
-        states = self._look()
+        states = self._write_states()
         if any(each["status"] == "completed" for each in states):
             self._circuit.remove()
         else:
@@ -286,13 +286,13 @@ class OpenStudy:
                 for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
                     say(line)
 
-    def _look(self) -> list[dict[str, Any]]:
+    def _write_states(self) -> list[dict[str, Any]]:
         """Return every run's state while none is running, and write the manifest."""
         states = write_manifest(self._plan, self._folder)
-        lost = conclude_lost(states, self._folder)
+        lost = mark_lost(states, self._folder)
         return write_manifest(self._plan, self._folder) if lost else states
 
-    def _take_cluster(self, *, by_name: bool) -> None:
+    def _prepare_cluster(self, *, by_name: bool) -> None:
         """End the jobs that a killed workflow left in the queue, and watch those to come."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
             text = (
@@ -307,7 +307,7 @@ class OpenStudy:
                 "SLURM's queue"
             )
             end_jobs(left)
-        if by_name and can_be_asked():  # else all jobs would seem to be gone
+        if by_name and has_squeue():  # else all jobs would seem to be gone
             QueueWatch(self._folder).start()
         elif by_name:
             say(UNWATCHED)
@@ -341,7 +341,7 @@ class OpenStudy:
         from llenergymeasure.report.plain_text import study_text
 
         put_back_left_limits()
-        runs = self._look()
+        runs = self._write_states()
         incomplete = any(run["status"] != "completed" for run in runs)
         # A call that was interrupted in its last run comes to no rule after it.
         if incomplete or self._tables_are_behind():
@@ -355,7 +355,7 @@ class OpenStudy:
                 if word is not None:
                     say(str(word))
             say(f"Report: {self._folder.path / PAGE_NAME}")
-            tell(self._notify, news(self._plan, self._folder, broken), say)
+            send_news(self._notify, news(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
 

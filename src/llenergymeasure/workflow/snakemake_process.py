@@ -40,9 +40,9 @@ from llenergymeasure.workflow.slurm_jobs import (
     LOOK_SOON_S,
     NEVER_ENDS,
     cancel_jobs,
-    in_brief,
-    lasting,
+    lasting_reasons,
     left_jobs,
+    waiting_summary,
 )
 from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
 
@@ -248,8 +248,8 @@ class SnakemakeProcess:
         """Watch Snakemake to its end."""
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
-            self._tell_of_ends(progress)
-            self._tell_of_the_queue()
+            self._report_ends(progress)
+            self._report_queue()
             if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken()) is not None:
@@ -258,10 +258,10 @@ class SnakemakeProcess:
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()
-        self._tell_of_ends(progress)
+        self._report_ends(progress)
         self._run_failed = progress.any_failed
 
-    def _tell_of_ends(self, progress: Progress) -> None:
+    def _report_ends(self, progress: Progress) -> None:
         for ended in progress.look():
             self._next_look_s = min(self._next_look_s, time.monotonic() + LOOK_SOON_S)
             self._view.say(ended.told)
@@ -271,14 +271,14 @@ class SnakemakeProcess:
                     self._noted.add(kind)
                     self._view.say(f"Note: {note}")
 
-    def _tell_of_the_queue(self) -> None:
+    def _report_queue(self) -> None:
         if not self._on_cluster or time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
         with suppress(LlemError):  # SLURM does not answer just now
             jobs = left_jobs(self._folder)
-            self._view.queue = in_brief(jobs)
-            self._say_once(lasting(jobs, self._noted))
+            self._view.queue = waiting_summary(jobs)
+            self._say_once(lasting_reasons(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
             self._say_once(snakemake_log.said_of_jobs(log))

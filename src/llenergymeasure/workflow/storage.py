@@ -16,7 +16,7 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import replacing
 from llenergymeasure.plan import Plan
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.results.complete import is_whole
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.screen import say
 
@@ -40,7 +40,7 @@ class Storage:
         for each in runs:
             run = self._folder.run(each["experiment"], each["cycle"])
             try:
-                if not is_whole(run):
+                if not is_complete(run):
                     self._bring(run)
             except Exception as error:  # whatever a plugin raises: the next call tries again
                 reason = without_secrets(str(error))
@@ -62,7 +62,7 @@ class Storage:
                     stored.set_local_path(Path(aside, path.name))
                     stored.retrieve_object()
                     shutil.copyfile(stored.local_path(), temporary)
-        if measured and not is_whole(run):
+        if measured and not is_complete(run):
             say(f"{record.query}: not whole in the storage; removed, and its run is measured again")
             record.remove()
             run.result.unlink(missing_ok=True)

@@ -152,13 +152,13 @@ class EngineRun:
         protocol = resolve_protocol(self._config, measured=device_is_measured(sensors))
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
-        self._tell_time_limit(protocol, found)
+        self._write_time_limit(protocol, found)
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         # A server that runs already may be busy.
         busy = () if self._asked.external_server else checks.check_cpus(cpus, cpus_soon.result())
-        engine = self._left_by_the_run_before(backend)
+        engine = self._server_of_previous_run(backend)
         if engine is None and self._server is not None:
             return None
         if engine is None:
@@ -168,7 +168,7 @@ class EngineRun:
             with self._marks.phase("load"):
                 engine = self._load(backend, found)
                 engine.synchronize()
-                _spare_the_loaded()
+                _freeze_loaded_objects()
         found = replace(found, warnings=(*found.warnings, *busy_soon.result()))
         run = f"{self._spec.experiment}/{self._spec.cycle}"
         before = self._server or OnServer(engine, run, 0)
@@ -177,7 +177,7 @@ class EngineRun:
         batches = cut_batches(engine.warmup_requests() or workload.requests, engine.batch_size)
         try:
             with self._marks.phase("warmup"):
-                watched = None if _set_by_the_study(self._config) else look
+                watched = None if _study_sets_warmup(self._config) else look
                 warmup = WarmUp(engine, batches, protocol, watched).run()
             self._rest("idle_loaded", protocol.idle_before_s)
             # Both count from their last call: from here on, that is the window alone.
@@ -192,7 +192,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload, self._notes) | self._seeds(),
+                "workload": _workload_record(workload, self._notes) | self._seeds(),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -262,7 +262,7 @@ class EngineRun:
         shared = self._spec.session is not None
         return traffic_prompts(self._asked, self._content_seed, lives_on=shared)
 
-    def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
+    def _server_of_previous_run(self, backend: Backend) -> Engine | None:
         """Return the server that the run before has left, ready for this one's traffic.
 
         None where there is none, or this run would have started another, which ends it.
@@ -326,7 +326,7 @@ class EngineRun:
         plain = json.loads(json.dumps(document, default=str))
         write_text(self._folder.engine, json.dumps(without_secrets_in(plain)))
 
-    def _tell_time_limit(self, protocol: ProtocolSettings, found: checks.Preflight) -> None:
+    def _write_time_limit(self, protocol: ProtocolSettings, found: checks.Preflight) -> None:
         """Give the supervisor a generous limit; one that the study sets is in force before."""
         known = known_of(self._config, found.source, found.cards)
         work = work_of(self._config, found.workload)
@@ -367,7 +367,7 @@ def _has_answered_all(engine: Engine) -> bool:
     return isinstance(engine, ServedEngine) and engine.answered_all and engine.ended() is None
 
 
-def _spare_the_loaded() -> None:
+def _freeze_loaded_objects() -> None:
     """Take all that is loaded out of the garbage collector's sight.
 
     It would search a million objects for nothing: amid the window, and twice at the process's end.
@@ -376,7 +376,7 @@ def _spare_the_loaded() -> None:
     gc.freeze()
 
 
-def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
+def _workload_record(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
@@ -387,7 +387,7 @@ def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _set_by_the_study(config: ExperimentConfig) -> bool:
+def _study_sets_warmup(config: ExperimentConfig) -> bool:
     """Return whether the study says itself how to warm up."""
     return bool(config.warmup.model_dump(exclude={"enabled"}, exclude_none=True))
 
