@@ -1,4 +1,4 @@
-"""From what a run's processes left to its result: a pure function of the run's folder.
+"""Computes a run's result from the files of its processes: a pure function of the run's folder.
 
 It runs after the engine and the recorder have ended, in a process of its own, so that a crash
 while an engine tears down costs nothing that was measured. ``result.json`` is written last and
@@ -58,7 +58,7 @@ from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
 
-if TYPE_CHECKING:  # a run of batches does not wait for its import
+if TYPE_CHECKING:  # a run of batches need not wait for this import
     from llenergymeasure.run.result.traffic_result import ServedRun
 
 _PASSING = {
@@ -66,7 +66,7 @@ _PASSING = {
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
     *(errno.ETIMEDOUT, errno.ENOMEM),
 }
-"""What the system refuses for a reason that is not in the run's files."""
+"""Errors of the system whose cause is not in the run's files."""
 
 _HIDE_CARDS = {"ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
 """Hide cards from AMD's engines; Zeus reads HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES alone."""
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _passes(error: BaseException) -> bool:
-    """Return whether the machine is to blame, as with a full disk: another time it may do."""
+    """Return whether the machine is to blame, as with a full disk: a later try may succeed."""
     numbers = {getattr(each, "errno", None) for each in (error, error.__cause__)}
     return not _PASSING.isdisjoint(numbers) or isinstance(error, MemoryError)
 
@@ -229,7 +229,7 @@ def _result(
 
 
 def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRun | None":
-    """Return what a run under traffic left in its folder; None for a run without."""
+    """Return the traffic of a run from its folder; None for a run of batches."""
     told = done.get("serving")
     if told is None:
         return None
@@ -242,7 +242,7 @@ def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRu
 
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
-    """Return what was found of the answers' quality, and why a score asked for is missing."""
+    """Return the measured quality of the answers, and why a score that was asked for is missing."""
     found, asked = dict(done or {}), asked or {}
     for name, gives in (("texts", "perplexity"), ("tasks", "score"), ("command", "score")):
         if asked.get(name) is None or not {gives, f"{gives}_unavailable"}.isdisjoint(found):
@@ -280,10 +280,11 @@ def _gpus(done: dict[str, Any], energy: RunEnergy, samples: Samples) -> list[dic
 def energy_devices(
     done: Mapping[str, Any], config: Mapping[str, Any], samples: Samples
 ) -> list[str]:
-    """Return the devices whose energy is the run's, as sensors name them.
+    """Return the devices whose energy belongs to the run, as sensors name them.
 
-    Cards that Zeus alone reads have no UUIDs, by which engines name theirs. The only one is the
-    run's if that names one device, unless a variable that Zeus passes over hides cards from it.
+    Engines name cards by UUID, and cards that only Zeus reads have none. If the engine names one
+    device and Zeus sees one card, that card is the run's, unless a variable that Zeus ignores hides
+    cards from the engine.
     """
     named, cards = list(done["devices"]), zeus_cards(samples)
     if not cards:
@@ -297,9 +298,9 @@ def energy_devices(
 
 
 def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether a run that names no GPU may have computed on one all the same.
+    """Return whether a run that names no GPU may still have computed on one.
 
-    In this process PyTorch and vLLM name theirs. A build for the CPU says so in its version.
+    PyTorch and vLLM name their devices. A build for the CPU has that in its version.
     """
     names_its_own = config["backend"] in ("pytorch", "vllm") and done.get("serving") is None
     versions = done["versions"]
@@ -309,7 +310,7 @@ def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _phases(folder: RunFolder) -> list[Phase]:
-    """Return the phases that were marked whole; what came after the marks ended is not one."""
+    """Return the phases that have both a start and an end mark."""
     return [
         Phase(name=name, start_monotonic_ns=start_ns, end_monotonic_ns=end_ns)
         for name, start_ns, end_ns in read_marks(folder.marks)
