@@ -31,8 +31,7 @@ Reason = Literal["settled", "ceiling", "skipped", "nothing to watch", "not asked
 
 @dataclass(frozen=True)
 class Reading:
-    """Temperature and power of the GPUs at one moment, by UUID; a card without an answer is left
-    out.
+    """Temperature and power of the GPUs at one moment, by UUID; silent cards are left out.
 
     Attributes:
         temperature_celsius: of the chip.
@@ -49,8 +48,7 @@ class Reading:
 
 
 def read_gpus(cards: Sequence[Gpu]) -> Callable[[], Reading]:
-    """Return a function that reads temperature and power of these cards from NVML (0.1 ms a
-    card)."""
+    """Return a function that reads temperature and power from NVML, in some 0.1 ms a card."""
 
     def read() -> Reading:
         import pynvml

@@ -83,7 +83,7 @@ def run_energy(
         devices: the cards in use, as sensors name them.
         asked: the study's ``energy`` section.
         characterised: the results of probing the cards' sensors.
-        carbon: what the study declares of its electricity; None if it declares nothing.
+        carbon: what the study declares of grid, price and hardware; None for nothing.
         recorder_lost: whether the recorder ended too early.
         own_server: whether no external server works for the run.
         precision: the relative precision that the window's length was chosen for.
