@@ -157,7 +157,7 @@ def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
         deployment_settings=SimpleNamespace(deployment_method=()),
         resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
-    monkeypatch.setattr("llenergymeasure.workflow.snakefile.adopt_executors", mock.Mock())
+    monkeypatch.setattr("llenergymeasure.workflow.snakefile.guard_executors", mock.Mock())
     monkeypatch.setattr(OpenStudy, "_prepare_cluster", mock.Mock())
     with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
         opened = OpenStudy(plan, folder, workflow)

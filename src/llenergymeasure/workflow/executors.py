@@ -11,7 +11,7 @@ from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.storage import Storage
 
 
-def adopt_executors(workflow: Any, folder: StudyFolder, storage: Storage | None = None) -> bool:
+def guard_executors(workflow: Any, folder: StudyFolder, storage: Storage | None = None) -> bool:
     """Keep whole results and unanswered jobs; return whether runs are jobs on SLURM by their names.
 
     What a run has left in a storage is brought here first.

@@ -32,7 +32,7 @@ from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.executors import adopt_executors
+from llenergymeasure.workflow.executors import guard_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision
@@ -257,7 +257,7 @@ class OpenStudy:
         if self.storage is not None and self._workflow.local_exec:
             text = "a storage is for runs on other machines; leave it out, or name an executor"
             raise PreflightError(Problem(text, key="--default-storage-provider"))
-        by_name = adopt_executors(self._workflow, self._folder, self.storage)
+        by_name = guard_executors(self._workflow, self._folder, self.storage)
         os.environ.pop(AT_ONCE_VARIABLE, None)
         if not self._workflow.local_exec:  # a cluster's job has its own share
             self._prepare_cluster(by_name=by_name)

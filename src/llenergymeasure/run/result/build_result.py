@@ -53,7 +53,7 @@ from llenergymeasure.run.result.utilisation import (
     throttle_history,
     utilisation,
 )
-from llenergymeasure.run.result.validity import batch_doubts, run_doubts, traffic_doubts
+from llenergymeasure.run.result.validity import batch_codes, run_codes, traffic_codes
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
@@ -152,10 +152,10 @@ def _result(
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     limits = read_json(folder.limits) or {}
     validity = {
-        **batch_doubts(spec.config, asked, requests, batches, samples),
+        **batch_codes(spec.config, asked, requests, batches, samples),
         **energy.account.validity,
-        **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
-        **({} if served is None else traffic_doubts(served)),
+        **run_codes(spec.config, done, record, steady=steady["steady"], quality=quality),
+        **({} if served is None else traffic_codes(served)),
         **lifted_limits(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
     }
     return Result(

@@ -50,7 +50,7 @@ ODD = {
 """Codes of odd prompts and answers, and the text that follows their number."""
 
 
-def run_doubts(
+def run_codes(
     config: Mapping[str, Any],
     done: Mapping[str, Any],
     energy: Energy,
@@ -87,7 +87,7 @@ def run_doubts(
     return found
 
 
-def batch_doubts(
+def batch_codes(
     config: Mapping[str, Any],
     asked: int,
     requests: pa.Table,
@@ -142,7 +142,7 @@ def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> 
     return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
-def traffic_doubts(run: "ServedRun") -> dict[str, str]:
+def traffic_codes(run: "ServedRun") -> dict[str, str]:
     """Return the validity codes of a run under traffic, each with its explanation."""
     serving, sent = run.serving, run.sent
     failed = [
