@@ -1,4 +1,4 @@
-"""A whole study, driven from its first run to its last, and a notification of its end."""
+"""Runs Snakemake until a study is complete, and sends the notification of its end."""
 
 from pathlib import Path
 
@@ -19,22 +19,20 @@ from llenergymeasure.workflow.snakemake_process import Call, Listener, Snakemake
 def complete_study(
     study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
 ) -> tuple[int, str]:
-    """Make every run of a study that is missing, then tables and report.
+    """Make every missing run of a study, then tables and report.
 
-    Under a precision target it is driven again while pilots ask for more cycles. Failed runs do not
-    keep the other experiments from their cycles; an interruption does.
+    With a precision target Snakemake is called again while pilots ask for more cycles. Failed runs
+    do not stop the other experiments' cycles; an interruption does.
 
     Args:
-        study: what to run, its runners chosen.
-        study_file: the same, as Snakemake reads it.
+        study: the study, with its runners chosen.
+        study_file: the same study's file, for Snakemake.
         folder: where its results go.
-        view: who watches.
-        call: how Snakemake is called.
+        view: gets messages and progress. call: how Snakemake is called.
         lock: the open file of the study's lock, which the caller holds.
 
     Returns:
-        The exit code: 0, 1, 130 or 143; and what Snakemake said where it failed and no run explains
-        it.
+        The exit code (0, 1, 130 or 143), and Snakemake's error if no failed run explains it.
     """
     plan = planned(study, folder)
     anything = open_runs(plan, folder) > 0

@@ -1,4 +1,4 @@
-"""From what Snakemake was given to the study that it has open, and to the plan that it writes."""
+"""Opens the study that Snakemake was called with, and writes its plan."""
 
 import json
 import os
@@ -32,17 +32,17 @@ from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
-"""Names the plan to the Snakemake processes that this one starts on other machines."""
+"""Path of the plan, for Snakemake processes that this one starts on other machines."""
 
 OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
-"""What ``llem`` sets over the study, as JSON: Snakemake's ``--config`` takes no dotted keys."""
+"""Overrides from ``llem``, as JSON: Snakemake's ``--config`` takes no dotted keys."""
 
 
 @as_workflow_error()
 def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
-    """Load the study that Snakemake was given and make its plan.
+    """Load the study that Snakemake was called with and make its plan.
 
-    The main process alone writes the plan; those it starts on other machines read it. Snakemake's
+    Only the main process writes the plan; those it starts on other machines read it. Snakemake's
     ``config`` is the study itself under ``module:``.
 
     Raises:
@@ -76,12 +76,12 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
 
 
 def runs_nothing(arguments: Sequence[str]) -> bool:
-    """Return whether Snakemake was called to say something and run nothing.
+    """Return whether Snakemake was called without running anything, as for a dry run.
 
-    While the Snakefile is read, Snakemake has not said yet how it will execute.
+    While the Snakefile is read, Snakemake does not yet know how it will execute.
     """
-    # Letters may stand together, up to one that takes a value, as in ``-call``. What has other
-    # signs before that is a value itself, as in ``--apptainer-args "-B /mnt/lustre"``.
+    # Letters may be combined, up to one that takes a value, as in ``-call``. Words with other
+    # characters before that are values, as in ``--apptainer-args "-B /mnt/lustre"``.
     together = (
         re.match(r"-([^\W\d_scjCdeRPUOqwT]*)(?:[scjCdeRPUOqwT]|$)", word) for word in arguments
     )
@@ -112,7 +112,7 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
         names = ", ".join(str(path) for path in given)
         raise ConfigurationError(f"one study at a time: --configfile names {names}")
     if given:
-        # Snakemake makes it absolute; the plan's paths are to hold on other machines too.
+        # Snakemake makes it absolute; the plan's paths must be valid on other machines too.
         path, here = Path(given[0]), Path.cwd()
         return load_study(path.relative_to(here) if path.is_relative_to(here) else path, overrides)
     default = Path("config/config.yaml")
@@ -124,13 +124,13 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
 def from_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``--config`` sets.
 
-    It takes no name of one letter, so ``np`` stands for ``n``, the number of prompts.
+    ``--config`` accepts no name of one letter, so ``np`` stands for ``n``, the number of prompts.
     """
     return {"n" if key == "np" else key: _as_written(value) for key, value in given.items()}
 
 
 def _as_written(value: Any) -> Any:
-    """Return a value of ``--config``, whose plain scalars Snakemake hands on as text."""
+    """Return a value of ``--config`` with its type: Snakemake passes plain scalars as text."""
     if isinstance(value, Mapping):
         return {key: _as_written(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -142,16 +142,16 @@ def _as_written(value: Any) -> Any:
 
 
 def _is_module(workflow: Any) -> bool:
-    """Return whether another workflow's Snakefile is the one that was started."""
+    """Return whether this workflow is used as a module of another one."""
     main = Path(str(workflow.main_snakefile)).resolve()
     root = workflow_root().resolve()
     return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
 
 
 def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> None:
-    """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
+    """Write the plan if its bytes changed, keep runs that finished before a crash, and clean up.
 
-    A plan that is being run is left alone: the same plan passes, another one is refused.
+    While another workflow runs, the same plan is accepted and another one refused.
     """
     content = plan.to_json_bytes()
     with ExitStack() as held:
@@ -162,7 +162,7 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
                 return
             raise
         write_if_changed(folder.plan, content)
-        # Before Snakemake looks: it takes every record that exists for a finished run.
+        # Before Snakemake builds its DAG: it takes every record that exists for a finished run.
         runs = write_manifest(plan, folder)
         keep_finished(runs, folder)
         for line in damaged(runs):

@@ -1,4 +1,4 @@
-"""Where each run of a plan happens, as the rules need it: its command, its image, its checks."""
+"""How each run of a plan is started: its command, its image, its checks."""
 
 import atexit
 import functools
@@ -30,10 +30,10 @@ LINKS = Path(".snakemake/llem-images")
 
 
 class Words:
-    """Words of a shell that name this process.
+    """A shell command that holds this process's id.
 
-    As text Snakemake would compare them with an earlier call's, and measure again where no profile
-    forbids it.
+    Snakemake would compare plain text with that of an earlier call, and measure again unless a
+    profile forbids it.
     """
 
     def __init__(self, words: str) -> None:
@@ -45,10 +45,10 @@ class Words:
 
 
 class RunCommands:
-    """The runner of each backend of a plan, made ready."""
+    """How the runs of each backend of a plan are started."""
 
     def __init__(self, plan: Plan, folder: StudyFolder, *, apptainer_offered: bool) -> None:
-        """Take a plan; where it uses Apptainer, give Snakemake's calls of it what runs need.
+        """Take a plan; if it uses Apptainer, set the environment of Snakemake's calls of it.
 
         Raises:
             ConfigurationError: the plan asks for Apptainer and ``--use-apptainer`` is missing.
@@ -65,7 +65,7 @@ class RunCommands:
         }
         self._meter_outside = plan.execution.get("meter") == "host"
         self.command = functools.cache(self._command)
-        """Return what starts a run of a backend, up to its own arguments."""
+        """Return the command of a backend's runs, up to the run's own arguments."""
         if self._sif and not apptainer_offered:
             self._refuse_silent_local_run()
         if self._sif:
@@ -104,7 +104,7 @@ class RunCommands:
         return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
 
     def built_image(self, backend: BackendName) -> list[str]:
-        """Return the image that has to be built before a backend's first run, if one has."""
+        """Return the image that has to be built before a backend's first run, if any."""
         image = self._sif.get(backend)
         return [image.location] if image is not None and image.built_here else []
 
@@ -113,7 +113,7 @@ class RunCommands:
         return f"{image_folder()}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
-        """Look at everything that these backends' runners need; inside only where runs will be.
+        """Check what these backends' runners need; look inside images only where runs will go.
 
         Raises:
             PreflightError: some cannot run here; all reasons at once.
@@ -126,7 +126,7 @@ class RunCommands:
 
         problems: list[Problem] = []
         for backend in backends:
-            remove(self._folder.refused(backend))  # of an earlier call, or another image
+            remove(self._folder.refused(backend))  # from an earlier call, or another image
             image = self._sif.get(backend)
             if image is not None and not _to_be_built(image):
                 problems += check_apptainer(backend, image, self._setup, look=look)
@@ -141,7 +141,7 @@ class RunCommands:
             raise PreflightError(problems)
 
     def _folders_of_images_to_build(self) -> set[Path]:
-        """Return where the images' digests will stand that nobody can know yet."""
+        """Return the folders of images still to be built: their digests will be written there."""
         folders = {
             image.path.parent for image in self._sif.values() if image.path and _to_be_built(image)
         }
@@ -172,7 +172,7 @@ class RunCommands:
 
 
 def _around(launcher: list[str]) -> list[str]:
-    """Return how a supervisor on this machine is made to start its engine in a container."""
+    """Return the option that makes a supervisor on this machine start its engine in a container."""
     return ["--engine-launcher", json.dumps(launcher)]
 
 

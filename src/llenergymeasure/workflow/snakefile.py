@@ -60,7 +60,7 @@ def as_workflow_error() -> Iterator[None]:
         from snakemake.exceptions import WorkflowError
 
         class StudyError(WorkflowError):  # type: ignore[misc]
-            """What keeps a study from being run."""
+            """The reason why a study cannot be run."""
 
             __traceback__ = property(lambda _: None, lambda _, _traceback: None)
 
@@ -68,10 +68,10 @@ def as_workflow_error() -> Iterator[None]:
 
 
 class OpenStudy:
-    """What the rules ask for. Paths are relative to Snakemake's working directory.
+    """What the Snakefile and its rules use. Paths are relative to Snakemake's working directory.
 
-    Snakemake calls a function dearly and once for every job, so what is the same for all runs is
-    given as a value.
+    Snakemake calls a function once for every job, which takes time, so what all runs share is given
+    as a value.
     """
 
     def __init__(
@@ -97,17 +97,17 @@ class OpenStudy:
         self._at_once = _runs_at_once(workflow)
         if workflow.is_main_process:
             os.environ.update(safe_path())
-        # Runs at a time, or on several machines, cannot share a server.
+        # Runs that go in parallel, or on several machines, cannot share a server.
         self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
         self._commands = RunCommands(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._here(self._commands.image_pattern())
 
     def file(self, name: str) -> str:
-        """Return the path of one of the study's own files, which are on this machine."""
+        """Return the path of one of the study's own files, which is on this machine."""
         return self._here(f"{self.folder}/{name}")
 
     def _here(self, path: str) -> str:
-        """Return a path of this machine: without this Snakemake would take it for a storage's."""
+        """Return a path marked as local: Snakemake would otherwise look for it in the storage."""
         from snakemake.io import local
 
         return path if self.storage is None else local(path)
@@ -117,22 +117,23 @@ class OpenStudy:
         return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
 
     def run_files(self) -> list[str]:
-        """Return the patterns of what a run leaves next to its record, for a storage to carry.
+        """Return the patterns of a run's files next to its record, which a storage has to transfer.
 
-        On a shared folder the record alone is asked for, and vouches for the others.
+        On a shared folder only the record is declared; it holds the others' hashes.
         """
         files = self._folder.run("{experiment}", "{cycle}")
         return [] if self.storage is None else [str(path) for path in files.products[1:]]
 
     def run_logs(self) -> list[str]:
-        """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
+        """Return the patterns of the files that even a failed run leaves, for a storage to
+        transfer."""
         files = self._folder.run("{experiment}", "{cycle}")
         return [] if self.storage is None else [str(files.attempts), str(files.log)]
 
     def results(self) -> list[str]:
         """Return every planned run's record, in the planned order.
 
-        With a storage those that are here already are taken from here.
+        With a storage, records that are already here are not fetched.
         """
         paths = [
             f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
@@ -143,19 +144,19 @@ class OpenStudy:
         return [self._here(path) if Path(path).is_file() else path for path in paths]
 
     def plan_input(self) -> list[str]:
-        """Return the plan as an input: tables are older than a plan that was changed.
+        """Return the plan as an input, so that tables are made again after it changed.
 
-        Where Snakemake is only asked what it would do, there may be none yet.
+        In a dry run there may be no plan yet.
         """
         return [self._here(self.plan_file)] if Path(self.plan_file).is_file() else []
 
     def merged(self, _wildcards: Any) -> list[str]:
-        """Return what the tables are made from, when Snakemake asks while it takes stock."""
+        """Return the inputs of the tables."""
         if self._tables_are_older_than_the_plan():
-            # Snakemake takes an output of any age for up to date where its inputs have the
-            # checksums of an earlier time: tables of a study that failed since would stay for
-            # good once it is complete again. Time stamps alone decide, also for a user's own rules
-            # where this workflow is a module of theirs, so only as long as they have to.
+            # Snakemake takes an output of any age for up to date if its inputs have the same
+            # checksums as before: after a failure the partial tables would stay although the study
+            # is complete again. So time stamps alone decide. This also affects a user's own rules
+            # that use this workflow as a module, so it is only done when needed.
             self._workflow.dag.max_checksum_file_size = 0
         return self.results()
 
@@ -176,14 +177,14 @@ class OpenStudy:
         return 0 if run is None else len(self._plan.runs) - run.order + 1
 
     def threads(self) -> int:
-        """Return a run's share of the cores, as many of which run at once as have a GPU.
+        """Return a run's share of the cores: as many runs go at once as have a GPU.
 
-        On a cluster the job's own resources say it.
+        On a cluster the job's own resources decide.
         """
         return max(1, (self._workflow.resource_settings.cores or 1) // self._at_once)
 
     def resources(self) -> dict[str, Any]:
-        """Return what a run needs: on this machine one turn, on a cluster its GPUs."""
+        """Return a run's resources: on this machine one slot, on a cluster its GPUs."""
         settings = self._workflow.resource_settings
         if settings.nodes is None:
             return {"gpu": 1}
@@ -204,7 +205,7 @@ class OpenStudy:
         return needed
 
     def start(self) -> Words | Callable[[Any], Words]:
-        """Return the shell's words that start a run, up to which run it is and where it goes."""
+        """Return the shell command that starts a run, up to the run's name and folder."""
         words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
         if self._plan.execution.get("share_server") and self._one_by_one:
             words.append("--share")
@@ -221,14 +222,14 @@ class OpenStudy:
     def container(self) -> str | Callable[[Any], str | None]:
         """Return the image that Snakemake starts a run in; None for none.
 
-        Snakemake passes over it where Apptainer was not offered.
+        Snakemake ignores it without --use-apptainer.
         """
         if not self._apptainer_offered:
             return sif_image(self._plan.runs[0].backend, None).location
         return lambda wildcards: self._commands.container(self._backends[wildcards.experiment])
 
     def image(self) -> list[str] | Callable[[Any], list[str]]:
-        """Return the images that have to be built before a run, as old as they may be."""
+        """Return the images that have to be built before a run, whatever their time stamps."""
         from snakemake.io import ancient
 
         built = {name: self._commands.built_image(name) for name in set(self._backends.values())}
@@ -244,9 +245,9 @@ class OpenStudy:
 
     @as_workflow_error()
     def begin(self) -> None:
-        """Take the study for this process: refuse a second workflow, write the manifest.
+        """Lock the study for this process, check what runs need, and write the manifest.
 
-        Containers are looked at here, before the first run; a run looks at its machine itself.
+        Containers are checked here, before the first run; each run checks its own machine.
 
         Raises:
             StudyLockedError: another workflow is running on the same folder.
@@ -259,7 +260,7 @@ class OpenStudy:
             raise PreflightError(Problem(text, key="--default-storage-provider"))
         by_name = guard_executors(self._workflow, self._folder, self.storage)
         os.environ.pop(AT_ONCE_VARIABLE, None)
-        if not self._workflow.local_exec:  # a cluster's job has its own share
+        if not self._workflow.local_exec:  # a job on a cluster has its own share
             self._prepare_cluster(by_name=by_name)
         elif self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
@@ -293,7 +294,7 @@ class OpenStudy:
         return write_manifest(self._plan, self._folder) if lost else states
 
     def _prepare_cluster(self, *, by_name: bool) -> None:
-        """End the jobs that a killed workflow left in the queue, and watch those to come."""
+        """End the jobs that a killed workflow left in the queue, and watch the new ones."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
             text = (
                 "all tasks of a job array get the first one's resources, and most are never "
@@ -307,7 +308,7 @@ class OpenStudy:
                 "SLURM's queue"
             )
             end_jobs(left)
-        if by_name and has_squeue():  # else all jobs would seem to be gone
+        if by_name and has_squeue():  # without squeue all jobs would seem to be gone
             QueueWatch(self._folder).start()
         elif by_name:
             say(UNWATCHED)
@@ -329,12 +330,12 @@ class OpenStudy:
 
     @as_workflow_error()
     def end(self, _log: Any = None) -> None:
-        """Bring manifest and tables up to date and say what came out.
+        """Bring manifest and tables up to date, and print the results.
 
         GPU limits of a run whose supervisor was killed are put back first.
 
-        Where runs are missing the tables are written all the same, over what completed, with a
-        time stamp so old that the next call makes them again.
+        If runs are missing, the tables are still written from the completed ones, with a time stamp
+        so old that the next call makes them again.
         """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import PAGE_NAME, write_report
@@ -343,11 +344,11 @@ class OpenStudy:
         put_back_left_limits()
         runs = self._write_states()
         incomplete = any(run["status"] != "completed" for run in runs)
-        # A call that was interrupted in its last run comes to no rule after it.
+        # After an interruption in the last run Snakemake starts no further rule.
         if incomplete or self._tables_are_behind():
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
-        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
+        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` prints it itself
             say(study_text(self._folder.path))
             open_runs = sum(run["status"] != "completed" for run in runs)
             broken = self._circuit.broken()
@@ -360,13 +361,13 @@ class OpenStudy:
 
 
 def _one_for_all(values: Mapping[str, Any]) -> Any:
-    """Return the experiments' value where they share it; a function of the wildcards if not."""
+    """Return the experiments' value if they share one; otherwise a function of the wildcards."""
     distinct = set(values.values())
     return distinct.pop() if len(distinct) == 1 else lambda wildcards: values[wildcards.experiment]
 
 
 def _runs_at_once(workflow: Any) -> int:
-    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
+    """Return how many runs may go at once on this machine: K of ``--resources gpu=K``."""
     limit = dict(workflow.resource_settings.resources).get("gpu")
     value = getattr(limit, "value", limit)
     return max(1, value) if isinstance(value, int) else 1
@@ -380,7 +381,7 @@ def apptainer_offered(workflow: Any) -> bool:
 
 
 def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
-    """Return what holds the study's lock; nothing where ``llem``, which started us, holds it."""
+    """Return the study's lock as a context; a null context if ``llem``, our parent, holds it."""
     if os.environ.get(DRIVEN_VARIABLE):
         return nullcontext()
     return locked(folder.lock, OWNER)

@@ -1,4 +1,4 @@
-"""Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
+"""Runs Snakemake on one study: progress, two-stage interruption, messages, exit code."""
 
 import errno
 import json
@@ -48,23 +48,23 @@ from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
 
 POLL_S = 0.2
 REFRESH_S = 1.0
-"""A look at the runs costs a little of the machine that is being measured."""
+"""Looking at the runs costs a little of the machine's time while it is measured."""
 OWNER = "llem"
-"""Who holds a study's lock, for whoever comes second."""
+"""The name in a study's lock, for a second caller."""
 LOG_NAME = "snakemake.log"
 
 
 class Listener:
-    """What is seen of a running study: what is said of it is passed on, and each run's phases."""
+    """Receives messages about a running study, and reports each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Take who listens; nobody if None."""
+        """Take the function that gets each line; None for silence."""
         self._say = say
         self._looked_at = 0.0
         self.ending = ""
-        """What is waited for where the study is to end now; empty where it goes on."""
+        """What a study that is to end waits for; empty while it continues."""
         self.queue = ""
-        """What the study's jobs in SLURM's queue wait for."""
+        """Why the study's jobs wait in SLURM's queue."""
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -78,7 +78,7 @@ class Listener:
             self.say_phases(progress)
 
     def clear(self) -> None:
-        """Show no longer what only holds for the moment: nothing here."""
+        """Remove the changing status line; there is none here."""
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
@@ -88,7 +88,7 @@ class Listener:
         return True
 
     def say_phases(self, progress: Progress) -> None:
-        """Say which runs have come to another phase."""
+        """Report the runs that have entered another phase."""
         for line in progress.phases():
             self.say(line)
 
@@ -116,19 +116,19 @@ class Call:
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
         words += [
-            *("--rerun-triggers", "mtime"),  # also where a profile of one's own leaves it out
+            *("--rerun-triggers", "mtime"),  # also if the user's own profile leaves it out
             "--snakefile",
             str(root / "Snakefile"),
             "--configfile",
             str(study_file.absolute()),
         ]
-        # Snakemake would lay the default profile, which it finds next to the rules, over another.
+        # Snakemake would apply the default profile next to the rules on top of another profile.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
-        """Return this process's environment with what Snakemake takes from it."""
+        """Return the environment for Snakemake."""
         told = {DRIVEN_VARIABLE: "1", **safe_path()}
-        # This process notifies; variables go on to jobs and containers.
+        # This process sends notifications; its variables would be passed on to jobs and containers.
         given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
         if given:
             told[OVERRIDES_VARIABLE] = json.dumps(given)
@@ -136,7 +136,7 @@ class Call:
 
 
 class SnakemakeProcess:
-    """One call of Snakemake on one study, watched to its end."""
+    """One call of Snakemake on one study, followed to its end."""
 
     def __init__(
         self, study_file: Path, plan: Plan, folder: StudyFolder, view: Listener, lock: int
@@ -172,7 +172,7 @@ class SnakemakeProcess:
         """Run the workflow; return 0, 1, 130 or 143.
 
         Raises:
-            PreflightError: a model that runs need is neither here nor to be fetched.
+            PreflightError: a model that runs need is not here and cannot be downloaded.
 
         The first SIGINT lets the current run end and starts no new one; the second ends it now;
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
@@ -181,7 +181,7 @@ class SnakemakeProcess:
         log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
-        # This process lives as long as the study: with NVML open in it no driver would unload.
+        # This process lives as long as the study, and a driver with open NVML could not unload.
         gpus = call.profile is not None or driver_there()
         estimates = Forecast(here=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
@@ -235,10 +235,10 @@ class SnakemakeProcess:
     def _apptainer(self, call: Call) -> list[str]:
         if not self._in_apptainer():
             return []
-        named = "APPTAINER_CACHEDIR" in os.environ  # where Snakemake puts images then
+        named = "APPTAINER_CACHEDIR" in os.environ  # Snakemake then puts images there
         if named or not (call.profile is None or is_ours(call.profile)):
             return ["--use-apptainer"]
-        # Not where we are: Snakemake takes whatever lies in there for the image it once pulled.
+        # Not the working folder: Snakemake takes any file of that name there for its pulled image.
         return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
 
     def _in_apptainer(self) -> bool:
@@ -251,7 +251,7 @@ class SnakemakeProcess:
             self._report_ends(progress)
             self._report_queue()
             if self.broken is not None:
-                self._end_runs()  # again: one may have been starting
+                self._end_runs()  # again: another one may have been starting
             elif (broken := circuit.broken()) is not None:
                 self.broken = broken
                 self._view.say(broken)
@@ -319,7 +319,7 @@ class SnakemakeProcess:
             self._process.send_signal(number)
 
     def _end_sessions(self) -> None:
-        """Let no other run begin on the server of the current one."""
+        """Prevent further runs from starting on the current run's server."""
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if run.session is not None and folder.work.is_dir():
@@ -328,8 +328,8 @@ class SnakemakeProcess:
     def _end_runs(self) -> None:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
-        A process id means something on its own host alone, and whoever can write to the folder
-        could have written any.
+        A process id is only valid on its own host, and anyone who can write to the folder could
+        have written it.
         """
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
@@ -343,7 +343,7 @@ class SnakemakeProcess:
         self._cancel_jobs()
 
     def _cancel_jobs(self, *, waiting_only: bool = False) -> None:
-        """Cancel the study's jobs on a cluster: Snakemake would wait for those that wait."""
+        """Cancel the study's jobs on a cluster: Snakemake would wait for pending ones."""
         if not self._on_cluster:
             return
         try:
@@ -365,7 +365,7 @@ class SnakemakeProcess:
             self.complaint = f"llem: {snakemake_log.killed(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
-        else:  # which explains no other run
+        else:  # a failed run explains itself, but no other failure
             self._say_once([self._with_place(snakemake_log.reason(log))])
         return EXIT_FAILED
 
@@ -374,7 +374,8 @@ class SnakemakeProcess:
         return why and f"{why}; Snakemake's own words are in {place}"
 
     def _explanation(self, log: str) -> str:
-        """Return why Snakemake failed where no run did: the rule's own words if it has any."""
+        """Return why Snakemake failed although no run did: the failed rule's own log if it has
+        one."""
         if said := snakemake_log.rules_words(log, self._folder):
             return said
         if is_full(self._folder.path):
@@ -388,7 +389,7 @@ class SnakemakeProcess:
 
 
 def _check_snakemakes_cache() -> None:
-    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
+    """Raise if Snakemake could not cache the workflow's files.
 
     Raises:
         PreflightError: its folder cannot be written to.
