@@ -125,8 +125,7 @@ class OpenStudy:
         return [] if self.storage is None else [str(path) for path in files.products[1:]]
 
     def run_logs(self) -> list[str]:
-        """Return the patterns of the files that even a failed run leaves, for a storage to
-        transfer."""
+        """Return the patterns of the files that even a failed run leaves, for a storage."""
         files = self._folder.run("{experiment}", "{cycle}")
         return [] if self.storage is None else [str(files.attempts), str(files.log)]
 

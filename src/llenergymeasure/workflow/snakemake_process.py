@@ -328,8 +328,7 @@ class SnakemakeProcess:
     def _end_runs(self) -> None:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
-        A process id is only valid on its own host, and anyone who can write to the folder could
-        have written it.
+        A process id is only valid on its own host, and anyone with access may have written it.
         """
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
@@ -374,8 +373,7 @@ class SnakemakeProcess:
         return why and f"{why}; Snakemake's own words are in {place}"
 
     def _explanation(self, log: str) -> str:
-        """Return why Snakemake failed although no run did: the failed rule's own log if it has
-        one."""
+        """Return why Snakemake failed although no run did: the failed rule's own log if any."""
         if said := snakemake_log.rules_words(log, self._folder):
             return said
         if is_full(self._folder.path):
