@@ -28,7 +28,8 @@ def complete_study(
         study: the study, with its runners chosen.
         study_file: the same study's file, for Snakemake.
         folder: where its results go.
-        view: gets messages and progress. call: how Snakemake is called.
+        view: gets messages and progress.
+        call: how Snakemake is called.
         lock: the open file of the study's lock, which the caller holds.
 
     Returns:

@@ -380,7 +380,7 @@ def apptainer_offered(workflow: Any) -> bool:
 
 
 def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
-    """Return the study's lock as a context; a null context if ``llem``, our parent, holds it."""
+    """Return the study's lock as a context; an empty one if ``llem``, our parent, holds it."""
     if os.environ.get(DRIVEN_VARIABLE):
         return nullcontext()
     return locked(folder.lock, OWNER)

@@ -244,7 +244,7 @@ def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, .
 
 
 def size(size_bytes: float) -> str:
-    """Return a size in GB, or in MB below one GB, with digits enough to tell sizes apart."""
+    """Return a size in GB, or in MB below one GB, in enough digits to show a difference."""
     if size_bytes < _GB:
         return f"{size_bytes / _MB:.1f} MB"
     return f"{size_bytes / _GB:.3f} GB"

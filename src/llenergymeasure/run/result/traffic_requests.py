@@ -53,8 +53,8 @@ TRAFFIC_SCHEMA = pa.schema(
 """``in_window`` and ``slo_met`` are filled in when the run is finished."""
 
 ARRIVAL_NS = 100_000
-"""Parts closer together than this arrived at once: no engine makes 10,000 tokens a second for one
-answer, so a buffer wrote them together."""
+"""Parts closer together than this arrived at once: no engine makes 10,000 tokens per second for
+one answer, so a buffer wrote them together."""
 
 CHECKED_REQUESTS = 200
 """The most prompts counted with the tokenizer, where they were sent as text."""
