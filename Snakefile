@@ -2,7 +2,7 @@
 # `snakemake` runs config/config.yaml, `snakemake --configfile STUDY.yaml` another study.
 from snakemake.utils import min_version
 
-from llenergymeasure.workflow.opening import open_study
+from llenergymeasure.workflow.open_study import open_study
 
 min_version("9.27")
 

@@ -35,7 +35,7 @@ from llenergymeasure.analysis.comparison import LEVEL, Comparison, compare, with
 from llenergymeasure.analysis.levels import levels
 from llenergymeasure.analysis.pareto import pareto
 from llenergymeasure.analysis.statistics import autocorrelation, estimate
-from llenergymeasure.analysis.stopping import METRIC, decide, interval
+from llenergymeasure.analysis.stopping_rule import METRIC, decide, interval
 
 Reals = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from llenergymeasure.plan import make_plan
-from llenergymeasure.run.worker import read_spec
+from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 
 Criterion = tuple[bool, str]

@@ -18,8 +18,8 @@ import harness
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.validity import traffic_codes
 from support import serving_runs
 
 FIRST_MS, NEXT_MS, TOKENS = 100.0, 10.0, 32
@@ -82,7 +82,7 @@ def measure(rate: float, seconds: float) -> bool:
         )
     late = [row["lateness_s"] for row in run.requests.to_pylist() if row["in_window"]]
     late_p99_s = float(np.percentile(late, 99))
-    flagged = "late_sends" in traffic_doubts(run)
+    flagged = "late_sends" in traffic_codes(run)
     failed = sum(row["failure"] is not None for row in run.requests.to_pylist())
     cpu_us = 1e6 * run.told["client_cpu_s"] / (len(late) * TOKENS)
     print(

@@ -32,7 +32,8 @@ from llenergymeasure.results.serving import Latency
 from llenergymeasure.results.table import COLUMNS, RUN_SCHEMA
 from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
-from llenergymeasure.units import BACKENDS, VALIDITY
+from llenergymeasure.units import BACKENDS
+from llenergymeasure.validity_codes import VALIDITY
 
 HERE = Path(__file__).resolve().parent
 NONE = "-"

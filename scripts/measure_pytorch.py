@@ -1,6 +1,6 @@
 """Measure one run of the pytorch backend, in its own process and image."""
 
-from llenergymeasure.run.worker import run_as_script
+from llenergymeasure.run.measure_script import run_as_script
 
 if __name__ == "__main__":
     run_as_script("pytorch")

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.report.figures import COLOURS, Chart, drawn, layer, numbers
-from llenergymeasure.report.wording import rounded
-from llenergymeasure.results.reading import read_result
+from llenergymeasure.report.formatting import rounded
 from llenergymeasure.results.record import Result
+from llenergymeasure.results.record_files import read_result
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDY = DOCS / "validation" / "nvidia-h100-80gb-hbm3-580.159.04" / "study" / "study"

@@ -12,10 +12,9 @@ from llenergymeasure.analysis.comparison import (
     LEVEL,
     MAX_ALL_PAIRS,
     compare,
-    holm,
     with_holm,
 )
-from llenergymeasure.analysis.statistics import autocorrelation
+from llenergymeasure.analysis.statistics import autocorrelation, holm
 
 NAN = math.nan
 

@@ -14,8 +14,8 @@ from llenergymeasure.analysis.merge_cache import CACHE_NAME
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import sha256
+from llenergymeasure.results.complete import sound_record
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
-from llenergymeasure.results.whole import sound_record
 from results.synthetic import (
     make_plan,
     make_result,
@@ -37,7 +37,7 @@ def plan():
 @pytest.fixture(autouse=True)
 def _files_are_settled(monkeypatch):
     """Take files for settled at once, as they are two seconds later."""
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
 
 
 def merged(plan, folder, **settings):
@@ -139,14 +139,14 @@ def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_pa
 
 def test_a_file_that_may_still_change_unseen_is_not_kept(tmp_path, plan, monkeypatch):
     write_complete_study(tmp_path, plan)
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", 3600 * 10**9)
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", 3600 * 10**9)
     merged(plan, tmp_path)
     assert merged(plan, tmp_path)[1] == 10
 
 
 def test_a_file_that_changed_amid_the_looks_at_all_is_not_kept(tmp_path, plan, monkeypatch):
     write_complete_study(tmp_path, plan)
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", 0)
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", 0)
     stamp, last = merge.stamp, plan["runs"][-1]
 
     def looked_late(run, *when):

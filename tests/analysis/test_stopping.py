@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.analysis.statistics import estimate
-from llenergymeasure.analysis.stopping import decide, interval
+from llenergymeasure.analysis.stopping_rule import decide, interval
 
 RISING = [100.0, 101.0, 102.0, 103.0, 104.0]
 MIXED = [100.0, 104.0, 101.0, 103.0, 102.0]

@@ -20,9 +20,9 @@ from llenergymeasure.analysis.verify import OTHER_ANALYSIS, verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report
+from llenergymeasure.results.complete import Difference, is_complete
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
-from llenergymeasure.results.whole import Difference, is_whole
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn
 from results.synthetic import vouch_again
@@ -190,10 +190,10 @@ def test_every_changed_digit_of_the_record(study: Path) -> None:
     for place in random.Random(1).sample(digits, 150):
         other = str((int(whole[place]) + 1) % 10)
         run.result.write_text(whole[:place] + other + whole[place + 1 :])
-        assert not is_whole(run), whole[place - 40 : place + 1]
+        assert not is_complete(run), whole[place - 40 : place + 1]
     assert "result.json:sha256" in figures(verify_study(study).differences)
     run.result.write_text(whole)
-    assert is_whole(run)
+    assert is_complete(run)
 
 
 def test_a_record_whose_hash_was_not_kept_is_valid_and_said(study: Path, call: Call) -> None:

@@ -14,15 +14,15 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
+from llenergymeasure.cli.find_study import folder_of
 from llenergymeasure.cli.run import _batch_sizes
-from llenergymeasure.cli.studies import folder_of
-from llenergymeasure.config.document import Document
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import Document
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow import drive
-from llenergymeasure.workflow.last_call import StudyCall, remember
+from llenergymeasure.workflow import snakemake_process
+from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, llem, write_study
 from support.terminal import at_a_terminal
@@ -33,18 +33,18 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What studies are driven with, in place of driving them."""
     calls: list[tuple[Any, ...]] = []
 
-    def drive_study(*arguments: Any) -> tuple[int, str]:
+    def complete_study(*arguments: Any) -> tuple[int, str]:
         calls.append(arguments)
         return (0, "")
 
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    monkeypatch.setattr("llenergymeasure.cli.run.complete_study", complete_study)
     return calls
 
 
 @pytest.fixture
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program's studies are not driven."""
-    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: (0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.complete_study", lambda *_: (0, ""))
     monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
 
 
@@ -182,7 +182,7 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
     written = [path for path in tmp_path.glob("results/**/*") if path.is_file()]
     assert {".call.json", "manifest.json"} <= {path.name for path in written}
     assert not [path for path in written if "CANARY" in path.read_text()]
-    (how,) = [each for each in driven[-1] if isinstance(each, drive.Call)]
+    (how,) = [each for each in driven[-1] if isinstance(each, snakemake_process.Call)]
     assert "CANARY" not in str(how.variables())
 
 
@@ -238,7 +238,7 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
     tables.parent.mkdir(parents=True)
     tables.touch()
 
-    def drive_study(*_: Any) -> tuple[int, str]:
+    def complete_study(*_: Any) -> tuple[int, str]:
         time.sleep(0.05)
         if written:
             tables.unlink()
@@ -250,7 +250,7 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
         print("the summary", file=sys.stderr)
         return 1
 
-    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    monkeypatch.setattr("llenergymeasure.cli.run.complete_study", complete_study)
     monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
     if clock_s is not None:
         monkeypatch.setattr(time, "time", lambda: clock_s)

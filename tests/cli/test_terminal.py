@@ -20,10 +20,10 @@ from llenergymeasure.cli.live import Live
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.processes import boot_id
-from llenergymeasure.report.text import groups_text
+from llenergymeasure.report.plain_text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.cluster import job_prefix
-from llenergymeasure.workflow.drive import LOG_NAME
+from llenergymeasure.workflow.slurm_jobs import job_prefix
+from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import not_drawn
 from results.synthetic import write_runs

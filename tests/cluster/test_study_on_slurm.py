@@ -13,7 +13,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from llenergymeasure.workflow.cluster import LEFT
+from llenergymeasure.workflow.slurm_jobs import LEFT
 from support.studies import ROOT, SERVED, llem, start_llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]

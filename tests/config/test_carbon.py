@@ -7,7 +7,7 @@ import pytest
 from llenergymeasure.config.carbon import grid_of
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.plan.plan import Plan
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import spec_of
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.fields import unknown_key_message
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import parse_overrides
 from llenergymeasure.config.study_file import OF_A_STUDY
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, study_from_mapping

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.document import document_from
 from llenergymeasure.config.expansion import expand
+from llenergymeasure.config.study_document import document_from
 
 GONE = {
     **dict.fromkeys(

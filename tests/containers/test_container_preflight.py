@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.containers import apptainer, container_checks, image_build, in_container
+from llenergymeasure.containers import apptainer, container_checks, image_build, image_probe
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
+from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
-from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import install_command
 from support.studies import snakemake, write_study
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path) -> Surroundings:
-    return Surroundings.of([], tmp_path / "results" / "small")
+def container_setup(tmp_path: Path) -> ContainerSetup:
+    return ContainerSetup.of([], tmp_path / "results" / "small")
 
 
 def _one(problems: list[object]) -> str:
@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def _look(**question: Any) -> list[str]:
     done = subprocess.run(
-        [sys.executable, in_container.__file__, json.dumps(question)],
+        [sys.executable, image_probe.__file__, json.dumps(question)],
         capture_output=True,
         text=True,
         check=False,
@@ -137,19 +137,19 @@ def test_two_builds_of_one_image_at_a_time_are_both_whole(
     }
 
 
-def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_apptainer(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    told = _one(check_apptainer("pytorch", SifImage("/a.sif"), surroundings))
+    told = _one(check_apptainer("pytorch", SifImage("/a.sif"), container_setup))
     assert "install Apptainer" in told
 
 
 def test_a_folder_with_a_colon(
-    surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    container_setup: ContainerSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: "apptainer")
     (tmp_path / "a:b").mkdir()
     monkeypatch.chdir(tmp_path / "a:b")
-    told = _one(check_apptainer("pytorch", SifImage("docker://a"), surroundings))
+    told = _one(check_apptainer("pytorch", SifImage("docker://a"), container_setup))
     assert "takes no folder with a colon" in told
 
 
@@ -172,7 +172,7 @@ COLOURED = """INFO:    Converting SIF file
     ],
 )
 def test_apptainer_s_reason_is_said_whole(
-    surroundings: Surroundings,
+    container_setup: ContainerSetup,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     printed: str,
@@ -185,50 +185,50 @@ def test_apptainer_s_reason_is_said_whole(
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: str(command))
     image = tmp_path / "a.sif"
     image.write_bytes(b"cut")
-    assert reason in _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
+    assert reason in _one(check_apptainer("pytorch", SifImage(str(image)), container_setup))
 
 
-def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_docker(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "install Docker" in _one(check_docker("pytorch", "a:1", surroundings))
+    assert "install Docker" in _one(check_docker("pytorch", "a:1", container_setup))
 
 
 def test_a_rootless_docker_that_cannot_share_process_ids(
-    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     command = tmp_path / "docker"
     told = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
     command.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
     command.chmod(0o755)
     monkeypatch.setenv("LLEM_DOCKER", str(command))
-    problem = _one(check_docker("pytorch", "a:1", surroundings))
+    problem = _one(check_docker("pytorch", "a:1", container_setup))
     assert "rootless Docker 20.10.24" in problem
     assert "update it to 23" in problem
 
 
 def test_an_address_s_password_is_not_said(
-    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     command = tmp_path / "docker"
     command.write_text("#!/bin/sh\necho cannot connect to $DOCKER_HOST >&2; exit 1\n")
     command.chmod(0o755)
     monkeypatch.setenv("LLEM_DOCKER", str(command))
     monkeypatch.setenv("DOCKER_HOST", "tcp://me:pass-word@gpu.example:2376")
-    problem = _one(check_docker("pytorch", "a:1", surroundings))
+    problem = _one(check_docker("pytorch", "a:1", container_setup))
     assert "pass-word" not in problem
     assert problem.count("gpu.example:2376") == 2
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="no docker")
 def test_no_daemon(
-    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
-    told = _one(check_docker("pytorch", "a:1", surroundings))
+    told = _one(check_docker("pytorch", "a:1", container_setup))
     assert "does not answer" in told
     assert "nobody.sock" in told
     monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
-    told = _one(check_docker("pytorch", "a:1", surroundings))
+    told = _one(check_docker("pytorch", "a:1", container_setup))
     assert f"without a container: {install_command('pytorch')}" in told
 
 
@@ -236,23 +236,23 @@ def test_no_daemon(
 @pytest.mark.system
 @pytest.mark.usefixtures("sif")
 class TestApptainer:
-    def test_no_image(self, surroundings: Surroundings) -> None:
-        told = _one(check_apptainer("pytorch", SifImage("/none.sif"), surroundings))
+    def test_no_image(self, container_setup: ContainerSetup) -> None:
+        told = _one(check_apptainer("pytorch", SifImage("/none.sif"), container_setup))
         assert "no such image" in told
         assert "image_build pytorch --runner apptainer" in told
 
-    def test_not_an_image(self, surroundings: Surroundings, tmp_path: Path) -> None:
+    def test_not_an_image(self, container_setup: ContainerSetup, tmp_path: Path) -> None:
         wrong = tmp_path / "wrong.sif"
         wrong.write_text("not an image")
-        told = _one(check_apptainer("pytorch", SifImage(str(wrong)), surroundings))
+        told = _one(check_apptainer("pytorch", SifImage(str(wrong)), container_setup))
         assert "cannot be used" in told
         assert "image format" in told
 
-    def test_a_good_image(self, sif: Path, surroundings: Surroundings) -> None:
-        assert check_apptainer("pytorch", SifImage(str(sif)), surroundings) == []
+    def test_a_good_image(self, sif: Path, container_setup: ContainerSetup) -> None:
+        assert check_apptainer("pytorch", SifImage(str(sif)), container_setup) == []
 
     def test_a_dependency_too_old(
-        self, base_root: Path, surroundings: Surroundings, tmp_path: Path
+        self, base_root: Path, container_setup: ContainerSetup, tmp_path: Path
     ) -> None:
         image = tmp_path / "old"
         subprocess.run(["cp", "-al", str(base_root), str(image)], check=True)
@@ -265,7 +265,7 @@ class TestApptainer:
         (packages / "pydantic-1.10.2.dist-info" / "METADATA").write_text(
             metadata.replace(f"Version: {version}", "Version: 1.10.2", 1)
         )
-        told = _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
+        told = _one(check_apptainer("pytorch", SifImage(str(image)), container_setup))
         assert "its pydantic is 1.10.2; 2.9 or newer is needed" in told
         shutil.rmtree(image)
 
@@ -286,25 +286,25 @@ class TestDocker:
     def _host(self, docker_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKER_HOST", docker_host)
 
-    def test_no_image(self, surroundings: Surroundings) -> None:
-        told = _one(check_docker("pytorch", "nobody.invalid/none:1", surroundings))
+    def test_no_image(self, container_setup: ContainerSetup) -> None:
+        told = _one(check_docker("pytorch", "nobody.invalid/none:1", container_setup))
         assert "cannot be fetched" in told
         assert "image_build pytorch --runner docker" in told
 
-    def test_a_good_image(self, docker_image: str, surroundings: Surroundings) -> None:
-        assert check_docker("pytorch", docker_image, surroundings) == []
+    def test_a_good_image(self, docker_image: str, container_setup: ContainerSetup) -> None:
+        assert check_docker("pytorch", docker_image, container_setup) == []
 
-    def test_no_python(self, surroundings: Surroundings, tmp_path: Path) -> None:
+    def test_no_python(self, container_setup: ContainerSetup, tmp_path: Path) -> None:
         (tmp_path / "empty").touch()
         tar = subprocess.run(["tar", "-C", tmp_path, "-c", "empty"], capture_output=True).stdout
         subprocess.run(["docker", "import", "-", "empty:1"], input=tar, check=True)
-        told = _one(check_docker("pytorch", "empty:1", surroundings))
+        told = _one(check_docker("pytorch", "empty:1", container_setup))
         assert "python3" in told
 
     def test_a_folder_that_the_container_may_not_write(
-        self, docker_image: str, surroundings: Surroundings
+        self, docker_image: str, container_setup: ContainerSetup
     ) -> None:
-        os.chown(surroundings.results, 4321, 4321)
-        told = _one(check_docker("pytorch", docker_image, surroundings))
-        assert f"nothing can be written to {surroundings.results}" in told
+        os.chown(container_setup.results, 4321, 4321)
+        told = _one(check_docker("pytorch", docker_image, container_setup))
+        assert f"nothing can be written to {container_setup.results}" in told
         assert "Permission denied" in told

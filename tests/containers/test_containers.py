@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.containers.apptainer import call_variables
-from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.files import sha256
 from support.studies import snakemake, write_study
 
@@ -110,7 +110,7 @@ def test_an_image_of_ones_own_from_a_path_with_spaces(
 
 
 def test_a_secret_of_the_host_does_not_get_into_apptainer(tmp_path: Path, sif: Path) -> None:
-    found = Surroundings.of([], tmp_path / "results")
+    found = ContainerSetup.of([], tmp_path / "results")
     done = subprocess.run(
         ["apptainer", "exec", "--home", str(tmp_path), str(sif), "env"],
         env=os.environ

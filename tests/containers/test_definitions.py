@@ -16,8 +16,8 @@ import pytest
 
 from containers.conftest import own_root
 from llenergymeasure.containers.container_checks import inside_command
+from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.containers.images import local_tag
-from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import workflow_root
 from support.studies import ROOT
 
@@ -43,7 +43,7 @@ def test_both_definitions_are_of_one_image(backend: str) -> None:
 
 
 def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
-    from llenergymeasure.containers.in_container import METER_NEEDED, NEEDED
+    from llenergymeasure.containers.image_probe import METER_NEEDED, NEEDED
 
     lines = (workflow_root() / "containers" / "worker.txt").read_text().splitlines()
     told = dict(line.split(">=") for line in lines if not line.startswith("#"))
@@ -70,8 +70,8 @@ def stand_in(base_root: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _look(call: list[str], backend: str, surroundings: Surroundings) -> None:
-    words = inside_command(backend, surroundings, 0)
+def _look(call: list[str], backend: str, container_setup: ContainerSetup) -> None:
+    words = inside_command(backend, container_setup, 0)
     done = subprocess.run([*call, *words], capture_output=True, text=True, check=False)
     problems = json.loads(done.stdout.splitlines()[-1])["problems"]
     # The stand-in lacks the engine, and nothing that the program itself needs.
@@ -89,11 +89,11 @@ def test_definition_for_apptainer(backend: str, stand_in: Path, tmp_path: Path) 
     from llenergymeasure.containers.image_build import build_sif
 
     image = build_sif(backend, tmp_path / "image.sif", str(stand_in))
-    surroundings = Surroundings.of([], tmp_path / "results")
-    told = call_variables(surroundings.mounts, surroundings.variables, nvidia=False)
+    container_setup = ContainerSetup.of([], tmp_path / "results")
+    told = call_variables(container_setup.mounts, container_setup.variables, nvidia=False)
     variables = [f"{name}={value}" for name, value in told.items()]
     call = ["env", *variables, "apptainer", "--silent", "exec", "--home", str(tmp_path), str(image)]
-    _look(call, backend, surroundings)
+    _look(call, backend, container_setup)
     labels = subprocess.run(
         ["env", *variables, "apptainer", "inspect", "--json", str(image)],
         capture_output=True,
@@ -123,13 +123,13 @@ def test_definition_for_docker(
         subprocess.run(imported, stdin=tar.stdout, capture_output=True, check=True)
     assert tar.returncode == 0
     assert build_docker(backend, base="llem-base:stand-in") == local_tag(backend)
-    surroundings = Surroundings.of([], tmp_path / "results")
+    container_setup = ContainerSetup.of([], tmp_path / "results")
     call = docker.run_command(
         docker.find_engine(),
         local_tag(backend),
         ["env"],
         name="llem-look",
-        mounts=surroundings.mounts,
-        variables=surroundings.variables,
+        mounts=container_setup.mounts,
+        variables=container_setup.variables,
     )
-    _look(call, backend, surroundings)
+    _look(call, backend, container_setup)

@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.containers import container_checks, docker
 from llenergymeasure.containers.container_checks import check_docker
+from llenergymeasure.containers.container_setup import ENGINE, ContainerSetup
 from llenergymeasure.containers.launcher import _Launch
-from llenergymeasure.containers.surroundings import ENGINE, Surroundings
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workflow.clean import machine_leftovers
@@ -41,7 +41,7 @@ esac
 SUPERVISOR = """
 import signal, sys, time
 from pathlib import Path
-from llenergymeasure.results.attempt import AttemptOutcome
+from llenergymeasure.results.write_outcome import AttemptOutcome
 from llenergymeasure.results.layout import RunFolder
 def end(status, code):
     outcome.end(folder, status, code)
@@ -193,11 +193,11 @@ def test_the_preflight_names_what_hangs(
     monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
     monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
     (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).write_text("false")
-    surroundings = Surroundings.of([], fake / "results")
+    container_setup = ContainerSetup.of([], fake / "results")
     try:
-        (problem,) = check_docker("pytorch", "i:1", surroundings)
+        (problem,) = check_docker("pytorch", "i:1", container_setup)
     finally:
-        surroundings.token.close()
+        container_setup.token.close()
     assert "did not answer within 0.5 s" in str(problem)
     if step == "run":
         assert f"rm --force llem-look-pytorch-{os.getpid()}" in (fake / "calls").read_text()

@@ -38,8 +38,8 @@ if __name__ == "__main__":
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from support.studies import ROOT, environment, snakemake, write_study
 
 STUDY = "small"
@@ -187,7 +187,7 @@ class Round:
         """Note what is whole now: it must stay as it is."""
         for record in self.results.path.glob("runs/*/*/result.json"):
             run = RunFolder(record.parent)
-            if is_whole(run):
+            if is_complete(run):
                 self._finished.update({path: sha256(path) for path in run.products})
 
     def _must_keep_what_finished(self) -> None:
@@ -212,7 +212,7 @@ class Round:
         """Return every whole run's token counts, by ``experiment/cycle``."""
         found = {}
         for record in self.results.path.glob("runs/*/*/result.json"):
-            must(is_whole(RunFolder(record.parent)), f"{record} is no whole result")
+            must(is_complete(RunFolder(record.parent)), f"{record} is no whole result")
             content = json.loads(record.read_text())
             found[f"{content['experiment']}/{content['cycle']}"] = content["tokens"]
         return found

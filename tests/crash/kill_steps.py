@@ -46,8 +46,8 @@ from crash.kill_many import BrokenError, must, send
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256, write_bytes, write_text
 from llenergymeasure.plan import make_plan
+from llenergymeasure.results.complete import is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.workload.load_study import study_from_mapping
 from nvml_sim import sim
 from support import serving_server
@@ -161,7 +161,7 @@ class Study:
             moment = None
             if attempt < 2 and hits < moments:
                 moment = Moment.drawn(self.draw, in_container=in_container)
-            whole = {path: sha256(path) for path in run.products} if is_whole(run) else {}
+            whole = {path: sha256(path) for path in run.products} if is_complete(run) else {}
             if whole:
                 break
             measured = _measured(run)
@@ -179,7 +179,7 @@ class Study:
                 measured = None
             faults.append("" if moment is None or not moment.hit else moment.fault)
             self._must_hold(run, measured, moment)
-        must(is_whole(run), f"{name} is not whole: {_state(run)}")
+        must(is_complete(run), f"{name} is not whole: {_state(run)}")
 
     def _call(self, name: str, run: RunFolder, moment: Moment | None, *, in_container: bool) -> str:
         """Call the run and return what it said."""
@@ -243,17 +243,17 @@ class Study:
         if tokens:
             # Left by a launcher that was killed: whatever looks next removes it.
             must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
-            module = "llenergymeasure.containers.surroundings"
+            module = "llenergymeasure.containers.container_setup"
             self._python(f"from {module} import remove_left_tokens; remove_left_tokens()")
             must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
-        if measured is not None and is_whole(run):
+        if measured is not None and is_complete(run):
             self.finished_later += 1
             window = json.loads(run.result.read_text())["window"]
             must(window["start_monotonic_ns"] == measured["start_ns"], f"{moment}: measured again")
-        if measured is not None and not is_whole(run):
+        if measured is not None and not is_complete(run):
             must(_measured(run) == measured, f"{moment}: the window that was measured is gone")
         if run.result.exists():
-            must(is_whole(run), f"{moment}: a record that is not whole")
+            must(is_complete(run), f"{moment}: a record that is not whole")
 
     def _put_back(self) -> None:
         self._python("from llenergymeasure.machine.gpus.limits import restore_left; restore_left()")
@@ -383,7 +383,7 @@ def _measured(run: RunFolder) -> dict[str, Any] | None:
 def _state(run: RunFolder) -> str:
     outcome = RunView(run.path).outcome() or {}
     error = (outcome.get("error") or {}).get("message", "")
-    kept = "whole" if is_whole(run) else "measured" if is_measured(run) else "nothing"
+    kept = "whole" if is_complete(run) else "measured" if is_measured(run) else "nothing"
     return f"{outcome.get('status')} {outcome.get('phase') or ''} ({kept}) {error[:80]}"
 
 

@@ -12,7 +12,7 @@ from llenergymeasure.files import sha256
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import states
-from llenergymeasure.workflow.recovery import conclude_lost
+from llenergymeasure.workflow.recovery import mark_lost
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import SCRIPT, start
 from support.studies import SMALL, environment, plan_of, snakemake, write_study
@@ -28,11 +28,11 @@ def test_a_run_that_was_at_work_on_a_machine_that_is_gone_is_lost(tmp_path: Path
     run.outcome.write_text(json.dumps({**ELSEWHERE, "job": job}))
     before = states(plan, folder)
     assert before[0]["status"] == "running"
-    assert conclude_lost(before, folder) == 1
+    assert mark_lost(before, folder) == 1
     (after,) = states(plan, folder)
     assert (after["status"], after["phase"]) == ("lost", "measure")
     assert "job 7 on gpu-07 is gone" in after["error_message"]
-    assert conclude_lost([after], folder) == 0
+    assert mark_lost([after], folder) == 0
 
 
 @pytest.mark.long

@@ -16,13 +16,13 @@ from llenergymeasure import files
 from llenergymeasure.analysis.tables import behind, read_table, write_tables
 from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.cli.report import report
-from llenergymeasure.cli.results import status
+from llenergymeasure.cli.status import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
+from llenergymeasure.results.complete import Difference, damage
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import Difference, damage
 from llenergymeasure.workflow import manifest
-from llenergymeasure.workflow.open_study import OpenStudy
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
+from llenergymeasure.workflow.snakefile import OpenStudy
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SMALL
@@ -75,7 +75,7 @@ def test_what_was_whole_and_has_not_changed_is_not_read(
     study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, folder = study
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
     manifest.write_manifest(plan, folder)
     first = folder.run(plan.runs[0].experiment, 1)
     assert looked_at(plan, folder, monkeypatch) == []
@@ -96,7 +96,7 @@ def test_no_flipped_bit_of_a_manifest_makes_a_run_complete(
     study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, folder = study
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
     manifest.write_manifest(plan, folder)
     right, whole = manifest.states(plan, folder), folder.manifest.read_bytes()
     rng = random.Random(7)
@@ -182,7 +182,7 @@ def test_tables_are_older_than_a_plan_whose_run_was_replaced(
 ) -> None:
     """A run that a backup brings back is older than tables that were made of another one."""
     plan, folder = study
-    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
     run, kept = folder.run(plan.runs[0].experiment, 1), tmp_path / "backup"
     shutil.copytree(run.path, kept)
     prepare(plan, folder)
@@ -235,7 +235,7 @@ def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.results.QUEUE_LIMIT_S", 0.3)
+    monkeypatch.setattr("llenergymeasure.cli.status.QUEUE_LIMIT_S", 0.3)
     plan, folder = study
     folder.plan.write_bytes(plan.to_json_bytes())
     (tmp_path / "bin").mkdir()

@@ -11,7 +11,7 @@ from llenergymeasure.energy.device import USUAL_LAG_S, open_device
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.behaviour import Behaviour, KnownCards
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 
 A100, H100, H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"

@@ -8,7 +8,7 @@ from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row, Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 
 WINDOW = (card.ns(20.0), card.ns(40.0))

@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.energy.account import account
 from llenergymeasure.recording.samples import Row
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 
 LOAD = card.steps(60)

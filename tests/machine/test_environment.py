@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.containers.surroundings import inside_variables
+from llenergymeasure.containers.container_setup import inside_variables
 from llenergymeasure.machine.environment import (
     container,
     cuda_runtime,

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from llenergymeasure.machine.gpus import limits
-from llenergymeasure.machine.gpus.card_limits import Limits, LimitsError
 from llenergymeasure.machine.gpus.limits import (
     hold_limits,
     left_limits,
@@ -20,6 +19,7 @@ from llenergymeasure.machine.gpus.limits import (
     restore_limits,
 )
 from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
+from llenergymeasure.machine.gpus.nvml_limits import Limits, LimitsError
 from machine.conftest import LIMITED, UUID, read_back, set_limit
 from nvml_sim import sim
 from support.limits import AS_FOUND, HELD, held_by_another, killed_while_holding

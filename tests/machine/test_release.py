@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from llenergymeasure.machine.gpus import memory_release
-from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, told
+from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, unreleased_lines
 from machine.conftest import UUID, asked
 from nvml_sim import sim
 
@@ -33,7 +33,7 @@ def test_memory_that_is_back_is_told_at_once(simulated: Any) -> None:
     (one,) = ask(simulated(card(GB + SLACK_BYTES // 2)), GB).values()
     assert one["released"] is True
     assert one["waited_s"] < 5
-    assert told({UUID: one}) == []
+    assert unreleased_lines({UUID: one}) == []
 
 
 def test_memory_that_comes_back_late_is_waited_for(simulated: Any) -> None:
@@ -51,7 +51,7 @@ def test_memory_that_stays_is_told_with_who_has_it(simulated: Any) -> None:
         other.kill()
     assert found[UUID]["released"] is False
     assert found[UUID]["processes"] == [other.pid]
-    (line,) = told(found)
+    (line,) = unreleased_lines(found)
     assert "29.0 GB more in use than before the run" in line
     assert str(other.pid) in line
 
@@ -59,7 +59,7 @@ def test_memory_that_stays_is_told_with_who_has_it(simulated: Any) -> None:
 def test_a_card_that_does_not_answer_is_not_known(simulated: Any) -> None:
     (one,) = ask(simulated(card(GB, fail_after_s=-1)), GB).values()
     assert (one["released"], one["after_bytes"]) == (None, None)
-    assert told({UUID: one}) == []
+    assert unreleased_lines({UUID: one}) == []
 
 
 def test_without_cards_nothing_is_asked() -> None:

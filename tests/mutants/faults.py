@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     # Pairs.
     Mutant(
-        "analysis/comparison.py",
+        "analysis/statistics.py",
         "factors = len(tested) - np.arange(len(tested))",
         "factors = np.ones(len(tested))",
         "differences by chance among many pairs",
@@ -232,7 +232,7 @@ MUTANTS = (
         ("analysis/test_statistics.py",),
     ),
     Mutant(
-        "analysis/stopping.py",
+        "analysis/stopping_rule.py",
         "t_quantile(len(pilot) - 1)",
         "t_quantile(len(values) - 1)",
         "a precision that the pilot cannot promise",
@@ -453,14 +453,14 @@ MUTANTS = (
         (_PRECISION,),
     ),
     Mutant(
-        "report/wording.py",
+        "report/formatting.py",
         'reach = f"± {above}" if above == below else f"+{above} -{below}"',
         'reach = f"± {above}"',
         "the upper half of an interval as if it were both",
         ("report/test_wording.py",),
     ),
     Mutant(
-        "report/wording.py",
+        "report/formatting.py",
         "{'less' if ratio < 1 else 'more'}",
         "{'more' if ratio < 1 else 'less'}",
         "more where it is less",
@@ -481,7 +481,7 @@ MUTANTS = (
         ("report/test_figures.py",),
     ),
     Mutant(
-        "report/fronts.py",
+        "report/pareto_figure.py",
         '"front": row["experiment"] in front,',
         '"front": True,',
         "every experiment on the Pareto front",
@@ -523,7 +523,7 @@ MUTANTS = (
         ("report/test_traces.py",),
     ),
     Mutant(
-        "report/text.py",
+        "report/plain_text.py",
         'lines[0] += f", {left_out} left out of the means"',
         "pass",
         "that all completed runs are in the means",
@@ -537,7 +537,7 @@ MUTANTS = (
         (f"{_SENTENCE}[verdict: differ-null]",),
     ),
     Mutant(
-        "report/advice.py",
+        "report/failed_runs.py",
         '"OutOfMemoryError": _MEMORY,',
         '"OutOfMemoryError": _PACKAGE,',
         "to install a package where memory ran out",
@@ -573,14 +573,14 @@ MUTANTS = (
         ("results/test_table.py",),
     ),
     Mutant(
-        "results/whole.py",
+        "results/complete.py",
         "    if found != wanted:\n",
         "    if False:\n",
         "figures of a file that is not the one that was written",
         ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
     ),
     Mutant(
-        "results/whole.py",
+        "results/complete.py",
         "    changed = wanted not in (None, digest)",
         "    changed = False",
         "a figure of a record that was changed after it was written",

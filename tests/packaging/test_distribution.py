@@ -102,7 +102,7 @@ def test_a_base_install_is_light_and_works(clean: Path, tmp_path: Path) -> None:
     _run([python, "-m", "pip", "check"], tmp_path)
     code = (
         "import llenergymeasure, sys\n"
-        "import llenergymeasure.run.worker, llenergymeasure.run.engine.engine_process\n"
+        "import llenergymeasure.run.measure_script, llenergymeasure.run.engine.engine_process\n"
         "import llenergymeasure.run.result.build_result, llenergymeasure.recording.recorder\n"
         "with llenergymeasure.meter() as energy:\n    sum(range(100000))\n"
         "assert energy.window_s > 0\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.work import work_of
+from llenergymeasure.config.requested_work import work_of
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.workload.load_study import load_study, study_from_mapping

@@ -22,7 +22,7 @@ from llenergymeasure.plan.estimate import (
     limit_s,
     run_estimate,
 )
-from llenergymeasure.run.worker import read_spec
+from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import spec_of
 

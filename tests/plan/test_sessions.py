@@ -21,8 +21,8 @@ from llenergymeasure.plan.estimate import (
     Known,
     ModelSize,
 )
+from llenergymeasure.run.measure_script import followers, read_spec
 from llenergymeasure.run.preflight.forecast import Forecast
-from llenergymeasure.run.worker import followers, read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 
 RATES = [1, 2, 4, 8, 16, 32]

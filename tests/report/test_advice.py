@@ -1,8 +1,8 @@
 import pytest
 
-from llenergymeasure.report.advice import advise, failures
 from llenergymeasure.report.experiments import flags
-from llenergymeasure.units import DISQUALIFYING, VALIDITY
+from llenergymeasure.report.failed_runs import advise, failures
+from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 
 @pytest.mark.parametrize(

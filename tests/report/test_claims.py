@@ -19,6 +19,8 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import declared, table_rows
+from llenergymeasure.report.formatting import scale_for
+from llenergymeasure.report.plain_text import study_text
 from llenergymeasure.report.relations import (
     Pairs,
     difference_sentence,
@@ -26,8 +28,6 @@ from llenergymeasure.report.relations import (
     relations_content,
 )
 from llenergymeasure.report.serving import ramped
-from llenergymeasure.report.text import study_text
-from llenergymeasure.report.wording import scale_for
 from llenergymeasure.results.record import Tokens
 from report.studies import Made, config, on, table, write_study
 from results.synthetic import make_result, write_plan

@@ -1,8 +1,8 @@
 """Energy against a second objective: who is said to be on the front."""
 
 from llenergymeasure.report.charts import Axis
-from llenergymeasure.report.fronts import _labels, front_figure
-from llenergymeasure.report.wording import AS_IS
+from llenergymeasure.report.formatting import AS_IS
+from llenergymeasure.report.pareto_figure import _labels, front_figure
 from report.test_figures import experiment
 
 SPEED = "output_tokens_per_s"

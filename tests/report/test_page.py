@@ -19,7 +19,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from report.studies import not_drawn
 from results.synthetic import (
     GPU,

@@ -5,10 +5,10 @@ import pytest
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.report.experiments import table_rows
-from llenergymeasure.report.text import groups_text, study_text
-from llenergymeasure.report.wording import scale_for
+from llenergymeasure.report.formatting import scale_for
+from llenergymeasure.report.plain_text import groups_text, study_text
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.units import DISQUALIFYING, VALIDITY
+from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 from results.synthetic import (
     make_plan,
     make_result,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     change,
     changes,
     counted,

@@ -12,8 +12,8 @@ from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
 from llenergymeasure.results.energy import Energy, Reading
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.reading import write_run_row
 from llenergymeasure.results.record import Flops, Performance, Phase, Result, Tokens, Window
+from llenergymeasure.results.record_files import write_run_row
 from llenergymeasure.results.table import run_row
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun, report_failure
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.results.in_force import resolved_otherwise, settings_in_force
+from llenergymeasure.results.effective_settings import resolved_otherwise, settings_in_force
 
 VLLM = {
     "engine": {

@@ -9,7 +9,7 @@ import pytest
 from llenergymeasure import load_result, load_results
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import SCHEMA_VERSION
-from llenergymeasure.results.reading import read_result
+from llenergymeasure.results.record_files import read_result
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(FIXTURES.glob("record_v*"))

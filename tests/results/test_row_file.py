@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.results.reading import read_run_row, write_run_row
+from llenergymeasure.results.record_files import read_run_row, write_run_row
 from llenergymeasure.results.table import run_row
 from results.synthetic import make_plan, make_result
 

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.doubts import batch_doubts, cut_answers, other_lengths
+from llenergymeasure.run.result.validity import batch_codes, cut_answers, other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -51,7 +51,7 @@ def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
     """Where answers end by themselves a short one is none the less what was asked for."""
     table = pa.table({"output_tokens": tokens, "finish_reason": reasons})
     config = EIGHT | {"answer_length": "natural"}
-    found = batch_doubts(config, 8, table, (), None)  # type: ignore[arg-type]
+    found = batch_codes(config, 8, table, (), None)  # type: ignore[arg-type]
     assert set(found) == codes
 
 

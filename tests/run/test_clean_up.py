@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from llenergymeasure import processes
-from llenergymeasure.results.attempt import AttemptOutcome
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.write_outcome import AttemptOutcome
+from llenergymeasure.run.attempt import Attempt
 from llenergymeasure.run.ending import End
-from llenergymeasure.run.held_folder import Attempt
 from llenergymeasure.run.supervisor import RELEASE_LIMIT_S, Supervisor
 
 FOLDER_GONE = """

@@ -19,11 +19,11 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.processes import die_with_parent
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine import engine_process
+from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.run.preflight import checks
-from llenergymeasure.run.worker import read_spec
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import start
 from support.clocks import jumping_clock

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from llenergymeasure.files import sha256
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from run.fault_list import Fault, faults
 from support.hub import offer_model
@@ -137,7 +137,7 @@ def test_what_was_measured_whole_is_finished_and_not_measured_again(study: Study
     for name, window in study.measured.items():
         result = json.loads((study.runs[name] / "result.json").read_text())
         assert result["window"]["start_monotonic_ns"] == window["start_ns"], name
-        assert is_whole(RunFolder(study.runs[name])), name
+        assert is_complete(RunFolder(study.runs[name])), name
     assert set(study.measured) == {"finish-killed", "measured-killed"}
 
 
@@ -165,7 +165,7 @@ def test_the_next_call_finishes_the_rest(study: Study) -> None:
     assert study.second_code == 0, study.second_said
     assert len(study.second_times) == len(LIST) + 1
     for name, run in study.runs.items():
-        assert is_whole(RunFolder(run)), name
+        assert is_complete(RunFolder(run)), name
         outcome = json.loads((run / "outcome.json").read_text())
         assert outcome["status"] == "completed"
         assert outcome["attempt"] == (1 if name in study.results else 2), name

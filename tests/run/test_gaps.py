@@ -9,7 +9,7 @@ import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.results.serving import Gaps
-from llenergymeasure.run.result.gaps import gap_energy
+from llenergymeasure.run.result.between_requests import gap_energy
 from llenergymeasure.run.result.offered_load import InFlight
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card

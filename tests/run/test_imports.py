@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-STUDIES = {"yaml", "llenergymeasure.config.document", "llenergymeasure.config.expansion"}
+STUDIES = {"yaml", "llenergymeasure.config.study_document", "llenergymeasure.config.expansion"}
 SERVING = {"llenergymeasure.backends.serving.client", "llenergymeasure.workload.prompts"}
 
 

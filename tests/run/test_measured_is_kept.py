@@ -16,7 +16,7 @@ import pytest
 
 from llenergymeasure import files
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run import held_folder, session
+from llenergymeasure.run import attempt, session
 from llenergymeasure.run import supervisor as supervisor_module
 from llenergymeasure.run.ending import Cause, End
 from llenergymeasure.run.result.build_result import _passes
@@ -199,7 +199,7 @@ def test_what_is_no_word_of_another_one_s_server_is_none(
     folder.work.mkdir(parents=True)
     folder.session.write_text(said)
     monkeypatch.setattr(session, "identity", lambda _: 1 if "1" in said else None)
-    assert session.concluded(folder, 1) is None
+    assert session.shared_outcome(folder, 1) is None
 
 
 def _left_to_be_judged(path: Path) -> Supervisor:
@@ -210,7 +210,7 @@ def _left_to_be_judged(path: Path) -> Supervisor:
     folder.engine_end.write_text("{}")
     spec = {"config": {}, "sections": {"quality": {"command": ["judge"]}}, "experiment": "a"}
     supervisor = Supervisor({**spec, "cycle": 1}, folder, None)
-    supervisor.attempt = held_folder.Attempt(supervisor._spec, folder)
+    supervisor.attempt = attempt.Attempt(supervisor._spec, folder)
     return supervisor
 
 

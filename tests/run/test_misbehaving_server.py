@@ -17,10 +17,10 @@ from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.units import VALIDITY
+from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.validity_codes import VALIDITY
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
@@ -82,7 +82,7 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
         (None, None)
     ] * REQUESTS
     run = judged(sent)
-    assert set(traffic_doubts(run)) == way.codes, traffic_doubts(run)
+    assert set(traffic_codes(run)) == way.codes, traffic_codes(run)
     if way.tokens >= 0:
         assert [each.exchange.output_tokens for each in sent] == [way.tokens] * REQUESTS
     serving = record(run)
@@ -102,7 +102,7 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
     assert serving.request_latency.p50_s is not None
     assert serving.request_latency.p50_s < way.last_s
     for code in way.codes:
-        assert f"of {REQUESTS} " in traffic_doubts(run)[code]
+        assert f"of {REQUESTS} " in traffic_codes(run)[code]
 
 
 @pytest.mark.parametrize("way", FAILED, ids=str)
@@ -115,7 +115,7 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
         assert each.exchange.failure == kind, each.exchange.message
         assert says in str(each.exchange.message)
     run = judged(sent)
-    assert set(traffic_doubts(run)) == {"failed_requests"}
+    assert set(traffic_codes(run)) == {"failed_requests"}
     serving = record(run)
     assert serving.failures == {kind: REQUESTS}
     assert (serving.slo_share, run.tokens("").output) == (0.0, 0)
@@ -129,16 +129,16 @@ def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingSer
     six = [ways.event(ways.part("", "stop")), ways.event(ways.counted(output=6)), ways.DONE]
     server.way = lambda _: ways.answer(ways.PARTS[:6], six)
     sent = sent_to(server)
-    assert traffic_doubts(judged(sent))["length_mismatch"].startswith(
+    assert traffic_codes(judged(sent))["length_mismatch"].startswith(
         "4 of 4 answers had other than"
     )
     assert record(judged(sent)).answers_other_length == REQUESTS
-    assert traffic_doubts(judged(sent, decoder={"min_new_tokens": 6})) == {}
+    assert traffic_codes(judged(sent, decoder={"min_new_tokens": 6})) == {}
     natural = {"answer_length": "natural"}
-    assert traffic_doubts(judged(sent, **natural)) == {}
+    assert traffic_codes(judged(sent, **natural)) == {}
     server.way = lambda _: ways.answer()
-    assert set(traffic_doubts(judged(sent_to(server), **natural))) == {"cut_answers"}
-    assert "length_mismatch" in traffic_doubts(judged(sent, decoder={"min_new_tokens": 7}))
+    assert set(traffic_codes(judged(sent_to(server), **natural))) == {"cut_answers"}
+    assert "length_mismatch" in traffic_codes(judged(sent, decoder={"min_new_tokens": 7}))
 
 
 def test_hidden_thought_makes_no_quick_tokens(server: MisbehavingServer) -> None:
@@ -307,7 +307,7 @@ def test_a_window_in_which_nothing_came_does_not_count() -> None:
     def codes(serving: dict[str, Any]) -> set[str]:
         run = ServedRun.of(empty, experiment(serving), (0, 10**9), told)
         record(run)
-        return set(traffic_doubts(run))
+        return set(traffic_codes(run))
 
     assert "no_requests" in codes({"arrivals": "poisson", "rate_per_s": 0.01})
     assert "no_requests" in VALIDITY

@@ -22,7 +22,7 @@ from pathlib import Path
 
 soft, hard, users = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.validity import traffic_codes
 from support.serving_runs import experiment, record, run
 
 serving = {"arrivals": "closed", "concurrency": users}
@@ -30,7 +30,7 @@ config = experiment(serving, window_s=1.0, max_output_tokens=4)
 served, _ = run(Path(sys.argv[1]), config, "--first-ms", "800", "--next-ms", "5")
 import pandas  # It is first needed when a run ends.
 told = record(served)
-print(json.dumps([told.in_flight_max, told.failures, traffic_doubts(served)]))
+print(json.dumps([told.in_flight_max, told.failures, traffic_codes(served)]))
 """
 
 

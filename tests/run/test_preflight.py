@@ -16,9 +16,9 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.run.preflight import checks, model_checks
 from llenergymeasure.run.preflight.checks import Preflight, check_unchanged, preflight
-from llenergymeasure.run.worker import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import ModelSource

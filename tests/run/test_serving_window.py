@@ -16,9 +16,9 @@ from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.validity import traffic_codes
 from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
@@ -54,7 +54,7 @@ def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> N
     assert (serving.answers_empty, serving.answers_other_length) == (0, 0)
     assert serving.input_tokens_checked > 100
     assert serving.input_tokens_differ == 0
-    assert traffic_doubts(served) in ({}, {"late_sends": traffic_doubts(served).get("late_sends")})
+    assert traffic_codes(served) in ({}, {"late_sends": traffic_codes(served).get("late_sends")})
 
 
 def test_the_cache_s_share_is_that_of_the_window_alone() -> None:
@@ -114,7 +114,7 @@ def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -
     assert serving.completed_requests_per_s < 20
     assert serving.waiting_max is not None
     assert serving.waiting_max > 10
-    assert "over_saturated" in traffic_doubts(served)
+    assert "over_saturated" in traffic_codes(served)
     rows = served.requests.to_pylist()
     assert all(row["failure"] is None for row in rows)
     assert np.median([row["lateness_s"] for row in rows]) < 0.02
@@ -184,7 +184,7 @@ def test_a_ramps_load_rises_within_its_window(tmp_path: Path) -> None:
     assert phases == ["prepare", "measure", "drain"]
     offered = [row["offered_requests_per_s"] for row in record(served).timeline]
     assert offered[-1] > offered[0]
-    assert "not_steady" in traffic_doubts(served)
+    assert "not_steady" in traffic_codes(served)
 
 
 def test_too_many_failures_disqualify(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
         served.close()
     told = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
     judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), told)
-    assert "HTTP 503" in traffic_doubts(judged)["failed_requests"]
+    assert "HTTP 503" in traffic_codes(judged)["failed_requests"]
     serving = record(judged)
     assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
     assert serving.failures["refused"] >= serving.requests_failed
@@ -222,7 +222,7 @@ def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     load = {"rate_per_s": 20, "ramp_up_max_seconds": 0.5}
     config = experiment(load, window_s=1, slo={"e2e_ms": 5})
     served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
-    assert "token_mismatch" not in traffic_doubts(served)
+    assert "token_mismatch" not in traffic_codes(served)
     assert record(served).slo_attained is False
     assert record(served).energy_per_good_request_j is None
 
@@ -231,7 +231,7 @@ def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
     """The server says it has answered one more than the run has asked."""
     config = experiment({"rate_per_s": 20, "ramp_up_max_seconds": 0.5}, window_s=0.5)
     served, _ = run(tmp_path, config, "--next-ms", "1", "--uninvited", "1")
-    assert "1 requests more" in traffic_doubts(served)["foreign_requests"]
+    assert "1 requests more" in traffic_codes(served)["foreign_requests"]
 
 
 def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:

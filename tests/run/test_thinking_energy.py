@@ -9,10 +9,10 @@ from llenergymeasure.energy.prefill_decode import TokenEnergy
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import batch_tokens
-from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.run_energy import with_thinking
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.validity import traffic_codes
 from support.serving_runs import experiment
 
 S = 1_000_000_000
@@ -78,7 +78,7 @@ def test_thought_counts_in_the_window_in_which_it_was_worked_at() -> None:
 def test_a_servers_wrong_count_of_thought_is_a_code(differs: bool | None, marked: bool) -> None:
     run = served(answered(0, differs, 0), answered(0, differs, 1))
 
-    assert ("thinking_mismatch" in traffic_doubts(run)) == marked
+    assert ("thinking_mismatch" in traffic_codes(run)) == marked
     assert with_thinking(ENERGY, run.tokens("")).thinking is None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.run.worker import read_spec
+from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import ROOT, SMALL, environment, living, wait_for
 

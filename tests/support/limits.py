@@ -14,7 +14,7 @@ HELD = (250.0, 1200)
 
 SUPERVISOR = """
 import json, sys
-from llenergymeasure.machine.gpus.card_limits import Limits
+from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits
 from llenergymeasure.machine.gpus.locks import lock_gpus
 locks = lock_gpus(sys.argv[1:], "run a", wait_s=0)

@@ -18,9 +18,9 @@ from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import lock_gpus
+from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.processes import arguments, descendants
 from machine.conftest import UUID, read_back
 from machine.conftest import simulated as simulated  # noqa: PLC0414 - a fixture

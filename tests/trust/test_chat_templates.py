@@ -21,9 +21,9 @@ ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% 
 
 IMPATIENT = """
 import sys
-from llenergymeasure.run import supervisor, worker
+from llenergymeasure.run import supervisor, measure_script
 supervisor.PREFLIGHT_LIMIT_S = 15
-sys.exit(worker.main("pytorch", sys.argv[1:]))
+sys.exit(measure_script.main("pytorch", sys.argv[1:]))
 """
 
 

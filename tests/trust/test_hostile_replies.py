@@ -14,7 +14,7 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.validity import traffic_codes
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
 from support.hostile_replies import serve
@@ -101,4 +101,4 @@ def test_a_thousand_mutated_replies() -> None:
     request = Request(0, (1,) * PROMPT, TOKENS)
     sent = [Sent(Turn(request, each.index, 0), each) for each in exchanges]
     config = experiment({"arrivals": "closed", "concurrency": AT_ONCE})
-    assert "failed_requests" in traffic_doubts(judged(sent, config))
+    assert "failed_requests" in traffic_codes(judged(sent, config))

@@ -20,14 +20,14 @@ from llenergymeasure.files import READ_LIMIT_BYTES, sha256
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
+from llenergymeasure.results.complete import Stamp, is_complete
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.reading import read_run_row
+from llenergymeasure.results.record_files import read_run_row
 from llenergymeasure.results.table import RUN_SCHEMA
-from llenergymeasure.results.whole import Stamp, is_whole
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
-from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.resume import recall
 from llenergymeasure.workload.datasets.files import read_file
 from support.memory import memory_peak
 
@@ -57,7 +57,7 @@ def test_in_the_place_of_a_run_s_files(tmp_path: Path, make: Callable[[Path], No
     run = RunFolder(tmp_path / "runs" / "0123456789ab" / "1")
     run.path.mkdir(parents=True)
     make(run.result)
-    assert not is_whole(run)
+    assert not is_complete(run)
     assert run_state(run)["status"] == "lost"
     run.result.unlink()
     run.work.mkdir()

@@ -17,12 +17,12 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.recording.samples import SamplesWriter
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run.attempt import hold_folder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.engine.quality import command_score
-from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.run.pin import hold_to_pin
-from llenergymeasure.workflow.recovery import make_room
+from llenergymeasure.workflow.recovery import clear_leftovers
 from llenergymeasure.workload.load_study import load_study
 from report.studies import not_drawn
 from results.synthetic import make_result, write_result
@@ -141,7 +141,7 @@ def test_commands_write_nothing_through_hard_links(theirs: Path, mine: Path, cal
     assert "hard link" in done.err
     (theirs / ".lock").unlink()
     assert call("report", str(theirs)).code == 0
-    make_room([], StudyFolder(theirs))
+    clear_leftovers([], StudyFolder(theirs))
     assert not (theirs / "logs" / "summary.log").exists()
     assert (theirs / "logs" / "slurm" / "17.log").read_text() == KEPT
     assert contents(mine) == before
@@ -296,11 +296,11 @@ def test_a_workflow_begins_in_no_folder_that_leads_elsewhere(theirs: Path, mine:
     (theirs / "logs" / "summary.log").symlink_to(mine / "notes.txt")
     os.mkfifo(theirs / "logs" / "report.log")  # a shell that writes to it would wait for a reader
     before = contents(mine)
-    make_room(states, StudyFolder(theirs))
+    clear_leftovers(states, StudyFolder(theirs))
     assert list((theirs / "logs").iterdir()) == []
     run = theirs / "runs" / plan["runs"][0]["experiment"]
     run.rename(theirs / "runs" / "away")
     run.symlink_to(mine)
     with pytest.raises(LlemError, match="is a link"):
-        make_room(states, StudyFolder(theirs))
+        clear_leftovers(states, StudyFolder(theirs))
     assert contents(mine) == before

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.cli import resume as resume_module
 from llenergymeasure.cli import run as run_module
-from llenergymeasure.cli.run import resume, run
+from llenergymeasure.cli.resume import resume
+from llenergymeasure.cli.run import run
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.last_call import NAME, SETTINGS, StudyCall, remember
 from llenergymeasure.workflow.profile import profile_place
+from llenergymeasure.workflow.resume import NAME, SETTINGS, StudyCall, remember
 from support.studies import write_study
 
 
@@ -28,7 +30,8 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[StudyCall]:
         calls.append(call)
         return 0
 
-    monkeypatch.setattr(run_module, "_run", run)
+    for module in (run_module, resume_module):
+        monkeypatch.setattr(module, "run_call", run)
     return calls
 
 

@@ -168,8 +168,8 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(*_: Any) -> None:
         raise EndedError
 
-    for place in ("api.running", "workflow.drive_study"):
-        monkeypatch.setattr(f"llenergymeasure.{place}.Drive", ended)
+    for place in ("api.running", "workflow.complete_study"):
+        monkeypatch.setattr(f"llenergymeasure.{place}.SnakemakeProcess", ended)
 
 
 @pytest.mark.usefixtures("driven")

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.containers.surroundings import ENGINE
+from llenergymeasure.containers.container_setup import ENGINE
 from llenergymeasure.processes import python_module, users_environment
-from llenergymeasure.workflow.drive import Call, Drive
+from llenergymeasure.workflow.snakemake_process import Call, SnakemakeProcess
 from support.studies import ROOT, llem, snakemake, write_study
 
 NAMES = ("token.py", "select.py", "logging.py", "json.py", "llenergymeasure/__init__.py")
@@ -82,7 +82,7 @@ def test_an_image_that_lies_there_is_not_the_one_that_was_pulled(
     """Snakemake would run ``.snakemake/singularity/NAME.simg`` unseen, whoever put it there."""
     monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
     run = SimpleNamespace(runner="apptainer")
-    drive = Drive(Path("s.yaml"), SimpleNamespace(runs=[run]), None, None, 0)  # type: ignore[arg-type]
+    drive = SnakemakeProcess(Path("s.yaml"), SimpleNamespace(runs=[run]), None, None, 0)  # type: ignore[arg-type]
     monkeypatch.delenv("APPTAINER_CACHEDIR", raising=False)
     for profile in (None, "slurm"):
         words = drive._apptainer(Call(profile=profile))

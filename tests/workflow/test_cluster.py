@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 
 from cli.commands import Call
-from llenergymeasure.cli.results import _with_reasons
+from llenergymeasure.cli.status import _with_reasons
 from llenergymeasure.containers.images import why_not_started
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.files import locked, write_text
@@ -25,19 +25,19 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
-from llenergymeasure.workflow import cluster, drive
-from llenergymeasure.workflow.cluster import (
+from llenergymeasure.workflow import slurm_jobs, snakemake_process
+from llenergymeasure.workflow.complete_study import complete_study
+from llenergymeasure.workflow.progress import Ended, Progress
+from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
     end_jobs,
     job_prefix,
     left_jobs,
     waiting,
 )
-from llenergymeasure.workflow.drive import Drive, Listener
-from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.open_study import NOT_SHARED, UNWATCHED, OpenStudy
-from llenergymeasure.workflow.progress import Ended, Progress
-from llenergymeasure.workflow.why_ended import its_error, never_began, reason
+from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
+from llenergymeasure.workflow.snakemake_log import its_error, never_began, reason
+from llenergymeasure.workflow.snakemake_process import Listener, SnakemakeProcess
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 
@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(cluster, "GONE_LIMIT_S", 1.0)
+    monkeypatch.setattr(slurm_jobs, "GONE_LIMIT_S", 1.0)
     command(folder, "scancel", f"echo $* >> {folder}/cancelled")
     return folder
 
@@ -111,7 +111,7 @@ def test_a_node_that_the_profile_names_is_not_chosen_again(
 ) -> None:
     plan = make_plan(study_from_mapping({"model": "tiny-llama", "execution": {"pin": "node"}}))
     monkeypatch.setattr(
-        "llenergymeasure.workflow.open_study.pin_options",
+        "llenergymeasure.workflow.snakefile.pin_options",
         lambda plan, *_: dict.fromkeys(plan.experiments, "--nodelist=n1"),
     )
     study: Any = object.__new__(OpenStudy)
@@ -127,7 +127,7 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
 ) -> None:
     watched: list[Any] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.open_study.QueueWatch",
+        "llenergymeasure.workflow.snakefile.QueueWatch",
         lambda *each: SimpleNamespace(start=lambda: watched.append(each)),
     )
     study: Any = object.__new__(OpenStudy)
@@ -135,11 +135,11 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
     settings = SimpleNamespace(resources={})
     study._workflow = SimpleNamespace(executor_settings=None, resource_settings=settings)
     monkeypatch.setenv("PATH", str(slurm))  # scancel alone
-    study._take_cluster(by_name=True)
+    study._prepare_cluster(by_name=True)
     assert not watched
     assert UNWATCHED in capsys.readouterr().err
     command(slurm, "squeue", "true")
-    study._take_cluster(by_name=True)
+    study._prepare_cluster(by_name=True)
     assert len(watched) == 1
 
 
@@ -157,8 +157,8 @@ def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
         deployment_settings=SimpleNamespace(deployment_method=()),
         resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
-    monkeypatch.setattr("llenergymeasure.workflow.open_study.adopt_executors", mock.Mock())
-    monkeypatch.setattr(OpenStudy, "_take_cluster", mock.Mock())
+    monkeypatch.setattr("llenergymeasure.workflow.snakefile.guard_executors", mock.Mock())
+    monkeypatch.setattr(OpenStudy, "_prepare_cluster", mock.Mock())
     with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
         opened = OpenStudy(plan, folder, workflow)
         opened.begin()
@@ -170,11 +170,11 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
     study: Any = object.__new__(OpenStudy)
     study._workflow = SimpleNamespace(executor_settings=SimpleNamespace(array_jobs=["measure"]))
     with pytest.raises(PreflightError, match=r"--slurm-array-jobs.*leave it out"):
-        study._take_cluster(by_name=True)
+        study._prepare_cluster(by_name=True)
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ASK_LIMIT_S", 0.2)
+    monkeypatch.setattr(slurm_jobs, "ASK_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
         left_jobs(StudyFolder(slurm))
@@ -216,7 +216,7 @@ def test_a_signal_goes_to_runs_of_this_host_alone(
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
         with locked(folder.lock, "a test") as lock:
-            driven = Drive(study, plan, folder, Listener(), lock)
+            driven = SnakemakeProcess(study, plan, folder, Listener(), lock)
             driven._on_cluster = not here
             driven._end_runs()
         if here and supervisor and not copied:
@@ -235,8 +235,8 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
     write_text(run.attempts, "{}\n")
     os.utime(run.attempts, (1, 1))
     with locked(folder.lock, "a test") as lock:
-        driven = Drive(study, plan, folder, Listener(), lock)
-        code = driven.run(drive.Call(profile="nosuchprofile"))
+        driven = SnakemakeProcess(study, plan, folder, Listener(), lock)
+        code = driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
 
@@ -249,8 +249,8 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
     said: list[str] = []
     with locked(folder.lock, "a test") as lock:
-        driven = Drive(study, plan, folder, Listener(said.append), lock)
-        driven.run(drive.Call(profile="nosuchprofile"))
+        driven = SnakemakeProcess(study, plan, folder, Listener(said.append), lock)
+        driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert driven.broken is None
     assert not any("failed the same way" in line for line in said)
 
@@ -259,13 +259,13 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
 def test_it_is_said_where_servers_are_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str | None, shared: bool
 ) -> None:
-    monkeypatch.setattr(Drive, "run", lambda *_: 1)
+    monkeypatch.setattr(SnakemakeProcess, "run", lambda *_: 1)
     monkeypatch.setattr("shutil.which", lambda _: None)
     traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
     path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
     said: list[str] = []
-    view, call = Listener(said.append), drive.Call(profile=profile)
-    drive_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
+    view, call = Listener(said.append), snakemake_process.Call(profile=profile)
+    complete_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
     assert (NOT_SHARED in said) is not shared
     assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
 
@@ -277,7 +277,7 @@ def fail(folder: StudyFolder, plan: Plan, outcome: str | None) -> None:
         write_text(run.outcome, outcome)
 
 
-def follow(driven: Drive, progress: Progress) -> None:
+def follow(driven: SnakemakeProcess, progress: Progress) -> None:
     """Watch a Snakemake that has ended."""
     with subprocess.Popen(["true"]) as ended:
         driven._follow(ended, progress)
@@ -285,18 +285,20 @@ def follow(driven: Drive, progress: Progress) -> None:
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')
     follow(driven, progress)
     driven._view = Listener(said.append)
-    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    words = (
+        f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    )
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
-    place = f"; Snakemake's own words are in {folder.path / drive.LOG_NAME}"
-    assert said == [words, f"{refused}. {cluster.CHANGE_PROFILE}{place}"]
+    place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
+    assert said == [words, f"{refused}. {slurm_jobs.CHANGE_PROFILE}{place}"]
     assert not driven.complaint
 
 
@@ -305,8 +307,8 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str | None
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, outcome)
     follow(driven, progress)
@@ -364,11 +366,11 @@ def test_what_others_say_in_a_job_s_log_is_not_called_apptainers(tmp_path: Path,
 def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, runner: Any) -> None:
     study, plan, folder = planned(tmp_path)
     plan = replace(plan, runs=tuple(replace(run, runner=runner) for run in plan.runs))
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     own = tmp_path / "15.log"
     own.write_text(f"{STARTED}FATAL:   no fuse\n")
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     assert driven._exit_code(1, SUBMITTED.format(2, own) + FAILED.format(2, own)) == 1
     expected = [f"Apptainer did not start the image: no fuse ({own})"]
     assert said == (expected if runner == "apptainer" else [])
@@ -381,16 +383,16 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     name = f"{job_prefix(folder)}ab|PENDING"
     queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
     jobs = "\n".join(each.format(name) for each in queue)
-    words = f"{cluster.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
-    write_text(folder.path / drive.LOG_NAME, f"Submitted job 1\n{words}\n")
+    words = f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
+    write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
     said: list[str] = []
     view = Listener(said.append)
-    driven = Drive(study, plan, folder, view, 0)
+    driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
         command(slurm, "squeue", f"echo '{jobs}{more}'")
         driven._next_look_s = 0.0
-        driven._tell_of_the_queue()
+        driven._report_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
     never, nodes, last = said
     assert never.startswith("1 job waits in SLURM's queue: PartitionConfig, which never")
@@ -403,24 +405,24 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
 
 def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
     memory, node = "Memory specification can not be satisfied", "Requested node configuration"
     log = (
         "Error in rule measure:\n    message: SLURM sbatch failed. The error message was "
         f"'sbatch: error: {memory}\nsbatch: error: {node}'.\n"
         "    sbatch call:\n        sbatch --parsable\n"
     )
-    driven = Drive(study, plan, folder, Listener(), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     assert driven._exit_code(1, log * 20) == 1
-    words = f"Snakemake's own words are in {folder.path / drive.LOG_NAME}"
-    refused = f"sbatch: error: {memory}; {node}. {cluster.CHANGE_PROFILE}"
+    words = f"Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
+    refused = f"sbatch: error: {memory}; {node}. {slurm_jobs.CHANGE_PROFILE}"
     assert driven.complaint == f"llem: {refused}; {words}\n"
 
 
 def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     log = "Error in rule measure:\n    message: no queue\n"
     assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
     said, _, last = driven.complaint.partition("llem: ")
@@ -440,13 +442,15 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     command(
         slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '7|{job_prefix(folder)}1|RUNNING||'"
     )
-    opened._take_cluster(by_name=False)
-    write_text(folder.path / drive.LOG_NAME, f"Using executor\n{capfd.readouterr().err}")
+    opened._prepare_cluster(by_name=False)
+    write_text(
+        folder.path / snakemake_process.LOG_NAME, f"Using executor\n{capfd.readouterr().err}"
+    )
     said: list[str] = []
-    driven = Drive(study, plan, folder, Listener(said.append), 0)
+    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     driven._on_cluster = True
-    driven._tell_of_the_queue()
-    assert driven._exit_code(0, (folder.path / drive.LOG_NAME).read_text()) == 0
+    driven._report_queue()
+    assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
     assert said == [
         "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
         "SLURM's queue"
@@ -460,20 +464,20 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     job = f"7|{job_prefix(folder)}1|PENDING|Priority|"
     command(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
     view = Listener()
-    driven = Drive(study, plan, folder, view, 0)
+    driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
-    driven._tell_of_the_queue()
+    driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')  # also by somebody else: look again
     command(slurm, "squeue", "true")
-    driven._tell_of_ends(progress)
-    driven._tell_of_the_queue()
+    driven._report_ends(progress)
+    driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
-    monkeypatch.setattr(drive, "LOOK_SOON_S", 0.0)
+    monkeypatch.setattr(snakemake_process, "LOOK_SOON_S", 0.0)
     monkeypatch.setattr(progress, "look", lambda: [Ended("")])
-    driven._tell_of_ends(progress)
-    driven._tell_of_the_queue()
+    driven._report_ends(progress)
+    driven._report_queue()
     assert view.queue == ""
     view.queue = "1 job waits"
     driven._cancel_jobs(waiting_only=True)
@@ -485,8 +489,8 @@ def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
     tmp_path: Path, profile: str | None
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    write_text(folder.path / drive.LOG_NAME, "")
-    driven = Drive(study, plan, folder, Listener(), 0)
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
+    driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     driven._on_cluster = profile is not None
     assert driven._exit_code(-signal.SIGKILL, "rule measure:\n    jobid: 3\n") == 1
     assert driven.complaint.startswith("llem: Snakemake was killed; ")
@@ -508,12 +512,12 @@ def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Pa
 def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     before = "Error in rule measure:\n    message: Job submission failed with exception: "
     assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
-        f"The 'sacctmgr' reported: 'no. {cluster.CHANGE_PROFILE}"
+        f"The 'sacctmgr' reported: 'no. {slurm_jobs.CHANGE_PROFILE}"
     )
     account = "The given account me appears to be invalid. Available accounts:"
     assert reason(
         f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
-    ) == (f"{account} a, b. {cluster.CHANGE_PROFILE}")
+    ) == (f"{account} a, b. {slurm_jobs.CHANGE_PROFILE}")
 
 
 @pytest.mark.parametrize(
@@ -559,11 +563,11 @@ def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
     known = dict(never_began(log))
     assert known == {
         "abc1/1": f"slurm_script: 4: module: not found ({own})",
-        "abc2/1": f"{refused}. {cluster.CHANGE_PROFILE}",
+        "abc2/1": f"{refused}. {slurm_jobs.CHANGE_PROFILE}",
         "abc3/1": "SLURM says of its job 13: CANCELLED",
         "abc4/1": "",
     }
-    waits = f"1 job waits in SLURM's queue: PartitionConfig{cluster.NEVER_ENDS}: no node"
+    waits = f"1 job waits in SLURM's queue: PartitionConfig{slurm_jobs.NEVER_ENDS}: no node"
     assert dict(never_began(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
 
 
@@ -574,7 +578,7 @@ def a_cancelled_job(tmp_path: Path) -> tuple[StudyFolder, RunFolder, Path]:
     run = plan.runs[0]
     place = folder.run(run.experiment, run.cycle)
     place.path.mkdir(parents=True)
-    log = folder.path / drive.LOG_NAME
+    log = folder.path / snakemake_process.LOG_NAME
     log.write_text(
         "Error in rule measure:\n    message: SLURM-job '7' failed, SLURM status is: 'CANCELLED'."
         f"\n    jobid: 1\n    output: {place.result}\n    shell:\n        x\n"
@@ -639,7 +643,7 @@ def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
         }
         for run in plan.runs
     ]
-    monkeypatch.setattr("llenergymeasure.cli.results.states", lambda *_, **__: done)
+    monkeypatch.setattr("llenergymeasure.cli.status.states", lambda *_, **__: done)
     with locked(folder.lock, "llem"):
         assert "is going on, and makes tables and report\n" in call("status", str(folder.path)).out
         done[0]["status"] = "missing"

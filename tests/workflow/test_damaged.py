@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
-from llenergymeasure.workflow.opening import prepare
+from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, snakemake, write_study
@@ -92,7 +92,7 @@ def test_bare_snakemake_measures_damaged_runs_again(
     assert "measure        5" in done.stdout + done.stderr
     assert (cut.path / "damaged-1" / "result.json").read_bytes() == half
     assert (strange.path / "damaged-1" / "run.parquet").read_bytes() == whole.row.read_bytes()
-    assert is_whole(whole)
+    assert is_complete(whole)
     assert not (whole.path / "damaged-1").exists()
     assert not any(path.exists() for path in left)
 
@@ -113,7 +113,7 @@ def test_llem_measures_a_damaged_run_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "small: 2 runs, 1 to do" in done.stderr
     assert f"Damaged: {first.path.relative_to(tmp_path)}/result.json: is no JSON" in done.stderr
-    assert is_whole(first)
+    assert is_complete(first)
     assert json.loads(first.outcome.read_text())["result_sha256"]
     assert second.result.read_bytes() == kept
     assert "Nothing to be done" in llem(tmp_path, "run", str(study)).stderr

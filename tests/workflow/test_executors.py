@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.plan.making import make_plan
+from llenergymeasure.plan.make_plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.executors import adopt_executors
+from llenergymeasure.workflow.executors import guard_executors
 from llenergymeasure.workload.load_study import load_study
 from support.studies import snakemake, write_study
 
@@ -72,7 +72,7 @@ class Executor:
 def adopted(folder: Path) -> Executor:
     executor = Executor()
     workflow = SimpleNamespace(scheduler=SimpleNamespace(_executor=executor))
-    assert adopt_executors(workflow, StudyFolder(folder))
+    assert guard_executors(workflow, StudyFolder(folder))
     return executor
 
 

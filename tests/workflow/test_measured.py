@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config.calibration import GAIN_BAND
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 from nvml_sim import sim
 from support.studies import snakemake, write_study
 

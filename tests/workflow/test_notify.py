@@ -38,7 +38,7 @@ def _told(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notify, "states", lambda *_: [{"status": status}] * 3)
         ended = notify.news(plan, folder, broken)
-    notify.tell(NotifyConfig.model_validate(asked), ended, said.append)
+    notify.send_news(NotifyConfig.model_validate(asked), ended, said.append)
     return said
 
 

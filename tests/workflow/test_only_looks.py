@@ -3,7 +3,7 @@
 import pytest
 from snakemake.cli import get_argument_parser
 
-from llenergymeasure.workflow.opening import only_looks
+from llenergymeasure.workflow.open_study import runs_nothing
 
 
 @pytest.mark.parametrize(
@@ -14,19 +14,19 @@ from llenergymeasure.workflow.opening import only_looks
     ],
 )
 def test_a_look(word: str) -> None:
-    assert only_looks(["snakemake", word, "-c", "1"])
+    assert runs_nothing(["snakemake", word, "-c", "1"])
 
 
 @pytest.mark.parametrize(
     "word", ["-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k", "-pk", "--nolock"]
 )
 def test_letters_of_a_value_are_none(word: str) -> None:
-    assert not only_looks(["snakemake", word, "--configfile", "study.yaml"])
+    assert not runs_nothing(["snakemake", word, "--configfile", "study.yaml"])
 
 
 @pytest.mark.parametrize("value", ["-B /mnt/lustre", "-B /nfs", "-S/tmp x", "-B nfs:/n --nv"])
 def test_a_value_of_several_words_is_none(value: str) -> None:
-    assert not only_looks(["snakemake", "--apptainer-args", value, "-c", "1"])
+    assert not runs_nothing(["snakemake", "--apptainer-args", value, "-c", "1"])
 
 
 def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
@@ -36,6 +36,6 @@ def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
         for name in action.option_strings
         if len(name) == 2
     ]
-    assert {name for name, nargs in short if only_looks([f"{name}n"])} == {
+    assert {name for name, nargs in short if runs_nothing([f"{name}n"])} == {
         name for name, nargs in short if nargs == 0
     }

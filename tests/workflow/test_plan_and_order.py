@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workflow.opening import from_command_line
+from llenergymeasure.workflow.open_study import from_command_line
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 

@@ -9,7 +9,7 @@ import yaml
 from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workflow import drive
+from llenergymeasure.workflow import snakemake_process
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
@@ -140,7 +140,7 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Ca
 
 
 def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missing_result() -> None:
-    words = drive.Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
+    words = snakemake_process.Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
     assert [words[at + 1] for at, word in enumerate(words) if word == "--rerun-triggers"] == [
         "mtime"
     ]

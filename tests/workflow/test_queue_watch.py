@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.workflow.cluster import QueuedJob, in_brief, waiting
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, waiting, waiting_summary
 
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
@@ -14,15 +14,15 @@ import subprocess, sys, time
 from pathlib import Path
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow import cluster
-from llenergymeasure.workflow.cluster import QueuedJob, QueueWatch
+from llenergymeasure.workflow import slurm_jobs
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, QueueWatch
 
 def ask(folder):
     {ask}
 
 {before}
-cluster.QUIET_LIMIT_S, cluster.LOOK_INTERVAL_S, cluster.left_jobs = 0.5, 0.05, ask
-cluster._asked = lambda *words: print(*words, flush=True)
+slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.left_jobs = 0.5, 0.05, ask
+slurm_jobs._asked = lambda *words: print(*words, flush=True)
 QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})
 print("went on", flush=True)
@@ -115,8 +115,8 @@ def test_a_line_of_progress_says_why_jobs_wait_in_a_few_words() -> None:
         return [QueuedJob(str(n), "llem", "PENDING", each) for n, each in enumerate(reasons)]
 
     away = "the node that is asked for is in use, or out of service"
-    assert in_brief(jobs("ReqNodeNotAvail, UnavailableNodes:n1")) == f"1 job waits: {away}"
-    assert in_brief(jobs("Priority", "Priority")) == "2 jobs wait: other jobs come first"
-    assert in_brief(jobs("Priority", "Resources")) == "2 jobs wait in the queue"
-    assert in_brief(jobs("PartitionNodeLimit")).endswith("or its nodes are down for a while")
-    assert in_brief([QueuedJob("1", "llem", "RUNNING", "None")]) == ""
+    assert waiting_summary(jobs("ReqNodeNotAvail, UnavailableNodes:n1")) == f"1 job waits: {away}"
+    assert waiting_summary(jobs("Priority", "Priority")) == "2 jobs wait: other jobs come first"
+    assert waiting_summary(jobs("Priority", "Resources")) == "2 jobs wait in the queue"
+    assert waiting_summary(jobs("PartitionNodeLimit")).endswith("or its nodes are down for a while")
+    assert waiting_summary([QueuedJob("1", "llem", "RUNNING", "None")]) == ""

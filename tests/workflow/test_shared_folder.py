@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.last_call import StudyCall, recall, remember
+from llenergymeasure.workflow.resume import StudyCall, recall, remember
 
 
 def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:

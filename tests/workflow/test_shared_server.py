@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.whole import is_measured
 from support.serving_server import command
 from support.studies import (
     living,

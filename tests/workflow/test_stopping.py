@@ -10,10 +10,10 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.drive import Call, Listener
-from llenergymeasure.workflow.drive_study import drive_study
+from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.snakemake_process import Call, Listener
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, plan_of, result_times, snakemake, write_study
@@ -184,8 +184,8 @@ def driven(folder, monkeypatch):
 
     def drive(asked, code):
         monkeypatch.setattr(Driven, "code", code, raising=False)
-        monkeypatch.setattr("llenergymeasure.workflow.drive_study.Drive", Driven)
-        return drive_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
+        monkeypatch.setattr("llenergymeasure.workflow.complete_study.SnakemakeProcess", Driven)
+        return complete_study(asked, None, folder, Listener(), Call(), 0)[0], lengths
 
     return drive
 

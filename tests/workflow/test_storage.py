@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.load_study import load_study
 from support.studies import ROOT, plan_of, result_times, snakemake, write_study
@@ -87,11 +87,11 @@ def stored(folder: StudyFolder) -> RunFolder:
 def test_a_whole_run_is_brought_and_left_alone_after(here: StudyFolder) -> None:
     there, run = stored(here), here.run(**RUN)
     storage(Path(), here).bring([RUN])
-    assert is_whole(run)
+    assert is_complete(run)
     before = run.result.stat().st_mtime_ns
     shutil.rmtree(there.path)
     storage(Path(), here).bring([RUN])
-    assert is_whole(run)
+    assert is_complete(run)
     assert run.result.stat().st_mtime_ns == before
 
 
@@ -184,7 +184,7 @@ def test_a_study_without_a_shared_folder(tmp_path: Path) -> None:
     assert "1 of 2 runs completed" in said
     good, bad = (run["experiment"] for run in plan_of(clone)["runs"])
     folder = StudyFolder(clone / "results" / "small")
-    assert is_whole(folder.run(good, 1))
+    assert is_complete(folder.run(good, 1))
     outcome = json.loads(folder.run(bad, 1).outcome.read_text())
     assert outcome["status"] == "failed"
     assert outcome["error"]["message"]

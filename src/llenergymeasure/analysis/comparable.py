@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
 from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.work import may_end_early
+from llenergymeasure.config.requested_work import may_end_early
 from llenergymeasure.plan.fairness import configs_of, planned_work
 from llenergymeasure.units import percent
 

@@ -23,6 +23,7 @@ from llenergymeasure.analysis.statistics import (
     column_means,
     column_variances,
     finite,
+    holm_known,
     t_quantile,
     t_tail,
     t_upper,
@@ -196,27 +197,6 @@ def _errors_needed(tests: int) -> Reals:
     """Return for each of ``_CYCLES`` how many standard errors a difference must have."""
     needed: Reals = t_upper(LEVEL / 2 / tests, _CYCLES - 1) + t_upper(1 - POWER, _CYCLES - 1)
     return needed
-
-
-def holm(p_values: Reals) -> Reals:
-    """Return p values corrected for their number (Holm 1979, Scand. J. Stat. 6, 65-70).
-
-    Rejecting where the corrected value is at most 0.05 errs in at most 5 % of studies, whatever
-    the dependence. NaN stays NaN and counts as no test.
-    """
-    corrected = np.full(p_values.shape, np.nan)
-    tested = np.flatnonzero(np.isfinite(p_values))
-    if not len(tested):
-        return corrected
-    ascending = tested[np.argsort(p_values[tested], kind="stable")]
-    factors = len(tested) - np.arange(len(tested))
-    corrected[ascending] = np.minimum(np.maximum.accumulate(p_values[ascending] * factors), 1.0)
-    return corrected
-
-
-def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p values corrected for their number; None stays None and counts as no test."""
-    return [finite(p) for p in holm(np.array(p_values, np.float64))]
 
 
 def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

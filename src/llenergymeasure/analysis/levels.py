@@ -16,8 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, centred
-from llenergymeasure.analysis.comparison import holm_known
-from llenergymeasure.analysis.statistics import ROUNDING, Reals, f_upper, t_quantile, t_tail
+from llenergymeasure.analysis.statistics import (
+    ROUNDING,
+    Reals,
+    f_upper,
+    holm_known,
+    t_quantile,
+    t_tail,
+)
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which there is no table."""

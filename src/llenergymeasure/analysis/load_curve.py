@@ -18,7 +18,7 @@ from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
 from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.energy.window import without
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 FEWEST_POINTS = 3
 LEAST_APART = 1e-3

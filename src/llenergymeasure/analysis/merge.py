@@ -21,11 +21,12 @@ from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
-from llenergymeasure.plan.model import sections_of
+from llenergymeasure.plan.plan import sections_of
 from llenergymeasure.redact import REMOVED
+from llenergymeasure.results.complete import Difference, sound_record, stamp
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
-from llenergymeasure.results.reading import result_of
+from llenergymeasure.results.record_files import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
     failed_row,
@@ -34,7 +35,6 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
-from llenergymeasure.results.whole import Difference, sound_record, stamp
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""

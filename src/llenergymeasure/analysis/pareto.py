@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS, holm
+from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.statistics import (
     ROUNDING,
@@ -22,6 +22,7 @@ from llenergymeasure.analysis.statistics import (
     column_means,
     column_variances,
     finite,
+    holm,
     t_tail,
 )
 

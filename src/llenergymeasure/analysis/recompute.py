@@ -16,12 +16,12 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
+from llenergymeasure.results.complete import Difference, damages
 from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.reading import read_result, read_run_row
 from llenergymeasure.results.record import Result, Tokens
+from llenergymeasure.results.record_files import read_result, read_run_row
 from llenergymeasure.results.table import run_row
-from llenergymeasure.results.whole import Difference, damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.units import DISQUALIFYING, MISSING
+from llenergymeasure.units import MISSING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 Row: TypeAlias = Mapping[str, Any]
 Meter: TypeAlias = tuple[str | None, str | None, tuple[str, ...]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis import stopping
+from llenergymeasure.analysis import stopping_rule
 from llenergymeasure.analysis.selection import Row, Selection, by_start
 from llenergymeasure.analysis.statistics import (
     COVERAGE_FACTOR,
@@ -27,7 +27,7 @@ from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
 from llenergymeasure.energy.window import without
 from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS, setting_array
 
-ENERGY = stopping.METRIC
+ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
 NAMED = 2
@@ -250,11 +250,11 @@ def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[
         return
     pilot_cycles, values = execution["n_cycles"], _values(used, ENERGY)
     pilot = [run[ENERGY] for run in used if run["cycle"] <= pilot_cycles] if values else []
-    decision = stopping.decide(pilot, pilot_cycles, target, execution["max_cycles"])
+    decision = stopping_rule.decide(pilot, pilot_cycles, target, execution["max_cycles"])
     row["precision_target"] = target
     row["cycles_needed"] = decision.needed
     row["precision_reached"] = False
-    ends = stopping.interval(pilot, values) if values else None
+    ends = stopping_rule.interval(pilot, values) if values else None
     if ends is not None:
         row["interval_method"] = "stein"
         row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"] = ends

@@ -20,8 +20,8 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import Plan
+from llenergymeasure.results.complete import Difference, recorded_hash
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
-from llenergymeasure.results.whole import Difference, recorded_hash
 
 SHOWN = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""

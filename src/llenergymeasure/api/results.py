@@ -18,11 +18,11 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import not_ranked, ranked, unseen
-from llenergymeasure.report.text import experiment_cells, flags_line, study_head
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
+from llenergymeasure.report.plain_text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
-from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
+from llenergymeasure.results.record_files import read_result
 from llenergymeasure.units import Kind
 from llenergymeasure.workflow.manifest import states
 

@@ -15,10 +15,10 @@ from llenergymeasure.api.results import (
 )
 from llenergymeasure.api.settings import Settings
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.document import as_plain
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import as_plain
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import (
     EXIT_FAILED,
@@ -33,9 +33,9 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
-from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import StudyCall, remember
+from llenergymeasure.workflow.complete_study import complete_study
+from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.snakemake_process import OWNER, Call, Listener, SnakemakeProcess
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
 
@@ -132,7 +132,7 @@ def run_study(
         for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
             if progress is not None:
                 progress(line)
-        _check(*drive_study(study, study_file, folder, Listener(progress), call, lock))
+        _check(*complete_study(study, study_file, folder, Listener(progress), call, lock))
     return load_results(folder.path)
 
 
@@ -183,15 +183,15 @@ def _measure_once(
     for line in runs_or_sends(plan, None):
         listener.say(line)
     with locked(results.lock, OWNER) as lock:
-        drive = Drive(study_file, plan, results, listener, lock)
-        _check_run(drive.run(call), drive, run, plan)
+        snakemake = SnakemakeProcess(study_file, plan, results, listener, lock)
+        _check_run(snakemake.run(call), snakemake, run, plan)
     return run
 
 
-def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
+def _check_run(code: int, snakemake: SnakemakeProcess, run: RunFolder, plan: Plan) -> None:
     if code != EXIT_SIGINT and run.result.is_file():
         return
-    _check(code, drive.complaint)
+    _check(code, snakemake.complaint)
     outcome = read_outcome(run.outcome)
     error = outcome.error
     reason = "it ended without a word" if error is None else f"{error.class_}: {error.message}"

@@ -12,29 +12,29 @@ from typer.core import TyperGroup
 import llenergymeasure
 from llenergymeasure.cli.output import QuietOption, VerboseOption
 
-MODULES = {
-    "run": "run",
-    "resume": "run",
-    "plan": "plan",
-    "status": "results",
-    "results": "results",
-    "compare": "compare",
-    "report": "report",
-    "export": "export",
-    "verify": "report",
-    "skip": "run",
-    "clean": "clean",
-    "meter": "meter",
-    "sensors": "sensors",
-    "doctor": "doctor",
-    "init": "init",
-    "convert": "convert",
-    "config": "config",
-    "prefs": "config",
-}
-"""The module that holds each command's function, which has the command's name.
+COMMANDS = (
+    "run",
+    "resume",
+    "plan",
+    "status",
+    "results",
+    "compare",
+    "report",
+    "export",
+    "verify",
+    "skip",
+    "clean",
+    "meter",
+    "sensors",
+    "doctor",
+    "init",
+    "convert",
+    "config",
+    "prefs",
+)
+"""Each is the function of this name in the module of this name.
 
-A module may hold ``CONTEXT``: how its commands take their arguments.
+A module may hold ``CONTEXT``: how its command takes its arguments.
 """
 
 
@@ -43,8 +43,8 @@ class _Commands(UserDict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         made = self.data[name]
-        if isinstance(made, str):
-            module = import_module(f"llenergymeasure.cli.{made}")
+        if made is None:
+            module = import_module(f"llenergymeasure.cli.{name}")
             context = getattr(module, "CONTEXT", {})
             made = _command(name, getattr(module, name), context)
             made.params += _command("", _shared, {}).params[:2]
@@ -57,16 +57,16 @@ class Commands(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Commands(MODULES)
+        self.commands = _Commands(dict.fromkeys(COMMANDS))
 
     def list_commands(self, _context: Any) -> list[str]:
         """Return the commands in the order in which they are shown."""
-        return list(MODULES)
+        return list(COMMANDS)
 
     def format_commands(self, _context: Any, formatter: Any) -> None:
         """Write each command with the first line of its function's docstring."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _first_line(name).rstrip(".")) for name in MODULES])
+            formatter.write_dl([(name, _first_line(name).rstrip(".")) for name in COMMANDS])
 
 
 app = typer.Typer(
@@ -92,7 +92,7 @@ def _shared(quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
 
 def _first_line(name: str) -> str:
     """Return what a command does, from its source: to import them all takes two seconds."""
-    source = Path(__file__).with_name(f"{MODULES[name]}.py")
+    source = Path(__file__).with_name(f"{name}.py")
     for node in ast.parse(source.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").partition("\n")[0]

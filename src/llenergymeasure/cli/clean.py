@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from llenergymeasure.cli.find_study import studies_in, study_folder
 from llenergymeasure.cli.output import JsonOption, print_json
-from llenergymeasure.cli.studies import studies_in, study_folder
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import locked

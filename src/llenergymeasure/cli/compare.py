@@ -10,16 +10,23 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import typer
 
+from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, of_experiment
 from llenergymeasure.analysis.pooling import same_runs
 from llenergymeasure.analysis.relations import COMPARED, labels_of
-from llenergymeasure.analysis.sides import MATCHED, Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import behind, read_table
+from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, note, print_json
-from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
+from llenergymeasure.report.formatting import (
+    counted,
+    listed,
+    p_value,
+    plain,
+    rounded_range,
+    shortened,
+)
 from llenergymeasure.report.relations import how, verdict, within_sensor
-from llenergymeasure.report.wording import counted, listed, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 from llenergymeasure.units import NOTHING

@@ -1,18 +1,15 @@
-"""``llem config`` and ``llem prefs``: an engine's parameters, and a user's own settings."""
+"""``llem config``: the parameters of an engine."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llenergymeasure.cli.output import JsonOption, note, print_json
+from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.engine_parameters.show import matching, setting_lines
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.preferences import preferences_in_force, user_configuration
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.screen import aligned
 
 
 def config(
@@ -41,21 +38,3 @@ def config(
         print_json([asdict(shown) for shown in found])
     else:
         print("\n".join(setting_lines(backend, found, brief=pattern is None)))
-
-
-def prefs(
-    study: Annotated[
-        Path | None,
-        typer.Option(help="show the settings that apply to this study", metavar="STUDY.yaml"),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show your own settings, where each comes from, and the file that holds them."""
-    found = preferences_in_force(study)
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
-    print(aligned([[each.key, str(each.value), each.origin] for each in found], left=(0, 1, 2)))
-    path = user_configuration()
-    there = "holds your own settings" if path.is_file() else "is not there; it may hold"
-    note(f"{path} {there}: output_dir, runners and notify, as in a study")

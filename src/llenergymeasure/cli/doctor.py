@@ -26,8 +26,8 @@ from llenergymeasure.config.preferences import (
     preferred_folder,
     user_configuration,
 )
+from llenergymeasure.containers.container_setup import hugging_face_home
 from llenergymeasure.containers.images import image_folder
-from llenergymeasure.containers.surroundings import hugging_face_home
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.installation import install_command, workflow_root
 from llenergymeasure.machine.folders import (

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple
 from llenergymeasure.api.sensors import measures, sensors_report
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
+from llenergymeasure.containers.container_setup import nvidia_here
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
 from llenergymeasure.containers.runner_choice import (
     apptainer_command,
     container_command,
     container_runner,
 )
-from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import discover_if_answered

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import StudyArgument, names_in, note, raw
-from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 

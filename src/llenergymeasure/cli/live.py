@@ -7,11 +7,11 @@ import sys
 import time
 
 from llenergymeasure.cli.output import Level, level, note
-from llenergymeasure.report.wording import plain, shortened
+from llenergymeasure.report.formatting import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
-from llenergymeasure.workflow.drive import Listener
 from llenergymeasure.workflow.progress import Progress, resting
+from llenergymeasure.workflow.snakemake_process import Listener
 
 _LEAST_DOING = 24
 """Signs of what a run does that are shown before how many failed."""

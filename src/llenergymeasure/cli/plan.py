@@ -14,8 +14,8 @@ from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.precision_target import planned
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
-from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import check_files

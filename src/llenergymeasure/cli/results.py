@@ -1,117 +1,16 @@
-"""``llem status`` and ``llem results``: what a study has so far."""
+"""``llem results``: a study's means so far."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, note, print_json
-from llenergymeasure.cli.studies import study_folder
-from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
-from llenergymeasure.files import lock_holder
+from llenergymeasure.cli.find_study import study_folder
+from llenergymeasure.cli.output import JsonOption, names_in, note, print_json
+from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import distinct, noted_in, notes_of
-from llenergymeasure.results.reading import read_result
-from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting, with_waiting
-from llenergymeasure.workflow.drive import LOG_NAME
-from llenergymeasure.workflow.manifest import count, precision_of, states
-from llenergymeasure.workflow.progress import phase_in_words
-from llenergymeasure.workflow.stopping import precision
-from llenergymeasure.workflow.why_ended import never_began
-
-QUEUE_LIMIT_S = 5.0
-TOUCHED_S = 60.0
-"""Within which Snakemake touches a failed job's outcome, after it has written the error."""
-READ_NOTES = 200
-"""Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
-
-
-def status(
-    study: StudyArgument = None,
-    as_json: JsonOption = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="read every run's files, not only changed ones")
-    ] = False,
-) -> None:
-    """Print what is done, running, failed or missing."""
-    folder = study_folder(study)
-    plan = Plan.read(folder.plan)
-    runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
-    jobs: list[QueuedJob] = []
-    try:
-        jobs = left_jobs(folder, QUEUE_LIMIT_S)
-    except PreflightError as error:
-        note(f"{error}: what waits in its queue is not known")
-    runs = _with_reasons(with_waiting(runs, jobs), folder)
-    if as_json:
-        head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
-        head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
-        print_json({**head, "runs": runs})
-        return
-    counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
-    print(f"{plan.study}: {counted(len(runs), 'run')}: {counts}")
-    reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
-    if reached is not None:
-        print(reached)
-    for line in waiting(jobs):
-        print(line)
-    if holder and all(run["status"] != "running" for run in runs):
-        idle = any(run["status"] != "completed" for run in runs)
-        doing = "no run is under way at the moment" if idle else "makes tables and report"
-        print(f"{holder} is going on, and {doing}")
-    for line in _under_way_or_without_result(plan, folder, runs):
-        print(line)
-    for said, of in distinct(_notes(folder, runs)):
-        print(printable(f"  Note: {said}" + (f" ({noted_in(of)})" if of > 1 else "")))
-
-
-def _under_way_or_without_result(
-    plan: Plan, folder: StudyFolder, runs: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
-    """Yield what each current run does, and how each that left no result ended and where."""
-    for run in runs:
-        label = plain(plan.label(plan.run(run["experiment"], run["cycle"])), 120)
-        if run["status"] == "running":
-            yield f"  {label}: {plain(phase_in_words(run['phase'] or 'starting'), 80)}"
-        elif run["status"] in {"failed", "interrupted", "lost"} or run.get("error_class"):
-            why = plain(f"{run['error_class']}: {run['error_message']}", 1000)
-            yield f"  {label}: {run['status']}: {why}"
-            place = folder.run(run["experiment"], run["cycle"])
-            yield f"    log: {place.log}" if place.log.is_file() else f"    folder: {place.path}"
-
-
-def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
-    """Return the states of runs, with what the last call knew of those that said nothing."""
-    log = folder.path / LOG_NAME
-    without = [run for run in runs if run.get("error_class") in ("NeverBegan", "ProcessGone")]
-    known: dict[str, str] = {}
-    with suppress(OSError):  # another user's may not be read
-        if without and log.is_file():
-            known = dict(never_began(log.read_text(errors="replace")))
-    for run in without:
-        why = known.get(f"{run['experiment']}/{run['cycle']}")
-        with suppress(OSError):  # one that begins just now has no outcome
-            ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
-            if why and ended.st_mtime - log.stat().st_mtime < TOUCHED_S:  # else in another call
-                never = run["error_class"] == "NeverBegan"
-                said = "the run never began: " if never else f"{run['error_message']}; "
-                run["error_message"] = f"{said}{why}; see {log}"
-    return runs
-
-
-def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """Yield the notes of finished runs: of the first ones, as most hold for all of a study."""
-    finished = [run for run in runs if run["status"] == "completed"]
-    for run in finished[:READ_NOTES]:
-        with suppress(ResultsError):
-            result = read_result(folder.run(run["experiment"], run["cycle"]).result)
-            yield notes_of(result.provenance)
 
 
 def results(
@@ -146,7 +45,7 @@ def results(
         raise ConfigurationError("a study is named twice: its runs would count twice")
     if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
         from llenergymeasure.analysis.tables import behind
-        from llenergymeasure.report.text import study_text
+        from llenergymeasure.report.plain_text import study_text
 
         if old := behind(folders[0]):
             note(old)
@@ -180,7 +79,7 @@ def results(
 
         csv.write_csv(harmless(table), sys.stdout.buffer)
     else:
-        from llenergymeasure.report.text import groups_text
+        from llenergymeasure.report.plain_text import groups_text
 
         labels: dict[str, str] | None = None
         if "experiment" in groups:

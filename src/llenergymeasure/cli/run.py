@@ -1,9 +1,9 @@
-"""``llem run``, ``llem resume`` and ``llem skip``: a study, or one model, to its printed result."""
+"""``llem run``: a study, or one model, to its printed result."""
 
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import chdir, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,44 +11,38 @@ from typing import Annotated, Any
 import typer
 
 from llenergymeasure.cli.live import Live
-from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
+from llenergymeasure.cli.output import Level, ProfileOption, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.cli.studies import folder_of, study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
-from llenergymeasure.config.document import (
+from llenergymeasure.config.dotted import leaves
+from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.preferences import FOLDER_VARIABLE
+from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import (
     checked,
     document_from,
     overridden,
     parse_overrides,
     read_document,
 )
-from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.identity import local_files
-from llenergymeasure.config.merging import NotASectionError, assigned
-from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
-from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
-from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.report.wording import counted
+from llenergymeasure.plan import left_out_lines
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
-from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import (
-    NotResumedError,
+from llenergymeasure.workflow.complete_study import complete_study
+from llenergymeasure.workflow.manifest import open_runs, write_manifest
+from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
+from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.resume import (
     StudyCall,
-    last_called,
-    recall,
     remember,
 )
-from llenergymeasure.workflow.manifest import open_runs, write_manifest
-from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
-from llenergymeasure.workflow.progress import resting
-from llenergymeasure.workflow.recovery import damaged
-from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
@@ -134,127 +128,20 @@ def run(
         raise ConfigurationError("say what to run: a STUDY.yaml, or --model with a model's name")
     if study is not None:
         call = StudyCall(study, given, profile)
-        return _run(call, load_study(study, given), dry_run=dry_run)
+        return run_call(call, load_study(study, given), dry_run=dry_run)
     one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
     if "name" not in given:
         _refuse_another_model(call.study_file, one)
-    return _run(call, one, dry_run=dry_run, write=True)
+    return run_call(call, one, dry_run=dry_run, write=True)
 
 
-def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
-    """Continue a study that was interrupted.
-
-    Runs what is missing or failed, with the options of the last call.
-    """
-    if study is None:
-        root = preferred_folder(None)
-        folder = last_called(root)
-        if folder is None:
-            raise ConfigurationError(f"no study was run here: there is none in {root}/")
-        study = folder.path
-    call = _call_of(study)
-    if profile is None and call.profile is not None and not is_ours(call.profile):
-        message = (
-            f"was run with a profile that is not ours; --profile {call.profile} takes it again"
-        )
-        raise ConfigurationError(Problem(message, file=study))
-    inside = study.absolute() if study.is_dir() else study.absolute().parent
-    folder = StudyFolder(inside) if study.is_dir() else folder_of(study)
-    place = _place_of(call, folder)
-    there = place != Path.cwd()
-    if profile is not None and there and Path(profile).is_dir():
-        profile = str(Path(profile).absolute())
-    call = replace(call, profile=profile or call.profile)
-    note(f"Resuming {call}{f', in {place}' if there else ''}")
-    with chdir(place):
-        read = load_study(call.study_file, call.settings)
-        under = _root_of(inside, read) if folder.path == inside else None
-        if there and under is None:  # what is said of it is read here
-            under = Path(read.results_root).absolute()
-        return _run(call, read, dry_run=False, root=under)
-
-
-def skip(study: StudyArgument = None) -> int:
-    """Skip the waiting time before the next run."""
-    folder = study_folder(study)
-    rests = resting(Plan.read(folder.plan), folder)
-    for rest in rests:
-        print(rest.skip())
-    if not rests:
-        print("llem: no run of this study is resting now", file=sys.stderr)
-        return EXIT_FAILED
-    return EXIT_OK
-
-
-def _call_of(path: Path) -> StudyCall:
-    """Return how the study of a file or folder was started last; a file as it is, if it was not."""
-    if path.is_dir():
-        call = recall(StudyFolder(path))
-        if call is None:
-            message = "holds no study that `llem run` started; name the study's file"
-            raise ConfigurationError(Problem(message, file=path))
-        return call
-    try:
-        call = recall(folder_of(path))
-    except NotResumedError:  # the file alone is another study
-        raise
-    except ConfigurationError:  # its file has another name now: this one
-        if not path.is_file():
-            raise
-        call = None
-    if call is None or not call.study_file.samefile(path):
-        return StudyCall(path)
-    return call
-
-
-def _place_of(call: StudyCall, folder: StudyFolder) -> Path:
-    """Return where the words of a call mean what they meant then: there, or else here.
-
-    Raises:
-        ConfigurationError: neither is known to hold what the study names.
-    """
-    here = Path.cwd()
-    cwd = call.cwd or here
-    if call.cwd == here:
-        return here
-    plan = Plan.read(folder.plan) if folder.plan.is_file() else None
-    known = set() if plan is None else {run.experiment for run in plan.runs}
-    if cwd != here and why_not_writable(cwd) is None:
-        with chdir(cwd), suppress(ConfigurationError):
-            ids = _ids(load_study(call.study_file, call.settings))
-            if plan is None or ids <= known:
-                return cwd
-    if plan is None:
-        return here
-    study = load_study(call.study_file, call.settings)
-    found = any(True for each in study.experiments for _ in local_files(each.config, inside=True))
-    if study.written == plan.written and not found and not _ids(study) <= known:
-        message = (
-            "names a model or file that is not found from here; go to the folder that it was run in"
-        )
-        raise ConfigurationError(Problem(message, file=call.study_file))
-    return here
-
-
-def _ids(study: Study) -> set[str]:
+def experiment_ids(study: Study) -> set[str]:
+    """Return the ids of a study's experiments."""
     return {each.id for each in study.experiments}
 
 
-def _root_of(folder: Path, study: Study) -> Path | None:
-    """Return what a study's folder goes under; None for where the study says."""
-    for root in (None, folder.absolute().parent, folder.resolve().parent):
-        path = (root or Path(study.results_root)) / study.name
-        if path.is_dir() and path.samefile(folder):
-            return root
-    message = (
-        f"holds the study {study.name}, whose folder must have that name; rename the folder, or "
-        "the study in its file"
-    )
-    raise ConfigurationError(Problem(message, file=folder))
-
-
-def _run(
+def run_call(
     call: StudyCall,
     study: Study,
     *,
@@ -305,7 +192,7 @@ def _run(
         how = Call(call.settings, call.profile, environment=place)
         tables = folder.path / SUMMARY_NAME
         before = _version(tables)
-        code, complaint = drive_study(study, call.study_file, folder, Live(folder), how, lock)
+        code, complaint = complete_study(study, call.study_file, folder, Live(folder), how, lock)
     last = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
@@ -365,7 +252,9 @@ def _refuse_another_model(study_file: Path, one: Study) -> None:
         return
     model, held = one.written["model"], (strict_yaml.read(study_file)[0] or {}).get("model")
     with suppress(ConfigurationError):
-        if _ids(study_from_mapping({**one.written, "model": held})) == _ids(one):
+        if experiment_ids(study_from_mapping({**one.written, "model": held})) == experiment_ids(
+            one
+        ):
             return
     message = (
         f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
@@ -376,7 +265,7 @@ def _refuse_another_model(study_file: Path, one: Study) -> None:
 def _print_results(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
     from llenergymeasure.parquet import read_parquet
-    from llenergymeasure.report.text import study_text
+    from llenergymeasure.report.plain_text import study_text
 
     tables = [folder.path / name for name in (RUNS_NAME, SUMMARY_NAME)]
     if not all(path.is_file() for path in tables):

@@ -114,7 +114,7 @@ def check_entry(device: str, entry: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: no such file would be read.
     """
-    from llenergymeasure.config.messages import validated
+    from llenergymeasure.config.validation_messages import validated
 
     validated(_Card, dict(entry), {}, ("gpus", device))
 
@@ -126,7 +126,7 @@ def read_calibration(path: Path) -> Calibration:
         ConfigurationError: the file cannot be used; every fault is named.
     """
     from llenergymeasure.config import strict_yaml
-    from llenergymeasure.config.messages import validated
+    from llenergymeasure.config.validation_messages import validated
 
     try:
         raw = read_bytes(path)

@@ -9,7 +9,6 @@ from llenergymeasure.config import ranges, strict_yaml
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.fields import field_at
 from llenergymeasure.config.merging import NotASectionError, assigned
-from llenergymeasure.config.messages import describe
 from llenergymeasure.config.old_names import (
     ENGINES,
     ORIGINAL,
@@ -20,6 +19,7 @@ from llenergymeasure.config.old_names import (
     in_the_originals_format,
 )
 from llenergymeasure.config.sweep import is_group, meant
+from llenergymeasure.config.validation_messages import describe
 from llenergymeasure.errors import ConfigurationError, Problem
 
 Settings = dict[str, Any]

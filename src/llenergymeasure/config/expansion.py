@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.config.candidates import Candidate, candidates
-from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
     DEFAULT_CYCLES,
@@ -21,14 +20,15 @@ from llenergymeasure.config.execution import (
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import describe, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, Study
+from llenergymeasure.config.study_document import Document, checked
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
+from llenergymeasure.config.validation_messages import describe, faults_of, located
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName

@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import Field
 
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
-from llenergymeasure.config.messages import validated
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section, Text
 from llenergymeasure.config.study import DEFAULT_RESULTS
+from llenergymeasure.config.study_document import read_document
+from llenergymeasure.config.validation_messages import validated
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 

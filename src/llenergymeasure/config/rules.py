@@ -12,7 +12,7 @@ from typing import Any
 from llenergymeasure.config.backends.facts import Names, names_of
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.work import LONGEST
+from llenergymeasure.config.requested_work import LONGEST
 from llenergymeasure.errors import Problem
 
 Capability = tuple[int, int]

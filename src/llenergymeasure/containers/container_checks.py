@@ -13,14 +13,14 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
-from llenergymeasure.containers.images import SifImage, build_command
-from llenergymeasure.containers.runner_choice import container_runner
-from llenergymeasure.containers.surroundings import (
+from llenergymeasure.containers.container_setup import (
     INSIDE,
     PYTHON,
-    Surroundings,
+    ContainerSetup,
     nvidia_here,
 )
+from llenergymeasure.containers.images import SifImage, build_command
+from llenergymeasure.containers.runner_choice import container_runner
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
@@ -35,14 +35,14 @@ LOOK_LIMIT_S = 600.0
 
 
 def check_apptainer(
-    backend: str, image: SifImage, surroundings: Surroundings, *, look: bool = True
+    backend: str, image: SifImage, setup: ContainerSetup, *, look: bool = True
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Apptainer.
 
     Args:
         backend: whose image it is.
         image: the image; an address is left to Snakemake, which pulls it.
-        surroundings: what the runs will get.
+        setup: what the runs will get.
         look: whether to look inside, which makes sense where the runs will be.
     """
     key = f"runners.{backend}"
@@ -58,8 +58,8 @@ def check_apptainer(
         return [Problem(text, key=key, file=Path.cwd())]
     if image.path is None or not look:
         return []
-    words += inside_command(backend, surroundings, _gpu_count())
-    variables = call_variables(surroundings.mounts, surroundings.variables, nvidia=nvidia_here())
+    words += inside_command(backend, setup, _gpu_count())
+    variables = call_variables(setup.mounts, setup.variables, nvidia=nvidia_here())
     return [
         Problem(f"the image cannot be used: {each}", key=key, file=image.path)
         for each in _complaints(words, variables)
@@ -67,7 +67,7 @@ def check_apptainer(
 
 
 def check_docker(
-    backend: str, image: str, surroundings: Surroundings, *, look: bool = True
+    backend: str, image: str, setup: ContainerSetup, *, look: bool = True
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Docker; an image that is not here is pulled."""
     key = f"runners.{backend}"
@@ -97,11 +97,11 @@ def check_docker(
     words = docker.run_command(
         engine,
         image,
-        inside_command(backend, surroundings, len(uuids)),
+        inside_command(backend, setup, len(uuids)),
         name=name,
-        mounts=surroundings.mounts,
-        variables=surroundings.variables,
-        workdir=surroundings.results,
+        mounts=setup.mounts,
+        variables=setup.variables,
+        workdir=setup.results,
         gpus=uuids,
     )
     complaints = list(_complaints(words, {}))
@@ -164,22 +164,22 @@ def visible_uuids() -> tuple[str, ...]:
     return tuple(gpu.uuid for gpu in visible(discover_if_answered()).gpus)
 
 
-def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[str]:
+def inside_command(backend: str, setup: ContainerSetup, gpus: int) -> list[str]:
     """Return the command that looks around in a container."""
     question = {
         "source_hash": source_hash(Path(llenergymeasure.__file__).parent),
-        "writable": [str(surroundings.results), surroundings.variables["LLEM_CACHE"]],
+        "writable": [str(setup.results), setup.variables["LLEM_CACHE"]],
         "free_bytes": RESULTS_LEAST_BYTES,
         "boot_id": boot_id(),
         "pid_namespace": docker.pid_namespace(),
         "monotonic_ns": time.monotonic_ns(),
-        "meter": surroundings.meter_inside,
+        "meter": setup.meter_inside,
         "gpus": gpus,
         "driver_cuda": cuda_driver_version() if gpus else None,
         "backend": backend,
-        "study": str(surroundings.results),
+        "study": str(setup.results),
     }
-    script = f"{INSIDE}/llenergymeasure/containers/in_container.py"
+    script = f"{INSIDE}/llenergymeasure/containers/image_probe.py"
     return [PYTHON, script, json.dumps(question)]
 
 

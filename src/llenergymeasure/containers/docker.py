@@ -1,6 +1,6 @@
-"""Docker and its like: what is here, what it can do, and the call that runs a container.
+"""Docker and Podman: which is installed, what it can do, and the command that runs a container.
 
-Whatever asks the daemon raises :class:`ContainerError` where that does not answer.
+Functions that ask the daemon raise :class:`ContainerError` if it does not answer.
 """
 
 import json
@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError, call, reason
+from llenergymeasure.containers.container_setup import NOT_RECORDED
 from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.containers.surroundings import NOT_RECORDED
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets
@@ -228,13 +228,13 @@ def run_command(
     words = [engine.command, "run", "--rm", f"--name={name}", "--pid=host", "--read-only"]
     words += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
     words += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
-    # Results belong to who asked for them: without root, the container's root is this user.
+    # Results belong to the caller: in a rootless engine, the container's root is this user.
     if engine.rootless:
         words += ["--user=0:0"]
     else:
         words += [f"--user={os.getuid()}:{os.getgid()}"]
         words += [f"--group-add={group}" for group in sorted({*os.getgroups()} - {os.getgid()})]
-    # A run is known dead or alive by the host's name and the process id in its outcome.
+    # Whether a run is alive is checked by the host's name and the process id in its outcome.
     words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner()}"]
     words += [*_limits(engine.limits), *_gpus(engine, gpus)]
     for mount in mounts:
@@ -244,28 +244,28 @@ def run_command(
         seen = [Path(mount.target or mount.source) for mount in mounts]
         there = any(each.is_relative_to(workdir) or workdir.is_relative_to(each) for each in seen)
         if engine.podman and not there:
-            # Podman makes no such folder by itself, but those above of what it mounts.
+            # Podman does not create this folder, but it creates the parents of mounts.
             words += ["--mount", empty_folder(workdir / ".llem")]
-    # Libraries ask for a home and a name, and the image knows no such user.
+    # Libraries ask for the user's home and name, and the image does not know this user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     inside = {**home, **variables}
     if gpus and VISIBLE in inside and "MIG" not in inside[VISIBLE]:
-        inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
+        inside[VISIBLE] = ",".join(gpus)  # inside they are numbered from 0
     for variable, value in sorted(inside.items()):
-        # Without a value it is the command's own: everybody on a machine sees command lines.
+        # Without a value it is taken from our environment: command lines are visible to everyone.
         words += ["--env", variable if variable in NOT_RECORDED else f"{variable}={value}"]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image, *arguments]
 
 
 def _limits(controllers: Collection[str]) -> list[str]:
-    """Return what this process may use: a daemon's containers are in no job's control group.
+    """Return this process's limits as options: the daemon's containers are outside a job's cgroup.
 
-    What no controller can hold is left out; processors are inherited from Podman all the same.
+    Limits without a controller are left out; Podman's containers inherit the processors anyway.
     """
     limit_bytes = memory_limit_bytes()
     room_bytes = limit_bytes or memory_bytes("MemTotal") or 1 << 30
-    # Engines' processes share tensors there; pages count only once they are used.
+    # Engines share tensors in /dev/shm; its pages only count when used.
     words = [f"--shm-size={room_bytes // 2}"]
     if limit_bytes is not None and "memory" in controllers:
         words += [f"--memory={limit_bytes}"]

@@ -1,11 +1,11 @@
 """Run one run in a container, as if it were a local process.
 
-In Docker it starts the container, hands on its output and exit code, ends it on a signal or when
-the process that asked for it is gone, and removes what launchers that were killed left behind.
-With Apptainer it becomes ``apptainer exec``: signals, exit code and death are the container's own.
+With Docker it starts the container, passes on its output and exit code, ends it on a signal or when
+the calling process is gone, and removes what killed launchers left behind. With Apptainer it
+becomes ``apptainer exec``, so that signals and exit code are the container's own.
 
-Without ``--run`` the container holds the engine's process alone: the supervisor that asked for it
-works outside, with the meter.
+Without ``--run`` the container holds only the engine's process: the supervisor runs outside, with
+the meter.
 """
 
 import argparse
@@ -25,8 +25,12 @@ from typing import Any
 from llenergymeasure.containers import apptainer, docker
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.container_checks import visible_uuids
+from llenergymeasure.containers.container_setup import (
+    ContainerSetup,
+    image_variables,
+    inside_variables,
+)
 from llenergymeasure.containers.mounts import texts
-from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
 from llenergymeasure.files import make_folder, read_json
@@ -37,10 +41,10 @@ from llenergymeasure.workload.models.hub import offline
 from llenergymeasure.workload.models.resolve import is_hub_id
 
 START_LIMIT_S = 900.0
-"""From the call of Docker to the first sign of the process inside, on a cold network disk."""
+"""From the call of Docker until the process inside has begun, on a cold network disk."""
 
 GRACE_S = 45.0
-"""Between SIGTERM and SIGKILL: longer than what the supervisor inside gives its own children."""
+"""Between SIGTERM and SIGKILL: longer than the supervisor inside waits for its own children."""
 
 RETURN_LIMIT_S = 60.0
 """For Docker to return once the process inside has ended."""
@@ -93,15 +97,15 @@ def _task(options: argparse.Namespace) -> Task:
 
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
-    """Become the container; what it is to see is in variables that the workflow has set."""
+    """Become the container; the workflow has set its mounts in variables."""
     words = apptainer.exec_command(options.image, task.command(options.watch))
-    # The supervisor's choice of cards is younger than what the workflow has set.
+    # The supervisor's choice of cards wins over the workflow's variables.
     variables = apptainer.environment_inside(inside_variables(os.environ))
     os.execvpe(words[0], words, os.environ | variables)  # noqa: S606 - as it should
 
 
 def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
-    """Run the container; return the exit code of what it held."""
+    """Run the container; return the exit code of its process."""
     signals = SignalPipe()
     ends = [signals.handle]
     if options.watch is not None:
@@ -111,9 +115,9 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             raise ContainerError("the process that asked for the run ended before it") from None
     engine = docker.find_engine()
     docker.remove_abandoned(engine)
-    # By its id: a tag may mean another image by the time that it is started.
+    # By its id: a tag may point to another image when it is started.
     image, digest = docker.pull(engine, options.image) or (options.image, None)
-    surroundings = Surroundings.of(task.configs, task.writable, meter_inside=task.meter_inside)
+    setup = ContainerSetup.of(task.configs, task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         words = docker.run_command(
@@ -121,8 +125,8 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             image,
             task.command(os.getpid()),
             name=name,
-            mounts=surroundings.mounts,
-            variables={**surroundings.variables, **image_variables(options.image, digest)},
+            mounts=setup.mounts,
+            variables={**setup.variables, **image_variables(options.image, digest)},
             workdir=Path.cwd(),
             gpus=visible_uuids(),
             network=any(map(needs_network, task.configs)),
@@ -136,7 +140,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
         asked = signals.take() if ended == signals.handle else signal.SIGTERM
         return launch.exit_code(asked if ended in ends else None)
     finally:
-        surroundings.token.close()
+        setup.token.close()
 
 
 class _Launch:
@@ -145,7 +149,7 @@ class _Launch:
     def __init__(self, words: list[str], task: Task) -> None:
         self._task = task
         self._inside: int | None = None
-        """A pidfd of the process inside, whose id is the host's too; once that has begun."""
+        """A pidfd of the process inside, once it has begun; its id is the same on the host."""
         make_folder(task.folder.path)
         self._client = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
@@ -155,7 +159,7 @@ class _Launch:
         self._listener.start()
 
     def wait(self, ends: list[int]) -> int:
-        """Wait for the container's end, or one of ``ends``; return what has come.
+        """Wait for the container's end, or one of ``ends``; return the handle that is ready.
 
         Raises:
             ContainerError: the container did not start in time.
@@ -173,7 +177,7 @@ class _Launch:
         raise ContainerError(f"Docker did not start the container within {START_LIMIT_S:g} s")
 
     def _look(self) -> bool:
-        """Return whether the process inside has begun and is not over; get a handle on it."""
+        """Return whether the process inside has begun and still runs; open its pidfd."""
         pid = self._task.pid()
         if pid is None:
             return False
@@ -181,7 +185,7 @@ class _Launch:
             handle = os.pidfd_open(pid)
         except OSError:
             return False
-        # In a container with process ids of its own the number is another's.
+        # In a container with its own process ids the number belongs to another process.
         if str(os.getpid()) in arguments(pid):
             self._inside = handle
         else:
@@ -189,7 +193,7 @@ class _Launch:
         return True
 
     def end(self) -> int:
-        """End what is left, with the daemon or without it; return the code of Docker's command."""
+        """End the process inside and Docker's command; return the command's code."""
         if self._inside is None:
             self._look()
         if self._inside is not None:
@@ -212,7 +216,7 @@ class _Launch:
             select.select([inside], [], [], GRACE_S)
 
     def exit_code(self, asked: int | None) -> int:
-        """Return the run's code, and write its outcome where it did not come to that.
+        """Return the run's code, and write its outcome if the run did not begin.
 
         Args:
             asked: the signal that asked for its end; None where none did.
@@ -249,9 +253,9 @@ def _remove(engine: docker.Engine, name: str) -> None:
 
 
 def needs_network(config: dict[str, Any]) -> bool:
-    """Return whether a run may have to fetch something: only then does it get a network.
+    """Return whether a run may have to download something: only then does it get a network.
 
-    A model, an adapter, a draft model: whatever is named as the hub names it and is no file here.
+    A model, an adapter, a draft model: any name in the hub's form that is no file here.
     """
     dataset = config.get("dataset")
     named = [text for text in texts(config) if _HUB_NAME.fullmatch(text)]

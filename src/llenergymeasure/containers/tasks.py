@@ -1,4 +1,4 @@
-"""What a container is started for: a whole run, or its engine with the meter outside."""
+"""The task of one container: a whole run, or its engine with the meter outside."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
-from llenergymeasure.containers.surroundings import ENGINE, worker_command
+from llenergymeasure.containers.container_setup import ENGINE, worker_command
 from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
-from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder, planned_run
+from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun, report_failure
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Task:
         name: EXPERIMENT/CYCLE.
         configs: the resolved experiment, and those that share its server.
         folder: the run's.
-        writable: the study's folder, or the run's own where the container holds its engine alone.
-        words: the command, up to where it writes and whom it must not outlive.
+        writable: the study's folder, or the run's own if the container holds only its engine.
+        words: the command, without --out and --watch.
         earlier: how many attempts at the run have begun before; None for an engine alone.
     """
 
@@ -45,7 +45,7 @@ class Task:
             plan: the study's.
             name: EXPERIMENT/CYCLE.
             folder: the run's.
-            share: the workflow for which the runs that share its server are measured, too.
+            share: the workflow for which runs that share its server are measured too.
 
         Raises:
             OSError: the plan cannot be read.
@@ -62,7 +62,7 @@ class Task:
 
     @classmethod
     def engine_alone(cls, folder: RunFolder) -> "Task":
-        """Return the engine of the run whose supervisor outside has made ``folder`` ready.
+        """Return the engine of a run whose supervisor outside has prepared ``folder``.
 
         Raises:
             OSError: there is no spec in it.
@@ -78,7 +78,7 @@ class Task:
         return self.earlier is not None
 
     def command(self, watch: int) -> list[str]:
-        """Return the command, for a process that it must not outlive."""
+        """Return the command; it ends when the process ``watch`` ends."""
         return [*self.words, "--out", str(self.folder.path), "--watch", str(watch)]
 
     def pid(self) -> int | None:
@@ -92,7 +92,7 @@ class Task:
             return None
 
     def fail(self, message: str, code: int, status: str = "failed") -> None:
-        """Write why it ended, in the place of a process that did not come to it."""
+        """Write why the run ended, for a process that did not begin."""
         if self.earlier is None:
             report_failure(self.folder, ContainerError(f"{message} (exit code {code})"))
             return

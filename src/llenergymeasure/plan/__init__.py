@@ -2,8 +2,8 @@
 
 from llenergymeasure.plan.describe import describe_plan, left_out_lines
 from llenergymeasure.plan.estimate import Estimates
-from llenergymeasure.plan.making import make_plan
-from llenergymeasure.plan.model import PLAIN_VALUES, Plan, PlannedRun, settings_label
+from llenergymeasure.plan.make_plan import make_plan
+from llenergymeasure.plan.plan import PLAIN_VALUES, Plan, PlannedRun, settings_label
 
 __all__ = [
     "PLAIN_VALUES",

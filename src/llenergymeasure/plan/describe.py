@@ -9,7 +9,7 @@ from typing import Any
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.plan.estimate import JUDGING, Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.plan.plan import Plan
 from llenergymeasure.screen import aligned
 
 SHOWN_RUNS = 40

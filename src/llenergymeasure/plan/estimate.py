@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.servers import READY_LIMIT_S
-from llenergymeasure.plan.model import Plan, PlannedRun
+from llenergymeasure.plan.plan import Plan, PlannedRun
 
 START_S = {"pytorch": 8.0, "openai": 4.0}
 """Imports, the recorder, the end; from runs on an H100. An engine with processes of its own:"""

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from itertools import permutations
 from typing import Any
 
-from llenergymeasure.config.work import work_of
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.config.requested_work import work_of
+from llenergymeasure.plan.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from llenergymeasure.config.backends.openai import fill
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.servers import is_loopback
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.plan.plan import Plan
 
 _CODE = re.compile(
     r"trust_remote_code|custom_generate|allow_all_kernels|use_kernels|kernel_config"

@@ -20,7 +20,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     texts,
 )
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
     counted,

@@ -8,7 +8,7 @@ from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
     plain,
@@ -16,7 +16,8 @@ from llenergymeasure.report.wording import (
     rounded_range,
     with_interval,
 )
-from llenergymeasure.units import DISQUALIFYING, NOTHING, VALIDITY, percent
+from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
 
 Chart: TypeAlias = dict[str, Any]
 Channel: TypeAlias = dict[str, Any]

@@ -13,15 +13,7 @@ from llenergymeasure.analysis.blocks import Drift, blocks, drift
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
 from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.relations import (
-    Pairs,
-    difference_sentence,
-    inconclusive_sentence,
-    name_of,
-    names_of,
-    saturated,
-)
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     Scale,
     counted,
     listed,
@@ -30,6 +22,14 @@ from llenergymeasure.report.wording import (
     rounded,
     rounded_range,
     scale_for,
+)
+from llenergymeasure.report.relations import (
+    Pairs,
+    difference_sentence,
+    inconclusive_sentence,
+    name_of,
+    names_of,
+    saturated,
 )
 from llenergymeasure.units import percent
 

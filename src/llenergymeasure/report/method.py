@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from llenergymeasure.analysis.selection import Row
-from llenergymeasure.report.wording import counted, listed, plain, rounded, scopes_text
+from llenergymeasure.report.formatting import counted, listed, plain, rounded, scopes_text
 from llenergymeasure.units import percent
 
 

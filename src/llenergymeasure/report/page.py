@@ -12,15 +12,15 @@ from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.files import remove
 from llenergymeasure.report import charts, experiments, findings, method
-from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
+from llenergymeasure.report.failed_runs import failures
 from llenergymeasure.report.figures import COLOURS, Figure
-from llenergymeasure.report.fronts import front_figure
+from llenergymeasure.report.formatting import counted, plain, scale_for, shortened
+from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import ramped, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
-from llenergymeasure.report.wording import counted, plain, scale_for, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in
 from llenergymeasure.results.table import RUN_SCHEMA

@@ -17,7 +17,7 @@ from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     change,
     changes,
     counted,

@@ -33,7 +33,7 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     counted,
     plain,
     rounded,

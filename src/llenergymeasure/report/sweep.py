@@ -27,7 +27,7 @@ from llenergymeasure.report.figures import (
     numbers,
     texts,
 )
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     counted,
     listed,
     mean_text,

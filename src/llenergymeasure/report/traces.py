@@ -26,7 +26,7 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import counted, rounded, scale_for, shortened
+from llenergymeasure.report.formatting import counted, rounded, scale_for, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S

@@ -1,4 +1,4 @@
-"""Where a run keeps its files: the names that its processes share."""
+"""The paths of a study's and a run's files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from llenergymeasure.config.study import Study
 
 SCHEMA_VERSION = 1
-"""Of the record; a later one is refused."""
+"""The record's version; a later one is refused."""
 
 RUN_VARIABLE = "LLENERGYMEASURE_RUN"
-"""Names the run's folder to all of its processes, so that none can be left unfound."""
+"""Holds the run's folder in the environment of all its processes, so that each can be found."""
 
 RUNS_NAME = "runs.parquet"
 SUMMARY_NAME = "summary.parquet"
@@ -38,7 +38,7 @@ TABLE_NAMES = (
 
 
 class _Below:
-    """A path below a folder: the attribute of a class that has the folder's ``path``."""
+    """A path below a folder, as an attribute of a class with the folder's ``path``."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -51,8 +51,8 @@ class _Below:
 class RunFolder:
     """The folder of one run, ``results/<study>/runs/<experiment>/<cycle>``.
 
-    What is under ``work`` passes between the run's own processes; it is removed when the run
-    is complete and left for a look when it failed.
+    ``work`` holds the files between the run's own processes; it is removed when the run is complete
+    and kept when it failed.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def products(self) -> tuple[Path, ...]:
-        """What a complete run leaves, the record that vouches for the others first."""
+        """The files of a complete run; first the record, which holds the others' hashes."""
         return (self.result, self.row, self.samples, self.requests)
 
     outcome = _Below("outcome.json")
@@ -81,23 +81,23 @@ class RunFolder:
     attempts = _Below("attempts.jsonl")
     """Every attempt's end, one JSON line each; never deleted by the workflow."""
     stream = _Below("samples.arrows")
-    """What the recorder streams to while the run lasts."""
+    """The recorder's stream during the run."""
     log = _Below("run.log")
-    """What the run's processes printed."""
+    """The output of the run's processes."""
     work = _Below("work")
     """Files between the run's own processes."""
     spec = _Below("work", "spec.json")
-    """What this run got."""
+    """The run's specification."""
     recorder = _Below("work", "recorder.json")
-    """What the recorder said when it was ready."""
+    """The recorder's answer when it was ready."""
     engine_pid = _Below("work", "engine.pid")
-    """The engine's process: in a container of its own it is no child of the supervisor's."""
+    """The engine's process id: in its own container it is not a child of the supervisor."""
     marks = _Below("work", "marks.jsonl")
     """Phase marks, one JSON line each, appended as they happen."""
     engine = _Below("work", "engine.json")
-    """What the engine did, written when it is done."""
+    """The engine's own record, written when the window is complete."""
     engine_end = _Below("work", "engine_end.json")
-    """How the engine's process ended, where that was not by itself and well."""
+    """How the engine's process ended, if it did not end by itself without an error."""
     traffic = _Below("work", "traffic.parquet")
     """Every request of a run under traffic, written when all are answered."""
     skip = _Below("work", "skip")
@@ -105,13 +105,13 @@ class RunFolder:
     time_limit = _Below("work", "time_limit.json")
     """The wall-clock limit that the engine's process computed, in seconds."""
     limits = _Below("work", "limits.json")
-    """The GPU limits that were held, and how they were put back."""
+    """The GPU limits that were set, and whether they were put back."""
     gpu_memory = _Below("work", "gpu_memory.json")
-    """What was in use on the run's GPUs before it and after its engine's end."""
+    """Memory in use on the run's GPUs before the run and after its engine's end."""
     last = _Below("work", "last")
     """Keeps other runs from beginning on this one's server."""
     session = _Below("work", "session.json")
-    """Which workflow had it measured on the server of a run before it, and why not if it failed."""
+    """The workflow for which another run's job measured this one, and the error if it failed."""
     error = _Below("work", "error.json")
     """Why a process of the run gave up."""
 
@@ -137,11 +137,11 @@ class StudyFolder:
     """How the runs of the current workflow failed, while none has completed."""
 
     def refused(self, backend: str) -> Path:
-        """Return what a backend's engine refuses, by experiment, in its own words."""
+        """Return the file with an engine's own refusals, by experiment."""
         return self.path / f"refused-{backend}.json"
 
     def pin(self, experiment: str | None) -> Path:
-        """Where the study, or one experiment, is kept: claimed by its first run."""
+        """Return the file that pins the study, or one experiment, to a place."""
         return self.path / "pins" / f"{experiment or 'study'}.json"
 
     def run(self, experiment: str, cycle: int | str) -> RunFolder:
@@ -150,7 +150,7 @@ class StudyFolder:
 
 
 def planned_run(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what a plan says of its run EXPERIMENT/CYCLE.
+    """Return the entry of the run EXPERIMENT/CYCLE in a plan.
 
     Raises:
         ValueError: it has no such run.

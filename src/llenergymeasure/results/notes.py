@@ -1,4 +1,4 @@
-"""What a run's preflight warned of, and what was done to its prompts: for whoever reads results."""
+"""Notes for readers of results: a preflight's warnings, and changes made to prompts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from llenergymeasure.errors import Problem
 
 
 def notes_of(provenance: Mapping[str, Any]) -> list[str]:
-    """Return the notes of one run, from its record; none where that has no such parts."""
+    """Return the notes in a run's record; none if it has no such parts."""
     try:
         warned = provenance["preflight"]
         said = [str(Problem(each["message"], key=each.get("key"))) for each in warned]
@@ -18,7 +18,7 @@ def notes_of(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def kind_of(note: str) -> str:
-    """Return what two runs' notes share if they say the same with other figures and processes."""
+    """Return a note without its figures and processes, which is the same for notes of one kind."""
     return re.sub(r": .*\(pid \d+\)|[\d.]+", "", note)
 
 
@@ -34,5 +34,5 @@ def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:
 
 
 def noted_in(runs: int) -> str:
-    """Return of how many runs a note is, in words: it names the processes and figures of one."""
+    """Return in how many runs a note occurs, as text; its figures are those of the first run."""
     return "noted in 1 run" if runs == 1 else f"noted in {runs} runs; this is the first"

@@ -1,7 +1,7 @@
 """How a run's latest attempt ended, as its supervisor wrote it to ``outcome.json``.
 
-The writer uses the standard library alone and may be killed at any byte; hence the reader
-concludes what was never written: a run whose process is gone without a word is ``lost``.
+The writer may be killed at any byte. So the reader concludes what was never written: a run whose
+process is gone without an end is ``lost``.
 """
 
 import json
@@ -15,19 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import arguments, boot_id, is_hidden, start_ticks
-from llenergymeasure.results.attempt import is_under_way
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.write_outcome import is_under_way
 from llenergymeasure.units import MISSING, Status
 
 DAMAGED = "DamagedRecord"
-"""Class of the error of a run whose result is there and not complete."""
+"""Error class of a run whose result exists but is not complete."""
 
 
 _RUN_PATH = re.compile(r"runs/[0-9a-f]{12}/[0-9]+$")
 
 
 class OutcomeError(BaseModel):
-    """Why the attempt failed: the exception's class and what it said."""
+    """Why the attempt failed: the exception's class and message."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
@@ -36,7 +36,7 @@ class OutcomeError(BaseModel):
 
 
 class Outcome(BaseModel):
-    """The end of one attempt; unknown keys of a later version are passed over."""
+    """The end of one attempt; unknown keys of a later version are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -64,12 +64,11 @@ class Outcome(BaseModel):
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Return the outcome at ``path``, with what it leaves unsaid concluded.
+    """Return the outcome at ``path``; conclude what was never written.
 
-    Absent, empty or damaged files, and ``running`` with a dead process, read as ``lost`` with
-    an error that says which; a run whose job never began reads as ``missing``. A process on another
-    host or in another container, or one that is hidden from this user, cannot be looked at: its
-    ``running`` is believed.
+    Absent, empty or damaged files, and ``running`` with a dead process, give ``lost`` with an error
+    that names the case; a run whose job never began gives ``missing``. A process on another host,
+    in another container or hidden from this user cannot be checked and counts as running.
     """
     try:
         content, owner = read_bytes(path), path.stat().st_uid
@@ -100,7 +99,7 @@ def read_outcome(path: Path) -> Outcome:
 
 
 def makes_runs(pid: int, study: StudyFolder) -> bool:
-    """Return whether a process makes runs of a study's folder, not of one that it is a copy of."""
+    """Return whether a process makes runs of this study folder, not of a copy of it."""
     words = [word for word in arguments(pid) if _RUN_PATH.search(word)]
     try:
         places = [Path(f"/proc/{pid}/cwd", word, "../../..") for word in words]
@@ -110,7 +109,7 @@ def makes_runs(pid: int, study: StudyFolder) -> bool:
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:
-    """Return how a run ended whose result is damaged or absent; None if it was never started."""
+    """Return how a run without a valid result ended; None if it was never started."""
     if damaged is not None:
         return _lost(DAMAGED, damaged)
     if not folder.outcome.is_file():
@@ -127,9 +126,9 @@ def _lost(name: str, message: str) -> Outcome:
 
 
 def _death(outcome: Outcome, *, own: bool) -> str | None:
-    """Return why the process of a ``running`` outcome is surely dead; None if it may live.
+    """Return why the process of a ``running`` outcome is certainly dead; None if it may be alive.
 
-    Nobody's ``own`` processes are hidden: behind the number of one that is, another's is hidden.
+    A user's ``own`` processes are never hidden, so a hidden process with this id is another user's.
     """
     same_host = outcome.host == socket.gethostname()
     same_boot = outcome.boot_id == boot_id()

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llenergymeasure.ids import canonical_json
-from llenergymeasure.results.in_force import settings_in_force
+from llenergymeasure.results.effective_settings import settings_in_force
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Clocks, Result

@@ -7,9 +7,9 @@ study has that many, while no run of the study has ever completed. Several cycle
 experiment therefore end nothing, and neither does a study that has something to show.
 
 The workflow closes the circuit when it begins, with a file in the study's folder; each run that
-fails writes a line into it, and one that completes takes it away. A run that finds the circuit
-broken refuses at once, whatever started it. The file is of one call of the workflow: the next one
-starts again, so that a study continues as soon as the cause is fixed. (Standard library only.)
+fails writes a line into it, and a run that completes removes it. A run that finds the circuit
+broken refuses at once. The file is of one call of the workflow: the next one starts again, so that
+a study continues as soon as the cause is fixed. (Standard library only.)
 """
 
 import contextlib
@@ -33,18 +33,18 @@ _OF_ONE_RUN = re.compile(r"\bpid \d+|\b0x[0-9a-f]+\b|\b[0-9a-f]{12}\b(/\d+)?")
 
 
 class CircuitBrokenError(LlemError):
-    """This run was not started, for those before it all failed the same way."""
+    """This run was not started because those before it all failed the same way."""
 
 
 class Circuit:
     """The circuit of one study's folder."""
 
     def __init__(self, path: Path) -> None:
-        """Take its file; where that is absent, nothing is watched and nothing ever breaks."""
+        """Take its file; without the file nothing is counted and the circuit never breaks."""
         self._path = path
 
     def close(self, experiments: int) -> None:
-        """Begin to watch, for a workflow that begins and has no completed run to show yet."""
+        """Begin to count failures, for a workflow that starts without a completed run."""
         begun = {
             "experiments": experiments,
             "host": socket.gethostname(),
@@ -54,12 +54,12 @@ class Circuit:
         write_text(self._path, json.dumps(begun) + "\n")
 
     def remove(self) -> None:
-        """Watch no longer: a run completed, or the workflow is over."""
+        """Stop counting: a run completed, or the workflow is over."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def add_failure(self, experiment: str, error: Mapping[str, Any]) -> None:
-        """Note how a run failed. What cannot be written ends nothing: it is a saving, no result."""
+        """Note how a run failed. An error in writing is ignored: the circuit only saves time."""
         line = json.dumps({"experiment": experiment, "error": dict(error)}) + "\n"
         with contextlib.suppress(OSError, LlemError):
             handle = open_file(self._path, os.O_WRONLY | os.O_APPEND)
@@ -69,7 +69,7 @@ class Circuit:
                 os.close(handle)
 
     def broken(self) -> str | None:
-        """Return in words why no run should be started any more; None while they may be."""
+        """Return the reason why no more runs should start; None while they may."""
         try:
             begun, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
             goes_on = _alive(begun)
@@ -88,7 +88,7 @@ class Circuit:
         )
 
     def refuse_if_broken(self) -> None:
-        """Let a run go on, or not.
+        """Raise if the circuit is broken.
 
         Raises:
             CircuitBrokenError: the runs before it all failed the same way.
@@ -104,6 +104,6 @@ def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _alive(begun: Mapping[str, Any]) -> bool:
-    """Return whether the workflow that began it may live; one on another host is believed to."""
+    """Return whether the workflow that began it may be alive; on another host it is assumed."""
     elsewhere = begun["host"] != socket.gethostname()
     return bool(elsewhere or begun["process"] == identity(begun["pid"]))

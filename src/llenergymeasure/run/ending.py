@@ -1,4 +1,4 @@
-"""How the processes of a run end, and what is said of it (standard library only)."""
+"""How the processes of a run end, and the error that describes it (standard library only)."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL for what must end."""
 
 SIGNAL_TO_ALL_S = 1.0
-"""Longest between two processes' signals of one that a scheduler sends to all of a job."""
+"""A scheduler signals all processes of a job; the most time between two of them."""
 
 LOOK_S = 1.0
 """How often limits are looked at."""
@@ -30,7 +30,7 @@ FINISH_HURRIED_S = 120.0
 _WORKFLOW_GONE = "the workflow that asked for the run ended"
 
 LATER = 75
-"""Exit code of what computes the result where another time it may (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of the result process when it may succeed later (EX_TEMPFAIL of sysexits.h)."""
 
 KEPT = "what was measured is kept, and the next call finishes it"
 
@@ -47,12 +47,12 @@ class Cause(Enum):
 
 @dataclass(frozen=True)
 class End:
-    """How a process of the run is over.
+    """How a process of the run ended.
 
     Attributes:
         returncode: as of :mod:`subprocess`.
         cause: what ended it from outside; None where it ended by itself.
-        message: that in words.
+        message: the cause in words.
         signal_number: the signal that asked for the end.
     """
 
@@ -63,18 +63,18 @@ class End:
 
     @classmethod
     def by_signal(cls, number: int, returncode: int | None = None) -> "End":
-        """Return the end that a signal asked for; its own code where the child had none."""
+        """Return the end that a signal asked for; without a returncode, that of the signal."""
         code = -number if returncode is None else returncode
         return cls(code, Cause.SIGNAL, signal.Signals(number).name, number)
 
     @property
     def asked(self) -> bool:
-        """Whether who started the run wants no more of it now."""
+        """Whether the caller of the run asked for its end."""
         return self.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE)
 
     @property
     def well(self) -> bool:
-        """Whether it ended by itself, and well."""
+        """Whether it ended by itself and without an error."""
         return self.cause is None and self.returncode == 0
 
 
@@ -89,9 +89,9 @@ def wait_for_end(
     limits: Limits,
     done: Callable[[], bool] | None = None,
 ) -> End:
-    """Wait for a child's end, a signal, a limit, or the end of who asked for the run.
+    """Wait for a child's end, a signal, a limit, or the end of the watched process.
 
-    The child is ended with its group, unless ``done`` is given and says that all is done.
+    The child's process group is ended too, unless ``done`` is given and returns True.
     """
 
     def ended(cause: Cause, message: str) -> End:
@@ -128,7 +128,7 @@ def wait_for_end(
 
 
 def _by_itself(code: int, signals: SignalPipe) -> End:
-    """Return the end of a child: that of the run where a job's scheduler has signalled both."""
+    """Return how a child ended: by a signal to the run if the scheduler signalled both of them."""
     if -code in processes.ENDING and signals.wait(SIGNAL_TO_ALL_S):
         return End.by_signal(signals.take(), code)
     return End(code)
@@ -137,7 +137,7 @@ def _by_itself(code: int, signals: SignalPipe) -> End:
 def wait_for_result(
     child: "subprocess.Popen[bytes]", signals: SignalPipe, signal_number: int | None
 ) -> End:
-    """Wait for what computes the result; whoever asks for an end leaves it less time."""
+    """Wait for the result process; after a signal it has less time."""
     number = signal_number
     deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
     with contextlib.ExitStack() as stack:
@@ -158,9 +158,9 @@ def wait_for_result(
 
 
 def _open_watched(watched_pid: int | None) -> list[int] | None:
-    """Return pidfds on who asked for the run and on our parent; None if the first is gone.
+    """Return pidfds of the watched process and of our parent; None if the first is gone.
 
-    They differ in a container, whose starter can be killed alone.
+    In a container they differ, and the launcher can be killed alone.
     """
     if watched_pid is None:
         return []

@@ -36,7 +36,7 @@ _READY = ("idle", "mixed", "allocated", "completing")
 
 
 def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, Any]) -> None:
-    """Claim this place for the study's runs, or see that it is the one that was claimed.
+    """Claim this place for the study's runs, or check that it is the one claimed before.
 
     Raises:
         PreflightError: the study, or this experiment, is pinned elsewhere.
@@ -70,15 +70,15 @@ def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
-    """Return the claim that holds: this one, if it is the first.
+    """Return the claim that counts: the first one, which may be this.
 
     Raises:
-        OSError: the one that is there cannot be read now.
+        OSError: the existing claim cannot be read now.
         PreflightError: it is damaged.
     """
     make_folder(path.parent)
     own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
-    remove(own)  # of a process that was killed, or somebody else's link
+    remove(own)  # of a killed process, or another user's link
     with os.fdopen(open_file(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as stream:
         json.dump(dict(place), stream)
         stream.flush()
@@ -103,8 +103,8 @@ class Node:
     """A node of a cluster.
 
     Attributes:
-        name: by which the scheduler calls it.
-        gpu_types: what it calls the node's GPUs; empty where they have no types.
+        name: the scheduler's name of it.
+        gpu_types: the scheduler's names of its GPU types; empty where it has none.
         has_gpus: whether it has any.
     """
 
@@ -114,10 +114,10 @@ class Node:
 
 
 def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[str, str]:
-    """Return what sbatch has to be given for each experiment; empty where nothing is pinned.
+    """Return the sbatch options of each experiment; empty where nothing is pinned.
 
-    A study goes on where its first run was made; before there is one, where a node is most idle.
-    Where GPUs have no types in SLURM it cannot be given a model: runs on another one then refuse.
+    A study continues where its first run was made; the first run goes to the most idle node. Where
+    SLURM knows no GPU types a model cannot be requested: runs on another model then refuse.
     """
     pin = plan.execution.get("pin")
     if pin is None or shutil.which("sinfo") is None:
@@ -139,9 +139,9 @@ def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[
 
 
 def parse_nodes(text: str, partition: str | None) -> list[Node]:
-    """Return the nodes in ``sinfo -N -o '%N|%G|%T|%P'``, those that are most idle first.
+    """Return the nodes in the output of ``sinfo -N -o '%N|%G|%T|%P'``, the most idle first.
 
-    Without a partition those of the default one, which is marked with a star.
+    Without a partition, the nodes of the default one, which sinfo marks with a star.
     """
     found: list[tuple[int, Node]] = []
     for line in text.splitlines():
@@ -163,9 +163,9 @@ def _nodes(partition: str | None) -> list[Node]:
 
 
 def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:
-    """Return the node where the first run was made; None for what is no name of one.
+    """Return the node where the first run was made; None if its name is not valid.
 
-    A results folder may come from anybody, and Snakemake's executor hands the name to a shell.
+    A results folder may come from anybody, and Snakemake's executor passes the name to a shell.
     """
     node = (read_json(folder.pin(experiment)) or {}).get("node")
     return node if isinstance(node, str) and re.fullmatch(r"\w[\w.-]*", node) else None

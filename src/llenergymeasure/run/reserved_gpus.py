@@ -6,13 +6,13 @@ from typing import Any
 
 from llenergymeasure.machine.cpu_share import runs_at_once, take_cpu_share
 from llenergymeasure.machine.gpus.allotment import Allotment, ask_allotment
-from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
+from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.screen import say
 
 LOCK_WAIT_S = 3600.0
-"""A neighbour's run may hold a card for long; an hour covers one of publication length."""
+"""Another run may hold a card for long; an hour covers one of publication length."""
 
 
 class Reservation:
@@ -23,13 +23,13 @@ class Reservation:
         self._locks = locks
         self._asked = Limits()
         self.limits: dict[str, Any] | None = None
-        """What is held and how it was put back, ``restored`` None until then; None without."""
+        """The limits held, and ``restored``: whether they were put back, None until then."""
 
     @classmethod
     def make(
         cls, config: Mapping[str, Any], owner: str, interrupted: Callable[[float], bool]
     ) -> "Reservation | None":
-        """Find the run's cards and lock as many as it needs; none on a machine without any.
+        """Find the run's cards and lock as many as it needs; no cards on a machine without GPUs.
 
         Returns:
             The reservation; None if ``interrupted`` said so.
@@ -50,7 +50,7 @@ class Reservation:
             return None
         put_back_left_limits(locks)
         if locks.waited:
-            # The memory in use is to be that without the run that had the card until now.
+            # The memory in use is read again, without the run that had the card until now.
             found = ask_allotment(config)
         return cls(found.taking(locks.uuids), locks)
 
@@ -67,7 +67,7 @@ class Reservation:
         self.limits = {"held": hold_limits(self._locks, asked), "restored": None}
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the engine: its own cards and no others, where chosen."""
+        """Return the engine's environment, which shows it the locked cards only."""
         return {**os.environ, **self.allotment.environment()}
 
     def put_back(self) -> None:

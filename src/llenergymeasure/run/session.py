@@ -1,7 +1,7 @@
-"""Runs that share a server: one's job measures the windows of those after it, too.
+"""Runs that share a server: the first one's job also measures the windows of the others.
 
-Each leaves in its own folder what a run leaves that was killed once it was measured, and its own
-job finishes it. What failed there is said by its own job, once. Standard library only.
+Each of the others is left as if it had been killed once it was measured, and its own job finishes
+it. A failure is reported once, by the run's own job. Standard library only.
 """
 
 import json
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.files import make_folder, read_json, remove, write_text
 from llenergymeasure.processes import boot_id, identity
+from llenergymeasure.results.complete import is_complete, is_measured
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.whole import is_measured, is_whole
+from llenergymeasure.run.attempt import lock_if_idle
 from llenergymeasure.run.ending import End
-from llenergymeasure.run.held_folder import unattended
 
 if TYPE_CHECKING:
     from llenergymeasure.run.supervisor import Supervisor
 
 
-def joining(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Supervisor]":
-    """Yield the runs that are still to be measured, their folders held while ``held`` is open."""
+def runs_to_measure(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Supervisor]":
+    """Yield the runs still to be measured; their folders stay locked while ``held`` is open."""
     for each in followers:
         folder = each.folder
         make_folder(folder.path)
-        if not held.enter_context(unattended(folder)):
+        if not held.enter_context(lock_if_idle(folder)):
             continue
-        if not is_whole(folder) and not is_measured(folder):
+        if not is_complete(folder) and not is_measured(folder):
             yield each
 
 
@@ -37,7 +37,7 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
     """Measure the runs that share the first one's server.
 
     Returns:
-        What ended the first run, or all of them.
+        How the first run ended, or all of them if they were interrupted.
     """
     before = first.folder
     for each in first.followers:
@@ -53,9 +53,9 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
 
 
 def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
-    """Write that a run was measured for its workflow on another one's server, or why not."""
+    """Write that a run was measured on another one's server, or why it was not."""
     error = None
-    run.forget_unlooked(end)
+    run.discard_unassessed(end)
     measured = is_measured(run.folder)
     if not measured and not end.asked and not end.well:
         error = run.attempt.error(end)
@@ -67,8 +67,8 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     remove(run.folder.outcome)
 
 
-def concluded(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
-    """Return what was written so for the same workflow; None if nothing whole."""
+def shared_outcome(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
+    """Return what another run's job wrote of this run for the same workflow; None if nothing."""
     said = read_json(folder.session) or {}
     whole = "workflow" in said and isinstance(said.get("error", ""), dict | None)
     return said if whole and said["workflow"] == _workflow(workflow_pid) else None

@@ -19,12 +19,13 @@ from llenergymeasure import processes
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import read_json, remove
-from llenergymeasure.machine.gpus.memory_release import ask_release, told
+from llenergymeasure.machine.gpus.memory_release import ask_release, unreleased_lines
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
+from llenergymeasure.results.complete import is_assessed, is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
-from llenergymeasure.results.whole import is_looked_at, is_measured, is_whole
+from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.ending import (
     GRACE_S,
     KEPT,
@@ -35,11 +36,10 @@ from llenergymeasure.run.ending import (
     wait_for_end,
     wait_for_result,
 )
-from llenergymeasure.run.held_folder import Attempt, EarlierAttemptError, hold_folder
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
-from llenergymeasure.run.session import concluded, joining, measure_followers
+from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
 FINISH_MODULE = "llenergymeasure.run.result.build_result"
@@ -52,8 +52,8 @@ and a model's chat template is a program that need not end."""
 RELEASE_LIMIT_S = 180.0
 """For an engine to end once it has written what it measured: then nothing is lost with it."""
 
-LOOKS = ("quality", "judge")
-"""Phases in which it looks at its answers after that: the run's own limit is theirs."""
+ASSESSMENT_PHASES = ("quality", "judge")
+"""Phases after it in which the engine assesses answers; only the run's own limit holds then."""
 
 
 class Supervisor:
@@ -75,7 +75,7 @@ class Supervisor:
         self.folder = folder
         """Where the run goes."""
         self.workflow_pid = workflow_pid
-        """Whom it must not outlive."""
+        """The process that this run must not outlive."""
         self.asked_by = workflow_pid
         """The workflow; in a container the process above is the launcher."""
         self.followers: list[Supervisor] = []
@@ -88,7 +88,7 @@ class Supervisor:
     def run(self) -> int:
         """Do the run; return 0, 1, or 128 + n after signal n."""
         self._signals = SignalPipe()
-        make_key()  # here, so that whoever writes of the run knows it
+        make_key()  # before anything writes of the run, so that it is struck out everywhere
         processes.adopt_orphans()
         os.environ[RUN_VARIABLE] = str(self.folder.path)
         try:
@@ -100,7 +100,7 @@ class Supervisor:
             return 128 + self._signals.take()
         self.attempt = Attempt(self._spec, self.folder)
         try:
-            if waited and is_whole(self.folder):
+            if waited and is_complete(self.folder):
                 # Its workflow was killed while the earlier attempt was finishing: nothing to do.
                 return self.attempt.complete()
             self.attempt.circuit.refuse_if_broken()
@@ -115,7 +115,7 @@ class Supervisor:
         self.attempt.begin()
         with ExitStack() as held:
             try:
-                self.followers = list(joining(self.followers, held))
+                self.followers = list(runs_to_measure(self.followers, held))
                 for each in self.followers:
                     each.attempt = Attempt(each._spec, each.folder)
                     each.attempt.clear()
@@ -136,23 +136,23 @@ class Supervisor:
         self._reservation = Reservation.make(config, f"run {self.attempt.name}", self._signals.wait)
         if self._reservation is None:
             return self.attempt.conclude(End.by_signal(self._signals.take()))
-        started_s = time.monotonic()  # what it waited for its cards is no part of its time
+        started_s = time.monotonic()  # waiting for its cards is not part of its time
         self._reservation.hold_limits(config.get("gpu") or {})
         self._write_limits()
         engine = self._start_engine(each.folder for each in self.followers)
         end = self.record(engine, started_s, goes_on=bool(self.followers))
         end = measure_followers(self, engine, end)
-        processes.end_group(engine, 0.0)  # it goes on where another run is left out
+        processes.end_group(engine, 0.0)  # it still runs if a follower was left out
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory()
-        self.forget_unlooked(end)
+        self.discard_unassessed(end)
         if is_measured(self.folder):
             if not end.asked and self._to_be_judged():
-                # By an engine's process that finds what this one has measured.
+                # A new engine process finds what this one has measured, and only judges it.
                 judging = self._watch(self._start_engine(), started_s)
                 end = judging if judging.cause is not None else end
-            if not (end.asked and self._to_be_judged()):  # else the next call goes on with that
+            if not (end.asked and self._to_be_judged()):  # else the next call does both
                 end = self._finish(end)
         self._clean_up()
         return self.attempt.conclude(end)
@@ -176,7 +176,7 @@ class Supervisor:
             )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, started_s, self._is_looked_at if goes_on else None)
+        end = self._watch(engine, started_s, self._is_assessed if goes_on else None)
         self._stop_recorder()
         return end
 
@@ -189,27 +189,29 @@ class Supervisor:
     def _quality(self) -> Mapping[str, Any]:
         return self._spec.get("sections", {}).get("quality") or {}
 
-    def _is_looked_at(self) -> bool:
-        return is_looked_at(self.folder, self._quality)
+    def _is_assessed(self) -> bool:
+        return is_assessed(self.folder, self._quality)
 
-    def forget_unlooked(self, end: End) -> None:
-        """Let it be measured again where the engine was kept from looking at its quality.
+    def discard_unassessed(self, end: End) -> None:
+        """Delete the measurement if the engine was stopped before it assessed its quality.
 
-        One that failed over it by itself would do so again: then the window is kept without.
+        An engine that failed at that by itself would fail again: then the window is kept without
+        it.
         """
         outside = end.asked or end.cause is Cause.TIME_LIMIT
-        if outside and not self._is_looked_at():
+        if outside and not self._is_assessed():
             remove(self.folder.engine)
 
     def _finish_what_was_left(self) -> int | None:
         """Finish the window that an earlier attempt measured completely before it was killed.
 
-        Or that the job of another run measured on their server; if it failed there, say so.
+        Also a window that another run's job measured on a shared server; if it failed there, report
+        that.
 
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
-        shared = concluded(self.folder, self.asked_by)
+        shared = shared_outcome(self.folder, self.asked_by)
         if not is_measured(self.folder):
             if shared is None or shared["error"] is None:
                 return None
@@ -218,7 +220,7 @@ class Supervisor:
             remove(self.folder.session)  # said once: another attempt measures it
             return self.attempt.fail(EXIT_FAILED, shared["error"])
         by_itself = shared is not None or self.folder.engine_end.is_file()
-        if not by_itself and not self._is_looked_at():
+        if not by_itself and not self._is_assessed():
             return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
@@ -228,7 +230,7 @@ class Supervisor:
         end = self._finish(end)
         validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
         codes = sorted(DISQUALIFYING.intersection(validity))
-        # Where a message says that it was kept from it, it has not judged what was measured.
+        # With a message, something prevented the result process from judging what was measured.
         if shared or end.message or (end.well and not codes):
             return self.attempt.conclude(end)
         gives = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
@@ -251,7 +253,7 @@ class Supervisor:
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card.
 
-        Also where it cannot be written down, as on a full disk.
+        This also holds if it cannot be recorded, as on a full disk.
         """
         try:
             self._stop_recorder()
@@ -259,12 +261,13 @@ class Supervisor:
                 self._put_limits_back()
         finally:
             reservation, self._reservation = self._reservation, None
-            # Who is still giving memory back has the cards until then.
+            # A process that is still giving memory back keeps the cards until then.
             processes.kill_descendants(RELEASE_LIMIT_S)
             if reservation is not None:
                 reservation.release()
             if reservation is not None and reservation.changed:
-                # Who did not answer is dead by now, or has the card's lock until its driver does.
+                # A process that did not answer is dead by now, or holds the card's lock until its
+                # driver answers.
                 put_back_left_limits()
 
     def _put_limits_back(self) -> None:
@@ -300,7 +303,7 @@ class Supervisor:
             return
         self.attempt.outcome.gpu_memory = release
         self.attempt.write("gpu_memory", release)
-        for line in told(release):
+        for line in unreleased_lines(release):
             say(line)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
@@ -320,7 +323,7 @@ class Supervisor:
     ) -> End:
         """Wait for the engine's end, and keep the outcome's phase current meanwhile.
 
-        One that goes on with another run is waited for until it has ``done`` this one.
+        If it continues with another run, wait only until ``done`` returns True for this one.
         """
         released_at: float | None = None
 
@@ -334,9 +337,9 @@ class Supervisor:
                 yield started_s + PREFLIGHT_LIMIT_S, Cause.TIME_LIMIT, message
             else:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-            # Nothing is recorded of one that only judges: its work was done before it began.
+            # No recorder runs for an engine that only judges: its file was there before it began.
             over = self._recorder is not None and self.folder.engine.is_file()
-            over = over and self.attempt.outcome.phase not in LOOKS
+            over = over and self.attempt.outcome.phase not in ASSESSMENT_PHASES
             released_at = (released_at or time.monotonic()) if over else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
@@ -379,7 +382,7 @@ class Supervisor:
         if end.returncode == LATER:
             return End(EXIT_FAILED, message=kept)
         if end.returncode != 0 and end.cause is None and not self.folder.error.is_file():
-            return replace(end, message=kept)  # it did not come to say that there is no result
+            return replace(end, message=kept)  # it ended before it could say why
         return end
 
 

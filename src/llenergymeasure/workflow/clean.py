@@ -1,8 +1,8 @@
-"""What killed runs and workflows left behind: found first, removed when asked to.
+"""What killed runs and workflows left behind: listed first, then removed on request.
 
-Nothing that is finished or running is touched: whoever cleans holds the study's lock, and
-a run whose process lives is passed over. A lock file means nothing once nobody holds it (the
-kernel keeps the locks), so the study's own and those of GPUs stay.
+Nothing that is finished or running is touched: the caller holds the study's lock, and a run whose
+process is alive is skipped. Lock files stay, the study's and the GPUs': without a process that
+holds it, a lock file has no effect.
 """
 
 import os
@@ -19,10 +19,10 @@ from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
 from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.processes import arguments
+from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.results.whole import is_measured
-from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+from llenergymeasure.workflow.slurm_jobs import end_jobs, left_jobs
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
@@ -34,14 +34,14 @@ ByRun: TypeAlias = Callable[[], dict[Path, list[str]]]
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that nobody needs any more.
+    """One thing that is no longer needed.
 
     Attributes:
         kind: ``process``, ``job``, ``container``, ``file``, ``engine`` or ``GPU limit``.
-        name: what a person knows it by.
-        reason: why nobody needs it.
-        remove: takes it away.
-        size_bytes: what that frees.
+        name: its name for people.
+        reason: why it is not needed.
+        remove: removes it.
+        size_bytes: the disk space that this frees.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Leftover:
 
 
 def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
-    """Yield what a study's killed runs and workflows left; for whoever holds the study's lock.
+    """Yield what a study's killed runs and workflows left; the caller holds the study's lock.
 
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer.
@@ -65,7 +65,7 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
     yield from _jobs(folder)
     at_work = _at_work(folder)
     yield from _processes(folder, at_work)
-    # Looked at once, by the first file that goes: the processes have been ended by then.
+    # Processes are listed once, when the first file is removed: they have been ended by then.
     yield from _files(folder, at_work, cache(_processes_by_run))
 
 
@@ -73,7 +73,7 @@ def machine_leftovers() -> Iterator[Leftover]:
     """Yield what this user's killed runs left on the machine, whatever the study."""
     from llenergymeasure.containers import docker
     from llenergymeasure.containers.calls import ContainerError
-    from llenergymeasure.containers.surroundings import left_tokens
+    from llenergymeasure.containers.container_setup import left_tokens
 
     for path in left_tokens():
         yield _file(path, "the hub's token, of a process that was killed")
@@ -162,7 +162,7 @@ def _processes_by_run() -> dict[Path, list[str]]:
 
 
 def _run_of(process: Path) -> Path | None:
-    """Return the run's folder that a process belongs to, by its environment; zombies aside."""
+    """Return the run's folder in a process's environment; None for others and for zombies."""
     try:
         variables = (process / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -173,7 +173,7 @@ def _run_of(process: Path) -> Path | None:
 
 
 def _end(process: Path, run: Path) -> None:
-    """End a process, first by asking; nothing if its number is another's by now.
+    """End a process, first with SIGTERM; do nothing if its id now belongs to another one.
 
     Raises:
         LlemError: the kernel cannot end it, as in a call into a driver that hangs.
@@ -200,7 +200,7 @@ def _files(folder: StudyFolder, at_work: set[Path], left: ByRun) -> Iterator[Lef
 
 
 def _is_inside(folder: Path) -> bool:
-    """Return whether it is a folder of the study itself, and no link that leads elsewhere."""
+    """Return whether a path is a real folder, and not a link that leads elsewhere."""
     try:
         with opened(folder):
             return True
@@ -210,7 +210,7 @@ def _is_inside(folder: Path) -> bool:
 
 def _files_of_run(run: RunFolder) -> Iterator[tuple[Path, str]]:
     if is_measured(run):
-        return  # the next call makes its result of what lies there, if the study then asks no more
+        return  # the next call computes its result from these files
     finished = run.result.is_file()
     if run.work.is_dir():
         yield run.work, "passed between the processes of a run that ended"
@@ -226,7 +226,7 @@ def _files_of_run(run: RunFolder) -> Iterator[tuple[Path, str]]:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Return whether a file's name is one that files are given before they are complete."""
+    """Return whether a file's name is one of an unfinished file."""
     return path.name.startswith(".") and (
         path.name.endswith(".part") or path.name.startswith(".writable.")
     )
@@ -241,7 +241,7 @@ def _of_run(run: RunFolder, left: ByRun) -> list[str]:
 
 
 def _remove(path: Path, processes: Callable[[], list[str]]) -> None:
-    """Remove it, unless a process that could not be ended still works in its run's folder."""
+    """Remove a path, unless a process of its run could not be ended."""
     if left := processes():
         raise LlemError(f"process {', '.join(left)} of its run does not end")
     remove(path)

@@ -1,23 +1,23 @@
-"""Snakemake's executors, kept from losing what was measured and from forgetting jobs."""
+"""Patches for Snakemake's executors, so that they neither delete results nor forget jobs."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
-from llenergymeasure.workflow.cluster import job_prefix
+from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.storage import Storage
 
 
-def adopt_executors(workflow: Any, folder: StudyFolder, storage: Storage | None = None) -> bool:
-    """Keep whole results and unanswered jobs; return whether runs are jobs on SLURM by their names.
+def guard_executors(workflow: Any, folder: StudyFolder, storage: Storage | None = None) -> bool:
+    """Keep complete results and unanswered jobs; return whether runs are named SLURM jobs.
 
-    What a run has left in a storage is brought here first.
+    A run's files in a storage are fetched first.
 
-    The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
-    asks for their states later; the study's name is put before it.
+    The executor of snakemake-executor-plugin-slurm names jobs by a random number, by which it later
+    asks for their states; the study's name is put before it.
     """
     executor: Any = getattr(workflow.scheduler, "_executor", None)
     for each in (executor, getattr(workflow.scheduler, "_local_executor", None)):
@@ -32,12 +32,12 @@ def adopt_executors(workflow: Any, folder: StudyFolder, storage: Storage | None 
 
 
 def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | None) -> None:
-    """Let a job whose record is complete have succeeded, whatever became of its process.
+    """Report a job whose record is complete as successful, however its process ended.
 
-    Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that
-    ended well for one over its time, and a run may be killed once its record is written. Within
-    such a job Snakemake is to delete nothing of a run: a signal may end it once the run is over,
-    and this process, or the next call, sees what is complete.
+    Snakemake deletes the outputs of a failed job. But a scheduler that did not answer may report a
+    finished job as over its time, and a run may be killed after its record is written. The
+    Snakemake inside such a job must not delete a run's files either (--keep-incomplete): a signal
+    may end it after the run, and this process, or the next call, checks what is complete.
     """
     report_success, report_error = executor.report_job_success, executor.report_job_error
     arguments = executor.get_job_args
@@ -59,8 +59,8 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
     def failed(job: Any, *args: Any, **kwargs: Any) -> None:
         runs = [folder.run(run["experiment"], run["cycle"]) for run in runs_of(job)]
         whole = False
-        with suppress(OSError):  # what cannot be read at the moment has not shown that it is
-            whole = bool(runs) and all(is_whole(run) for run in runs)
+        with suppress(OSError):  # a record that cannot be read now does not count as complete
+            whole = bool(runs) and all(is_complete(run) for run in runs)
         if whole:
             say(f"{runs[0].path}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)
@@ -78,10 +78,10 @@ def _runs_of(job: Any) -> list[dict[str, str]]:
 
 
 def _keep_unanswered_jobs(executor: Any) -> None:
-    """Let the executor look again at jobs of which a look has said nothing.
+    """Let the executor ask again for jobs that an answer did not mention.
 
-    Where SLURM does not answer it gives back no job, and Snakemake would wait for all of them for
-    ever without asking again.
+    If SLURM does not answer, the executor returns no job, and Snakemake would wait forever without
+    asking again.
     """
     look, ended = executor.check_active_jobs, set()
 

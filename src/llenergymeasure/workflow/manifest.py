@@ -1,8 +1,8 @@
-"""The manifest: every run's state at a glance, for people and ``llem status``.
+"""The manifest: every run's state, for people and ``llem status``.
 
 Only a cache: the truth is each run's own ``result.json`` and ``outcome.json``. It also keeps the
-stamps of the files of runs that were found whole: reading all of 10,000 runs takes twelve seconds,
-looking at their stamps less than one.
+stamps of complete runs' files: reading all files of 10,000 runs takes twelve seconds, checking
+their stamps less than one.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any
 
 from llenergymeasure.files import load_json, sha256, write_text
 from llenergymeasure.plan import Plan
+from llenergymeasure.results.complete import Stamp, damage, stamp
 from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, without_result
-from llenergymeasure.results.whole import Stamp, damage, stamp
 from llenergymeasure.units import MISSING
-from llenergymeasure.workflow.stopping import precision
+from llenergymeasure.workflow.precision_target import precision
 
 
 def run_state(folder: RunFolder) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[
     Args:
         plan: the runs.
         folder: the study's.
-        full: read every finished run's files, also those that were complete when the manifest was
-            written and have the same sizes and time stamps since.
+        full: read every finished run's files, not only those that changed since the manifest was
+            written.
 
     Raises:
         RecordVersionError: another version of this program wrote a record.
@@ -72,7 +72,7 @@ def open_runs(plan: Plan, folder: StudyFolder) -> int:
 def _states(
     plan: Plan, folder: StudyFolder, known: Mapping[str, str], *, tolerant: bool = False
 ) -> Iterator[tuple[dict[str, Any], Stamp | None]]:
-    """Yield every run's state, and the stamp by which a whole one is known again."""
+    """Yield every run's state, and the stamp of a complete one."""
     looked_ns = time.time_ns()
     for run in plan.runs:
         place = folder.run(run.experiment, run.cycle)
@@ -83,7 +83,7 @@ def _states(
             try:
                 state = run_state(place)
             except OSError as error:
-                if not tolerant:  # what follows puts runs aside and measures them again
+                if not tolerant:  # the caller would set runs aside and measure them again
                     raise
                 state = _unreadable(error)
         if state["status"] != "completed":
@@ -103,9 +103,9 @@ def _unreadable(error: OSError) -> dict[str, Any]:
 
 
 def _before(folder: StudyFolder, name: str) -> dict[str, str]:
-    """Return what was kept of the runs that were complete when the manifest was written.
+    """Return the manifest's stamps or hashes of the runs that were complete when it was written.
 
-    A stamp is that of a run's own files, so a damaged manifest makes none of them whole.
+    Stamps are compared with the files, so a damaged manifest cannot make a run complete.
     """
     try:
         return dict(load_json(folder.manifest)[name])
@@ -119,7 +119,7 @@ def count(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
 
 
 def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return how far a precision target is, for the manifest and ``llem status``."""
+    """Return the state of the precision target, for the manifest and ``llem status``."""
     found = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if found is None:
         return {}
@@ -129,8 +129,8 @@ def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     """Bring the manifest up to date and return the runs' states.
 
-    Where a run was replaced since, as from a backup, tables become older than everything: its
-    files may be older than they are.
+    If a run was replaced, as from a backup, tables get the oldest time stamp, since the run's files
+    may be older than the tables.
     """
     known, hashes = _before(folder, "whole"), _before(folder, "records")
     found = list(_states(plan, folder, known))
@@ -154,7 +154,8 @@ def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
         "records": records,
     }
     if any(hashes.get(name, digest) != digest for name, digest in records.items()):
-        for table in (*TABLE_NAMES, "report.html"):  # first: an end before the rest is made up for
+        # First, in case this process is killed before the manifest is written.
+        for table in (*TABLE_NAMES, "report.html"):
             with suppress(FileNotFoundError):
                 os.utime(folder.path / table, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
     write_text(folder.manifest, json.dumps(document, indent=1) + "\n")

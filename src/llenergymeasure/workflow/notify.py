@@ -1,6 +1,6 @@
-"""Notifying somebody that a study has ended: by webhook, by command, and never at its expense.
+"""Notifications that a study has ended, by webhook or by command.
 
-What fails is said in one line and changes nothing: not the results, not the exit code.
+A failed notification prints one line and changes neither the results nor the exit code.
 """
 
 import json
@@ -20,7 +20,7 @@ from llenergymeasure.machine.web import WebError, failure_kind, send, within
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
@@ -29,13 +29,13 @@ NEWS_VERSION = 1
 LISTED_FAILURES = 5
 _NO_END = ("completed", MISSING)
 GRACE_S = 1.0
-"""For a socket or a command to notice its own limit first, and say what it was."""
+"""Lets a socket or a command reach its own limit first, which names the cause."""
 
 Say = Callable[[str], None]
 
 
 def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str, Any]:
-    """Return how a study has just ended, as the JSON that is sent.
+    """Return the JSON that says how a study has just ended.
 
     Args:
         plan: its plan.
@@ -65,23 +65,23 @@ def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str
 
 
 class NotNotifiedError(Exception):
-    """Why somebody could not be notified; the message holds no address and no secret."""
+    """A notification failed; the message holds no address and no secret."""
 
 
 def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
-    """Say at a study's start what would keep anybody from being notified of its end."""
+    """Warn at a study's start of variables that are missing for its notification."""
     for name in () if notify is None else (notify.webhook_env, notify.token_env):
         if name is not None and not os.environ.get(name):
             say(f"notify: the environment variable {name} is not set, so nobody will be notified")
 
 
-def tell(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
-    """Notify whom the study names; what goes wrong is said in a line and passed over.
+def send_news(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
+    """Send a study's notifications; errors are printed in one line each and ignored.
 
     Args:
-        notify: whom to notify, and of what; None for nobody.
-        said: how the study ended.
-        say: is called with what went wrong.
+        notify: the study's section; None for no notification.
+        said: the JSON of :func:`news`.
+        say: gets the error messages.
     """
     if notify is None or not notify.wants(said["event"]):
         return
@@ -90,7 +90,7 @@ def tell(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None
         try:
             work = partial(way, notify, said["event"], content)
             within(notify.timeout_seconds, work, GRACE_S)
-        except Exception as error:  # a study is worth more than its news
+        except Exception as error:  # no error here may fail the study
             known = isinstance(error, NotNotifiedError | WebError)
             problem = str(error) if known else type(error).__name__
             plain = without_secrets(problem, also=_secrets(notify))
@@ -153,6 +153,6 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
 
 
 def _secrets(notify: NotifyConfig) -> Iterator[str | None]:
-    """Yield the address and the token, wherever they are given."""
+    """Yield the address and the token, from the study or the environment."""
     yield notify.webhook
     yield from (os.environ.get(name) for name in (notify.webhook_env, notify.token_env) if name)

@@ -1,386 +1,172 @@
-"""The study that a Snakemake process has open: its plan, its files and its hooks."""
+"""Opens the study that Snakemake was called with, and writes its plan."""
 
-import atexit
+import json
 import os
-import shlex
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.containers.images import sif_image
-from llenergymeasure.errors import (
-    LlemError,
-    PreflightError,
-    Problem,
-    ResultsError,
-    as_message,
-)
-from llenergymeasure.files import locked
+from llenergymeasure.config.strict_yaml import parse
+from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.errors import ConfigurationError, StudyLockedError
+from llenergymeasure.files import read_bytes, write_if_changed
 from llenergymeasure.installation import workflow_root
-from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
-from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
-from llenergymeasure.plan.trust import runs_or_sends
-from llenergymeasure.processes import safe_path
-from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, StudyFolder
-from llenergymeasure.run.circuit_breaker import Circuit
-from llenergymeasure.run.pin import pin_options
-from llenergymeasure.run.preflight.model_checks import need_models
-from llenergymeasure.run.reserved_gpus import put_back_left_limits
-from llenergymeasure.screen import printable, say
-from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import LEFT, QueueWatch, can_be_asked, end_jobs, left_jobs
-from llenergymeasure.workflow.executors import adopt_executors
-from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.notify import news, tell, warn_of_missing_variables
-from llenergymeasure.workflow.recovery import conclude_lost
-from llenergymeasure.workflow.run_commands import Places, Words
-from llenergymeasure.workflow.stopping import precision
-from llenergymeasure.workflow.storage import Storage
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import say
+from llenergymeasure.workflow.manifest import states, write_manifest
+from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.recovery import clear_leftovers, damaged, keep_finished
+from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.snakefile import (
+    DRIVEN_VARIABLE,
+    OpenStudy,
+    apptainer_offered,
+    as_workflow_error,
+    study_lock,
+)
+from llenergymeasure.workflow.storage import Storage, send_along
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
-DRIVEN_VARIABLE = "LLEM_DRIVEN"
-"""Set for Snakemake by ``llem``, which offers Apptainer by itself where a study asks for it."""
+PLAN_VARIABLE = "LLEM_PLAN"
+"""Path of the plan, for Snakemake processes that this one starts on other machines."""
 
-OWNER = "a Snakemake workflow"
-
-NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
-
-UNWATCHED = "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
+OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
+"""Overrides from ``llem``, as JSON: Snakemake's ``--config`` takes no dotted keys."""
 
 
-@contextmanager
-def as_workflow_error() -> Iterator[None]:
-    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
-    try:
-        yield
-    except (LlemError, OSError) as error:
-        from snakemake.exceptions import WorkflowError
+@as_workflow_error()
+def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
+    """Load the study that Snakemake was called with and make its plan.
 
-        class StudyError(WorkflowError):  # type: ignore[misc]
-            """What keeps a study from being run."""
+    Only the main process writes the plan; those it starts on other machines read it. Snakemake's
+    ``config`` is the study itself under ``module:``.
 
-            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
-
-        raise StudyError(printable(as_message(error))) from None
-
-
-class OpenStudy:
-    """What the rules ask for. Paths are relative to Snakemake's working directory.
-
-    Snakemake calls a function dearly and once for every job, so what is the same for all runs is
-    given as a value.
+    Raises:
+        WorkflowError: the study cannot be used; the message says why, and nothing was written.
     """
-
-    def __init__(
-        self,
-        plan: Plan,
-        folder: StudyFolder,
-        workflow: Any,
-        notify: NotifyConfig | None = None,
-    ) -> None:
-        self._plan = plan
-        self._notify = notify
-        self._folder = folder
-        self._workflow = workflow
-        self._runs = {(run.experiment, str(run.cycle)): run for run in plan.runs}
-        self._backends = {run.experiment: run.backend for run in plan.runs}
-        self._lock = ExitStack()
-        self._circuit = Circuit(folder.circuit)
-        self.storage = Storage.of(workflow, folder)
-        self.python = sys.executable
-        self.folder = str(folder.path)
-        self.plan_file = str(folder.plan)
-        self._apptainer_offered = apptainer_offered(workflow)
-        self._at_once = _runs_at_once(workflow)
-        if workflow.is_main_process:
-            os.environ.update(safe_path())
-        # Runs at a time, or on several machines, cannot share a server.
-        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
-        self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
-        self.image_pattern = self._here(self._places.image_pattern())
-
-    def file(self, name: str) -> str:
-        """Return the path of one of the study's own files, which are on this machine."""
-        return self._here(f"{self.folder}/{name}")
-
-    def _here(self, path: str) -> str:
-        """Return a path of this machine: without this Snakemake would take it for a storage's."""
-        from snakemake.io import local
-
-        return path if self.storage is None else local(path)
-
-    def run_file(self, name: str) -> str:
-        """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
-        return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
-
-    def run_files(self) -> list[str]:
-        """Return the patterns of what a run leaves next to its record, for a storage to carry.
-
-        On a shared folder the record alone is asked for, and vouches for the others.
-        """
-        files = self._folder.run("{experiment}", "{cycle}")
-        return [] if self.storage is None else [str(path) for path in files.products[1:]]
-
-    def run_logs(self) -> list[str]:
-        """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
-        files = self._folder.run("{experiment}", "{cycle}")
-        return [] if self.storage is None else [str(files.attempts), str(files.log)]
-
-    def results(self) -> list[str]:
-        """Return every planned run's record, in the planned order.
-
-        With a storage those that are here already are taken from here.
-        """
-        paths = [
-            f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
-            for run in self._plan.runs
-        ]
-        if self.storage is None:
-            return paths
-        return [self._here(path) if Path(path).is_file() else path for path in paths]
-
-    def plan_input(self) -> list[str]:
-        """Return the plan as an input: tables are older than a plan that was changed.
-
-        Where Snakemake is only asked what it would do, there may be none yet.
-        """
-        return [self._here(self.plan_file)] if Path(self.plan_file).is_file() else []
-
-    def merged(self, _wildcards: Any) -> list[str]:
-        """Return what the tables are made from, when Snakemake asks while it takes stock."""
-        if self._tables_are_older_than_the_plan():
-            # Snakemake takes an output of any age for up to date where its inputs have the
-            # checksums of an earlier time: tables of a study that failed since would stay for
-            # good once it is complete again. Time stamps alone decide, also for a user's own rules
-            # where this workflow is a module of theirs, so only as long as they have to.
-            self._workflow.dag.max_checksum_file_size = 0
-        return self.results()
-
-    def _tables_are_older_than_the_plan(self) -> bool:
-        if not self._folder.plan.is_file():  # a dry run of a study that never ran
-            return False
-        planned_ns = self._folder.plan.stat().st_mtime_ns
-        paths = [self._folder.path / name for name in (*TABLE_NAMES, "report.html")]
-        return any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths)
-
-    def tables(self, suffix: str = "") -> list[str]:
-        """Return the study's tables, or those whose names end in ``suffix``."""
-        return [self.file(name) for name in TABLE_NAMES if name.endswith(suffix)]
-
-    def priority(self, experiment: str, cycle: str) -> int:
-        """Return a run's priority: with one core, runs start in the planned order."""
-        run = self._runs.get((experiment, cycle))
-        return 0 if run is None else len(self._plan.runs) - run.order + 1
-
-    def threads(self) -> int:
-        """Return a run's share of the cores, as many of which run at once as have a GPU.
-
-        On a cluster the job's own resources say it.
-        """
-        return max(1, (self._workflow.resource_settings.cores or 1) // self._at_once)
-
-    def resources(self) -> dict[str, Any]:
-        """Return what a run needs: on this machine one turn, on a cluster its GPUs."""
-        settings = self._workflow.resource_settings
-        if settings.nodes is None:
-            return {"gpu": 1}
-        gpus = {run.experiment: gpus_needed(run.config) for run in self._plan.runs}
-        needed: dict[str, Any] = {"gpu": _one_for_all(gpus)}
-        given = {
-            name: str(getattr(value, "raw", value)).strip("'\"")
-            for name, value in dict(settings.default_resources or {}).items()
-        }
-        options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
-        extra = given.get("slurm_extra", "")
-        naming = ("-w", "--nodelist", "-F", "--nodefile")
-        named = any(word.startswith(naming) for word in extra.split())
-        if options and not named and self._workflow.is_main_process:
-            needed["slurm_extra"] = _one_for_all(
-                {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}
-            )
-        return needed
-
-    def start(self) -> Words | Callable[[Any], Words]:
-        """Return the shell's words that start a run, up to which run it is and where it goes."""
-        words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
-        if self._plan.execution.get("share_server") and self._one_by_one:
-            words.append("--share")
-        own = shlex.join(words)
-
-        def start(backend: BackendName) -> Words:
-            return Words(f"exec {shlex.join(self._places.command(backend))} {own}")
-
-        backends = set(self._backends.values())
-        if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
-            return start(backends.pop())
-        return lambda wildcards: start(self._backends[wildcards.experiment])
-
-    def container(self) -> str | Callable[[Any], str | None]:
-        """Return the image that Snakemake starts a run in; None for none.
-
-        Snakemake passes over it where Apptainer was not offered.
-        """
-        if not self._apptainer_offered:
-            return sif_image(self._plan.runs[0].backend, None).location
-        return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
-
-    def image(self) -> list[str] | Callable[[Any], list[str]]:
-        """Return the images that have to be built before a run, as old as they may be."""
-        from snakemake.io import ancient
-
-        built = {name: self._places.built_image(name) for name in set(self._backends.values())}
-        if not any(built.values()):
-            return []
-        return lambda wildcards: [
-            ancient(path) for path in built[self._backends[wildcards.experiment]]
-        ]
-
-    def source(self, name: str) -> str:
-        """Return a file that came with the workflow, wherever it is installed."""
-        return str(workflow_root() / name)
-
-    @as_workflow_error()
-    def begin(self) -> None:
-        """Take the study for this process: refuse a second workflow, write the manifest.
-
-        Containers are looked at here, before the first run; a run looks at its machine itself.
-
-        Raises:
-            StudyLockedError: another workflow is running on the same folder.
-            PreflightError: a container that runs need cannot be used.
-        """
-        self._lock.enter_context(study_lock(self._folder))
-        atexit.register(self._lock.close)
-        if self.storage is not None and self._workflow.local_exec:
-            text = "a storage is for runs on other machines; leave it out, or name an executor"
-            raise PreflightError(Problem(text, key="--default-storage-provider"))
-        by_name = adopt_executors(self._workflow, self._folder, self.storage)
-        os.environ.pop(AT_ONCE_VARIABLE, None)
-        if not self._workflow.local_exec:  # a cluster's job has its own share
-            self._take_cluster(by_name=by_name)
-        elif self._at_once > 1:
-            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
-        if not os.environ.get(DRIVEN_VARIABLE):
-            warn_of_missing_variables(self._notify, say)
-            for line in runs_or_sends(self._plan, self._notify):
+    handed = os.environ.get(PLAN_VARIABLE)
+    if not workflow.is_main_process and handed:
+        plan = Plan.read(Path(handed))
+        return OpenStudy(plan, StudyFolder(Path(handed).parent), workflow)
+    # What llem adds by itself, for a study that asks for it, offers it to no other backend.
+    offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
+    study = with_runners(_load(workflow, config), apptainer_offered=offered)
+    folder = StudyFolder.of(study)
+    plan = planned(study, folder)
+    opened = OpenStudy(plan, folder, workflow, study.notify)
+    if workflow.is_main_process:
+        if runs_nothing(sys.argv):
+            for line in damaged(states(plan, folder)):
                 say(line)
-        if self._plan.execution.get("share_server") and not self._one_by_one:
-            say(NOT_SHARED)
-        states = self._look()
-        if any(each["status"] == "completed" for each in states):
-            self._circuit.remove()
         else:
-            self._circuit.close(len({each["experiment"] for each in states}))
-        to_do = {each["experiment"] for each in states if each["status"] != "completed"}
-        if to_do and not self._plan.execution.get("skip_preflight"):
-            backends = dict.fromkeys(
-                run.backend for run in self._plan.runs if run.experiment in to_do
-            )
-            self._places.check(backends, look=bool(self._workflow.local_exec))
-            if not os.environ.get(DRIVEN_VARIABLE):
-                configs = {run.experiment: run.config for run in self._plan.runs}
-                in_jobs = not self._workflow.local_exec
-                for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
+            if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
+                for line in remember(folder, StudyCall(study.origin)):
                     say(line)
+            prepare(plan, folder, opened.storage)
+        if opened.storage is not None or not _is_module(workflow):  # there may be two studies
+            os.environ[PLAN_VARIABLE] = str(folder.plan)
+        if opened.storage is not None:
+            send_along(workflow, plan, folder)
+            workflow.register_envvars(PLAN_VARIABLE)
+    return opened
 
-    def _look(self) -> list[dict[str, Any]]:
-        """Return every run's state while none is running, and write the manifest."""
-        states = write_manifest(self._plan, self._folder)
-        lost = conclude_lost(states, self._folder)
-        return write_manifest(self._plan, self._folder) if lost else states
 
-    def _take_cluster(self, *, by_name: bool) -> None:
-        """End the jobs that a killed workflow left in the queue, and watch those to come."""
-        if getattr(self._workflow.executor_settings, "array_jobs", None):
-            text = (
-                "all tasks of a job array get the first one's resources, and most are never "
-                "submitted where jobs are submitted at a rate; leave it out"
-            )
-            raise PreflightError(Problem(text, key="--slurm-array-jobs"))
-        left = left_jobs(self._folder)
-        if left:
-            say(
-                f"{LEFT} are ended first, as they would measure next to new ones: {len(left)} in "
-                "SLURM's queue"
-            )
-            end_jobs(left)
-        if by_name and can_be_asked():  # else all jobs would seem to be gone
-            QueueWatch(self._folder).start()
-        elif by_name:
-            say(UNWATCHED)
-        if "gpu" in dict(self._workflow.resource_settings.resources):
-            say(
-                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
-                "so: take the profile with --workflow-profile, or --resources without gpu"
-            )
+def runs_nothing(arguments: Sequence[str]) -> bool:
+    """Return whether Snakemake was called without running anything, as for a dry run.
 
-    def _tables_are_behind(self) -> bool:
-        from llenergymeasure.analysis.tables import behind
+    While the Snakefile is read, Snakemake does not yet know how it will execute.
+    """
+    # Letters may be combined, up to one that takes a value, as in ``-call``. Words with other
+    # characters before that are values, as in ``--apptainer-args "-B /mnt/lustre"``.
+    together = (
+        re.match(r"-([^\W\d_scjCdeRPUOqwT]*)(?:[scjCdeRPUOqwT]|$)", word) for word in arguments
+    )
+    return not _LOOKING.isdisjoint(word.partition("=")[0] for word in arguments) or any(
+        found is not None and not set("nlSD").isdisjoint(found[1]) for found in together
+    )
 
-        if not (self._folder.path / RUNS_NAME).is_file():
-            return True
+
+_LOOKING = frozenset(
+    {
+        *("--dry-run", "--dryrun", "--lint", "--list-rules", "--list", "--list-target-rules"),
+        *("--summary", "--detailed-summary", "--dag", "--rulegraph", "--filegraph", "--d3dag"),
+        *("--list-changes", "--list-input-changes", "--list-params-changes", "--containerize"),
+        *("--export-cwl", "--print-compilation", "--unlock", "--cleanup-metadata", "--archive"),
+    }
+)
+"""Source: Snakemake 9, ``snakemake --help``."""
+
+
+def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
+    """Return the study from ``--configfile``, from a module's config, or the default one."""
+    overrides = from_command_line(workflow.config_settings.config)
+    overrides |= json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
+    given = list(workflow.overwrite_configfiles)
+    if _is_module(workflow):
+        return study_from_mapping(dict(config), origin=None)
+    if len(given) > 1:
+        names = ", ".join(str(path) for path in given)
+        raise ConfigurationError(f"one study at a time: --configfile names {names}")
+    if given:
+        # Snakemake makes it absolute; the plan's paths must be valid on other machines too.
+        path, here = Path(given[0]), Path.cwd()
+        return load_study(path.relative_to(here) if path.is_relative_to(here) else path, overrides)
+    default = Path("config/config.yaml")
+    if not default.is_file():
+        default = workflow_root() / "config" / "config.yaml"
+    return load_study(default, overrides)
+
+
+def from_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``--config`` sets.
+
+    ``--config`` accepts no name of one letter, so ``np`` stands for ``n``, the number of prompts.
+    """
+    return {"n" if key == "np" else key: _as_written(value) for key, value in given.items()}
+
+
+def _as_written(value: Any) -> Any:
+    """Return a value of ``--config`` with its type: Snakemake passes plain scalars as text."""
+    if isinstance(value, Mapping):
+        return {key: _as_written(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_written(each) for each in value]
+    if isinstance(value, str):
+        with suppress(ConfigurationError):
+            return parse(value.encode())[0]
+    return value
+
+
+def _is_module(workflow: Any) -> bool:
+    """Return whether this workflow is used as a module of another one."""
+    main = Path(str(workflow.main_snakefile)).resolve()
+    root = workflow_root().resolve()
+    return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
+
+
+def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> None:
+    """Write the plan if its bytes changed, keep runs that finished before a crash, and clean up.
+
+    While another workflow runs, the same plan is accepted and another one refused.
+    """
+    content = plan.to_json_bytes()
+    with ExitStack() as held:
         try:
-            return behind(self._folder.path) is not None
-        except ResultsError:  # damaged
-            return True
-
-    @as_workflow_error()
-    def end(self, _log: Any = None) -> None:
-        """Bring manifest and tables up to date and say what came out.
-
-        GPU limits of a run whose supervisor was killed are put back first.
-
-        Where runs are missing the tables are written all the same, over what completed, with a
-        time stamp so old that the next call makes them again.
-        """
-        from llenergymeasure.analysis.tables import write_tables
-        from llenergymeasure.report.page import PAGE_NAME, write_report
-        from llenergymeasure.report.text import study_text
-
-        put_back_left_limits()
-        runs = self._look()
-        incomplete = any(run["status"] != "completed" for run in runs)
-        # A call that was interrupted in its last run comes to no rule after it.
-        if incomplete or self._tables_are_behind():
-            write_tables(self._folder.path, partial=True)
-            write_report(self._folder.path, partial=True)
-        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
-            say(study_text(self._folder.path))
-            open_runs = sum(run["status"] != "completed" for run in runs)
-            broken = self._circuit.broken()
-            for word in (precision(self._plan, self._folder, open_runs), broken):
-                if word is not None:
-                    say(str(word))
-            say(f"Report: {self._folder.path / PAGE_NAME}")
-            tell(self._notify, news(self._plan, self._folder, broken), say)
-        self._circuit.remove()
-
-
-def _one_for_all(values: Mapping[str, Any]) -> Any:
-    """Return the experiments' value where they share it; a function of the wildcards if not."""
-    distinct = set(values.values())
-    return distinct.pop() if len(distinct) == 1 else lambda wildcards: values[wildcards.experiment]
-
-
-def _runs_at_once(workflow: Any) -> int:
-    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
-    limit = dict(workflow.resource_settings.resources).get("gpu")
-    value = getattr(limit, "value", limit)
-    return max(1, value) if isinstance(value, int) else 1
-
-
-def apptainer_offered(workflow: Any) -> bool:
-    """Return whether ``--use-apptainer`` was given, by one of its names."""
-    from snakemake_interface_executor_plugins.settings import DeploymentMethod
-
-    return DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
-
-
-def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
-    """Return what holds the study's lock; nothing where ``llem``, which started us, holds it."""
-    if os.environ.get(DRIVEN_VARIABLE):
-        return nullcontext()
-    return locked(folder.lock, OWNER)
+            held.enter_context(study_lock(folder))
+        except StudyLockedError:
+            if folder.plan.is_file() and read_bytes(folder.plan) == content:
+                return
+            raise
+        write_if_changed(folder.plan, content)
+        # Before Snakemake builds its DAG: it takes every record that exists for a finished run.
+        runs = write_manifest(plan, folder)
+        keep_finished(runs, folder)
+        for line in damaged(runs):
+            say(line)
+        clear_leftovers(runs, folder)
+        if storage is not None:
+            storage.bring(run for run in runs if run["status"] != "completed")

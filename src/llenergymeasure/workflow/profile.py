@@ -14,7 +14,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.memory import size
 

@@ -1,4 +1,4 @@
-"""How far a study is: which runs ended and how, what is running, and how long the rest may take."""
+"""A study's progress: which runs ended and how, what is running, and the time left."""
 
 import os
 import time
@@ -12,16 +12,16 @@ from typing import Any
 from llenergymeasure.files import load_json, open_file
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import FINISH_S, Estimate
+from llenergymeasure.results.complete import is_kept
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
-from llenergymeasure.results.whole import is_kept
 from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state, states
 
 AT_ONCE = 8
-"""So many of the runs next in line are looked at: more than one machine does at a time."""
+"""How many of the next runs are looked at: more than one machine runs at once."""
 
 AT_ONCE_ON_A_CLUSTER = 256
 
@@ -39,7 +39,7 @@ PHASE_NAMES = {
     "idle_after": "idle after",
     "settle": "resting",
 }
-"""The phases in words, as far as their names are none."""
+"""Words for phases whose names are not words."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Ended:
     """A run that ended while it was watched.
 
     Attributes:
-        told: which, and how it ended, in words.
-        notes: what a reader of its result should know, by its preflight and its workload.
+        told: the run and how it ended, as text.
+        notes: what a reader of its result should know, from its preflight and its workload.
     """
 
     told: str
@@ -56,7 +56,7 @@ class Ended:
 
 
 class Progress:
-    """Sees each run's end once, in the order in which they end, and keeps how they ended."""
+    """Reports each run's end once, in order, and counts how the runs ended."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class Progress:
         measured: bool = False,
         share: bool = True,
     ) -> None:
-        """Take a plan; what is complete already counts as done, and as nothing of this call.
+        """Take a plan; runs that are already complete count as done, but not as part of this call.
 
         Args:
             plan: the plan.
             folder: its results.
-            at_once: so many of the runs next in line may run at once.
-            estimates: how long runs take, by who knows models and devices.
-            measured: whether a sensor measures where they are.
+            at_once: how many of the next runs may go at once.
+            estimates: estimates of how long runs take.
+            measured: whether a sensor measures on their machine.
             share: whether runs of a session share a server there.
         """
         self.plan = plan
@@ -91,7 +91,7 @@ class Progress:
             for run in states(plan, folder)
             if run["status"] != "completed"
         }
-        # Of an earlier call's job that is still there, which is ended before this call measures.
+        # Attempts of an earlier call's jobs, which are ended before this call measures.
         self._earlier = {
             key: run["attempt"] for key, run in waiting.items() if run["status"] == "running"
         }
@@ -112,7 +112,7 @@ class Progress:
     def any_failed(self) -> bool:
         """Whether a run that began in this call has no result, however it ended.
 
-        Its list of attempts has grown since, whatever the clocks of file systems say.
+        Detected by a grown list of attempts, independent of file systems' clocks.
         """
         return any(
             _size(run.attempts) not in (None, before) and not run.result.is_file()
@@ -120,7 +120,7 @@ class Progress:
         )
 
     def next_runs(self) -> list[PlannedRun]:
-        """Return the runs next in line, those that run among them."""
+        """Return the next runs in order, including those under way."""
         return list(islice(self._open.values(), self._at_once))
 
     def open_configs(self) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ class Progress:
             self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
             self._ended_s += self._estimates.pop(key).seconds
-            if run.session is not None:  # what was not measured with it starts its own
+            if run.session is not None:  # the rest of its session needs a server of its own
                 self._estimates |= self._estimated(
                     (each.experiment, each.cycle)
                     for each in self._open.values()
@@ -154,18 +154,18 @@ class Progress:
         return ended
 
     def line(self, ending: str = "", queue: str = "") -> str:
-        """Return in one line what is done, how long the rest may take, what failed and runs.
+        """Return the progress line: what is done, the time left, what failed, and what runs.
 
         Args:
-            ending: what is waited for where the rest is not to be made now.
-            queue: what jobs wait for; shown where no run is under way.
+            ending: what is waited for, if the study is to end now.
+            queue: why jobs wait; shown if no run is under way.
         """
         completed = self._done_before + self._ends["completed"]
         left, running = self.left(), self._running()
         if ending and self._on_cluster and not running:
             ending = f"no run under way, {_REPORT_OF_JOBS}"
         if queue and not running:
-            left = None  # how long the queue takes is not known
+            left = None  # the time in the queue is not known
         parts = [f"{completed}/{self._total} done"]
         parts += [ending] if ending else [] if left is None else [f"{left} left"]
         interrupted = self._ends["interrupted"]
@@ -179,13 +179,13 @@ class Progress:
         elif queue and not ending and self._open:
             parts.append(queue)
         elif self._on_cluster and not ending and self._open:
-            parts.append("no run seen under way")  # without a shared folder none is, ever
+            parts.append("no run seen under way")  # without a shared folder none is ever seen
         if not self._open and not ending:
             parts.append(_REPORT_OF_JOBS if self._on_cluster else "writing the report")
         return "; ".join(parts)
 
     def phases(self) -> list[str]:
-        """Return a line for each run that is in another phase than at the last look.
+        """Return a line for each run whose phase changed since the last look.
 
         None on a cluster, where many runs are under way at a time.
         """
@@ -202,10 +202,10 @@ class Progress:
         return lines
 
     def left(self) -> Estimate | None:
-        """Return how long the rest may take: the plan's estimate, corrected by the runs so far.
+        """Return the time left: the plan's estimate, corrected by the runs so far.
 
-        What the tables and the report take at the end is in it. None while on a cluster no run has
-        ended: how many it does at a time is not known then.
+        It includes the tables and the report at the end. None on a cluster before the first run has
+        ended: until then it is not known how many runs go at once.
         """
         since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
@@ -222,14 +222,14 @@ class Progress:
             unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
         if since_s > run_s * rate:
             unknown = (*unknown, "how slow the current run is")
-            rate = rate if self._ends else since_s / run_s  # those after it are no quicker
+            rate = rate if self._ends else since_s / run_s  # nor are later runs quicker
         left_s = sum(each.seconds for each in self._estimates.values()) * rate
         return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
     def _estimated(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
-        """Return how long the job of each of the open runs takes, in order.
+        """Return the estimated time of each open run's job, in order.
 
-        Less where it is measured.
+        A run that is already measured takes less.
         """
         found = dict.fromkeys(keys, Estimate(FINISH_S))
         to_do = {
@@ -245,17 +245,17 @@ class Progress:
         for run in self.next_runs():
             outcome = self._outcome(run)
             if outcome is not None and outcome.status == "running":
-                # Of a session the last: those before it wait for their results.
+                # Of a session only the last one: the runs before it wait for their results.
                 found[run.session or (run.experiment, run.cycle)] = run
         return list(found.values())
 
     def _doing(self, run: PlannedRun) -> str:
-        """Return a run with the phase it is in."""
+        """Return a run's label with its phase."""
         phase = self._phase(run)
         if phase is None:
             return self.plan.label(run)
         seconds = (time.monotonic_ns() - phase[1]) / NS_PER_S
-        # On another machine's clock the difference means nothing.
+        # With another machine's clock the difference has no meaning.
         since = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
         return f"{self.plan.label(run)}: {phase_in_words(phase[0])}{since}"
 
@@ -264,9 +264,9 @@ class Progress:
         return current_phase(self._folder.run(run.experiment, run.cycle).marks)
 
     def _outcome(self, run: PlannedRun) -> Outcome | None:
-        """Return what a run of this call has written of itself; None if nothing whole yet.
+        """Return the outcome that a run of this call has written; None if it is not there yet.
 
-        What a file system does not give at this moment, the next look may.
+        A file system that fails at this moment may answer at the next look.
         """
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
@@ -287,13 +287,13 @@ class Progress:
 
 
 def phase_in_words(phase: str) -> str:
-    """Return what a run does in a phase."""
+    """Return a phase's name in words."""
     return PHASE_NAMES.get(phase, phase.replace("_", " "))
 
 
 @dataclass(frozen=True)
 class Rest:
-    """A run that rests before it begins.
+    """A run that is resting before it begins.
 
     Attributes:
         run: which.
@@ -308,16 +308,16 @@ class Rest:
     since_ns: int
 
     def __str__(self) -> str:
-        """Return how long it has rested, out of how long at least."""
+        """Return the time left of the rest, or how long it has lasted."""
         rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
         left_s = self.run.gap_s - rested_s
         more = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
         return f"{more}: resting before {self.label}"
 
     def skip(self) -> str:
-        """End the rest when the run looks next, within a second; return what was done.
+        """End the rest within a second; return a message.
 
-        By a file in its folder, so it works into a container too.
+        The request is a file in the run's folder, so that it also reaches a container.
         """
         if self.folder.work.is_dir():
             os.close(open_file(self.folder.skip, os.O_WRONLY | os.O_CREAT))
@@ -327,7 +327,7 @@ class Rest:
 def resting(
     plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
 ) -> list[Rest]:
-    """Return the runs, of all or of some, that rest now and were not yet asked to go on."""
+    """Return the runs, of all or of some, that are resting and were not yet asked to continue."""
     found = []
     for run in plan.runs if runs is None else runs:
         place = folder.run(run.experiment, run.cycle)
@@ -354,7 +354,7 @@ def _notes(result: Path) -> tuple[str, ...]:
 
 
 def _number(result: Path) -> str:
-    """Return a finished run's headline in words."""
+    """Return a finished run's energy as text."""
     try:
         energy = load_json(result)["energy"]
     except (OSError, ValueError, KeyError):

@@ -1,11 +1,11 @@
-"""What killed processes and lost machines left, set right before a workflow takes stock.
+"""Repairs what killed processes and lost machines left, before Snakemake builds its DAG.
 
-- A run that finished in the moment in which Snakemake was killed stays finished: Snakemake would
-  take its outputs for half written and measure again; a record whose hashes hold says otherwise.
-- A damaged result is put aside, never deleted: its run is measured again, and what was left of the
-  first time stays next to it in ``damaged-1``, ``damaged-2`` and so on.
-- A run that is said to be running, by a node that was lost or on the machine from which a results
-  folder was copied, is lost: whoever holds the study's lock knows that no run is running.
+- A run that finished while Snakemake was being killed stays finished: Snakemake would take its
+outputs for half written and measure again, but a record with correct hashes proves it complete.
+- A damaged result is moved, never deleted: its run is measured again, and the old files stay next
+to it in ``damaged-1``, ``damaged-2`` and so on.
+- A run that is marked as running on a lost node, or on the machine from which a results folder was
+copied, is marked as lost: the holder of the study's lock knows that no run is running.
 
 A window that a killed run had completed is kept by the run's supervisor (``run/supervisor.py``).
 """
@@ -22,14 +22,14 @@ from typing import Any
 from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import DAMAGED
-from llenergymeasure.run.held_folder import unattended
+from llenergymeasure.run.attempt import lock_if_idle
 
 RUNNING = "running"
 _MARKS = Path(".snakemake/incomplete")
 
 
 def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
-    """Take Snakemake's mark of an incomplete output from every run whose record proves it whole.
+    """Remove Snakemake's mark of an incomplete output from every run whose record is complete.
 
     The study's folder is relative to the working directory, as the rules name it.
     """
@@ -51,7 +51,7 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
 
 
 def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return in words which runs are damaged and what becomes of them."""
+    """Return a line for each damaged run, and what happens to it."""
     return [
         f"Damaged: {run['error_message']}. The run is measured again; its files stay next to it "
         "in a folder damaged-N"
@@ -61,17 +61,16 @@ def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_odd(path: Path) -> bool:
-    """Return whether it is no folder, and no file of its own alone: a link, a hard one, a pipe."""
+    """Return whether a path is neither a folder nor a plain file: a link, a hard link or a pipe."""
     found = path.lstat()
     own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
     return not own and not stat.S_ISDIR(found.st_mode)
 
 
-def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
-    """Put damaged results aside, and remove what killed processes were writing.
+def clear_leftovers(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
+    """Set damaged results aside, and remove the unfinished files of killed processes.
 
-    Only for whoever holds the study's lock. A run whose earlier attempt still runs is left
-    alone.
+    The caller holds the study's lock. A run whose earlier attempt is still running is not touched.
     """
     logs = folder.path / "logs"
     for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
@@ -81,7 +80,7 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
             remove(log)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])
-        with unattended(run) as mine:
+        with lock_if_idle(run) as mine:
             if mine:
                 remove_unfinished(run.path)
                 if each.get("error_class") == DAMAGED:
@@ -94,18 +93,18 @@ def _set_aside(run: RunFolder) -> None:
     while (place := run.path / f"damaged-{number}").exists():
         number += 1
     place.mkdir()
-    # The record last: where this is cut short the run is still damaged, and found so again.
+    # The record last: if this is interrupted, the run is still seen as damaged.
     for path in (run.outcome, *reversed(run.products)):
         if path.exists():
             path.rename(place / path.name)
     sync_folder(run.path)
 
 
-def conclude_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
-    """Write into the outcome of each run that is said to be running that it is lost.
+def mark_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
+    """Mark each run that is recorded as running on another machine as lost.
 
-    Only for whoever holds the study's lock, with no job of it in any queue. An attempt whose
-    process lives on this machine is left alone. Returns how many runs were lost.
+    The caller holds the study's lock, and no job of the study is in any queue. Attempts on this
+    machine are not touched. Returns how many runs were lost.
     """
     said = [each for each in states if each["status"] == RUNNING]
     return sum(_conclude(folder.run(each["experiment"], each["cycle"])) for each in said)

@@ -1,4 +1,4 @@
-"""Where each run of a plan happens, as the rules need it: its command, its image, its checks."""
+"""How each run of a plan is started: its command, its image, its checks."""
 
 import atexit
 import functools
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from llenergymeasure.backends.refusals import ask_here
 from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
-from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
-from llenergymeasure.containers.mounts import Mount
-from llenergymeasure.containers.surroundings import (
-    Surroundings,
+from llenergymeasure.containers.container_setup import (
+    ContainerSetup,
     image_variables,
     nvidia_here,
     worker_command,
 )
+from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
+from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.files import remove
 from llenergymeasure.installation import workflow_root
@@ -30,10 +30,10 @@ LINKS = Path(".snakemake/llem-images")
 
 
 class Words:
-    """Words of a shell that name this process.
+    """A shell command that holds this process's id.
 
-    As text Snakemake would compare them with an earlier call's, and measure again where no profile
-    forbids it.
+    Snakemake would compare plain text with that of an earlier call, and measure again unless a
+    profile forbids it.
     """
 
     def __init__(self, words: str) -> None:
@@ -44,11 +44,11 @@ class Words:
         return self._words
 
 
-class Places:
-    """The runner of each backend of a plan, made ready."""
+class RunCommands:
+    """How the runs of each backend of a plan are started."""
 
     def __init__(self, plan: Plan, folder: StudyFolder, *, apptainer_offered: bool) -> None:
-        """Take a plan; where it uses Apptainer, give Snakemake's calls of it what runs need.
+        """Take a plan; if it uses Apptainer, set the environment of Snakemake's calls of it.
 
         Raises:
             ConfigurationError: the plan asks for Apptainer and ``--use-apptainer`` is missing.
@@ -65,11 +65,11 @@ class Places:
         }
         self._meter_outside = plan.execution.get("meter") == "host"
         self.command = functools.cache(self._command)
-        """Return what starts a run of a backend, up to its own arguments."""
+        """Return the command of a backend's runs, up to the run's own arguments."""
         if self._sif and not apptainer_offered:
             self._refuse_silent_local_run()
         if self._sif:
-            found = self._surroundings
+            found = self._setup
             built = [Mount(path) for path in self._folders_of_images_to_build()]
             mounts = (*found.mounts, *built)
             os.environ.update(call_variables(mounts, found.variables, nvidia=nvidia_here()))
@@ -104,7 +104,7 @@ class Places:
         return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
 
     def built_image(self, backend: BackendName) -> list[str]:
-        """Return the image that has to be built before a backend's first run, if one has."""
+        """Return the image that has to be built before a backend's first run, if any."""
         image = self._sif.get(backend)
         return [image.location] if image is not None and image.built_here else []
 
@@ -113,7 +113,7 @@ class Places:
         return f"{image_folder()}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
-        """Look at everything that these backends' runners need; inside only where runs will be.
+        """Check what these backends' runners need; look inside images only where runs will go.
 
         Raises:
             PreflightError: some cannot run here; all reasons at once.
@@ -126,13 +126,13 @@ class Places:
 
         problems: list[Problem] = []
         for backend in backends:
-            remove(self._folder.refused(backend))  # of an earlier call, or another image
+            remove(self._folder.refused(backend))  # from an earlier call, or another image
             image = self._sif.get(backend)
             if image is not None and not _to_be_built(image):
-                problems += check_apptainer(backend, image, self._surroundings, look=look)
+                problems += check_apptainer(backend, image, self._setup, look=look)
             elif self._runners[backend] == "docker":
                 name = self._docker_image(backend)
-                problems += check_docker(backend, name, self._surroundings, look=look)
+                problems += check_docker(backend, name, self._setup, look=look)
             elif self._runners[backend] == "local" and look:
                 problems += check_local(backend)
                 if not problems:
@@ -141,7 +141,7 @@ class Places:
             raise PreflightError(problems)
 
     def _folders_of_images_to_build(self) -> set[Path]:
-        """Return where the images' digests will stand that nobody can know yet."""
+        """Return the folders of images still to be built: their digests will be written there."""
         folders = {
             image.path.parent for image in self._sif.values() if image.path and _to_be_built(image)
         }
@@ -150,9 +150,11 @@ class Places:
         return folders
 
     @functools.cached_property
-    def _surroundings(self) -> Surroundings:
+    def _setup(self) -> ContainerSetup:
         contained = [run.config for run in self._plan.runs if run.runner != "local"]
-        found = Surroundings.of(contained, self._folder.path, meter_inside=not self._meter_outside)
+        found = ContainerSetup.of(
+            contained, self._folder.path, meter_inside=not self._meter_outside
+        )
         atexit.register(found.token.close)
         return found
 
@@ -170,7 +172,7 @@ class Places:
 
 
 def _around(launcher: list[str]) -> list[str]:
-    """Return how a supervisor on this machine is made to start its engine in a container."""
+    """Return the option that makes a supervisor on this machine start its engine in a container."""
     return ["--engine-launcher", json.dumps(launcher)]
 
 

@@ -1,7 +1,7 @@
 """Runs on machines that share no folder with this one: their files pass through a storage.
 
-Snakemake's storage plugins carry what the rule ``measure`` declares. This process keeps a results
-folder as it is without a storage: what a run has left is copied there when its job ends.
+Snakemake's storage plugins carry what the rule ``measure`` declares. This process keeps the same
+results folder as without a storage: a run's files are copied into it when its job ends.
 """
 
 import os
@@ -16,13 +16,13 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import replacing
 from llenergymeasure.plan import Plan
 from llenergymeasure.redact import without_secrets
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import is_whole
 from llenergymeasure.screen import say
 
 
 class Storage:
-    """What Snakemake was given as ``--default-storage-provider``."""
+    """Snakemake's ``--default-storage-provider``."""
 
     def __init__(self, workflow: Any, folder: StudyFolder) -> None:
         self._provider = workflow.storage_registry.default_storage_provider
@@ -36,20 +36,20 @@ class Storage:
         return cls(workflow, folder) if given else None
 
     def bring(self, runs: Iterable[Mapping[str, Any]]) -> None:
-        """Copy here what runs have left in the storage, unless they are complete here."""
+        """Copy runs' files from the storage, unless the runs are complete here."""
         for each in runs:
             run = self._folder.run(each["experiment"], each["cycle"])
             try:
-                if not is_whole(run):
+                if not is_complete(run):
                     self._bring(run)
-            except Exception as error:  # whatever a plugin raises: the next call tries again
+            except Exception as error:  # a plugin may raise anything; the next call tries again
                 reason = without_secrets(str(error))
                 say(f"{run.path}: is not brought from the storage: {reason}")
 
     def _bring(self, run: RunFolder) -> None:
         record = self._object(run.result)
         measured = record.exists()
-        # The record last, as it is written: it vouches for the others.
+        # The record last, as when it is written: it holds the others' hashes.
         for path in (
             run.log,
             run.attempts,
@@ -62,7 +62,7 @@ class Storage:
                     stored.set_local_path(Path(aside, path.name))
                     stored.retrieve_object()
                     shutil.copyfile(stored.local_path(), temporary)
-        if measured and not is_whole(run):
+        if measured and not is_complete(run):
             say(f"{record.query}: not whole in the storage; removed, and its run is measured again")
             record.remove()
             run.result.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ class Storage:
 
 
 def send_along(workflow: Any, plan: Plan, folder: StudyFolder) -> None:
-    """Let the plan and the files that runs read go to other machines with the workflow's sources.
+    """Send the plan and the files that runs read to other machines, with the workflow's sources.
 
     Raises:
         ConfigurationError: something could not be sent, or is for one machine alone.

@@ -113,11 +113,6 @@ class TrafficPrompts:
             return self._sessions.turns(conversation)
         return self.serving.turns or 1
 
-    @property
-    def replays_sessions(self) -> bool:
-        """Whether the sessions of a trace are replayed."""
-        return self._sessions is not None
-
     def _index(self, conversation: int) -> int:
         """Return the place of a conversation's first request among all requests."""
         if self._sessions is not None:

@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.document import Document, document_from, overridden, read_document
 from llenergymeasure.config.expansion import expand
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_document import Document, document_from, overridden, read_document
 from llenergymeasure.errors import LlemError
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import (

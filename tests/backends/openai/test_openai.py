@@ -22,7 +22,7 @@ from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.run.result.doubts import run_doubts
+from llenergymeasure.run.result.validity import run_codes
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways
@@ -332,5 +332,5 @@ def test_a_run_of_a_server_elsewhere_says_that_the_energy_is_the_clients(
     config = experiment({"base_url": address, "allow_remote": True}).plain
     done = {"resolved_config": {}, "devices": [], "computes_on_gpu": False}
     energy = Energy(kind="measured", source="x", readings=[], gross_j=1.0)
-    found = run_doubts(config, done, energy, steady=None, quality=None)
+    found = run_codes(config, done, energy, steady=None, quality=None)
     assert ("remote_server" in found) == marked

@@ -13,7 +13,7 @@ from llenergymeasure.backends import refusals, registry
 from llenergymeasure.backends.base import Asking
 from llenergymeasure.backends.refusals import _questions, refusal_of
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.containers import container_checks, in_container
+from llenergymeasure.containers import container_checks, image_probe
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight.checks import check_engine_takes
@@ -160,7 +160,7 @@ def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothi
     for command in (ends, [sys.executable, "-c", "import time; time.sleep(60)"]):
         monkeypatch.setattr(refusals, "python_module", lambda *_, words=command: words)
         monkeypatch.setattr(refusals, "LIMIT_S", 1.0)
-        in_container._ask_engine("vllm", str(folder.path))
+        image_probe._ask_engine("vllm", str(folder.path))
         run = folder.run(study.experiments[0].id, 1)
         assert refusal_of(run, "vllm") is None
     assert refusals.LIMIT_S < container_checks.LOOK_LIMIT_S

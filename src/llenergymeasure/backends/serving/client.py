@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
+from llenergymeasure.config.requested_work import LONGEST
 from llenergymeasure.config.serving import MAX_TOKENS
-from llenergymeasure.config.work import LONGEST
 from llenergymeasure.errors import BackendError
 
 IDLE_MOST_S = 2.0

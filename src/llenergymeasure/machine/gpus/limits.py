@@ -21,8 +21,8 @@ from typing import Any
 from llenergymeasure import files
 from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
+from llenergymeasure.machine.gpus.nvml_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.processes import ChildError, RefusedError, ask, boot_id
 
 ANSWER_S = 60.0

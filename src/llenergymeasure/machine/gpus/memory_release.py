@@ -42,7 +42,7 @@ def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> di
         return {"unavailable": str(error)}
 
 
-def told(release: Mapping[str, Any] | None) -> list[str]:
+def unreleased_lines(release: Mapping[str, Any] | None) -> list[str]:
     """Return in words which cards still hold what a run had; empty where all is well."""
     if release is None or "unavailable" in release:
         return []

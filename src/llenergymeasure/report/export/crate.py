@@ -14,7 +14,7 @@ from typing import Any
 
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import open_to_read, replacing
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 
 METADATA = "ro-crate-metadata.json"

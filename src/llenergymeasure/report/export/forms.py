@@ -12,8 +12,8 @@ from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import latex, markdown, table, tex
 from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.formatting import listed, plain
 from llenergymeasure.report.method import distinct
-from llenergymeasure.report.wording import listed, plain
 from llenergymeasure.units import J_PER_WH
 
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]

@@ -14,9 +14,9 @@ import yaml
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.plan.model import sections_of
+from llenergymeasure.plan.plan import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked, unseen
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
 from llenergymeasure.units import J_PER_WH
 
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}

@@ -15,7 +15,7 @@ import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.report.findings import ranked, unseen
-from llenergymeasure.report.wording import counted, plain
+from llenergymeasure.report.formatting import counted, plain
 from llenergymeasure.units import J_PER_WH
 
 _INFO = "_:creation"

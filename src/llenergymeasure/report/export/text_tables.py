@@ -16,9 +16,7 @@ from llenergymeasure.report.findings import (
     ranked,
     unseen,
 )
-from llenergymeasure.report.method import distinct, intervals, left_out, meters
-from llenergymeasure.report.sweep import varied_settings
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     Scale,
     counted,
     listed,
@@ -30,6 +28,8 @@ from llenergymeasure.report.wording import (
     setting_texts,
     shortened,
 )
+from llenergymeasure.report.method import distinct, intervals, left_out, meters
+from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.units import NOTHING, percent
 
 DEFAULT_COLUMNS = ("energy_per_output_token_j", "energy_per_request_j", "output_tokens_per_s")

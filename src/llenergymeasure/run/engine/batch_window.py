@@ -1,6 +1,6 @@
 """The window: the batch plan repeated until it is long enough, between two short rests.
 
-How long that is, and whether rests are needed, goes by the sensors that the recorder has opened.
+Its length, and whether rests are needed, depend on the sensors that the recorder has opened.
 """
 
 import json
@@ -22,7 +22,7 @@ RECORDER_WAIT_S = 90.0
 
 
 def wait_for_sensors(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return what the recorder's sensors are, once it samples.
+    """Return the recorder's sensors, once it samples.
 
     Raises:
         MeterError: it did not start.
@@ -111,7 +111,7 @@ def measure_window(
     *,
     margins: bool,
 ) -> Window:
-    """Work between two short rests, and call the work the window.
+    """Run the batch plan between two short rests; the work is the window.
 
     Whole passes over the batch plan are made until both ``window_min_s`` and ``min_batches``
     are reached, so that every run of an experiment does the same work.
@@ -121,7 +121,7 @@ def measure_window(
         batches: the batch plan.
         protocol: how long and how many.
         marks: gets the phases ``margin_before``, ``measure`` and ``margin_after``.
-        margins: whether a sensor here has values that come in steps, for which rests are made.
+        margins: whether to rest, for sensors whose values come in steps.
     """
     window = Window()
     _rest(engine, marks, MARGINS[0], margins=margins)

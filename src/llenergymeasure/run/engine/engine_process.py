@@ -1,7 +1,7 @@
 """The engine's process: the steps of one run, from preflight to release.
 
-It shares nothing with the recorder but the clock: it marks phases, the recorder samples, and
-what they mean together is computed afterwards from the files of both.
+It shares only the clock with the recorder: it marks phases, the recorder samples, and the result is
+computed afterwards from the files of both.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from llenergymeasure.machine.gpus.state import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
-from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.write_outcome import report_failure
 from llenergymeasure.run.engine.batch_window import (
     cut_batches,
     device_is_measured,
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class OnServer:
-    """A server that one run leaves to the next.
+    """A server that one run leaves running for the next.
 
     Attributes:
         engine: the server, with nothing under way.
@@ -115,7 +115,7 @@ class EngineRun:
         # Batches are the same in every cycle, so that cycles differ in nothing but chance.
         self._asked = self._config if self._config.serving is None else self._drawn
         self._server = server
-        # Of one server each run asks what no other has asked.
+        # Runs on one server ask different prompts, so that none is answered from its cache.
         alone = None if spec.session is None else spec.experiment
         served = self._config.served
         self._content_seed = content_seed(self._config, spec.cycle, alone) if served else None
@@ -137,7 +137,7 @@ class EngineRun:
             BackendError: the engine failed.
         """
         if (measured := read_json(self._folder.engine)) is not None:
-            self._judge(measured)  # what another process of this run has measured
+            self._judge(measured)  # measured by an earlier process of this run
             return None
         soon = ThreadPoolExecutor(2)
         surroundings_soon = soon.submit(environment)
@@ -152,23 +152,23 @@ class EngineRun:
         protocol = resolve_protocol(self._config, measured=device_is_measured(sensors))
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
-        self._tell_time_limit(protocol, found)
+        self._write_time_limit(protocol, found)
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
-        # A server that runs already may be busy.
+        # An external server may be busy before the run.
         busy = () if self._asked.external_server else checks.check_cpus(cpus, cpus_soon.result())
-        engine = self._left_by_the_run_before(backend)
+        engine = self._server_of_previous_run(backend)
         if engine is None and self._server is not None:
             return None
         if engine is None:
             self._rest("idle_before", protocol.idle_before_s)
-        busy_soon = soon.submit(tuple, busy)  # what it lacks of its time passes in the load
+        busy_soon = soon.submit(tuple, busy)  # the rest of its look passes while the model loads
         if engine is None:
             with self._marks.phase("load"):
                 engine = self._load(backend, found)
                 engine.synchronize()
-                _spare_the_loaded()
+                _freeze_loaded_objects()
         found = replace(found, warnings=(*found.warnings, *busy_soon.result()))
         run = f"{self._spec.experiment}/{self._spec.cycle}"
         before = self._server or OnServer(engine, run, 0)
@@ -177,10 +177,10 @@ class EngineRun:
         batches = cut_batches(engine.warmup_requests() or workload.requests, engine.batch_size)
         try:
             with self._marks.phase("warmup"):
-                watched = None if _set_by_the_study(self._config) else look
+                watched = None if _study_sets_warmup(self._config) else look
                 warmup = WarmUp(engine, batches, protocol, watched).run()
             self._rest("idle_loaded", protocol.idle_before_s)
-            # Both count from their last call: from here on, that is the window alone.
+            # Both count since their last call: from here on, only the window.
             engine.peak_memory_bytes()
             engine.statistics()
             own = {card.uuid for card in found.cards}
@@ -192,7 +192,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload, self._notes) | self._seeds(),
+                "workload": _workload_record(workload, self._notes) | self._seeds(),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -229,7 +229,7 @@ class EngineRun:
         return None
 
     def _preflight(self, backend: Backend) -> tuple[checks.Preflight, Workload]:
-        """Return what was found and the workload; errors count unless the study passes them."""
+        """Return what was found and the workload; errors raise unless the study skips them."""
         found = checks.preflight(
             self._asked,
             backend,
@@ -254,7 +254,7 @@ class EngineRun:
         devices = tuple(card.uuid for card in found.cards)
         command = backend.server(self._drawn, free_port())
         if not command.argv:
-            # What a server that runs already does on a GPU is the run's work, and no stranger's.
+            # What an external server does on a GPU is the run's own work.
             write_text(self._folder.engine_pid, str(server_root(command.base_url) or os.getpid()))
         return ServedEngine(command, self._drawn, devices, self._traffic())
 
@@ -262,10 +262,10 @@ class EngineRun:
         shared = self._spec.session is not None
         return traffic_prompts(self._asked, self._content_seed, lives_on=shared)
 
-    def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
-        """Return the server that the run before has left, ready for this one's traffic.
+    def _server_of_previous_run(self, backend: Backend) -> Engine | None:
+        """Return the server that the previous run left, ready for this one's traffic.
 
-        None where there is none, or this run would have started another, which ends it.
+        None if there is none, or if it was ended because this run needs another one.
         """
         if self._server is None:
             return None
@@ -281,7 +281,7 @@ class EngineRun:
         protocol: ProtocolSettings,
         sensors: list[dict[str, Any]],
     ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
-        """Return the window, the traffic of an engine that is a server, and what was counted."""
+        """Return the window, the traffic if the engine is a server, and the engine's counters."""
         if not self._config.served:
             margins = device_is_measured(sensors)
             window = measure_window(engine, batches, protocol, self._marks, margins=margins)
@@ -299,7 +299,7 @@ class EngineRun:
         return traffic.as_dict(), traffic.besides(), traffic.statistics()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
-        """Return what the loaded engine itself shows of its quality; None if nothing is asked."""
+        """Return the quality that the loaded engine can show; None if the study asks for none."""
         asked = self._spec.sections.get("quality") or {}
         looks = {"texts": perplexity, "tasks": task_score}
         wanted = [look for name, look in looks.items() if asked.get(name) is not None]
@@ -312,7 +312,7 @@ class EngineRun:
         return found
 
     def _judge(self, document: dict[str, Any]) -> None:
-        """Let the study's own command judge the experiment, now that the engine is gone."""
+        """Run the study's own judging command, now that the engine has ended."""
         asked = self._spec.sections.get("quality")
         if asked is None or asked.get("command") is None:
             return
@@ -322,12 +322,12 @@ class EngineRun:
         self._write(document)
 
     def _write(self, document: dict[str, Any]) -> None:
-        """Write what the engine did: what a server or a library has said may hold a key."""
+        """Write what the engine did, without secrets: a server's text may hold a key."""
         plain = json.loads(json.dumps(document, default=str))
         write_text(self._folder.engine, json.dumps(without_secrets_in(plain)))
 
-    def _tell_time_limit(self, protocol: ProtocolSettings, found: checks.Preflight) -> None:
-        """Give the supervisor a generous limit; one that the study sets is in force before."""
+    def _write_time_limit(self, protocol: ProtocolSettings, found: checks.Preflight) -> None:
+        """Give the supervisor a generous time limit; a limit that the study sets wins over it."""
         known = known_of(self._config, found.source, found.cards)
         work = work_of(self._config, found.workload)
         most_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
@@ -337,7 +337,7 @@ class EngineRun:
         write_text(self._folder.time_limit, json.dumps(most_s))
 
     def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
-        """Return the tokens of prompts and answers: as asked, or as they came if that varies."""
+        """Return the tokens of prompts and answers: as asked, or as measured if lengths vary."""
         if self._config.served:
             return self._came
         if self._config.fewest_tokens is not None:
@@ -345,7 +345,7 @@ class EngineRun:
         return [(len(one.prompt_token_ids), one.max_output_tokens) for one in workload.requests]
 
     def _seeds(self) -> dict[str, Any]:
-        """Return what this cycle's draws came from; prompts by cycle have hashes by cycle."""
+        """Return the seeds of this cycle; where prompts differ by cycle, so do their hashes."""
         traffic = self._config.serving is not None
         return {
             "prompt_hash_version": 2 if traffic else 1,
@@ -361,22 +361,22 @@ class EngineRun:
 
 
 def _has_answered_all(engine: Engine) -> bool:
-    """Return whether a server has nothing under way: a request given up may still be worked on."""
+    """Return whether a server is idle: it may still work on a request that the client gave up."""
     from llenergymeasure.backends.serving.engine import ServedEngine
 
     return isinstance(engine, ServedEngine) and engine.answered_all and engine.ended() is None
 
 
-def _spare_the_loaded() -> None:
-    """Take all that is loaded out of the garbage collector's sight.
+def _freeze_loaded_objects() -> None:
+    """Exclude everything loaded so far from garbage collection.
 
-    It would search a million objects for nothing: amid the window, and twice at the process's end.
+    It would search a million objects in vain, during the window and twice at the end.
     """
     gc.collect()
     gc.freeze()
 
 
-def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
+def _workload_record(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
@@ -387,8 +387,8 @@ def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _set_by_the_study(config: ExperimentConfig) -> bool:
-    """Return whether the study says itself how to warm up."""
+def _study_sets_warmup(config: ExperimentConfig) -> bool:
+    """Return whether the study sets how to warm up."""
     return bool(config.warmup.model_dump(exclude={"enabled"}, exclude_none=True))
 
 

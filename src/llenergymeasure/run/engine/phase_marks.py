@@ -38,7 +38,7 @@ class Marks:
 def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     """Return ``(phase, start_ns, end_ns)`` in order; ``end_ns`` is None for one cut short.
 
-    A half-written last line is passed over, and what is no mark.
+    A half-written last line, and lines that are no marks, are skipped.
 
     Raises:
         OSError: there is a file, and it cannot be read.
@@ -46,7 +46,7 @@ def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     phases: list[tuple[str, int, int | None]] = []
     try:
         lines = read_bytes(path).splitlines()
-    except FileNotFoundError:  # however soon it comes: it has none yet
+    except FileNotFoundError:  # no phase has begun yet
         return phases
     except OSError:
         if path.is_file():
@@ -69,7 +69,7 @@ def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
 def current_phase(path: Path) -> tuple[str, int] | None:
     """Return the phase that is under way and when it began; None where none is seen now.
 
-    What a file system does not give at this moment, the next look may.
+    A file system that fails at this moment may answer at the next look.
     """
     try:
         phases = read_marks(path)

@@ -44,7 +44,7 @@ def perplexity(
     try:
         texts = _tokens(path, config, int(asked["max_text_tokens"]))
         likelihoods = [each for text in texts for each in engine.log_likelihoods(text)]
-    except Exception as error:  # an engine's own too: what was measured does not hang on it
+    except Exception as error:  # also an engine's own errors: the measurement does not depend on it
         return {"perplexity_unavailable": excerpt(str(error) or type(error).__name__, 500)}
     if not likelihoods or not all(math.isfinite(each) for each in likelihoods):
         return {"perplexity_unavailable": "the engine gave likelihoods that are no numbers"}
@@ -58,7 +58,7 @@ def perplexity(
 def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Run the study's judging command and return its score, or why there is none.
 
-    What it prints goes to the run's log, which is this process's output.
+    Its output goes to the run's log, which is this process's output.
     """
     command: Sequence[str] = asked["command"]
     told = {"command": list(command)}
@@ -83,7 +83,7 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _score(last: str) -> dict[str, Any]:
-    """Return the score that a command's last line gives: a number, or so many right of so many."""
+    """Return the score in a command's last line: a number, or a share such as ``17/20``."""
     if counted := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last):
         correct, items = int(counted[1]), int(counted[2])
         if correct <= items and items:
@@ -135,7 +135,7 @@ def task_score(
             log_samples=False,
         )
         correct, items = _counted(found)
-    except Exception as error:  # a task is a program of its author: it raises what it likes
+    except Exception as error:  # a task is a program of its author and may raise anything
         return {**told, "score_unavailable": excerpt(f"{type(error).__name__}: {error}", 500)}
     if not items:
         return {**told, "score_unavailable": "no task counts right answers (acc)"}
@@ -143,7 +143,7 @@ def task_score(
 
 
 def check_tasks(asked: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield that what answers the study's tasks is not installed where its engine runs."""
+    """Yield a problem if the study has tasks and lm-eval is not installed here."""
     if asked.get("tasks") and find_spec("lm_eval") is None:
         yield Problem(
             f"needs lm-eval where the engine runs: {install_command('quality')}",

@@ -1,10 +1,10 @@
-"""The rest before a run: at least the study's gap, and until the GPUs are back near idle.
+"""The rest before a run: at least the study's gap, and until the GPUs have cooled.
 
-A GPU that still cools from the run before starts the next one warmer, and a warm chip draws more
-for the same work. Cooling is exponential, so how much heat is left follows from how fast the
-temperature falls: the excess is the slope times the time constant. With a time constant of 75 s,
-an assumption, a slope of at most 0.04 °C/s leaves at most 3 °C, the band that start temperatures
-are to agree within. The temperature a run started at and the slope then are recorded.
+A GPU that is still cooling from the previous run starts the next one warmer, and a warm chip draws
+more for the same work. Cooling is exponential, so how much heat is left follows from how fast the
+temperature falls: the excess is the slope times the time constant. With a time constant of 75 s, an
+assumption, a slope of at most 0.04 °C/s leaves at most 3 °C, the band that start temperatures are
+to agree within. The temperature a run started at and the slope then are recorded.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from llenergymeasure.machine.gpus.inventory import Gpu
 
 POLL_S = 0.5
 WATCH_S = 20.0
-"""Stretch that a slope is taken over; NVML reports whole degrees, so a short one says nothing."""
+"""Time over which a slope is taken; NVML reports whole degrees, so a shorter one shows nothing."""
 SLOPE_MAX_CELSIUS_PER_S = 0.04
 POWER_CHANGE_MAX = 0.05
 """Most change of power over the stretch, relative to its mean."""
@@ -31,7 +31,7 @@ Reason = Literal["settled", "ceiling", "skipped", "nothing to watch", "not asked
 
 @dataclass(frozen=True)
 class Reading:
-    """What the GPUs show at one moment, by UUID; a card that does not say is left out.
+    """Temperature and power of the GPUs at one moment, by UUID; silent cards are left out.
 
     Attributes:
         temperature_celsius: of the chip.
@@ -48,7 +48,7 @@ class Reading:
 
 
 def read_gpus(cards: Sequence[Gpu]) -> Callable[[], Reading]:
-    """Return what reads temperature and power of these cards from NVML, some 0.1 ms a card."""
+    """Return a function that reads temperature and power from NVML, in some 0.1 ms a card."""
 
     def read() -> Reading:
         import pynvml
@@ -86,7 +86,7 @@ def settle(
         gap_s: the study's rest before this run.
         control: a file that ends the rest at once when it appears.
         clock: seconds that only go forward.
-        rest: sleeps for so many seconds.
+        rest: sleeps for a number of seconds.
 
     Returns:
         ``reason``; ``waited_s``; ``first`` and ``start``: temperature and power by UUID when the
@@ -131,7 +131,7 @@ def _reason(
 
 
 class Watch:
-    """The latest readings, as far as the slope reaches back, and whether they still move."""
+    """The latest readings, over the time that a slope needs, and whether they still change."""
 
     def __init__(self) -> None:
         self._readings: deque[tuple[float, Reading]] = deque()

@@ -1,4 +1,4 @@
-"""Sends traffic: open loop by times settled beforehand, or closed by users who wait."""
+"""Sends traffic: open loop at planned times, or closed loop by users who wait for answers."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 from llenergymeasure.workload.requests import Request
 
 FAILED_PAUSE_NS = NS_PER_S
-"""A user of a closed loop whose request failed waits so long before the next."""
+"""How long a closed loop's user waits after a failed request."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A request of the traffic and what became of it."""
+    """A request of the traffic and its answer."""
 
     turn: Turn
     exchange: Exchange
@@ -31,8 +31,8 @@ class Sent:
 class Traffic:
     """All requests of a run, from the first that is sent to the last that is answered.
 
-    No request waits for another's answer but a conversation's next turn and a closed loop's user,
-    whose time is settled by that answer and the pause after it.
+    No request waits for another's answer, except a conversation's next turn and a closed loop's
+    user: they follow that answer and the pause after it.
 
     Args:
         client: sends.
@@ -82,14 +82,14 @@ class Traffic:
         self._schedule()
 
     def start_closed(self, start_ns: int, users: int) -> None:
-        """Have so many users begin; each sends again when answered and rested."""
+        """Start this many users; each sends again after its answer and its pause."""
         self.first_ns, self.users = start_ns, users
         self._conversations = iter(range(2**62))
         for _ in range(users):
             self._begin_conversation(start_ns)
 
     def stop(self) -> None:
-        """Send nothing more; what is under way goes on."""
+        """Send nothing more; requests under way continue."""
         self._stopped = True
 
     async def drained(self, timeout_s: float) -> None:
@@ -103,7 +103,7 @@ class Traffic:
             self._loop.call_at(self._plan[self._next][0] / NS_PER_S, self._send_due)
 
     def _send_due(self) -> None:
-        """Send all whose time has come: late ones too, at once, whatever is under way."""
+        """Send every request whose time has come, late ones too, without waiting for answers."""
         now_ns = time.monotonic_ns()
         while not self._stopped and self._next < len(self._plan):
             planned_ns, turn, body = self._plan[self._next]
@@ -140,9 +140,9 @@ class Traffic:
         self._later(after_ns, pause_s, self._prompts.turn(conversation))
 
     def _later(self, after_ns: int, pause_s: float, turn: Turn) -> None:
-        """Send a request so long after an answer, and no sooner than that one is read.
+        """Send a request after an answer and a pause, and not before the answer is read.
 
-        Reading takes this client 25 µs a token: of that the server is not to be called slow.
+        Reading takes this client 25 µs a token, which must not count as the server's delay.
         """
         if self._stopped:
             return

@@ -1,9 +1,9 @@
 """Warm-up: the batch plan's own batches until engine and GPUs no longer change.
 
-Latency alone settles long before the chip has: it goes on warming, and a warmer chip draws more for
-the same work. So where GPUs can be watched, their temperature and power are to stand still too,
-by the same rule as for the rest before a run. A study that says itself how to warm up gets exactly
-that: passes, latency and a time.
+Latency settles long before the chip does: it continues to warm, and a warmer chip draws more for
+the same work. So where GPUs can be watched, their temperature and power must settle too, by the
+same rule as for the rest before a run. A study that sets its own warm-up gets exactly that: passes,
+latency and a time.
 """
 
 import statistics

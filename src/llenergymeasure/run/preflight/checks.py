@@ -1,4 +1,4 @@
-"""Everything that would make a run fail or mislead, found at once and before any GPU time.
+"""Everything that would make a run fail or mislead, found together and before any GPU time.
 
 A check is a function ``check_…(…) -> Iterator[Problem]``; each problem says itself whether it is
 fatal.
@@ -40,15 +40,15 @@ RESULTS_FEW_BYTES = 1_000_000_000
 ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
 
 IN_USE_BYTES = 1_500_000_000
-"""A driver keeps some hundred MB of an idle card to itself; more than this is somebody's."""
+"""A driver uses a few hundred MB of an idle card; more than this belongs to a process."""
 
 LOOK_S = 0.5
-"""Shorter looks at the CPUs say little: the kernel counts in ticks of 10 ms."""
+"""A shorter time shows little of the CPUs' use: the kernel counts in ticks of 10 ms."""
 NAMED = 3
 
 FILES_NAMED = 5
 _LOGS = ("nohup.out", "slurm-*.out", "*.log")
-"""What may grow in a model's folder that is the working folder."""
+"""Files that may grow in a model's folder when that is the working folder."""
 
 _CpuTimes = tuple[dict[str, float], dict[int, float]]
 CpuLook = tuple[float, _CpuTimes | None]
@@ -59,10 +59,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found.
+    """What the preflight found.
 
     Attributes:
-        errors: why the run cannot start.
+        errors: problems that keep the run from starting.
         warnings: what the reader of its result should know.
         source: where the model comes from; None if it cannot be fetched.
         workload: what the engine will be asked; None if it could not be made.
@@ -93,14 +93,14 @@ def preflight(
 ) -> Preflight:
     """Look at everything a run needs, before it takes any GPU time.
 
-    What the model and data set are made of, but not the weights, is fetched here if need be.
+    The model's description and the data set are fetched here if necessary, but not the weights.
 
     Args:
         config: the experiment.
         backend: its engine.
         folder: where the run's results go.
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
-        loaded: whether its model is in the cards' memory already.
+        loaded: whether its model is already in the cards' memory.
     """
     found = [*backend.problems(config), *check_engine_version(config)]
     found += check_server(config, backend)
@@ -144,10 +144,10 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
 
 
 def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
-    """Yield that the engine installed here is another release than the one checked against.
+    """Yield a warning if the engine installed here is another release than the one checked against.
 
-    A study is checked where it is planned, against one release's parameters; it may run in an image
-    or environment with another. What that one does not know it refuses itself, in its own words,
+    A study is checked where it is planned, against one release's parameters, and may run in an
+    image or environment with another release. That release itself refuses what it does not know,
     before it loads a model.
     """
     if config.backend not in ENGINES:
@@ -156,7 +156,7 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
     package = checked["x-package"]
     try:
         here = version(package).partition("+")[0]
-    except PackageNotFoundError:  # a build of it may have another name; to look takes a while
+    except PackageNotFoundError:  # a build may have another name; the search takes a while
         distributions = packages_distributions().get(package)
         if not distributions:
             return  # The backend itself says what is missing.
@@ -172,23 +172,23 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
 
 
 def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
-    """Yield what the engine said of these settings when it was asked at the study's start."""
+    """Yield the engine's own refusal of these settings, asked for at the study's start."""
     words = refusal_of(RunFolder(folder), config.backend)
     if words is not None:
         yield Problem(f"{config.backend} refuses this experiment: {words}", key=config.backend)
 
 
 def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
-    """Yield that a data set or another file has changed since the study was planned.
+    """Yield a problem if a data set or another file has changed since the study was planned.
 
-    Asked once they have been read. Nothing is hashed where no file is newer than the plan, nor
-    where that is not seen, as from a container of the engine alone. One that is newer
-    may have other rights alone. What goes away, or changes once it was read, is not found; nor
-    is a log in a folder by itself.
+    Called after they have been read. Files are only hashed if one is newer than the plan; without
+    the plan, as in a container of the engine alone, nothing is checked. A newer file may differ in
+    its permissions only. Not found: files that were removed, changes after reading, and logs, if
+    nothing else in the folder changed.
     """
     plan = folder.study.plan
     planned_ns = plan.stat().st_mtime_ns if plan.is_file() else math.inf
-    with suppress(ConfigurationError, OSError):  # one that is gone is found by who reads it
+    with suppress(ConfigurationError, OSError):  # a missing file is reported where it is read
         read = local_files(spec.config, inside=True)
         newer = [path for path in read if path.stat().st_ctime_ns > planned_ns]
         named = set(local_files(spec.config))
@@ -210,7 +210,7 @@ def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
 
 
 def check_folder(folder: Path) -> Iterator[Problem]:
-    """Yield why results cannot be written, or soon no longer."""
+    """Yield why results cannot be written, or will soon fill the disk."""
     reason = why_not_writable(folder)
     if reason is not None:
         message = f"results cannot be written: {reason}; fix that, or set output_dir"
@@ -222,7 +222,7 @@ def check_folder(folder: Path) -> Iterator[Problem]:
 
 
 def check_address_space() -> Iterator[Problem]:
-    """Yield that a limit on addresses would hang what computes the result: no thread starts."""
+    """Yield a problem if a limit on addresses would hang the result process: no thread starts."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE_LEAST_BYTES:
         yield Problem(
@@ -234,7 +234,7 @@ def check_address_space() -> Iterator[Problem]:
 def check_gpu_count(
     config: ExperimentConfig, wanted: Demand, inventory: Inventory, there: int
 ) -> Iterator[Problem]:
-    """Yield that fewer GPUs are there than the experiment computes on."""
+    """Yield a problem if there are fewer GPUs than the experiment computes on."""
     if wanted.needed and there == 0:
         why = inventory.unavailable or "CUDA_VISIBLE_DEVICES or the scheduler hides them all"
         remedy = f"; {inventory.remedy}" if inventory.remedy else ""
@@ -251,7 +251,7 @@ def check_gpu_count(
 def check_gpus(
     config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int, *, loaded: bool = False
 ) -> Iterator[Problem]:
-    """Yield what keeps each card from being measured, or makes it unlike one as delivered."""
+    """Yield what keeps each card from being measured, and settings other than the factory's."""
     running = RunProcesses(run_pid)
     asked_w = config.gpu.power_limit_w if config.gpu else None
     for card in cards:
@@ -290,15 +290,15 @@ def _in_use(
 
 
 def look_at_cpus(host: HostCpu) -> CpuLook:
-    """Return what the CPUs and each process had used by now, and when that was."""
+    """Return the CPU time used so far, in total and by each process, and the time of this look."""
     counts = _cpu_times(host)
     return time.monotonic(), counts
 
 
 def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
-    """Yield what others used of the CPUs since a first look, if it changes what a run costs.
+    """Yield the CPU use of other processes since a first look, if it is enough to change a run.
 
-    Waits where that was less than :data:`LOOK_S` ago.
+    Waits if the first look was less than :data:`LOOK_S` ago.
     """
     looked_s, before = first
     time.sleep(max(0.0, looked_s + LOOK_S - time.monotonic()))
@@ -309,7 +309,7 @@ def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
     rose = {name: totals[name] - totals_before[name] for name in totals_before}
     took = {pid: used - each_before.get(pid, 0.0) for pid, used in each.items()}
     took = {pid: used for pid, used in took.items() if used > 0 and host.shares_cpus(pid)}
-    # What the kernel's own threads did, as for reading a model, is nobody's.
+    # Work of the kernel's own threads, as for reading a model, does not count.
     kernels_s = sum(took.pop(pid) for pid in list(took) if host.is_kernels(pid))
     used_s = rose["cpu_busy_s"] - rose["cpu_own_s"] - kernels_s
     share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
@@ -347,7 +347,8 @@ def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
     found += [Problem(text, fatal=False) for text in allotment.warnings]
     foreign = bindings_problem()
     if foreign is not None and driver_there():
-        # Without them a GPU's energy would be left out, and an estimate of the rest taken for it.
+        # Without them the GPU's energy would be missing, and an estimate of the host would stand
+        # for it.
         found.append(Problem(f"{foreign}; {inventory.remedy}", key="energy"))
     cards = inventory.of(allotment.uuids)
     found += check_gpu_count(config, wanted, inventory, len(cards))
@@ -357,7 +358,7 @@ def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
 def _obtained(
     found: list[Problem], key: str | None, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T | None:
-    """Return what ``make`` gives; its error becomes one of those found."""
+    """Return the result of ``make``; add its error to ``found``."""
     try:
         return make(*args, **kwargs)
     except ConfigurationError as error:
@@ -365,7 +366,7 @@ def _obtained(
     except LlemError as error:
         found.append(Problem(str(error), key=key))
     except ImportError as error:
-        # The backend has named what is not installed already, and better.
+        # The backend has already named what is not installed, more precisely.
         if not any(problem.fatal for problem in found):
             found.append(Problem(f"{error.name} is not installed", key="backend"))
     return None

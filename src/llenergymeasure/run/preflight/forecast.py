@@ -1,4 +1,4 @@
-"""What is known of a plan's runs before any is made: models, devices, time and memory.
+"""Estimates for a plan's runs before any is made: models, devices, time and memory.
 
 Nothing is fetched; the preflight looks again on the machine where a run is.
 """
@@ -39,17 +39,17 @@ from llenergymeasure.workload.models.resolve import (
 from llenergymeasure.workload.requests import Workload
 
 SHOWN = 20
-"""Lines on memory, the largest needs first."""
+"""Most lines about memory; the largest needs come first."""
 
 CORE_FLOPS_PER_S, CORE_BYTES_PER_S, CPU_BYTES_PER_S = 1e10, 5e9, 1e11
-"""Guess: what a processor's core computes and reads, and what all of them can read at most."""
+"""A guess at one core's operations and bytes read per second, and at the whole CPU's bytes."""
 
 
 class Forecast:
     """Looks at the machine and at each model once, for all runs of a plan."""
 
     def __init__(self, *, here: bool = True, job_bytes: int | None = None) -> None:
-        """Take where the runs will be.
+        """Say where the runs will be made.
 
         Args:
             here: on this machine; else in jobs of a cluster whose machines are not known.
@@ -71,7 +71,7 @@ class Forecast:
         return replace(known, device="its GPU's speed") if isinstance(cards, str) else known
 
     def memory_lines(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield what the experiments need at the least and whether it is there."""
+        """Yield the least memory that the experiments need, and whether it is available."""
         alike: dict[tuple[int, int, int], list[Mapping[str, Any]]] = {}
         for content in configs:
             alike.setdefault(self.estimates.memory_key(content), []).append(content)
@@ -86,7 +86,7 @@ class Forecast:
             yield f"  … and {rest} experiments that need no more than the last of these"
 
     def job_memory_need(self, config: ExperimentConfig) -> int | None:
-        """Return what an experiment needs of its machine's memory at the least, in bytes.
+        """Return the least bytes of its machine's memory that an experiment needs.
 
         None where it computes on GPUs, or the model is not known here.
         """
@@ -96,7 +96,7 @@ class Forecast:
         return need.bytes * copies(config, source)
 
     def _memory(self, config: ExperimentConfig) -> tuple[int, str]:
-        """Return the bytes that an experiment needs, and in words whether they are there."""
+        """Return the bytes that an experiment needs, and a text on whether they are available."""
         if config.backend == "openai":
             return 0, "what the server needs is its own to know"
         need, cards = self._need(config), self._cards_of(config)
@@ -171,7 +171,7 @@ class Forecast:
 def known_of(
     config: ExperimentConfig, source: ModelSource | str | None, cards: tuple[Gpu, ...]
 ) -> Known:
-    """Return what an estimate of time needs to know."""
+    """Return the model's size and the device's speed, for an estimate of time."""
     return Known(_model_size(config, source), _device(config, cards))
 
 
@@ -217,7 +217,7 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
 
 
 def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
-    """Return what is known of a model that would have to be asked for on the hub; a plan does not.
+    """Return what is known of a model that only the hub could describe: a plan does not ask it.
 
     None for one that is here: built in, in a folder, or in the hub's cache.
     """

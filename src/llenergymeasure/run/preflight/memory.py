@@ -1,4 +1,4 @@
-"""What an experiment needs of memory at the least, weights and cache, and whether it is there."""
+"""The least memory that an experiment needs, weights and cache, and whether it is available."""
 
 import re
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ TIGHT = 0.9
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """A lower bound: activations and an engine's own buffers come on top.
+    """A lower bound on memory: activations and an engine's own buffers are not in it.
 
     Attributes:
         weights_bytes: of one copy of the model.
         cache_bytes: keys and values of the sequences in progress at once.
-        sequences: how many those are.
+        sequences: the number of those sequences.
         tokens: of the longest of them, prompt and output together.
     """
 
@@ -58,10 +58,10 @@ class MemoryNeed:
 def memory_need(
     config: ExperimentConfig, source: ModelSource, workload: Workload | None
 ) -> MemoryNeed | None:
-    """Return what one copy of the model needs; None where its shape is not known here.
+    """Return the memory that one copy of the model needs; None if its shape is not known here.
 
-    An engine that batches by itself takes no more sequences than it has memory for: one has to
-    fit. transformers takes the batch as it is asked to.
+    An engine that batches by itself takes as many sequences as fit: at least one has to.
+    transformers takes the whole batch.
     """
     shape = source.architecture
     if shape is None or config.backend == "openai":
@@ -78,17 +78,17 @@ def memory_need(
 def memory_record(
     config: ExperimentConfig, source: ModelSource | None, workload: Workload
 ) -> dict[str, int]:
-    """Return what weights and cache take, computed; empty where the model's shape is not known."""
+    """Return the computed size of weights and cache; empty if the model's shape is not known."""
     need = None if source is None else memory_need(config, source, workload)
     if need is None:
         return {}
     found = {"weights_bytes": need.weights_bytes}
-    # Where the engine batches by itself, how many sequences it keeps is not known beforehand.
+    # An engine that batches by itself decides how many sequences it keeps.
     return found | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
 
 
 def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
-    """Return what one weight takes, at the least: parts of a quantised model stay as they were."""
+    """Return the least bytes of one weight: parts of a quantised model stay unquantised."""
     method = _quantization(config, source)
     if method is None:
         return _BYTES[config.precision]
@@ -120,7 +120,7 @@ def _quantization(config: ExperimentConfig, source: ModelSource | None) -> str |
 
 
 def engine_setting(config: ExperimentConfig, name: str) -> Any:
-    """Return what the study sets of an engine's own arguments; None where it does not."""
+    """Return the study's value for one of the engine's own arguments; None if it sets none."""
     section: Any = getattr(config, config.backend)
     arguments = getattr(section, "engine", None)
     given = {} if arguments is None else arguments.given()
@@ -162,7 +162,7 @@ class Room:
     Attributes:
         bytes: what is available at most.
         name: where it is, in words.
-        spills: whether what does not fit goes elsewhere, slowly, instead of failing.
+        spills: whether the rest goes to slower memory if it does not fit, instead of failing.
     """
 
     bytes: int
@@ -174,7 +174,7 @@ class Room:
         return f"{self.name} is {size(self.bytes)}"
 
     def too_small(self, need: MemoryNeed) -> bool:
-        """Return whether a run that needs so much would fail."""
+        """Return whether a run with this need would fail."""
         return need.bytes > self.bytes and not self.spills
 
     def verdict(self, need: MemoryNeed) -> str:
@@ -209,7 +209,7 @@ def copies(config: ExperimentConfig, source: ModelSource) -> int:
         return (config.pytorch and config.pytorch.num_processes) or 1
     shape = source.architecture
     if shape is None or shape.experts or engine_setting(config, "enable_dp_attention"):
-        return 1  # copies share the experts out among them; SGLang's, all but the attention
+        return 1  # copies split the experts between them; SGLang's split all but the attention
     name = "dp_size" if config.backend == "sglang" else "data_parallel_size"
     return engine_setting(config, name) or 1
 
@@ -244,7 +244,7 @@ def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, .
 
 
 def size(size_bytes: float) -> str:
-    """Return a size in GB, or in MB below one: those that differ read differently."""
+    """Return a size in GB, or in MB below one GB, in enough digits to show a difference."""
     if size_bytes < _GB:
         return f"{size_bytes / _MB:.1f} MB"
     return f"{size_bytes / _GB:.3f} GB"

@@ -55,15 +55,14 @@ def check_model(
 
 
 def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) -> list[str]:
-    """Make sure at a study's start that models which are not here can be asked for.
+    """Check at a study's start that models which are not on this machine can be downloaded.
 
-    Where the hub is switched off (HF_HUB_OFFLINE) runs fail at once and say so by themselves;
-    without a network each would try again and again for half a minute. Jobs of a cluster may wait
-    for hours before they fail, and may have another cache or network than this machine: what they
-    would lack is said, and never refused.
+    With HF_HUB_OFFLINE runs fail at once with a clear message; without a network each would retry
+    for half a minute. Jobs of a cluster may wait for hours before they fail, and may have another
+    cache or network than this machine: for them this only warns and never refuses.
 
     Returns:
-        What to say of those that are not.
+        Warnings for the models that cannot.
 
     Raises:
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.

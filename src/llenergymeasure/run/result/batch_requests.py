@@ -1,4 +1,4 @@
-"""The requests of a window of batches as a table: one row each, and what they come to."""
+"""The requests of a window of batches as a table, one row each, and their totals."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ENERGY_FIELDS = [
     ("batch_energy_unavailable", pa.string()),
     *REQUEST_ENERGY_FIELDS,
 ]
-"""What the table of requests says of the batch that each was in, and of each by itself."""
+"""Columns with the energy of each request's batch, and of the request itself."""
 
 REQUEST_SCHEMA = pa.schema(
     [
@@ -68,7 +68,7 @@ def request_table(window: Mapping[str, Any]) -> pa.Table:
 def batch_tokens(requests: pa.Table, prompt_hash: str) -> Tokens:
     """Return what went in and came out: of the table, which holds the window's requests alone."""
     lengths = requests["output_tokens"].to_pylist()
-    # Tables of before thought was counted have no such column.
+    # Tables of earlier versions have no such column.
     known = "thinking_tokens" in requests.column_names
     thinking = requests["thinking_tokens"].to_pylist() if known else []
     return Tokens(

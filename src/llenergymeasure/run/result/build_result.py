@@ -1,4 +1,4 @@
-"""From what a run's processes left to its result: a pure function of the run's folder.
+"""Computes a run's result from the files of its processes: a pure function of the run's folder.
 
 It runs after the engine and the recorder have ended, in a process of its own, so that a crash
 while an engine tears down costs nothing that was measured. ``result.json`` is written last and
@@ -35,15 +35,14 @@ from llenergymeasure.recording.samples import (
     write_samples,
 )
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.reading import write_run_row
 from llenergymeasure.results.record import Performance, Phase, Quality, Result, Tokens, Window
+from llenergymeasure.results.record_files import write_run_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
-from llenergymeasure.run.result.doubts import batch_doubts, run_doubts, traffic_doubts
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.trend import steadiness
@@ -54,11 +53,12 @@ from llenergymeasure.run.result.utilisation import (
     throttle_history,
     utilisation,
 )
+from llenergymeasure.run.result.validity import batch_codes, run_codes, traffic_codes
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
 
-if TYPE_CHECKING:  # a run of batches does not wait for its import
+if TYPE_CHECKING:  # a run of batches need not wait for this import
     from llenergymeasure.run.result.traffic_result import ServedRun
 
 _PASSING = {
@@ -66,7 +66,7 @@ _PASSING = {
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
     *(errno.ETIMEDOUT, errno.ENOMEM),
 }
-"""What the system refuses for a reason that is not in the run's files."""
+"""Errors of the system whose cause is not in the run's files."""
 
 _HIDE_CARDS = {"ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
 """Hide cards from AMD's engines; Zeus reads HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES alone."""
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _passes(error: BaseException) -> bool:
-    """Return whether the machine is to blame, as with a full disk: another time it may do."""
+    """Return whether the machine is to blame, as with a full disk: a later try may succeed."""
     numbers = {getattr(each, "errno", None) for each in (error, error.__cause__)}
     return not _PASSING.isdisjoint(numbers) or isinstance(error, MemoryError)
 
@@ -152,10 +152,10 @@ def _result(
     quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     limits = read_json(folder.limits) or {}
     validity = {
-        **batch_doubts(spec.config, asked, requests, batches, samples),
+        **batch_codes(spec.config, asked, requests, batches, samples),
         **energy.account.validity,
-        **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
-        **({} if served is None else traffic_doubts(served)),
+        **run_codes(spec.config, done, record, steady=steady["steady"], quality=quality),
+        **({} if served is None else traffic_codes(served)),
         **lifted_limits(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
     }
     return Result(
@@ -229,7 +229,7 @@ def _result(
 
 
 def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRun | None":
-    """Return what a run under traffic left in its folder; None for a run without."""
+    """Return the traffic of a run from its folder; None for a run of batches."""
     told = done.get("serving")
     if told is None:
         return None
@@ -242,7 +242,7 @@ def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRu
 
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
-    """Return what was found of the answers' quality, and why a score asked for is missing."""
+    """Return the measured quality of the answers, and why a score that was asked for is missing."""
     found, asked = dict(done or {}), asked or {}
     for name, gives in (("texts", "perplexity"), ("tasks", "score"), ("command", "score")):
         if asked.get(name) is None or not {gives, f"{gives}_unavailable"}.isdisjoint(found):
@@ -280,10 +280,11 @@ def _gpus(done: dict[str, Any], energy: RunEnergy, samples: Samples) -> list[dic
 def energy_devices(
     done: Mapping[str, Any], config: Mapping[str, Any], samples: Samples
 ) -> list[str]:
-    """Return the devices whose energy is the run's, as sensors name them.
+    """Return the devices whose energy belongs to the run, as sensors name them.
 
-    Cards that Zeus alone reads have no UUIDs, by which engines name theirs. The only one is the
-    run's if that names one device, unless a variable that Zeus passes over hides cards from it.
+    Engines name cards by UUID, and cards that only Zeus reads have none. If the engine names one
+    device and Zeus sees one card, that card is the run's, unless a variable that Zeus ignores hides
+    cards from the engine.
     """
     named, cards = list(done["devices"]), zeus_cards(samples)
     if not cards:
@@ -297,9 +298,9 @@ def energy_devices(
 
 
 def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether a run that names no GPU may have computed on one all the same.
+    """Return whether a run that names no GPU may still have computed on one.
 
-    In this process PyTorch and vLLM name theirs. A build for the CPU says so in its version.
+    PyTorch and vLLM name their devices. A build for the CPU has that in its version.
     """
     names_its_own = config["backend"] in ("pytorch", "vllm") and done.get("serving") is None
     versions = done["versions"]
@@ -309,7 +310,7 @@ def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _phases(folder: RunFolder) -> list[Phase]:
-    """Return the phases that were marked whole; what came after the marks ended is not one."""
+    """Return the phases that have both a start and an end mark."""
     return [
         Phase(name=name, start_monotonic_ns=start_ns, end_monotonic_ns=end_ns)
         for name, start_ns, end_ns in read_marks(folder.marks)

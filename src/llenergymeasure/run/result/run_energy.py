@@ -1,4 +1,4 @@
-"""A run's energy for its record: of the window, the phases, each batch, prefill and decode."""
+"""A run's energy for its record: the window's, each phase's and batch's, prefill's and decode's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -82,11 +82,11 @@ def run_energy(
         tokens: what went in and came out within the window.
         devices: the cards in use, as sensors name them.
         asked: the study's ``energy`` section.
-        characterised: what probes have found of the cards' sensors.
-        carbon: what the study declares of the place; None where it declares nothing.
+        characterised: the results of probing the cards' sensors.
+        carbon: what the study declares of grid, price and hardware; None for nothing.
         recorder_lost: whether the recorder ended too early.
-        own_server: whether all that works for the run is the run's own.
-        precision: what the window was to reach.
+        own_server: whether no external server works for the run.
+        precision: the relative precision that the window's length was chosen for.
 
     Raises:
         ConfigurationError: the calibration file cannot be used.

@@ -53,18 +53,18 @@ TRAFFIC_SCHEMA = pa.schema(
 """``in_window`` and ``slo_met`` are filled in when the run is finished."""
 
 ARRIVAL_NS = 100_000
-"""Parts that follow each other faster came at once: no engine gives one answer 10,000 tokens a
-second, and what holds them back writes them out in one go."""
+"""Parts closer together than this arrived at once: no engine makes 10,000 tokens per second for
+one answer, so a buffer wrote them together."""
 
 CHECKED_REQUESTS = 200
-"""Prompts counted with the tokenizer at most, where they were sent as text."""
+"""The most prompts counted with the tokenizer, where they were sent as text."""
 
 
 def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
     """Return one row a request, in the order of sending.
 
-    Latencies count from the planned time, as in MLPerf's server scenario: what a late client adds
-    is the request's own waiting, never a way to hide the server's.
+    Latencies count from the planned time, as in MLPerf's server scenario: a late client then adds
+    to the latency and cannot hide the server's delay.
     """
     rows = []
     for number, one in enumerate(sent):
@@ -114,7 +114,7 @@ def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
 
 
 def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:
-    """Return when output came, parts that came at once counted as one arrival."""
+    """Return the times at which output arrived; parts that came at once are one arrival."""
     times = np.asarray(token_ns, dtype=np.int64)
     return times[np.diff(times, prepend=-ARRIVAL_NS) >= ARRIVAL_NS]
 

@@ -1,4 +1,4 @@
-"""From the requests of a run under traffic to its result: who counts, who failed, what it cost.
+"""The result of a run under traffic from its requests: which count, which failed, their cost.
 
 The window's energy belongs to what was worked within the window: tokens and requests count by the
 share of their request's work in it. Latencies belong to requests that were to be sent within it,
@@ -16,14 +16,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.requested_work import fewest_tokens
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
-from llenergymeasure.config.work import fewest_tokens
 from llenergymeasure.energy.account import Account
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import spread
-from llenergymeasure.run.result.gaps import gap_energy
+from llenergymeasure.run.result.between_requests import gap_energy
 from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, over_saturation
 from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import NS_PER_S
@@ -40,13 +40,13 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class ServedRun:
-    """What a run under traffic left.
+    """The requests of a run under traffic, evaluated.
 
     Attributes:
         requests: every request, ``in_window`` and ``slo_met`` filled in.
         config: the experiment.
         window: start and end in CLOCK_MONOTONIC ns.
-        told: what the engine's process says in addition: ramp-up, gauges, the client's CPU time.
+        told: further values from the engine's process: ramp-up, gauges, the client's CPU time.
     """
 
     requests: pa.Table
@@ -78,8 +78,8 @@ class ServedRun:
     def tokens(self, prompt_hash: str) -> Tokens:
         """Return what went in and came out, by the share of each request's work in the window.
 
-        Where answers come whole, or late for their prompts' length, just as many end within the
-        window of every cycle: tokens counted as they come would be theirs, whatever was worked.
+        If answers arrive whole, or late because of long prompts, counting tokens as they arrive
+        would count those that happen to end in the window, not the work done in it.
         """
         good = [row for row in self._rows if row["failure"] is None]
         came = sum(map(self._came, good))
@@ -89,7 +89,7 @@ class ServedRun:
         inside = done[:, 1] - done[:, 0]
         output = _column(good, "output_tokens")
         thought = (_column(good, "thinking_tokens") / np.maximum(output, 1))[:, None]
-        thinking = np.diff(np.minimum(done, thought))[:, 0] @ output  # it comes first
+        thinking = np.diff(np.minimum(done, thought))[:, 0] @ output  # thinking comes first
         told = any(row.get("input_tokens_cached") is not None for row in good)  # not by 0.1
         cached = round(inside @ _column(good, "input_tokens_cached"))
         lengths = [row["output_tokens"] for row in self._ended]
@@ -107,7 +107,7 @@ class ServedRun:
         )
 
     def _came(self, row: Mapping[str, Any]) -> float:
-        """Return how many of an answer's tokens came inside the window, spread over its parts."""
+        """Return how many of an answer's tokens arrived in the window, spread over its parts."""
         parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
         inside = (parts >= self.window[0]) & (parts < self.window[1])
         return float(inside.mean()) * int(row["output_tokens"]) if len(inside) else 0.0
@@ -190,7 +190,7 @@ class ServedRun:
 
     @cached_property
     def _ended(self) -> list[dict[str, Any]]:
-        """The whole answers that ended within the window."""
+        """The complete answers that ended within the window."""
         whole = (row for row in self._rows if row["failure"] is None)
         return [row for row in whole if self._inside(row["end_monotonic_ns"])]
 
@@ -208,7 +208,7 @@ class ServedRun:
     def _quick_ns(self) -> float:
         """The time to a first token beyond which a request has waited for others.
 
-        Nearly the quickest of all, but not of a prompt or two that a cache knew.
+        A low percentile, so that a few prompts from a cache do not set it.
         """
         took = [
             (row["first_token_monotonic_ns"] or row["end_monotonic_ns"])
@@ -223,9 +223,9 @@ class ServedRun:
     def _done(self, row: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return which share of a whole answer's work was done at the window's start and end.
 
-        To its first token a request's work is spread over its time, from there over its parts,
-        which come faster where fewer are served with it. What it waited for others is no work of
-        its own: where requests come whatever the server does, that grows.
+        Up to its first token a request's work is spread over time, after it over its parts, which
+        arrive faster when fewer requests are served together. Waiting for other requests is not
+        work; it grows without limit when requests arrive faster than they are answered.
         """
         planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
         first = row["first_token_monotonic_ns"] or end
@@ -255,7 +255,7 @@ class ServedRun:
 
     @cached_property
     def odd(self) -> Mapping[str, list[bool]]:
-        """For each way to be odd, which of the traffic's prompts or whole answers are."""
+        """For each code of odd prompts or answers, which requests have it."""
         config = self.config.model_dump(exclude_none=True)
         found: dict[str, list[bool]] = defaultdict(list)
         for row in self._rows:
@@ -279,7 +279,7 @@ class ServedRun:
         return found
 
     def _waiting(self, start_ns: int, end_ns: int) -> list[float]:
-        """Return how many requests the server said to have waiting within a stretch."""
+        """Return the numbers of waiting requests that the server reported within a stretch."""
         return [
             values["waiting"]
             for at_ns, values in self.told["gauges"]
@@ -295,12 +295,12 @@ class ServedRun:
 
     @property
     def growth_per_s(self) -> float | None:
-        """By how many a second they become more; None where users wait for their answers."""
+        """Growth of the requests under way per second; None in a closed loop."""
         return growth_per_s(self.in_flight, self.window) if self.serving.open_loop else None
 
     @property
     def over_saturated(self) -> bool | None:
-        """Whether requests come faster than they are answered; None likewise."""
+        """Whether requests come faster than they are answered; None in a closed loop."""
         if not self.serving.open_loop:
             return None
         return over_saturation(self.in_flight, self.window, sent=len(self.sent))
@@ -356,7 +356,8 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
     one_token = np.array([count == 1 for count in table["output_tokens"].to_pylist()], dtype=bool)
     for column, limit_ms in limits.items():
         if limit_ms is not None:
-            # What is not known is not kept. But an answer of one token has no further one.
+            # An unknown value does not meet its limit. But an answer of one token has no time per
+            # token.
             kept = table[column].fill_null(np.inf).to_numpy() <= limit_ms / 1e3
             met &= kept | one_token if column == "time_per_output_token_s" else kept
     return pa.array(met)

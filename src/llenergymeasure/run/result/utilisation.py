@@ -1,4 +1,4 @@
-"""How busy the GPUs were inside the window, how full, and what they drew: from the samples."""
+"""The GPUs' utilisation, memory, clocks and power inside the window, from the samples."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.machine.gpus.card_limits import CLOCK_STEP_MHZ
+from llenergymeasure.machine.gpus.nvml_limits import CLOCK_STEP_MHZ
 from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS, reasons_in
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.results.record import Clocks
@@ -23,11 +23,11 @@ _MEANS: dict[str, Quantity] = {
     "memory_utilization_percent": "utilization_memory_percent",
 }
 FREE_LOOKS = 4
-"""Fewer looks may all have come while the clock was on its way up after it had been held down."""
+"""With fewer looks, all may fall in the time in which the clock rises after a throttle."""
 _IDLE = 0x1
 _LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in LOWERED}
 _ROUNDED_W = 1.0
-"""A card may hold a limit that is off by as much from the one that was set."""
+"""The limit that a card enforces may differ by this much from the one that was set."""
 _POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_usage_w")
 
 
@@ -66,10 +66,10 @@ def utilisation(
 def clock_state(
     samples: Samples, window: tuple[int, int], devices: Collection[str]
 ) -> Clocks | None:
-    """Return how the clocks stood inside the window; None if no GPU works, or none was looked at.
+    """Return the clocks inside the window; None if no GPU works, or none was sampled.
 
-    A card that rests says nothing of the clocks it works at: looks that NVML calls idle are left
-    out. Where a card gives no reasons all looks count, and what held it down is not known.
+    An idle card does not show its working clocks: samples that NVML calls idle are left out. If a
+    card gives no throttle reasons all samples count, and what slowed it is not known.
     """
     sm: list[Reals] = []
     free: list[Reals] = []
@@ -104,9 +104,9 @@ def clock_state(
 def lifted_limits(
     samples: Samples, window: tuple[int, int], gpu: Mapping[str, Any], held: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return whether a limit was higher in the window than a run had set it, by code.
+    """Return the validity code and reason if a limit was higher in the window than the run had set.
 
-    A card may enforce a lower one by itself, which says so as a reason to slow its clocks.
+    A card may enforce a lower limit by itself; that shows as a throttle reason.
 
     Args:
         samples: the recording.
@@ -128,7 +128,7 @@ def lifted_limits(
 
 
 def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
-    """Return when a card's reasons to slow its clocks changed over the recording, and to which.
+    """Return when a card's throttle reasons changed over the recording, and to which.
 
     Returns:
         ``t_monotonic_ns`` and ``reasons`` (NVML's, by name) of each change, the first reading

@@ -1,4 +1,4 @@
-"""Which values an engine's own settings have in force, by the engine's own account."""
+"""The values of engine settings that are really in force, as the engine reports them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,13 +8,13 @@ _ELSEWHERE = {
     "vllm.engine.kv_cache_dtype": "cache_dtype",
     "pytorch.batch_size": None,
 }
-"""Settings that the account has under another name; a batch of several processes is their sum."""
+"""Settings with another name in the report. Several processes report the sum of their batches."""
 
 _LEFT_TO_IT = ("auto", "default")
 
 
 def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> dict[str, Any]:
-    """Return the values in force of the swept settings of an engine, where it reports one of each.
+    """Return the values in force of an engine's swept settings, if it reports exactly one of each.
 
     Args:
         swept: the settings that the study sweeps, by dotted key; null leaves one to the engine.
@@ -26,7 +26,7 @@ def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> 
 
 
 def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, str]:
-    """Return the engine's settings that are not in force as they were asked for, and both values.
+    """Return the engine's settings whose value in force is not the one asked for, with both values.
 
     Args:
         config: the experiment, only what is set.
@@ -42,7 +42,7 @@ def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, st
 
 
 def _told(key: str, resolved: Any) -> list[Any]:
-    """Return the different values that an account has for a setting, wherever in it."""
+    """Return the different values that a report has for a setting, at any depth."""
     name = _ELSEWHERE.get(key, key.rpartition(".")[2])
     found = {} if name is None else {_comparable(each): each for each in _named(name, resolved)}
     return list(found.values())
@@ -76,5 +76,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value as the same one of another engine's spelling is: torch.bfloat16, bfloat16."""
+    """Return a value in one spelling for all engines: torch.bfloat16 is bfloat16."""
     return value.lower().removeprefix("torch.") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Why Snakemake failed where no run explains it, out of its log and those of its jobs."""
+"""Why Snakemake failed when no run explains it, from its log and its jobs' logs."""
 
 import re
 import textwrap
@@ -10,26 +10,26 @@ from llenergymeasure.files import open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.cluster import CHANGE_PROFILE, LEFT, NEVER_ENDS, NOTHING_LEFT
+from llenergymeasure.workflow.slurm_jobs import CHANGE_PROFILE, LEFT, NEVER_ENDS, NOTHING_LEFT
 
 _LOOKED_AT_BYTES = 1 << 12
 _SHOWN = 300
 _SNAKEMAKES = "For further error details"
-"""Begins what Snakemake adds to an executor's words, without a blank."""
+"""Begins Snakemake's addition to an executor's message, without a blank before it."""
 _OF_NO_PROFILE = re.compile(
     r"contact|connect|socket|standby|temporarily|transmitted|munge|authentication|I/O error|Errno",
     re.IGNORECASE,
 )
-"""In words of a SLURM that did not answer, or of a file that could not be written: no profile
-changes that. Source: SLURM, src/common/slurm_errno.c.
+"""In errors of a SLURM that did not answer, or of a file that could not be written: changing the
+profile does not help. Source: SLURM, src/common/slurm_errno.c.
 """
 
 
 def reason(log: str) -> str:
-    """Return in one line what was said first: by sbatch, Apptainer or a job's shell; else nothing.
+    """Return the first error of sbatch, Apptainer or a job's shell in one line; else empty.
 
     Args:
-        log: what Snakemake said.
+        log: Snakemake's log.
     """
     refused = re.search(
         r"sbatch: error: .*(\nsbatch: .*)*|(?<=Job submission failed with exception: ).+",
@@ -45,7 +45,7 @@ def reason(log: str) -> str:
 
 
 def never_began(log: str) -> Iterator[tuple[str, str]]:
-    """Yield the run of each job that failed, ``EXPERIMENT/CYCLE``, and why, as far as is known."""
+    """Yield the run of each failed job, ``EXPERIMENT/CYCLE``, and the reason if known."""
     submitted = dict(re.findall(r"(?m)^Job (\d+) (has been submitted .*)$", log))
     never = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
     for after in re.split(r"(?m)^Error in rule measure:\n", log)[1:]:
@@ -62,7 +62,7 @@ def never_began(log: str) -> Iterator[tuple[str, str]]:
 
 
 def _shells(path: str) -> str:
-    """Return the first line of a job's log, where the job ended before Snakemake's first word."""
+    """Return the first line of a job's log, if the job ended before Snakemake started in it."""
     with suppress(OSError), open_to_read(path) as stream:
         text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace").strip()
         if text and not re.search(r"^(SNAKEMAKE$|\s*host: )", text, re.MULTILINE | re.IGNORECASE):
@@ -75,12 +75,12 @@ def _shown(words: str) -> str:
 
 
 def said_of_jobs(log: str) -> list[str]:
-    """Return what was said of an earlier call's jobs, and where none was left that could run."""
+    """Return the log's lines about an earlier call's jobs and about jobs that vanished."""
     return re.findall(rf"^(?:{LEFT}|{NOTHING_LEFT}).*", log, re.MULTILINE)
 
 
 def rules_words(log: str, folder: StudyFolder) -> str:
-    """Return what the rules that failed have said in their own logs."""
+    """Return the text of the failed rules' own logs."""
     said = [
         path.read_text(errors="replace").strip()
         for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
@@ -91,16 +91,16 @@ def rules_words(log: str, folder: StudyFolder) -> str:
 
 
 def killed(on_cluster: bool) -> str:
-    """Return what is left where Snakemake itself was killed, which then says nothing."""
+    """Return the message for a Snakemake that was itself killed."""
     if on_cluster:
         return "Snakemake was killed; its jobs stay in the queue, and the next call ends them first"
     return "Snakemake was killed; the same call makes what is missing"
 
 
 def its_error(log: str) -> str:
-    """Return what was said of the first error, a scheduler's too; all if none was named.
+    """Return the log from its first error on, up to the next job's; all of it without an error.
 
-    Each job that fails says the same again.
+    Each failed job repeats the same.
     """
     ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if ours is not None:

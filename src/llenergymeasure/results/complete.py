@@ -64,7 +64,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What identifies the content of a finished run's files without reading them.
+    """Identifies the content of a finished run's files without reading them.
 
     Attributes:
         digest: of every file's size, inode and time stamps.
@@ -75,8 +75,8 @@ class Stamp:
     is_settled: bool
 
 
-def is_whole(folder: RunFolder) -> bool:
-    """Return whether a run's record is there, is its own, and its files are as written.
+def is_complete(folder: RunFolder) -> bool:
+    """Return whether a run's record exists, belongs to this run, and its files are as written.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
@@ -85,7 +85,7 @@ def is_whole(folder: RunFolder) -> bool:
 
 
 def damage(folder: RunFolder) -> Difference | None:
-    """Return the first thing that is wrong with a run's result; None where it is complete.
+    """Return the first fault of a run's result; None if it is complete.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
@@ -94,7 +94,7 @@ def damage(folder: RunFolder) -> Difference | None:
 
 
 def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
-    """Return a complete run's record, parsed; the first thing that is wrong where it is not.
+    """Return a complete run's record, parsed; otherwise its first fault.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
@@ -108,11 +108,11 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
 
 
 def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | None]:
-    """Yield everything that is wrong with a run's result, and return its record if it has one.
+    """Yield every fault of a run's result, and return its record if it has one.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
-        OSError: a file is there and cannot be read at the moment, or may not be.
+        OSError: a file exists but cannot be read now.
     """
     try:
         content = read_bytes(folder.result)
@@ -133,7 +133,7 @@ def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | N
     try:
         reason = _no_record(record, folder)
     except RecordVersionError:
-        if changed:  # what it says of itself is no more than a changed byte
+        if changed:  # its version may be a changed byte
             return None
         raise
     if reason is not None:
@@ -146,7 +146,7 @@ def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | N
 
 
 def recorded_hash(folder: RunFolder) -> str | None:
-    """Return the record's hash as its supervisor wrote it down; None where it was not kept."""
+    """Return the record's hash in the outcome; None if there is none."""
     try:
         outcome = load_json(folder.outcome)
         kept = outcome["result_sha256"]
@@ -156,7 +156,7 @@ def recorded_hash(folder: RunFolder) -> str | None:
 
 
 def check_version(record: Any, path: Path) -> None:
-    """Refuse what is no record of a version that this program reads.
+    """Raise if a record has no version that this program reads.
 
     Raises:
         RecordVersionError: it has another version, or none.
@@ -173,7 +173,7 @@ def stamp(run: str, looked_ns: int) -> Stamp | None:
 
     Args:
         run: the folder.
-        looked_ns: when the look at it and all others began, by the wall clock.
+        looked_ns: when the look at all runs began, by the wall clock.
     """
     found: list[tuple[int, int, int, int] | None] = []
     changed_ns = 0
@@ -232,7 +232,7 @@ def is_measured(folder: RunFolder) -> bool:
     Raises:
         RecordVersionError: a later version of this program wrote a record there.
     """
-    if not folder.stream.is_file() or is_whole(folder):
+    if not folder.stream.is_file() or is_complete(folder):
         return False
     try:
         return isinstance(load_json(folder.engine), dict)
@@ -241,23 +241,22 @@ def is_measured(folder: RunFolder) -> bool:
 
 
 def is_kept(folder: RunFolder, quality: Any) -> bool:
-    """Return whether the next call makes a run's result of what an attempt has left.
+    """Return whether the next call will compute a run's result from an earlier attempt's files.
 
-    One that was killed while its engine looked at its quality, where that is asked, is measured
-    again.
+    A run that was killed while its engine assessed its quality is measured again.
 
     Raises:
         RecordVersionError: a later version of this program wrote a record there.
     """
     ended_by_itself = folder.engine_end.is_file() or folder.session.is_file()
     try:
-        return is_measured(folder) and (ended_by_itself or is_looked_at(folder, quality))
-    except OSError:  # its files go as it ends on another machine
+        return is_measured(folder) and (ended_by_itself or is_assessed(folder, quality))
+    except OSError:  # a run ending on another machine removes its files
         return False
 
 
-def is_looked_at(folder: RunFolder, quality: Any) -> bool:
-    """Return whether the engine has measured, and found what is asked of its quality."""
+def is_assessed(folder: RunFolder, quality: Any) -> bool:
+    """Return whether the engine has measured, and assessed the quality that the study asks for."""
     done = read_json(folder.engine)
     if done is None or not isinstance(quality, dict):
         return done is not None

@@ -1,4 +1,4 @@
-"""One attempt at a run, as it is written down (standard library only).
+"""Writes ``outcome.json`` and the list of attempts (standard library only).
 
 ``outcome.json`` holds the latest attempt and is replaced whole. Snakemake deletes it when the
 next attempt starts, so every start and end is also appended to ``attempts.jsonl``. The reader is
@@ -33,7 +33,7 @@ def utc_now() -> str:
 
 @dataclass
 class AttemptOutcome:
-    """How one attempt stands or ended."""
+    """The state of one attempt, or how it ended."""
 
     attempt: int
     status: str = "running"
@@ -70,14 +70,14 @@ class AttemptOutcome:
     ) -> None:
         """Write the end of this attempt, in the outcome and in the list of attempts.
 
-        ``error`` has ``class`` and ``message``; the tail is that of the run's log if not given.
+        ``error`` has ``class`` and ``message``; ``tail`` is by default the end of the run's log.
         """
         self.status, self.exit_code = status, code
         self.error = error and {key: clean(without_secrets(text)) for key, text in error.items()}
         self.ended_at = utc_now()
         _strike_secrets(folder.log)
         self.log_tail = _log_tail(folder.log) if tail is None else tail
-        # Kept apart from the record, so that a change of any byte of it shows.
+        # Stored outside the record, so that a change of any byte in it is found.
         whole = status == "completed" and folder.result.is_file()
         self.result_sha256 = sha256(folder.result) if whole else None
         self.write(folder)
@@ -101,9 +101,9 @@ def attempts_begun(folder: RunFolder) -> int:
 
 
 def is_under_way(folder: RunFolder) -> bool:
-    """Return whether the latest attempt has begun and not said how it ended.
+    """Return whether the latest attempt has begun and has no end written.
 
-    One that was killed while it wrote its line counts as such.
+    An attempt that was killed while writing its line counts as under way.
     """
     try:
         last = read_bytes(folder.attempts).splitlines()[-1:]
@@ -132,7 +132,7 @@ def _log_tail(path: Path) -> str:
 
 
 def _strike_secrets(path: Path) -> None:
-    """Take out of a log what a server or an engine has printed of its keys."""
+    """Remove keys that a server or an engine has printed from a log."""
     if not path.is_file():
         return
     with os.fdopen(open_file(path, os.O_RDWR), "r+", errors="surrogateescape", newline="") as log:
@@ -145,9 +145,9 @@ def _strike_secrets(path: Path) -> None:
 
 
 def report_failure(folder: RunFolder, error: BaseException) -> None:
-    """Say to the supervisor why a process of the run gave up.
+    """Write for the supervisor why a process of the run gave up.
 
-    Where even that cannot be written (a full disk) the log says so and the first error stands.
+    If even that cannot be written (a full disk), the log says so and the first error is kept.
     """
     message = without_secrets(str(error) or type(error).__name__)[:_MESSAGE_LENGTH]
     try:

@@ -1,4 +1,4 @@
-"""A run's folder while one attempt has it: the right to it, how far it came, and how it ended.
+"""One attempt at a run: its lock on the folder, how far it came, and how it ended.
 
 Standard library only, as the supervisor is.
 """
@@ -23,8 +23,8 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.machine.scheduler import job_facts, time_limit_over
-from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.ending import End, ended_silently, outcome_error
 from llenergymeasure.run.engine.phase_marks import read_marks
@@ -32,7 +32,7 @@ from llenergymeasure.screen import say
 
 LOCK_POLL_S = 0.25
 LOCK_WAIT_S = 900.0
-"""Longer than computing a result may take, which an earlier attempt is let do."""
+"""Longer than computing a result may take: an earlier attempt may finish that."""
 
 
 class EarlierAttemptError(LlemError):
@@ -40,7 +40,7 @@ class EarlierAttemptError(LlemError):
 
 
 def hold_folder(folder: RunFolder, interrupted: Callable[[float], bool]) -> bool | None:
-    """Take the right to write into a run's folder, for as long as this process lives.
+    """Lock a run's folder for as long as this process lives.
 
     A workflow that is killed and called again at once finds its earlier run still ending: putting
     limits back, or computing a result. Both would write into one folder. The lock is on the list
@@ -68,8 +68,8 @@ def hold_folder(folder: RunFolder, interrupted: Callable[[float], bool]) -> bool
 
 
 @contextmanager
-def unattended(folder: RunFolder) -> Iterator[bool]:
-    """Hold a run's folder while no attempt is running in it; yield whether it is held."""
+def lock_if_idle(folder: RunFolder) -> Iterator[bool]:
+    """Lock a run's folder if no attempt is running in it; yield whether it is locked."""
     try:
         handle = open_file(folder.attempts, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:  # no folder
@@ -82,7 +82,7 @@ def unattended(folder: RunFolder) -> Iterator[bool]:
 
 
 class Attempt:
-    """One attempt at one run, as it is written down; to be made once its folder is held."""
+    """The record of one attempt at one run; create it once the folder is locked."""
 
     def __init__(self, spec: dict[str, Any], folder: RunFolder) -> None:
         self.spec = spec
@@ -96,13 +96,13 @@ class Attempt:
         return f"{self.spec['experiment']}/{self.spec['cycle']}"
 
     def clear(self) -> None:
-        """Make room: what an earlier attempt left for a look goes now."""
+        """Remove what an earlier attempt left for people to look at, and write this one's spec."""
         folder = self.folder
         for path in (folder.work, folder.stream, folder.log, *folder.products):
             remove(path)
         remove_unfinished(folder.path)
         make_folder(folder.work)
-        remove(folder.skip)  # one that came amid the clearing
+        remove(folder.skip)  # one that was written during the clearing
         self.write("spec", self.spec)
 
     def write(self, name: str, content: Any) -> None:
@@ -110,7 +110,7 @@ class Attempt:
         write_text(getattr(self.folder, name), json.dumps(content))
 
     def log(self) -> IO[bytes]:
-        """Open what keeps all that the run's processes print."""
+        """Open the log that keeps everything the run's processes print."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         return os.fdopen(open_file(self.folder.log, flags), "ab", buffering=0)
 
@@ -131,14 +131,14 @@ class Attempt:
             self.note(phases[-1][0])
 
     def name_phase_cut_short(self) -> None:
-        """Let the outcome name the phase that went wrong, not the release that followed it."""
+        """Name in the outcome the phase that failed, not the release that followed it."""
         for name, _, end_ns in read_marks(self.folder.marks):
             if end_ns is None:
                 self.outcome.phase = name
                 return
 
     def error(self, end: End) -> dict[str, str]:
-        """Return why the run failed, as far as its processes or their end say it."""
+        """Return why the run failed: from its processes' own error, or from how they ended."""
         if end.cause is not None:
             return outcome_error(end.cause.value, end.message)
         said = read_json(self.folder.error)
@@ -156,7 +156,7 @@ class Attempt:
     def conclude(self, end: End) -> int:
         """Write how the run ended, with or without a result; return the exit code."""
         if end.well:
-            code = self.complete()  # first: where it cannot be written, the next call finishes it
+            code = self.complete()  # first: if it cannot be written, the next call finishes the run
             self.circuit.remove()
             with suppress(OSError):
                 remove(self.folder.work)

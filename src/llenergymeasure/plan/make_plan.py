@@ -6,8 +6,8 @@ from typing import Any
 from llenergymeasure import ids
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
-from llenergymeasure.plan.model import Plan, PlannedRun
 from llenergymeasure.plan.orders import Slot, extended, ordered, together
+from llenergymeasure.plan.plan import Plan, PlannedRun
 
 
 def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:

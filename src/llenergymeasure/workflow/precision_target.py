@@ -1,4 +1,4 @@
-"""A precision target in a running study: when the number of cycles is fixed, and what is left.
+"""A study's precision target: how many cycles its pilots ask for, and what is left to do.
 
 The plan begins with a pilot. Where an experiment's pilot is complete when a workflow starts, its
 number of cycles is set from it and written into the plan by the main process; from then on it
@@ -14,12 +14,12 @@ from typing import Any
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.formatting import counted
+from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
-from llenergymeasure.results.whole import is_whole
 
 SETTINGS = ("precision_target", "max_cycles", "n_cycles")
-"""What a decision rests on: with another one of these it is made again, from the same pilot."""
+"""Settings that a decision depends on: if one changes, it is made again from the same pilot."""
 
 
 def planned(study: Study, folder: StudyFolder) -> Plan:
@@ -33,7 +33,7 @@ def planned(study: Study, folder: StudyFolder) -> Plan:
 
 
 def decisions(plan: Plan, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
-    """Return what the pilots decided, by experiment: those in the plan, then those complete now."""
+    """Return the pilots' decisions by experiment: those in the plan, then newly complete ones."""
     decided = dict(plan.stopping)
     for experiment in plan.experiments:
         if experiment not in decided:
@@ -50,8 +50,8 @@ class Precision:
     Attributes:
         target: half width of the interval over the mean.
         reached: whether every experiment has it.
-        runs_to_come: that the next call of the workflow adds to the plan.
-        short: experiments that have all the cycles they may have, and not the precision.
+        runs_to_come: runs that the next call of the workflow adds to the plan.
+        short: experiments that have reached max_cycles but not the precision.
     """
 
     target: float
@@ -60,7 +60,7 @@ class Precision:
     short: int
 
     def __str__(self) -> str:
-        """Return it as a line for people, the field that programs read first."""
+        """Return it as a line for people, which begins with the field's name for programs."""
         asked = f"±{100 * self.target:g} % of the energy per output token"
         if self.reached:
             return f"precision_reached: true: {asked}"
@@ -74,9 +74,9 @@ class Precision:
 
 
 def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
-    """Return how far the study is; None without a precision target.
+    """Return the state of the study's precision target; None without one.
 
-    Whether the target is reached is in the summary, which is asked where all runs are done.
+    Whether the target is reached is read from the summary once all runs are done.
     """
     target = plan.execution.get("precision_target")
     if target is None:
@@ -110,11 +110,11 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
     """Return what an experiment's pilot decides; None where it is not complete."""
     pilot_cycles = int(plan.execution["n_cycles"])
     runs = [folder.run(experiment, cycle) for cycle in range(1, pilot_cycles + 1)]
-    if not all(is_whole(run) for run in runs):
+    if not all(is_complete(run) for run in runs):
         return None
     from llenergymeasure.analysis.selection import select
-    from llenergymeasure.analysis.stopping import METRIC, decide
-    from llenergymeasure.results.reading import read_result
+    from llenergymeasure.analysis.stopping_rule import METRIC, decide
+    from llenergymeasure.results.record_files import read_result
     from llenergymeasure.results.table import run_row
 
     try:

@@ -1,4 +1,4 @@
-"""How a study was last started, so that it can be taken up again with the same words."""
+"""How a study was last started, so that ``llem resume`` can start it again in the same way."""
 
 import json
 import os
@@ -25,11 +25,11 @@ SETTINGS = frozenset(
         "execution.cycle_gap_seconds",
     }
 )
-"""What ``llem run`` sets over a study by options of its own."""
+"""Settings that ``llem run`` overrides by its own options."""
 
 
 class NotResumedError(ConfigurationError):
-    """A study was run with settings that a results folder may not give again."""
+    """A study was run with settings that are not taken from a results folder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StudyCall:
         study_file: the file, absolute.
         settings: what the command line set over it, by dotted key.
         profile: the profile asked for.
-        cwd: the folder that its words are relative to; None if it is not known, or gone.
+        cwd: the folder that its paths are relative to; None if it is not known, or gone.
     """
 
     study_file: Path
@@ -49,16 +49,16 @@ class StudyCall:
     cwd: Path | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return the call as text."""
         given = [f"{key}={value}" for key, value in self.settings.items()]
         given += [] if self.profile is None else [f"profile {self.profile}"]
         return " with ".join([str(self.study_file), *([", ".join(given)] if given else [])])
 
 
 def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
-    """Keep how a study was started, in its results; return who else keeps results there.
+    """Store in the results how a study was started; return a note if another study used them.
 
-    Whom it notifies is not kept: knowing the address may be the right to use it.
+    Notification addresses are not stored: an address may be a secret.
     """
     path, other = folder.path / NAME, None
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -83,14 +83,14 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
 
 
 def recall(folder: StudyFolder) -> StudyCall | None:
-    """Return how a study was last started; None if it was not by ``llem``.
+    """Return how a study was last started; None if ``llem`` did not start it.
 
-    A results folder may come from anybody: what it says is taken for which study and with which
-    settings, and for nothing that could run something else.
+    A results folder may come from anybody: only the study and a fixed list of settings are taken
+    from it, nothing that could run something else.
 
     Raises:
-        NotResumedError: it was run with what no option of ours sets.
-        ConfigurationError: the study's file is gone, or somebody else started it.
+        NotResumedError: it was run with settings that none of our options sets.
+        ConfigurationError: the study's file is gone, or another user started it.
     """
     path = folder.path / NAME
     try:
@@ -105,7 +105,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not call.study_file.is_absolute():  # it would be another from each folder, and is not ours
+    if not call.study_file.is_absolute():  # ours is always absolute
         return None
     if owners != {os.geteuid()}:
         message = f"somebody else ran this; look at its study, then: llem run {call.study_file}"

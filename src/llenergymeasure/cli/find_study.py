@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.cli.output import note
-from llenergymeasure.config.document import read_document
 from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.study_document import read_document
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import lock_holder
 from llenergymeasure.results.layout import StudyFolder
@@ -77,7 +77,7 @@ def _begun(folder: StudyFolder) -> str | None:
     holder = lock_holder(folder.lock)
     if holder is None:
         return None
-    from llenergymeasure.workflow.drive import LOG_NAME
+    from llenergymeasure.workflow.snakemake_process import LOG_NAME
 
     log = folder.path / LOG_NAME  # of an earlier call, unless it is younger than the lock's words
     starts = log.is_file() and log.stat().st_mtime_ns >= folder.lock.stat().st_mtime_ns

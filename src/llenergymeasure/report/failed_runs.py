@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.formatting import plain
 
 MESSAGE_LIMIT = 600
 

@@ -1,7 +1,7 @@
-"""What a workflow asks of SLURM: its jobs in the queue, and the end of those left by another.
+"""A study's jobs in SLURM's queue: listing, explaining, watching and cancelling them.
 
-A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again.
-They would measure next to the new ones, so they are ended before these are submitted.
+A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again. They
+would run at the same time as the new ones, so they are ended before those are submitted.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from llenergymeasure.units import MISSING
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
 QUIET_LIMIT_S = 300.0
-"""More than the profile's latency-wait and the time between two looks of the executor together."""
+"""Longer than the profile's latency-wait plus the time between two looks of the executor."""
 
 LOOK_INTERVAL_S = 20.0
 
 LOOK_SOON_S = 5.0
-"""After a run's end, when others may wait no longer: runs may end every second, and SLURM's
-controller is not to be asked as often."""
+"""After a run's end, when other jobs may start; not at once, as runs may end every second and
+SLURM's controller should not be asked as often."""
 
 NOTHING_LEFT = "No job of this study that could still run"
-"""Begins the last word of a workflow that waits for nothing."""
+"""Begins the last message of a workflow that waits for jobs that do not exist."""
 
 LEFT = "Jobs of an earlier call"
-"""Begins what is said of jobs that a killed workflow left in the queue."""
+"""Begins messages about jobs that a killed workflow left in the queue."""
 
 NEVER_ENDS = ", which never ends by itself"
 
@@ -47,11 +47,11 @@ CHANGE_PROFILE = (
     "Change the profile (mem_mb, cpus_per_task, runtime, slurm_partition, slurm_account) "
     "and call again"
 )
-"""What to do where jobs ask for what there is not."""
+"""The remedy for jobs that ask for resources that do not exist."""
 
 _FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
-"""What SLURM's commands end with where they are installed and no cluster is configured.
+"""Error of SLURM's commands where they are installed without a configured cluster.
 
 Source: SLURM, src/common/read_config.c.
 """
@@ -93,19 +93,19 @@ _NEVER = re.compile(
     "|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit|QOSMin"
     rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{'|'.join(_HELD)}"
 )
-"""Reasons that no other job's end removes: what one job may ask for, and a job that SLURM holds
-where its node could not start it or it was requeued too often. ``_NODES`` is also said of nodes
-that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
+"""Reasons that do not go away when other jobs end: the request itself, and jobs that SLURM holds
+because a node could not start them or they were requeued too often. ``_NODES`` is not among them:
+it is also given for nodes that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
-    """Return what the names of a study's jobs begin with, wherever they were submitted."""
+    """Return the prefix of the names of a study's jobs, the same on every machine."""
     path = folder.path.resolve()
     place = hashlib.sha256(str(path).encode()).hexdigest()[:6]
     return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{place}-"
 
 
-def can_be_asked() -> bool:
+def has_squeue() -> bool:
     """Return whether this machine has the command that lists SLURM's jobs."""
     return shutil.which("squeue") is not None
 
@@ -116,7 +116,7 @@ def left_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[QueuedJ
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
     """
-    if not can_be_asked():
+    if not has_squeue():
         return []
     done = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
     if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
@@ -125,15 +125,15 @@ def left_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[QueuedJ
         raise PreflightError(f"SLURM does not answer: {done.stderr.strip()}")
     prefix = job_prefix(folder)
     told = [line.split("|", 4) for line in done.stdout.splitlines()]
-    # What else this user has in the queue may have a comment of several lines.
+    # Other jobs of this user may have a comment of several lines.
     ours = [parts for parts in told if len(parts) == 5 and parts[1].startswith(prefix)]
     return [QueuedJob(*parts) for parts in ours]
 
 
 def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> list[dict[str, Any]]:
-    """Return runs' states, ``waiting`` for what has not begun and has a job in the queue.
+    """Return runs' states, with ``waiting`` for runs whose job is in the queue.
 
-    What such a run has left is of an attempt before: SLURM has put it into the queue again.
+    Files of such a run are from an earlier attempt: SLURM has requeued its job.
     """
     queued = {job.comment: job for job in jobs if job.waits or job.state in _STARTS}
     found = []
@@ -148,7 +148,7 @@ def with_waiting(runs: Iterable[dict[str, Any]], jobs: Iterable[QueuedJob]) -> l
 
 
 def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
-    """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    """Yield a line for each reason that SLURM gives for jobs not having begun."""
     yield from (line for _, line in _by_reason(jobs))
 
 
@@ -168,8 +168,8 @@ def _by_reason(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
         yield reason, f"{_wait(count)} in SLURM's queue: {why if never else _in_words(reason)}"
 
 
-def in_brief(jobs: Iterable[QueuedJob]) -> str:
-    """Return how many jobs wait, for a line of progress; and why, where it is the same for all."""
+def waiting_summary(jobs: Iterable[QueuedJob]) -> str:
+    """Return how many jobs wait, for the progress line, and the reason if all have the same."""
     waits = [job for job in jobs if job.waits]
     reasons = {_meaning(job.reason).partition(";")[0] for job in waits}
     if len(reasons) == 1:
@@ -181,8 +181,8 @@ def _wait(count: int) -> str:
     return "1 job waits" if count == 1 else f"{count} jobs wait"
 
 
-def lasting(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
-    """Yield, once for each reason, why jobs have not begun that wait for no other job's end."""
+def lasting_reasons(jobs: Iterable[QueuedJob], said: set[str]) -> Iterator[str]:
+    """Yield, once for each reason, why jobs do not begin although they wait for no other job."""
     for reason, line in _by_reason(job for job in jobs if job.never_starts or job.reason == _NODES):
         if reason not in said:
             said.add(reason)
@@ -201,7 +201,8 @@ _WORDS = {
     "BeginTime": "its time to begin has not come: after a requeue SLURM makes a pause",
     "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
 }
-"""What the usual reasons mean, by how they begin. Source: squeue(1), "JOB REASON CODES"."""
+"""The usual reasons, by their first words, and what they mean. Source: squeue(1), "JOB REASON
+CODES"."""
 
 
 def _in_words(reason: str) -> str:
@@ -240,7 +241,7 @@ def cancel_jobs(jobs: Sequence[QueuedJob]) -> list[str]:
 
 
 def _still_there(numbers: Sequence[str]) -> list[str]:
-    """Return which jobs may still be there: all of them where squeue does not say."""
+    """Return which jobs may still exist: all of them if squeue fails."""
     done = _squeue("--format=%A")
     if done.returncode != 0:
         return sorted(numbers)
@@ -259,10 +260,10 @@ def _asked(*command: str, limit_s: float | None = None) -> "subprocess.Completed
 
 
 class QueueWatch(threading.Thread):
-    """Ends a workflow on SLURM that waits for jobs that are gone, or can never start.
+    """Ends a workflow on SLURM that waits for jobs that have vanished or can never start.
 
-    A job may vanish without a word, ask for more than any node has, or never be submitted. In each
-    case Snakemake waits forever, and everything that was measured is there already.
+    A job may vanish silently, ask for more than any node has, or never be submitted. In each case
+    Snakemake would wait forever, although everything that can be measured is done.
     """
 
     def __init__(self, folder: StudyFolder) -> None:
@@ -271,7 +272,7 @@ class QueueWatch(threading.Thread):
         self._said: set[str] = set()
 
     def run(self) -> None:
-        """Look until nothing has been left for too long, and then end this process by SIGTERM."""
+        """Watch until no job has been left for too long, then end this process by SIGTERM."""
         last = time.monotonic()
         while time.monotonic() - last < QUIET_LIMIT_S:
             time.sleep(LOOK_INTERVAL_S)
@@ -286,13 +287,13 @@ class QueueWatch(threading.Thread):
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _something_is_left(self) -> bool:
-        # Rules that run here are children of this process; those that only ask end at once.
+        # Rules that run here are children of this process.
         if descendants(os.getpid()):
             return True
         try:
             jobs = left_jobs(self._folder)
         except PreflightError:  # a controller that does not answer may still have them
             return True
-        for line in lasting(jobs, self._said):
+        for line in lasting_reasons(jobs, self._said):
             say(line)
         return any(not job.never_starts for job in jobs)

@@ -1,4 +1,4 @@
-"""Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
+"""Runs Snakemake on one study: progress, two-stage interruption, messages, exit code."""
 
 import errno
 import json
@@ -31,40 +31,40 @@ from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
-from llenergymeasure.workflow import why_ended
-from llenergymeasure.workflow.cluster import (
+from llenergymeasure.workflow import snakemake_log
+from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
+from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
+from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.slurm_jobs import (
     LOOK_INTERVAL_S,
     LOOK_SOON_S,
     NEVER_ENDS,
     cancel_jobs,
-    in_brief,
-    lasting,
+    lasting_reasons,
     left_jobs,
+    waiting_summary,
 )
-from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
-from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
-from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
 
 POLL_S = 0.2
 REFRESH_S = 1.0
-"""A look at the runs costs a little of the machine that is being measured."""
+"""Looking at the runs costs a little of the machine's time while it is measured."""
 OWNER = "llem"
-"""Who holds a study's lock, for whoever comes second."""
+"""The name in a study's lock, for a second caller."""
 LOG_NAME = "snakemake.log"
 
 
 class Listener:
-    """What is seen of a running study: what is said of it is passed on, and each run's phases."""
+    """Receives messages about a running study, and reports each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Take who listens; nobody if None."""
+        """Take the function that gets each line; None for silence."""
         self._say = say
         self._looked_at = 0.0
         self.ending = ""
-        """What is waited for where the study is to end now; empty where it goes on."""
+        """What a study that is to end waits for; empty while it continues."""
         self.queue = ""
-        """What the study's jobs in SLURM's queue wait for."""
+        """Why the study's jobs wait in SLURM's queue."""
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -78,7 +78,7 @@ class Listener:
             self.say_phases(progress)
 
     def clear(self) -> None:
-        """Show no longer what only holds for the moment: nothing here."""
+        """Remove the changing status line; there is none here."""
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
@@ -88,7 +88,7 @@ class Listener:
         return True
 
     def say_phases(self, progress: Progress) -> None:
-        """Say which runs have come to another phase."""
+        """Report the runs that have entered another phase."""
         for line in progress.phases():
             self.say(line)
 
@@ -116,27 +116,27 @@ class Call:
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
         words += [
-            *("--rerun-triggers", "mtime"),  # also where a profile of one's own leaves it out
+            *("--rerun-triggers", "mtime"),  # also if the user's own profile leaves it out
             "--snakefile",
             str(root / "Snakefile"),
             "--configfile",
             str(study_file.absolute()),
         ]
-        # Snakemake would lay the default profile, which it finds next to the rules, over another.
+        # Snakemake would apply the default profile next to the rules on top of another profile.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
-        """Return this process's environment with what Snakemake takes from it."""
+        """Return the environment for Snakemake."""
         told = {DRIVEN_VARIABLE: "1", **safe_path()}
-        # This process notifies; variables go on to jobs and containers.
+        # This process sends notifications; its variables would be passed on to jobs and containers.
         given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
         if given:
             told[OVERRIDES_VARIABLE] = json.dumps(given)
         return os.environ | dict(self.environment) | told
 
 
-class Drive:
-    """One call of Snakemake on one study, watched to its end."""
+class SnakemakeProcess:
+    """One call of Snakemake on one study, followed to its end."""
 
     def __init__(
         self, study_file: Path, plan: Plan, folder: StudyFolder, view: Listener, lock: int
@@ -172,7 +172,7 @@ class Drive:
         """Run the workflow; return 0, 1, 130 or 143.
 
         Raises:
-            PreflightError: a model that runs need is neither here nor to be fetched.
+            PreflightError: a model that runs need is not here and cannot be downloaded.
 
         The first SIGINT lets the current run end and starts no new one; the second ends it now;
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
@@ -181,7 +181,7 @@ class Drive:
         log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
-        # This process lives as long as the study: with NVML open in it no driver would unload.
+        # This process lives as long as the study, and a driver with open NVML could not unload.
         gpus = call.profile is not None or driver_there()
         estimates = Forecast(here=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
@@ -235,10 +235,10 @@ class Drive:
     def _apptainer(self, call: Call) -> list[str]:
         if not self._in_apptainer():
             return []
-        named = "APPTAINER_CACHEDIR" in os.environ  # where Snakemake puts images then
+        named = "APPTAINER_CACHEDIR" in os.environ  # Snakemake then puts images there
         if named or not (call.profile is None or is_ours(call.profile)):
             return ["--use-apptainer"]
-        # Not where we are: Snakemake takes whatever lies in there for the image it once pulled.
+        # Not the working folder: Snakemake takes any file of that name there for its pulled image.
         return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
 
     def _in_apptainer(self) -> bool:
@@ -248,20 +248,20 @@ class Drive:
         """Watch Snakemake to its end."""
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
-            self._tell_of_ends(progress)
-            self._tell_of_the_queue()
+            self._report_ends(progress)
+            self._report_queue()
             if self.broken is not None:
-                self._end_runs()  # again: one may have been starting
+                self._end_runs()  # again: another one may have been starting
             elif (broken := circuit.broken()) is not None:
                 self.broken = broken
                 self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()
-        self._tell_of_ends(progress)
+        self._report_ends(progress)
         self._run_failed = progress.any_failed
 
-    def _tell_of_ends(self, progress: Progress) -> None:
+    def _report_ends(self, progress: Progress) -> None:
         for ended in progress.look():
             self._next_look_s = min(self._next_look_s, time.monotonic() + LOOK_SOON_S)
             self._view.say(ended.told)
@@ -271,17 +271,17 @@ class Drive:
                     self._noted.add(kind)
                     self._view.say(f"Note: {note}")
 
-    def _tell_of_the_queue(self) -> None:
+    def _report_queue(self) -> None:
         if not self._on_cluster or time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
         with suppress(LlemError):  # SLURM does not answer just now
             jobs = left_jobs(self._folder)
-            self._view.queue = in_brief(jobs)
-            self._say_once(lasting(jobs, self._noted))
+            self._view.queue = waiting_summary(jobs)
+            self._say_once(lasting_reasons(jobs, self._noted))
         with suppress(OSError):
             log = (self._folder.path / LOG_NAME).read_text(errors="replace")
-            self._say_once(why_ended.said_of_jobs(log))
+            self._say_once(snakemake_log.said_of_jobs(log))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -319,7 +319,7 @@ class Drive:
             self._process.send_signal(number)
 
     def _end_sessions(self) -> None:
-        """Let no other run begin on the server of the current one."""
+        """Prevent further runs from starting on the current run's server."""
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if run.session is not None and folder.work.is_dir():
@@ -328,8 +328,7 @@ class Drive:
     def _end_runs(self) -> None:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
-        A process id means something on its own host alone, and whoever can write to the folder
-        could have written any.
+        A process id is only valid on its own host, and anyone with access may have written it.
         """
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
@@ -343,7 +342,7 @@ class Drive:
         self._cancel_jobs()
 
     def _cancel_jobs(self, *, waiting_only: bool = False) -> None:
-        """Cancel the study's jobs on a cluster: Snakemake would wait for those that wait."""
+        """Cancel the study's jobs on a cluster: Snakemake would wait for pending ones."""
         if not self._on_cluster:
             return
         try:
@@ -353,7 +352,7 @@ class Drive:
             self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
-        self._say_once(why_ended.said_of_jobs(log))
+        self._say_once(snakemake_log.said_of_jobs(log))
         if self._signal_number is not None:
             return 128 + self._signal_number
         if returncode == 0:
@@ -362,11 +361,11 @@ class Drive:
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
-            self.complaint = f"llem: {why_ended.killed(self._on_cluster)}\n"
+            self.complaint = f"llem: {snakemake_log.killed(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
-        else:  # which explains no other run
-            self._say_once([self._with_place(why_ended.reason(log))])
+        else:  # a failed run explains itself, but no other failure
+            self._say_once([self._with_place(snakemake_log.reason(log))])
         return EXIT_FAILED
 
     def _with_place(self, why: str) -> str:
@@ -374,21 +373,21 @@ class Drive:
         return why and f"{why}; Snakemake's own words are in {place}"
 
     def _explanation(self, log: str) -> str:
-        """Return why Snakemake failed where no run did: the rule's own words if it has any."""
-        if said := why_ended.rules_words(log, self._folder):
+        """Return why Snakemake failed although no run did: the failed rule's own log if any."""
+        if said := snakemake_log.rules_words(log, self._folder):
             return said
         if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
-        if (words := why_ended.its_error(log)).startswith("llem: "):
+        if (words := snakemake_log.its_error(log)).startswith("llem: "):
             return words
         never = next((line for line in self._noted if NEVER_ENDS in line), "")
-        if why := why_ended.reason(log) or re.sub(" waits? in ", " waited in ", never):
+        if why := snakemake_log.reason(log) or re.sub(" waits? in ", " waited in ", never):
             return f"llem: {self._with_place(why)}\n"
         return f"{words.rstrip()}\nllem: {self._with_place('Snakemake failed')}\n"
 
 
 def _check_snakemakes_cache() -> None:
-    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
+    """Raise if Snakemake could not cache the workflow's files.
 
     Raises:
         PreflightError: its folder cannot be written to.

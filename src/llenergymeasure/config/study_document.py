@@ -19,11 +19,11 @@ from llenergymeasure.config.fields import (
 )
 from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.messages import describe, faults_of, located
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile
+from llenergymeasure.config.validation_messages import describe, faults_of, located
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS
 

@@ -7,11 +7,10 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
+from llenergymeasure.report.failed_runs import Failure, failures
 from llenergymeasure.report.findings import not_ranked, ranked, unseen
-from llenergymeasure.report.method import meters
-from llenergymeasure.report.wording import (
+from llenergymeasure.report.formatting import (
     AS_IS,
     counted,
     mean_text,
@@ -20,9 +19,11 @@ from llenergymeasure.report.wording import (
     scale_for,
     setting_texts,
 )
+from llenergymeasure.report.method import meters
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
-from llenergymeasure.units import DISQUALIFYING, NOTHING
+from llenergymeasure.units import NOTHING
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 LABEL_LIMIT = 44
 GROUP_LIMIT = 40

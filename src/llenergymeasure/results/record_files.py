@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
+from llenergymeasure.results.complete import check_version
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.table import rows_table
-from llenergymeasure.results.whole import check_version
 
 _ROW_FORMAT: dict[str, Any] = {
     "compression": "none",

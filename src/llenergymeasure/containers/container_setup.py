@@ -20,7 +20,7 @@ from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
 INSIDE = "/opt/llem"
-"""Where this project's source lies in a container."""
+"""The folder of this project's source in a container."""
 
 SCRIPTS = f"{INSIDE}/scripts"
 TOKEN_FILE = f"{INSIDE}/hf_token"
@@ -33,24 +33,24 @@ ENGINE = (PYTHON, "-P", "-m", "llenergymeasure.run.engine.engine_process")
 _TOKEN_PREFIX = "llem-token-"  # noqa: S105 - a file's name
 _HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 _SIMULATED = ("NVML_SIM_TRACE", "NVML_SIM_STATE")
-"""Files of a simulated card, which tests put in place of a real one."""
+"""Files of the simulated card that tests use."""
 
 NOT_RECORDED = ("LLEM_NODE_METER",)
-"""Changes results, and is in no record or command line: its arguments may be a password."""
+"""Changes results, but is kept out of records and command lines: it may hold a password."""
 
 _HOST_ONLY = re.compile(
     r"^(LD_PRELOAD|CUDA_HOME|CUDA_PATH|CUDA_VERSION|LLEM_(PLAN|QUIET|RUNNER_.*|IMAGES|DOCKER)"
     r"|SLURM(?!_(STEP|JOB)_GPUS$).*|APPTAINER.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES)$"
 )
-"""Paths and words that mean something on the host alone."""
+"""Variables that are only valid on the host."""
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ContainerSetup:
     """Mounts and variables of a study's containers.
 
     Attributes:
-        mounts: what they see of the host.
+        mounts: the parts of the host that they see.
         variables: their environment.
         results: the folder they write to.
         token: the hub's token; close it when no container needs it any more.
@@ -70,8 +70,8 @@ class Surroundings:
         results: Path,
         *,
         meter_inside: bool = True,
-    ) -> "Surroundings":
-        """Return the surroundings of runs of ``configs`` that write below ``results``.
+    ) -> "ContainerSetup":
+        """Return what containers get for runs of ``configs`` that write below ``results``.
 
         Raises:
             ConfigurationError: a path in a configuration means nothing in a container.
@@ -89,7 +89,7 @@ class Surroundings:
 
 
 def _mounts(configs: Iterable[Mapping[str, Any]], results: Path) -> list[Mount]:
-    """Return what runs of these configurations need bound, outer folders first."""
+    """Return the mounts that runs of these configurations need, outer folders first."""
     cache, hub = cache_folder().resolve(), hugging_face_home(os.environ)
     read_only = offline()
     for folder in (results, cache, *(() if read_only else (hub,))):
@@ -110,7 +110,7 @@ def _mounts(configs: Iterable[Mapping[str, Any]], results: Path) -> list[Mount]:
 
 
 def _existing(names: Iterable[str]) -> list[Path]:
-    """Return the paths that these variables name, as far as they are here."""
+    """Return the paths in these variables that exist."""
     paths = [Path(os.environ[name]).absolute() for name in names if os.environ.get(name)]
     return [path for path in paths if path.exists()]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
+from llenergymeasure.config.requested_work import fewest_tokens, work_of
 from llenergymeasure.config.servers import is_here
-from llenergymeasure.config.work import fewest_tokens, work_of
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.effective_settings import resolved_otherwise
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.record import Quality
 from llenergymeasure.run.result.trend import far_slower
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
@@ -27,16 +27,16 @@ if TYPE_CHECKING:  # a run of batches does not wait for its import
     from llenergymeasure.run.result.traffic_result import ServedRun
 
 FAILED_SHARE_MAX = 0.01
-"""Share of failed requests past which a run is disqualified."""
+"""Share of failed requests beyond which a run is disqualified."""
 
 LATENESS_P99_MAX_S = 0.005
-"""Lateness of sending past which the client is said to be too slow for the rate."""
+"""Lateness of sending beyond which the client counts as too slow for the rate."""
 
 ODD_SHARE_MAX = 0.01
-"""Share of the prompts or answers that may be odd, in each way."""
+"""Share of the prompts or answers that may be odd, for each code."""
 
 CUT_SHARE_MAX = 0.05
-"""Share of natural answers that may end at ``max_output_tokens`` in place of by themselves."""
+"""Share of natural answers that ``max_output_tokens`` may cut off."""
 
 ODD = {
     "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
@@ -47,10 +47,10 @@ ODD = {
     "buffered_stream": "answers of several tokens came all at once",
     "thinking_mismatch": "answers show other than the thought that the server counted",
 }
-"""Codes of odd prompts and answers, and what is odd of so many."""
+"""Codes of odd prompts and answers, and the text that follows their number."""
 
 
-def run_doubts(
+def run_codes(
     config: Mapping[str, Any],
     done: Mapping[str, Any],
     energy: Energy,
@@ -58,7 +58,7 @@ def run_doubts(
     steady: bool | None,
     quality: Quality | None,
 ) -> dict[str, str]:
-    """Return what speaks against any run: code to explanation."""
+    """Return the validity codes that any run can have, each with its explanation."""
     found = {}
     measured = energy.kind == "measured"
     if steady is False and measured:
@@ -87,16 +87,16 @@ def run_doubts(
     return found
 
 
-def batch_doubts(
+def batch_codes(
     config: Mapping[str, Any],
     asked: int,
     requests: pa.Table,
     batches: Sequence[Batch],
     samples: Samples,
 ) -> dict[str, str]:
-    """Return what speaks against a window of batches, each answer ``asked`` to have so many tokens.
+    """Return the validity codes of a window of batches, each with its explanation.
 
-    Code to explanation.
+    ``asked`` is the tokens asked of each answer.
     """
     found: dict[str, str] = {}
     for each, usual_s in far_slower(batches):
@@ -116,7 +116,7 @@ def batch_doubts(
 
 
 def cut_answers(answer_length: str | None, reasons: Sequence[str | None]) -> dict[str, str]:
-    """Return whether answers that were to end by themselves were cut off, by why each ended."""
+    """Return the code for natural answers that were cut off, from the reason why each ended."""
     cut = reasons.count("length")
     if answer_length != "natural" or cut <= CUT_SHARE_MAX * len(reasons):
         return {}
@@ -131,9 +131,9 @@ def _failed_requests(failed: int, asked: int, first: str) -> dict[str, str]:
 
 
 def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> int:
-    """Return how many answers of batches have other than the tokens asked for, if over 1 %.
+    """Return how many answers have another length than asked for, if those are over 1 %.
 
-    What an engine's own section says of their length and number wins.
+    Lengths and numbers in an engine's own section win.
     """
     answers = work_of(config).get("answers") or {}
     longest, number = answers.get("longest") or asked, answers.get("number", 1)
@@ -142,8 +142,8 @@ def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> 
     return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
-def traffic_doubts(run: "ServedRun") -> dict[str, str]:
-    """Return what of its traffic speaks against a run: code to explanation."""
+def traffic_codes(run: "ServedRun") -> dict[str, str]:
+    """Return the validity codes of a run under traffic, each with its explanation."""
     serving, sent = run.serving, run.sent
     failed = [
         f"{row['failure']}: {row['failure_message']}" for row in sent if row["failure"] is not None

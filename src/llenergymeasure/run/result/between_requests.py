@@ -1,8 +1,9 @@
 """What a server draws while no request is under way, as between the turns of an agent.
 
-A conversation whose next turn waits for a tool or a person keeps its cache, and the server its
-memory and clocks. Where others are answered meanwhile that costs no time of its own: only what is
-drawn while nothing is under way is counted here, and apart that with a conversation in waiting.
+While a conversation waits for a tool or a person, its cache stays and the server keeps its memory
+and clocks. If other requests are answered meanwhile, this costs no extra time: only energy drawn
+while no request is under way is counted here, and separately the part of it in which a conversation
+waits.
 """
 
 import math
@@ -24,7 +25,7 @@ Span = tuple[int, int]
 
 UNAVAILABLE = "the sensors show too little of the gaps: too few are long enough"
 FEWEST = 4
-"""Gaps with an inside that it takes to say what the others draw."""
+"""The fewest gaps with an inside from which the power of shorter gaps is estimated."""
 
 
 def gap_energy(
@@ -44,7 +45,7 @@ def gap_energy(
         turns: of a whole conversation, for rows that do not say.
     """
     pauses = _pauses(rows, turns)
-    # A turn that was not sent before the traffic ended is waited for until the window's end.
+    # A turn that was not sent before the traffic ended counts as waiting until the window's end.
     spans = [(start, max(start, window[1]) if end is None else end) for start, end in pauses]
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     waiting = InFlight.of(starts, ends)
@@ -96,16 +97,16 @@ def _mean_pause_s(lengths_s: Floats, over: NDArray[np.bool_]) -> float | None:
     """
     if not over.any():
         return None
-    order = np.lexsort((~over, lengths_s))  # of equal ones those that were over come first
+    order = np.lexsort((~over, lengths_s))  # among equal lengths, finished pauses come first
     at_risk = np.arange(len(order), 0, -1)
     lasting = np.cumprod(1 - over[order] / at_risk)
     return float(np.diff(lengths_s[order], prepend=0.0) @ np.append(1.0, lasting[:-1]))
 
 
 def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
-    """Return stretches without a request under way, cut where a first conversation waits or none.
+    """Return stretches without a request under way, cut where conversations begin or stop waiting.
 
-    Neighbours that are alike in that are one.
+    Adjacent stretches of the same kind are merged.
     """
     changes = np.unique(np.concatenate((window, flight.at_ns, waiting.at_ns)))
     inside = changes[(changes >= window[0]) & (changes <= window[1])]
@@ -123,8 +124,7 @@ def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
 def _inside(account: Account, span: Span) -> tuple[float, float, float, int] | None:
     """Return what a gap draws as far from its ends as a sensor's value may reach; None if short.
 
-    In J, with half widths of what chance adds and of what all gaps share; and how long that is, in
-    ns.
+    In J, with the half widths of its random and its shared part, and its length in ns.
     """
     edge_ns = round(account.resolution_s * NS_PER_S)
     low, high = span[0] + round(LAG_ALLOWANCE_S * NS_PER_S) + edge_ns, span[1] - edge_ns
@@ -163,5 +163,5 @@ def _drawn(
     u95_j = math.hypot(*(randoms_j * whole_ns / inside_ns), shared)
     mean = float(inside_j.sum() / inside_ns.sum())
     scatter = float(np.std(inside_j / inside_ns, ddof=1)) if short_ns else 0.0
-    # Short gaps may differ from the others all the same way.
+    # Short gaps may all differ from the others in the same direction.
     return energy_j + mean * sum(short_ns), u95_j + COVERAGE_FACTOR * scatter * sum(short_ns)

@@ -28,7 +28,7 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import listed, plain, shortened
+from llenergymeasure.report.formatting import listed, plain, shortened
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
 LETTER_WIDTH, HEIGHT, BASELINE = 7, 13, 4

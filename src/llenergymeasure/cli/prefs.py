@@ -1,0 +1,29 @@
+"""``llem prefs``: a user's own settings."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llenergymeasure.cli.output import JsonOption, note, print_json
+from llenergymeasure.config.preferences import preferences_in_force, user_configuration
+from llenergymeasure.screen import aligned
+
+
+def prefs(
+    study: Annotated[
+        Path | None,
+        typer.Option(help="show the settings that apply to this study", metavar="STUDY.yaml"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show your own settings, where each comes from, and the file that holds them."""
+    found = preferences_in_force(study)
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    print(aligned([[each.key, str(each.value), each.origin] for each in found], left=(0, 1, 2)))
+    path = user_configuration()
+    there = "holds your own settings" if path.is_file() else "is not there; it may hold"
+    note(f"{path} {there}: output_dir, runners and notify, as in a study")

@@ -1,0 +1,112 @@
+"""``llem status``: what is done, running, failed or missing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from llenergymeasure.cli.find_study import study_folder
+from llenergymeasure.cli.output import JsonOption, StudyArgument, note, print_json
+from llenergymeasure.errors import PreflightError, ResultsError
+from llenergymeasure.files import lock_holder
+from llenergymeasure.plan import Plan
+from llenergymeasure.report.formatting import counted, plain
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.notes import distinct, noted_in, notes_of
+from llenergymeasure.results.record_files import read_result
+from llenergymeasure.screen import printable
+from llenergymeasure.workflow.manifest import count, precision_of, states
+from llenergymeasure.workflow.precision_target import precision
+from llenergymeasure.workflow.progress import phase_in_words
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, left_jobs, waiting, with_waiting
+from llenergymeasure.workflow.snakemake_log import never_began
+from llenergymeasure.workflow.snakemake_process import LOG_NAME
+
+QUEUE_LIMIT_S = 5.0
+TOUCHED_S = 60.0
+"""Within which Snakemake touches a failed job's outcome, after it has written the error."""
+READ_NOTES = 200
+"""Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
+
+
+def status(
+    study: StudyArgument = None,
+    as_json: JsonOption = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="read every run's files, not only changed ones")
+    ] = False,
+) -> None:
+    """Print what is done, running, failed or missing."""
+    folder = study_folder(study)
+    plan = Plan.read(folder.plan)
+    runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
+    jobs: list[QueuedJob] = []
+    try:
+        jobs = left_jobs(folder, QUEUE_LIMIT_S)
+    except PreflightError as error:
+        note(f"{error}: what waits in its queue is not known")
+    runs = _with_reasons(with_waiting(runs, jobs), folder)
+    if as_json:
+        head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
+        head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
+        print_json({**head, "runs": runs})
+        return
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
+    print(f"{plan.study}: {counted(len(runs), 'run')}: {counts}")
+    reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
+    if reached is not None:
+        print(reached)
+    for line in waiting(jobs):
+        print(line)
+    if holder and all(run["status"] != "running" for run in runs):
+        idle = any(run["status"] != "completed" for run in runs)
+        doing = "no run is under way at the moment" if idle else "makes tables and report"
+        print(f"{holder} is going on, and {doing}")
+    for line in _under_way_or_without_result(plan, folder, runs):
+        print(line)
+    for said, of in distinct(_notes(folder, runs)):
+        print(printable(f"  Note: {said}" + (f" ({noted_in(of)})" if of > 1 else "")))
+
+
+def _under_way_or_without_result(
+    plan: Plan, folder: StudyFolder, runs: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield what each current run does, and how each that left no result ended and where."""
+    for run in runs:
+        label = plain(plan.label(plan.run(run["experiment"], run["cycle"])), 120)
+        if run["status"] == "running":
+            yield f"  {label}: {plain(phase_in_words(run['phase'] or 'starting'), 80)}"
+        elif run["status"] in {"failed", "interrupted", "lost"} or run.get("error_class"):
+            why = plain(f"{run['error_class']}: {run['error_message']}", 1000)
+            yield f"  {label}: {run['status']}: {why}"
+            place = folder.run(run["experiment"], run["cycle"])
+            yield f"    log: {place.log}" if place.log.is_file() else f"    folder: {place.path}"
+
+
+def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return the states of runs, with what the last call knew of those that said nothing."""
+    log = folder.path / LOG_NAME
+    without = [run for run in runs if run.get("error_class") in ("NeverBegan", "ProcessGone")]
+    known: dict[str, str] = {}
+    with suppress(OSError):  # another user's may not be read
+        if without and log.is_file():
+            known = dict(never_began(log.read_text(errors="replace")))
+    for run in without:
+        why = known.get(f"{run['experiment']}/{run['cycle']}")
+        with suppress(OSError):  # one that begins just now has no outcome
+            ended = folder.run(run["experiment"], run["cycle"]).outcome.stat()
+            if why and ended.st_mtime - log.stat().st_mtime < TOUCHED_S:  # else in another call
+                never = run["error_class"] == "NeverBegan"
+                said = "the run never began: " if never else f"{run['error_message']}; "
+                run["error_message"] = f"{said}{why}; see {log}"
+    return runs
+
+
+def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield the notes of finished runs: of the first ones, as most hold for all of a study."""
+    finished = [run for run in runs if run["status"] == "completed"]
+    for run in finished[:READ_NOTES]:
+        with suppress(ResultsError):
+            result = read_result(folder.run(run["experiment"], run["cycle"]).result)
+            yield notes_of(result.provenance)

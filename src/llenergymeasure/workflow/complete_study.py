@@ -1,0 +1,58 @@
+"""Runs Snakemake until a study is complete, and sends the notification of its end."""
+
+from pathlib import Path
+
+from llenergymeasure.config.study import Study
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
+from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.report.formatting import counted
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.manifest import open_runs
+from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
+from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.profile import job_request, may_share
+from llenergymeasure.workflow.slurm_jobs import has_squeue
+from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED
+from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
+
+
+def complete_study(
+    study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
+) -> tuple[int, str]:
+    """Make every missing run of a study, then tables and report.
+
+    With a precision target Snakemake is called again while pilots ask for more cycles. Failed runs
+    do not stop the other experiments' cycles; an interruption does.
+
+    Args:
+        study: the study, with its runners chosen.
+        study_file: the same study's file, for Snakemake.
+        folder: where its results go.
+        view: gets messages and progress.
+        call: how Snakemake is called.
+        lock: the open file of the study's lock, which the caller holds.
+
+    Returns:
+        The exit code (0, 1, 130 or 143), and Snakemake's error if no failed run explains it.
+    """
+    plan = planned(study, folder)
+    anything = open_runs(plan, folder) > 0
+    if anything:
+        warn_of_missing_variables(study.notify, view.say)
+        for line in runs_or_sends(plan, study.notify):
+            view.say(line)
+        if not may_share(plan.execution, call.profile):
+            view.say(NOT_SHARED)
+        if (job := job_request(call.profile)) and job.executor == "slurm" and not has_squeue():
+            view.say(UNWATCHED)
+    while True:
+        snakemake = SnakemakeProcess(study_file, plan, folder, view, lock)
+        code = snakemake.run(call)
+        longer = planned(study, folder)
+        if code not in (EXIT_OK, EXIT_FAILED) or len(longer.runs) <= len(plan.runs):
+            break
+        plan = longer
+        view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
+    if anything:
+        send_news(study.notify, news(longer, folder, snakemake.broken), view.say)
+    return code, snakemake.complaint
