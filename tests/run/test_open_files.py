@@ -26,7 +26,7 @@ from llenergymeasure.run.result.validity import traffic_codes
 from support.serving_runs import experiment, record, run
 
 serving = {"arrivals": "closed", "concurrency": users}
-config = experiment(serving, window_s=1.0, max_output_tokens=4)
+config = experiment(serving, window_s=1.5, max_output_tokens=4)  # a refused user asks each second
 served, _ = run(Path(sys.argv[1]), config, "--first-ms", "800", "--next-ms", "5")
 import pandas  # It is first needed when a run ends.
 told = record(served)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
@@ -18,8 +18,9 @@ from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.run.result.validity import HELD_SHARE_MAX, traffic_codes
 from llenergymeasure.workload.prompts import traffic_prompts
+from llenergymeasure.workload.requests import Request
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
@@ -136,6 +137,7 @@ def test_a_user_asks_again_once_the_answer_is_read() -> None:
 
     class Client:
         def stream(self, exchange: Exchange, _body: Any, _timeout_s: float, done: Any) -> None:
+            exchange.sent_ns = time.monotonic_ns()
             exchange.end_ns = exchange.planned_ns - 10**9  # a second of reading
             answered_ns.append(time.monotonic_ns())
             done(exchange)
@@ -149,8 +151,59 @@ def test_a_user_asks_again_once_the_answer_is_read() -> None:
         traffic.stop()
         return traffic.sent
 
-    planned_ns = [one.exchange.planned_ns for one in asyncio.run(go())]
+    sent = asyncio.run(go())
+    planned_ns = [one.exchange.planned_ns for one in sent]
     assert all(planned_ns[n + 1] >= answered_ns[n] for n in range(2))
+    held_s = [one.exchange.held_s or 0.0 for one in sent]
+    assert held_s[0] < 1 <= min(held_s[1:])
+
+
+def test_users_requests_are_made_before_they_ask() -> None:
+    """Those in step are answered at once, and the last would wait for all others' to be made."""
+    made: list[int] = []
+    made_as_sent: list[int] = []
+
+    class Client:
+        def stream(self, *_: Any) -> None:
+            made_as_sent.append(len(made))
+
+    async def go() -> None:
+        prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 3}))
+        traffic = Traffic(Client(), prompts, lambda one: made.append(one.index), 1.0)  # type: ignore[arg-type, return-value, func-returns-value]
+        traffic.prepare_closed(3)
+        assert made == [0, 1, 2, 3, 4, 5]
+        traffic.start_closed(time.monotonic_ns(), 3)
+        while len(made) < 9:
+            await asyncio.sleep(0.01)
+        traffic.stop()
+
+    asyncio.run(go())
+    assert len(made_as_sent) == 3
+    assert made == list(range(9))
+
+
+def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> None:
+    """The load is then settled by the client, and the server does less than it could."""
+    load = {"arrivals": "closed", "concurrency": 4, "ramp_up_max_seconds": 0.5}
+    config = experiment(load, window_s=1, max_output_tokens=4)
+    served = engine(config, "--first-ms", "20", "--next-ms", "5")
+    encode = served.encode
+
+    def slowly(request: Request) -> Outgoing:
+        time.sleep(0.03)
+        return encode(request)
+
+    served.encode = slowly  # type: ignore[method-assign]
+    try:
+        window = measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
+        table = traffic_table(window.sent, served)
+    finally:
+        served.close()
+    seen = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.besides())
+    share = record(seen).client_held_share
+    assert share is not None
+    assert share > HELD_SHARE_MAX
+    assert "waited for the client" in traffic_codes(seen)["late_sends"]
 
 
 def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:

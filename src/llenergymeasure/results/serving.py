@@ -135,6 +135,11 @@ class Serving(Record):
     )
     send_lateness_max_s: float | None = Field(description="the largest of these")
     client_cpu_share: float = Field(description="share of one core that the client took")
+    client_held_share: float | None = Field(
+        default=None,
+        description="share of its users' time in which the client read and made requests, and "
+        "kept them from asking; null in an open loop",
+    )
     input_tokens_checked: int = Field(
         description="requests of the run whose prompt was counted here too"
     )

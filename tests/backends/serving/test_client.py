@@ -188,6 +188,22 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
     assert [each.failure for each in exchanges] == [None, None]
 
 
+@pytest.mark.parametrize(("worked_s", "failure"), [(0.0, None), (0.6, "refused")])
+def test_only_what_no_server_has_worked_on_is_sent_again(
+    worked_s: float, failure: str | None
+) -> None:
+    """A kept connection that breaks after half a second of work is a failure, as a new one is."""
+    with misbehaving() as server:
+        server.way = lambda number: (
+            [worked_s, ways.RESET] if number == 1 else ways.answer(gap_s=0.001)
+        )
+        first, second = ask(server.base_url, [[1] * ways.PROMPT] * 2, tokens=ways.TOKENS, rate=2)
+        answers = server._number
+    assert first.failure is None
+    assert (second.failure, second.resent) == (failure, failure is None)
+    assert answers == (3 if second.resent else 2)
+
+
 def test_the_servers_own_words_are_read(tmp_path: Path) -> None:
     with running(tmp_path, "--slots", "4") as server:
         assert settings(server) == {"slots": 4}

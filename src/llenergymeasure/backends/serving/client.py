@@ -20,6 +20,9 @@ from llenergymeasure.errors import BackendError
 IDLE_MOST_S = 2.0
 """A connection unused for longer is not used again: servers close theirs after 5 s (uvicorn)."""
 
+CLOSED_AT_ONCE_S = 0.2
+"""A server that closes an unused connection as a request is written does so in less than 1 ms."""
+
 PAGE_BYTES = 4 << 20
 """A page about the server itself has no more."""
 
@@ -182,7 +185,7 @@ class StreamingClient:
 class _Stream:
     """One request on its way."""
 
-    __slots__ = ("_client", "_connection", "_done", "_exchange", "_request", "_timer")
+    __slots__ = ("_client", "_connection", "_done", "_exchange", "_request", "_timer", "_wrote_s")
 
     def __init__(
         self,
@@ -195,6 +198,7 @@ class _Stream:
         self._client, self._exchange, self._request = client, exchange, request
         self._done = done
         self._connection: Connection | None = None
+        self._wrote_s = 0.0
         client.in_flight += 1
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(timeout_s, self._time_out, timeout_s)
@@ -223,6 +227,7 @@ class _Stream:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
+        self._wrote_s = time.monotonic()
         request = self._request
         self._client.answers_asked += request.answers
         most_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
@@ -230,8 +235,9 @@ class _Stream:
 
     def _answered(self, answer: Answer, broken: Broken | None) -> None:
         stale = broken is not None and answer.status is None and not answer.pieces
+        stale &= time.monotonic() - self._wrote_s < CLOSED_AT_ONCE_S
         if stale and self._connection is not None and self._connection.used > 1:
-            # The server closed it as we wrote: nothing of the request can have been answered.
+            # The server closed it as we wrote: nothing of the request can have been worked on.
             self._exchange.resent = True
             self._client.run(self._connect())
         elif answer.status not in (None, 200):

@@ -33,6 +33,7 @@ class Exchange:
     Attributes:
         index: its place in the sequence of requests.
         planned_ns: when it was to be sent, settled before anything of it was known.
+        due_ns: when its user would have asked, had the client had no work; 0 for planned.
         sent_ns: when it was sent; 0 if it never was.
         sent_bytes: its length; 0 if it never was.
         asked_tokens: most that its answer may have; 0 if it never was.
@@ -53,6 +54,7 @@ class Exchange:
 
     index: int
     planned_ns: int
+    due_ns: int = 0
     sent_ns: int = 0
     sent_bytes: int = 0
     asked_tokens: int = 0
@@ -79,6 +81,12 @@ class Exchange:
     def lateness_s(self) -> float | None:
         """How long after its time it was sent; None if it never was."""
         return (self.sent_ns - self.planned_ns) / NS_PER_S if self.sent_ns else None
+
+    @property
+    def held_s(self) -> float | None:
+        """How long the client kept its user from asking; None if it was never sent."""
+        due_ns = self.due_ns or self.planned_ns
+        return (self.sent_ns - due_ns) / NS_PER_S if self.sent_ns else None
 
     def fail(self, failure: Failure, message: str, at_ns: int) -> None:
         """Mark it as failed; the first reason stays."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
@@ -13,6 +15,9 @@ from llenergymeasure.workload.requests import Request
 
 FAILED_PAUSE_NS = NS_PER_S
 """How long a closed loop's user waits after a failed request."""
+
+_MAKE_EVERY_S = 0.001
+"""Between two requests that are made ahead: others' bytes get their time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class Traffic:
         self._plan: list[tuple[int, Turn, Outgoing]] = []
         self._next = 0
         self._stopped = False
-        self._conversations: Iterator[int] = iter(())
+        self._conversations = count()
+        self._ready: deque[tuple[Turn, Outgoing]] = deque()
+        self._ready_most = 0
+        self._making = False
         self._open = 0
         self.sent: list[Sent] = []
         self.first_ns: int | None = None
@@ -74,6 +82,25 @@ class Traffic:
             turn = self._prompts.turn(number)
             self._plan.append((round(offset_s * NS_PER_S), turn, self._encode(turn.request)))
 
+    def prepare_closed(self, users: int) -> None:
+        """Make each user's first two requests ready to send; further ones are made between.
+
+        Users in step are answered all at once: what makes the next request costs then is the
+        client's own, up to a millisecond a user, and not to be taken for the server's.
+        """
+        self._ready_most = 2 * users
+        self._ready.extend(self._make() for _ in range(self._ready_most))
+
+    def _make(self) -> tuple[Turn, Outgoing]:
+        turn = self._prompts.turn(next(self._conversations))
+        return turn, self._encode(turn.request)
+
+    def _make_ahead(self) -> None:
+        self._making = not self._stopped and len(self._ready) < self._ready_most
+        if self._making:
+            self._ready.append(self._make())
+            self._loop.call_later(_MAKE_EVERY_S, self._make_ahead)
+
     def start_open(self, start_ns: int) -> None:
         """Send the prepared requests, each at its time after ``start_ns``."""
         self.first_ns = start_ns
@@ -82,9 +109,8 @@ class Traffic:
         self._schedule()
 
     def start_closed(self, start_ns: int, users: int) -> None:
-        """Start this many users; each sends again after its answer and its pause."""
+        """Start this many users, as prepared; each sends again after its answer and its pause."""
         self.first_ns, self.users = start_ns, users
-        self._conversations = iter(range(2**62))
         for _ in range(users):
             self._begin_conversation(start_ns)
 
@@ -114,8 +140,8 @@ class Traffic:
         if not self._stopped:
             self._schedule()
 
-    def _send(self, turn: Turn, body: Outgoing, planned_ns: int) -> None:
-        exchange = Exchange(turn.request.index, planned_ns)
+    def _send(self, turn: Turn, body: Outgoing, planned_ns: int, due_ns: int = 0) -> None:
+        exchange = Exchange(turn.request.index, planned_ns, due_ns)
         sent = Sent(turn, exchange)
         self.sent.append(sent)
         self._open += 1
@@ -127,29 +153,37 @@ class Traffic:
         following = turn.turn + 1
         if following < turn.turns and sent.exchange.failure is None:
             pause_s = self._prompts.think_s(turn.conversation, following)
-            self._later(
-                sent.exchange.end_ns, pause_s, self._prompts.turn(turn.conversation, following)
-            )
+            next_turn = self._prompts.turn(turn.conversation, following)
+            body = self._encode(next_turn.request)
+            self._later(sent.exchange.end_ns, pause_s, next_turn, body)
         elif self.users:
             pause_ns = 0 if sent.exchange.failure is None else FAILED_PAUSE_NS
             self._begin_conversation(sent.exchange.end_ns + pause_ns, rested=False)
 
     def _begin_conversation(self, after_ns: int, *, rested: bool = True) -> None:
-        conversation = next(self._conversations)
-        pause_s = 0.0 if rested else self._prompts.think_s(conversation, 0)
-        self._later(after_ns, pause_s, self._prompts.turn(conversation))
+        if self._stopped:
+            return
+        turn, body = self._ready.popleft() if self._ready else self._make()
+        if not self._making:
+            self._making = True
+            self._loop.call_later(_MAKE_EVERY_S, self._make_ahead)
+        pause_s = 0.0 if rested else self._prompts.think_s(turn.conversation, 0)
+        self._later(after_ns, pause_s, turn, body)
 
-    def _later(self, after_ns: int, pause_s: float, turn: Turn) -> None:
+    def _later(self, after_ns: int, pause_s: float, turn: Turn, body: Outgoing) -> None:
         """Send a request after an answer and a pause, and not before the answer is read.
 
         Reading takes this client 25 µs a token, which must not count as the server's delay.
         """
         if self._stopped:
             return
-        body = self._encode(turn.request)
-        planned_ns = max(after_ns + round(pause_s * NS_PER_S), time.monotonic_ns())
-        self._loop.call_at(planned_ns / NS_PER_S, self._send_unless_stopped, turn, body, planned_ns)
+        due_ns = after_ns + round(pause_s * NS_PER_S)
+        planned_ns = max(due_ns, time.monotonic_ns())
+        due_s = planned_ns / NS_PER_S
+        self._loop.call_at(due_s, self._send_unless_stopped, turn, body, planned_ns, due_ns)
 
-    def _send_unless_stopped(self, turn: Turn, body: Outgoing, planned_ns: int) -> None:
+    def _send_unless_stopped(
+        self, turn: Turn, body: Outgoing, planned_ns: int, due_ns: int
+    ) -> None:
         if not self._stopped:
-            self._send(turn, body, planned_ns)
+            self._send(turn, body, planned_ns, due_ns)

@@ -167,6 +167,7 @@ class _Run:
     def _prepare(self, traffic: Traffic) -> None:
         serving = self._serving
         if not serving.open_loop:
+            traffic.prepare_closed(serving.concurrency or 1)
             return
         duration_s = self._window_s + LEAD_S
         if serving.arrivals != "ramp":

@@ -37,6 +37,7 @@ TRAFFIC_SCHEMA = pa.schema(
         ("last_token_monotonic_ns", pa.int64()),
         ("end_monotonic_ns", pa.int64()),
         ("lateness_s", pa.float64()),
+        ("held_s", pa.float64()),
         ("time_to_first_token_s", pa.float64()),
         ("time_per_output_token_s", pa.float64()),
         ("latency_s", pa.float64()),
@@ -95,6 +96,7 @@ def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
                 "last_token_monotonic_ns": last_ns,
                 "end_monotonic_ns": exchange.end_ns or None,
                 "lateness_s": exchange.lateness_s,
+                "held_s": exchange.held_s,
                 "time_to_first_token_s": _since(exchange.planned_ns, first_ns),
                 "time_per_output_token_s": (last_ns - first_ns) / NS_PER_S / (outputs - 1)
                 if good and streamed and first_ns and last_ns and outputs > 1

@@ -177,6 +177,7 @@ class ServedRun:
             send_lateness_p99_s=_percentile(lateness, 99),
             send_lateness_max_s=_percentile(lateness, 100),
             client_cpu_share=self.told["client_cpu_s"] / self.window_s,
+            client_held_share=self.held_share,
             input_tokens_checked=len(checked),
             input_tokens_differ=sum(checked),
             gaps=gap_energy(self._rows, flight, self.window, account, self.serving.turns or 1),
@@ -203,6 +204,14 @@ class ServedRun:
     def lateness_s(self) -> NDArray[np.float64]:
         """How late each of them was sent."""
         return np.array([row["lateness_s"] for row in self.sent if row["lateness_s"] is not None])
+
+    @property
+    def held_share(self) -> float | None:
+        """The share of its users' time in which the client kept them; None in an open loop."""
+        if self.serving.open_loop:
+            return None
+        held_s: float = _column(self.sent, "held_s").sum()
+        return held_s / ((self.serving.concurrency or 1) * self.window_s)
 
     @cached_property
     def _quick_ns(self) -> float:

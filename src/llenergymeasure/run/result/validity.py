@@ -32,6 +32,9 @@ FAILED_SHARE_MAX = 0.01
 LATENESS_P99_MAX_S = 0.005
 """Lateness of sending beyond which the client counts as too slow for the rate."""
 
+HELD_SHARE_MAX = 0.05
+"""Share of its users' time past which the client, not the server, settles a closed loop's load."""
+
 ODD_SHARE_MAX = 0.01
 """Share of the prompts or answers that may be odd, for each code."""
 
@@ -156,6 +159,12 @@ def traffic_codes(run: "ServedRun") -> dict[str, str]:
         found["late_sends"] = (
             f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
             f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
+        )
+    held_share = run.held_share or 0.0
+    if held_share > HELD_SHARE_MAX:
+        found["late_sends"] = (
+            f"for {held_share:.0%} of their time the users waited for the client, not the server; "
+            f"it keeps up where that is at most {HELD_SHARE_MAX:.0%}"
         )
     for code, what in ODD.items():
         odd = run.odd[code]
