@@ -101,6 +101,17 @@ def test_offline_is_said(tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE forbids" in offline
 
 
+def test_a_model_that_is_there_in_another_revision_is_said_to_be(tmp_path: Path) -> None:
+    """As it is where only a commit was downloaded, and no branch points to it."""
+    commit = "c" * 40
+    there = tmp_path / "hub" / "models--owner--there" / "snapshots" / commit
+    there.mkdir(parents=True)
+    (there / "config.json").write_text(json.dumps(CONFIG))
+    (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
+    assert f"in other revisions alone, {commit}" in offline
+    assert "pytorch.revision" in offline
+
+
 def test_a_misspelt_built_in_name_is_asked_for() -> None:
     assert perhaps_meant("tinyllama") == "; did you mean tiny-llama?"
     assert perhaps_meant("somebody/tiny-lama") == perhaps_meant("my-own-model-7") == ""
