@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.machine import host
 from llenergymeasure.sensors import rapl
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor
@@ -319,6 +320,26 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     ]
     assert [each[:2] for each in said] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
     assert said[0][2] == said[1][2] == said[2][2]
+
+
+def test_codecarbon_s_model_holds_both_sockets_whatever_language_lscpu_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("codecarbon")
+    lscpu = tmp_path / "lscpu"
+    lscpu.write_text("#!/bin/sh\necho 'Sockel:  2'\n")
+    lscpu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = ["model name\t: Intel(R) Xeon(R) Gold 6226R CPU @ 2.90GHz"]
+    lines += [f"physical id\t: {socket}" for socket in (0, 0, 1, 1)]
+    plain = host._lines
+    monkeypatch.setattr(
+        host, "_lines", lambda path: lines if path.name == "cpuinfo" else plain(path)
+    )
+
+    notes = [info.note for info in CodecarbonSensor().describe()]
+
+    assert any("2 x 150 W from codecarbon's table" in str(note) for note in notes), notes
 
 
 @pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])
