@@ -15,6 +15,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.hub import perhaps_meant
 from llenergymeasure.workload.models.resolve import resolve_model
 from support import web
+from support.hub import COMMIT, offer_model
 
 REFUSALS = {
     "gated": (403, "GatedRepo"),
@@ -94,6 +95,16 @@ def test_why_a_model_cannot_be_had(hub: str, tmp_path: Path) -> None:
 def test_a_model_that_is_there_works_offline_afterwards(hub: str, tmp_path: Path) -> None:
     assert ask(tmp_path, hub, "there") == [str(CONFIG)]
     assert ask(tmp_path, hub, "there", HF_HUB_OFFLINE="1") == [str(CONFIG)]
+
+
+def test_which_commit_was_measured_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch moves on, and its name does not say which weights it meant."""
+    offer_model(tmp_path, "owner/there")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert resolve_model(ExperimentConfig(model="owner/there")).commit == COMMIT
+    assert resolve_model(ExperimentConfig(model="tiny-llama")).commit is None
 
 
 def test_offline_is_said(tmp_path: Path) -> None:
