@@ -276,6 +276,24 @@ def test_gpus_are_given_by_uuid() -> None:
     assert "--gpus" not in _words()
 
 
+def test_a_toolkit_gives_gpus_in_each_of_its_modes_and_without_its_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its mode cdi it refuses ``--gpus`` alone; Docker by itself needs its hook and no more."""
+    assert "--runtime=nvidia" in _words(gpus=("GPU-a",))
+    hook = tmp_path / "nvidia-container-runtime-hook"
+    hook.write_text("#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    plain = docker.Engine("docker")
+    assert not plain.gives_gpus
+    hook.chmod(0o755)
+    assert plain.gives_gpus
+    words = _words(plain, gpus=("GPU-a",))
+    assert words[words.index("--gpus") + 1] == '"device=GPU-a"'
+    assert "--runtime=nvidia" not in words
+    assert not docker.Engine("podman", podman=True).gives_gpus
+
+
 @pytest.mark.parametrize(
     ("outside", "inside"),
     [

@@ -123,11 +123,33 @@ def test_what_the_scheduler_allots_is_respected(simulated: Any) -> None:
     assert refused["error"].endswith("(found 1)")
 
 
-def test_a_named_card_is_told_to_the_engine_by_uuid(simulated: Any) -> None:
+def test_a_card_is_told_to_the_engine_by_number(simulated: Any) -> None:
+    """Engines read what they find there as numbers, and end where it is a UUID."""
     machine = simulated(*THREE)
+    by_number = {"CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [2, FIRST]}})
-    assert named["environment"] == {"CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
+    assert named["environment"] == by_number
     assert ask(machine, {"backend": "pytorch"})["environment"] == {}
+    listed = {**machine, "CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
+    assert ask(listed, {"backend": "openai"})["environment"] == by_number
+    numbered = {**machine, "CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert ask(numbered, {"backend": "openai"})["environment"] == {}
+
+
+def test_a_number_is_that_of_the_place_on_the_bus(simulated: Any) -> None:
+    last, first = (
+        sim.Device(uuid=each, keys={"pci": f"00000000:{bus}:00.0"})
+        for each, bus in ((SECOND, "9B"), (FIRST, "1A"))
+    )
+    named = ask(simulated(last, first), {"backend": "pytorch", "gpu": {"devices": [SECOND]}})
+    assert named["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_card_next_to_a_partitioned_one_is_told_by_uuid(simulated: Any) -> None:
+    whole, parted = sim.Device(uuid=FIRST), sim.Device(uuid=SECOND, keys={"mig": True})
+    machine = simulated(parted, whole)
+    named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [FIRST]}})
+    assert named["environment"] == {"CUDA_VISIBLE_DEVICES": FIRST}
 
 
 def test_a_study_for_the_cpu_asks_no_driver(simulated: Any) -> None:

@@ -48,9 +48,11 @@ def cards(found: Reservation | None) -> tuple[str, ...]:
 
 
 def told(found: Reservation | None) -> str | None:
-    """What the engine is told of its cards."""
+    """The cards that the engine is told of, which it is by number."""
     assert found is not None
-    return found.environment().get("CUDA_VISIBLE_DEVICES")
+    numbers = found.environment().get("CUDA_VISIBLE_DEVICES")
+    three = (FIRST, SECOND, THIRD)
+    return numbers and ",".join(three[int(number)] for number in numbers.split(","))
 
 
 @pytest.mark.usefixtures("three")

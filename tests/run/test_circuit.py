@@ -11,7 +11,7 @@ import pytest
 
 from llenergymeasure.processes import boot_id
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
-from support.hub import offer_model
+from support.hub import COMMIT, offer_model
 from support.studies import SERVED, living, llem, plan_of, result_times, snakemake, write_study
 
 
@@ -152,5 +152,8 @@ def test_bare_snakemake_refuses_the_rest_and_the_next_call_does_it(tmp_path: Pat
     mended = snakemake(tmp_path, "--configfile", str(study), variables=variables)
     assert mended.returncode == 0, mended.stderr
     assert len(result_times(tmp_path)) == 4
+    for path in tmp_path.glob("results/small/runs/*/*/result.json"):
+        record = json.loads(path.read_text())
+        assert record["provenance"]["workload"]["model_commit"] == COMMIT
     assert not (tmp_path / "results" / "small" / "circuit.jsonl").exists()
     assert not living(str(tmp_path))

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
@@ -278,6 +280,14 @@ def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     assert "token_mismatch" not in traffic_codes(served)
     assert record(served).slo_attained is False
     assert record(served).energy_per_good_request_j is None
+    sent = served.requests
+    place = sent.schema.get_field_index("input_tokens")
+    half = pc.divide(sent["input_tokens"], 2)
+    cut = replace(served, requests=sent.set_column(place, "input_tokens", half))
+    # As a server does whose context is shorter than the prompts (ollama 3839).
+    whole = sum(sent["input_tokens"].drop_null().to_pylist())
+    said = traffic_doubts(cut)["token_mismatch"]
+    assert f": {pc.sum(half).as_py()} tokens in place of {whole}; it may cut prompts" in said
 
 
 def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.machine import host
 from llenergymeasure.sensors import rapl
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor
@@ -65,6 +66,39 @@ def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path)
     values = {channel.device: channel.read()[0].value for channel in sensor.channels()}
     assert values["cpu:package-0"] == pytest.approx(5.0)
     assert values["dram:package-0"] == pytest.approx(2.0)
+
+
+def _dies(root: Path, *values_uj: int) -> None:
+    for number, value_uj in enumerate(values_uj):
+        name = f"package-0-die-{number}"
+        die = _domain(root / f"intel-rapl:{number}", name, value_uj)
+        _domain(die / f"intel-rapl:{number}:0", "dram", 3 * value_uj)
+
+
+def test_dies_that_repeat_their_package_s_counter_are_one(tmp_path: Path) -> None:
+    _dies(tmp_path, 5_000_000_000, 5_000_900_000, RANGE_UJ - 7)
+
+    infos = {info.device: info.note for info in RaplSensor(tmp_path, look_s=0).describe()}
+
+    assert infos == {
+        "cpu:package-0-die-0": "cpu:package-0-die-1 repeats its counter, and is left out",
+        "dram:package-0-die-0": None,
+        "dram:package-0-die-1": None,
+        "cpu:package-0-die-2": None,
+        "dram:package-0-die-2": None,
+    }
+
+
+def test_dies_that_repeat_it_across_its_turn_are_one_and_packages_alike_are_two(
+    tmp_path: Path,
+) -> None:
+    _dies(tmp_path, RANGE_UJ - 100_000, 100_000)
+    _domain(tmp_path / "intel-rapl:2", "package-1", 100_000)
+
+    sensor = RaplSensor(tmp_path, look_s=0)
+
+    cpus = [each.device for each in sensor.channels() if each.device.startswith("cpu:")]
+    assert cpus == ["cpu:package-0-die-0", "cpu:package-1"]
 
 
 def _read_at(powercap: Path, *values_uj: int) -> list[float]:
@@ -288,15 +322,37 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     assert said[0][2] == said[1][2] == said[2][2]
 
 
+def test_codecarbon_s_model_holds_both_sockets_whatever_language_lscpu_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("codecarbon")
+    lscpu = tmp_path / "lscpu"
+    lscpu.write_text("#!/bin/sh\necho 'Sockel:  2'\n")
+    lscpu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = ["model name\t: Intel(R) Xeon(R) Gold 6226R CPU @ 2.90GHz"]
+    lines += [f"physical id\t: {socket}" for socket in (0, 0, 1, 1)]
+    plain = host._lines
+    monkeypatch.setattr(
+        host, "_lines", lambda path: lines if path.name == "cpuinfo" else plain(path)
+    )
+
+    notes = [info.note for info in CodecarbonSensor().describe()]
+
+    assert any("2 x 150 W from codecarbon's table" in str(note) for note in notes), notes
+
+
 @pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])
 def test_an_unknown_sensor_is_an_error_that_lists_the_known(asked: str) -> None:
     with pytest.raises(ConfigurationError, match="codecarbon"):
         open_sensors(asked)
 
 
-def _describe(asked: str, variables: dict[str, str], code: str = "answer = infos") -> Any:
+def _describe(
+    asked: str, variables: dict[str, str], code: str = "answer = infos", before: str = ""
+) -> Any:
     source = (
-        "import json\nfrom dataclasses import asdict\n"
+        f"{before}\nimport json\nfrom dataclasses import asdict\n"
         "from llenergymeasure.sensors.registry import open_sensors\n"
         f"opened = open_sensors({asked!r})\n"
         "infos = [asdict(info) for info in opened.infos]\n"
@@ -346,6 +402,44 @@ def test_a_card_that_zeus_cannot_read_takes_no_other_sensor_along(tmp_path: Path
     by_sensor = {info["sensor"]: info for info in infos}
     assert by_sensor["nvml"]["unavailable"] is None
     assert "Not Supported" in by_sensor["zeus"]["unavailable"]
+
+
+_C2C = """
+import pynvml
+from zeus.device.gpu import nvidia
+"""
+LATER_ZEUS = """
+def begin(self, index, _begin=nvidia.NVIDIAGPU.__init__):
+    _begin(self, index)
+    self._is_c2c_superchip = self.__dict__.pop("_is_grace_hopper")
+nvidia.NVIDIAGPU.__init__ = begin
+"""
+NO_MODULE = """
+def fields(handle, asked, _fields=pynvml.nvmlDeviceGetFieldValues):
+    answers = _fields(handle, asked)
+    for (number, scope), answer in zip(asked, answers):
+        if scope == pynvml.NVML_POWER_SCOPE_MODULE:
+            answer.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
+    return answers
+pynvml.nvmlDeviceGetFieldValues = fields
+"""
+
+
+@pytest.mark.parametrize(
+    ("chip", "device"),
+    [(LATER_ZEUS, f"module:{uuid(1)}"), (NO_MODULE, uuid(1))],
+    ids=["a GH200 and a later Zeus", "a GB10, whose counter is the GPU's"],
+)
+def test_whose_counter_zeus_reads_is_known_without_it(
+    tmp_path: Path, chip: str, device: str
+) -> None:
+    pytest.importorskip("zeus")
+    card = sim.Device(uuid=uuid(1), keys={"c2c": {"enabled": True}})
+
+    infos = _describe("nvml,zeus", card_environment(tmp_path, [card]), before=_C2C + chip)
+
+    counts = [(i["sensor"], i["device"]) for i in infos if "energy_counter_j" in i["quantities"]]
+    assert counts == [("nvml", device), ("zeus", device)]
 
 
 def test_zeus_that_sees_nothing_is_unavailable_not_zero() -> None:

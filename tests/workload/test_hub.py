@@ -15,6 +15,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.hub import perhaps_meant
 from llenergymeasure.workload.models.resolve import resolve_model
 from support import web
+from support.hub import COMMIT, offer_model
 
 REFUSALS = {
     "gated": (403, "GatedRepo"),
@@ -96,9 +97,30 @@ def test_a_model_that_is_there_works_offline_afterwards(hub: str, tmp_path: Path
     assert ask(tmp_path, hub, "there", HF_HUB_OFFLINE="1") == [str(CONFIG)]
 
 
+def test_which_commit_was_measured_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch moves on, and its name does not say which weights it meant."""
+    offer_model(tmp_path, "owner/there")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert resolve_model(ExperimentConfig(model="owner/there")).commit == COMMIT
+    assert resolve_model(ExperimentConfig(model="tiny-llama")).commit is None
+
+
 def test_offline_is_said(tmp_path: Path) -> None:
     (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE forbids" in offline
+
+
+def test_a_model_that_is_there_in_another_revision_is_said_to_be(tmp_path: Path) -> None:
+    """As it is where only a commit was downloaded, and no branch points to it."""
+    commit = "c" * 40
+    there = tmp_path / "hub" / "models--owner--there" / "snapshots" / commit
+    there.mkdir(parents=True)
+    (there / "config.json").write_text(json.dumps(CONFIG))
+    (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
+    assert f"in other revisions alone, {commit}" in offline
+    assert "pytorch.revision" in offline
 
 
 def test_a_misspelt_built_in_name_is_asked_for() -> None:

@@ -243,8 +243,8 @@ def _apptainer() -> Finding:
 def _toolkit(engine: Engine) -> Finding:
     name = "NVIDIA container toolkit"
     described = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
-    if engine.nvidia_runtime or described:
-        seen = f"registered with {engine.command}" if engine.nvidia_runtime else described[0]
+    if engine.gives_gpus or described:
+        seen = f"known to {engine.command}" if engine.gives_gpus else described[0]
         return Finding(name, "ok", seen)
     remedy = (
         "install it, then: sudo nvidia-ctk runtime configure --runtime=docker && "

@@ -120,7 +120,7 @@ def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
             f"rootless Docker {engine.version} cannot share process ids, by which NVML names what "
             "is on a GPU: update it to 23 or newer, or use Podman (LLEM_DOCKER=podman)"
         )
-    if uuids and not engine.nvidia_runtime and not docker.cdi_described():
+    if uuids and not engine.gives_gpus and not docker.cdi_described():
         return (
             f"{engine.command} cannot give GPUs to containers: install the NVIDIA container "
             "toolkit and register it (nvidia-ctk runtime configure)"

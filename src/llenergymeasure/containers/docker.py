@@ -5,6 +5,7 @@ Functions that ask the daemon raise :class:`ContainerError` if it does not answe
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from llenergymeasure.screen import say
 ASK_LIMIT_S = 60.0
 PULL_LIMIT_S = 6 * 3600.0
 OWNER_LABEL = "llenergymeasure.owner"
+_HOOK = "nvidia-container-runtime-hook"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
@@ -47,6 +49,11 @@ class Engine:
     nvidia_runtime: bool = False
     version: str = ""
     limits: frozenset[str] = frozenset({"memory", "cpuset", "cpu"})
+
+    @property
+    def gives_gpus(self) -> bool:
+        """Whether ``--gpus`` works: Docker itself looks for the hook of NVIDIA's toolkit alone."""
+        return not self.podman and (self.nvidia_runtime or shutil.which(_HOOK) is not None)
 
 
 def find_engine() -> Engine:
@@ -281,9 +288,12 @@ def _limits(controllers: Collection[str]) -> list[str]:
 def _gpus(engine: Engine, uuids: Sequence[str]) -> list[str]:
     if not uuids:
         return []
-    if engine.nvidia_runtime and not engine.podman:
+    if engine.gives_gpus:
+        # The toolkit in its mode cdi refuses --gpus without its runtime (nvidia-container-toolkit).
+        runtime = ["--runtime=nvidia"] if engine.nvidia_runtime else []
         # The inner quotes are part of the value, which is comma-separated itself.
-        return ["--gpus", f'"device={",".join(uuids)}"', "--env=NVIDIA_DRIVER_CAPABILITIES=all"]
+        given = ["--gpus", f'"device={",".join(uuids)}"', "--env=NVIDIA_DRIVER_CAPABILITIES=all"]
+        return [*runtime, *given]
     return [word for uuid in uuids for word in ("--device", f"nvidia.com/gpu={uuid}")]
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llenergymeasure.machine.host import model_name
+from llenergymeasure.machine.host import cpu, model_name
 from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 
 NAME = "codecarbon"
@@ -124,7 +124,8 @@ def _design_power() -> tuple[str, float, str]:
     name = model_name() or str(TDP().model)
     socket_w = KnownName(name).tdp
     if socket_w is not None:
-        sockets = count_physical_cpus()
+        # CodeCarbon counts one where lscpu is missing, as in images, or speaks another language.
+        sockets = cpu()["sockets"] or count_physical_cpus()
         source = f"{sockets} x {socket_w:g} W from codecarbon's table"
         return name, float(socket_w * sockets), source
     threads = count_cpus()

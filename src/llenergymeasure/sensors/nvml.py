@@ -237,6 +237,11 @@ class _Card:
         ]
 
 
+def counts_module(gpu: Gpu) -> bool:
+    """Return whether a card's counter is that of the whole superchip that it is a part of."""
+    return any(face.scope == "module" for face in _Card(gpu)._faces)
+
+
 def _power_fields() -> dict[Quantity, int]:
     import pynvml
 

@@ -19,6 +19,8 @@ UPDATE_PERIOD_S = 0.001
 _PACE = Every(0.05, speed="fast")
 _LOOK_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
+_SPREAD_S = 2 * UPDATE_PERIOD_S
+"""By so much the dies of a package may show its counter at different times."""
 _STILL_S = 1.0
 """Likewise, while it is recorded on a machine that is busy."""
 _MOST_W = 2000.0
@@ -74,6 +76,7 @@ class _Domain:
         self._seen_w = 0.0
         self.unavailable: str | None = None
         self._remedy: str | None = None
+        self._note: str | None = None
         try:
             self._range_uj = int((folder / "max_energy_range_uj").read_text())
             self.read()
@@ -107,7 +110,30 @@ class _Domain:
             counter_resolution_j=1e-6,
             unavailable=self.unavailable,
             remedy=self._remedy,
+            note=self._note,
         )
+
+    def is_repeated_by(self, other: "_Domain") -> bool:
+        """Return whether a later die of the same package shows this counter again; note it.
+
+        Each die of AMD's Zen and Zen 2 shows that of the whole package (codecarbon 1274). Dies
+        that count for themselves are kilojoules apart soon after the machine starts.
+        """
+        package, die, _ = self.device.rpartition("-die-")
+        if not die or not other.device.startswith(package + die):
+            return False
+        try:
+            other.read(), self.read()
+        except SensorError:
+            return False
+        finally:
+            self._before_uj = other._before_uj = None  # as in the beginning
+        apart_uj = abs((other._last_uj or 0) - (self._last_uj or 0))
+        if min(apart_uj, abs(self._range_uj - apart_uj)) > 1e6 * _PART_MOST_W * _SPREAD_S:
+            return False
+        notes = (self._note, f"{other.device} repeats its counter, and is left out")
+        self._note = "; ".join(filter(None, notes))
+        return True
 
     def read(self) -> tuple[Value, ...]:
         try:
@@ -155,7 +181,11 @@ def _domains(root: Path, look_s: float) -> list[_Domain]:
             parts = _children(package, inside) or _children(root, inside)
             dram = [part for part in parts if text_of(part / "name") == "dram"]
             found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in dram]
-    return found
+    kept: list[_Domain] = []
+    for domain in found:
+        if not any(each.is_repeated_by(domain) for each in kept):
+            kept.append(domain)
+    return kept
 
 
 def _children(folder: Path, pattern: str) -> list[Path]:

@@ -29,6 +29,7 @@ from llenergymeasure.sensors.base import (
     SensorInfo,
     Value,
 )
+from llenergymeasure.sensors.nvml import counts_module
 from llenergymeasure.units import Scope
 
 NAME = "zeus"
@@ -121,16 +122,19 @@ def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
 
     found = get_gpus()
     if type(found).__name__ == "NVIDIAGPUs":
-        return [_gpu(found, number, gpu.uuid, gpu.name) for number, gpu in enumerate(nvidia)]
+        return [
+            # Zeus takes each chip with C2C for a module, or none, by version (its 242).
+            _gpu(found, number, gpu.uuid, gpu.name, module=counts_module(gpu))
+            for number, gpu in enumerate(nvidia)
+        ]
     return [
         _gpu(found, number, f"amd:{found.gpus[number].gpu_index}", str(found.get_name(number)))
         for number in range(len(found))
     ]
 
 
-def _gpu(gpus: Any, number: int, device: str, name: str) -> _Reader:
+def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False) -> _Reader:
     """Return the counter of a GPU, or where Zeus says it has none, its power."""
-    module = bool(getattr(gpus.gpus[number], "_is_grace_hopper", False))
     if gpus.supports_get_total_energy_consumption(number):
         quantity: Quantity = "energy_counter_j"
         call = lambda: gpus.get_total_energy_consumption(number)  # noqa: E731

@@ -5,6 +5,7 @@ The supervisor asks in a process of its own: a driver that hangs must not take i
 
 import ctypes
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
 
 ASK_LIMIT_S = 60.0
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _PARALLEL = (
     "tensor_parallel_size",
@@ -59,6 +61,8 @@ class Allotment:
         chosen: whether the engine has to be given them, so that it uses these and no others.
         warnings: what may make the choice wrong.
         memory_used_bytes: in use on each at this moment; those that do not say are left out.
+        numbers: CUDA's number of each card here, in the order of the PCI bus; empty where it
+            cannot be known.
     """
 
     uuids: tuple[str, ...] = ()
@@ -66,6 +70,7 @@ class Allotment:
     chosen: bool = False
     warnings: tuple[str, ...] = ()
     memory_used_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)
+    numbers: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def taking(self, uuids: tuple[str, ...]) -> "Allotment":
         """Return it with these cards, chosen from the usable ones, for its own."""
@@ -74,8 +79,15 @@ class Allotment:
         return replace(self, uuids=uuids, chosen=chosen, memory_used_bytes=used)
 
     def environment(self) -> dict[str, str]:
-        """Return what an engine's environment needs so that it uses these GPUs."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.uuids)} if self.chosen else {}
+        """Return what an engine's environment needs so that it uses these GPUs.
+
+        By number where that can be: engines read a UUID as one and end (vllm 20939, sglang 25996).
+        """
+        named = self.uuids if self.chosen else os.environ.get(_VISIBLE, "").split(",")
+        if named and self.numbers.keys() >= set(named):
+            listed = ",".join(str(self.numbers[uuid]) for uuid in named)
+            return {_VISIBLE: listed, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return {_VISIBLE: ",".join(self.uuids)} if self.chosen else {}
 
 
 def demand(config: Mapping[str, Any]) -> Demand:
@@ -225,7 +237,11 @@ def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
     found = allot(config, there)
     looks = ((gpu.uuid, inventory.memory_used_bytes(gpu)) for gpu in there.of(found.usable))
     used = {uuid: used_bytes for uuid, used_bytes in looks if used_bytes is not None}
-    return asdict(replace(found, memory_used_bytes=used))
+    cards = inventory.visible(there, {}).gpus
+    # Of a partitioned card CUDA counts the parts.
+    countable = all(gpu.pci_bus_id and not gpu.mig_enabled for gpu in cards)
+    numbers = {gpu.uuid: place for place, gpu in enumerate(cards)} if countable else {}
+    return asdict(replace(found, memory_used_bytes=used, numbers=numbers))
 
 
 def driver_there() -> bool:

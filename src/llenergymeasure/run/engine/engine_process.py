@@ -192,7 +192,8 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _workload_record(workload, self._notes) | self._seeds(),
+                "workload": _workload_record(workload, self._notes)
+                | {"model_commit": found.source and found.source.commit, **self._seeds()},
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,

@@ -145,6 +145,16 @@ def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> 
     return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
+def _counts(requests: pa.Table) -> str:
+    """Return how many tokens of prompts the server counted, and how many the tokenizer."""
+    names = ("failure", "input_tokens", "input_tokens_expected")
+    rows = zip(*(requests[name].to_pylist() for name in names), strict=True)
+    both = [row[1:] for row in rows if row[0] is None and row[2] is not None]
+    counted, expected = map(sum, zip(*both, strict=True))
+    less = "; it may cut prompts to a context length of its own" if counted < 0.9 * expected else ""
+    return f": {counted} tokens in place of {expected}{less}"
+
+
 def traffic_codes(run: "ServedRun") -> dict[str, str]:
     """Return the validity codes of a run under traffic, each with its explanation."""
     serving, sent = run.serving, run.sent
@@ -170,6 +180,8 @@ def traffic_codes(run: "ServedRun") -> dict[str, str]:
         odd = run.odd[code]
         if sum(odd) > ODD_SHARE_MAX * len(odd):
             found[code] = f"{sum(odd)} of {len(odd)} {what}"
+    if "token_mismatch" in found:
+        found["token_mismatch"] += _counts(run.requests)
     ended = [row["finish_reason"] for row in sent if row["failure"] is None]
     found |= cut_answers(run.config.answer_length, ended)
     idle = serving.rate_per_s == 0 and serving.arrivals != "ramp"

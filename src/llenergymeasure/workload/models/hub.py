@@ -66,8 +66,8 @@ def fetch_config(model: str, revision: str | None) -> Path:
         ) from error
     if offline():
         raise BackendError(
-            f"model {model}: it is not in the local cache of the hub and HF_HUB_OFFLINE forbids to "
-            f"fetch it{perhaps_meant(model)}"
+            f"model {model}: it {_not_cached(model)} and HF_HUB_OFFLINE forbids to fetch it"
+            f"{perhaps_meant(model)}"
         )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
@@ -80,13 +80,28 @@ def fetch_config(model: str, revision: str | None) -> Path:
             "HF_TOKEN is set",
             errors.RevisionNotFoundError: f"has no revision {revision}",
             errors.RemoteEntryNotFoundError: f"on the hub has no {_CONFIG}",
-            unreachable: "is not in the local cache of the hub and the hub cannot be reached "
+            unreachable: f"{_not_cached(model)} and the hub cannot be reached "
             f"({type(error).__name__}); connect, or name a local folder, tiny-llama, or an "
             "architecture with weights: random",
             ValueError: f"cannot be asked for: {error}",
         }
         wrong = next(text for kind, text in known.items() if isinstance(error, kind))
         raise BackendError(f"model {model} {wrong}{perhaps_meant(model)}") from error
+
+
+def _not_cached(model: str) -> str:
+    """Return in words what the local cache has of a model that it has not as it is asked for."""
+    cache = hub_cache()
+    folder = None if cache is None else cache / f"models--{model.replace('/', '--')}" / "snapshots"
+    there = (
+        [] if folder is None else sorted(each.parent.name for each in folder.glob(f"*/{_CONFIG}"))
+    )
+    if not there:
+        return "is not in the local cache of the hub"
+    return (
+        f"is in the local cache of the hub in other revisions alone, {', '.join(there)} (give one "
+        "as the engine's revision, as in pytorch.revision),"
+    )
 
 
 def perhaps_meant(model: str) -> str:

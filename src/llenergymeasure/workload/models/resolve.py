@@ -60,6 +60,12 @@ class ModelSource:
         path = Path(self.location)
         return path if path.is_dir() else None
 
+    @property
+    def commit(self) -> str | None:
+        """Return the hub's commit that its files here are of; None for a local folder's."""
+        path = None if self.folder else cached_file(self.name, "config.json", self.revision)
+        return None if path is None else path.parent.name
+
 
 def resolve_model(config: ExperimentConfig) -> ModelSource:
     """Return where the model of an experiment comes from.
