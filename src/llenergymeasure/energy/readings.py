@@ -43,6 +43,15 @@ class Source:
     idle: IdlePower | None
     device: Device | None
 
+    @property
+    def true_channel(self) -> Channel:
+        """Return the channel with its steps as a calibration makes them."""
+        knots = self.channel.knots
+        if self.gain is None:
+            return self.channel
+        true_j = self.gain.true_energy(knots.energy_j, knots.t_s)
+        return replace(self.channel, knots=replace(knots, energy_j=true_j))
+
     def stretch(
         self,
         start_ns: int,

@@ -143,7 +143,7 @@ def run_energy(
 def _split(made: Account, batches: Sequence[Batch]) -> TokenEnergy | NoSplit | None:
     if made.total is None:
         return None
-    return split_energy([source.channel for source in made.headline_sources], batches)
+    return split_energy([source.true_channel for source in made.headline_sources], batches)
 
 
 def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
