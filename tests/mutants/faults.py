@@ -140,8 +140,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "[widening(*each) ** 2 for each in columns]",
-        "[1.0 for _ in columns]",
+        "widening(*each) ** 2 for each in zip(",
+        "1.0 for each in zip(",
         "a difference between runs that follow each other, made one after the other",
         (_PAIRS,),
     ),
