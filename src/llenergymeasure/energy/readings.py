@@ -46,10 +46,10 @@ class Source:
     @property
     def true_channel(self) -> Channel:
         """Return the channel with its steps as a calibration makes them."""
-        knots = self.channel.knots
-        if self.gain is None:
+        knots, gain = self.channel.knots, self.gain
+        if gain is None:
             return self.channel
-        true_j = self.gain.true_energy(knots.energy_j, knots.t_s)
+        true_j = (knots.energy_j - gain.offset_w * knots.t_s) / gain.gain
         return replace(self.channel, knots=replace(knots, energy_j=true_j))
 
     def stretch(
