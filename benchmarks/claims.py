@@ -127,7 +127,7 @@ def simulated(
     logs += scenario.wander * following(rng, shape, LAG1)
     logs[:, -1] += np.log1p(-least)
     names = tuple(f"{number:012x}" for number in range(experiments))
-    return Blocks(names, tuple(range(1, cycles + 1)), logs, order, np.zeros(shape))
+    return Blocks(names, tuple(range(1, cycles + 1)), logs, order, np.zeros(shape), order)
 
 
 def following(rng: np.random.Generator, shape: tuple[int, int], lag1: float) -> Reals:

@@ -31,6 +31,7 @@ def study(logs, order=None, hosts=None):
         logs=logs,
         places=np.array(order, float),
         hosts=np.zeros(logs.shape) if hosts is None else np.array(hosts, float),
+        began=np.array(order, float),
     )
 
 
@@ -217,6 +218,15 @@ def test_an_unpaired_pair_is_as_unsure_as_means_of_cycles_that_follow_each_other
     assert found.method == "unpaired"
     assert widening > 1.5
     assert width == pytest.approx(widening * (welch.high - welch.low))
+
+
+def test_whether_cycles_follow_each_other_is_a_matter_of_the_time_not_of_their_numbers():
+    """A cycle that was made up for after a later one is the reason why a pair is unpaired."""
+    rising = np.array([0.0, 1, 2, 3, 4, 5, 6, 7]) / 100
+    in_time = compare(study(np.transpose([rising, rising + 0.1]), order=FIRST_A_THEN_B))
+    numbered = [0, 7, 3, 1, 6, 2, 5, 4]
+    logs, order = np.transpose([rising, rising + 0.1])[numbered], FIRST_A_THEN_B[numbered]
+    assert compare(study(logs, order=order))[0].ci95_high == pytest.approx(in_time[0].ci95_high)
 
 
 def test_equal_experiments_one_after_the_other_are_told_apart_less_often():

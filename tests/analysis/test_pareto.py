@@ -204,3 +204,14 @@ def test_equal_in_one_and_better_in_the_other_beats_and_equal_in_both_does_not()
 def test_one_cycle_beats_no_one():
     found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.5))})
     assert found["b"].beaten_p_holm == 1.0
+
+
+def test_an_experiment_without_the_objective_is_not_one_of_those_that_may_beat():
+    used = {
+        "a": runs((1.0, 1.0), (1.1, 1.2), (1.0, 1.1)),
+        "b": runs((1.3, 1.5), (1.2, 1.2), (1.5, 1.4)),
+    }
+    lacking = runs((1.0, None), (1.0, 2.0), (1.0, 2.0))
+    p_values = [places(of)["b"].beaten_p_holm for of in (used, {**used, "c": lacking})]
+    assert 0 < p_values[0] < 0.5
+    assert p_values[0] == p_values[1]

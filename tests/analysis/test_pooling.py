@@ -408,3 +408,44 @@ def test_a_copy_of_a_results_folder_is_no_second_study(tmp_path):
             shutil.rmtree(run)
     with pytest.raises(ConfigurationError, match="hold the same run"):
         study_runs([copy, kept])
+
+
+def test_what_a_study_is_called_does_not_change_the_interval(tmp_path):
+    """Whether studies follow each other is a matter of the time, not of their names."""
+
+    def ends(names):
+        for day, name in enumerate(names, 1):
+            began = {"recording": {"started_at": f"2026-03-{day:02d}T12:00:00+00:00"}}
+            write_study(
+                tmp_path / names / name,
+                CONFIGS[:1],
+                energy=lambda _, day=day: 1000.0 + 20 * day,
+                study=name,
+                provenance=began,
+            )
+        runs = study_runs([tmp_path / names / name for name in names])
+        (row,) = summarise_by(runs, ["precision"], METRIC).to_pylist()
+        assert row["interval_method"] == "studies"
+        return row[f"{METRIC}_ci95_low"], row[f"{METRIC}_ci95_high"]
+
+    assert ends("abcdefg") == ends("dagbfce")
+
+
+def test_a_missing_run_does_not_hide_that_cycles_follow_each_other(tmp_path):
+    """The interval of a group was a third of that of its experiments."""
+
+    def energy(run):
+        size, cycle = run["config"]["pytorch"]["batch_size"], run["cycle"]
+        trend = 5.0 * cycle if size == 1 else -5.0 * cycle
+        return None if (size, cycle) == (8, 12) else 1000 + trend
+
+    write_study(tmp_path, CONFIGS[:2], cycles=12, energy=energy)
+    write_tables(tmp_path, partial=False)
+    runs = study_runs([tmp_path])
+    (row,) = summarise_by(runs, ["model"], METRIC).to_pylist()
+    assert row["interval_method"] == "experiments"
+    own = read_table(tmp_path, "summary.parquet").to_pylist()
+    assert [each["cycles_correlated"] for each in own] == [True, True]
+    widths = [math.log(each[f"{METRIC}_ci95_high"] / each[f"{METRIC}_mean"]) for each in own]
+    width = math.log(row[f"{METRIC}_ci95_high"] / row[f"{METRIC}_mean"])
+    assert width == pytest.approx(math.hypot(*widths) / 2, rel=0.1)

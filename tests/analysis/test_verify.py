@@ -429,3 +429,18 @@ def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
     change_record(run, "energy", "split", "prefill_per_input_token_j", value=-0.001)
     found = figures([*check_run(run, {})])
     assert not any(each.startswith("result.json:energy.split") for each in found)
+
+
+def test_a_calibration_s_gains_are_those_of_the_record_where_its_file_is_not_there(
+    study: Path,
+) -> None:
+    """A folder that is published is read elsewhere, and its record has what was used."""
+    run = a_run(study)
+    record = json.loads(run.result.read_text())
+    record["config"]["energy"] = {"calibration": "not-published.yaml"}
+    gain = {"gain": 0.9, "band": 0.01, "source": "a meter", "offset_w": 2.0, "u_offset_w": 0.1}
+    used = {"file": "not-published.yaml", "sha256": "0" * 64, "gains": {"GPU-1": gain}}
+    record["provenance"]["calibration"] = used
+    run.result.write_text(json.dumps(record))
+    keep_hash(run)
+    assert not list(check_run(run, {}))

@@ -1,11 +1,13 @@
 """The node's energy beside its devices': aligned by steps, with an interval that holds."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, Gain
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.recording.samples import Row, Samples, make_samples
 from llenergymeasure.sensors.base import SensorInfo
@@ -178,3 +180,22 @@ def test_a_node_that_shows_less_than_its_devices_is_told() -> None:
     found = metered(make_samples(rows, header(CARD, NODE))).node
     assert found is not None
     assert "shows less than its devices" in " ".join(found.notes)
+
+
+def test_a_calibration_may_be_of_the_node_and_the_record_says_so() -> None:
+    calibration = Calibration(
+        {"node": Gain(1.05, 0.03, "a meter"), "GPU-other": Gain(0.9, 0.01, "a meter")},
+        path=Path("mine.yaml"),
+        sha256="0" * 64,
+    )
+    plain, made = (
+        account(recorded(), WINDOW, calibration=each) for each in (NO_CALIBRATION, calibration)
+    )
+    assert plain.node is not None
+    assert made.node is not None
+    assert made.node.gross_j == pytest.approx(plain.node.gross_j / 1.05)
+    assert made.node.gross_u95_j == pytest.approx(plain.node.gross_u95_j / 1.05)
+    assert made.node.u_sys_j == pytest.approx(0.03 * made.node.gross_j)
+    noted = calibration.for_record(made.calibratable)
+    assert noted is not None
+    assert [*noted["gains"]] == ["node"]

@@ -111,6 +111,24 @@ def test_prefill_and_decode_stand_in_the_record() -> None:
     assert abs(split.decode_per_output_token_j - decode_j) <= split.decode_u95_j < 0.01 * decode_j
 
 
+def test_a_calibration_holds_for_prefill_and_decode_and_for_thought_too(tmp_path) -> None:
+    """They were as the card says, next to a window's energy that was corrected."""
+    power, prefill_j, decode_j = phases_load()
+    shown_w = [0.8 * level_w + 20 for level_w in power.levels_w]
+    path = tmp_path / "mine.yaml"
+    entry = {"gain": 0.8, "offset_w": 20, "u_gain_rel": 0.01, "source": "a meter"}
+    path.write_text(json.dumps({"gpus": {card.UUID: entry}}))
+    rows = card.rows_of(card.Power(power.edges_s, shown_w), card.Sensor(window_s=0.025), 60)
+    record = energy_of(rows, characterised=PROBED, asked={"calibration": str(path)}).record
+    split = record.split
+    assert (
+        abs(split.prefill_per_input_token_j - prefill_j) <= split.prefill_u95_j < 0.01 * prefill_j
+    )
+    assert abs(split.decode_per_output_token_j - decode_j) <= split.decode_u95_j < 0.01 * decode_j
+    parts_j = 2000 * split.prefill_per_input_token_j + 1000 * split.decode_per_output_token_j
+    assert parts_j == pytest.approx(record.gross_j, rel=1e-3)
+
+
 def test_phases_that_do_not_explain_the_steps_are_a_code() -> None:
     made = energy_of(ROWS, characterised=PROBED)
     assert made.record.split.unexplained_rel > 0.1

@@ -140,8 +140,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "return autocorrelation(known).widening if known else 1.0",
-        "return 1.0",
+        "widening(*each) ** 2 for each in zip(",
+        "1.0 for each in zip(",
         "a difference between runs that follow each other, made one after the other",
         (_PAIRS,),
     ),

@@ -307,7 +307,7 @@ def test_equal_studies_are_told_apart_in_five_per_cent_at_most() -> None:
         logs = rng.normal(0, 0.01, (cycles, experiments)) + rng.normal(0, 0.02, (cycles, 1))
         order = np.array([rng.permutation(experiments) for _ in range(cycles)], float)
         order += experiments * np.arange(cycles)[:, None]
-        data = Blocks(names, tuple(range(cycles)), logs, order, np.zeros_like(logs))
+        data = Blocks(names, tuple(range(cycles)), logs, order, np.zeros_like(logs), order)
         pairs = Pairs(asdict(each) | {"differs": []} for each in compare(data))
         means = [
             {"experiment": name, "label": name, "kind": "measured", "mean": value}

@@ -33,6 +33,7 @@ class Blocks:
         logs: natural logarithm of the quantity: differences are ratios.
         places: place of the run in the order in which runs began on its machine, from 1.
         hosts: number of the machine.
+        began: place of the run in the order in which runs began on all machines, from 0.
     """
 
     experiments: tuple[str, ...]
@@ -40,6 +41,7 @@ class Blocks:
     logs: Reals
     places: Reals
     hosts: Reals
+    began: Reals
 
 
 def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], value_of: ValueOf) -> Blocks:
@@ -54,10 +56,12 @@ def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], value_of: 
     """
     experiments = tuple(used)
     cycles = tuple(sorted({row["cycle"] for rows in used.values() for row in rows}))
-    place_of, host_of = places(started)
+    ordered = by_start(started)
+    place_of, host_of = places(ordered)
+    began_of = {(row["experiment"], row["cycle"]): at for at, row in enumerate(ordered)}
     row_of = {cycle: number for number, cycle in enumerate(cycles)}
     shape = (len(cycles), len(experiments))
-    logs, order, hosts = (np.full(shape, np.nan) for _ in range(3))
+    logs, order, hosts, began = (np.full(shape, np.nan) for _ in range(4))
     for column, rows in enumerate(used.values()):
         for row in rows:
             at = row_of[row["cycle"]], column
@@ -67,17 +71,18 @@ def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], value_of: 
             logs[at] = np.log(value)
             order[at] = place_of[name]
             hosts[at] = host_of[name]
-    return Blocks(experiments, cycles, logs, order, hosts)
+            began[at] = began_of[name]
+    return Blocks(experiments, cycles, logs, order, hosts, began)
 
 
 def places(
-    started: Iterable[Row],
+    ordered: Iterable[Row],
 ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Return each run's place in the order in which runs began on its machine, and its machine."""
+    """Return each run's place in the order, as they began, on its machine, and its machine."""
     numbers: dict[str, int] = {}
     counts: Counter[int] = Counter()
     place_of, host_of = {}, {}
-    for row in by_start(started):
+    for row in ordered:
         name, host = (row["experiment"], row["cycle"]), row["host"] or ""
         number = numbers.setdefault(host, len(numbers))
         counts[number] += 1
@@ -109,11 +114,11 @@ def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
     return counts
 
 
-def _widening(places: Reals, left: Reals) -> float:
+def widening(places: Reals, left: Reals) -> float:
     """Return by how much what is left of runs that follow each other widens an interval."""
     known = np.isfinite(left)
     order = np.argsort(places[known], kind="stable")
-    return autocorrelation(left[known][order].tolist()).widening
+    return autocorrelation(left[known][order].tolist()).widening if known.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,6 @@ def drift(data: Blocks) -> Drift | None:
     residual = float(np.nansum((y - slope * x) ** 2))
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
     if not by_cycle:
-        half_width *= _widening(places, y - slope * x)
+        half_width *= widening(places, y - slope * x)
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
     return Drift(float(middle), float(low), float(high), int(present.sum()), by_cycle)

@@ -15,11 +15,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.blocks import Blocks
+from llenergymeasure.analysis.blocks import Blocks, widening
 from llenergymeasure.analysis.statistics import (
     ROUNDING,
     Reals,
-    autocorrelation,
     column_means,
     column_variances,
     finite,
@@ -108,7 +107,10 @@ def compare(data: Blocks) -> list[Comparison]:
     with np.errstate(invalid="ignore", divide="ignore"):
         of_each = column_variances(data.logs) / np.isfinite(data.logs).sum(axis=0)
         if unpaired.any():
-            of_each *= [_widening(column) ** 2 for column in data.logs.T]
+            # In differences within cycles it cancels; in the difference of two means it does not.
+            of_each *= [
+                widening(*each) ** 2 for each in zip(data.began.T, data.logs.T, strict=True)
+            ]
         of_a, of_b = of_each[first], of_each[second]
         welch = (of_a + of_b) ** 2 / (of_a**2 / (n_a - 1) + of_b**2 / (n_b - 1))
         apart = column_means(logs_b) - column_means(logs_a)
@@ -142,15 +144,6 @@ def compare(data: Blocks) -> list[Comparison]:
         )
         for at in range(len(first))
     ]
-
-
-def _widening(logs: Reals) -> float:
-    """Return by how much the error of a mean exceeds that of cycles which do not follow each other.
-
-    In differences within cycles that cancels; in the difference of two means it does not.
-    """
-    known = logs[np.isfinite(logs)].tolist()
-    return autocorrelation(known).widening if known else 1.0
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

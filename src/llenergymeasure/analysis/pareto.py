@@ -241,8 +241,9 @@ def _beaten_p(energy: Reals, value: Reals) -> Reals:
         return np.full(experiments, np.nan)
     p_values = np.maximum(_p_no_better(energy, ties=False), _p_no_better(value, ties=True))
     p_values[~np.isfinite(p_values)] = 1.0
-    least = np.minimum(p_values.min(axis=1) * (experiments - 1), 1.0)
-    return holm(np.where(np.isfinite(energy).any(axis=0), least, np.nan))
+    has_data = np.isfinite(energy).any(axis=0)
+    least = np.minimum(p_values.min(axis=1) * (np.count_nonzero(has_data) - 1), 1.0)
+    return holm(np.where(has_data, least, np.nan))
 
 
 def _p_no_better(values: Reals, *, ties: bool) -> Reals:

@@ -22,6 +22,7 @@ from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, by_start, i
 from llenergymeasure.analysis.statistics import (
     Estimate,
     around,
+    autocorrelation,
     estimate,
     share_interval,
     t_quantile,
@@ -307,7 +308,7 @@ def _interval(
             return "not every study has every experiment of the group"
         means = [
             fmean(fmean(values) for (name, _), values in cells.items() if name == study)
-            for study in sorted(studies)
+            for study in dict.fromkeys(name for name, _ in cells)  # as they began
         ]
         return estimate(means), "studies"
     cycles = list(_values(used, metric, "cycle").values())
@@ -315,7 +316,7 @@ def _interval(
         return estimate(list(map(fmean, cycles))), "cycles"
     if min(map(len, experiments)) < 2:
         return "an experiment of the group has a single run"
-    parts = [(variance(each) / len(each), len(each) - 1) for each in experiments]
+    parts = [(_variance_of_mean(each), len(each) - 1) for each in experiments]
     total, center = math.fsum(part for part, _ in parts), fmean(map(fmean, experiments))
     if total == 0:
         return Estimate(len(used), center, None, center, center), "experiments"
@@ -333,6 +334,12 @@ def _interval(
     return Estimate(len(used), center, None, low, high), "experiments"
 
 
+def _variance_of_mean(values: Sequence[float]) -> float:
+    """Return the variance of an experiment's mean, more where its runs follow each other."""
+    scaled = [math.log(value) for value in values] if min(values) > 0 else values
+    return variance(values) / len(values) * autocorrelation(scaled).widening ** 2
+
+
 def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
     """Return the variance of the sum of the experiments' means, a cycle's runs taken together.
 
@@ -345,7 +352,8 @@ def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
         own = values[run["experiment"],]
         share = (run[metric] - fmean(own)) / len(own)
         off[run["cycle"]] = off.get(run["cycle"], 0.0) + share
-    return math.fsum(each * each for each in off.values()) * len(off) / max(len(off) - 1, 1)
+    total = math.fsum(each * each for each in off.values()) * len(off) / max(len(off) - 1, 1)
+    return total * autocorrelation([*off.values()]).widening ** 2
 
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")

@@ -3,17 +3,19 @@
 import math
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from llenergymeasure.config.calibration import Calibration, Gain, calibration_of
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import METHOD
-from llenergymeasure.errors import LlemError, ResultsError
+from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.complete import Difference, damages
@@ -127,6 +129,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         recorder_lost="recorder_lost" in details,
         own_server=not is_external(result.config),
         precision=result.protocol.get("precision"),
+        calibration=_calibration(result),
     )
     record, recomputed = energy.record, {"tokens": tokens.model_dump()}
     recomputed["performance"] = (
@@ -157,6 +160,21 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     for code in energy.account.validity:
         if code not in result.validity:
             yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
+
+
+def _calibration(result: Result) -> Calibration | None:
+    """Return the gains that a record's energies were computed with; None where it names none.
+
+    The file itself counts where it is there as it was: earlier versions noted those of cards alone.
+    """
+    used = result.provenance.get("calibration")
+    if used is None:
+        return None
+    with suppress(ConfigurationError):
+        file = calibration_of((result.config.get("energy") or {}).get("calibration"))
+        if file.sha256 == used["sha256"]:
+            return file
+    return Calibration({name: Gain(**gain) for name, gain in used["gains"].items()})
 
 
 def _as_counted(tokens: Tokens, result: Result) -> Tokens:

@@ -140,7 +140,7 @@ def _document(
 ) -> dict[str, Any]:
     made = metered.account
     start_ns, end_ns = made.window
-    used = calibration.for_record((card.info.device, card.info.name) for card in made.cards)
+    used = calibration.for_record(made.calibratable)
     return {
         "window": {
             "start_monotonic_ns": start_ns,
@@ -186,7 +186,7 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
         lines.append("  ±: 95 % interval; the gain of the sensor is apart from it")
     calibration = document["calibration"]
     if calibration is not None and not calibration["gains"]:
-        lines.append(f"  {calibration['file']} names none of these GPUs: they are uncalibrated")
+        lines.append(f"  {calibration['file']} names none of what was read: it is uncalibrated")
     reasons = document["validity_reasons"]
     lines += [f"  validity: {code}: {reason}" for code, reason in reasons.items()]
     for benchmark in document.get("benchmarks", ()):

@@ -79,11 +79,11 @@ class Calibration:
         """Return the gain of a card: of this very card, else of its model, else uncalibrated."""
         return self.gains.get(device) or self.gains.get(name) or uncalibrated(device, name)
 
-    def for_record(self, cards: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
-        """Return which file gave which gains to these cards (UUID and name); None without one."""
+    def for_record(self, devices: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
+        """Return which file gave which gains to these (device and name); None without one."""
         if self.path is None:
             return None
-        used = {uuid: asdict(self.of(uuid, name)) for uuid, name in cards if self.has(uuid, name)}
+        used = {each: asdict(self.of(each, name)) for each, name in devices if self.has(each, name)}
         return {"file": str(self.path), "sha256": self.sha256, "gains": used}
 
     def has(self, device: str, name: str) -> bool:

@@ -55,6 +55,7 @@ class Account:
         headline_sources: what the headline is made from.
         cpu_use: who used the CPUs over the window.
         node: the whole machine's energy; None where no meter of it was recorded.
+        sensors: what the readings are by.
     """
 
     window: tuple[int, int]
@@ -67,6 +68,12 @@ class Account:
     headline_sources: tuple[Source, ...] = field(default=(), repr=False)
     cpu_use: CpuUse = field(default_factory=CpuUse)
     node: NodeEnergy | None = None
+    sensors: tuple[SensorInfo, ...] = field(default=(), repr=False)
+
+    @property
+    def calibratable(self) -> list[tuple[str, str]]:
+        """Return device and name of all that a calibration may be of."""
+        return [(info.device, info.name) for info in self.sensors if info.kind == "measured"]
 
     @property
     def headline(self) -> tuple[Reading, ...]:
@@ -175,6 +182,7 @@ def account(
         readings += of_node
     cards = tuple(device for device in opened if device.info.scope in CARD_SCOPES)
     use = cpu_use(samples, window, own_server=own_server)
+    read = {each.device for each in readings}
     return Account(
         window,
         (*readings, *missing),
@@ -186,6 +194,7 @@ def account(
         tuple(chosen),
         use,
         node,
+        tuple(info for info in samples.header.sensors if info.device in read),
     )
 
 

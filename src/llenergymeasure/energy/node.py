@@ -192,7 +192,8 @@ def _reading(
         ends_w.append(float(np.ptp(near_w)) if len(near_w) else 0.0)
     # Missing readings may hide any power that was seen, over half of each gap.
     unread_j = float(np.ptp(knots.power_w)) * float(np.sum(_gaps_s(knots, window))) / 2
-    more_j = math.hypot(aligned.u95_s * max(ends_w), unread_j)
+    gain = 1.0 if source.gain is None else source.gain.gain
+    more_j = math.hypot(aligned.u95_s * max(ends_w), unread_j) / gain
     update: dict[str, float | None] = {"bound_j": (reading.bound_j or 0.0) + more_j}
     for name in ("u95_j", "gross_u95_j", "net_u95_j", "shared_u95_j"):
         value = getattr(reading, name)

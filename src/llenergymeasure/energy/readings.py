@@ -43,6 +43,15 @@ class Source:
     idle: IdlePower | None
     device: Device | None
 
+    @property
+    def true_channel(self) -> Channel:
+        """Return the channel with its steps as a calibration makes them."""
+        knots, gain = self.channel.knots, self.gain
+        if gain is None:
+            return self.channel
+        true_j = (knots.energy_j - gain.offset_w * knots.t_s) / gain.gain
+        return replace(self.channel, knots=replace(knots, energy_j=true_j))
+
     def stretch(
         self,
         start_ns: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.config.calibration import calibration_of
+from llenergymeasure.config.calibration import Calibration, calibration_of
 from llenergymeasure.energy.account import METHOD, Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.footprint import Declared, footprint
@@ -71,6 +71,7 @@ def run_energy(
     recorder_lost: bool = False,
     own_server: bool = True,
     precision: float | None = None,
+    calibration: Calibration | None = None,
 ) -> RunEnergy:
     """Compute a run's energy.
 
@@ -87,12 +88,14 @@ def run_energy(
         recorder_lost: whether the recorder ended too early.
         own_server: whether no external server works for the run.
         precision: the relative precision that the window's length was chosen for.
+        calibration: the sensors' gains; None: by the file that ``asked`` names.
 
     Raises:
         ConfigurationError: the calibration file cannot be used.
     """
     sensor = asked.get("backend")
-    calibration = calibration_of(asked.get("calibration"))
+    if calibration is None:
+        calibration = calibration_of(asked.get("calibration"))
     made = account(
         samples,
         window,
@@ -128,9 +131,7 @@ def run_energy(
         tuple(energies),
         request_energies(record.gross_j, batches, energies, steps),
         {
-            "calibration": calibration.for_record(
-                (card.info.device, card.info.name) for card in made.cards
-            ),
+            "calibration": calibration.for_record(made.calibratable),
             "recorder_cost": recorder_cost(samples),
             "cpu_use": asdict(made.cpu_use),
             "known_sensors": [asdict(each) for each in characterised.values()],
@@ -143,7 +144,7 @@ def run_energy(
 def _split(made: Account, batches: Sequence[Batch]) -> TokenEnergy | NoSplit | None:
     if made.total is None:
         return None
-    return split_energy([source.channel for source in made.headline_sources], batches)
+    return split_energy([source.true_channel for source in made.headline_sources], batches)
 
 
 def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
