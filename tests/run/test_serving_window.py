@@ -286,7 +286,7 @@ def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     cut = replace(served, requests=sent.set_column(place, "input_tokens", half))
     # As a server does whose context is shorter than the prompts (ollama 3839).
     whole = sum(sent["input_tokens"].drop_null().to_pylist())
-    said = traffic_doubts(cut)["token_mismatch"]
+    said = traffic_codes(cut)["token_mismatch"]
     assert f": {pc.sum(half).as_py()} tokens in place of {whole}; it may cut prompts" in said
 
 

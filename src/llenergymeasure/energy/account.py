@@ -30,7 +30,7 @@ from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, KnownCards
 from llenergymeasure.units import NS_PER_S
 
-METHOD = 7
+METHOD = 8
 """Version of the method; a record says by which its energies were computed."""
 
 _NO_CARD = "gpu"

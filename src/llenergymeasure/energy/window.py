@@ -196,10 +196,13 @@ class _Seen:
         level_w = float(levels_w[near])
         gap_s = float(t_s - t[near])
         # One level is known as well as its two moments are; several show how steady the rest is.
-        spread_w = float(np.ptp(levels_w)) / 2 if len(levels_w) > 1 else 0.05 * abs(level_w)
+        spread_w = float(np.ptp(levels_w)) if len(levels_w) > 1 else 0.05 * abs(level_w)
         half_s = float(knots.half_s[inside].mean())
         timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
-        unsure_j = math.hypot(spread_w, timing_w) * abs(gap_s) + level_w * half_s / math.sqrt(3)
+        # Power that strays by chance does so more over a shorter gap, and the level itself does.
+        chance_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[near])))
+        unsure_j = math.hypot(spread_w * chance_s, timing_w * gap_s)
+        unsure_j += level_w * half_s / math.sqrt(3)
         rest_j = float(energy_j[near]) + level_w * gap_s
         reach = self.power_range
         farthest_w = max(reach.high_w - level_w, level_w - reach.low_w, 0.0)
