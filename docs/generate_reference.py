@@ -26,10 +26,10 @@ from llenergymeasure.config.schema import study_schema
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.experiments import consequence
+from llenergymeasure.results.columns import COLUMNS, RUN_SCHEMA
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency
-from llenergymeasure.results.table import COLUMNS, RUN_SCHEMA
 from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.units import BACKENDS

@@ -6,9 +6,9 @@ import pytest
 from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
 from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
-from llenergymeasure.results.table import RUN_SCHEMA
 from results.synthetic import (
     make_plan,
     make_result,

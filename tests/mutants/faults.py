@@ -552,7 +552,7 @@ MUTANTS = (
     ),
     # What stands in the tables and what is believed of a run.
     Mutant(
-        "results/table.py",
+        "results/columns.py",
         '"energy_net_j": "energy.net_j",',
         '"energy_net_j": "energy.gross_j",',
         "energy with the idle part as energy without it",

@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.report import serving
 from llenergymeasure.report.serving import BENT, FIGURE_NAMES, LINE, NO_LINE, serving_content
-from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.columns import RUN_SCHEMA
 
 RATE = "serving.rate_per_s"
 

@@ -4,11 +4,10 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.config.dotted import value_at
+from llenergymeasure.results.columns import COLUMNS, RUN_SCHEMA
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.table import (
-    COLUMNS,
     MISSING,
-    RUN_SCHEMA,
     failed_row,
     rows_table,
     run_row,

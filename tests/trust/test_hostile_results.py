@@ -20,11 +20,11 @@ from llenergymeasure.files import READ_LIMIT_BYTES, sha256
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.complete import Stamp, is_complete
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.record_files import read_run_row
-from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.resume import recall

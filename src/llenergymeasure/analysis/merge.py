@@ -23,12 +23,12 @@ from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.plan.plan import sections_of
 from llenergymeasure.redact import REMOVED
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.complete import Difference, sound_record, stamp
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
 from llenergymeasure.results.record_files import result_of
 from llenergymeasure.results.table import (
-    RUN_SCHEMA,
     failed_row,
     rows_table,
     run_row,

@@ -18,8 +18,8 @@ import llenergymeasure
 from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.memory_limit import within_memory
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.complete import Stamp
-from llenergymeasure.results.table import RUN_SCHEMA
 
 CACHE_NAME = ".merged-rows.arrow"
 

@@ -22,7 +22,7 @@ from llenergymeasure.analysis.pareto import Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import shared_share
-from llenergymeasure.results.table import SETTING_COLUMNS, column_type
+from llenergymeasure.results.columns import SETTING_COLUMNS, column_type
 
 COMPARED = (
     "energy_per_output_token_j",

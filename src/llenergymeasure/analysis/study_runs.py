@@ -16,8 +16,8 @@ from llenergymeasure.analysis.selection import (
     by_experiment,
     select,
 )
+from llenergymeasure.results.columns import RUN_SCHEMA, SETTING_COLUMNS
 from llenergymeasure.results.record import Clocks
-from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS
 
 METRICS = (
     "energy_per_output_token_j",

@@ -25,7 +25,8 @@ from llenergymeasure.analysis.statistics import (
 )
 from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
 from llenergymeasure.energy.window import without
-from llenergymeasure.results.table import RUN_SCHEMA, SETTING_COLUMNS, setting_array
+from llenergymeasure.results.columns import RUN_SCHEMA, SETTING_COLUMNS
+from llenergymeasure.results.table import setting_array
 
 ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"

@@ -23,6 +23,7 @@ from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.layout import (
     PARTIAL_MTIME_S,
     RUNS_NAME,
@@ -31,7 +32,6 @@ from llenergymeasure.results.layout import (
     StudyFolder,
 )
 from llenergymeasure.results.outcome import DAMAGED
-from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
 
 DERIVED_DIGITS = 12

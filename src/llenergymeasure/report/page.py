@@ -21,9 +21,9 @@ from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import ramped, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
+from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in
-from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
 FIGURES_FOLDER = "figures"

@@ -36,7 +36,7 @@ from llenergymeasure.report.formatting import (
     setting_texts,
     shortened,
 )
-from llenergymeasure.results.table import SETTING_COLUMNS
+from llenergymeasure.results.columns import SETTING_COLUMNS
 
 SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
 SHOWN_OF_BATCHES = (*SHOWN, "request_latency_p50_s")
