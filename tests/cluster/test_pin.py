@@ -124,6 +124,21 @@ def test_nodes_of_the_default_partition_the_most_idle_first() -> None:
     assert (other.name, other.has_gpus) == ("n5", False)
 
 
+@pytest.mark.parametrize(("names", "node"), [("bc", "c"), ("cb", "c"), ("b", "b")])
+def test_a_study_is_not_pinned_to_the_node_that_its_own_small_job_is_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, node: str
+) -> None:
+    """Its runs would wait for what that job holds until they end, and it until they have."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURMD_NODENAME", "b")
+    monkeypatch.setattr(pinning.shutil, "which", lambda _: "sinfo")
+    nodes = [Node(name, frozenset(), has_gpus=True) for name in names]
+    monkeypatch.setattr(pinning, "_nodes", lambda _: nodes)
+    plan: Any = SimpleNamespace(execution={"pin": "node"}, experiments=["0123456789ab"])
+    options = pinning.pin_options(plan, StudyFolder(tmp_path), None)
+    assert options == {"0123456789ab": f"--nodelist={node}"}
+
+
 @pytest.mark.parametrize(
     ("claim", "option"),
     [

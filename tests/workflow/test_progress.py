@@ -70,7 +70,7 @@ def test_an_outcome_that_cannot_be_read_at_a_moment_is_looked_at_again(tmp_path:
 
 def begin(folder: StudyFolder, plan: Plan, place: int, outcome: str) -> None:
     run = folder.run(plan.runs[place].experiment, plan.runs[place].cycle)
-    run.path.mkdir(parents=True)
+    run.path.mkdir(parents=True, exist_ok=True)
     run.attempts.write_text("{}\n")
     run.outcome.write_text(outcome)
 
@@ -97,6 +97,27 @@ def test_a_run_that_was_repeated_and_then_completed_has_not_failed(tmp_path: Pat
     assert progress.any_failed
     folder.run(plan.runs[0].experiment, plan.runs[0].cycle).result.write_text("{}")
     assert not progress.any_failed
+
+
+def test_a_run_that_is_repeated_has_a_second_line_with_its_number(tmp_path: Path) -> None:
+    """Its first end, which SLURM's preemption or an earlier call's job wrote, counts no more."""
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    time.sleep(0.05)
+    begin(folder, plan, 0, '{"status": "interrupted", "attempt": 1}')
+    (first,) = progress.look()
+    assert first.told.startswith("[1/2]")
+    assert progress.look() == []
+    assert "1 interrupted" in progress.line()
+    begin(folder, plan, 0, '{"status": "running", "attempt": 2}')
+    assert progress.look() == []
+    assert progress.line().startswith("0/2 done")
+    assert "interrupted" not in progress.line()
+    begin(folder, plan, 0, '{"status": "completed", "attempt": 2}')
+    (second,) = progress.look()
+    assert second.told.startswith("[1/2]")
+    assert "interrupted" not in second.told
+    assert progress.line().startswith("1/2 done")
 
 
 def test_a_failure_is_known_whatever_the_clock_of_its_file_system_says(tmp_path: Path) -> None:
@@ -137,6 +158,19 @@ def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
     assert left is not None
     assert "how slow the current run is" in left.unknown
     assert left.seconds >= 4.9 * long
+
+
+def test_of_a_last_run_that_takes_longer_than_estimated_no_time_left_is_said(
+    tmp_path: Path,
+) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    end(folder, plan, 1)
+    progress = Progress(plan, folder)
+    time.sleep(0.05)
+    begin(folder, plan, 0, '{"status": "running", "attempt": 1}')
+    assert "left" in progress.line()
+    progress._last_end_ns -= 10**15
+    assert "left" not in progress.line()
 
 
 def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_path: Path) -> None:

@@ -116,15 +116,19 @@ class Node:
 def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[str, str]:
     """Return the sbatch options of each experiment; empty where nothing is pinned.
 
-    A study continues where its first run was made; the first run goes to the most idle node. Where
-    SLURM knows no GPU types a model cannot be requested: runs on another model then refuse.
+    A study continues where its first run was made; the first run goes to the most idle node, and
+    to this job's own only where there is no other: this job holds a part of it as long as the study
+    lives. Where SLURM knows no GPU types a model cannot be requested: runs on another model then
+    refuse.
     """
     pin = plan.execution.get("pin")
     if pin is None or shutil.which("sinfo") is None:
         return {}
     nodes = _nodes(partition)
     by_experiment = plan.execution.get("pin_scope") == "experiment"
+    own = (job_facts() or {}).get("node")
     usable = [node for node in nodes if node.has_gpus] or nodes
+    usable = [node for node in usable if node.name != own] or usable
     if not usable:
         return {}
     options = {}

@@ -86,6 +86,7 @@ class Progress:
         self._quality = plan.sections.get("quality")
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends = Counter[str]()
+        self._without_result: dict[tuple[str, int], tuple[PlannedRun, Outcome]] = {}
         waiting = {
             (run["experiment"], run["cycle"]): run
             for run in states(plan, folder)
@@ -129,6 +130,7 @@ class Progress:
 
     def look(self) -> list[Ended]:
         """Return the runs that ended since the last look; Snakemake starts them in order."""
+        self._open_repeated()
         ended = []
         for run in self.next_runs():
             outcome = self._outcome(run)
@@ -138,6 +140,8 @@ class Progress:
             if outcome.status != "completed" and outcome.attempt == self._earlier.get(key, 0):
                 continue
             del self._open[key]
+            if outcome.status != "completed":
+                self._without_result[key] = (run, outcome)
             self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
             self._ended_s += self._estimates.pop(key).seconds
@@ -152,6 +156,18 @@ class Progress:
             notes = _notes(self._folder.run(*key).result)
             ended.append(Ended(told, notes))
         return ended
+
+    def _open_repeated(self) -> None:
+        """Take back the end of each run that began again, as where SLURM queued its job again."""
+        for key, (run, before) in list(self._without_result.items()):
+            outcome = self._outcome(run)
+            if outcome is None or outcome.attempt == before.attempt:
+                continue
+            del self._without_result[key]
+            self._ends -= Counter([before.status])
+            self._open = {key: run, **self._open}
+            self._estimates |= self._estimated([key])
+            self._ended_s -= self._estimates[key].seconds
 
     def line(self, ending: str = "", queue: str = "") -> str:
         """Return the progress line: what is done, the time left, what failed, and what runs.
@@ -204,8 +220,9 @@ class Progress:
     def left(self) -> Estimate | None:
         """Return the time left: the plan's estimate, corrected by the runs so far.
 
-        It includes the tables and the report at the end. None on a cluster before the first run has
-        ended: until then it is not known how many runs go at once.
+        It includes the tables and the report at the end. None where it is not known: on a cluster
+        before the first run has ended, as how many runs go at once is not known until then, and
+        once the last run takes longer than estimated.
         """
         since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
@@ -221,6 +238,8 @@ class Progress:
         else:
             unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
         if since_s > run_s * rate:
+            if len(self._open) == 1:
+                return None
             unknown = (*unknown, "how slow the current run is")
             rate = rate if self._ends else since_s / run_s  # nor are later runs quicker
         left_s = sum(each.seconds for each in self._estimates.values()) * rate
