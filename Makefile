@@ -23,8 +23,9 @@ $(STAMP):
 		{ echo "$(VENV) has $$($(BIN)/python -V); remove it to set it up with $(PYTHON)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Setting up $(VENV), once: downloads up to 3 GB and prints nothing for some minutes. No GPU? docs/install.md names a smaller torch …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@if $(BIN)/python -c "import torch" 2>/dev/null; then echo "Setting up $(VENV), once: this takes some minutes …"; \
+	else echo "Setting up $(VENV), once: downloads up to 3 GB, which takes some minutes. No GPU? docs/install.md names a smaller torch …"; fi
+	@PIP_USE_PEP517=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,slurm,dev,docs]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@

@@ -1,5 +1,6 @@
 """``llem meter``: the energy of a command, its exit code, and signals passed through."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.cli import metered_command
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 from support.forks import run_forked
@@ -207,6 +209,23 @@ def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
     assert found["readings"] == document["readings"]
     assert found["again"] == found["metered"]
     assert found["validity"] == [sorted(document["validity"])] * 2
+
+
+def test_what_is_nowhere_is_not_found_also_with_a_folder_that_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's answer is then "permission denied"; a shell gives 127."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(metered_command.subprocess, "Popen", refused)
+    ended = metered_command.run_command(["no-such-program-anywhere"])
+    assert (ended.exit_code, ended.error) == (
+        127,
+        "no-such-program-anywhere: No such file or directory",
+    )
+    assert metered_command.run_command(["sh"]).exit_code == 126
 
 
 @pytest.mark.parametrize(

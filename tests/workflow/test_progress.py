@@ -160,13 +160,12 @@ def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
     assert left.seconds >= 4.9 * long
 
 
-def test_of_a_last_run_that_takes_longer_than_estimated_no_time_left_is_said(
-    tmp_path: Path,
-) -> None:
+def test_a_last_run_that_takes_longer_than_estimated_has_no_time_left(tmp_path: Path) -> None:
     plan, folder = planned(), StudyFolder(tmp_path)
-    end(folder, plan, 1)
     progress = Progress(plan, folder)
     time.sleep(0.05)
+    end(folder, plan, 1)
+    assert len(progress.look()) == 1
     begin(folder, plan, 0, '{"status": "running", "attempt": 1}')
     assert "left" in progress.line()
     progress._last_end_ns -= 10**15

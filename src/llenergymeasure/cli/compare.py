@@ -34,6 +34,7 @@ from llenergymeasure.units import NOTHING
 Row: TypeAlias = Mapping[str, Any]
 
 LABEL_LIMIT = 44
+AGAINST = " against "
 NAMED = 3
 UNPAIRED = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
@@ -87,7 +88,9 @@ def compare(
     if as_json:
         print_json(rows)
     else:
-        print(_text(rows))
+        of_b, of_a = (b, a) if study is None else matches[0].label.split(AGAINST)
+        print(f"A: {plain(of_a, 200)}\nB: {plain(of_b, 200)}")
+        print(f"\n{_text(rows, one_pair=study is not None)}")
         sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
         needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
         for sentence in unseen([run for side in needed for run in side.to_pylist()]):
@@ -176,7 +179,7 @@ def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
     one, other = (_experiment(name, labels) for name in (a, b))
     if one == other:
         raise ConfigurationError(f"{a} and {b} are the same experiment; there are {_known(labels)}")
-    label = f"{labels[other]} against {labels[one]}"
+    label = f"{labels[other]}{AGAINST}{labels[one]}"
     return [Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)]
 
 
@@ -219,9 +222,8 @@ def _differs(row: Row) -> str | None:
     return f"differ in {listed(row['differs'])}" if row["differs"] else None
 
 
-def _text(rows: Sequence[Row]) -> str:
-    """Return the rows as a table; where all are of one pair, its name stands above it."""
-    labels = {row["label"] for row in rows}
+def _text(rows: Sequence[Row], *, one_pair: bool) -> str:
+    """Return the rows as a table; of one pair the names need no column."""
     lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
         [
@@ -243,13 +245,12 @@ def _text(rows: Sequence[Row]) -> str:
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = [3, 5, 2] if all(row["ratio"] is not None for row in rows) else [3, 2]
-    head = ""
-    if len(labels) == 1:
-        head = f"{plain(labels.pop(), 200)}\n\n"
+    left = [0, 1, 3, 5, 6]
+    if one_pair:
         lines = [line[1:] for line in lines]
-        table = aligned(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
+        left = [place - 1 for place in left[1:]]
     else:
         spare = [place + 1 for place in spare]
-        table = aligned(lines, left=(0, 1, 3, 5, 6), spare=spare, names=(1,))
+    table = aligned(lines, left=left, spare=spare, names=left[:1] if one_pair else left[1:2])
     unpaired = any(row["method"] == "unpaired" for row in rows)
-    return head + table + f"\n\n{UNPAIRED}" * unpaired
+    return table + f"\n\n{UNPAIRED}" * unpaired

@@ -4,7 +4,9 @@ Signals sent to us go on to the command's process group, and its exit code comes
 would give it.
 """
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,13 +87,20 @@ def run_command(command: Sequence[str]) -> Ended:
         status = process.wait()
         ended_ns = time.monotonic_ns()
     except OSError as error:
-        code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
-        message = f"{command[0]}: {error.strerror}"
-        return Ended(code, started_ns, time.monotonic_ns(), message)
+        # A folder of PATH that may not be read gives "permission denied" for what is nowhere.
+        absent = isinstance(error, FileNotFoundError) or _is_nowhere(command[0])
+        code = EXIT_NOT_FOUND if absent else EXIT_NOT_EXECUTABLE
+        reason = os.strerror(errno.ENOENT) if absent else error.strerror
+        return Ended(code, started_ns, time.monotonic_ns(), f"{command[0]}: {reason}")
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if number in ENDING else handler)
     return Ended(exit_code(status), started_ns, ended_ns)
+
+
+def _is_nowhere(name: str) -> bool:
+    """Return whether no folder of PATH has a file of this name, as far as they may be read."""
+    return "/" not in name and shutil.which(name, mode=os.F_OK) is None
 
 
 def _on_terminal() -> bool:

@@ -51,7 +51,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     yield describe_plan(plan, forecast.estimates, share=share, jobs=jobs)
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}
-    yield from forecast.memory_lines(configs.values())
+    yield from forecast.memory_lines([*configs.values()], [plan.labels[each] for each in configs])
     yield from trace_lines(configs.values())
     if request is not None:
         for problem in misfits(plan, request, forecast):

@@ -111,7 +111,7 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
     header = [
         "experiment",
         "settings",
-        "n",
+        "runs",
         "kind",
         f"{_ascii(token.unit)}/token",
         "95 % interval",
@@ -182,7 +182,7 @@ def groups_text(
         labels: the settings of each experiment, where they are grouped by it.
     """
     settings = [] if labels is None else ["settings"]
-    header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "left out"]
+    header = [*group_by, *settings, "experiments", "runs", "mean", "95 % interval", "left out"]
     lines = [header]
     rows = table.to_pylist()
     of = {

@@ -4,8 +4,7 @@ Nothing is fetched; the preflight looks again on the machine where a run is.
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -70,18 +69,27 @@ class Forecast:
             return replace(known, device=f"the speed of the cluster's {what}")
         return replace(known, device="its GPU's speed") if isinstance(cards, str) else known
 
-    def memory_lines(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield the least memory that the experiments need, and whether it is available."""
-        alike: dict[tuple[int, int, int], list[Mapping[str, Any]]] = {}
-        for content in configs:
-            alike.setdefault(self.estimates.memory_key(content), []).append(content)
-        said: Counter[tuple[int, str]] = Counter()
+    def memory_lines(
+        self, configs: Sequence[Mapping[str, Any]], labels: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """Yield the least memory that the experiments need, and whether it is available.
+
+        Args:
+            configs: the experiments' configurations.
+            labels: their names for people; without them they are only counted.
+        """
+        alike: dict[tuple[int, int, int], list[tuple[Mapping[str, Any], str]]] = {}
+        for content, label in zip(configs, labels or [""] * len(configs), strict=True):
+            alike.setdefault(self.estimates.memory_key(content), []).append((content, label))
+        named: dict[tuple[int, str], list[str]] = {}
         for group in alike.values():
-            said[self._memory(self.estimates.config(group[0]))] += len(group)
-        shown = sorted(said.items(), reverse=True)[:SHOWN]
-        for (_, text), count in shown:
-            yield f"  {count} experiment{'' if count == 1 else 's'}: {text}"
-        rest = said.total() - sum(count for _, count in shown)
+            need = self._memory(self.estimates.config(group[0][0]))
+            named.setdefault(need, []).extend(label for _, label in group)
+        shown = sorted(named.items(), reverse=True)
+        for (_, text), names in shown[:SHOWN]:
+            count = f"{len(names)} experiment{'' if len(names) == 1 else 's'}"
+            yield f"  {names[0] if len(names) == 1 and names[0] else count}: {text}"
+        rest = sum(len(names) for _, names in shown[SHOWN:])
         if rest:
             yield f"  … and {rest} experiments that need no more than the last of these"
 
