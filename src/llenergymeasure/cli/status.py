@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llenergymeasure.cli.clean import OWNER as CLEANER
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, StudyArgument, note, print_json
 from llenergymeasure.errors import PreflightError, ResultsError
@@ -62,7 +63,8 @@ def status(
     if holder and all(run["status"] != "running" for run in runs):
         idle = any(run["status"] != "completed" for run in runs)
         doing = "no run is under way at the moment" if idle else "makes tables and report"
-        print(f"{holder} is going on, and {doing}")
+        cleaning = holder.startswith(f"{CLEANER} ")
+        print(f"{holder} is going on" + f", and {doing}" * (not cleaning))
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for said, of in distinct(_notes(folder, runs)):
