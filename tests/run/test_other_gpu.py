@@ -35,11 +35,13 @@ def test_it_is_seen_by_where_the_processes_are(
     }
     if own is not None:
         done["own_processes"] = own
-    energy = Energy(kind="measured", source="x", readings=[], gross_j=1.0)
+    energy = Energy(kind="measured", source="x", readings=[], scopes=["gpu"], gross_j=1.0)
 
     found = run_codes({}, done, energy, steady=None, quality=None)
+    of_host = energy.model_copy(update={"scopes": ["cpu", "dram"]})
 
     assert ("other_gpu" in found) == marked
+    assert "other_gpu" not in run_codes({}, done, of_host, steady=None, quality=None)
     assert not marked or "on GPU-a, whose energy this is, and there were on GPU-b" in str(found)
 
 

@@ -72,7 +72,8 @@ def run_codes(
         found["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
     working = done.get("own_processes") or {}
     elsewhere = sorted({card["uuid"] for card in beside.get("after") or ()})
-    if elsewhere and working and not any(working.values()) and measured:
+    of_cards = measured and not {"gpu", "module"}.isdisjoint(energy.scopes)
+    if elsewhere and working and not any(working.values()) and of_cards:
         found["other_gpu"] = (
             f"no process was on {', '.join(working)}, whose energy this is, and there were on "
             f"{', '.join(elsewhere)}"
