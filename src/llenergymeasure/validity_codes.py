@@ -50,6 +50,11 @@ VALIDITY: Mapping[str, Code] = {
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
     ),
     "no_requests": Code(True, "Traffic was to come, and the window held no request and no answer."),
+    "other_gpu": Code(
+        True,
+        "After the window no process was on the device that was measured, and others were on "
+        "another GPU: the engine very likely computed there.",
+    ),
     "other_process": Code(
         True,
         "Another process computed on the device during the window; its energy is in the run's.",

@@ -1,4 +1,4 @@
-"""A run beside somebody else's on the same node is marked, and stays in the means."""
+"""A run beside somebody else's on the same node is marked."""
 
 import os
 from pathlib import Path
@@ -22,5 +22,7 @@ def test_a_neighbour_on_another_gpu_of_the_node_marks_the_run(tmp_path: Path) ->
     result = attempt.result()
     assert "shared_node" in result["validity"]
     assert "other_process" not in result["validity"]
+    # The card is simulated, so that no process of the run is on it.
+    assert "other_gpu" in result["validity"]
     assert "GPU-theirs" in result["provenance"]["validity_details"]["shared_node"]
     assert [card["uuid"] for card in result["environment"]["gpus"]] == ["GPU-ours"]

@@ -292,6 +292,11 @@ def test_a_toolkit_gives_gpus_in_each_of_its_modes_and_without_its_runtime(
     assert words[words.index("--gpus") + 1] == '"device=GPU-a"'
     assert "--runtime=nvidia" not in words
     assert not docker.Engine("podman", podman=True).gives_gpus
+    described = docker.Engine("docker", cdi=True)
+    monkeypatch.setattr(docker, "cdi_described", lambda: True)
+    # In its mode cdi the hook alone refuses, too, and these devices need neither.
+    assert "nvidia.com/gpu=GPU-a" in _words(described, gpus=("GPU-a",))
+    assert plain.gives_gpus
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,25 @@ def test_a_card_is_told_to_the_engine_by_number(simulated: Any) -> None:
     assert ask(numbered, {"backend": "openai"})["environment"] == {}
 
 
+OWN = """
+import json, os
+from llenergymeasure.machine.gpus.allotment import number_own_cards
+number_own_cards()
+print(json.dumps(os.environ.get("CUDA_VISIBLE_DEVICES")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("outside", "inside"), [(f"{SECOND},{FIRST}", "1,0"), ("1", "1"), ("MIG-a", "MIG-a"), ("", "")]
+)
+def test_an_engine_alone_in_a_container_counts_the_cards_it_sees(
+    simulated: Any, outside: str, inside: str
+) -> None:
+    """Docker's container is given them by UUID; with the meter outside nobody else is in it."""
+    machine = {**simulated(*THREE[:2]), "CUDA_VISIBLE_DEVICES": outside}
+    assert asked(OWN, machine, module=allotment.__name__) == inside
+
+
 def test_a_number_is_that_of_the_place_on_the_bus(simulated: Any) -> None:
     last, first = (
         sim.Device(uuid=each, keys={"pci": f"00000000:{bus}:00.0"})

@@ -205,6 +205,8 @@ def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> No
     share = record(seen).client_held_share
     assert share is not None
     assert share > HELD_SHARE_MAX
+    old = replace(seen, requests=seen.requests.drop_columns(["held_s"]))
+    assert record(old).client_held_share is None  # nobody looked, in earlier versions
     assert "waited for the client" in traffic_codes(seen)["late_sends"]
 
 

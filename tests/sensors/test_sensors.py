@@ -94,11 +94,18 @@ def test_dies_that_repeat_it_across_its_turn_are_one_and_packages_alike_are_two(
 ) -> None:
     _dies(tmp_path, RANGE_UJ - 100_000, 100_000)
     _domain(tmp_path / "intel-rapl:2", "package-1", 100_000)
+    _domain(tmp_path / "intel-rapl:3", "package-10-die-0", 100_000)
+    _domain(tmp_path / "intel-rapl:4", "package-11-die-0", 100_000)
 
     sensor = RaplSensor(tmp_path, look_s=0)
 
     cpus = [each.device for each in sensor.channels() if each.device.startswith("cpu:")]
-    assert cpus == ["cpu:package-0-die-0", "cpu:package-1"]
+    assert cpus == [
+        "cpu:package-0-die-0",
+        "cpu:package-1",
+        "cpu:package-10-die-0",
+        "cpu:package-11-die-0",
+    ]
 
 
 def _read_at(powercap: Path, *values_uj: int) -> list[float]:

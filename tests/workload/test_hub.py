@@ -13,7 +13,7 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.hub import perhaps_meant
-from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.models.resolve import known_commit, resolve_model
 from support import web
 from support.hub import COMMIT, offer_model
 
@@ -105,6 +105,10 @@ def test_which_commit_was_measured_is_known(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert resolve_model(ExperimentConfig(model="owner/there")).commit == COMMIT
     assert resolve_model(ExperimentConfig(model="tiny-llama")).commit is None
+    server = ExperimentConfig.model_validate(
+        {"model": "owner/there", "backend": "openai", "openai": {"base_url": "http://127.0.0.1:1"}}
+    )
+    assert known_commit(server, resolve_model(server)) is None  # it may have loaded another
 
 
 def test_offline_is_said(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Engine:
         nvidia_runtime: whether the NVIDIA container toolkit is registered with it.
         version: of the daemon.
         limits: the controllers of control groups that it may use: without root Podman has few.
+        cdi: whether it reads descriptions of devices; Docker does where it names their folders.
     """
 
     command: str
@@ -49,11 +50,17 @@ class Engine:
     nvidia_runtime: bool = False
     version: str = ""
     limits: frozenset[str] = frozenset({"memory", "cpuset", "cpu"})
+    cdi: bool = False
 
     @property
     def gives_gpus(self) -> bool:
-        """Whether ``--gpus`` works: Docker itself looks for the hook of NVIDIA's toolkit alone."""
-        return not self.podman and (self.nvidia_runtime or shutil.which(_HOOK) is not None)
+        """Whether ``--gpus`` is the way: Docker itself looks for the hook of NVIDIA's toolkit.
+
+        The hook may refuse it, in the toolkit's mode cdi, where descriptions of devices serve.
+        """
+        if self.podman or self.nvidia_runtime:
+            return not self.podman
+        return shutil.which(_HOOK) is not None and not (self.cdi and cdi_described())
 
 
 def find_engine() -> Engine:
@@ -98,6 +105,7 @@ def _docker(command: str, info: Mapping[str, Any]) -> Engine:
         rootless=any("rootless" in str(each) for each in info.get("SecurityOptions") or ()),
         nvidia_runtime="nvidia" in (info.get("Runtimes") or ()),
         version=str(info.get("ServerVersion", "")),
+        cdi=bool(info.get("CDISpecDirs")),
     )
 
 

@@ -237,11 +237,28 @@ def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
     found = allot(config, there)
     looks = ((gpu.uuid, inventory.memory_used_bytes(gpu)) for gpu in there.of(found.usable))
     used = {uuid: used_bytes for uuid, used_bytes in looks if used_bytes is not None}
+    return asdict(replace(found, memory_used_bytes=used, numbers=_numbers(there)))
+
+
+def _numbers(there: "Inventory") -> dict[str, int]:
+    """Return CUDA's number of each card in the order of the PCI bus; none where that is unknown."""
+    from llenergymeasure.machine.gpus import inventory
+
     cards = inventory.visible(there, {}).gpus
     # Of a partitioned card CUDA counts the parts.
     countable = all(gpu.pci_bus_id and not gpu.mig_enabled for gpu in cards)
-    numbers = {gpu.uuid: place for place, gpu in enumerate(cards)} if countable else {}
-    return asdict(replace(found, memory_used_bytes=used, numbers=numbers))
+    return {gpu.uuid: place for place, gpu in enumerate(cards)} if countable else {}
+
+
+def number_own_cards() -> None:
+    """Have CUDA_VISIBLE_DEVICES name by number what it names by UUID.
+
+    For an engine that Docker starts: its container is given cards by UUID and counts them from 0.
+    """
+    from llenergymeasure.machine.gpus import inventory
+
+    if "GPU-" in os.environ.get(_VISIBLE, ""):
+        os.environ.update(Allotment(numbers=_numbers(inventory.discover())).environment())
 
 
 def driver_there() -> bool:

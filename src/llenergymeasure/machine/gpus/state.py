@@ -1,6 +1,7 @@
 """How a GPU is set and how it is doing: everything NVML reports that can change an energy."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 from llenergymeasure.machine.gpus import inventory
@@ -133,6 +134,18 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
             continue
         if processes := inventory.known_compute_processes(gpu):
             found.append({"uuid": gpu.uuid, "processes": len(processes)})
+    return found
+
+
+def at_work_on(uuids: Collection[str]) -> dict[str, int]:
+    """Return how many compute processes each of these GPUs has now, of those that can say it."""
+    import pynvml
+
+    found = {}
+    for gpu in inventory.discover().gpus:
+        if gpu.uuid in uuids and gpu.unavailable is None:
+            with suppress(pynvml.NVMLError):
+                found[gpu.uuid] = len(inventory.compute_processes(gpu))
     return found
 
 

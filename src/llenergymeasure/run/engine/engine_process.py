@@ -24,7 +24,8 @@ from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
-from llenergymeasure.machine.gpus.state import at_work_beside
+from llenergymeasure.machine.gpus.allotment import number_own_cards
+from llenergymeasure.machine.gpus.state import at_work_beside, at_work_on
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
@@ -50,6 +51,7 @@ from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
+from llenergymeasure.workload.models.resolve import known_commit
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -64,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.watch is not None:
         die_with(options.watch)
+        number_own_cards()
     server: OnServer | None = None
     for folder in map(RunFolder, options.out):
         write_text(folder.engine_pid, str(os.getpid()))
@@ -187,13 +190,12 @@ class EngineRun:
             beside = {"before": at_work_beside(own)} if own else {}
             window, traffic, statistics = self._measure(engine, batches, protocol, sensors)
             memory = engine.peak_memory_bytes()
-            if own:
-                beside["after"] = at_work_beside(own)
+            beside |= {"after": at_work_beside(own)} if own else {}
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
                 "workload": _workload_record(workload, self._notes)
-                | {"model_commit": found.source and found.source.commit, **self._seeds()},
+                | {"model_commit": known_commit(self._asked, found.source), **self._seeds()},
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -204,6 +206,7 @@ class EngineRun:
                 "resolved_config": engine.resolved_config(),
                 "versions": backend.versions(),
                 "beside": beside,
+                "own_processes": at_work_on(engine.devices) if own else {},
                 "preflight": found.as_dict()["warnings"],
                 "settle": settled,
                 "warmup_result": warmup,

@@ -207,8 +207,11 @@ class ServedRun:
 
     @property
     def held_share(self) -> float | None:
-        """The share of its users' time in which the client kept them; None in an open loop."""
-        if self.serving.open_loop:
+        """The share of its users' time in which the client kept them; None in an open loop.
+
+        None too of traffic that an earlier version sent, which did not look.
+        """
+        if self.serving.open_loop or "held_s" not in self.requests.column_names:
             return None
         held_s: float = _column(self.sent, "held_s").sum()
         return held_s / ((self.serving.concurrency or 1) * self.window_s)

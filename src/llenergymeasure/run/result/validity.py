@@ -70,6 +70,14 @@ def run_codes(
     neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
     if neighbours and measured:
         found["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
+    working = done.get("own_processes") or {}
+    elsewhere = sorted({card["uuid"] for card in beside.get("after") or ()})
+    of_cards = measured and not {"gpu", "module"}.isdisjoint(energy.scopes)
+    if elsewhere and working and not any(working.values()) and of_cards:
+        found["other_gpu"] = (
+            f"no process was on {', '.join(working)}, whose energy this is, and there were on "
+            f"{', '.join(elsewhere)}"
+        )
     otherwise = resolved_otherwise(config, done["resolved_config"])
     if otherwise:
         found["resolved_otherwise"] = "; ".join(f"{key}: {how}" for key, how in otherwise.items())

@@ -99,6 +99,14 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
     )
 
 
+def known_commit(config: ExperimentConfig, source: ModelSource | None) -> str | None:
+    """Return the hub's commit of the model that was measured.
+
+    None for a local folder, and for a server of somebody else: it may have another one loaded.
+    """
+    return None if source is None or config.external_server else source.commit
+
+
 def asked_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
