@@ -117,7 +117,7 @@ def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[
     """Return the sbatch options of each experiment; empty where nothing is pinned.
 
     A study continues where its first run was made; the first run goes to the most idle node. Where
-    SLURM knows no GPU types a model cannot be requested: runs on another model then refuse.
+    SLURM knows no GPU types, a type cannot be requested: runs on another type of GPU then refuse.
     """
     pin = plan.execution.get("pin")
     if pin is None or shutil.which("sinfo") is None:
