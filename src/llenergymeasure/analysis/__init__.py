@@ -1,1 +1,1 @@
-"""From many runs' records to tables and statistics."""
+"""Tables and statistics from many runs' records."""

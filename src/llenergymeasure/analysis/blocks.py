@@ -1,9 +1,9 @@
 """A study's runs as blocks, one row a cycle, one column an experiment, and their trend in time.
 
 Runs of one cycle follow each other closely, so what a machine does over hours is the same for all
-of them and cancels in differences within the cycle. Whether that is so is looked up in the order
-in which the runs really began, not in the planned one; heat, neighbours or ageing leave a trend
-along it.
+of them and cancels in differences within the cycle. Whether runs follow each other closely is
+decided by the order in which they really began, not by the planned one; heat, neighbours or ageing
+show as a trend along that order.
 """
 
 from collections import Counter
@@ -115,7 +115,7 @@ def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
 
 
 def widening(places: Reals, left: Reals) -> float:
-    """Return by how much what is left of runs that follow each other widens an interval."""
+    """Return the factor by which correlated residuals of successive runs widen an interval."""
     known = np.isfinite(left)
     order = np.argsort(places[known], kind="stable")
     return autocorrelation(left[known][order].tolist()).widening if known.any() else 1.0
@@ -129,7 +129,7 @@ class Drift:
         per_run: relative change from one run to the next (0.01 is 1 %).
         ci95_low: lower end of its 95 % interval.
         ci95_high: upper end.
-        runs: runs it rests on.
+        runs: the number of runs it is computed from.
         by_cycle: whether it is free of what the runs of a cycle share: of one run in each cycle,
             those that are merely like the one before them look like a trend.
     """
@@ -142,12 +142,12 @@ class Drift:
 
     @property
     def detected(self) -> bool:
-        """Whether zero lies outside the interval."""
+        """Whether zero is outside the interval."""
         return not self.ci95_low <= 0 <= self.ci95_high
 
 
 def drift(data: Blocks) -> Drift | None:
-    """Return the common trend along the order of the runs; None where they do not show it.
+    """Return the common trend along the order of the runs; None if they cannot show it.
 
     Least squares on the logarithm with a level for each experiment and, where cycles hold more
     than one run, for each cycle (the "within" estimator of panel data: Wooldridge, Econometric

@@ -23,7 +23,7 @@ from llenergymeasure.plan.fairness import configs_of, planned_work
 from llenergymeasure.units import percent
 
 Values: TypeAlias = frozenset[Any]
-"""What an experiment's runs have in one column; what is not known is not among it."""
+"""The known values that an experiment's runs have in one column."""
 
 Span: TypeAlias = tuple[float, float]
 
@@ -57,14 +57,14 @@ COLUMNS = (
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
     *("cycle", "requests", "offered_requests_per_s", "validity", "settings_in_force", *MACHINE),
 )
-"""Columns of ``runs.parquet`` that are looked at, in addition to those of the selection."""
+"""Columns of ``runs.parquet`` that are compared, in addition to those of the selection."""
 
 _HASH_DIGITS = 64
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is compared of an experiment; experiments of equal facts may be compared.
+    """The facts that decide on comparisons; experiments with equal facts may be compared.
 
     Attributes:
         meter: kind, sensor and scopes of its energy.
@@ -175,8 +175,8 @@ class Comparable:
 class _Group:
     """Experiments of which all may be compared.
 
-    Of those alike in what is looked at one stands for all, and of those that differ in their clocks
-    the ones at the ends, so that a study of many experiments is not looked at pair by pair.
+    Experiments with equal facts are represented by one of them, and those that differ in their
+    clocks by the extreme ones, so that not every pair of a large study has to be checked.
     """
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ def _twins(
 
 
 def _values(runs: Iterable[Row], name: str) -> Values:
-    """Return the values of a column; of cards each by itself."""
+    """Return the values of a column; several cards count as separate values."""
     known = {run[name] for run in runs} - {None}
     if name == "gpu_uuid":
         return frozenset(card for cards in known for card in cards.split(", "))
@@ -318,7 +318,7 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
         name: (mine, others)
         for name, mine, others in zip(MACHINE, one.machine, other.machine, strict=True)
         if mine and others and not mine & others
-        # Where runs of one experiment had several of these, their spread holds what parts them.
+        # If runs of one experiment had several of these, the difference is in their spread.
         if name not in ("host", "gpu_uuid") or name in one.fixed | other.fixed
     }
     if one.limit_asked != other.limit_asked:
@@ -330,9 +330,9 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
 
 
 def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
-    """Return in what the state of the clocks parts two: what was set from outside, and heat.
+    """Return how the clocks' states of two differ: settings from outside, and heat.
 
-    A clock that the power limit holds down is an outcome of the work and parts nothing.
+    A clock that the power limit slows is a result of the work, and no reason against comparing.
     """
     told = []
     for place, name in enumerate(("SM clock", "memory clock")):

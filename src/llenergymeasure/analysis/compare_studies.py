@@ -1,10 +1,9 @@
 """Two sides compared: two studies, experiment by experiment, or two experiments of one study.
 
-Where answers end by themselves, joules per request are for answers of different lengths. Matched
-requests are those of a cycle that asked the same and got as many tokens. They are chosen by the
-outcome and are often the short ones, so that what they show need not hold for long answers. Lengths
-that are only near would not do: where one side writes more, most of the near pairs are longer on
-that side.
+If answers end by themselves, joules per request are for answers of different lengths. Matched
+requests are those of a cycle with the same prompt and equally many tokens in the answer. They are
+selected by the outcome and are often short, so their result need not hold for long answers. Similar
+lengths would not do: if one side writes more, most of the similar pairs are longer on that side.
 """
 
 from collections import Counter
@@ -36,7 +35,7 @@ Settings: TypeAlias = Callable[[StudyFolder], Mapping[str, Mapping[str, Any]]]
 
 _NUMBERS = {"prompt": pa.int64(), "input_tokens": pa.int64(), "output_tokens": pa.int64()}
 _ENERGIES = {"request_energy_j": pa.float64(), "request_energy_unavailable": pa.string()}
-"""Tables of earlier versions have none of them."""
+"""Columns that tables of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Match:
     """What is compared: the runs of one experiment on each side.
 
     Attributes:
-        label: what the pair is called.
-        runs_a: rows of ``runs.parquet`` of what is compared with.
-        runs_b: rows of what is compared.
+        label: the pair's name.
+        runs_a: rows of ``runs.parquet`` of the side that is compared with.
+        runs_b: rows of the other side.
         folder_a, folder_b: their studies.
     """
 
@@ -106,12 +105,12 @@ class _Side(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What the place of a prompt in a run depends on, apart from the prompts themselves."""
+        """What decides the place of a prompt in a run, apart from the prompts themselves."""
         order = self.config.get("dataset_order")
         return order, self.config.get("random_seed") if order == "shuffled" else None
 
     def answers(self, cycle: int) -> dict[tuple[int, ...], Row]:
-        """Return a run's answers by their prompt, its tokens and how often it was asked before.
+        """Return a run's answers by prompt: its tokens, and how often it was asked before.
 
         Raises:
             ResultsError: the table is gone, or does not hold what it should.
@@ -132,7 +131,7 @@ class _Matched(NamedTuple):
 
     Attributes:
         means_j: of each cycle that has any, the mean of either side.
-        matched: how many requests match, of all cycles.
+        matched: how many requests match, in all cycles.
         asked: how many prompts of a cycle both answered.
         why_few: why there are no more.
     """
@@ -186,7 +185,7 @@ class _Pair:
         return replace(found, unavailable=f"ratio: {requests.why_few}")
 
     def matched_requests(self) -> _Matched:
-        """Return the joules of the requests that both sides answered with as many tokens."""
+        """Return the joules of the requests that both sides answered with equally many tokens."""
         hashes_a, hashes_b = (
             {run["cycle"]: run["prompt_hash"] for run in self._related.used(name)}
             for name in (A, B)

@@ -1,4 +1,4 @@
-"""Experiments compared in pairs: the ratio, how sure it is, and how many pairs were looked at.
+"""Experiments compared in pairs: the ratio, its interval, and a correction for all pairs.
 
 Within a cycle two runs share what the machine was like, so the difference of their logarithms is
 free of it. The mean of these differences is the ratio's logarithm, with a t interval over cycles
@@ -29,7 +29,7 @@ from llenergymeasure.analysis.statistics import (
 )
 
 MAX_ALL_PAIRS = 40
-"""Up to so many experiments every pair is compared; of more, each with the first that has data."""
+"""Up to this many experiments, every pair is compared; otherwise each with the first with data."""
 
 MIN_SHARED_CYCLES = 2
 
@@ -37,10 +37,10 @@ LEVEL = 0.05
 """A difference is shown where the p value, corrected for all pairs, is below this."""
 
 POWER = 0.8
-"""How often the cycles that :func:`cycles_to_decide` names would show the difference."""
+"""The probability that the cycles of :func:`cycles_to_decide` show the difference."""
 
 MOST_CYCLES = 1000
-"""More cycles than this are no advice."""
+"""A larger number of cycles is not recommended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class Comparison:
 
     Attributes:
         metric: the quantity.
-        experiment_a: what is compared with.
-        experiment_b: what is compared.
+        experiment_a: the experiment that is compared with.
+        experiment_b: the other experiment.
         label_a: short name of A.
         label_b: short name of B.
         method: ``paired`` by cycle or ``unpaired``; None where neither can be.
@@ -147,7 +147,7 @@ def compare(data: Blocks) -> list[Comparison]:
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with what depends on how many of them there are together."""
+    """Return the comparisons with the values that depend on their number."""
     tests = sum(each.p is not None for each in comparisons)
     p_values = holm_known([each.p for each in comparisons])
     return [
@@ -165,9 +165,9 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     """Return how many cycles would show a difference of the size seen, in most studies.
 
-    The size and the spread are taken to be the true ones, and the level is the strictest that
-    Holm's correction may ask for. The spread of few cycles is itself unsure, and so is this number:
-    it distinguishes 10 from 100, not 10 from 12.
+    The size and the spread are assumed to be the true ones, and the level is the strictest that
+    Holm's correction may require. The spread of few cycles is itself uncertain, and so is this
+    number: it distinguishes 10 from 100, not 10 from 12.
 
     Args:
         found: a comparison.
@@ -222,7 +222,7 @@ def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) ->
 
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
-    """Return half width and p value; runs that differ by rounding alone show nothing."""
+    """Return half width and p value; differences that are only rounding show nothing."""
     told = np.isfinite(error) & (error > ROUNDING)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
     half_width[told] = t_upper(0.025, freedom[told]) * error[told]

@@ -2,8 +2,8 @@
 
 Least squares on the logarithm of the quantity, with a coefficient for each value of each setting
 and each cycle. Effects on a logarithm are ratios: a setting that saves 10 % everywhere has one
-effect. Experiments without data are no part of it: a value of which nothing is known has no effect
-to report, and is never the reference.
+effect. Experiments without data are left out: a value without data has no effect to report, and is
+never the reference.
 """
 
 import math
@@ -26,7 +26,7 @@ from llenergymeasure.analysis.statistics import (
 )
 
 MAX_COLUMNS = 400
-"""Columns of the model beyond which there is no table."""
+"""With more columns in the model, there is no table."""
 
 RANK_TOLERANCE = 1e-9
 
@@ -37,7 +37,7 @@ UNLIKE_LEVEL = 0.05
 """Of fewer cycles too, where runs that all spread alike have such cycles more rarely than this."""
 
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
-"""Of each factor, its value in each experiment."""
+"""Each factor's value in each experiment."""
 
 NO_DATA = "no data: no run in the means has this quantity"
 ALIASED = "ratio: it cannot be distinguished from other settings that change with it"
@@ -113,7 +113,7 @@ class _Factor:
         name: of the setting.
         levels: its values that have data, in the order of the study.
         empty: its values that have none.
-        codes: of each experiment with data, which of ``levels`` it has.
+        codes: for each experiment with data, which of ``levels`` it has.
     """
 
     name: str
@@ -123,7 +123,7 @@ class _Factor:
 
 
 def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
-    # A run that failed may not have all of its settings: there, None is no level.
+    # A failed run may lack some of its settings: there, None is no level.
     told = [
         level_text(value)
         for value, has in zip(values, known, strict=True)

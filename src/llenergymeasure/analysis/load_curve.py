@@ -1,8 +1,8 @@
 """Power against load, and the load at which a server no longer keeps up.
 
-Below saturation the power of a server is a straight line in its load: what it draws because it is
-there, and what each request adds (L. A. Barroso and U. Hölzle 2007, IEEE Computer 40(12), 33). The
-intercept is the power of waiting, the slope the energy of one request more.
+Below saturation the power of a server is a straight line in its load: a constant, and a part for
+each request (L. A. Barroso and U. Hölzle 2007, IEEE Computer 40(12), 33). The
+intercept is the power while waiting, the slope the energy of one more request.
 """
 
 import math
@@ -22,9 +22,9 @@ from llenergymeasure.validity_codes import DISQUALIFYING
 
 FEWEST_POINTS = 3
 LEAST_APART = 1e-3
-"""Loads that differ by less than this share are the same: no slope is between them."""
+"""Loads that differ by less than this share count as the same, without a slope between them."""
 MOST_CONDITION = 1e7
-"""Of a fit beyond this, what it finds is rounding."""
+"""With a larger condition number, a fit finds only rounding."""
 TOO_MANY_FAILED = "failed_requests"
 
 LOAD_SETTINGS = (
@@ -56,7 +56,7 @@ class Key:
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """One run: its load, its power, and how sure that is.
+    """One run: its load, its power, and the uncertainty of that.
 
     Attributes:
         load_per_s: requests answered per second.
@@ -188,7 +188,7 @@ def _left_open(design: Reals, variances: Reals, points: Sequence[LoadPoint]) -> 
 
 
 def _different(loads: Sequence[float]) -> int:
-    """Return how many loads differ by more than :data:`LEAST_APART` from the next lower one."""
+    """Return the number of loads that are over :data:`LEAST_APART` from the next lower one."""
     counted, last = 0, -math.inf
     for load in sorted(loads):
         if load - last > LEAST_APART * load:
@@ -205,8 +205,8 @@ def _mean_half_width(values: Sequence[float]) -> float:
 def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[LoadPoint]) -> bool:
     """Return whether a term in the square of the load is shown at the 5 % level.
 
-    What such a term explains is no scatter: its error is by what is left beyond it, and by what the
-    sensor leaves open.
+    What such a term explains is not scatter: its error comes from the remaining residuals and from
+    the sensor's shared uncertainty.
     """
     freedom = len(loads) - 3
     if freedom < 1:
@@ -232,7 +232,7 @@ def _fit(design: Reals, powers: Reals, variances: Reals) -> tuple[Reals, Reals, 
 def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
     """Return the points of runs that count, keep up, and have a measured energy.
 
-    The slope of an estimate would be that of the model which guessed it.
+    The slope of an estimated energy would be that of the model behind the estimate.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -256,8 +256,8 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
     """Return where a server stops keeping up, from runs at several rates.
 
     A rate is sustained if no run at it was over-saturated, missed its slo or had too many requests
-    fail, and so was every lower one: a higher rate that held once by chance is no capacity. Runs
-    that are disqualified for anything else say nothing of the server.
+    fail, and so was every lower one: a higher rate that succeeded once by chance is no capacity.
+    Runs that are disqualified for other reasons say nothing about the server.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -288,7 +288,7 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
 def served_groups(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
 ) -> dict[Key, list[Row]]:
-    """Return the runs under traffic, those that differ in their load alone together.
+    """Return the runs under traffic, grouped by everything but their load.
 
     Runs that were metered otherwise or made on another machine than most of their experiment are in
     no group, and experiments that may not be compared are in groups of their own.

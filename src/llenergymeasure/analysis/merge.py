@@ -1,8 +1,8 @@
 """All runs of a study in one table: a walk along the plan, never a glob.
 
-A finished run's row is made from its record, which has to be read anyway to know whether it is
-whole. What the plan asks for and no file answers is a row too, with the reason; a folder that the
-plan does not know is not looked at. Rows that were read before come from a cache, as long as their
+A finished run's row is made from its record, which has to be read anyway to check whether it is
+complete. A planned run without a result also has a row, with the reason; folders that are not in
+the plan are ignored. Rows that were read before come from a cache, as long as their
 files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
@@ -37,7 +37,7 @@ from llenergymeasure.results.table import (
 )
 
 BATCH_RUNS = 512
-"""Rows packed at a time: as Python values all of a large study would take gigabytes."""
+"""Rows packed at a time: as Python values a large study would take gigabytes."""
 
 BAND_CELSIUS = 3.0
 """How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
@@ -49,10 +49,10 @@ _JUDGED = {
     ("perplexity",): ("quality_texts_sha256",),
     ("quality_score", "quality_correct", "quality_items"): ("quality_tasks", "quality_command"),
 }
-"""What says of quality how good the answers are, and by what they were judged."""
+"""The columns of quality: how good the answers are, and what judged them."""
 
 _FOLDERS = re.compile(r"^(-[^=/]*=)?/(?:[^/]*/)*(?=[^/])")
-"""What comes before a file's name in a word of a command that is an absolute path."""
+"""The folders in an absolute path of a command."""
 
 Planned = Mapping[str, Any]
 
@@ -160,7 +160,7 @@ def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
-    """Return the rows with carbon and cost by one declaration, whatever each run knew of it."""
+    """Return the rows with carbon and cost by one declaration, whatever each run recorded."""
     declared = Declared(**carbon)
     per_request_j = rows["energy_per_request_j"]
     for name, of_a_joule in (
@@ -176,9 +176,9 @@ def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
 
 
 def _judged_alike(rows: pa.Table) -> pa.Table:
-    """Return the rows without what was judged otherwise than in the run that began last.
+    """Return the rows without qualities that were judged otherwise than in the latest run.
 
-    What a study asks of quality is in no id, so that it may be another in its next call.
+    A study's quality section is not part of any id, so it may change from call to call.
     """
     started = [at or "" for at in rows["started_at"].to_pylist()]
     is_other = [False] * len(rows)
@@ -204,14 +204,14 @@ def _judge(asked: Mapping[str, Any]) -> list[str]:
 
 
 def _is_one_judge(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Return whether two are the same, as far as words that were struck out leave it open."""
+    """Return whether two judges are the same, apart from words that were struck out."""
     return len(one) == len(other) and all(
         a == b or REMOVED in a or REMOVED in b for a, b in zip(one, other, strict=True)
     )
 
 
 def _flagged(rows: pa.Table, code: str, is_off: Sequence[bool]) -> pa.Table:
-    """Return the rows with a code in the validity of those that it is true of."""
+    """Return the rows with a code added to the validity of those for which it is true."""
     if not any(is_off):
         return rows
     flagged = [
@@ -250,8 +250,8 @@ def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
 def flag_start_temperatures(runs: pa.Table) -> pa.Table:
     """Return the runs with ``temperature_drift`` on those that began warmer or cooler than most.
 
-    A warmer chip draws more for the same work. The first run of a morning is the odd one out, and
-    only the others show it: each is compared with the median of all runs of the study on the same
+    A warmer chip draws more for the same work. The first run of a morning differs, and only the
+    other runs show that: each is compared with the median of all runs of the study on the same
     cards, and the runs' own records stay as they are. Runs whose energy was not measured, or that
     have no temperature, are left as they are.
 

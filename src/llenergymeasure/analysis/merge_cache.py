@@ -28,11 +28,11 @@ _HASH_BYTES = hashlib.sha256().digest_size
 
 
 Key: TypeAlias = tuple[str, int, str]
-"""A run's experiment and cycle, and the digest of the stamp of its files."""
+"""A run's experiment and cycle, and the digest of its files' stamp."""
 
 
 def _schema(swept: Sequence[str]) -> pa.Schema:
-    """Return the schema of a cache's rows; what they were made by is in its metadata."""
+    """Return the schema of a cache's rows; its metadata says what made them."""
     return pa.schema(
         [*RUN_SCHEMA, ("stamp", pa.string())],
         metadata={
@@ -56,9 +56,9 @@ def read_cache(study_dir: Path, swept: Sequence[str]) -> tuple[pa.Table, dict[Ke
 
 
 def _stored(path: Path, schema: pa.Schema) -> pa.Table:
-    """Return what the file holds; no rows where its hash does not hold.
+    """Return the content of the file; no rows if its hash is wrong.
 
-    Arrow believes what it reads: a flipped bit would be another number, or a crash.
+    Arrow does not check what it reads: a flipped bit would give another number, or a crash.
     """
     try:
         content = read_bytes(path)
@@ -79,7 +79,7 @@ def write_cache(
 ) -> None:
     """Keep rows with the stamps of their files; a folder that cannot be written to has no cache.
 
-    What may still change unseen has none, so that it is read again.
+    Rows whose files may still change unnoticed get none, so that they are read again.
     """
     digests = pa.array([each.digest if each.is_settled else "" for each in stamps], pa.string())
     schema = _schema(swept)

@@ -1,9 +1,9 @@
 """Means by any factor, over one study or several, of runs that may be averaged.
 
-What was not made alike is not averaged unless it is asked for: another GPU, driver, power limit or
-engine version within a group is refused, and energy of another kind, sensor or scope always is.
-Runs with a disqualifying code are counted and never in a mean, and what they were made with is not
-asked; the other codes are shown elsewhere and part nothing.
+Runs that were made differently are only averaged on request: several GPUs, drivers, power limits or
+engine versions within a group are refused, and several kinds, sensors or scopes of energy always.
+Runs with a disqualifying code are counted but never in a mean, and how they were made does not
+matter; the other codes are shown elsewhere and have no effect here.
 """
 
 import math
@@ -33,10 +33,10 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
 
 POOLABLE = MACHINE_COLUMNS
-"""What must be the same within a group unless it is asked to be averaged over."""
+"""What must be the same within a group, unless the user asks to average over it."""
 
 METER = ("kind", "energy_source", "energy_scopes")
-"""What must be the same within a group wherever energy is averaged."""
+"""What must be the same within a group if energy is averaged."""
 
 ENERGY_PREFIXES = (
     *("energy_", "power_mean_w", "idle_power_w", "carbon_", "cost_"),
@@ -55,7 +55,7 @@ PLAIN_METRICS = {
     "power": "power_mean_w",
     "throughput": "output_tokens_per_s",
 }
-"""Words that stand for a column."""
+"""Short names for columns."""
 
 _KEYS = ("study", "experiment", "cycle", "status", "started_at", "order")
 
@@ -91,7 +91,7 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
 
 
 class SameRun(NamedTuple):
-    """A run that two studies hold, as a results folder and its copy do."""
+    """A run that is in two studies, as in a results folder and its copy."""
 
     experiment: str
     started_at: str
@@ -108,7 +108,7 @@ class SameRun(NamedTuple):
 
 
 def same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[SameRun]:
-    """Yield the runs that one study holds of another: they count once, and have no spread."""
+    """Yield the runs that are also in another study: a copy must not count as a repeat."""
     found: dict[tuple[Any, ...], Path] = {}
     for path, runs in studies:
         rows = runs.filter(pc.equal(runs["status"], "completed")).select([*_ONE_RUN]).to_pylist()
@@ -176,7 +176,7 @@ def summarise_by(
 
 
 def _plain(value: Any) -> Any:
-    """Return a list of codes as one text, and anything else as it is."""
+    """Return a list of codes as one text, and other values unchanged."""
     return ";".join(value) if isinstance(value, list) else value
 
 
@@ -219,7 +219,7 @@ def _refuse_unlike(
     metric: str,
     pool: Sequence[str],
 ) -> None:
-    """Raise one error that names everything in which runs of one group differ."""
+    """Raise one error that names all differences between the runs of a group."""
     aspects = [name for name in POOLABLE if name not in by and name not in pool]
     if metric.startswith(ENERGY_PREFIXES):
         parted = (*METER, CURRENCY) if metric.startswith("cost_") else METER
@@ -296,7 +296,7 @@ def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...
 def _interval(
     used: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
 ) -> tuple[Estimate, str] | str:
-    """Return a group's interval and what it is over, or why there is none."""
+    """Return a group's interval and what its repeats are, or why there is none."""
     if metric == SCORE and all(None not in [run[name] for name in ASKED] for run in used):
         score = fmean(map(fmean, experiments))
         ends = share_interval(score, min(run["quality_items"] for run in used))
@@ -335,7 +335,7 @@ def _interval(
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:
-    """Return the variance of an experiment's mean, more where its runs follow each other."""
+    """Return the variance of an experiment's mean, larger if its successive runs are correlated."""
     scaled = [math.log(value) for value in values] if min(values) > 0 else values
     return variance(values) / len(values) * autocorrelation(scaled).widening ** 2
 
@@ -360,7 +360,7 @@ _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
 
 
 def _sortable(value: Any) -> tuple[bool, bool, Any]:
-    """Return what values of mixed types sort by: numbers, then text, then null."""
+    """Return a sort key for values of mixed types: numbers, then text, then null."""
     number = isinstance(value, int | float)
     return value is None, not number, value if number else str(value)
 

@@ -30,13 +30,13 @@ from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
 
 RELATIVE = 1e-9
-"""Two computations of one figure differ by less on any processor."""
+"""Two computations of one figure differ by less than this on any processor."""
 
 _KNOWS_SENSORS = 2
 """Since this method a record holds what probes had found in the way it is read today."""
 
 _LATER_COUNTS = ("output_sd", "output_mean", "output_came", "requests_worked")
-"""Counts that records of earlier versions do not have; what follows from them is as it was."""
+"""Counts that records of earlier versions lack; what follows from them has not changed."""
 
 _COUNTED_BY_WORK = ("input", "input_cached", "thinking")
 """Tokens that earlier versions counted as they came under traffic, which is not computed here; of
@@ -58,13 +58,13 @@ _IN_PROPORTION = (
     "footprint.cost",
     "footprint.cost_per_1000_requests",
 )
-"""What is in proportion to the headline energy."""
+"""Values that are proportional to the headline energy."""
 
 
 def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield what in a finished run's record and row is not what its recording gives.
+    """Yield where a finished run's record or row differs from what its recording gives.
 
-    The files' hashes come first: where one does not match, what follows may be its consequence.
+    The files' hashes come first: if one does not match, the other differences may follow from it.
 
     Args:
         folder: the run's.
@@ -190,7 +190,7 @@ def _as_counted(tokens: Tokens, result: Result) -> Tokens:
 def _decided_otherwise(energy: Energy) -> set[str]:
     """Return the parts of an energy that earlier versions gave, and this one does not.
 
-    They had prefill or decode of less than nothing.
+    They could have negative energies for prefill or decode.
     """
     split = energy.split
     parts = split and (split.prefill_per_input_token_j, split.decode_per_output_token_j)
@@ -208,9 +208,9 @@ def _named(devices: Collection[str]) -> str:
 
 
 def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Difference]:
-    """Yield where an energy of an earlier method lies outside of the two methods' intervals.
+    """Yield where an earlier method's energy is further off than both methods' intervals allow.
 
-    What follows from the headline by a division has to follow from the recorded one.
+    Quotients of the headline energy have to follow from the recorded one.
     """
     powers = [each.channel == "power" for each in old.readings if each.headline]
     moved = _POWER_CHANGED if any(powers) else RELATIVE
@@ -238,9 +238,9 @@ def _apart(
     new: tuple[float | None, float | None],
     moved: float,
 ) -> Iterator[Difference]:
-    """Yield that two energies, each with its half width, lie further apart than both allow.
+    """Yield a difference if two energies are further apart than their half widths allow.
 
-    Those of a new method may be apart by the share ``moved``, beyond their intervals.
+    Energies of a new method may differ by the share ``moved`` in addition.
     """
     (old_j, old_u95_j), (new_j, new_u95_j) = old, new
     if old_j is not None and new_j is not None:
@@ -253,7 +253,7 @@ def _apart(
 
 
 def _derived(energy: Energy, scale: float = 1.0) -> dict[str, Any]:
-    """Return what is in proportion to the headline, for a headline so many times as large."""
+    """Return the values proportional to the headline, for a headline multiplied by a factor."""
     plain = energy.model_dump()
     values = {name: value_at(plain, name) for name in _IN_PROPORTION}
     return {name: None if value is None else value * scale for name, value in values.items()}
@@ -294,12 +294,12 @@ def _latencies(requests: pa.Table) -> dict[str, Any]:
 def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:
     """Yield what differs between the record and its flat row.
 
-    The row was written for what the study swept then: another sweep may have the run too.
+    The row was written for the sweep of that time: another sweep may have the same run.
     """
     written = read_run_row(folder.row)
     keys = [name for name in written if "." in name or name in swept]
     fresh = run_row(result, {key: value_at(result.config, key) for key in keys})
-    # An older version's row lacks later columns, and is no worse for it.
+    # An older version's row lacks later columns, which is no difference.
     names = [name for name in written if name in fresh]
     yield from differences(
         folder.row, {name: written[name] for name in names}, {name: fresh[name] for name in names}

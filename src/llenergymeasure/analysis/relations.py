@@ -1,7 +1,7 @@
 """Tables that relate experiments to each other: comparisons, levels and fronts.
 
-What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: pairs that may not be
-say why, and levels and fronts are those of its first group.
+What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: other pairs say why
+not, and levels and fronts are those of its first group.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ COMPARED = (
 """Quantities that experiments are compared in."""
 
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
-"""What two compared experiments may differ in, apart from their settings; named where they do."""
+"""What two compared experiments may differ in apart from their settings; then it is named."""
 
 NOT_ALL = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
-"""How ``unavailable`` begins where two experiments may not be compared."""
+"""How ``unavailable`` begins if two experiments may not be compared."""
 LENGTH = "output_tokens_per_request"
 LENGTHS_APART = 1.05
-"""Ratio of answers' mean lengths past which a comparison names them too."""
+"""Ratio of answers' mean lengths beyond which a comparison names them too."""
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
@@ -126,7 +126,7 @@ class Related:
         return self._used.get(experiment, ())
 
     def not_paired(self, one: str, other: str, metric: str) -> Comparison:
-        """Return why two experiments that no pair holds have none."""
+        """Return why two experiments have no pair."""
         n_a, n_b = (len(self.used(name)) for name in (one, other))
         why = f"ratio: {n_a} and {n_b} runs are in the means"
         nothing = Comparison(
@@ -150,8 +150,8 @@ class Related:
     def levels(self, metric: str) -> list[Level]:
         """Return what the values of each setting do to one quantity.
 
-        Experiments that stand outside of the first comparable group go in without data, so that
-        their levels are named.
+        Experiments outside the first comparable group are included without data, so that their
+        levels are named.
         """
         group = self._first_group()
         used = {name: group.get(name, ()) for name in self._used}
@@ -196,7 +196,7 @@ class Related:
         ]
 
     def _open(self, pair: Comparison, metric: str) -> float | None:
-        """Return what the sensors leave open of a ratio of energies; None if nothing."""
+        """Return the sensors' shared uncertainty of a ratio of energies; None if there is none."""
         if pair.ratio is None or not metric.startswith("energy_"):
             return None
         of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
@@ -210,9 +210,9 @@ class Related:
         return replace(pair, n_a=len(a), n_b=len(b), unavailable=f"ratio: {NOT_ALL}")
 
     def _blocks(self, used: Used, metric: str) -> Blocks:
-        """Return a column of the runs; of experiments of which a run lacks it, as of no run.
+        """Return a column of the runs; none of an experiment if one of its runs lacks it.
 
-        What is left of them would be chosen by the outcome: the cycles in which something came.
+        The remaining runs would be selected by their outcome.
         """
         known = {name: rows if _has(rows, metric) else () for name, rows in used.items()}
         return self._of_runs(known, itemgetter(metric))
@@ -246,7 +246,7 @@ class Related:
 
 
 def _has(used: Sequence[Row], metric: str) -> bool:
-    """Return whether every run has a quantity that can stand in a ratio."""
+    """Return whether every run has a quantity that a ratio can be made of."""
     return all((run[metric] or 0) > 0 for run in used)
 
 

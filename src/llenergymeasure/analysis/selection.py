@@ -23,7 +23,7 @@ PENDING = frozenset({"running", MISSING})
 """Statuses of runs that have not ended or not begun."""
 
 MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version")
-"""What must be the same for runs of one experiment to be averaged."""
+"""What must be the same in runs of one experiment that are averaged."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Selection:
     Attributes:
         used: runs in the mean.
         alike: completed runs of that meter and machine, disqualified ones among them.
-        meter: what the energy of the used runs is.
+        meter: kind, sensor and scopes of the used runs' energy.
         left_out: how many are not in the mean and why, as columns of the summary.
         differs: in which of :data:`MACHINE_COLUMNS` other machines differ, with what was found.
     """
@@ -107,7 +107,7 @@ def in_means(row: Row) -> bool:
 
 
 def meter_of(row: Row) -> Meter:
-    """Return what a run's energy is: its kind, sensor and scopes."""
+    """Return the kind, sensor and scopes of a run's energy."""
     return row["kind"], row["energy_source"], tuple(row["energy_scopes"] or ())
 
 
@@ -117,7 +117,7 @@ def machine_of(row: Row) -> Machine:
 
 
 def _agree(one: Machine, other: Machine) -> bool:
-    """Return whether two machines differ in nothing that is known of both."""
+    """Return whether two machines agree in everything that is known of both."""
     pairs = zip(one, other, strict=True)
     return all(a is None or b is None or a == b for a, b in pairs)
 
@@ -131,7 +131,7 @@ def _prevailing_meter(rows: Sequence[Row]) -> Meter:
 
 
 def _prevailing_machine(rows: Sequence[Row]) -> Machine:
-    """Return the machine that most runs agree with; of equals the one most is known of."""
+    """Return the machine that most runs agree with; among equals, the one with most known."""
     if not rows:
         return (None,) * len(MACHINE_COLUMNS)
     counts = Counter(machine_of(row) for row in rows)

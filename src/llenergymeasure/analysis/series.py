@@ -1,4 +1,4 @@
-"""The time series of a whole study as one data set, read from disk as far as a query needs it."""
+"""The time series of a whole study as one data set; a query reads only what it needs."""
 
 from pathlib import Path
 from typing import Any, Literal

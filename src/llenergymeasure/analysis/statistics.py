@@ -1,10 +1,10 @@
 """Means and intervals over a study's cycles.
 
-Two kinds of doubt are kept apart. What differs from cycle to cycle (the machine, the engine,
-and the random and resolution part of the meter, ``u95_j``) is in the spread of the cycles
-already: adding ``u95_j`` to an interval computed from them would count it twice. What is the
-same in every cycle (the sensor's gain, ``u_sys_j``) is in no spread and no number of cycles
-shrinks it: it is reported next to the interval as a band of its own. (JCGM 100:2008, "GUM", 4.2 and
+Two kinds of uncertainty are kept apart. What differs from cycle to cycle (the machine, the engine,
+and the random and resolution part of the meter, ``u95_j``) is already in the spread of the cycles:
+adding ``u95_j`` to an interval computed from them would count it twice. What is the same in every
+cycle (the sensor's gain, ``u_sys_j``) is not in the spread, and more cycles do not make it smaller:
+it is reported next to the interval as a separate band. (JCGM 100:2008, "GUM", 4.2 and
 4.3: evaluation of Type A and Type B, and F.1.1.2 on influences that repeats share.)
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Reals: TypeAlias = NDArray[np.float64]
 
 ROUNDING = 1e-13
-"""A standard error relative to what it belongs to below this is the arithmetic's own."""
+"""A relative standard error below this is only rounding."""
 
 MIN_GRUBBS = 5
 OUTLIER_LEVEL = 0.01
@@ -190,7 +190,7 @@ def finite(value: float) -> float | None:
 
 
 def column_means(values: Reals) -> Reals:
-    """Return the mean along the first axis over what is known; NaN where nothing is."""
+    """Return the mean of the known values along the first axis; NaN where there are none."""
     present = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         mean: Reals = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
@@ -236,10 +236,10 @@ def f_upper(tail: float, freedom: Reals, of_other: Reals) -> Reals:
 
 
 def outliers(values: Sequence[float]) -> list[int]:
-    """Return the places of values that stand out, by Grubbs' test at the level 0.01.
+    """Return the places of outliers, by Grubbs' test at the level 0.01.
 
-    Grubbs 1969 (Technometrics 11, 1-21), repeated on what is left while five values are. They are
-    to be looked at, never dropped: a mean without them is the mean of other runs.
+    Grubbs 1969 (Technometrics 11, 1-21), repeated while at least five values are left. They
+    should be looked at, never dropped: a mean without them is the mean of other runs.
     """
     left = list(range(len(values)))
     found: list[int] = []

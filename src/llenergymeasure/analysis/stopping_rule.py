@@ -3,9 +3,9 @@
 A pilot of a few cycles gives the spread; the number of cycles is set from it once, before any
 further cycle is run, and the interval takes its spread from the pilot alone. Its half width then
 is at most the target and its coverage exactly 95 %, whatever the true spread, if cycles are
-independent and their logarithms normal (Stein 1945, Ann. Math. Stat. 16, 243-258). Where cycles are
-seen to be correlated, more are asked for and the interval is wider. Looking at the interval after
-every cycle and stopping when it is narrow covers less, because it stops where the spread happens to
+independent and their logarithms normal (Stein 1945, Ann. Math. Stat. 16, 243-258). If cycles turn
+out to be correlated, more are required and the interval is wider. Checking the interval after every
+cycle and stopping when it is narrow would cover less, because it stops when the spread happens to
 look small.
 
 All of it is on the logarithm of the energy, where a relative target is a fixed width.
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from llenergymeasure.analysis.statistics import around, autocorrelation, t_quantile
 
 METRIC = "energy_per_output_token_j"
-"""The quantity whose precision is asked for."""
+"""The quantity that the precision target is for."""
 
 MIN_PILOT = 3
-"""Usable runs that a pilot must have: two show next to nothing of a spread."""
+"""The fewest usable runs of a pilot: two show hardly anything of the spread."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def decide(
 
     Args:
         pilot: energies of the pilot's usable runs, in any unit, in the order of time.
-        pilot_cycles: cycles of the pilot, usable or not; those that are not are made up for.
+        pilot_cycles: cycles of the pilot, usable or not; unusable ones are replaced.
         precision_target: half width of the 95 % interval over the mean.
         max_cycles: the most it is given.
     """

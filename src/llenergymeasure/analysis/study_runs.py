@@ -50,7 +50,7 @@ COLUMNS = (
     *("energy_method", *OBJECTIVES, *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
     *COMPARED_COLUMNS,
 )
-"""Columns of ``runs.parquet`` that are read: a large study's others stay packed."""
+"""Columns of ``runs.parquet`` that are read: the others of a large study stay packed."""
 
 
 class StudyRuns:
@@ -61,7 +61,7 @@ class StudyRuns:
         settings: the columns of the swept settings, and their types.
         planned: the plan's runs, with their settings.
         execution: the plan's.
-        design_hash: the study's; it seeds what is drawn at random.
+        design_hash: the study's; the seed of random draws.
     """
 
     def __init__(self, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> None:

@@ -32,12 +32,12 @@ ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
 NAMED = 2
-"""Settings that an experiment's name says it does not set; of more it is the model alone."""
+"""Most unset settings that an experiment's name lists; with more it is only the model."""
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 SHARES_ENDS = 5
 """First method of the meter whose records say what repeats share at the ends of windows."""
 _ZEUS_SHARES_ENDS = 6
-"""Before this one a counter that Zeus read was taken for one that sees everything."""
+"""Earlier methods took a counter that Zeus read for one that sees everything."""
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
 SUMMARY_SCHEMA = pa.schema(
@@ -165,7 +165,7 @@ def _summary_row(
 
 
 def _right_answers(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
-    """Return the energy of a right answer: that of a request over the share that is right.
+    """Return the energy per right answer: that of a request over the share of right answers.
 
     The share's interval is that of its questions, which cycles ask again.
     """
@@ -309,7 +309,7 @@ def knows_ends(run: Row) -> bool:
 
 
 def shared_share(rows: Sequence[Row]) -> float | None:
-    """Return what repeats share of the energy; of runs that do not know it, it may be all."""
+    """Return the uncertainty that repeats share, over the energy; where unknown, all of it."""
     return _recorded_share(
         [
             row if knows_ends(row) else {**row, "energy_shared_u95_j": row["energy_u95_j"]}
@@ -319,7 +319,7 @@ def shared_share(rows: Sequence[Row]) -> float | None:
 
 
 def _recorded_share(rows: Sequence[Row]) -> float | None:
-    """Return what repeats share of the energy, by the runs that say it."""
+    """Return the uncertainty that repeats share, over the energy, of the runs that record it."""
     return _mean_share(
         [row for row in rows if row["energy_shared_u95_j"] is not None], "energy_shared_u95_j"
     )
@@ -348,7 +348,7 @@ def _label(row: Row, varied: Sequence[str]) -> str:
 
 
 def label_part(name: str, value: Any) -> str:
-    """Return a column's value as it stands in a name: a setting that is swept with its key."""
+    """Return a column's value as in a name: a swept setting with its key."""
     if name in SETTING_COLUMNS:
         return str(value)
     short = name.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""A calibration file: how cards' sensors stand to an external meter."""
+"""Calibration files: how cards' sensors compare with an external meter."""
 
 import hashlib
 import math
@@ -27,13 +27,13 @@ Hopper or Blackwell. Other sensors (RAPL) have the 5 % that is custom, without e
 
 @dataclass(frozen=True)
 class Gain:
-    """How a sensor's reading stands to the truth: indicated = gain · true + offset.
+    """How a sensor's reading relates to the true value: indicated = gain · true + offset.
 
     Attributes:
         gain: indicated energy over true energy.
         band: relative half width at 95 % of what is left unknown.
-        source: what the figures rest on.
-        offset_w: power that is indicated where none is drawn.
+        source: where the figures come from.
+        offset_w: the indicated power when none is drawn.
         u_offset_w: half width at 95 % of what is left unknown of that.
     """
 
@@ -53,7 +53,7 @@ class Gain:
 
 
 def uncalibrated(device: str, name: str) -> Gain:
-    """Return what is assumed of a card that was not held against an external meter."""
+    """Return the gain that is assumed for a card without a calibration."""
     if not device.removeprefix("module:").startswith("GPU-"):
         return Gain(band=OTHER_BAND, source="uncalibrated: ±5 % by custom")
     band = OLD_CARDS_BAND if _OLD_CARDS.search(name) else GAIN_BAND
@@ -76,11 +76,11 @@ class Calibration:
     sha256: str | None = None
 
     def of(self, device: str, name: str) -> Gain:
-        """Return the gain of a card: of this very card, else of its model, else uncalibrated."""
+        """Return a card's gain: by its UUID, else by its model, else the uncalibrated one."""
         return self.gains.get(device) or self.gains.get(name) or uncalibrated(device, name)
 
     def for_record(self, devices: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
-        """Return which file gave which gains to these (device and name); None without one."""
+        """Return the file and its gains for these devices and names; None without a file."""
         if self.path is None:
             return None
         used = {each: asdict(self.of(each, name)) for each, name in devices if self.has(each, name)}
@@ -109,10 +109,10 @@ class _Card(Section):
 
 
 def check_entry(device: str, entry: Mapping[str, Any]) -> None:
-    """Check what a calibration file is to say of a card.
+    """Check the entry for a card before it is written to a calibration file.
 
     Raises:
-        ConfigurationError: no such file would be read.
+        ConfigurationError: a file with this entry could not be read.
     """
     from llenergymeasure.config.validation_messages import validated
 
@@ -123,7 +123,7 @@ def read_calibration(path: Path) -> Calibration:
     """Read a calibration file, YAML or JSON: a mapping ``gpus`` of UUID or name to its gain.
 
     Raises:
-        ConfigurationError: the file cannot be used; every fault is named.
+        ConfigurationError: the file cannot be used; the message names every fault.
     """
     from llenergymeasure.config import strict_yaml
     from llenergymeasure.config.validation_messages import validated

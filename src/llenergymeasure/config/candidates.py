@@ -23,7 +23,7 @@ class Candidate:
 
 
 def candidates(study: StudyFile, overrides: Mapping[tuple[str, ...], Any]) -> Iterator[Candidate]:
-    """Yield the grid's points, then the listed experiments, each with what overrides it."""
+    """Yield the grid's points, then the listed experiments, each with its overrides."""
     grid = _grid(study) if study.has_grid else ()
     for candidate in itertools.chain(grid, _listed(study)):
         yield _overridden(candidate, overrides)

@@ -23,11 +23,11 @@ from llenergymeasure.config.validation_messages import describe
 from llenergymeasure.errors import ConfigurationError, Problem
 
 Settings = dict[str, Any]
-"""Settings by dotted name, as in a sweep: ``pytorch.precision`` is the precision there alone."""
+"""Settings by dotted name, as in a sweep: ``pytorch.precision`` is for that engine only."""
 
 
 def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return a study of the original's as one of ours, and what of it has no counterpart here.
+    """Return a study of the original tool as one of ours, and notes on what has no counterpart.
 
     Raises:
         ConfigurationError: the file cannot be read, is no such study, or contradicts itself.
@@ -50,7 +50,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _malformed(old: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Yield each part whose form no study of the original's has, and what it must be."""
+    """Yield each part with a wrong form for a study of the original tool, and the right form."""
     sweep, entries = old.get("sweep") or {}, old.get("experiments") or []
     for key, kind, word in (
         *((key, Mapping, "a mapping") for key in ("sweep", "runners", "images")),
@@ -72,7 +72,7 @@ def _malformed(old: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 
 class _Conversion:
-    """One study on its way, and what was found on it."""
+    """The conversion of one study, with its notes."""
 
     def __init__(self, old: Mapping[str, Any]) -> None:
         self.notes: dict[str, None] = {}
@@ -111,7 +111,7 @@ class _Conversion:
         return str(entry.get("engine", self._old.get("engine", "transformers")))
 
     def _engines_of_the_grid(self) -> list[str]:
-        """Return its engines, in the order in which the original takes them."""
+        """Return its engines in the original tool's order."""
         if not self._sweep and self._entries:
             return []
         given = self._sweep.pop("engine", None) or self._old.get("engine")
@@ -128,7 +128,7 @@ class _Conversion:
         Args:
             values: what was written.
             path: where.
-            within: the engine that it is for, whatever its name says.
+            within: the engine that the settings are for, regardless of their names.
         """
         if isinstance(values, Mapping) and (values or not path):
             inner = (
@@ -193,7 +193,7 @@ def _path(key: Any) -> tuple[str, ...]:
 
 
 def _today(path: tuple[str, ...]) -> str | None:
-    """Return what stands for a key; empty where there is no need, None where there is nothing."""
+    """Return a key's replacements; empty if none is needed, None if there is no counterpart."""
     path = tuple(part for place in enumerate(path) for part in SPELLINGS.get(place, place[1:]))
     for length in range(len(path), 0, -1):
         new = ORIGINAL.get(".".join(path[:length]))
@@ -216,14 +216,14 @@ def _value(new: str, value: Any) -> Any:
 
 
 def _scope(path: tuple[str, ...]) -> str | None:
-    """Return the engine that a key of the original belongs to."""
+    """Return the engine that a key of the original tool belongs to."""
     return next(
         (part for part in path[:2] if part in ENGINES and path[0] in (part, "harness")), None
     )
 
 
 def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what an entry of a group stands for: every combination of the values it lists."""
+    """Yield every combination of the values that an entry of a group lists."""
     options = [
         value
         if isinstance(value, list) and value and not isinstance(value[0], list | dict)

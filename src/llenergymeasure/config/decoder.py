@@ -16,7 +16,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "creative": {"temperature": 0.8, "do_sample": True, "top_p": 0.9, "repetition_penalty": 1.1},
     "factual": {"temperature": 0.3, "do_sample": True},
 }
-"""What a decoder preset stands for; a setting given as well wins."""
+"""The settings of each decoder preset; a setting that is given itself wins."""
 
 
 class DecoderConfig(Section):

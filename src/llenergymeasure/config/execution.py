@@ -16,7 +16,7 @@ DEFAULT_CYCLES = 3
 MAX_CYCLES = 10_000
 
 PILOT_CYCLES = 5
-"""Cycles from which a precision target sets how many there are to be."""
+"""Cycles of the pilot, from which a precision target determines the total number."""
 
 DEFAULT_MAX_CYCLES = 20
 
@@ -131,7 +131,7 @@ class RunnerChoice:
     Attributes:
         runner: ``local``, ``apptainer`` or ``docker``.
         image: the image, if one is named.
-        reason: who chose it, as a sentence's end for people.
+        reason: who chose it, as the end of a sentence.
     """
 
     runner: RunnerName = "local"
@@ -147,7 +147,7 @@ Runners = dict[BackendName, RunnerChoice]
 
 
 def runner_choice(value: Any) -> RunnerChoice:
-    """Return what ``local``, ``docker`` or ``docker:IMAGE`` stands for.
+    """Return the runner that ``local``, ``docker`` or ``docker:IMAGE`` means.
 
     Raises:
         ValueError: it is none of them; the message says what would do.

@@ -1,4 +1,4 @@
-"""From a study as written to its experiments: the grid, what is left out, and what is shared."""
+"""Makes a study's experiments from the study as written: the grid, exclusions, shared settings."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ SHOWN_PROBLEMS = 20
 _SETTINGS = tuple(name for name in ExperimentConfig.model_fields if name != "output_dir")
 
 ShapeOf = Callable[[str], Shape | None]
-"""Gives a model's shape by its name; None where it is not known."""
+"""Returns a model's shape by its name; None if it is not known."""
 
 
 def expand(document: Document, shape_of: ShapeOf) -> Study:
@@ -88,7 +88,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
 
 
 class _Outcome:
-    """What became of each candidate: an experiment, a repeat of one, or left out."""
+    """The result of each candidate: an experiment, a repeat of one, or left out."""
 
     def __init__(self, document: Document, shape_of: ShapeOf) -> None:
         self.document = document
@@ -146,7 +146,7 @@ class _Outcome:
         self._found[name] = Experiment(name, config, model, {})
 
     def _model(self, values: Mapping[str, Any]) -> ExperimentConfig:
-        """Return the experiment; sections that are the same in several are made once."""
+        """Return the experiment; sections that several experiments share are made once."""
         known = {key: (key, repr(each)) for key, each in values.items() if isinstance(each, dict)}
         ready = {key: self._sections[name] for key, name in known.items() if name in self._sections}
         model = ExperimentConfig.model_validate({**values, **ready})
@@ -195,9 +195,9 @@ class _Outcome:
             found = located(reason, self.document.places, _written(reason.path, own))
             setting = dotted(reason.path)
             if found.key is not None and setting.partition("[")[0] not in found.key:
-                # A group has a name of its own, which does not say what is wrong in it.
+                # A group has its own name, which does not say what is wrong in it.
                 found = replace(found, message=f"{setting} {found.message}")
-            # A value that is wrong by itself is so wherever it stands, in a sweep too.
+            # A value that is wrong by itself is wrong in every place, also in a sweep.
             problems = self._shared_problems if reason.alone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
@@ -207,7 +207,7 @@ class _Outcome:
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
-"""What a choice among tokens takes, and greedy decoding does not look at."""
+"""Settings of sampling, which greedy decoding ignores."""
 
 
 _GREEDY = (
@@ -217,7 +217,7 @@ _GREEDY = (
 
 
 def _why_same(model: ExperimentConfig) -> str:
-    """Return by which rule points of greedy decoding are one; fields of requests win over it."""
+    """Return the rule that merges points of greedy decoding; a request's fields win over it."""
     body = model.openai.body if model.backend == "openai" and model.openai else None
     if names := [f"openai.body.{name}" for name in _SAMPLING if name in (body or {})]:
         return (
@@ -251,7 +251,7 @@ def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bo
 
 
 def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
-    """Return where in the file the setting at ``path`` was written."""
+    """Return the place in the file where the setting at ``path`` was written."""
     for setting, place in own.items():
         if path[: len(setting)] == setting:
             return place
@@ -281,7 +281,7 @@ def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
 def _swept_keys(
     study: StudyFile, document: Document, experiments: list[Experiment]
 ) -> tuple[str, ...]:
-    """Return what varies: all that the sweep sets, and what differs between experiments."""
+    """Return what varies: all settings of the sweep, and those that differ between experiments."""
     swept = (meant(setting) for axis in study.sweep for setting in axis.settings)
     keys = dict.fromkeys(".".join(setting) for setting in swept)
     explicit = dict.fromkeys(

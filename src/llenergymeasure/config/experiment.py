@@ -287,23 +287,23 @@ class ExperimentConfig(Section):
 
     @cached_property
     def external_server(self) -> bool:
-        """Whether a server that somebody else has started does the work."""
+        """Whether a server that the user has started does the work."""
         own = {} if self.openai is None else {"command": self.openai.command}
         return is_external({"backend": self.backend, "openai": own})
 
     def command_values(self) -> dict[str, Any]:
-        """Return what the placeholders of ``openai.command`` stand for, less those of a run."""
+        """Return the values of the placeholders in ``openai.command``, without those of a run."""
         own = {} if self.openai is None else self.openai.values or {}
         return {**self.plain, **own}
 
     def held_by_command(self) -> dict[str, Any]:
-        """Return what ``openai.command`` holds of these settings, by placeholder."""
+        """Return the settings that ``openai.command`` contains, by placeholder."""
         known, names = self.command_values(), self.openai.placeholders() if self.openai else ()
         return {name: value_at(known, name) for name in names}
 
     @property
     def fewest_tokens(self) -> int | None:
-        """The fewest tokens of an answer that may end by itself; null where none may."""
+        """The fewest tokens of an answer that may end by itself; null if none may."""
         least = self.decoder.min_new_tokens
         return least or 1 if self.answer_length == "natural" else least
 

@@ -67,7 +67,7 @@ def field_in(model: type[BaseModel], name: str) -> FieldInfo | None:
 
 
 def _as_field(parameter: Schema) -> FieldInfo:
-    """Return an engine's parameter as a setting of a model would be."""
+    """Return an engine's parameter in the form of a model's setting."""
     kinds = forms(parameter)
     annotation: Any = Any
     if "object" in kinds:
@@ -118,10 +118,10 @@ def unknown_settings(
     """Yield a fault for each key that is no setting of an experiment, at any depth.
 
     Args:
-        values: what stands in the section.
+        values: the section's content.
         also: further keys that are known at the top, such as those of a study.
         section: the section that the keys are looked for in.
-        above: where it stands.
+        above: the path of the section.
     """
     for name, value in values.items():
         field, path = field_in(section, name), (*above, name)
@@ -145,7 +145,7 @@ def settings(
 
 @lru_cache
 def all_paths() -> tuple[str, ...]:
-    """Return every setting's dotted path, sections included, in the order they are described."""
+    """Return every setting's dotted path, sections included, in the order of the models."""
     return tuple(path for path, _, _ in settings())
 
 
@@ -217,20 +217,20 @@ def names_in(
 
 
 def _engine_section(path: tuple[str, ...], root: type[BaseModel]) -> type[EngineSection] | None:
-    """Return the engine's section that stands at a path; None if another, or none, does."""
+    """Return the engine's section at a path; None if there is none, or another kind."""
     section = section_at(path, root)
     return section if section is not None and issubclass(section, EngineSection) else None
 
 
 def limits(field: FieldInfo) -> list[Any]:
-    """Return what a setting's value is held to, of whichever kind it is."""
+    """Return the constraints on a setting's value, of any kind."""
     kinds = [each for each in _parts(field.annotation) if get_origin(each) is Annotated]
     shared = [info for kind in kinds for info in get_args(kind)[1:] if isinstance(info, FieldInfo)]
     return [*field.metadata, *(each for info in shared for each in info.metadata)]
 
 
 def alternatives(annotation: Any) -> list[Any]:
-    """Return the alternatives of a type, without what their values are held to."""
+    """Return the alternatives of a type, without the constraints on their values."""
     parts = _parts(annotation)
     return [get_args(each)[0] if get_origin(each) is Annotated else each for each in parts]
 

@@ -1,4 +1,4 @@
-"""What makes an experiment itself: the part of its configuration that its id is taken from."""
+"""The identity of an experiment: the part of its configuration that its id is computed from."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
     "serving.trace": DATA_SUFFIXES,
     "chat.template": TEMPLATE_SUFFIXES,
 }
-"""Settings that may name a file or folder here, with the endings that only a file has."""
+"""Settings that may name a local file or folder, with the endings that only a file has."""
 
 _PARTS = {key: key.split(".") for key in LOCAL_SETTINGS}
 
@@ -36,7 +36,7 @@ BUILT_IN = {
 }
 
 _REMEMBERED_BYTES = 1024 * 1024
-"""Files smaller than this are hashed again each time: that is quicker than looking them up."""
+"""Smaller files are hashed again each time, which is quicker than a look-up."""
 
 
 def local_path(value: str, suffixes: frozenset[str] = frozenset()) -> Path | None:
@@ -81,7 +81,7 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
-    """Return where a setting that may name a file is in ``values``, and its name there.
+    """Return the mapping in ``values`` with a setting that may name a file, and the key there.
 
     The sections around it are copied, so that it can be replaced. None where it is not set, or
     names what is built in.
@@ -143,7 +143,7 @@ class Identifier:
         return ids.experiment_id(counted, self._settings)
 
     def save(self) -> None:
-        """Remember the hashes of large files for the next study."""
+        """Store the hashes of large files for the next study."""
         if not self._changed:
             return
         try:

@@ -1,4 +1,4 @@
-"""How settings from several places come together: sections merge, anything else is replaced."""
+"""How settings from several places are combined: sections merge, other values are replaced."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,7 +16,7 @@ Assignments = Mapping[tuple[str, ...], Any]
 def merged(
     under: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
 ) -> dict[str, Any]:
-    """Return ``under`` with ``over`` laid on it; a null in ``over`` unsets."""
+    """Return ``under`` updated with ``over``; a null in ``over`` unsets."""
     result = dict(under)
     for key, value in over.items():
         section = _section(model, key)
@@ -32,7 +32,7 @@ class NotASectionError(ValueError):
     """A path leads through something that is set to a plain value."""
 
     def __init__(self, path: tuple[str, ...], part: str) -> None:
-        """Take the path, and the part of it that is no section."""
+        """Store the path, and the part of it that is no section."""
         super().__init__(
             f"cannot be set, for {part} is set to a plain value; write {part} as a mapping"
         )

@@ -54,7 +54,7 @@ class NotifyConfig(Section):
         return self.on is None or event in self.on
 
     def whom(self) -> str:
-        """Return whom it notifies, without an address: knowing that may be the right to use it."""
+        """Return who is notified, without the address: who knows that may be able to use it."""
         ways = []
         if self.webhook is not None:
             ways.append("a webhook")

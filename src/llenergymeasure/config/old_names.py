@@ -1,4 +1,4 @@
-"""Names that earlier releases use, the original tool's and the engines': what stands for them now.
+"""Names of earlier releases, the original tool's and the engines', and their replacements.
 
 Studies of the original's v1.19 are read as they are. Those of its releases 0.6 and later have
 another format: `convert` rewrites them by the table ``ORIGINAL``.
@@ -52,11 +52,11 @@ REPLACED = {
         for name in ATTENTION_LEFT
     },
 }
-"""Settings that are still read, with a word on what replaced them."""
+"""Settings that are still read, with a note on what replaced them."""
 
 
 ENGINES = {"transformers": "pytorch", "vllm": "vllm", "tensorrt": "tensorrt"}
-"""What the original calls an engine, and its backend."""
+"""The original tool's names of engines, and their backends."""
 
 STRUCTURE = (
     *("base", "engine", "sweep", "experiments", "runners", "images"),
@@ -116,9 +116,9 @@ ORIGINAL: Mapping[str, str] = {
     "tensorrt.sampling": "tensorrt.sampling",
     "tensorrt.sampling.ignore_eos": "answer_length",
 }
-"""What stands for a key of the original's releases 0.6 and later, and for all that is below it.
+"""Replacements for keys of the original's releases 0.6 and later, and for everything below them.
 
-Nothing stands for a key that says what is so here anyway.
+A key that only sets what is always so here has no replacement.
 """
 
 SPELLINGS: Mapping[tuple[int, str], tuple[str, ...]] = {
@@ -143,7 +143,7 @@ ORIGINAL_VALUES: Mapping[str, Mapping[Any, Any]] = {
     "runners": {"process": "local", "container": "docker"},
     "tensorrt.engine.backend": {"trt": "tensorrt"},
 }
-"""What stands for a value of the original's, by the key that it has here."""
+"""Replacements for values of the original tool, by our key."""
 
 ORIGINAL_DEFAULTS: Mapping[str, Any] = {
     "dataset": "aienergyscore",
@@ -151,7 +151,7 @@ ORIGINAL_DEFAULTS: Mapping[str, Any] = {
     "max_output_tokens": 256,
     "answer_length": "natural",
 }
-"""What its studies mean without saying it, and ours do not."""
+"""Defaults of its studies that differ from ours."""
 
 
 def in_the_originals_format(values: Mapping[str, Any]) -> bool:

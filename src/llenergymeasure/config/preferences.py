@@ -50,7 +50,7 @@ class Preference:
     Attributes:
         key: its dotted name.
         value: the value, as it would be written; None where there is none.
-        origin: who says so: a variable, a file, or what is built in.
+        origin: where it is set: a variable, a file, or built in.
     """
 
     key: str
@@ -69,7 +69,7 @@ def user_configuration() -> Path:
 
 
 def user_preferences() -> Preferences:
-    """Return what the user's file says; nothing where there is none.
+    """Return the settings in the user's file; none if there is no file.
 
     Raises:
         ConfigurationError: the file cannot be used; it names every problem found.
@@ -136,7 +136,7 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     """Return every setting with its value and where that is from.
 
     Args:
-        study_file: a study whose word counts too; None for none.
+        study_file: a study whose settings count too; None for none.
 
     Raises:
         ConfigurationError: the study, the user's file or a variable cannot be used.
@@ -167,7 +167,7 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
 
 
 def _environment() -> dict[str, str | None]:
-    """Return what the environment says, by its dotted name; a path there need not be UTF-8."""
+    """Return the environment's settings by dotted name; a path there need not be UTF-8."""
     runners = {name: runner_in_environment(name) for name in BACKENDS}
     found = {f"runners.{name}": str(each) for name, each in runners.items() if each is not None}
     if os.environ.get(NOTIFY_VARIABLE):

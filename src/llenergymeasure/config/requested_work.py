@@ -1,4 +1,4 @@
-"""What an experiment is to do, as its settings say it, apart from how."""
+"""The part of an experiment's settings that says what work to do, not how."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,12 +21,12 @@ WORK = (
 """Settings that say what is to be done; all others say how."""
 
 LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
-"""What servers call an answer's most tokens; the first that is given counts."""
+"""Servers' names for the most tokens of an answer; the first one given counts."""
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
 def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an experiment is to do, apart from how.
+    """Return what work an experiment has to do, without how.
 
     ``answers`` is what an engine's own section says of their number and length.
     """
@@ -48,7 +48,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def may_end_early(config: Mapping[str, Any]) -> bool:
-    """Whether answers may be shorter than asked for, by the study's own wish."""
+    """Whether the study itself allows answers shorter than asked for."""
     least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
     natural = work.get("answer_length") or (work.get("answers") or {}).get("may_end")
     return bool(least or natural)

@@ -1,7 +1,7 @@
-"""Settings that do not go together, found before anything runs.
+"""Settings that exclude each other, found before anything runs.
 
-An engine checks its own parameters, and its own words are shown. Here stands only what no engine
-says, or what it says late: after it has loaded a model, or by cutting answers short silently.
+An engine checks its own parameters, and its own messages are shown. Here are only rules that no
+engine checks, or only late: after it has loaded a model, or by silently cutting answers short.
 """
 
 import os
@@ -20,7 +20,7 @@ Capability = tuple[int, int]
 
 @dataclass(frozen=True)
 class Shape:
-    """What rules need to know of a model.
+    """What rules need to know about a model.
 
     Attributes:
         heads: attention heads a layer.
@@ -39,7 +39,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a rule is given; a rule that needs what is not known says nothing.
+    """The input of a rule; a rule that needs something unknown reports nothing.
 
     Attributes:
         config: the experiment.
@@ -58,7 +58,7 @@ class Facts:
         return value_at(self.settings, name or "")
 
     def number(self, name: str | None) -> int | None:
-        """Return the whole number that a setting has; None for any other, or none."""
+        """Return a setting's value if it is a whole number; otherwise None."""
         value = self.value(name)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -125,10 +125,10 @@ def stages_have_layers(facts: Facts) -> Found:
 
 
 def context_within_positions(facts: Facts) -> Found:
-    """The longest context asked for is one the model was made for.
+    """The longest context asked for is within the model's own.
 
-    Where the study overrides the model's own configuration, or the variable is set that lets an
-    engine go on, the engine decides.
+    If the study overrides the model's own configuration, or the variable is set by which engines
+    accept longer contexts, the engine decides.
     """
     key, variable = facts.names.context, facts.names.long_context_variable
     if key is None or variable is None or facts.has(*MODEL_OVERRIDES):
@@ -292,7 +292,7 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
 
 
 def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Problem]:
-    """Return which settings of an experiment do not go together, each by the one to change.
+    """Return an experiment's settings that exclude each other, each with the key to change.
 
     Args:
         config: the experiment.

@@ -1,4 +1,4 @@
-"""What one run gets: the only thing that crosses from the planner into a run's process."""
+"""The specification of one run: all that the planner passes to a run's process."""
 
 from typing import Any, Literal
 

@@ -37,7 +37,7 @@ class _Untitled(GenerateJsonSchema):
     """Leaves out titles, which only repeat the key."""
 
     def field_title_should_be_set(self, _schema: Any) -> bool:
-        """Set none."""
+        """Set no title."""
         return False
 
 
@@ -72,7 +72,7 @@ def study_schema() -> Schema:
 
 
 def _engines_words(definitions: Schema) -> None:
-    """Add what engines describe themselves."""
+    """Add the parameters that engines describe themselves."""
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
         described["properties"] = described.get("properties", {}) | parameter_properties(section)
@@ -96,7 +96,7 @@ def _former_fields(definitions: Schema) -> None:
 
 
 def parameter_properties(section: type[EngineSection]) -> Schema:
-    """Return the schema of each parameter that a section takes and has no field of its own for."""
+    """Return the schema of each parameter that a section takes without having a field for it."""
     return {
         name: _for_editors(section.owner(), parameter)
         for name in section.names()
@@ -128,7 +128,7 @@ def _first_sentence(text: str) -> str:
 
 
 def sweep_pattern(section: type[EngineSection]) -> str:
-    """Return what matches a sweep's key for a parameter, or for a key inside one."""
+    """Return the pattern of a sweep's key for a parameter, or for a key inside one."""
     own = section.model_fields
     names = [re.escape(name) for name in section.names() if name not in own]
     inside = [re.escape(name) for name in own if _is_mapping(section.parameter(name))]
@@ -150,7 +150,7 @@ def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
             continue
         inside = "" if model is ExperimentConfig else f"$defs/{model.__name__}/"
         value = {"$ref": f"#/{inside}properties/{key.rpartition('.')[2]}"}
-        # Null stands for unset.
+        # Null means unset.
         items = {"anyOf": [value, {"type": "null"}]}
         values: Schema = {"type": "array", "minItems": 1, "items": items}
         ranges = [{"$ref": "#/$defs/Range"}] if takes_numbers(field.annotation) else []

@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from llenergymeasure.redact import secret_argument
 
 FAULT = "fault"
-"""Kind of validation error whose message is meant for people as it is."""
+"""Type of a validation error whose message can be shown unchanged."""
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
@@ -53,7 +53,7 @@ class Section(BaseModel):
         return secret_argument(self.plain)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, with none of what was worked out from the values before ``update``."""
+        """Return a copy without the values that were computed before ``update``."""
         copied = super().model_copy(update=update, deep=deep)
         for name in set(copied.__dict__) - set(type(self).model_fields):
             del copied.__dict__[name]
@@ -67,7 +67,7 @@ class Section(BaseModel):
         return bool in types and str not in types
 
     def _contradictions(self) -> Iterator[str]:
-        """Yield what in it does not go together; it is refused with the first."""
+        """Yield the contradictions in it; the first one is the error."""
         yield from ()
 
     def _refuse(self) -> None:
@@ -81,7 +81,7 @@ class Section(BaseModel):
 
     @classmethod
     def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what was written as it is meant, before its values are checked."""
+        """Return the written values in the form in which they are checked."""
         return data
 
     @model_validator(mode="before")
@@ -99,7 +99,7 @@ class Section(BaseModel):
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
-        """Return a value, the words that YAML 1.1 has for booleans read where one is asked for."""
+        """Return a value; the words of YAML 1.1 for booleans are read if a boolean is expected."""
         if isinstance(value, str) and value.lower() in _WORDS and cls.takes_boolean(name):
             return _WORDS[value.lower()]
         return value
@@ -109,7 +109,7 @@ class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
     def _refuse(self) -> None:
-        if self.secret is not None:  # first: whoever reads what else is wrong may leave it there
+        if self.secret is not None:  # first, as a reader of the other faults may leave it there
             raise refused([secret_fault(self.secret)])
         super()._refuse()
 
@@ -126,7 +126,7 @@ class Fault:
         path: the key to blame.
         message: what is wrong and what would do.
         found: the value there, or ``...`` where there is none to show.
-        alone: whether that value alone is to blame, and not several together.
+        alone: whether only that value is wrong, and not several together.
     """
 
     path: tuple[str | int, ...]

@@ -1,4 +1,4 @@
-"""Servers that a study names or starts: whose they are, and where they may listen.
+"""Servers that a study names or starts: who started them, and where they may listen.
 
 The standard library alone: a run's supervisor reads it too.
 """
@@ -16,14 +16,14 @@ _ARGUMENTS = (
     *("grpc_port", "grpc_http_sidecar_port", "smg_http_sidecar_port", "gated_launch_port"),
     *("kv_events_config", "load_publish_endpoint"),
 )
-"""By which an engine's server would listen elsewhere than where a run has it listen, or there too.
+"""Arguments by which an engine's server would listen elsewhere than the run needs, or also there.
 
 Command lines take them shortened too, and ``config`` names a file of any others.
 """
 
 
 def is_external(config: Mapping[str, Any]) -> bool:
-    """Return whether a server that runs already does the work, so that none of it is the run's."""
+    """Return whether a server that already runs does the work, not a process of the run."""
     return config["backend"] == "openai" and not (config.get("openai") or {}).get("command")
 
 
@@ -63,7 +63,7 @@ def is_here(host: str) -> bool:
 
 
 def is_listener(name: str) -> bool:
-    """Return whether an argument is for the listener."""
+    """Return whether an argument configures the server's listener."""
     plain = name.partition(".")[0].replace("-", "_").strip("_").lower()
     return any(each.startswith(plain) for each in _ARGUMENTS)
 

@@ -32,17 +32,17 @@ from llenergymeasure.report.formatting import (
 from llenergymeasure.units import percent
 
 NAME_LENGTH = 34
-"""Characters of a name that fit next to the rows, and above them on a phone."""
+"""The most characters of a name, next to the rows and (on a phone) above them."""
 CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
 SHOWN_EXPERIMENTS = 40
 LOG_RATIO = 20.0
-"""From this ratio of largest to smallest mean on, an axis is logarithmic."""
+"""An axis is logarithmic if the largest mean is more than this many times the smallest."""
 HEADROOM = 1.15
 REACH = 3.0
-"""An axis ends this far above its largest value and, at most, three times beyond the means: an
-interval of two or three runs would squeeze all else. An arrow head says that it goes on."""
+"""An axis ends this far above its largest value, but at most at three times the largest mean: the
+wide interval of two or three runs would squeeze the rest. An arrow head shows that it continues."""
 
 MIN_REACH_PERCENT = 1.0
 KINDS = ("measured", "estimated", "unknown")
@@ -61,7 +61,7 @@ QUANTITIES = {
     "time_to_first_token_p99_s": ("Time to first token, 99th percentile", "s"),
     "quality_score": ("Quality score", ""),
 }
-"""What figures show of experiments: its name and unit."""
+"""The quantity that figures show of experiments: its name and unit."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Axis:
 
     @classmethod
     def over(cls, rows: Sequence[Row], metric: str) -> "Axis":
-        """Return the axis that shows the means of ``rows`` and what it can of their intervals."""
+        """Return the axis for the means of ``rows``, with as much of their intervals as fits."""
         title, unit = QUANTITIES[metric]
         means = [row[f"{metric}_mean"] for row in rows]
         scale = scale_for(means, unit) if unit else AS_IS
@@ -120,18 +120,18 @@ class Axis:
         return numbers(field, **{"scale": scale, "title": self.title, "axis": axis, **options})
 
     def _ticks(self) -> list[float]:
-        """Return the ticks of a logarithmic axis: 1, 2 and 5 times the powers of ten in it."""
+        """Return the ticks of a logarithmic axis: 1, 2 and 5 times each power of ten in it."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
         ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
     def beyond(self, low: float | None, high: float | None) -> bool:
-        """Return whether an interval goes on beyond the axis."""
+        """Return whether an interval continues beyond the axis."""
         return low is not None and high is not None and (low < self.low or high > self.high)
 
 
 def beyond_note(rows: Sequence[Row], *axes: Axis) -> str:
-    """Return what a caption adds where an experiment's interval goes on beyond an axis."""
+    """Return the caption's note on intervals that continue beyond an axis."""
     for axis in axes:
         for _, low, high in (axis.scale.of(row, axis.metric) for row in rows):
             if axis.beyond(low, high):
@@ -149,7 +149,7 @@ def interval_marks(
     width: float = 1.5,
     options: Mapping[str, Any] | None = None,
 ) -> list[Chart]:
-    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis.
+    """Return the intervals of ``rows``, with an arrow head where one continues beyond the axis.
 
     Args:
         rows: each with its interval's ends, or None, under the names in ``fields``.
@@ -181,7 +181,7 @@ def interval_marks(
 def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figure:
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
-    Where one run leaves no interval, a dashed line is the meter's own 95 % uncertainty.
+    If one run gives no interval, a dashed line shows the meter's own 95 % uncertainty.
 
     Args:
         summary: the experiments, in the order of the rows.
@@ -247,15 +247,15 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
         ],
         "width": plot_width,
         "height": (28 if wide else 46) * len(rows),
-        # Other fonts than the drawer's may be wider.
+        # The reader's font may be wider than the one the figure is drawn with.
         "padding": {"left": 6, "right": 30 if wide else 6, "top": 6, "bottom": 6},
     }
 
 
 def order(points: Sequence[Row]) -> Figure:
-    """Return each run's energy against its experiment's mean, in the order they began.
+    """Return each run's deviation from its experiment's mean, in the order in which runs began.
 
-    A run that was left out may lie beyond the axis: it is drawn at its edge.
+    A run that is in no mean may be beyond the axis: then it is drawn at its edge.
 
     Args:
         points: of each run its ``position`` in that order, from 1, its ``deviation`` from the mean

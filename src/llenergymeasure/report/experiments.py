@@ -21,7 +21,7 @@ from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}
-"""Columns that a study has by what it declares."""
+"""Columns that depend on what a study declares."""
 LEFT_OUT = {
     "n_disqualified": "disqualified",
     "n_other_meter": "other meter",
@@ -34,7 +34,7 @@ UNKNOWN_CODE = "A code of another version; see that version's documentation."
 
 
 def declared(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, str]:
-    """Return the units of carbon and cost, of those of the two that any experiment has."""
+    """Return the units of carbon and of cost, as far as any experiment has them."""
     currencies = dict.fromkeys(run["cost_currency"] for run in runs if run["cost_currency"])
     units = {"carbon": "gCO2e", "cost": plain("/".join(currencies), 20)}
     return {
@@ -99,9 +99,9 @@ def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
 
 
 def unlike_lengths(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
-    """Return that the experiments' answers are unlike in length; None where they are not.
+    """Return a note if the experiments' answers differ in length; None if they do not.
 
-    Under traffic requests overlap: none has an energy of its own by which it could be matched.
+    Under traffic requests overlap, so none has an energy of its own that could be compared.
     """
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
     if not means or max(means) <= LENGTHS_APART * min(means):
@@ -133,5 +133,5 @@ def flags(runs: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def consequence(code: str) -> str:
-    """Return what the code does to the run: left out of means, or shown only."""
+    """Return the code's effect on the run: left out of means, or only shown."""
     return "left out of means" if code in DISQUALIFYING else "in means, shown"

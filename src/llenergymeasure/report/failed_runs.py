@@ -61,7 +61,7 @@ _BY_CLASS = {
     "ConfigurationError": _REFUSED,
     "BackendError": _REFUSED,
 }
-"""What to do by the class of the error, which says what happened; a message is for people."""
+"""What to do, by the error's class; its message is only for people."""
 
 _BY_STATUS = {
     "running": "Still running when these tables were written.",
@@ -76,7 +76,7 @@ _ELSE = "Look at the log, fix the cause, and run the study again."
 
 @dataclass(frozen=True)
 class Failure:
-    """Runs that have no result for one and the same reason.
+    """Runs that have no result for the same reason.
 
     Attributes:
         status: how they ended.
@@ -103,7 +103,7 @@ class Failure:
 
 
 def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
-    """Return the runs without a result, those that share a reason together."""
+    """Return the runs without a result, grouped by reason."""
     grouped: dict[tuple[str, str | None, str | None, str | None], list[tuple[str, int]]] = {}
     for run in runs:
         if run["status"] == "completed":
@@ -128,7 +128,7 @@ def _line(text: str | None) -> str | None:
 
 
 def advise(status: str, error_class: str | None) -> str:
-    """Return what to do about a run that ended so."""
+    """Return what to do about a run that ended this way."""
     if status in {"failed", "lost", "missing"} and error_class in _BY_CLASS:
         return _BY_CLASS[error_class]
     return _BY_STATUS.get(status, _ELSE)

@@ -1,7 +1,7 @@
 """A chart drawn as a figure: SVG at two widths and PDF, without a network.
 
 A chart is a Vega-Lite specification. Colours are those of :data:`COLOURS` exactly, so that the page
-can exchange them in its dark dress. Texts of a study go in as data or titles, never into an
+can replace them in dark mode. Texts of a study are passed as data or titles, never inside an
 expression.
 """
 
@@ -26,14 +26,14 @@ COLOURS = {
     "green": "#00795c",
     "gold": "#8a6d00",
 }
-"""Blue and vermilion stay apart under the common colour blindnesses (after Okabe and Ito,
-2008); shape says the same: filled circles are measured, hollow diamonds estimated."""
+"""Blue and vermilion differ for people with the common colour blindnesses (after Okabe and Ito,
+2008); the shape shows the same: filled circles are measured, hollow diamonds estimated."""
 
 WIDE, NARROW = 800, 340
 
 
 def plot_size(height: int, narrow_height: int | None = None, *, wide: bool) -> dict[str, int]:
-    """Return the size of a plot with an axis on its left, as tall on a phone unless said."""
+    """Return the size of a plot with an axis on its left; equally tall on a phone by default."""
     width = WIDE - 60 if wide else NARROW - 56
     return {"width": width, "height": height if wide or narrow_height is None else narrow_height}
 
@@ -54,7 +54,7 @@ _CONFIG = {
         "titleFontSize": 13.5,
         "titleFontWeight": "normal",
         "titlePadding": 10,
-        # Labels at the ends that are pushed inwards run into their neighbours.
+        # Labels at the ends would overlap their neighbours if they were moved inwards.
         "labelFlush": False,
         "labelOverlap": "greedy",
         "labelSeparation": 6,
@@ -82,7 +82,7 @@ class Figure:
 
     Attributes:
         title: what it shows, in a few words.
-        text: what it says, for who cannot see it.
+        text: what it shows, for readers who cannot see it.
         note: what its caption must add, such as what is not drawn; empty for nothing.
         svg: for a page's full width.
         narrow_svg: for a phone.
@@ -98,7 +98,7 @@ class Figure:
 
 
 def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "") -> Figure:
-    """Return a chart drawn at both widths; ``chart`` gets whether it is the wide one."""
+    """Return a chart drawn at both widths; ``chart`` is called with whether it is the wide one."""
     import vl_convert
 
     wide, narrow = (
@@ -117,7 +117,7 @@ def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "")
 
 
 def no_figure(title: str, reason: str) -> Figure:
-    """Return a figure that says why there is none."""
+    """Return a figure that only says why it cannot be drawn."""
 
     def chart(wide: bool) -> Chart:
         words = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
@@ -143,7 +143,7 @@ def texts(name: str, **options: Any) -> Channel:
 
 
 _MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"( aria-label="[^"]*")?')
-"""Each mark as an image of its own, without a name: noise for screen readers."""
+"""Attributes that make each mark an unnamed image of its own: noise for screen readers."""
 
 
 def _titled(svg: str, title: str, text: str) -> str:

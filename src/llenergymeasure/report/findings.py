@@ -36,7 +36,7 @@ from llenergymeasure.units import percent
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
-"""Where an interval reaches this far above the mean, the page says that runs are too few."""
+"""If an interval reaches this far above the mean, the page says that there are too few runs."""
 _PARTLY_SEEN = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
     {
@@ -45,12 +45,12 @@ UNSEEN_COLUMNS = frozenset(
         *("energy_method", "kind"),
     }
 )
-"""What :func:`unseen` reads of a run."""
+"""The columns of a run that :func:`unseen` reads."""
 _LEAST_UNSEEN = 0.02
 """A bound that is less beyond the interval is that of a sensor which another one watches, or of
 the window's ends: two channels of one card may differ by as much."""
 LEAST_SHARED = 0.001
-"""Below this share of the energy it is not said what repeats share apart from the gain."""
+"""Below this share of the energy, what repeats share apart from the gain is not mentioned."""
 SHOWN_GROUPS = 3
 LISTED_REASONS = 3
 
@@ -82,7 +82,7 @@ def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
 
 
 def drawn_together(summary: Sequence[Row]) -> list[Row]:
-    """Return the experiments that one axis may hold: those of the first group."""
+    """Return the experiments that may be on one axis: those of the first group."""
     groups = comparable_groups(summary)
     return groups[0] if groups else list(summary)
 
@@ -96,7 +96,7 @@ def headline(
         summary: the experiments, ranked.
         runs: every planned run.
         pairs: the compared pairs, on energy per output token.
-        ramps: experiments whose rate rises within the window: they have none to keep up with.
+        ramps: experiments whose rate rises within the window: they have no rate to keep up with.
     """
     with_rate = [run for run in runs if run["experiment"] not in ramps]
     groups = comparable_groups(summary)
@@ -140,7 +140,7 @@ def headline(
 
 
 def unseen(runs: Sequence[Row]) -> list[str]:
-    """Return what no interval holds, if there is any such thing.
+    """Return which errors no interval includes, if there are any.
 
     Of sensors that may not see all of the time: readings that a load repeats in step with are
     even, and show nothing of what they miss. Of versions: what they compute or count otherwise.
@@ -150,7 +150,7 @@ def unseen(runs: Sequence[Row]) -> list[str]:
 
 
 def _computed_otherwise(used: Sequence[Row]) -> list[str]:
-    """Return by which methods of the meter energies were computed, where by several."""
+    """Return the meter's methods that energies were computed with, if there are several."""
     methods = sorted(
         {run.get("energy_method") or 0 for run in used if run.get("kind") != "estimated"},
         key=lambda each: (not each, each),
@@ -201,7 +201,7 @@ def _partly_seen(used: Sequence[Row]) -> list[str]:
 
 
 def _open(run: Row) -> bool:
-    """Return whether a run's bound lies clearly beyond its interval, or is not known."""
+    """Return whether a run's bound is clearly beyond its interval, or is not known."""
     bound_j = run.get("energy_bound_j")
     beyond_j = None if bound_j is None else bound_j - (run.get("energy_u95_j") or 0.0)
     return beyond_j is None or beyond_j > _LEAST_UNSEEN * run["energy_gross_j"]
@@ -248,7 +248,7 @@ def _ranking(group: Sequence[Row], pairs: Pairs, scale: Scale) -> list[str]:
 
 
 def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
-    """Return how many experiments of other backends did other work than the best, by the plan."""
+    """Return for how many experiments of other backends other work was planned than the best's."""
     reasons = [pairs.barred(group[0], row) for row in group]
     found = list(filter(None, reasons))
     if not found:
@@ -285,7 +285,7 @@ def without_mean(summary: Iterable[Row]) -> list[str]:
 
 
 def precision_missed(summary: Iterable[Row]) -> list[str]:
-    """Return which experiments fell short of the precision that the study asks for."""
+    """Return which experiments did not reach the precision that the study asks for."""
     asked = [row for row in summary if row["precision_target"] is not None]
     missed = [row for row in asked if not row["precision_reached"]]
     if not missed:
@@ -331,7 +331,7 @@ def _quantity(row: Row, scale: Scale) -> str:
 
 
 def imprecise(best: Row) -> list[str]:
-    """Return a sentence where the interval is too wide to build on; up is its wider side."""
+    """Return a sentence if the interval is too wide to be of use; its upper side is the wider."""
     mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
     if high is None or high - mean <= WIDE_REL * mean:
         return []
@@ -352,7 +352,7 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[Row]:
-    """Return each run against its experiment's mean, by the order in which runs began.
+    """Return each run relative to its experiment's mean, in the order in which runs began.
 
     Args:
         summary: the experiments.
@@ -379,7 +379,7 @@ def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
 
 
 def trend_sentence(trend: Drift | None) -> str:
-    """Return what the trend along the order says."""
+    """Return a sentence on the trend along the order."""
     if trend is None:
         return (
             "Whether energy drifted over the study is not known: that takes repeats whose order "

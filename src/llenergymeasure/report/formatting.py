@@ -13,7 +13,7 @@ Interval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
 
 NOISE_REL = 1e-6
-"""Below this share of the value a half width comes from rounding, not from a sensor."""
+"""A half width below this share of the value comes from rounding, not from a sensor."""
 
 _PREFIXES = ((6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n"))
 PREFIXED = frozenset({"J", "W", "s"})
@@ -61,7 +61,7 @@ AS_IS = Scale(1.0, "")
 
 
 def scale_for(values: Iterable[float | None], unit: str) -> Scale:
-    """Return the prefix under which the largest of ``values`` lies between 1 and 1000.
+    """Return the prefix with which the largest of ``values`` is between 1 and 1000.
 
     Units that are not in :data:`PREFIXED`, such as tokens/s, get none.
     """
@@ -76,9 +76,9 @@ def scale_for(values: Iterable[float | None], unit: str) -> Scale:
 
 
 def rounded(value: float | None, half_width: float | None = None) -> str:
-    """Return a number with as many digits as its interval bears: two of the half width.
+    """Return a number with as many digits as its interval justifies: two of the half width.
 
-    Without an interval three significant digits stand. None reads as a dash.
+    Without an interval it has three significant digits. None gives a dash.
     """
     if value is None:
         return NOTHING
@@ -88,8 +88,8 @@ def rounded(value: float | None, half_width: float | None = None) -> str:
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
     """Return a value and how far its interval reaches: ``51 ± 2``, or ``51 +2.4 -1.9``.
 
-    Intervals on the logarithm reach further up than down: where that shows in the digits, both
-    distances stand. The value stands alone where it has no interval or one of arithmetic's noise.
+    Intervals on the logarithm reach further up than down: if the digits show that, both distances
+    are given. The value is alone if it has no interval, or one that is only rounding.
     """
     if value is None or low is None or high is None:
         return rounded(value)
@@ -103,7 +103,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 
 
 def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
-    """Return a mean with the digits that its interval bears, the interval standing elsewhere."""
+    """Return a mean with the digits that its interval justifies, without the interval."""
     if mean is None or low is None or high is None:
         return rounded(mean)
     return _not_zero(mean, _decimals(mean, (high - low) / 2))
@@ -112,7 +112,7 @@ def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
 def rounded_range(low: float | None, high: float | None) -> str:
     """Return an interval as ``low to high``, both with the same digits.
 
-    An end that is not 0 does not read as 0: that would say more than the interval does.
+    An end that is not 0 is never rounded to 0: that would claim more than the interval does.
     """
     if low is None or high is None:
         return NOTHING
@@ -121,7 +121,7 @@ def rounded_range(low: float | None, high: float | None) -> str:
 
 
 def change(ratio: float) -> str:
-    """Return a ratio as what it saves or adds: ``9 % less``, ``12 % more``, ``2.5 times``."""
+    """Return a ratio as its saving or addition: ``9 % less``, ``12 % more``, ``2.5 times``."""
     if ratio >= 2:
         return f"{ratio:.2g} times"
     return f"{percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
@@ -143,7 +143,7 @@ def p_value(p: float | None) -> str:
 
 
 def shortened(text: object, limit: int) -> str:
-    """Return plain text cut in its middle: names that begin alike differ at their ends."""
+    """Return plain text shortened in its middle, as names that begin alike differ at their ends."""
     line = plain(text)
     if len(line) <= limit:
         return line
@@ -154,8 +154,9 @@ def shortened(text: object, limit: int) -> str:
 def plain(text: object, limit: int | None = None) -> str:
     """Return text on one line, without characters that steer a terminal or a page.
 
-    Control characters, escape sequences' ESC, direction overrides, line separators and signs that
-    show nothing become spaces; runs of blanks become one. ``limit`` cuts to that many characters.
+    Control characters, the ESC of escape sequences, direction overrides, line separators and
+    invisible characters become spaces; several blanks become one. ``limit`` cuts to that many
+    characters.
     """
     shown = UNSEEN.sub(" ", str(text))
     kept = "".join(sign if sign.isprintable() else " " for sign in shown)
@@ -169,7 +170,7 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str:
-    """Return a setting's value as a text of at most so many characters."""
+    """Return a setting's value as a text of limited length."""
     if value is None:
         return absent
     if isinstance(value, bool):
@@ -180,7 +181,7 @@ def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str
 def setting_texts(
     values: Iterable[Any], limit: int = 30, absent: str = "not set"
 ) -> dict[Any, str]:
-    """Return the text of each of a setting's values, in full where two would be cut alike."""
+    """Return the text of each value of a setting; in full if two shortened ones would be equal."""
     texts = {value: setting_text(value, limit, absent) for value in values}
     seen = Counter(texts.values())
     return {value: text if seen[text] == 1 else plain(value) for value, text in texts.items()}
@@ -199,7 +200,7 @@ def scopes_text(scopes: Sequence[str] | None) -> str:
 
 
 def _not_zero(value: float, decimals: int) -> str:
-    """Return a number with so many decimals, or with its first digit if those are all 0."""
+    """Return a number with a fixed number of decimals, or its first digit if those are all 0."""
     if value and abs(value) < 0.5 * 10.0**-decimals:
         decimals = min(-math.floor(math.log10(abs(value))), 9)
     return f"{value:,.{decimals}f}"

@@ -8,7 +8,7 @@ from llenergymeasure.units import percent
 
 
 def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
-    """Return a paragraph on how the numbers were made, fit to be quoted."""
+    """Return a paragraph on how the numbers were made, for quoting."""
     told = [row for row in summary if row["kind"] is not None and row["n"]]
     if not told:
         return "No run gave energy."
@@ -41,14 +41,14 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
 
 
 def sizes(told: Sequence[Row]) -> str:
-    """Return over how many runs the means are, such as ``3 to 5 runs``."""
+    """Return the number of runs in a mean, such as ``3 to 5 runs``."""
     numbers = [row["n"] for row in told]
     least, most = min(numbers), max(numbers)
     return counted(least, "run") if least == most else f"{least} to {most} runs"
 
 
 def intervals(told: Sequence[Row]) -> str:
-    """Return what the intervals are; with a precision target those of energy a token are Stein's.
+    """Return which intervals are used; with a precision target, Stein's for energy per token.
 
     Args:
         told: experiments with energy.
@@ -65,7 +65,7 @@ def intervals(told: Sequence[Row]) -> str:
 
 
 def independence(told: Sequence[Row]) -> list[str]:
-    """Return whether successive cycles are independent, which a t interval takes for granted."""
+    """Return whether successive cycles are independent, as a t interval assumes."""
     repeated = [row for row in told if row["n"] > 1]
     alike = sum(row["cycles_correlated"] is True for row in repeated)
     open_ = sum(row["cycles_correlated"] is None for row in repeated)
@@ -100,7 +100,7 @@ def precision(told: Sequence[Row]) -> list[str]:
 
 
 def left_out(summary: Sequence[Row]) -> list[str]:
-    """Return how many completed runs are in no mean, and why."""
+    """Return how many completed runs are not in a mean, and why."""
     reasons = {
         "n_disqualified": "disqualified",
         "n_other_meter": "of another meter",
@@ -171,7 +171,7 @@ def distinct(runs: Iterable[Row], column: str) -> list[str]:
 
 
 def mixtures(runs: Sequence[Row]) -> list[str]:
-    """Return what differed between the completed runs that a comparison takes for the same."""
+    """Return what differed between the completed runs although a comparison takes it as equal."""
     completed = [run for run in runs if run["status"] == "completed"]
     named = (
         ("GPU", "gpu_name"),

@@ -38,8 +38,8 @@ LISTED_NOTES = 30
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
-    Figures that the page of before links to and this one has not are removed.
-    The same tables give the same bytes, but for the PDF files, whose parts are in any order.
+    Figures that only the previous page links to are removed. The same tables give the same bytes,
+    except for the PDF files, whose parts have no fixed order.
 
     Args:
         study_dir: the study's folder, with ``plan.json`` and the merged tables.
@@ -125,7 +125,7 @@ def _offered(used: list[Any]) -> dict[str, float]:
 
 
 def _linked(page: Path) -> set[str]:
-    """Return the figures that an earlier report links to; what else is there is a user's own."""
+    """Return the figures that an earlier report links to; other files there are the user's own."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
 
@@ -193,7 +193,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
 
 
 def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what captions say of the experiments that figures show."""
+    """Return the captions' notes on the experiments that figures show."""
     energies = (f"{findings.TOKEN}_mean", "energy_per_request_j_mean")
     told = [row for row in shown if any(row[name] is not None for name in energies)]
     repeated = any(row["n"] > 1 for row in told)
@@ -213,7 +213,7 @@ def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what runs' preflights and workloads said, once each."""
+    """Return the notes of runs' preflights and workloads, each once."""
     said = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
     return [note if of == len(runs) else f"{note} ({noted_in(of)})" for note, of in said]
 
@@ -226,7 +226,7 @@ def _settings(runs: list[dict[str, Any]]) -> list[str]:
 def _study_file(plan: Mapping[str, Any]) -> str:
     """Return the study as it was written; empty where the plan does not hold it.
 
-    Beyond ASCII all is escaped: a name may hold characters that steer the page.
+    Characters beyond ASCII are escaped: a name may hold some that change how the page is shown.
     """
     if not plan.get("written"):
         return ""

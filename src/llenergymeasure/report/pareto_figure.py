@@ -39,7 +39,7 @@ MARK_RADIUS = 4
 def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) -> Figure:
     """Return energy per output token against another quantity.
 
-    Those on the front have their names, the others their row in the table of experiments.
+    Experiments on the front are named; the others have the number of their row in the table.
 
     Args:
         summary: the experiments, in the order of the table.
@@ -93,9 +93,9 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
 def _labels(
     rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool
 ) -> Iterator[Chart]:
-    """Yield names of those on the front, and numbers of others; none lies on another or a mark.
+    """Yield names of those on the front and numbers of the others, without overlaps.
 
-    A name has the first right to its place, and where it finds none its number stands for it.
+    Names are placed before numbers; a name without a free place is replaced by its number.
     """
     length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
     placed = [(row, _place(row, energy, other, size)) for row in rows]
@@ -126,7 +126,7 @@ def _place(
 def _sides(
     place: tuple[float, float], size: Mapping[str, int], *, front: bool
 ) -> list[tuple[int, int]]:
-    """Return where a label may be from its mark, the best first: a name on the front below it."""
+    """Return the places of a label around its mark, the best first: below it for the front."""
     across = (-5, 5) if place[0] > size["width"] / 2 else (5, -5)
     below = [14] if -place[1] > 0.12 * size["height"] else []
     return list(product(across, [*below, -9] if front else [-9, *below]))
@@ -146,7 +146,7 @@ def _label(row: dict[str, Any], energy: Axis, other: Axis, dx: int, dy: int) -> 
 
 
 def _share(value: float, axis: Axis) -> float:
-    """Return the share of an axis's length at which a value lies."""
+    """Return the position of a value along an axis, as a share of its length."""
     if axis.logarithmic:
         return math.log(value / axis.low) / math.log(axis.high / axis.low)
     return (value - axis.low) / (axis.high - axis.low)

@@ -59,7 +59,7 @@ def study_text(study_dir: Path) -> str:
 
 
 def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
-    """Return how many runs are done and what their energy is, a line each."""
+    """Return one line on how many runs are done, and one on their energy."""
     study = next((run["study"] for run in runs if run["study"]), "study")
     done = sum(run["status"] == "completed" for run in runs)
     lines = [f"{plain(study)}: {done} of {counted(len(runs), 'run')} completed"]
@@ -78,7 +78,7 @@ def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
 
 
 def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
-    """Return how many measured runs are in no mean, and a line for each reason."""
+    """Return how many measured runs are not in a mean, and a line for each reason."""
     reasons = {
         "n_disqualified": "disqualified; Validity below names the codes",
         "n_other_meter": "with energy of another kind, sensor or scope than the mean's",
@@ -173,7 +173,7 @@ def _failures(found: Sequence[Failure], folder: StudyFolder) -> str:
 def groups_text(
     table: pa.Table, group_by: Sequence[str], metric: str, labels: Mapping[str, str] | None = None
 ) -> str:
-    """Return one line a group: its values, its mean with interval, and what is not in it.
+    """Return one line for each group: its values, its mean with interval, and the runs left out.
 
     Args:
         table: what :func:`llenergymeasure.analysis.pooling.summarise_by` found.

@@ -1,9 +1,9 @@
-"""What the page says of how experiments differ, and when it may: pairs, settings, fronts.
+"""What the page says about how experiments differ, and when it may: pairs, settings, fronts.
 
 A difference is stated only where the pair's p value is below :data:`LEVEL` after Holm's correction
-for all pairs of the study. The page's best and worst are chosen after looking, and a pair so chosen
-differs by chance far more often than one named before: only a correction for all pairs allows for
-that. Its interval is therefore the one that holds for all pairs together (Bonferroni).
+for all pairs of the study. The page's best and worst are chosen after seeing the results, and such
+a pair differs by chance far more often than one that was chosen before: only a correction for all
+pairs allows for that. For the same reason its interval holds for all pairs together (Bonferroni).
 """
 
 import math
@@ -73,12 +73,12 @@ class Pairs:
 
 
 def shown(row: Row) -> bool:
-    """Return whether a pair's difference is shown, all pairs of the study allowed for."""
+    """Return whether a pair's difference is shown after the correction for all pairs."""
     return row["p_holm"] is not None and row["p_holm"] < LEVEL
 
 
 def verdict(row: Row) -> str:
-    """Return what a pair shows, in a word."""
+    """Return a pair's verdict in a word."""
     if row["ratio"] is None:
         return "not compared"
     return "differ" if shown(row) else "inconclusive"
@@ -94,7 +94,7 @@ def how(row: Row) -> str:
 
 
 def within_sensor(row: Row, ratio: float) -> str | None:
-    """Return that a difference, though shown, is less than its sensors leave open.
+    """Return a warning if a shown difference is smaller than the sensors' shared uncertainty.
 
     Args:
         row: the pair's.
@@ -107,7 +107,7 @@ def within_sensor(row: Row, ratio: float) -> str | None:
 
 
 def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
-    """Return how much less one experiment has than another; None where that is not shown.
+    """Return how much less one experiment has than another; None if that is not shown.
 
     Args:
         pairs: on energy per output token.
@@ -151,7 +151,7 @@ def difference(name: str, one: Row, other: Row) -> str:
 
 
 def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
-    """Return that the least and the most are not shown to differ, why, and what would decide it.
+    """Return a sentence for a least and a most that are not shown to differ: why, and the remedy.
 
     Args:
         pairs: on energy per output token.
@@ -206,7 +206,7 @@ def _equal(p: float) -> str:
 
 
 def saturated(best: Row, runs: Sequence[Row]) -> list[str]:
-    """Return in how many of its runs in the mean the best could not keep up with its load."""
+    """Return in how many runs of its mean the best could not keep up with its load."""
     used = used_runs(runs).get(best["experiment"], ())
     late = sum("over_saturated" in (run["validity"] or ()) for run in used)
     if not late:
@@ -264,7 +264,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     pairs.sort(key=lambda row: (row["p_holm"] is None, row["p_holm"] or 0.0, row["ratio"] or 0.0))
     levels = [row for row in tables["levels"] if row["metric"] == ENERGY]
     if all(row["ratio"] is None for row in levels):
-        levels = []  # nothing to compare: the reasons stand with the runs that are left out
+        levels = []  # nothing to compare: the reasons are given with the runs that are left out
     of = {row["experiment"]: row for row in summary}
     return Relations(
         baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],

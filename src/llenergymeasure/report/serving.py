@@ -1,4 +1,4 @@
-"""What the page says of runs under traffic: energy against latency, power against load."""
+"""What the page says about runs under traffic: energy against latency, power against load."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -70,7 +70,7 @@ class ServingContent:
         figures: by name.
         rows: the table's, one a run, as texts.
         rows_total: how many runs there are.
-        sentences: knee and curve of each group of runs that differ in load alone.
+        sentences: knee and curve of each group of runs that differ only in load.
         energy_unit: of the table's energies a token.
     """
 
@@ -137,7 +137,7 @@ def serving_content(
 
 
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
-    """Return a name of its own for each group, from what the groups differ in."""
+    """Return a distinct name for each group, from what the groups differ in."""
     varied = [
         name
         for place, (name, _) in enumerate(keys[0].values)
@@ -156,7 +156,7 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
 
 
 def _text(values: Sequence[tuple[str, Any]]) -> str:
-    """Return what is set as it stands in an experiment's name; what is not where nothing is."""
+    """Return the settings as in an experiment's name; if none is set, those that are not."""
     parts = [
         str(value) if name in SURROUNDINGS else label_part(name, value)
         for name, value in values
@@ -190,9 +190,9 @@ def _row(run: Row, token: Any) -> dict[str, str]:
 
 
 def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[str]:
-    """Return between which rates a server stopped keeping up; nothing where no rate is asked.
+    """Return between which rates a server stopped keeping up; nothing if no rate is set.
 
-    With an ``slo`` a rate at which it was missed was not kept up with.
+    With an ``slo``, a rate at which it was missed counts as not kept up with.
     """
     name, how = shortened(name, NAME_LIMIT), " within its SLO" if slo else ""
     if knee is None:
@@ -208,7 +208,7 @@ def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[st
 
 
 def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
-    """Return a group's power at no load and for each request more, where the slope is shown."""
+    """Return a sentence on a group's power at no load and per further request, if that is shown."""
     if curve is None:
         return []
     name = shortened(name, NAME_LIMIT)
@@ -250,7 +250,7 @@ def odd_sentence(odd: int) -> list[str]:
 
 
 def apart_sentence(names: Sequence[str]) -> list[str]:
-    """Return which groups are not drawn, because they may not be compared with those that are."""
+    """Return which groups are not drawn because they may not be compared with the drawn ones."""
     if not names:
         return []
     listing = "; ".join(shortened(name, NAME_LIMIT) for name in names)
@@ -289,7 +289,7 @@ def _energy_latency(groups: Sequence[Named]) -> Figure:
 
 
 def _shape(groups: Sequence[Named]) -> Channel:
-    """Return the marks of groups, which their shape distinguishes where there are several."""
+    """Return the marks of groups; if there are several, their shapes differ."""
     return texts("group", title=None) if len(groups) > 1 else {"value": "circle"}
 
 

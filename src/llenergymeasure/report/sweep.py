@@ -1,6 +1,6 @@
-"""What the study is made for: each quantity's mean against each setting that was swept.
+"""The study's main figures: each quantity's mean against each swept setting.
 
-A second setting is shown by colour and shape. Further ones stand at the values that most
+A second setting is shown by colour and shape. Further ones are held at the values that most
 experiments share, and the caption says so.
 """
 
@@ -55,9 +55,9 @@ SERIES = (
     ("gold", "triangle-down"),
     ("muted", "cross"),
 )
-"""Colour and shape of the second setting's values: as many are drawn."""
+"""Colour and shape of the second setting's values; further values are not drawn."""
 LOG2_RATIO = 8.0
-"""A numeric setting that spans this factor stands on a logarithmic axis of base 2."""
+"""A numeric setting that spans this factor has a logarithmic axis of base 2."""
 LISTED_TICKS = 10
 OFFERED = "Requests offered per second"
 
@@ -73,7 +73,7 @@ class Sweep:
         x_values: the places, in their order.
         series: the second setting's name; empty for none.
         series_values: its values as texts, in their order.
-        notes: what is not drawn, and what stands still, as sentences.
+        notes: what is not drawn, and which settings are held fixed, as sentences.
     """
 
     title: str
@@ -86,7 +86,7 @@ class Sweep:
 
 
 def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[str, Figure]:
-    """Return a figure for each swept setting, the one of most interest first.
+    """Return a figure for each swept setting, the most interesting first.
 
     Args:
         summary: the experiments that one axis may hold.
@@ -115,9 +115,9 @@ def varied_settings(rows: Sequence[Row]) -> list[str]:
 
 
 def swept_settings(rows: Sequence[Row]) -> list[str]:
-    """Return the settings in which experiments differ: load, then numbers, then texts.
+    """Return the settings in which experiments differ: loads, then numbers, then texts.
 
-    Of settings that always change together the first stands for all.
+    If settings always change together, only the first is used.
     """
     partitions: dict[tuple[int, ...], str] = {}
     for name in sorted(
@@ -147,7 +147,7 @@ def _is_numeric(rows: Sequence[Row], name: str) -> bool:
 def sweep_of(
     rows: Sequence[Row], setting: str, others: Sequence[str], offered: Mapping[str, float]
 ) -> Sweep | None:
-    """Return the experiments that one figure draws; None where fewer than two places are left."""
+    """Return the experiments of one figure; None if fewer than two places are left."""
     having = [row for row in rows if row[setting] is not None]
     fitting = [name for name in others if len({str(row[name]) for row in having}) <= len(SERIES)]
     series = next(iter(fitting), "")
@@ -192,7 +192,7 @@ def sweep_of(
 
 
 def _held(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Return the experiments that share the most common values of ``names``, and a word on it."""
+    """Return the experiments that share the most common values of ``names``, and a note on it."""
     varied = [name for name in names if len({str(row[name]) for row in rows}) > 1]
     if not varied:
         return list(rows), []

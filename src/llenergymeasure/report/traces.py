@@ -1,6 +1,6 @@
-"""Power over the time of single runs, their phases in colour, and the energy of each phase.
+"""Power of single runs over time, their phases in colour, and the energy of each phase.
 
-One run stands for each experiment: of those in the means the one nearest to the mean.
+Each experiment is represented by one run: the one in its mean that is nearest to the mean.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -35,7 +35,7 @@ POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6
 PANEL_HEIGHT = 82
 POINTS, LOOKS = 400, 4
-"""Points drawn of a run: each the mean of so many looks, over its part of the time."""
+"""Points drawn of a run, and the looks within each point's time that it averages."""
 
 _POWER: tuple[Quantity, ...] = (
     "power_instant_w",
@@ -50,7 +50,7 @@ _COLOURS = {
     "measure": "#0072b2",
     "other": "#57ab86",
 }
-"""Phases by kind; named in the legend too, for nobody is to rely on the colours."""
+"""Phases by kind; the legend names them, as not everyone can distinguish the colours."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _typical(row: Row, runs: Sequence[Row]) -> Row | None:
 
 
 def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
-    """Return a run's series; None where its files are gone or hold none."""
+    """Return a run's series; None if its files are gone or hold none."""
     folder = study.run(run["experiment"], run["cycle"])
     try:
         samples, record = read_samples(folder.samples), load_json(folder.result)
@@ -151,7 +151,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
 def _power(
     samples: Samples, shown: Collection[tuple[str, str]], zero_ns: int
 ) -> list[tuple[float, float]]:
-    """Return the power of the headline's sensors and devices together, at common times."""
+    """Return the total power of the headline's sensors and devices, at common times."""
     series = []
     for sensor, device in dict.fromkeys(
         (each.sensor, each.device) for each in samples.header.sensors
@@ -171,7 +171,7 @@ def _power(
 
 
 def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
-    """Return a panel for each run, all over the same time and power."""
+    """Return a panel for each run, all with the same axes of time and power."""
     moments = [at for trace in traces for _, *ends in trace.phases for at in ends]
     moments += [at for trace in traces for at in (trace.power[0][0], trace.power[-1][0])]
     time = {"scale": {"domain": [min(moments), max(moments)], "nice": False}}

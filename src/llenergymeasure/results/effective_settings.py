@@ -14,7 +14,7 @@ _LEFT_TO_IT = ("auto", "default")
 
 
 def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> dict[str, Any]:
-    """Return the values in force of an engine's swept settings, if it reports exactly one of each.
+    """Return the values in force of those swept settings of which the engine reports just one.
 
     Args:
         swept: the settings that the study sweeps, by dotted key; null leaves one to the engine.

@@ -118,8 +118,8 @@ def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[
 
     A study continues where its first run was made; the first run goes to the most idle node, and
     to this job's own only where there is no other: this job holds a part of it as long as the study
-    lives. Where SLURM knows no GPU types a model cannot be requested: runs on another model then
-    refuse.
+    lives. Where SLURM knows no GPU types, a type cannot be requested: runs on another type of GPU
+    then refuse.
     """
     pin = plan.execution.get("pin")
     if pin is None or shutil.which("sinfo") is None:

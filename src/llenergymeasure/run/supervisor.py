@@ -53,7 +53,7 @@ RELEASE_LIMIT_S = 180.0
 """For an engine to end once it has written what it measured: then nothing is lost with it."""
 
 ASSESSMENT_PHASES = ("quality", "judge")
-"""Phases after it in which the engine assesses answers; only the run's own limit holds then."""
+"""Phases after the window in which the engine assesses answers, within the run's own limit."""
 
 
 class Supervisor:

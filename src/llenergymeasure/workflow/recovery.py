@@ -1,11 +1,11 @@
 """Repairs what killed processes and lost machines left, before Snakemake builds its DAG.
 
 - A run that finished while Snakemake was being killed stays finished: Snakemake would take its
-outputs for half written and measure again, but a record with correct hashes proves it complete.
+  outputs for half written and measure again, but a record with correct hashes proves it complete.
 - A damaged result is moved, never deleted: its run is measured again, and the old files stay next
-to it in ``damaged-1``, ``damaged-2`` and so on.
+  to it in ``damaged-1``, ``damaged-2`` and so on.
 - A run that is marked as running on a lost node, or on the machine from which a results folder was
-copied, is marked as lost: the holder of the study's lock knows that no run is running.
+  copied, is marked as lost: the holder of the study's lock knows that no run is running.
 
 A window that a killed run had completed is kept by the run's supervisor (``run/supervisor.py``).
 """

@@ -36,7 +36,7 @@ LOOK_SOON_S = 5.0
 SLURM's controller should not be asked as often."""
 
 NOTHING_LEFT = "No job of this study that could still run"
-"""Begins the last message of a workflow that waits for jobs that do not exist."""
+"""Begins the last message of a workflow whose jobs have vanished or can never start."""
 
 LEFT = "Jobs of an earlier call"
 """Begins messages about jobs that a killed workflow left in the queue."""

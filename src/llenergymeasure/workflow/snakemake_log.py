@@ -75,7 +75,7 @@ def _shown(words: str) -> str:
 
 
 def said_of_jobs(log: str) -> list[str]:
-    """Return the log's lines about an earlier call's jobs and about jobs that vanished."""
+    """Return the log's lines about an earlier call's jobs, and about no job being left to run."""
     return re.findall(rf"^(?:{LEFT}|{NOTHING_LEFT}).*", log, re.MULTILINE)
 
 

@@ -1,7 +1,7 @@
-"""A study as an RO-Crate: one ZIP with everything, described in JSON-LD, each file's hash in it.
+"""A study as an RO-Crate: one ZIP with everything, described in JSON-LD with each file's hash.
 
-Source: RO-Crate Metadata Specification 1.1; a Process Run is left out, for what ran stands in
-each ``result.json``.
+Source: RO-Crate Metadata Specification 1.1; a Process Run is left out, as each ``result.json``
+says what ran.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _KINDS = {
     ".jsonl": "application/jsonl",
 }
 _STAMP = (1980, 1, 1, 0, 0, 0)
-"""The earliest that ZIP can say: the same study gives the same bytes."""
+"""The earliest time that ZIP can hold, so that the same study gives the same bytes."""
 
 
 def write_crate(
@@ -110,7 +110,7 @@ def _metadata(
 
 
 def _packed(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, Any]:
-    """Pack a file; return its entry, of the bytes that were packed: a study may be going on."""
+    """Pack a file; return its entry, made from the packed bytes: a study may still be running."""
     entry = zipfile.ZipInfo(path.relative_to(study_dir).as_posix(), _STAMP)
     # Parquet and PNG are compressed already.
     packed = path.suffix not in (".parquet", ".png")

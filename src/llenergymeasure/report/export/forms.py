@@ -1,4 +1,4 @@
-"""Every form of text that a study's results are exported in."""
+"""All forms in which a study's results are exported as text."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from llenergymeasure.report.method import distinct
 from llenergymeasure.units import J_PER_WH
 
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]
-"""Makes the text of plan, experiments, runs, and the quantities that a table is to have."""
+"""Makes the text from plan, experiments, runs, and the quantities of a table."""
 
 
 def citation(plan: Mapping[str, Any], runs: Sequence[Row]) -> str:
@@ -45,7 +45,7 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
 
     Source: AI Energy Score documentation: GPU energy in watt-hours per 1,000 queries. There a
     model's score holds for its data sets and hardware alone; here both are next to it.
-    What the form asks for and was not observed stays empty; nothing is made up to fill it.
+    Values that the form asks for but were not observed stay empty.
     """
     used = used_runs(runs)
     intervals = (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high"))

@@ -3,7 +3,7 @@
 Source: Software Carbon Intensity (ISO/IEC 21031:2024) and SCI for AI, the consumer's boundary:
 SCI = (E x I + M) per R. E is measured; I, the site's PUE and M are what the study declares. The
 form is a manifest of the Green Software Foundation's Impact Framework, whose ``if-run`` computes
-the outputs again from the inputs that stand next to them.
+the outputs again from the inputs next to them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from llenergymeasure.report.formatting import plain
 from llenergymeasure.units import J_PER_WH
 
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
-"""What is counted, and one of it; tokens are those that went in and those that came out."""
+"""The functional unit, and its singular; tokens are input and output tokens together."""
 
 REQUEST = "energy_per_request_j"
 _NEEDED = ("grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years")
@@ -134,7 +134,7 @@ def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
 
 
 def _outputs(inputs: Mapping[str, Any], factor: float = 1.0) -> dict[str, float]:
-    """Return what the plugins compute, for an energy that is so many times as large."""
+    """Return what the plugins compute, for an energy multiplied by a factor."""
     energy_kwh = factor * inputs["energy-metered"] * inputs["pue"]
     operational_g = energy_kwh * inputs["grid/carbon-intensity"]
     time_share = inputs["duration"] / inputs["lifetime"]

@@ -1,7 +1,7 @@
 """A study's results as an SPDX 3.0.1 document: the AI profile's energy fields, in JSON-LD.
 
 Source: SPDX 3.0.1, AI profile. Its energy of inference is a quantity and a unit, without what it
-is the energy of: that stands in each package's comment. Conformance to the profile is not claimed:
+is the energy of: each package's comment says that. Conformance to the profile is not claimed:
 it asks for supplier, version and place of the model, which a measurement does not know.
 """
 

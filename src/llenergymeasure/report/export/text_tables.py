@@ -81,7 +81,7 @@ def table(
 ) -> Table:
     """Return the table: a column for each setting that varies, and one for each quantity.
 
-    Kind, scope and device have columns where they differ, and are in the caption elsewhere.
+    Kind, scope and device have columns if they differ; otherwise the caption has them.
 
     Args:
         summary: the experiments.
@@ -104,7 +104,7 @@ def table(
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
-    # Without a run in its mean an experiment has none of these; one that ran on no GPU, no device.
+    # An experiment without a run in its mean has none of these; without a GPU it has no device.
     some = [row["n"] > 0 for row in rows]
     known = {name: set(compress(values, some)) for name, values in about.items()}
     for name in ("Kind", "Scope"):
@@ -147,7 +147,7 @@ def markdown(told: Table) -> str:
 
 
 def _markdown(cell: str) -> str:
-    """Return text that makes no cell, no tag, no link and no image of its own."""
+    """Return text that cannot make a cell, a tag, a link or an image."""
     return re.sub(r"([|\\`\[\]])", r"\\\1", cell).replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -174,7 +174,7 @@ def latex(told: Table, study: str) -> str:
 
 
 def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping[str, str]) -> str:
-    """Return what was measured on what, as far as it is not in the rows."""
+    """Return what was measured and where, as far as it is not in the rows."""
     told = [row for row in rows if row["kind"] is not None and row["n"]]
     caption = f"{plain(study, 80)}: means over n runs."
     if told:
@@ -192,14 +192,14 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping
 
 
 def _without_result(rows: Sequence[Row]) -> list[str]:
-    """Return how many runs have no result, and how many with one are in no mean."""
+    """Return how many runs have no result, and how many of the others are not in a mean."""
     missing = sum(row["n_failed"] + row["n_pending"] for row in rows)
     said = [f"{counted(missing, 'run has', 'runs have')} no result"] if missing else []
     return [f"{sentence}." for sentence in (*said, *left_out(rows))]
 
 
 def _not_in_them(rows: Sequence[Row]) -> str:
-    """Return what may move energies and is in no interval over cycles."""
+    """Return what may shift energies but is not in the intervals over cycles."""
     band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
     shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
     parts = [f"by the sensor's gain, ±{percent(band)}"] if band else []
@@ -233,5 +233,5 @@ def _tex_line(cells: Sequence[str]) -> str:
 
 
 def tex(text: str) -> str:
-    """Return text that LaTeX sets as it stands."""
+    """Return text that LaTeX prints unchanged."""
     return "".join(_LATEX.get(sign, sign) for sign in text)

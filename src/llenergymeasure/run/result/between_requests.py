@@ -104,7 +104,7 @@ def _mean_pause_s(lengths_s: Floats, over: NDArray[np.bool_]) -> float | None:
 
 
 def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
-    """Return stretches without a request under way, cut where conversations begin or stop waiting.
+    """Return stretches without a request under way, cut where a conversation waits or none does.
 
     Adjacent stretches of the same kind are merged.
     """

@@ -300,7 +300,8 @@ def energy_devices(
 def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Return whether a run that names no GPU may still have computed on one.
 
-    PyTorch and vLLM name their devices. A build for the CPU has that in its version.
+    PyTorch and vLLM name their devices, but not where they are servers. A build for the CPU has
+    that in its version.
     """
     names_its_own = config["backend"] in ("pytorch", "vllm") and done.get("serving") is None
     versions = done["versions"]
