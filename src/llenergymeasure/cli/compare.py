@@ -245,7 +245,7 @@ def _text(rows: Sequence[Row]) -> str:
     spare = [3, 5, 2] if all(row["ratio"] is not None for row in rows) else [3, 2]
     head = ""
     if len(labels) == 1:
-        head = f"{plain(labels.pop(), 200)}\n\n"
+        head = f"{plain(labels.pop())}\n\n"
         lines = [line[1:] for line in lines]
         table = aligned(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
     else:
