@@ -215,3 +215,9 @@ def test_an_experiment_without_the_objective_is_not_one_of_those_that_may_beat()
     p_values = [places(of)["b"].beaten_p_holm for of in (used, {**used, "c": lacking})]
     assert 0 < p_values[0] < 0.5
     assert p_values[0] == p_values[1]
+
+
+def test_an_experiment_that_has_no_others_with_the_objective_is_beaten_by_none():
+    lacking = runs((1.0, None), (1.0, 2.0), (1.0, 2.0))
+    found = places({"a": runs((1.0, 1.0), (1.1, 1.2), (1.0, 1.1)), "b": lacking})
+    assert (found["a"].beaten_p_holm, found["b"].beaten_p_holm) == (1.0, None)

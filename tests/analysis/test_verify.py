@@ -425,6 +425,11 @@ def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
     assert any(
         each.startswith("result.json:energy.split") for each in figures([*check_run(run, {})])
     )
+    # Method 7 had the same split, but where a calibration was used.
+    change_record(run, "provenance", "energy_method", value=7)
+    assert any(
+        each.startswith("result.json:energy.split") for each in figures([*check_run(run, {})])
+    )
     # As versions before wrote it, which gave prefill less than nothing.
     change_record(run, "energy", "split", "prefill_per_input_token_j", value=-0.001)
     found = figures([*check_run(run, {})])

@@ -1,10 +1,13 @@
 """An energy of an earlier method is held against today's as far as the two methods differ."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.analysis.recompute import _earlier_method
+from llenergymeasure.analysis.recompute import _calibration, _earlier_method
+from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.results.energy import Energy, Reading
 from llenergymeasure.results.layout import RunFolder
 
@@ -37,3 +40,28 @@ def test_power_readings_of_before_method_6_may_differ_beyond_their_intervals(hea
     found = {each.figure for each in _earlier_method(RunFolder(Path("run")), false, new)}
     shown = {"energy.readings[1].gross_j"} | ({"energy.gross_j"} if headline == "power" else set())
     assert found == shown
+
+
+def test_the_gains_are_those_that_the_run_had_whatever_became_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    gains = {
+        name: {"gain": gain, "u_gain_rel": 0.01, "source": "a meter"}
+        for name, gain in (("GPU-1", 0.9), ("cpu:package-0", 1.1))
+    }
+    path.write_text(json.dumps({"gpus": gains}))
+    used = read_calibration(path).for_record([("GPU-1", "a card")])
+    result = SimpleNamespace(
+        provenance={"calibration": used}, config={"energy": {"calibration": str(path)}}
+    )
+    # As it was: also what the record does not name, as those of before, which named cards alone.
+    assert {name: each.gain for name, each in _calibration(result).gains.items()} == {
+        "GPU-1": 0.9,
+        "cpu:package-0": 1.1,
+    }
+    gains["GPU-1"]["gain"] = 0.8
+    for content in (json.dumps({"gpus": gains}), "no calibration", None):
+        path.unlink() if content is None else path.write_text(content)
+        assert {name: each.gain for name, each in _calibration(result).gains.items()} == {
+            "GPU-1": 0.9
+        }
+    assert _calibration(SimpleNamespace(provenance={}, config={})) is None

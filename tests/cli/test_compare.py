@@ -104,6 +104,18 @@ def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
     assert "paired over 4 cycles" in out
 
 
+def test_two_experiments_that_differ_in_long_paths_are_named_whole(tmp_path, capsys):
+    models = [f"/data/{'models/' * 20}{name}" for name in ("llama", "qwen")]
+    write_study(
+        tmp_path, lambda *_: {"energy_j": 1.0}, configs=[{"model": each} for each in models]
+    )
+    ids = [run["experiment"] for run in json.loads((tmp_path / "plan.json").read_text())["runs"]]
+    assert compared(ids[0], ids[1], within=tmp_path)
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert " against " in heading
+    assert all(model in heading for model in models)
+
+
 @pytest.mark.parametrize(
     ("configs", "limits_w", "answers"),
     [

@@ -85,6 +85,19 @@ def test_an_engine_that_is_not_here_gets_what_runs_images_here(
     assert command in choice.reason
 
 
+def test_a_container_command_that_somebody_named_is_taken_on_a_cluster_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("podman-hpc", "apptainer", "sbatch"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LLEM_DOCKER", "podman-hpc")
+    study = study_from_mapping({**SMALL, "backend": "sglang"})
+    choice = with_runners(study, apptainer_offered=False).runner("sglang")
+    assert (choice.runner, "podman-hpc" in choice.reason) == ("docker", True)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

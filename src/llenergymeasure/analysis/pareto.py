@@ -242,7 +242,8 @@ def _beaten_p(energy: Reals, value: Reals) -> Reals:
     p_values = np.maximum(_p_no_better(energy, ties=False), _p_no_better(value, ties=True))
     p_values[~np.isfinite(p_values)] = 1.0
     has_data = np.isfinite(energy).any(axis=0)
-    least = np.minimum(p_values.min(axis=1) * (np.count_nonzero(has_data) - 1), 1.0)
+    others = max(np.count_nonzero(has_data) - 1, 1)
+    least = np.minimum(p_values.min(axis=1) * others, 1.0)
     return holm(np.where(has_data, least, np.nan))
 
 

@@ -35,6 +35,9 @@ RELATIVE = 1e-9
 _KNOWS_SENSORS = 2
 """Since this method a record holds what probes had found in the way it is read today."""
 
+_SPLIT_AS_NOW = 7
+"""Since this method prefill and decode are computed as now, but for a calibration then."""
+
 _LATER_COUNTS = ("output_sd", "output_mean", "output_came", "requests_worked")
 """Counts that records of earlier versions lack; what follows from them has not changed."""
 
@@ -150,6 +153,10 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         yield Difference(folder.result, "energy.scopes", what=what)
     if method != METHOD:
         yield from _earlier_method(folder, result.energy, record)
+        if method >= _SPLIT_AS_NOW and before == now:
+            kept = {"split"} - _decided_otherwise(result.energy)
+            was, again = (each.model_dump(include=kept) for each in (result.energy, record))
+            yield from differences(folder.result, was, again, "energy")
         return
     if before != now:
         mine, others = (

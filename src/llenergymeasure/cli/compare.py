@@ -89,7 +89,7 @@ def compare(
         print_json(rows)
     else:
         of_b, of_a = (b, a) if study is None else matches[0].label.split(AGAINST)
-        print(f"A: {plain(of_a, 200)}\nB: {plain(of_b, 200)}")
+        print(f"A: {plain(of_a)}\nB: {plain(of_b)}")
         print(f"\n{_text(rows, one_pair=study is not None)}")
         sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
         needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]

@@ -102,9 +102,13 @@ def container_command() -> str | None:
 
 
 def container_runner() -> RunnerName:
-    """Return the runner for an image here: ``apptainer`` where there is only that, or SLURM."""
-    only = container_command() is None or shutil.which("sbatch")
-    return "apptainer" if apptainer_command() and only else "docker"
+    """Return the runner for an image here: ``apptainer`` where there is only that, or SLURM.
+
+    Where somebody named the command by ``$LLEM_DOCKER``, it is what jobs can use too.
+    """
+    named = bool(os.environ.get("LLEM_DOCKER"))
+    first = container_command() is None or (shutil.which("sbatch") and not named)
+    return "apptainer" if apptainer_command() and first else "docker"
 
 
 def _refuse_neighbours(local: list[BackendName]) -> None:
