@@ -172,7 +172,10 @@ def run_call(
         return EXIT_OK
     reason = why_not_writable(Path())
     if reason is not None:
-        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
+        message = (
+            f"{reason}: Snakemake keeps its state where you are; go to a folder of yours that "
+            "has room"
+        )
         raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
