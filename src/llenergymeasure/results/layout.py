@@ -40,7 +40,12 @@ TABLE_NAMES = (
 """The merged tables of a study, in its folder."""
 
 
-_TAKEN_FOR_ELSE = re.compile(r"^-|\{\s*[.\w]+\s*[,}]")
+IN_BRACES = re.compile(r"\{\s*[.\w]+\s*[,}]")
+"""What Snakemake takes for a wildcard in a path."""
+
+TAKEN_FOR_ELSE = (
+    "programs take - at the beginning for an option, and Snakemake a name in braces for any name"
+)
 
 
 class _Below:
@@ -136,11 +141,8 @@ class StudyFolder:
             ConfigurationError: no workflow can name that folder.
         """
         root = str(Path(study.results_root))
-        if _TAKEN_FOR_ELSE.search(root):
-            message = (
-                "programs take - at the beginning for an option, and Snakemake a name in braces "
-                "for any name: choose another folder for the results"
-            )
+        if root.startswith("-") or IN_BRACES.search(root):
+            message = f"{TAKEN_FOR_ELSE}: choose another folder for the results"
             raise ConfigurationError(Problem(message, key="output_dir", found=root))
         return cls(Path(root) / study.name)
 

@@ -354,7 +354,8 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
-            say(f"Report: {self._folder.path / PAGE_NAME}")
+            if (page := self._folder.path / PAGE_NAME).is_file():
+                say(f"Report: {page}")
             send_news(self._notify, news(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
