@@ -133,6 +133,24 @@ def test_a_data_set_that_no_run_could_use_is_refused_at_once(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("folder", ["-results", "o {x} y", "a/{ b,[0-9]{2}}", "${HOME}"])
+def test_a_folder_that_no_workflow_can_name_is_refused(
+    tmp_path: Path, call: Call, folder: str
+) -> None:
+    study = write_study(tmp_path, **SERVED, output_dir=folder)
+    said = call("run", str(study))
+    assert said.code == 2
+    assert "output_dir: " in said.err
+    assert f"(found {folder})" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.parametrize("folder", ["results-", "o {} %s", "{ {", "/mnt/-x", "a\\b*[x]?"])
+def test_a_folder_with_an_odd_name_is_planned(tmp_path: Path, call: Call, folder: str) -> None:
+    study = write_study(tmp_path, **SERVED, output_dir=folder)
+    assert call("run", str(study), "--dry-run").code == 0
+
+
 def test_a_dry_run_runs_and_writes_nothing(tmp_path: Path, call: Call) -> None:
     study = write_study(tmp_path)
     said = call("run", str(study), "--dry-run", "--cycles", "4")

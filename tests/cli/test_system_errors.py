@@ -127,6 +127,7 @@ def test_a_report_that_cannot_be_written_by_the_workflow(study: Path, tmp_path: 
     done = llem(tmp_path, "run", "study.yaml")
     assert done.returncode == 1
     assert "llem: results/small/figures: Not a directory" in done.stderr.splitlines()
+    assert "Report:" not in done.stdout
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 5
 

@@ -6,9 +6,11 @@ Where nothing has to be measured the results are synthetic: what is looked at is
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.plan import Plan, make_plan
@@ -59,6 +61,28 @@ def test_tables_are_made_again_where_a_run_was_replaced_and_not_where_it_was_mov
         prepare(plan, folder)
         done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
         assert ("Merging the runs' tables" in done.stdout + done.stderr) == replaced, done.stdout
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 2), (1,)), ((1,), (1, 2))])
+def test_tables_follow_their_runs_also_after_a_clock_was_a_year_ahead(
+    tmp_path: Path, before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    study = write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in before])
+    leave_results(tmp_path, study)
+    assert snakemake(tmp_path, "--configfile", str(study), "--cores", "1").returncode == 0
+    year_ahead_s = time.time() + 365 * 86_400
+    for path in tmp_path.glob("results/**/*"):
+        os.utime(path, (year_ahead_s, year_ahead_s))
+    write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in after])
+    if len(after) > len(before):
+        leave_results(tmp_path, study)
+        for path in tmp_path.glob("results/small/runs/*/*/*"):
+            os.utime(path, (year_ahead_s, year_ahead_s))
+    done = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "results/small/runs.parquet").num_rows == len(after)
+    again = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_bare_snakemake_measures_damaged_runs_again(

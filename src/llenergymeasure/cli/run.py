@@ -172,7 +172,10 @@ def run_call(
         return EXIT_OK
     reason = why_not_writable(Path())
     if reason is not None:
-        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
+        message = (
+            f"{reason}: Snakemake keeps its state where you are; go to a folder of yours that "
+            "has room"
+        )
         raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
@@ -271,7 +274,8 @@ def _print_results(folder: StudyFolder, code: int) -> int:
     if not all(path.is_file() for path in tables):
         return code
     print(study_text(folder.path), flush=True)
-    print(f"Report: {folder.path / 'report.html'}", flush=True)
+    if (page := folder.path / "report.html").is_file():
+        print(f"Report: {page}", flush=True)
     if code != EXIT_OK:
         return code
     summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"]).to_pydict()

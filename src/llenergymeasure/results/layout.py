@@ -1,9 +1,12 @@
 """The paths of a study's and a run's files."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from llenergymeasure.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from llenergymeasure.config.study import Study
@@ -35,6 +38,14 @@ TABLE_NAMES = (
     ),
 )
 """The merged tables of a study, in its folder."""
+
+
+IN_BRACES = re.compile(r"\{\s*[.\w]+\s*[,}]")
+"""What Snakemake takes for a wildcard in a path."""
+
+TAKEN_FOR_ELSE = (
+    "programs take - at the beginning for an option, and Snakemake a name in braces for any name"
+)
 
 
 class _Below:
@@ -124,8 +135,16 @@ class StudyFolder:
 
     @classmethod
     def of(cls, study: "Study") -> "StudyFolder":
-        """Return where a study's results go."""
-        return cls(Path(study.results_root) / study.name)
+        """Return where a study's results go.
+
+        Raises:
+            ConfigurationError: no workflow can name that folder.
+        """
+        root = str(Path(study.results_root))
+        if root.startswith("-") or IN_BRACES.search(root):
+            message = f"{TAKEN_FOR_ELSE}: choose another folder for the results"
+            raise ConfigurationError(Problem(message, key="output_dir", found=root))
+        return cls(Path(root) / study.name)
 
     plan = _Below("plan.json")
     """Every run's id, place in the order and resolved configuration."""

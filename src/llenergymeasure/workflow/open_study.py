@@ -19,7 +19,12 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.precision_target import planned
-from llenergymeasure.workflow.recovery import clear_leftovers, damaged, keep_finished
+from llenergymeasure.workflow.recovery import (
+    clear_leftovers,
+    correct_times,
+    damaged,
+    keep_finished,
+)
 from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workflow.snakefile import (
     DRIVEN_VARIABLE,
@@ -165,6 +170,7 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
         # Before Snakemake builds its DAG: it takes every record that exists for a finished run.
         runs = write_manifest(plan, folder)
         keep_finished(runs, folder)
+        correct_times(runs, folder)
         for line in damaged(runs):
             say(line)
         clear_leftovers(runs, folder)

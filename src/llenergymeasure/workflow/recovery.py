@@ -6,6 +6,9 @@
   to it in ``damaged-1``, ``damaged-2`` and so on.
 - A run that is marked as running on a lost node, or on the machine from which a results folder was
   copied, is marked as lost: the holder of the study's lock knows that no run is running.
+- Files from a time that is still to come, as a clock that was wrong leaves them, would make
+  Snakemake take old tables for new ones, or refuse new ones: records get the present time, and
+  tables are made again.
 
 A window that a killed run had completed is kept by the run's supervisor (``run/supervisor.py``).
 """
@@ -14,13 +17,28 @@ import json
 import os
 import socket
 import stat
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.files import (
+    load_json,
+    opened,
+    remove,
+    remove_unfinished,
+    sync_folder,
+    write_text,
+)
+from llenergymeasure.results.complete import SETTLED_NS
+from llenergymeasure.results.layout import (
+    PARTIAL_MTIME_S,
+    TABLE_NAMES,
+    RunFolder,
+    StudyFolder,
+)
 from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.run.attempt import lock_if_idle
 
@@ -48,6 +66,29 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
             mark = _MARKS.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
             if mark in marks:
                 mark.unlink(missing_ok=True)
+
+
+def correct_times(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
+    """Take the plan, records and tables of a study out of the future.
+
+    The caller holds the study's lock. Files of another user's stay as they are.
+    """
+    records = [
+        folder.run(run["experiment"], run["cycle"]).result
+        for run in states
+        if run["status"] == "completed"
+    ]
+    for path in (folder.plan, *records):
+        _correct_time(path, None)
+    for name in (*TABLE_NAMES, "report.html"):
+        _correct_time(folder.path / name, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
+
+
+def _correct_time(path: Path, times: tuple[int, int] | None) -> None:
+    with suppress(OSError):
+        if path.lstat().st_mtime_ns > time.time_ns() + SETTLED_NS:
+            with opened(path.parent) as place:
+                os.utime(place / path.name, times, follow_symlinks=False)
 
 
 def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -23,7 +23,7 @@ from llenergymeasure.files import remove
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import python_module
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import IN_BRACES, TAKEN_FOR_ELSE, StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
 
 LINKS = Path(".snakemake/llem-images")
@@ -109,8 +109,18 @@ class RunCommands:
         return [image.location] if image is not None and image.built_here else []
 
     def image_pattern(self) -> str:
-        """Return the pattern of images that are built here, with the wildcard ``backend``."""
-        return f"{image_folder()}/{{backend}}.sif"
+        """Return the pattern of images that are built here, with the wildcard ``backend``.
+
+        Raises:
+            ConfigurationError: one is, and Snakemake cannot name its folder.
+        """
+        folder = str(image_folder())
+        if IN_BRACES.search(folder):
+            if any(image.built_here for image in self._sif.values()):
+                message = f"{folder}: {TAKEN_FOR_ELSE}: choose another folder for images"
+                raise ConfigurationError(Problem(message, key="LLEM_IMAGES"))
+            folder = str(LINKS)
+        return f"{folder}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
         """Check what these backends' runners need; look inside images only where runs will go.
