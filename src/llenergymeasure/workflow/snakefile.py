@@ -218,7 +218,7 @@ class OpenStudy:
             return start(backends.pop())
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
-    def container(self) -> str | Callable[[Any], str | None]:
+    def container(self) -> str | Callable[[Any], str | None] | None:
         """Return the image that Snakemake starts a run in; None for none.
 
         Snakemake ignores it without --use-apptainer.
