@@ -43,12 +43,12 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
     deleted there must not be elsewhere.
 
     Raises:
-        ResultsError: a link is on the way.
+        ResultsError: a link is on the way, or one that leads nowhere.
     """
     around = (*folder.parents[3::-1], folder)
     root = next((each for each in around if _is_results_folder(each, folder)), folder)
     if make:
-        root.mkdir(parents=True, exist_ok=True)
+        _make(root)
     handle = os.open(root, _FOLDER)
     at = root
     try:
@@ -62,6 +62,17 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
             yield place
     finally:
         os.close(handle)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        there = Path(error.filename)
+        if there.is_symlink():
+            message = f"{there} is a link that leads nowhere. Make what it names, or remove it"
+            raise ResultsError(message) from None
+        raise
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

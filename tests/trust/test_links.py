@@ -13,7 +13,7 @@ import pytest
 from cli.commands import Call
 from llenergymeasure import files
 from llenergymeasure.config.run_spec import RunSpec
-from llenergymeasure.errors import LlemError
+from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.recording.samples import SamplesWriter
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -304,3 +304,10 @@ def test_a_workflow_begins_in_no_folder_that_leads_elsewhere(theirs: Path, mine:
     with pytest.raises(LlemError, match="is a link"):
         clear_leftovers(states, StudyFolder(theirs))
     assert contents(mine) == before
+
+
+def test_a_link_that_leads_nowhere_says_so(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to("nowhere")
+    with pytest.raises(ResultsError, match="results is a link that leads nowhere"):
+        files.write_text(tmp_path / "results" / "small" / "plan.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]

@@ -87,12 +87,15 @@ def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path
     assert plan.read_text() == "{}"
 
 
-@pytest.mark.parametrize("runner", ["local", "apptainer"])
+@pytest.mark.parametrize(
+    ("runner", "offered"),
+    [("local", ()), ("local", ("--use-apptainer",)), ("apptainer", ("--use-apptainer",))],
+)
 def test_braces_in_a_home_s_path_matter_only_to_images_that_are_built_there(
-    tmp_path: Path, runner: str
+    tmp_path: Path, runner: str, offered: tuple[str, ...]
 ) -> None:
     study = write_study(tmp_path, runners={"pytorch": runner})
-    words = ("--configfile", str(study), "--dry-run", "--use-apptainer")
+    words = ("--configfile", str(study), "--dry-run", *offered)
     variables = {"LLEM_IMAGES": str(tmp_path / "{u} x")}
     done = snakemake(tmp_path, *words, variables=variables)
     said = done.stdout + done.stderr

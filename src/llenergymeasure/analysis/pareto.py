@@ -152,7 +152,8 @@ def _points(
         if has_both
     }
     unlike = objective == MEMORY and len(engines) > 1
-    for column, experiment in enumerate(used):
+    names = list(used)
+    for column, experiment in enumerate(names):
         point = Point(objective, direction, experiment)
         if not whole[column]:
             reason = f"not every run in the mean has both {ENERGY} and {objective}"
@@ -172,7 +173,7 @@ def _points(
             on_front=bool(on[column]),
             front_share=share,
             beaten_p_holm=finite(beaten_p[column]),
-            dominated_by=None if beaten[column] < 0 else list(used)[beaten[column]],
+            dominated_by=None if beaten[column] < 0 else names[beaten[column]],
             unavailable=None if share is not None else f"front_share: it needs {MIN_CYCLES} cycles",
         )
 

@@ -7,7 +7,7 @@ say why, and levels and fronts are those of its first group.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from operator import itemgetter
 from statistics import fmean
 from typing import TypeAlias
@@ -66,7 +66,7 @@ def relate(study: StudyRuns, labels: Mapping[str, str]) -> dict[str, pa.Table]:
         "pareto": related.front(),
     }
     return {
-        name: pa.Table.from_pylist([*map(asdict, found[name])], schema=schema)
+        name: pa.Table.from_pylist([*map(vars, found[name])], schema=schema)
         for name, schema in SCHEMAS.items()
     }
 

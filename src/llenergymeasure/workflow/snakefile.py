@@ -25,7 +25,7 @@ from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.processes import safe_path
-from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, StudyFolder
+from llenergymeasure.results.layout import IN_BRACES, RUNS_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.pin import pin_options
 from llenergymeasure.run.preflight.model_checks import need_models
@@ -218,13 +218,14 @@ class OpenStudy:
             return start(backends.pop())
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
-    def container(self) -> str | Callable[[Any], str | None]:
+    def container(self) -> str | Callable[[Any], str | None] | None:
         """Return the image that Snakemake starts a run in; None for none.
 
         Snakemake ignores it without --use-apptainer.
         """
         if not self._apptainer_offered:
-            return sif_image(self._plan.runs[0].backend, None).location
+            image = sif_image(self._plan.runs[0].backend, None).location
+            return None if IN_BRACES.search(image) else image
         return lambda wildcards: self._commands.container(self._backends[wildcards.experiment])
 
     def image(self) -> list[str] | Callable[[Any], list[str]]:
