@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.cli import metered_command
+from llenergymeasure.processes import ENDING
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 from support.forks import run_forked
@@ -211,6 +212,16 @@ def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
     assert found["validity"] == [sorted(document["validity"])] * 2
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """What a metered command leaves ignored is put back: later tests' processes inherit it."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 def test_what_is_nowhere_is_not_found_also_with_a_folder_that_may_not_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
