@@ -80,7 +80,9 @@ def pack(wheels: Path, wanted: str, out: Path, python: str, processor: str) -> P
         processor = next(iter(subprocess.check_output(["uname", "-m"], text=True).split()))
     name = f"llenergymeasure-offline-python{python}-{processor}.tar"
     (wheels.parent / "INSTALL.txt").write_text(
-        f"tar xf {name}\npython3 -m pip install --no-index --find-links wheels './{wanted}'\n"
+        f"tar xf {name}\n"
+        "python3 -m venv llem-env\n"
+        f"llem-env/bin/pip install --no-index --find-links wheels './{wanted}'\n"
     )
     out.mkdir(parents=True, exist_ok=True)
     beside = out / f".{name}.part"

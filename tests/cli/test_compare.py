@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import compare, condition
+from llenergymeasure.cli.compare import UNPAIRED, compare, condition
 from llenergymeasure.cli.results import results
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
@@ -54,10 +54,26 @@ def compared(a, b, *fail_if, within=None):
 def test_two_studies_are_compared_experiment_by_experiment(tmp_path, capsys):
     a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
     assert compared(a, b)
-    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
-    assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if line.startswith("batch_size")] == [
+        "batch_size=1",
+        "batch_size=8",
+    ]
+    lines = [line for line in out if TOKEN in line]
+    assert len(lines) == 2
     assert all("1.05" in line and "differ" in line for line in lines)
     assert all("unpaired, 4 and 4 runs" in line for line in lines)
+
+
+def test_on_a_narrow_terminal_no_word_is_broken(tmp_path, capsys, monkeypatch):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
+    monkeypatch.setattr("llenergymeasure.screen.columns", lambda *_: 60)
+    assert compared(a, b)
+    shown = capsys.readouterr().out.partition("\n\n")[2]
+    assert "\nenergy_per_output_token_j " in shown
+    assert shown.startswith("batch_size=1\n")
+    rows = [line for line in shown.splitlines() if not line.startswith(("(left out", UNPAIRED))]
+    assert max(map(len, rows)) <= 60
 
 
 def test_a_study_is_not_compared_with_its_copy(tmp_path):
@@ -76,7 +92,7 @@ def test_what_was_measured_again_in_a_copy_is_compared(tmp_path, capsys):
     write_tables(b, partial=False)
     assert compared(a, b)
     shown = capsys.readouterr()
-    assert {line.split()[0] for line in shown.out.splitlines() if TOKEN in line} == {"batch_size=8"}
+    assert shown.out.count(TOKEN) == 1
     assert "1 experiment with a run that" in shown.err
     assert "not compared: batch_size=1" in shown.err
 
@@ -206,7 +222,7 @@ def test_energies_of_two_meters_are_not_compared(tmp_path, capsys):
     assert compared(a, b)
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if TOKEN in line]
-    assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
+    assert len(lines) == 2
     assert (out.count("estimated by codecarbon"), out.count("as above")) == (2, 6)
     assert all("not compared" in line for line in lines)
     assert all("estimated by codecarbon" in line for line in lines)

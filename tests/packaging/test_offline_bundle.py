@@ -53,8 +53,10 @@ def test_it_holds_this_project_and_never_the_index_s_of_that_name(
     assert f"wheels/{OWN}" in names
     assert "wheels/snakemake-9.27.1-py3-none-any.whl" in names
     assert install[0] == f"tar xf {path.name}"
-    assert install[1].endswith(f"--no-index --find-links wheels './wheels/{OWN}[host,zeus]'")
-    assert len(install) == 2
+    # Debian's and Ubuntu's own pip installs into an environment alone.
+    assert install[1] == "python3 -m venv llem-env"
+    wanted = f"--no-index --find-links wheels './wheels/{OWN}[host,zeus]'"
+    assert install[2:] == [f"llem-env/bin/pip install {wanted}"]
     assert asked[-1][-1].endswith(f"/wheels/{OWN}[host,zeus]")
     if more:
         assert "wheels/connection_pool-0.0.3-py3-none-any.whl" in names

@@ -150,7 +150,8 @@ class Metered:
             spread = f" ± {self.energy_u95_j:.3g} (gain: ± {self.energy_u_sys_j:.3g})"
         codes = f" ({', '.join(self.validity)})" if self.validity else ""
         what = f"{self.kind}, {scopes}{codes}"
-        return f"{self.energy_j:.4g}{spread} J in {self.window_s:.3f} s, {what}"
+        energy = f"{self.energy_j:#.4g}".rstrip(".")
+        return f"{energy}{spread} J in {self.window_s:.3f} s, {what}"
 
     def __repr__(self) -> str:
         """Return the headline between angle brackets, or that it is not known yet."""

@@ -4,6 +4,8 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -33,7 +35,6 @@ from llenergymeasure.units import NOTHING
 
 Row: TypeAlias = Mapping[str, Any]
 
-LABEL_LIMIT = 44
 AGAINST = " against "
 NAMED = 3
 UNPAIRED = (
@@ -90,7 +91,7 @@ def compare(
     else:
         of_b, of_a = (b, a) if study is None else matches[0].label.split(AGAINST)
         print(f"A: {plain(of_a)}\nB: {plain(of_b)}")
-        print(f"\n{_text(rows, one_pair=study is not None)}")
+        print(f"\n{_text(rows)}")
         sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
         needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
         for sentence in unseen([run for side in needed for run in side.to_pylist()]):
@@ -222,12 +223,21 @@ def _differs(row: Row) -> str | None:
     return f"differ in {listed(row['differs'])}" if row["differs"] else None
 
 
-def _text(rows: Sequence[Row], *, one_pair: bool) -> str:
-    """Return the rows as a table; of one pair the names need no column."""
-    lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
+def _text(rows: Sequence[Row]) -> str:
+    """Return a table for each pair, with its name above where there are several."""
+    pairs = [list(pair) for _, pair in groupby(rows, key=itemgetter("label"))]
+    tables = [_table(pair) for pair in pairs]
+    if len(pairs) > 1:
+        names = [plain(pair[0]["label"]) for pair in pairs]
+        tables = [f"{name}\n{table}" for name, table in zip(names, tables, strict=True)]
+    unpaired = any(row["method"] == "unpaired" for row in rows)
+    return "\n\n".join([*tables, *([UNPAIRED] if unpaired else [])])
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = [["quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
     lines += [
         [
-            shortened(row["label"], LABEL_LIMIT),
             row["metric"],
             NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
             rounded_range(row["ci95_low"], row["ci95_high"]),
@@ -244,13 +254,5 @@ def _text(rows: Sequence[Row], *, one_pair: bool) -> str:
         for before, row in zip(({}, *rows), rows, strict=False)
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
-    spare = [3, 5, 2] if all(row["ratio"] is not None for row in rows) else [3, 2]
-    left = [0, 1, 3, 5, 6]
-    if one_pair:
-        lines = [line[1:] for line in lines]
-        left = [place - 1 for place in left[1:]]
-    else:
-        spare = [place + 1 for place in spare]
-    table = aligned(lines, left=left, spare=spare, names=left[:1] if one_pair else left[1:2])
-    unpaired = any(row["method"] == "unpaired" for row in rows)
-    return table + f"\n\n{UNPAIRED}" * unpaired
+    spare = (3, 5, 2) if all(row["ratio"] is not None for row in rows) else (3, 2)
+    return aligned(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
