@@ -431,7 +431,10 @@ def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path
 
 
 def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
-    slurm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    slurm: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study, plan, folder = planned(tmp_path)
     opened: Any = object.__new__(OpenStudy)
@@ -449,11 +452,15 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     said: list[str] = []
     driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
     driven._on_cluster = True
+    progress = Progress(plan, folder)
+    monkeypatch.setattr(progress, "look", lambda: [Ended("[1/1] interrupted")])
+    driven._report_ends(progress)  # of such a job, before the queue is looked at
     driven._report_queue()
     assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
     assert said == [
         "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
-        "SLURM's queue"
+        "SLURM's queue",
+        "[1/1] interrupted",
     ]
 
 

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
 from llenergymeasure.files import open_to_read
@@ -77,6 +78,13 @@ def _shown(words: str) -> str:
 def said_of_jobs(log: str) -> list[str]:
     """Return the log's lines about an earlier call's jobs, and about no job being left to run."""
     return re.findall(rf"^(?:{LEFT}|{NOTHING_LEFT}).*", log, re.MULTILINE)
+
+
+def said_of_jobs_in(path: Path) -> list[str]:
+    """Return the same of the log's file; nothing where it cannot be read just now."""
+    with suppress(OSError):
+        return said_of_jobs(path.read_text(errors="replace"))
+    return []
 
 
 def rules_words(log: str, folder: StudyFolder) -> str:

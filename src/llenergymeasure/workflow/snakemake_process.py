@@ -262,7 +262,10 @@ class SnakemakeProcess:
         self._run_failed = progress.any_failed
 
     def _report_ends(self, progress: Progress) -> None:
-        for ended in progress.look():
+        ends = progress.look()
+        if ends and self._on_cluster:  # an earlier call's job may be one of them: first say so
+            self._say_once(snakemake_log.said_of_jobs_in(self._folder.path / LOG_NAME))
+        for ended in ends:
             self._next_look_s = min(self._next_look_s, time.monotonic() + LOOK_SOON_S)
             self._view.say(ended.told)
             for note in ended.notes:
@@ -279,9 +282,7 @@ class SnakemakeProcess:
             jobs = left_jobs(self._folder)
             self._view.queue = waiting_summary(jobs)
             self._say_once(lasting_reasons(jobs, self._noted))
-        with suppress(OSError):
-            log = (self._folder.path / LOG_NAME).read_text(errors="replace")
-            self._say_once(snakemake_log.said_of_jobs(log))
+        self._say_once(snakemake_log.said_of_jobs_in(self._folder.path / LOG_NAME))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
