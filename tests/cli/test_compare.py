@@ -121,7 +121,7 @@ def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
 
 
 def test_two_experiments_that_differ_in_long_paths_are_named_whole(tmp_path, capsys):
-    models = [f"/data/{'models/' * 20}{name}" for name in ("llama", "qwen")]
+    models = [f"/data/{'models/' * 20}{name}" for name in ("llama", "llama against itself")]
     write_study(
         tmp_path, lambda *_: {"energy_j": 1.0}, configs=[{"model": each} for each in models]
     )

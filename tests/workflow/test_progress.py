@@ -109,11 +109,14 @@ def test_a_run_that_is_repeated_has_a_second_line_with_its_number(tmp_path: Path
     assert first.told.startswith("[1/2]")
     assert progress.look() == []
     assert "1 interrupted" in progress.line()
-    begin(folder, plan, 0, '{"status": "running", "attempt": 2}')
+    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
+    run.attempts.write_text('{"status": "running", "attempt": 1}\n' * 2)
+    assert progress.look() == []  # its first outcome is still there for a moment
+    run.outcome.write_text('{"status": "running", "attempt": 2}')
     assert progress.look() == []
     assert progress.line().startswith("0/2 done")
     assert "interrupted" not in progress.line()
-    begin(folder, plan, 0, '{"status": "completed", "attempt": 2}')
+    run.outcome.write_text('{"status": "completed", "attempt": 2}')
     (second,) = progress.look()
     assert second.told.startswith("[1/2]")
     assert "interrupted" not in second.told

@@ -35,7 +35,6 @@ from llenergymeasure.units import NOTHING
 
 Row: TypeAlias = Mapping[str, Any]
 
-AGAINST = " against "
 NAMED = 3
 UNPAIRED = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
@@ -79,7 +78,10 @@ def compare(
 ) -> int:
     """Compare two studies experiment by experiment, or two experiments of one study."""
     conditions = [condition(text) for text in fail_if or ()]
-    matches = _two_studies(Path(a), Path(b)) if study is None else _two_experiments(study, a, b)
+    if study is None:
+        names, matches = (a, b), _two_studies(Path(a), Path(b))
+    else:
+        names, matches = _two_experiments(study, a, b)
     folders = dict.fromkeys(folder for each in matches for folder in (each.folder_a, each.folder_b))
     for old in filter(None, (behind(folder.path) for folder in folders)):
         if conditions:
@@ -89,8 +91,7 @@ def compare(
     if as_json:
         print_json(rows)
     else:
-        of_b, of_a = (b, a) if study is None else matches[0].label.split(AGAINST)
-        print(f"A: {plain(of_a)}\nB: {plain(of_b)}")
+        print(*(f"{side}: {plain(name)}" for side, name in zip("AB", names, strict=True)), sep="\n")
         print(f"\n{_text(rows)}")
         sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
         needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
@@ -175,13 +176,15 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
     ]
 
 
-def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
+def _two_experiments(study: Path, a: str, b: str) -> tuple[tuple[str, str], list[Match]]:
+    """Return the names of both, and how one is compared with the other."""
     folder, runs, labels = _runs_and_labels(study)
     one, other = (_experiment(name, labels) for name in (a, b))
     if one == other:
         raise ConfigurationError(f"{a} and {b} are the same experiment; there are {_known(labels)}")
-    label = f"{labels[other]}{AGAINST}{labels[one]}"
-    return [Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)]
+    label = f"{labels[other]} against {labels[one]}"
+    match = Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)
+    return (labels[one], labels[other]), [match]
 
 
 def _runs_and_labels(study: Path) -> tuple[StudyFolder, pa.Table, dict[str, str]]:

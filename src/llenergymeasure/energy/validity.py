@@ -1,7 +1,8 @@
 """Reasons to doubt a window's energy: every code of the meter, each decided here.
 
-What each code means, and whether it keeps a run out of the means, is in ``units.VALIDITY``. A
-fault never makes an energy zero: it makes it None, wider, or doubted.
+What each code means, and whether it keeps a run out of the means, is in
+``validity_codes.VALIDITY``. A fault never makes an energy zero: it makes it None, wider, or
+doubted.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llenergymeasure.results.complete import is_kept
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
+from llenergymeasure.results.write_outcome import attempts_begun
 from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state, states
@@ -55,6 +56,16 @@ class Ended:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _WithoutResult:
+    """A run that ended so in this call; the size of its list of attempts when last looked at."""
+
+    run: PlannedRun
+    outcome: Outcome
+    estimate: Estimate
+    attempts_size: int | None = None
+
+
 class Progress:
     """Reports each run's end once, in order, and counts how the runs ended."""
 
@@ -86,7 +97,7 @@ class Progress:
         self._quality = plan.sections.get("quality")
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends = Counter[str]()
-        self._without_result: dict[tuple[str, int], tuple[PlannedRun, Outcome]] = {}
+        self._without_result: dict[tuple[str, int], _WithoutResult] = {}
         waiting = {
             (run["experiment"], run["cycle"]): run
             for run in states(plan, folder)
@@ -140,11 +151,12 @@ class Progress:
             if outcome.status != "completed" and outcome.attempt == self._earlier.get(key, 0):
                 continue
             del self._open[key]
+            estimate = self._estimates.pop(key)
             if outcome.status != "completed":
-                self._without_result[key] = (run, outcome)
+                self._without_result[key] = _WithoutResult(run, outcome, estimate)
             self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
-            self._ended_s += self._estimates.pop(key).seconds
+            self._ended_s += estimate.seconds
             if run.session is not None:  # the rest of its session needs a server of its own
                 self._estimates |= self._estimated(
                     (each.experiment, each.cycle)
@@ -159,15 +171,20 @@ class Progress:
 
     def _open_repeated(self) -> None:
         """Take back the end of each run that began again, as where SLURM queued its job again."""
-        for key, (run, before) in list(self._without_result.items()):
-            outcome = self._outcome(run)
-            if outcome is None or outcome.attempt == before.attempt:
+        for key, end in list(self._without_result.items()):
+            folder = self._folder.run(*key)
+            size = _size(folder.attempts)
+            if size == end.attempts_size:
+                continue
+            self._without_result[key] = replace(end, attempts_size=size)
+            if attempts_begun(folder) <= (end.outcome.attempt or 1):
                 continue
             del self._without_result[key]
-            self._ends -= Counter([before.status])
-            self._open = {key: run, **self._open}
-            self._estimates |= self._estimated([key])
-            self._ended_s -= self._estimates[key].seconds
+            self._earlier[key] = end.outcome.attempt  # its outcome may be there a moment longer
+            self._ends -= Counter([end.outcome.status])
+            self._ended_s -= end.estimate.seconds
+            self._open = {key: end.run, **self._open}
+            self._estimates[key] = end.estimate
 
     def line(self, ending: str = "", queue: str = "") -> str:
         """Return the progress line: what is done, the time left, what failed, and what runs.
@@ -220,9 +237,8 @@ class Progress:
     def left(self) -> Estimate | None:
         """Return the time left: the plan's estimate, corrected by the runs so far.
 
-        It includes the tables and the report at the end. None where it is not known: on a cluster
-        before the first run has ended, as how many runs go at once is not known until then, and
-        once the last run takes longer than estimated.
+        It includes the tables and the report at the end. None on a cluster before the first run has
+        ended, as how many go at once is not known, and once the last takes longer than estimated.
         """
         since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
@@ -246,10 +262,7 @@ class Progress:
         return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
     def _estimated(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
-        """Return the estimated time of each open run's job, in order.
-
-        A run that is already measured takes less.
-        """
+        """Return each open run's estimated job time, in order; one that is measured takes less."""
         found = dict.fromkeys(keys, Estimate(FINISH_S))
         to_do = {
             key: self._open[key]

@@ -128,25 +128,28 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
     """
-    found = []
-    for gpu in inventory.discover().gpus:
-        if gpu.uuid in own or gpu.unavailable is not None:
-            continue
-        if processes := inventory.known_compute_processes(gpu):
-            found.append({"uuid": gpu.uuid, "processes": len(processes)})
-    return found
+    counts = _compute_process_counts()
+    return [
+        {"uuid": uuid, "processes": count}
+        for uuid, count in counts.items()
+        if uuid not in own and count
+    ]
 
 
 def at_work_on(uuids: Collection[str]) -> dict[str, int]:
     """Return how many compute processes each of these GPUs has now, of those that can say it."""
+    return {uuid: count for uuid, count in _compute_process_counts().items() if uuid in uuids}
+
+
+def _compute_process_counts() -> dict[str, int]:
     import pynvml
 
-    found = {}
+    counts = {}
     for gpu in inventory.discover().gpus:
-        if gpu.uuid in uuids and gpu.unavailable is None:
+        if gpu.unavailable is None:
             with suppress(pynvml.NVMLError):
-                found[gpu.uuid] = len(inventory.compute_processes(gpu))
-    return found
+                counts[gpu.uuid] = len(inventory.compute_processes(gpu))
+    return counts
 
 
 def cuda_driver_version() -> str | None:

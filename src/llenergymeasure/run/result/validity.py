@@ -1,7 +1,7 @@
 """Reasons to doubt a run, in addition to those of its meter: every code of batches and of traffic.
 
-What each code means, and whether it keeps a run out of the means, is in ``units.VALIDITY``. The
-codes of the energy itself are decided in ``energy/validity.py``.
+What each code means, and whether it keeps a run out of the means, is in
+``validity_codes.VALIDITY``. The codes of the energy itself are decided in ``energy/validity.py``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from llenergymeasure.config.requested_work import fewest_tokens, work_of
 from llenergymeasure.config.servers import is_here
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
+from llenergymeasure.energy.readings import CARD_SCOPES
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.effective_settings import resolved_otherwise
 from llenergymeasure.results.energy import Energy
@@ -72,7 +73,7 @@ def run_codes(
         found["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
     working = done.get("own_processes") or {}
     elsewhere = sorted({card["uuid"] for card in beside.get("after") or ()})
-    of_cards = measured and not {"gpu", "module"}.isdisjoint(energy.scopes)
+    of_cards = measured and not set(CARD_SCOPES).isdisjoint(energy.scopes)
     if elsewhere and working and not any(working.values()) and of_cards:
         found["other_gpu"] = (
             f"no process was on {', '.join(working)}, whose energy this is, and there were on "
