@@ -26,7 +26,7 @@ ENGINES = (f"{VLLM}.engine", f"{VLLM}.refusal", f"{VLLM}.step_counter", f"{SGLAN
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("tokenizers")
-    monkeypatch.setattr(common, "EMPTY_LIMIT_S", 0.1)
+    monkeypatch.setattr(common, "EMPTY_CACHE_LIMIT_S", 0.1)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> Any:
@@ -75,7 +75,7 @@ def vllm(
 
 def sglang(monkeypatch: pytest.MonkeyPatch, flush: Callable[[], Any]) -> Any:
     engine = without(monkeypatch, "sglang")
-    engine._counted = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
+    engine._counts = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
     told = {"prompt_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "length"}}
     engine._engine = SimpleNamespace(
         flush_cache=flush, generate=lambda **_: [{"meta_info": told, "output_ids": [3]}]

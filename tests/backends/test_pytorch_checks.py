@@ -186,12 +186,12 @@ def test_threads() -> None:
     small, large = 4_000_000, 8_000_000_000
     cores = usable_cores()
     assert 1 <= cores <= len(os.sched_getaffinity(0))
-    assert choose_threads(small, asked=None, on_gpu=False) == 1
-    assert choose_threads(large, asked=None, on_gpu=False) == cores
-    assert choose_threads(None, asked=None, on_gpu=False) == cores
-    assert choose_threads(large, asked=None, on_gpu=True) == 1
-    assert choose_threads(small, asked=3, on_gpu=True) == 3
-    assert choose_threads(large, asked=None, on_gpu=False, processes=10_000) == 1
+    assert choose_threads(small, requested=None, on_gpu=False) == 1
+    assert choose_threads(large, requested=None, on_gpu=False) == cores
+    assert choose_threads(None, requested=None, on_gpu=False) == cores
+    assert choose_threads(large, requested=None, on_gpu=True) == 1
+    assert choose_threads(small, requested=3, on_gpu=True) == 3
+    assert choose_threads(large, requested=None, on_gpu=False, processes=10_000) == 1
 
 
 @pytest.mark.parametrize(

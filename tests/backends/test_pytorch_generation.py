@@ -106,7 +106,7 @@ def test_padding_does_not_change_what_is_written(load: Load) -> None:
         precision="fp32", decoder={"preset": "deterministic"}, pytorch={"batch_size": 2}
     )
     written: list[list[list[int]]] = []
-    model = engine._open().model
+    model = engine._loaded.model
     generate = model.generate
 
     def recorded(**arguments: Any) -> Any:
@@ -196,7 +196,7 @@ def test_the_end_of_sequence_ends_only_where_asked(load: Load) -> None:
     """With an output head that always writes the end of sequence."""
 
     def only_end(engine: Any) -> None:
-        model = engine._open().model
+        model = engine._loaded.model
         model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
         with torch.no_grad():
             model.lm_head.weight.zero_()
@@ -224,7 +224,7 @@ def test_each_cycle_draws_natural_answers_of_its_own() -> None:
     def lengths(cycle: int, **values: Any) -> list[int]:
         config = experiment(answer_length="natural", pytorch={"batch_size": 4}, **values)
         engine: Any = registry.get("pytorch").load(config.drawn_in(cycle))
-        model = engine._open().model
+        model = engine._loaded.model
         model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
         with torch.no_grad():
             model.lm_head.weight.zero_()
@@ -243,7 +243,7 @@ def test_values_that_are_no_numbers_fail_the_run(load: Load) -> None:
     for decoder in ({"preset": "deterministic"}, {"preset": "standard"}):
         engine: Any = load(decoder=decoder)
         with torch.no_grad():
-            engine._open().model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
+            engine._loaded.model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
         with pytest.raises(BackendError, match=r"nan|NaN"):
             engine.generate([request(0, 5, 6)])
 

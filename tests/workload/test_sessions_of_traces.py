@@ -31,7 +31,7 @@ OWN = {"distribution": "data"}
 
 def sessions(trace: Trace) -> list[list[tuple[int, int]]]:
     return [
-        [trace.lengths(trace.first(number) + turn) for turn in range(trace.turns(number))]
+        [trace.lengths(trace.first_request(number) + turn) for turn in range(trace.turns(number))]
         for number in range(len(trace.offset_s))
     ]
 
@@ -208,7 +208,7 @@ def test_on_a_server_each_turn_comes_the_pause_after_the_answer(tmp_path: Path, 
     trace, found = read_trace(path), {(row["conversation"], row["turn"]): row for row in rows}
     waited = 0
     for (conversation, turn), row in found.items():
-        number = trace.first(conversation) + turn
+        number = trace.first_request(conversation) + turn
         assert (row["input_tokens"], row["output_tokens_asked"]) == trace.lengths(number)
         assert row["input_tokens"] == row["input_tokens_expected"]
         assert row["turns"] == trace.turns(conversation)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.models.tiny import make_tiny_llama, tiny_llama_folder
 
@@ -78,7 +78,7 @@ def test_a_failed_maker_leaves_nothing(tmp_path: Path) -> None:
         raise BackendError("no")
 
     with pytest.raises(BackendError):
-        made_once(tmp_path / "thing", fail)
+        make_once(tmp_path / "thing", fail)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -182,7 +182,7 @@ def own(port: int, *argv: str) -> ServerCommand:
 @pytest.fixture
 def squatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
     """Another process that has the port, and what it has heard."""
-    monkeypatch.setattr(listener, "_STRANGER_S", 0.3)
+    monkeypatch.setattr(listener, "_STRANGER_LIMIT_S", 0.3)
     code = (
         "import socket\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
@@ -225,13 +225,13 @@ def test_a_server_that_leaves_the_foreground_is_told_to_stay() -> None:
 
 def test_addresses_as_the_kernel_writes_them() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        (found,) = listener._listening(server.getsockname()[1])
+        (found,) = listener._listeners(server.getsockname()[1])
         assert str(found.address) == "::1"
-        assert not found.takes_ours
+        assert not found.accepts_loopback
         assert found.uid == os.getuid()
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        (found,) = listener._listening(server.getsockname()[1])
-        assert found.takes_ours
+        (found,) = listener._listeners(server.getsockname()[1])
+        assert found.accepts_loopback
         assert not found.address.is_loopback
 
 

@@ -171,7 +171,7 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
             assert transport is not None
             # Half closed from here: the server's end follows only once it has been written to.
             transport.get_extra_info("socket").shutdown(2)
-            connection._idle(connection)
+            connection._on_idle(connection)
             second = await one(client)
             await client.close()
             return [first, second]

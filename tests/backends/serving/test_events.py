@@ -31,7 +31,7 @@ def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = 
     if cut is not None:
         pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    list(read_answer(exchange, pieces, whole=whole))
+    list(read_answer(exchange, pieces, complete=whole))
     return exchange
 
 
@@ -47,7 +47,7 @@ def test_a_part_has_the_time_of_its_last_byte() -> None:
     event, usage = stream(text("a", "stop")), stream(USAGE) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
-    list(read_answer(exchange, pieces, whole=True))
+    list(read_answer(exchange, pieces, complete=True))
     assert list(exchange.token_ns) == [200]
     assert exchange.end_ns == 250
 
@@ -56,7 +56,7 @@ def test_a_long_answer_is_read_in_steps_between_which_others_bytes_get_their_tim
     told = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
     body = stream(*[text("a")] * 2000, END, told) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=2000)
-    steps = list(read_answer(exchange, [(100, body)], whole=True))
+    steps = list(read_answer(exchange, [(100, body)], complete=True))
     assert (exchange.failure, exchange.output_tokens) == (None, 2000)
     assert len(steps) > 200
 
@@ -81,7 +81,7 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
     pieces = [(place, stream(text(each))) for place, each in enumerate(parts)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert exchange.first_ns == first
 
 
@@ -91,7 +91,7 @@ def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
     pieces = [(at, stream({"choices": [{"delta": delta}]})) for at, delta in enumerate(deltas)]
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
-    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
 
 
@@ -171,7 +171,7 @@ def answer(
         usage["completion_tokens_details"] = {"reasoning_tokens": told}
     end = {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage}
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=300, opens_thought=opened)
-    list(read_answer(exchange, [(100, stream(*events, end) + DONE)], whole=True))
+    list(read_answer(exchange, [(100, stream(*events, end) + DONE)], complete=True))
     assert exchange.failure is None, exchange.message
     return exchange
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Asking
+from llenergymeasure.backends.base import SettingsValidator
 from llenergymeasure.config.experiment import ExperimentConfig
 from support.stand_in_modules import stand_in
 
@@ -32,7 +32,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, takes: Any, **settings: Any) -> str
     }
     stand_in(monkeypatch, parts, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     study = {"model": "tiny-llama", "backend": "sglang", **settings}
     return backend.refusal(ExperimentConfig.model_validate(study))
 
@@ -67,6 +67,6 @@ def test_a_sglang_that_is_not_to_be_imported_refuses_nothing(
 ) -> None:
     stand_in(monkeypatch, {"sglang": None}, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     with pytest.raises(ImportError):  # the process that asks ends without an answer
         backend.refusal(ExperimentConfig.model_validate({"model": "m", "backend": "sglang"}))

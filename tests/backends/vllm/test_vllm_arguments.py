@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import engine_package, registry
-from llenergymeasure.backends.common import plain
+from llenergymeasure.backends.common import jsonable
 from llenergymeasure.backends.vllm import arguments
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -214,5 +214,5 @@ def test_requests_to_the_server_sample_as_in_process() -> None:
 
 
 def test_a_configuration_becomes_plain_values(tmp_path: Path) -> None:
-    told = plain({"path": tmp_path, "set": {2, 1}, "hf_token": "secret", "_own": 1, "kind": int})
+    told = jsonable({"path": tmp_path, "set": {2, 1}, "hf_token": "secret", "_own": 1, "kind": int})
     assert told == {"path": str(tmp_path), "set": ["1", "2"], "kind": "int"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import refusals, registry
-from llenergymeasure.backends.base import Asking
-from llenergymeasure.backends.refusals import _questions, refusal_of
+from llenergymeasure.backends.base import SettingsValidator
+from llenergymeasure.backends.refusals import _configs_to_check, refusal_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers import container_checks, image_probe
 from llenergymeasure.plan import make_plan
@@ -76,7 +76,7 @@ def refusal_by(
     }
     stand_in(monkeypatch, parts, "llenergymeasure.backends.vllm.refusal")
     backend = registry.get("vllm")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     return backend.refusal(
         ExperimentConfig.model_validate(
             {"model": "tiny-llama", "backend": "vllm"}
@@ -144,7 +144,7 @@ def test_an_engine_is_asked_where_a_study_sets_what_is_the_engine_s(
     folder = StudyFolder(tmp_path / "study")
     folder.path.mkdir()
     folder.plan.write_bytes(make_plan(study).to_json_bytes())
-    assert bool(_questions("vllm", folder)) is asked
+    assert bool(_configs_to_check("vllm", folder)) is asked
 
 
 def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothing(
@@ -159,8 +159,8 @@ def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothi
     ends = [sys.executable, "-c", "import os; print('noise'); os._exit(7)"]
     for command in (ends, [sys.executable, "-c", "import time; time.sleep(60)"]):
         monkeypatch.setattr(refusals, "python_module", lambda *_, words=command: words)
-        monkeypatch.setattr(refusals, "LIMIT_S", 1.0)
+        monkeypatch.setattr(refusals, "TIME_LIMIT_S", 1.0)
         image_probe._ask_engine("vllm", str(folder.path))
         run = folder.run(study.experiments[0].id, 1)
         assert refusal_of(run, "vllm") is None
-    assert refusals.LIMIT_S < container_checks.LOOK_LIMIT_S
+    assert refusals.TIME_LIMIT_S < container_checks.LOOK_LIMIT_S

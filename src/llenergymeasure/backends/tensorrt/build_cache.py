@@ -24,8 +24,8 @@ ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
 
 def engines_folder() -> Path:
     """Return where engines are kept: ``$LLEM_ENGINES``, or ``~/.llenergymeasure/trt-engines``."""
-    own = os.environ.get("LLEM_ENGINES")
-    return Path(own) if own else Path.home() / ".llenergymeasure" / "trt-engines"
+    configured = os.environ.get("LLEM_ENGINES")
+    return Path(configured) if configured else Path.home() / ".llenergymeasure" / "trt-engines"
 
 
 def environment(config: ExperimentConfig) -> dict[str, str]:
@@ -52,10 +52,10 @@ def _model_content(source: ModelSource) -> str:
     if source.random:
         return f"random:{digest(dict(source.config))}"
     if source.folder is None:
-        found = cached_file(source.name, "config.json", source.revision)
-        if found is None:
+        path = cached_file(source.name, "config.json", source.revision)
+        if path is None:
             raise BackendError(f"model {source.name} is not in the local cache of the hub")
-        return f"hub:{source.name}@{found.parent.name}"
+        return f"hub:{source.name}@{path.parent.name}"
     identifier = Identifier()
     try:
         content = identifier.content(source.folder)

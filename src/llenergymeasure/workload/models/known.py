@@ -15,18 +15,18 @@ from llenergymeasure.workload.models.architecture import Architecture
 TINY_LLAMA = "tiny-llama"
 
 
-def _published() -> dict[str, Architecture]:
+def _read_table() -> dict[str, Architecture]:
     content = json.loads(files(__package__).joinpath("known.json").read_text("utf-8"))
-    found = {}
+    architectures = {}
     for name, model in content.items():
         first, end = model["text_tokens"]
         architecture = Architecture.from_config(model["config"], name, (first, end))
         assert architecture is not None, name
-        found[name] = architecture
-    return found
+        architectures[name] = architecture
+    return architectures
 
 
-KNOWN = _published()
+KNOWN = _read_table()
 
 _OWNERS = {
     "huggingfacetb",
