@@ -68,13 +68,13 @@ def test_random_weights_are_not_those_of_the_folder(folder: Path) -> None:
     assert torch.equal(logits(random), logits(again))
 
 
-@pytest.mark.parametrize("left", [None, 0, 4 * 2**20], ids=["gone", "garbled", "truncated"])
-def test_a_checkpoint_without_its_weights(folder: Path, left: int | None) -> None:
+@pytest.mark.parametrize("kept_bytes", [None, 0, 4 * 2**20], ids=["gone", "garbled", "truncated"])
+def test_a_checkpoint_without_its_weights(folder: Path, kept_bytes: int | None) -> None:
     weights = folder / "model.safetensors"
-    if left is None:
+    if kept_bytes is None:
         weights.unlink()
     else:
-        weights.write_bytes(weights.read_bytes()[:left] or b"\xff" * 1000)
+        weights.write_bytes(weights.read_bytes()[:kept_bytes] or b"\xff" * 1000)
     with pytest.raises(BackendError, match="cannot be loaded"):
         load(folder)
 

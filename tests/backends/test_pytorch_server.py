@@ -67,9 +67,11 @@ def test_its_answers_show_where_a_thought_begins_and_ends() -> None:
     streamed = Answer(connection, {"prompt": [1], "max_tokens": 5}, batcher)
     written = [7, 5, 8, 9, 9]
     for count in range(1, len(written) + 1):
-        ended = count == len(written)
-        told = {"generated_tokens": written[:count], "error": None}
-        streamed.send_new_tokens(SimpleNamespace(**told, is_finished=lambda ended=ended: ended))
+        finished = count == len(written)
+        fields = {"generated_tokens": written[:count], "error": None}
+        streamed.send_new_tokens(
+            SimpleNamespace(**fields, is_finished=lambda finished=finished: finished)
+        )
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=5)
     list(read_answer(exchange, [(100, b"".join(chunks) + b"data: [DONE]\n\n")], complete=True))
     assert (exchange.failure, exchange.output_tokens, exchange.thinking_tokens) == (None, 5, 3)

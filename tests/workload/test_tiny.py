@@ -57,12 +57,12 @@ def test_makers_at_once_all_get_one_whole_folder(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    said = {maker.communicate(timeout=60)[0] for maker in makers}
+    outputs = {maker.communicate(timeout=60)[0] for maker in makers}
     assert all(maker.returncode == 0 for maker in makers)
-    assert len(said) == 1
-    assert "model.safetensors" in said.pop()
-    left = [path.name for path in (tmp_path / "models").iterdir()]
-    assert len(left) == 1
+    assert len(outputs) == 1
+    assert "model.safetensors" in outputs.pop()
+    names = [path.name for path in (tmp_path / "models").iterdir()]
+    assert len(names) == 1
 
 
 def test_a_cached_model_is_not_made_again() -> None:
@@ -86,8 +86,8 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for place in ("file", "x" * 300):
-        monkeypatch.setenv("LLEM_CACHE", str(tmp_path / place))
+    for name in ("file", "x" * 300):
+        monkeypatch.setenv("LLEM_CACHE", str(tmp_path / name))
         with pytest.raises(BackendError, match="LLEM_CACHE"):
             tiny_llama_folder()
 

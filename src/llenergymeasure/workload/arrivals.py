@@ -19,7 +19,7 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
 from llenergymeasure.workload.draws import Draws
 
-STREAM = 1
+ARRIVALS_STREAM = 1
 """Which of a seed's streams arrivals are drawn from."""
 
 Offsets = NDArray[np.float64]
@@ -42,7 +42,7 @@ def arrival_offsets(
     Raises:
         ValueError: the traffic is closed, so its times are not known beforehand.
     """
-    draws = Draws(seed, STREAM)
+    draws = Draws(seed, ARRIVALS_STREAM)
     if config.arrivals == "trace":
         assert trace is not None
         return _replay(trace, duration_s, config.trace_speed or 1.0)
@@ -110,18 +110,16 @@ def recorded_trace(config: ExperimentConfig) -> Trace | None:
     path, speed = Path(serving.trace).expanduser(), serving.trace_speed or 1.0
     trace = read_trace(path, serving.trace_start_seconds or 0.0, speed)
     if serving.arrivals == "trace":
-        _check_arrivals(config, serving, trace)
+        reason = _why_unfit(config, serving, trace)
         lengths = (serving.input_tokens, serving.output_tokens)
         imposed = any(length is not None and length.distribution != "data" for length in lengths)
-        if trace.has_sessions and (imposed or config.synthetic() is None):
-            raise ConfigurationError(
-                Problem(
-                    "the trace has sessions, whose prompts are made of their own lengths: remove "
-                    "dataset, or serving.input_tokens and serving.output_tokens",
-                    key="serving.trace",
-                    found=str(serving.trace),
-                )
+        if reason is None and trace.has_sessions and (imposed or config.synthetic() is None):
+            reason = (
+                "the trace has sessions, whose prompts are made of their own lengths: remove "
+                "dataset, or serving.input_tokens and serving.output_tokens"
             )
+        if reason is not None:
+            raise ConfigurationError(Problem(reason, "serving.trace", str(serving.trace)))
     return trace
 
 
@@ -140,34 +138,31 @@ def trace_lines(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(lines)
 
 
-def _check_arrivals(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
-    """Raise if nothing arrives within the window, wherever in the ramp-up it opens, or too much."""
+def _why_unfit(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> str | None:
+    """Return why a replay cannot be measured: nothing arrives in its window, or too much."""
     # Where a sensor measures windows are no shorter than elsewhere.
     window_s = resolve_protocol(config, measured=True).window_min_s
     longest_s = serving.ramp_up_max_s + window_s
     span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
-    gaps_s = np.where(trace.gap_s < math.inf, trace.gap_s, 0)
-    pauses_s = np.add.reduceat(gaps_s, trace.first_requests[:-1])
-    text = None
     if 0 < span_s < len(trace.offset_s) * speed / MAX_RATE_PER_S:
-        text = (
+        return (
             f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
             f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
         )
-    elif np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
-        return
-    elif np.any(trace.gap_s < longest_s):
-        if pauses_s.max() < _MIN_RAMP_S:
-            text = (
-                f"all sessions begin at once, and the pauses of none add up to {_MIN_RAMP_S:g} s: "
-                "they may end before the window opens; let users take them one after the other "
-                "(serving.arrivals: closed, with input_tokens and output_tokens from data)"
-            )
-    else:
-        text = (
+    if np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
+        return None
+    if not np.any(trace.gap_s < longest_s):
+        return (
             f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
             "moment; begin later in it (serving.trace_start_seconds), replay it faster "
             "(serving.trace_speed), or measure for longer (window.min_seconds)"
         )
-    if text is not None:
-        raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))
+    gaps_s = np.where(trace.gap_s < math.inf, trace.gap_s, 0)
+    pauses_s = np.add.reduceat(gaps_s, trace.first_requests[:-1])
+    if pauses_s.max() >= _MIN_RAMP_S:
+        return None
+    return (
+        f"all sessions begin at once, and the pauses of none add up to {_MIN_RAMP_S:g} s: "
+        "they may end before the window opens; let users take them one after the other "
+        "(serving.arrivals: closed, with input_tokens and output_tokens from data)"
+    )

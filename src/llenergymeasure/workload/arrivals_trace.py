@@ -108,10 +108,10 @@ def read_trace(path: Path, start_s: float = 0.0, speed: float = 1.0) -> Trace:
             jsonl = path.suffix.lower() == ".jsonl"
             text_lines = _text_lines(path, file)
             lines = _json_lines(text_lines) if jsonl else _csv_lines(path, text_lines)
-            rows = _rows(path, lines, _MAX_TIME_S * (speed if speed >= 1000 else 1))
+            rows = _parse_rows(path, lines, _MAX_TIME_S * (speed if speed >= 1000 else 1))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _error(f"cannot be read: {error}", found=str(path)) from error
-    sessions = sorted(_sessions(rows), key=lambda session: session[0].at_s)
+    sessions = sorted(_group_sessions(rows), key=lambda session: session[0].at_s)
     if not sessions:
         raise _error("holds no request that was answered", found=str(path))
     unanswered = len(rows) - sum(map(len, sessions))
@@ -151,7 +151,7 @@ class _Row(NamedTuple):
     incremental: bool = False
 
 
-def _sessions(rows: Iterable[_Row]) -> Iterator[Sequence[_Row]]:
+def _group_sessions(rows: Iterable[_Row]) -> Iterator[Sequence[_Row]]:
     """Yield the answered requests of each session, with the lengths of their whole prompts."""
     turns_by_session: dict[Hashable, list[_Row]] = {}
     for row in rows:
@@ -241,7 +241,7 @@ def _agent_call_fields(session: Mapping[str, Any], number: int) -> Iterator[list
     """Yield the fields of each call of a session of Azure's; after tools the next one comes."""
     calls = [call for turn in session["turns"] for call in turn.get("llm_calls") or ()]
     end_s = math.inf
-    for at_s, index in sorted((_seconds(call["timestamp"]), n) for n, call in enumerate(calls)):
+    for at_s, index in sorted((_to_seconds(call["timestamp"]), n) for n, call in enumerate(calls)):
         tokens = calls[index]["tokens"] or {}
         input_tokens, output_tokens = tokens.get("prompt") or 0, tokens.get("completion") or 0
         answered = input_tokens and output_tokens
@@ -251,36 +251,36 @@ def _agent_call_fields(session: Mapping[str, Any], number: int) -> Iterator[list
             end_s = at_s + float(calls[index]["duration_ms"]) / 1000
 
 
-def _rows(path: Path, lines: Iterable[_Fields], max_time_s: float) -> list[_Row]:
+def _parse_rows(path: Path, lines: Iterable[_Fields], max_time_s: float) -> list[_Row]:
     rows = []
     for number, fields, line in lines:
         try:
-            rows.append(_row(fields, max_time_s))
+            rows.append(_parse_row(fields, max_time_s))
         except ValueError as error:
             text = f"a row that is none: {error}"
             raise _error(text, found=line.strip()[:80], file=path, line=number) from error
     return rows
 
 
-def _row(fields: Sequence[Any], max_time_s: float) -> _Row:
+def _parse_row(fields: Sequence[Any], max_time_s: float) -> _Row:
     if not fields:
         raise ValueError("its fields are other than the heading's or the format's")
     padded: list[Any] = [*fields, *(None, math.inf, False)[len(fields) - 3 :]]
-    timestamp, input_tokens, output_tokens, session, gap_s, incremental = padded
+    timestamp, inputs, outputs, session, gap_s, incremental = padded
     if gap_s is None:
         raise ValueError("a later turn of its session, without the delay after the answer before")
     if session is not None and not 0 <= gap_s < math.inf:
         raise ValueError(f"no pause: {gap_s:g} s")
-    at_s = _seconds(timestamp)
+    at_s = _to_seconds(timestamp)
     if abs(at_s) > max_time_s:
         raise ValueError(
             f"no time in seconds, but in milliseconds or finer: {timestamp} "
             "(serving.trace_speed: 1000 replays milliseconds)"
         )
-    return _Row(at_s, _tokens(input_tokens), _tokens(output_tokens), session, gap_s, incremental)
+    return _Row(at_s, _to_tokens(inputs), _to_tokens(outputs), session, gap_s, incremental)
 
 
-def _tokens(value: Any) -> int:
+def _to_tokens(value: Any) -> int:
     tokens = float(str(value))
     if not 0 <= tokens <= _MAX_TOKENS or tokens != int(tokens):
         raise ValueError(f"no number of tokens: {str(value)[:40]}")
@@ -290,7 +290,7 @@ def _tokens(value: Any) -> int:
 _ZONE = re.compile(r"\s+([+-]\d\d:?\d\d)$")
 
 
-def _seconds(value: Any) -> float:
+def _to_seconds(value: Any) -> float:
     """Return a time stamp in seconds: a number, or a date and time."""
     try:
         number = float(value)

@@ -1,4 +1,4 @@
-"""Where models made here are kept between runs."""
+"""This project's cache, and the folders in it that are made once."""
 
 import os
 import shutil

@@ -27,7 +27,7 @@ from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
-_LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK, _MARK = 2, 3, 4, 5, 6, 7
+_LENGTHS, _PROMPTS, _PREFIXES, _PREFIX_CHOICE, _THINKING, _MARKS, _ANSWERS = 2, 3, 4, 5, 6, 7, 103
 """Streams of the seed; the first is the arrivals'."""
 
 MARK_TOKENS = 4
@@ -130,7 +130,7 @@ class TrafficPrompts:
         first = self._first_index(conversation)
         for index in range(first, first + turn):
             answer = self._extend(prompt, index, conversation)
-            prompt += self._draw_tokens(_TOKENS, index, answer, answer_part=True)
+            prompt += self._draw_tokens(_ANSWERS, index, answer)
         history_tokens = len(prompt)
         answer = self._extend(prompt, first + turn, conversation)
         request = Request(first + turn, tuple(prompt), answer, self._messages(first))
@@ -162,7 +162,7 @@ class TrafficPrompts:
         mean_s = self.serving.think_seconds or 0.0
         if mean_s == 0:
             return 0.0
-        draws = Draws(self.seed, _THINK, self._first_index(conversation) + turn)
+        draws = Draws(self.seed, _THINKING, self._first_index(conversation) + turn)
         return mean_s * float(draws.exponential(1)[0])
 
     def workload(self, count: int) -> Workload:
@@ -243,7 +243,7 @@ class TrafficPrompts:
             mark = mark[: max(0, end - start)]
             return prompt[:start] + mark + prompt[start + len(mark) :]
         shared = 0 if follows else self._shared_length(input_tokens)
-        fresh = self._draw_tokens(_TOKENS, index, input_tokens - shared)
+        fresh = self._draw_tokens(_PROMPTS, index, input_tokens - shared)
         return self._shared_prefix(conversation, shared) + fresh
 
     def _messages(self, index: int) -> tuple[Mapping[str, str], ...]:
@@ -302,7 +302,7 @@ class TrafficPrompts:
         number = repeats
         for token in self._prompts[row][self._common_tokens : self._common_tokens + MARK_TOKENS]:
             number = number << 32 | token
-        raw = Draws(self.content_seed, _MARK, number).raw(MARK_TOKENS)
+        raw = Draws(self.content_seed, _MARKS, number).raw(MARK_TOKENS)
         return choose_tokens(raw, self._ordinary_ids)
 
     @cached_property
@@ -361,22 +361,20 @@ class TrafficPrompts:
     def _shared_prefix(self, conversation: int, tokens: int) -> tuple[int, ...]:
         if tokens == 0:
             return ()
-        choice = float(Draws(self.seed, _CHOICE, conversation).uniform(1)[0])
+        choice = float(Draws(self.seed, _PREFIX_CHOICE, conversation).uniform(1)[0])
         number = int(choice * (self.serving.shared_prefixes or 1))
         prefix = self._prefixes.get(number, ())
         if len(prefix) < tokens:
             # Longer prefixes begin with the shorter ones: the stream is the same.
-            prefix = self._prefixes[number] = self._draw_tokens(_PREFIX, number, tokens)
+            prefix = self._prefixes[number] = self._draw_tokens(_PREFIXES, number, tokens)
         return prefix[:tokens]
 
-    def _draw_tokens(
-        self, stream: int, index: int, count: int, *, answer_part: bool = False
-    ) -> tuple[int, ...]:
+    def _draw_tokens(self, stream: int, index: int, count: int) -> tuple[int, ...]:
         """Return ordinary tokens; of a data set's prompts, words for made-up answers."""
         if self._workload is not None:
             words = self._prompts[index % len(self._prompts)]
             return (words * (count // len(words) + 1))[:count]
-        raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
+        raw = Draws(self.content_seed, stream, index).raw(count)
         return choose_tokens(raw, self._ordinary_ids)
 
 

@@ -29,7 +29,7 @@ from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
-_DATED = (
+_DATE_NOTE = (
     "the chat template can write the day's date into prompts, which then differ from day to day; "
     "chat.arguments may set it (date_string in Llama's)"
 )
@@ -173,7 +173,7 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
     if cut_tokens:
         notes.append(f"prompts were cut to {max_tokens} tokens, by {cut_tokens} in all")
     if template is not None and "strftime_now" in template:
-        notes.append(_DATED)
+        notes.append(_DATE_NOTE)
     indices = [index % len(records) for index in range(config.n)]
     records = [records[index] for index in indices]
     prompts = [prompts[index] for index in indices]

@@ -16,8 +16,8 @@ pytest.importorskip("tokenizers")
 class Sampling:
     """Refuses, when verified, what SGLang 0.5.23 refuses of a penalty."""
 
-    def __init__(self, **given: Any) -> None:
-        self.penalty = given["repetition_penalty"]
+    def __init__(self, **parameters: Any) -> None:
+        self.penalty = parameters["repetition_penalty"]
 
     def verify(self, _vocabulary: int) -> None:
         if not 0 < self.penalty <= 2:
@@ -38,8 +38,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, takes: Any, **settings: Any) -> str
 
 
 def test_sglang_says_in_its_own_words_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def takes(**given: Any) -> None:
-        if given.get("page_size") == 3:
+    def takes(**arguments: Any) -> None:
+        if arguments.get("page_size") == 3:
             raise AssertionError("page_size must be a power of 2")
 
     engine = {"sglang": {"engine": {"page_size": 3}}}

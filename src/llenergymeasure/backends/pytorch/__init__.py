@@ -12,7 +12,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
 
-class _PyTorch(EnginePackage):
+class _PyTorchPackage(EnginePackage):
     """transformers, which puts adapters on models and needs other packages for some settings."""
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
@@ -34,7 +34,7 @@ def _cuda_versions() -> dict[str, str]:
     return versions
 
 
-BACKEND: Backend = _PyTorch(
+BACKEND: Backend = _PyTorchPackage(
     name="pytorch",
     engine="start_engine",
     checks=find_problems,

@@ -138,7 +138,7 @@ def generate_batch(
         BackendError: the model computed something that is not a number.
     """
     start_ns = time.monotonic_ns()
-    input_ids, mask = _left_padded(requests, device)
+    input_ids, mask = _pad_left(requests, device)
     steps = _StepTimes(synchronize)
     last_scores = _LastScores()
     try:
@@ -170,7 +170,7 @@ def generate_batch(
     return completions
 
 
-def _left_padded(
+def _pad_left(
     requests: Sequence[Request], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and attention mask, both of shape (requests, longest prompt)."""

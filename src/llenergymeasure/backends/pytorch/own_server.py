@@ -27,8 +27,8 @@ CPU_SEQUENCES = 64
 CPU_BATCH_TOKENS = 1024
 PAGE_TOKENS = 32
 
-_HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
-_STREAM = (
+_RESPONSE_HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+_STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
             error = b'{"error": "prompts are lists of token ids, and answers are streamed"}'
             self._respond(error, status=b"400 Bad Request")
             return
-        self._transport.write(_STREAM)
+        self._transport.write(_STREAM_HEAD)
         self._batcher.add(prompt, int(request["max_tokens"]), Answer(self, request, self._batcher))
 
     def chunk(self, data: bytes) -> None:
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
     def _respond(
         self, body: bytes, kind: bytes = b"application/json", status: bytes = b"200 OK"
     ) -> None:
-        self._transport.write(_HEAD % (status, kind, len(body)) + body)
+        self._transport.write(_RESPONSE_HEAD % (status, kind, len(body)) + body)
 
 
 async def _serve(batcher: Batcher, port: int) -> None:

@@ -69,7 +69,7 @@ class StreamingClient:
         self._prefix = parts.path.rstrip("/")
         key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
         self._headers = f"Host: {host}:{self._port}\r\nUser-Agent: llenergymeasure\r\n{key}"
-        self._unused: list[tuple[float, Connection]] = []
+        self._idle: list[tuple[float, Connection]] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._max_sockets = connections_allowed()
@@ -131,9 +131,9 @@ class StreamingClient:
     def idle_connection(self) -> Connection | None:
         """Return an open connection that nobody uses; None if there is none."""
         now_s = time.monotonic()
-        while self._unused:
-            since_s, connection = self._unused.pop()
-            if connection.open and now_s - since_s < MAX_IDLE_S:
+        while self._idle:
+            since_s, connection = self._idle.pop()
+            if connection.is_open and now_s - since_s < MAX_IDLE_S:
                 return connection
             connection.abort()
         return None
@@ -148,7 +148,7 @@ class StreamingClient:
         self._sockets += 1
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self._keep, self._forget), self._host, self._port
+                lambda: Connection(self._add_idle, self._remove), self._host, self._port
             )
         except BaseException:
             self._sockets -= 1
@@ -157,7 +157,7 @@ class StreamingClient:
         return connection
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether no further connection may be opened for a request."""
         return self._sockets >= self._max_sockets
 
@@ -173,13 +173,13 @@ class StreamingClient:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-        self._unused.clear()
+        self._idle.clear()
         await asyncio.sleep(0)
 
-    def _keep(self, connection: Connection) -> None:
-        self._unused.append((time.monotonic(), connection))
+    def _add_idle(self, connection: Connection) -> None:
+        self._idle.append((time.monotonic(), connection))
 
-    def _forget(self, connection: Connection) -> None:
+    def _remove(self, connection: Connection) -> None:
         self._sockets -= 1
         self._connections.discard(connection)
 
@@ -213,7 +213,7 @@ class _Stream:
             self._client.spawn(self._connect())
 
     async def _connect(self) -> None:
-        if self._client.full:
+        if self._client.is_full:
             self._fail("refused", "no connection: as many are open as this process may open files")
             return
         try:
@@ -238,7 +238,7 @@ class _Stream:
     def _handle_answer(self, answer: Answer, failure: ConnectionFailure | None) -> None:
         stale = failure is not None and answer.status is None and not answer.pieces
         stale &= time.monotonic() - self._sent_s < CLOSED_AT_ONCE_S
-        if stale and self._connection is not None and self._connection.used > 1:
+        if stale and self._connection is not None and self._connection.request_count > 1:
             # The server closed it as we wrote: nothing of the request can have been worked on.
             self._exchange.resent = True
             self._client.spawn(self._connect())

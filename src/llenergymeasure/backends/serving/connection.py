@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_answer: OnAnswer | None = None
         self._now_ns = 0
         self._bytes_left = self._max_bytes = 0
-        self.used = 0
+        self.request_count = 0
 
     def send(self, request: bytes, max_bytes: int, on_answer: OnAnswer) -> None:
         """Send a request; ``on_answer`` gets its answer, if of so many bytes, or the failure."""
@@ -73,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = self._parser_type(self)
         self._on_answer = on_answer
         self._bytes_left = self._max_bytes = max_bytes
-        self.used += 1
+        self.request_count += 1
         self._transport.write(request)
 
     def abort(self) -> None:
@@ -83,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether it can take a request."""
         return self._transport is not None and not self._transport.is_closing()
 
@@ -152,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
         self._answer.complete = True
         keep_alive = self._parser.should_keep_alive()
         self._finish(None)
-        if keep_alive and self.open:
+        if keep_alive and self.is_open:
             self._on_idle(self)
         elif self._transport is not None:
             self._transport.close()

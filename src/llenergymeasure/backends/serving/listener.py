@@ -83,8 +83,9 @@ def server_root(base_url: str) -> int | None:
         leader = os.getpgid(listener)
     except OSError:
         return listener
-    shares_group = leader == os.getpgid(0) or not (_PROC / str(leader)).exists()
-    return listener if shares_group else leader
+    if leader == os.getpgid(0) or not (_PROC / str(leader)).exists():
+        return listener
+    return leader
 
 
 def _strangers(listeners: Iterable[Listener], root: int) -> list[Listener]:

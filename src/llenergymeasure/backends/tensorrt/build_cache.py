@@ -17,8 +17,8 @@ from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
-SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
-ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
+CACHE_SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
+CACHE_ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
 """Read by ``LLM`` and by ``trtllm-serve`` (``tensorrt_llm/llmapi/build_cache.py``)."""
 
 
@@ -40,7 +40,7 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
         return {}
     cards = allot(config.model_dump(exclude_none=True)).uuids
     name = digest([_model_content(resolve_model(config)), *cards])[:16]
-    return {SWITCH: "1", ROOT: str(engines_folder() / name)}
+    return {CACHE_SWITCH: "1", CACHE_ROOT: str(engines_folder() / name)}
 
 
 def _model_content(source: ModelSource) -> str:

@@ -125,14 +125,11 @@ class TensorRTEngine(Engine):
         return LLM(**arguments)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
-        return [
-            tensorrt_llm.SamplingParams(
-                **_with_grammar_object(
-                    sampling_parameters(self._config, self._source, request.max_output_tokens)
-                )
-            )
-            for request in requests
-        ]
+        parameters = []
+        for request in requests:
+            options = sampling_parameters(self._config, self._source, request.max_output_tokens)
+            parameters.append(tensorrt_llm.SamplingParams(**_with_grammar_object(options)))
+        return parameters
 
 
 def _with_grammar_object(parameters: dict[str, Any]) -> dict[str, Any]:

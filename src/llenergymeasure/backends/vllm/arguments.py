@@ -34,7 +34,7 @@ NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
 """Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
 
 _GIB = 2**30
-_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
+_BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 _DEFAULT_SEQUENCES = 256
 """Sequences at once that the cache on a CPU is made for where ``max_num_seqs`` is not given."""
 
@@ -138,7 +138,7 @@ def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
             tokens = synthetic.input_len + synthetic.output_len
         limit = arguments.get("max_num_seqs")
         sequences = min(config.n, limit if isinstance(limit, int) and limit else _DEFAULT_SEQUENCES)
-        bytes_per_token = shape.kv_cache_bytes_per_token(_BYTES[config.precision])
+        bytes_per_token = shape.kv_cache_bytes_per_token(_BYTES_PER_VALUE[config.precision])
         wanted_bytes = bytes_per_token * (tokens + _BLOCK_TOKENS) * sequences * _HEADROOM
     free_bytes = memory_bytes("MemAvailable") or 8 * _GIB
     return {"kv_cache_memory_bytes": round(min(max(wanted_bytes, _GIB / 4), free_bytes / 2))}

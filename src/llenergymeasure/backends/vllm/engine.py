@@ -123,7 +123,7 @@ class VLLMEngine(Engine):
 
     def statistics(self) -> dict[str, Any]:
         """Return vLLM's own account of its steps since the last call; empty with it turned off."""
-        return {} if self._counter is None else self._counter.take()
+        return {} if self._counter is None else self._counter.pop_totals()
 
     def peak_memory_bytes(self) -> int | None:
         """Return the peak memory of all its GPUs since the last call; None on a CPU.

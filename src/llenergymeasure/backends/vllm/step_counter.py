@@ -63,7 +63,7 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
     def log_engine_initialized(self) -> None:
         """Do nothing: there is nothing to say."""
 
-    def take(self) -> dict[str, Any]:
+    def pop_totals(self) -> dict[str, Any]:
         """Return the account and begin another.
 
         ``steps`` are those that leave a sequence in progress: the means go over them.

@@ -40,11 +40,11 @@ def read_file(path: Path) -> Dataset:
         with within_memory(path):
             reader(path, rows)
     except FileNotFoundError:
-        raise _unreadable(path, "there is no such file") from None
+        raise _file_error(path, "there is no such file") from None
     except UnicodeDecodeError as error:
-        raise _unreadable(path, f"is not UTF-8 text: {error.reason}") from error
+        raise _file_error(path, f"is not UTF-8 text: {error.reason}") from error
     except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+        raise _file_error(path, f"cannot be read: {error.strerror or error}") from error
     return rows.dataset()
 
 
@@ -82,7 +82,7 @@ def _read_json(path: Path, rows: Rows) -> None:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, f"is not JSON: {error}") from error
+        raise _file_error(path, f"is not JSON: {error}") from error
     for number, values in enumerate(content, start=1):
         _add(rows, number, values)
 
@@ -112,14 +112,14 @@ def _read_csv(path: Path, rows: Rows) -> None:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            _need_column(path, reader.fieldnames or ())
+            _check_columns(path, reader.fieldnames or ())
             for number, values in enumerate(reader, start=2):
                 if None in values:
                     rows.problem(number, "has more fields than the header; quote commas in text")
                     continue
                 rows.add(number, {key: value for key, value in values.items() if value != ""})
         except csv.Error as error:
-            raise _unreadable(path, f"is not CSV: line {reader.line_num}: {error}") from error
+            raise _file_error(path, f"is not CSV: line {reader.line_num}: {error}") from error
 
 
 def _read_parquet(path: Path, rows: Rows) -> None:
@@ -129,7 +129,7 @@ def _read_parquet(path: Path, rows: Rows) -> None:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _need_column(path, names)
+            _check_columns(path, names)
             columns = [name for name in names if name in READ_COLUMNS]
             batches = file.iter_batches(_BATCH_ROWS, columns=columns)
             all_values = (values for batch in batches for values in batch.to_pylist())
@@ -138,7 +138,7 @@ def _read_parquet(path: Path, rows: Rows) -> None:
     except MemoryError:
         raise
     except pa.ArrowException as error:
-        raise _unreadable(path, f"is not Parquet: {error}") from error
+        raise _file_error(path, f"is not Parquet: {error}") from error
 
 
 READERS: Mapping[str, Callable[[Path, Rows], None]] = {
@@ -151,14 +151,14 @@ READERS: Mapping[str, Callable[[Path, Rows], None]] = {
 """Readers by the file name's ending."""
 
 
-def _need_column(path: Path, columns: Sequence[str]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     accepted = TEXT_COLUMNS + CHAT_COLUMNS
     if not set(columns) & set(accepted):
         present = ", ".join(columns) or "none"
         hint = "separate columns by commas" if ";" in present else "call the one to ask prompt"
         message = f"has no column {', '.join(accepted)}; its columns: {present}; {hint}"
-        raise _unreadable(path, message)
+        raise _file_error(path, message)
 
 
-def _unreadable(path: Path, message: str) -> ConfigurationError:
+def _file_error(path: Path, message: str) -> ConfigurationError:
     return ConfigurationError(Problem(message, key="dataset", file=path))

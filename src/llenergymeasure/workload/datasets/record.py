@@ -131,7 +131,7 @@ class Rows:
         except _NoQuestionError as error:
             self._left_out[str(error)] += 1
         else:
-            self._unread.update(_unread(values))
+            self._unread.update(_unread_columns(values))
             cleaned = _clean_record(record)
             self._replaced += cleaned != record
             self._records.append(cleaned)
@@ -188,7 +188,7 @@ def _has_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _unread(values: Mapping[str, Any]) -> Iterator[str]:
+def _unread_columns(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the columns of a row that are meant to be asked, and are not."""
     column = _column(values)
     read = {column, *(WITH_INSTRUCTION if column == "instruction" else ())}
@@ -205,7 +205,7 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
     if column in TEXT_COLUMNS:
         if _role(values) == "assistant":
             raise _NoQuestionError(f"{column} is the assistant's own")
-        return Record(row, name, text=_text(column, values))
+        return Record(row, name, text=_prompt_text(column, values))
     if column is not None:
         return Record(row, name, messages=_messages(column, values[column]))
     columns = ", ".join(str(column) for column in values) or "none"
@@ -215,13 +215,13 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
     )
 
 
-def _text(column: str, values: Mapping[str, Any]) -> str:
+def _prompt_text(column: str, values: Mapping[str, Any]) -> str:
     extra = WITH_INSTRUCTION if column == "instruction" else ()
     columns = [column, *(name for name in extra if values.get(name) not in (None, ""))]
-    return "\n\n".join(_string(name, values[name]) for name in columns)
+    return "\n\n".join(_require_text(name, values[name]) for name in columns)
 
 
-def _string(column: str, value: Any) -> str:
+def _require_text(column: str, value: Any) -> str:
     if not isinstance(value, str):
         raise _BadRowError(f"{column} should be text, not {type(value).__name__}")
     if not value.strip():

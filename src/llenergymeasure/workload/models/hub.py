@@ -16,13 +16,13 @@ from llenergymeasure.workload.models.known import closest_known
 REACH_LIMIT_S = 2.0
 
 _CONFIG = "config.json"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def offline() -> bool:
     """Whether the hub must not be asked (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
     switches = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
-    return any(value is not None and value.upper() in _TRUE for value in switches)
+    return any(value is not None and value.upper() in _TRUE_VALUES for value in switches)
 
 
 def why_out_of_reach() -> str | None:
@@ -71,7 +71,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
         ) from error
     if offline():
         raise BackendError(
-            f"model {model}: it {_not_cached(model)} and HF_HUB_OFFLINE forbids to fetch it"
+            f"model {model}: it {_describe_cache(model)} and HF_HUB_OFFLINE forbids to fetch it"
             f"{perhaps_meant(model)}"
         )
     try:
@@ -85,7 +85,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
             "HF_TOKEN is set",
             errors.RevisionNotFoundError: f"has no revision {revision}",
             errors.RemoteEntryNotFoundError: f"on the hub has no {_CONFIG}",
-            unreachable: f"{_not_cached(model)} and the hub cannot be reached "
+            unreachable: f"{_describe_cache(model)} and the hub cannot be reached "
             f"({type(error).__name__}); connect, or name a local folder, tiny-llama, or an "
             "architecture with weights: random",
             ValueError: f"cannot be asked for: {error}",
@@ -94,7 +94,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
         raise BackendError(f"model {model} {reason}{perhaps_meant(model)}") from error
 
 
-def _not_cached(model: str) -> str:
+def _describe_cache(model: str) -> str:
     """Return in words what the local cache has of a model that it has not as it is asked for."""
     cache, revisions = hub_cache(), []
     if cache is not None:
