@@ -43,8 +43,8 @@ _MAX_DEPTH = 8
 
 
 @contextmanager
-def failing_as(what: str, *, out_of_memory: str | None = None) -> Iterator[None]:
-    """Report whatever an engine raises as a failure of ``what``, or in words for lack of memory.
+def failing_as(message: str, *, out_of_memory: str | None = None) -> Iterator[None]:
+    """Report whatever an engine raises as a failure of ``message``, or in words for lack of memory.
 
     Engines, torch, transformers, a model's own code and the drivers each raise their own kinds.
 
@@ -58,7 +58,7 @@ def failing_as(what: str, *, out_of_memory: str | None = None) -> Iterator[None]
     except Exception as error:
         if out_of_memory is not None and type(error).__name__ == "OutOfMemoryError":  # torch's
             raise BackendError(out_of_memory) from error
-        raise BackendError(f"{what}: {type(error).__name__}: {error}") from error
+        raise BackendError(f"{message}: {type(error).__name__}: {error}") from error
 
 
 def require_open(engine: T | None) -> T:

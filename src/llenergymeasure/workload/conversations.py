@@ -379,10 +379,10 @@ class TrafficPrompts:
 
 
 def _with_content(
-    messages: tuple[Mapping[str, str], ...], place: int, content: str
+    messages: tuple[Mapping[str, str], ...], index: int, content: str
 ) -> tuple[Mapping[str, str], ...]:
     """Return a chat in which one message says something else."""
-    return (*messages[:place], {**messages[place], "content": content}, *messages[place + 1 :])
+    return (*messages[:index], {**messages[index], "content": content}, *messages[index + 1 :])
 
 
 def _common_length(first: Sequence[object], second: Sequence[object]) -> int:

@@ -178,8 +178,8 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
     records = [records[index] for index in indices]
     prompts = [prompts[index] for index in indices]
     workload = _workload(config, records, prompts, config.max_output_tokens, tuple(notes))
-    template_hash = None if template is None else hashlib.sha256(template.encode()).hexdigest()
-    return replace(workload, template_sha256=template_hash)
+    template_sha256 = None if template is None else hashlib.sha256(template.encode()).hexdigest()
+    return replace(workload, template_sha256=template_sha256)
 
 
 def _as_chat(record: Record, chat: ChatConfig | None) -> Record:

@@ -69,7 +69,7 @@ class ThinkingMarks:
 
     def count(self, prompt: Sequence[int], answer: Sequence[int]) -> int:
         """Return how many of an answer's tokens are thought, its marks with it."""
-        end = next((at for at, token in enumerate(answer, start=1) if token in self.ends), None)
+        end = next((n for n, token in enumerate(answer, start=1) if token in self.ends), None)
         if end is not None:
             return end
         begins = self.opens_in(prompt) or self.begins.intersection(answer[:2])

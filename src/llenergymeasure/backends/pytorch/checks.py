@@ -188,8 +188,8 @@ def why_no_cuda() -> str | None:
 
 
 def _compiler(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
-    inductor = settings.torch_compile_backend in (None, "inductor")
-    if not settings.torch_compile or not inductor or gpus:
+    uses_inductor = settings.torch_compile_backend in (None, "inductor")
+    if not settings.torch_compile or not uses_inductor or gpus:
         return
     if not has_compiler():
         yield Problem(

@@ -110,7 +110,7 @@ class PyTorchEngine(Engine):
             "attn_implementation": getattr(model.config, "_attn_implementation", None),
             "parameters": loaded.parameters,
             "batch_size": self.batch_size,
-            "device_map": {key: str(place) for key, place in device_map.items()},
+            "device_map": {key: str(device) for key, device in device_map.items()},
             "num_threads": loaded.threads,
             "num_processes": 1,
             "tensor_parallel_size": settings.tensor_parallel_size or 1,

@@ -236,9 +236,9 @@ class _Stream:
         connection.send(request.content, max_bytes, self._handle_answer)
 
     def _handle_answer(self, answer: Answer, failure: ConnectionFailure | None) -> None:
-        stale = failure is not None and answer.status is None and not answer.pieces
-        stale &= time.monotonic() - self._sent_s < CLOSED_AT_ONCE_S
-        if stale and self._connection is not None and self._connection.request_count > 1:
+        is_stale = failure is not None and answer.status is None and not answer.pieces
+        is_stale &= time.monotonic() - self._sent_s < CLOSED_AT_ONCE_S
+        if is_stale and self._connection is not None and self._connection.request_count > 1:
             # The server closed it as we wrote: nothing of the request can have been worked on.
             self._exchange.resent = True
             self._client.spawn(self._connect())

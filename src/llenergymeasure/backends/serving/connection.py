@@ -138,11 +138,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def end_if_done(self) -> bool:
         """End here a stream that says it is done; return whether it was one."""
-        done = self._on_answer is not None and ends_with_done(self._answer.pieces)
-        if done:
+        is_done = self._on_answer is not None and ends_with_done(self._answer.pieces)
+        if is_done:
             self._finish(None)
             self.abort()
-        return done
+        return is_done
 
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is free again if the server keeps it."""

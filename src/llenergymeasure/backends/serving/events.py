@@ -110,16 +110,16 @@ class _AnswerReader:
         try:
             self._event(at_ns, json.loads(data))
         except (ValueError, TypeError, AttributeError, RecursionError):
-            start = excerpt(data.decode(errors="replace"), 80)
-            raise _AnswerError("malformed", f"an event that is not one: {start}") from None
+            text = excerpt(data.decode(errors="replace"), 80)
+            raise _AnswerError("malformed", f"an event that is not one: {text}") from None
 
     def finish(self, pieces: Sequence[Piece], *, complete: bool) -> None:
         exchange = self._exchange
         if not self._done and not (complete and exchange.finish_reason):
             if complete and not self._events:
-                start = b"".join(data for _, data in pieces[:8]).decode(errors="replace")
-                start = excerpt(start, 80)
-                raise _AnswerError("malformed", f"the answer is no stream of events: {start}")
+                text = b"".join(data for _, data in pieces[:8]).decode(errors="replace")
+                text = excerpt(text, 80)
+                raise _AnswerError("malformed", f"the answer is no stream of events: {text}")
             raise _AnswerError("truncated", "the answer ended without saying that it is complete")
         if self._usage is None:
             raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
@@ -212,11 +212,11 @@ def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
     one before they have computed anything. So an empty part counts only where the tokens need it,
     and those before the first text only where each part is one token.
     """
-    leading = next((place for place, (_, is_visible) in enumerate(parts) if is_visible), 0)
+    leading = next((index for index, (_, is_visible) in enumerate(parts) if is_visible), 0)
     uncounted = leading if len(parts) < tokens else len(parts) - tokens
-    empty = [place for place, (_, is_visible) in enumerate(parts) if not is_visible]
+    empty = [index for index, (_, is_visible) in enumerate(parts) if not is_visible]
     excluded = set(empty[:uncounted])
-    return [at_ns for place, (at_ns, _) in enumerate(parts) if place not in excluded]
+    return [at_ns for index, (at_ns, _) in enumerate(parts) if index not in excluded]
 
 
 def _count(usage: Mapping[str, Any], name: str, limit: int) -> int:

@@ -110,7 +110,7 @@ class Architecture:
         fields = _with_common_names(config) if model_type == "gpt2" else config
         heads = fields["num_attention_heads"]
         rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-        mixture = model_type == "mixtral"
+        is_mixture = model_type == "mixtral"
         return cls(
             name=name,
             config=config,
@@ -126,8 +126,8 @@ class Architecture:
             tied=fields.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
             rope_scaling=dict(rope) if rope.get("rope_type", "default") != "default" else None,
             sliding_window=_sliding_window(fields),
-            experts=fields["num_local_experts"] if mixture else 0,
-            experts_per_token=fields["num_experts_per_tok"] if mixture else 0,
+            experts=fields["num_local_experts"] if is_mixture else 0,
+            experts_per_token=fields["num_experts_per_tok"] if is_mixture else 0,
             text_tokens=text_tokens,
         )
 
