@@ -65,11 +65,8 @@ def test_a_server_that_lives_on_is_never_asked_the_same_twice() -> None:
     assert not set(prompt_ids(first, *range(50))) & set(prompt_ids(again, *range(50)))
     assert [len(ids) for ids in prompt_ids(first, 0, 1)] == [12, 12]
     # The record names what was asked apart from it, so that engines can be compared.
-    cycle_config = config.drawn_in(1)
-    assert (
-        build_workload(cycle_config).prompt_hash
-        == build_workload(experiment().drawn_in(1)).prompt_hash
-    )
+    ours, others = build_workload(config.drawn_in(1)), build_workload(experiment().drawn_in(1))
+    assert ours.prompt_hash == others.prompt_hash
 
 
 def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_on() -> None:
@@ -77,52 +74,37 @@ def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_o
     batches = [request.prompt_token_ids for request in build_workload(config).requests]
     sent = prompt_ids(cycle(config, 1), *range(12))
     # A mark for each time round and prompt: a prefix cache knows none of what none shares.
-    assert len({request[:MARK_TOKENS] for request in sent}) == 12
-    assert [request[MARK_TOKENS:] for request in sent] == [
-        request[MARK_TOKENS:] for request in batches
-    ] * 3
+    assert len({ids[:MARK_TOKENS] for ids in sent}) == 12
+    assert [ids[MARK_TOKENS:] for ids in sent] == [ids[MARK_TOKENS:] for ids in batches] * 3
     assert not set(sent) & set(prompt_ids(cycle(config, 1), *range(12)))
 
 
 def test_prompts_that_begin_alike_do_so_with_their_marks(tmp_path: Path) -> None:
-    questions = (
-        "name a blue thing you know of",
-        "name a blue thing you have",
-        "how are you all today",
-    )
-    config = experiment(serving=None, dataset=texts(tmp_path, *questions), n=3, **OPENAI)
+    asks = ("name a blue thing you know of", "name a blue thing you have", "how are you all today")
+    config = experiment(serving=None, dataset=texts(tmp_path, *asks), n=3, **OPENAI)
     alike = [request.prompt_token_ids[:6] for request in build_workload(config).requests]
     sent = prompt_ids(cycle(config, 1), *range(6))
-    same = [
-        (first, second)
-        for first in range(3)
-        for second in range(first)
-        if alike[first] == alike[second]
-    ]
+    same = [(a, b) for a in range(3) for b in range(a) if alike[a] == alike[b]]
     assert len(same) == 1
-    for first, second in same:
-        assert sent[first][:6] == sent[second][:6]
-    assert len({request[:MARK_TOKENS] for request in sent}) == 4  # two rounds, two ways to begin
+    for a, b in same:
+        assert sent[a][:6] == sent[b][:6]
+    assert len({ids[:MARK_TOKENS] for ids in sent}) == 4  # two rounds, two ways to begin
 
 
 def test_an_own_servers_data_set_is_as_it_is_at_first_and_marked_when_it_comes_again(
     tmp_path: Path,
 ) -> None:
-    questions = (
-        "what is the first one to be asked",
-        "what is another one to ask",
-        "what else is it",
-    )
-    config = experiment(dataset=texts(tmp_path, *questions), n=3, max_input_tokens=32)
+    asks = ("what is the first one to be asked", "what is another one to ask", "what else is it")
+    config = experiment(dataset=texts(tmp_path, *asks), n=3, max_input_tokens=32)
     prompts = cycle(config, 1)
     unmarked = [request.prompt_token_ids for request in build_workload(config).requests]
     assert prompt_ids(prompts, 0, 1, 2) == unmarked
     later = prompt_ids(prompts, *range(3, 30))
     assert len({*unmarked, *later}) == 30
-    assert [len(request) for request in later] == [len(request) for request in unmarked] * 9
+    assert [len(ids) for ids in later] == [len(ids) for ids in unmarked] * 9
     head = prompts.turn(0).shared_tokens
     assert 0 < head < 6
-    assert {request[:head] for request in later} == {unmarked[0][:head]}
+    assert {ids[:head] for ids in later} == {unmarked[0][:head]}
     # So they are where a smaller set is asked for more requests than it holds.
     more = cycle(config.model_copy(update={"n": 5}), 1)
     assert prompt_ids(more, 0, 1, 2) == unmarked
