@@ -26,7 +26,7 @@ ENGINES = (f"{VLLM}.engine", f"{VLLM}.refusal", f"{VLLM}.step_counter", f"{SGLAN
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("tokenizers")
-    monkeypatch.setattr(common, "EMPTY_LIMIT_S", 0.1)
+    monkeypatch.setattr(common, "EMPTY_CACHE_LIMIT_S", 0.1)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> Any:
@@ -43,8 +43,8 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> Any:
         "sglang": (f"{SGLANG}.engine", "SGLangEngine"),
     }
     module, kind = kinds[name]
-    made: Any = getattr(import_module(module), kind)
-    engine = made.__new__(made)
+    engine_class: Any = getattr(import_module(module), kind)
+    engine = engine_class.__new__(engine_class)
     values = {"model": "tiny-llama", "backend": name, **settings}
     engine._config = ExperimentConfig.model_validate(values)
     return engine
@@ -61,11 +61,11 @@ def vllm(
     engine._source, engine._thinking = resolve_model(engine._config), None
     output = SimpleNamespace(token_ids=[3], finish_reason="length")
     answer = SimpleNamespace(prompt_token_ids=[1, 2], outputs=[output])
-    held = SimpleNamespace(
+    config = SimpleNamespace(
         cache_config=SimpleNamespace(enable_prefix_caching=caching), kv_transfer_config=tier
     )
     engine._llm = SimpleNamespace(
-        llm_engine=SimpleNamespace(vllm_config=held),
+        llm_engine=SimpleNamespace(vllm_config=config),
         reset_prefix_cache=reset,
         generate=lambda *_, **__: [answer],
         collective_rpc=lambda _: [],
@@ -75,24 +75,24 @@ def vllm(
 
 def sglang(monkeypatch: pytest.MonkeyPatch, flush: Callable[[], Any]) -> Any:
     engine = without(monkeypatch, "sglang")
-    engine._counted = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
-    told = {"prompt_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "length"}}
+    engine._counts = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
+    metadata = {"prompt_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "length"}}
     engine._engine = SimpleNamespace(
-        flush_cache=flush, generate=lambda **_: [{"meta_info": told, "output_ids": [3]}]
+        flush_cache=flush, generate=lambda **_: [{"meta_info": metadata, "output_ids": [3]}]
     )
     monkeypatch.setattr(type(engine), "synchronize", lambda _: None)
     return engine
 
 
-def said(answers: list[Any]) -> tuple[Callable[[], Any], list[int]]:
+def recorded_calls(answers: list[Any]) -> tuple[Callable[[], Any], list[int]]:
     """What a call answers, the last for ever, and when it was asked."""
-    asked: list[int] = []
+    call_times_ns: list[int] = []
 
     def call() -> Any:
-        asked.append(time.monotonic_ns())
-        return answers[min(len(asked), len(answers)) - 1]
+        call_times_ns.append(time.monotonic_ns())
+        return answers[min(len(call_times_ns), len(answers)) - 1]
 
-    return call, asked
+    return call, call_times_ns
 
 
 @pytest.mark.parametrize("answers", [[True], [None], [False, False, True]])
@@ -100,25 +100,25 @@ def test_blocks_that_vllm_holds_for_a_moment_are_waited_for_before_the_pass(
     answers: list[bool | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An offloading tier holds them while it still writes; earlier releases say nothing."""
-    reset, asked = said(answers)
+    reset, call_times_ns = recorded_calls(answers)
     (answer,) = vllm(monkeypatch, reset).generate(REQUESTS)
     assert answer.output_tokens == 1
-    assert len(asked) == len(answers)
-    assert asked[-1] <= answer.start_monotonic_ns
+    assert len(call_times_ns) == len(answers)
+    assert call_times_ns[-1] <= answer.start_monotonic_ns
 
 
 def test_a_prefix_cache_that_is_kept_fails_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else repeating the requests would be cheaper than asking them once, and nothing say so."""
-    reset, asked = said([False])
+    reset, call_times_ns = recorded_calls([False])
     with pytest.raises(BackendError, match="vLLM kept its prefix cache"):
         vllm(monkeypatch, reset).generate(REQUESTS)
-    assert len(asked) > 1
+    assert len(call_times_ns) > 1
 
 
 def test_nothing_is_emptied_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    reset, asked = said([False])
+    reset, call_times_ns = recorded_calls([False])
     assert vllm(monkeypatch, reset, caching=False).generate(REQUESTS)
-    assert asked == []
+    assert call_times_ns == []
 
 
 @pytest.mark.parametrize("caching", [True, False])
@@ -140,22 +140,22 @@ def test_a_tier_that_blocks_are_offloaded_to_is_emptied_too(
 
 
 def test_an_earlier_vllm_is_asked_for_its_own_cache_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    reset, asked = said([True])
+    reset, call_times_ns = recorded_calls([True])
     vllm(monkeypatch, reset, tier=object()).generate(REQUESTS)
     vllm(monkeypatch, reset, tier=object(), caching=False).generate(REQUESTS)
-    assert len(asked) == 1
+    assert len(call_times_ns) == 1
 
 
 def test_sglang_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = SimpleNamespace(success=False, message="pending requests")
-    flush, asked = said([busy, SimpleNamespace(success=True, message="")])
+    flush, call_times_ns = recorded_calls([busy, SimpleNamespace(success=True, message="")])
     (answer,) = sglang(monkeypatch, flush).generate(REQUESTS)
-    assert len(asked) == 2
-    assert asked[-1] <= answer.start_monotonic_ns
-    flush, asked = said([busy])
+    assert len(call_times_ns) == 2
+    assert call_times_ns[-1] <= answer.start_monotonic_ns
+    flush, call_times_ns = recorded_calls([busy])
     with pytest.raises(BackendError, match=r"SGLang kept its prefix cache.*pending requests"):
         sglang(monkeypatch, flush).generate(REQUESTS)
-    assert len(asked) > 1
+    assert len(call_times_ns) > 1
 
 
 def test_no_engine_s_stand_in_outlives_its_test() -> None:

@@ -22,7 +22,7 @@ HOPPER, TURING = (9, 0), (7, 5)
 
 def problems(**values: Any) -> dict[str | None, str]:
     config = ExperimentConfig.model_validate({"model": "tiny-llama", **values})
-    return {each.key: each.message for each in registry.get("pytorch").problems(config)}
+    return {problem.key: problem.message for problem in registry.get("pytorch").problems(config)}
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +39,17 @@ def test_the_default_has_none() -> None:
     assert problems() == {}
 
 
-@pytest.mark.parametrize("placed", [None, "auto", "cuda", "cuda:0", "balanced"])
+@pytest.mark.parametrize("device_map", [None, "auto", "cuda", "cuda:0", "balanced"])
 def test_a_torch_that_cannot_use_the_gpu_beside_it(
-    monkeypatch: pytest.MonkeyPatch, placed: str | None
+    monkeypatch: pytest.MonkeyPatch, device_map: str | None
 ) -> None:
     on(monkeypatch, HOPPER)
     monkeypatch.setattr(checks, "why_no_cuda", lambda: "2.9 is built for CUDA 13.0")
-    settings = {} if placed is None else {"pytorch": {"device_map": placed}}
-    said = problems(**settings)["backend"]
-    assert "compute on the CPU" in said
-    assert "2.9 is built for CUDA 13.0" in said
-    assert "pytorch.device_map: cpu" in said
+    settings = {} if device_map is None else {"pytorch": {"device_map": device_map}}
+    message = problems(**settings)["backend"]
+    assert "compute on the CPU" in message
+    assert "2.9 is built for CUDA 13.0" in message
+    assert "pytorch.device_map: cpu" in message
     assert problems(pytorch={"device_map": "cpu"}) == {}
 
 
@@ -60,9 +60,9 @@ def test_older_transformers_generate_batches_and_serve_nobody(
     assert problems() == {}
     serving = {"arrivals": "closed", "concurrency": 2}
     for settings in ({"serving": serving}, {"pytorch": {"tensor_parallel_size": 2}}):
-        said = problems(**settings)["backend"]
-        assert "transformers 5.18 or newer" in said
-        assert install_command("pytorch") in said
+        message = problems(**settings)["backend"]
+        assert "transformers 5.18 or newer" in message
+        assert install_command("pytorch") in message
     monkeypatch.setattr(checks, "version", lambda _name: "5.18.0")
     assert problems(serving=serving) == {}
 
@@ -114,8 +114,8 @@ def test_quantisation_needs_gpu_and_package(monkeypatch: pytest.MonkeyPatch, nam
 
 def test_quantising_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, HOPPER)
-    found = problems(model="Llama-3.1-8B", weights="random", pytorch={"load_in_4bit": True})
-    assert "has none" in found["pytorch.load_in_4bit"]
+    messages = problems(model="Llama-3.1-8B", weights="random", pytorch={"load_in_4bit": True})
+    assert "has none" in messages["pytorch.load_in_4bit"]
 
 
 def test_bf16_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +127,8 @@ def test_bf16_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flash_attention_without_its_package() -> None:
-    found = problems(pytorch={"attn_implementation": "flash_attention_2"})
-    assert "pytorch.attn_implementation" in found
+    messages = problems(pytorch={"attn_implementation": "flash_attention_2"})
+    assert "pytorch.attn_implementation" in messages
 
 
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +139,8 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slices_need_weights_and_go_alone() -> None:
-    found = problems(model="Llama-3.1-8B", weights="random", pytorch={"tensor_parallel_size": 2})
-    assert "has none" in found["pytorch.tensor_parallel_size"]
+    messages = problems(model="Llama-3.1-8B", weights="random", pytorch={"tensor_parallel_size": 2})
+    assert "has none" in messages["pytorch.tensor_parallel_size"]
     both = {"tensor_parallel_size": 2, "num_processes": 2}
     assert "set one" in problems(pytorch=both)["pytorch.tensor_parallel_size"]
 
@@ -158,10 +158,12 @@ def test_an_adapter_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_passthrough_keeps_off_what_has_a_name() -> None:
-    found = problems(passthrough_kwargs={"max_new_tokens": 3, "eos_token_id": 1, "typical_p": 0.9})
-    assert "max_output_tokens" in found["passthrough_kwargs.max_new_tokens"]
-    assert "passthrough_kwargs.eos_token_id" in found
-    assert len(found) == 2
+    messages = problems(
+        passthrough_kwargs={"max_new_tokens": 3, "eos_token_id": 1, "typical_p": 0.9}
+    )
+    assert "max_output_tokens" in messages["passthrough_kwargs.max_new_tokens"]
+    assert "passthrough_kwargs.eos_token_id" in messages
+    assert len(messages) == 2
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +188,12 @@ def test_threads() -> None:
     small, large = 4_000_000, 8_000_000_000
     cores = usable_cores()
     assert 1 <= cores <= len(os.sched_getaffinity(0))
-    assert choose_threads(small, asked=None, on_gpu=False) == 1
-    assert choose_threads(large, asked=None, on_gpu=False) == cores
-    assert choose_threads(None, asked=None, on_gpu=False) == cores
-    assert choose_threads(large, asked=None, on_gpu=True) == 1
-    assert choose_threads(small, asked=3, on_gpu=True) == 3
-    assert choose_threads(large, asked=None, on_gpu=False, processes=10_000) == 1
+    assert choose_threads(small, requested=None, on_gpu=False) == 1
+    assert choose_threads(large, requested=None, on_gpu=False) == cores
+    assert choose_threads(None, requested=None, on_gpu=False) == cores
+    assert choose_threads(large, requested=None, on_gpu=True) == 1
+    assert choose_threads(small, requested=3, on_gpu=True) == 3
+    assert choose_threads(large, requested=None, on_gpu=False, processes=10_000) == 1
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,6 @@ def test_bfloat16_is_looked_for_on_the_card_that_is_meant(
         "print([each.message for each in checks.find_problems(config)])"
     )
     imported = ("llenergymeasure.backends.pytorch.checks", "pynvml")
-    done = run_forked(source, card_environment(tmp_path, cards, **more), modules=imported)
-    assert done.returncode == 0, done.stderr
-    assert ("has no bfloat16" in done.stdout) == refused
+    process = run_forked(source, card_environment(tmp_path, cards, **more), modules=imported)
+    assert process.returncode == 0, process.stderr
+    assert ("has no bfloat16" in process.stdout) == refused

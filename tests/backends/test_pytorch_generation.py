@@ -46,7 +46,7 @@ def answer(engine: Engine, **values: Any) -> list[Completion]:
     requests = build_workload(experiment(**values)).requests
     size = engine.batch_size
     assert size is not None
-    batches = [requests[at : at + size] for at in range(0, len(requests), size)]
+    batches = [requests[start : start + size] for start in range(0, len(requests), size)]
     return [completion for batch in batches for completion in engine.generate(batch)]
 
 
@@ -58,11 +58,11 @@ def request(index: int, length: int, output: int) -> Request:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_exactly_the_tokens_asked_for(load: Load, precision: str, batch_size: int) -> None:
     engine = load(precision=precision, pytorch={"batch_size": batch_size})
-    done = answer(engine)
-    assert [each.index for each in done] == [0, 1, 2, 3]
-    assert [each.input_tokens for each in done] == [12] * 4
-    assert [each.output_tokens for each in done] == [9] * 4
-    assert {each.finish_reason for each in done} == {"length"}
+    completions = answer(engine)
+    assert [completion.index for completion in completions] == [0, 1, 2, 3]
+    assert [completion.input_tokens for completion in completions] == [12] * 4
+    assert [completion.output_tokens for completion in completions] == [9] * 4
+    assert {completion.finish_reason for completion in completions} == {"length"}
     assert (
         engine.resolved_config()["dtype"]
         == {
@@ -78,26 +78,38 @@ def test_times_are_in_order(load: Load) -> None:
 
     engine = load(pytorch={"batch_size": 4})
     before = time.monotonic_ns()
-    done = answer(engine)
+    completions = answer(engine)
     after = time.monotonic_ns()
-    for each in done:
-        assert each.first_token_monotonic_ns is not None
-        assert before <= each.start_monotonic_ns < each.first_token_monotonic_ns
-        assert each.first_token_monotonic_ns < each.end_monotonic_ns <= after
-    assert len({(each.start_monotonic_ns, each.end_monotonic_ns) for each in done}) == 1
-    steps_ns = done[0].step_monotonic_ns
+    for completion in completions:
+        assert completion.first_token_monotonic_ns is not None
+        assert before <= completion.start_monotonic_ns < completion.first_token_monotonic_ns
+        assert completion.first_token_monotonic_ns < completion.end_monotonic_ns <= after
+    assert (
+        len(
+            {
+                (completion.start_monotonic_ns, completion.end_monotonic_ns)
+                for completion in completions
+            }
+        )
+        == 1
+    )
+    steps_ns = completions[0].step_monotonic_ns
     assert steps_ns is not None
-    assert len(steps_ns) == done[0].output_tokens
-    assert steps_ns[0] >= (done[0].first_token_monotonic_ns or 0)
+    assert len(steps_ns) == completions[0].output_tokens
+    assert steps_ns[0] >= (completions[0].first_token_monotonic_ns or 0)
     assert list(steps_ns) == sorted(steps_ns)
-    assert steps_ns[-1] <= done[0].end_monotonic_ns
-    assert [each.step_monotonic_ns for each in done[1:]] == [None] * 3
+    assert steps_ns[-1] <= completions[0].end_monotonic_ns
+    assert [completion.step_monotonic_ns for completion in completions[1:]] == [None] * 3
 
 
 def test_padding_is_not_counted(load: Load) -> None:
     engine = load(pytorch={"batch_size": 3})
-    done = engine.generate([request(0, 5, 4), request(1, 30, 4), request(2, 1, 4)])
-    assert [(each.input_tokens, each.output_tokens) for each in done] == [(5, 4), (30, 4), (1, 4)]
+    completions = engine.generate([request(0, 5, 4), request(1, 30, 4), request(2, 1, 4)])
+    assert [(completion.input_tokens, completion.output_tokens) for completion in completions] == [
+        (5, 4),
+        (30, 4),
+        (1, 4),
+    ]
 
 
 def test_padding_does_not_change_what_is_written(load: Load) -> None:
@@ -106,7 +118,7 @@ def test_padding_does_not_change_what_is_written(load: Load) -> None:
         precision="fp32", decoder={"preset": "deterministic"}, pytorch={"batch_size": 2}
     )
     written: list[list[list[int]]] = []
-    model = engine._open().model
+    model = engine._loaded.model
     generate = model.generate
 
     def recorded(**arguments: Any) -> Any:
@@ -123,13 +135,13 @@ def test_padding_does_not_change_what_is_written(load: Load) -> None:
 
 def test_shorter_answers_of_a_batch_count_what_they_asked(load: Load) -> None:
     engine = load(pytorch={"batch_size": 2})
-    done = engine.generate([request(0, 5, 3), request(1, 6, 11)])
-    assert [each.output_tokens for each in done] == [3, 11]
+    completions = engine.generate([request(0, 5, 3), request(1, 6, 11)])
+    assert [completion.output_tokens for completion in completions] == [3, 11]
 
 
 def test_one_token_is_the_prefill_alone(load: Load) -> None:
-    (done,) = load().generate([request(0, 5, 1)])
-    assert done.output_tokens == 1
+    (completion,) = load().generate([request(0, 5, 1)])
+    assert completion.output_tokens == 1
 
 
 def test_nothing_asked_nothing_done(load: Load) -> None:
@@ -166,23 +178,23 @@ def test_every_setting_writes_what_was_asked(
 ) -> None:
     engine = load(pytorch=settings, decoder={"preset": preset})
     batch = [request(index, 7 + index, 8) for index in range(settings.get("batch_size", 1))]
-    assert [each.output_tokens for each in engine.generate(batch)] == [8] * len(batch)
+    assert [completion.output_tokens for completion in engine.generate(batch)] == [8] * len(batch)
 
 
 @pytest.mark.parametrize("preset", ["deterministic", "standard"])
 def test_prompt_lookup(load: Load, preset: str) -> None:
     engine = load(pytorch={"prompt_lookup_num_tokens": 3}, decoder={"preset": preset})
     repetitive = Request(0, (10, 11, 12, 13) * 6, 20)
-    (done,) = engine.generate([repetitive])
-    assert done.output_tokens == 20
-    assert done.first_token_monotonic_ns is not None
+    (completion,) = engine.generate([repetitive])
+    assert completion.output_tokens == 20
+    assert completion.first_token_monotonic_ns is not None
 
 
 def test_min_p_and_penalty(load: Load) -> None:
     decoder = {"temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.3, "top_k": 0}
     engine = load(decoder=decoder)
-    (done,) = engine.generate([request(0, 5, 6)])
-    assert done.output_tokens == 6
+    (completion,) = engine.generate([request(0, 5, 6)])
+    assert completion.output_tokens == 6
     options = engine.resolved_config()["generation_config"]
     assert {name: options[name] for name in decoder} == decoder
 
@@ -196,7 +208,7 @@ def test_the_end_of_sequence_ends_only_where_asked(load: Load) -> None:
     """With an output head that always writes the end of sequence."""
 
     def only_end(engine: Any) -> None:
-        model = engine._open().model
+        model = engine._loaded.model
         model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
         with torch.no_grad():
             model.lm_head.weight.zero_()
@@ -207,15 +219,15 @@ def test_the_end_of_sequence_ends_only_where_asked(load: Load) -> None:
     ignoring = load(decoder=greedy, pytorch={"batch_size": 2})
     only_end(ignoring)
     batch = [request(0, 5, 9), request(1, 8, 9)]
-    assert [each.output_tokens for each in ignoring.generate(batch)] == [9, 9]
+    assert [completion.output_tokens for completion in ignoring.generate(batch)] == [9, 9]
     ending = load(decoder={**greedy, "min_new_tokens": 4}, pytorch={"batch_size": 2})
     only_end(ending)
-    done = ending.generate(batch)
-    assert [each.output_tokens for each in done] == [5, 5]
-    assert {each.finish_reason for each in done} == {"stop"}
+    completions = ending.generate(batch)
+    assert [completion.output_tokens for completion in completions] == [5, 5]
+    assert {completion.finish_reason for completion in completions} == {"stop"}
     natural = load(decoder=greedy, answer_length="natural", pytorch={"batch_size": 2})
     only_end(natural)
-    assert [each.output_tokens for each in natural.generate(batch)] == [2, 2]
+    assert [completion.output_tokens for completion in natural.generate(batch)] == [2, 2]
 
 
 def test_each_cycle_draws_natural_answers_of_its_own() -> None:
@@ -224,16 +236,16 @@ def test_each_cycle_draws_natural_answers_of_its_own() -> None:
     def lengths(cycle: int, **values: Any) -> list[int]:
         config = experiment(answer_length="natural", pytorch={"batch_size": 4}, **values)
         engine: Any = registry.get("pytorch").load(config.drawn_in(cycle))
-        model = engine._open().model
+        model = engine._loaded.model
         model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
         with torch.no_grad():
             model.lm_head.weight.zero_()
             model.lm_head.bias.fill_(-1e4)
             model.lm_head.bias[1:13] = 0.0
-        batch = [request(at, 5, 100) for at in range(4)]
-        found = [each.output_tokens for each in engine.generate(batch)]
+        batch = [request(index, 5, 100) for index in range(4)]
+        output_tokens = [completion.output_tokens for completion in engine.generate(batch)]
         engine.close()
-        return found
+        return output_tokens
 
     assert lengths(1) == lengths(1) != lengths(2)
     assert lengths(1, precision="fp32") == lengths(1)
@@ -243,15 +255,15 @@ def test_values_that_are_no_numbers_fail_the_run(load: Load) -> None:
     for decoder in ({"preset": "deterministic"}, {"preset": "standard"}):
         engine: Any = load(decoder=decoder)
         with torch.no_grad():
-            engine._open().model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
+            engine._loaded.model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
         with pytest.raises(BackendError, match=r"nan|NaN"):
             engine.generate([request(0, 5, 6)])
 
 
 def test_random_weights_of_a_known_architecture(load: Load) -> None:
     engine = load(model="tiny-mixtral", weights="random")
-    (done,) = engine.generate([request(0, 5, 6)])
-    assert done.output_tokens == 6
+    (completion,) = engine.generate([request(0, 5, 6)])
+    assert completion.output_tokens == 6
     resolved = engine.resolved_config()
     assert resolved["weights"] == "random"
     assert resolved["model_config"]["model_type"] == "mixtral"
@@ -299,9 +311,9 @@ def test_passthrough_reaches_generation(load: Load) -> None:
 def test_replicas_share_the_work(load: Load) -> None:
     engine = load(pytorch={"num_processes": 2, "batch_size": 2})
     assert engine.batch_size == 4
-    done = answer(engine)
-    assert [each.index for each in done] == [0, 1, 2, 3]
-    assert [each.output_tokens for each in done] == [9] * 4
+    completions = answer(engine)
+    assert [completion.index for completion in completions] == [0, 1, 2, 3]
+    assert [completion.output_tokens for completion in completions] == [9] * 4
     assert engine.resolved_config()["num_processes"] == 2
     assert len(engine.generate([request(7, 5, 2)])) == 1
 
@@ -328,9 +340,9 @@ def test_a_process_that_cannot_load_ends_the_others(load: Load, tmp_path: Path) 
 def test_slices_of_a_model_compute_together(load: Load) -> None:
     engine = load(pytorch={"tensor_parallel_size": 2, "batch_size": 2})
     assert engine.batch_size == 2
-    done = answer(engine)
-    assert [each.index for each in done] == [0, 1, 2, 3]
-    assert [each.output_tokens for each in done] == [9] * 4
+    completions = answer(engine)
+    assert [completion.index for completion in completions] == [0, 1, 2, 3]
+    assert [completion.output_tokens for completion in completions] == [9] * 4
     resolved = engine.resolved_config()
     assert resolved["tensor_parallel_size"] == 2
     assert resolved["parameters"] == 4_000_000

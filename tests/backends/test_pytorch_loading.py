@@ -35,7 +35,7 @@ def load(folder: Path, **values: Any) -> Any:
 
 def logits(engine: Any) -> Any:
     with torch.no_grad():
-        return engine._open().model(torch.tensor([REQUEST.prompt_token_ids])).logits
+        return engine._loaded.model(torch.tensor([REQUEST.prompt_token_ids])).logits
 
 
 def test_a_local_folder(folder: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_local_folder(folder: Path) -> None:
 
 def test_a_folder_that_was_saved_by_transformers(folder: Path, tmp_path: Path) -> None:
     first = load(folder, precision="fp32")
-    first._open().model.save_pretrained(tmp_path / "saved")
+    first._loaded.model.save_pretrained(tmp_path / "saved")
     again = load(tmp_path / "saved", precision="fp32")
     assert torch.equal(logits(first), logits(again))
 
@@ -68,13 +68,13 @@ def test_random_weights_are_not_those_of_the_folder(folder: Path) -> None:
     assert torch.equal(logits(random), logits(again))
 
 
-@pytest.mark.parametrize("left", [None, 0, 4 * 2**20], ids=["gone", "garbled", "truncated"])
-def test_a_checkpoint_without_its_weights(folder: Path, left: int | None) -> None:
+@pytest.mark.parametrize("kept_bytes", [None, 0, 4 * 2**20], ids=["gone", "garbled", "truncated"])
+def test_a_checkpoint_without_its_weights(folder: Path, kept_bytes: int | None) -> None:
     weights = folder / "model.safetensors"
-    if left is None:
+    if kept_bytes is None:
         weights.unlink()
     else:
-        weights.write_bytes(weights.read_bytes()[:left] or b"\xff" * 1000)
+        weights.write_bytes(weights.read_bytes()[:kept_bytes] or b"\xff" * 1000)
     with pytest.raises(BackendError, match="cannot be loaded"):
         load(folder)
 
@@ -122,7 +122,7 @@ def test_a_generation_config_on_disk_changes_nothing(
     engine = load(folder)
     assert engine.resolved_config()["generation_config"] == plain
     used: list[Any] = []
-    kind = type(engine._open().model)
+    kind = type(engine._loaded.model)
     sample = kind._sample
 
     def recorded(*arguments: Any, **options: Any) -> Any:
@@ -164,7 +164,7 @@ def test_quantised(folder: Path, settings: dict[str, Any]) -> None:
 
 def adapter(folder: Path, tmp_path: Path) -> Path:
     peft = pytest.importorskip("peft")
-    model = load(folder, precision="fp32")._open().model
+    model = load(folder, precision="fp32")._loaded.model
     lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -63,13 +63,15 @@ def test_what_continuous_batching_has_no_place_for_is_refused(
 def test_its_answers_show_where_a_thought_begins_and_ends() -> None:
     chunks: list[bytes] = []
     connection: Any = SimpleNamespace(chunk=chunks.append, end=lambda: None)
-    batcher: Any = SimpleNamespace(markers={7: "<think>", 8: "</think>"}, open=1)
+    batcher: Any = SimpleNamespace(markers={7: "<think>", 8: "</think>"}, in_flight=1)
     streamed = Answer(connection, {"prompt": [1], "max_tokens": 5}, batcher)
     written = [7, 5, 8, 9, 9]
     for count in range(1, len(written) + 1):
-        ended = count == len(written)
-        told = {"generated_tokens": written[:count], "error": None}
-        streamed.take(SimpleNamespace(**told, is_finished=lambda ended=ended: ended))
+        finished = count == len(written)
+        fields = {"generated_tokens": written[:count], "error": None}
+        streamed.send_new_tokens(
+            SimpleNamespace(**fields, is_finished=lambda finished=finished: finished)
+        )
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=5)
-    list(read_answer(exchange, [(100, b"".join(chunks) + b"data: [DONE]\n\n")], whole=True))
+    list(read_answer(exchange, [(100, b"".join(chunks) + b"data: [DONE]\n\n")], complete=True))
     assert (exchange.failure, exchange.output_tokens, exchange.thinking_tokens) == (None, 5, 3)

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from docs.pages import ROOT
-from llenergymeasure.backends.pytorch.checks import LEAST_TRANSFORMERS
+from llenergymeasure.backends.pytorch.checks import MIN_TRANSFORMERS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -110,4 +110,4 @@ def test_tested_versions_lie_in_the_bounds(file: str) -> None:
 
 
 def test_the_least_transformers_is_the_one_that_pip_is_asked_for() -> None:
-    assert f"transformers>={LEAST_TRANSFORMERS}" in EXTRAS["pytorch"]
+    assert f"transformers>={MIN_TRANSFORMERS}" in EXTRAS["pytorch"]

@@ -49,12 +49,12 @@ def test_gives_exactly_the_tokens_asked_for_and_accounts_for_itself(load: Load) 
     engine = load(decoder={"preset": "deterministic"})
     requests = build_workload(experiment()).requests
     first = engine.generate(requests)
-    assert [done.index for done in first] == [request.index for request in requests]
-    assert [done.output_tokens for done in first] == [9] * 6
-    assert [done.input_tokens for done in first] == [24] * 6
-    assert all(done.finish_reason == "length" for done in first)
-    assert all(done.start_monotonic_ns < done.end_monotonic_ns for done in first)
-    assert all(done.first_token_monotonic_ns is None for done in first)
+    assert [completion.index for completion in first] == [request.index for request in requests]
+    assert [completion.output_tokens for completion in first] == [9] * 6
+    assert [completion.input_tokens for completion in first] == [24] * 6
+    assert all(completion.finish_reason == "length" for completion in first)
+    assert all(completion.start_monotonic_ns < completion.end_monotonic_ns for completion in first)
+    assert all(completion.first_token_monotonic_ns is None for completion in first)
     counted = engine.statistics()
     assert counted["prompt_tokens"] == 6 * 24
     assert counted["cached_prompt_tokens"] < 24
@@ -76,18 +76,18 @@ def test_likelihoods_of_a_text_are_those_of_pytorch(load: Load) -> None:
     text = list(range(10, 40))
     engine = load()
     assert isinstance(engine, Scoring)
-    found = engine.log_likelihoods(text)
-    assert len(found) == len(text) - 1
+    likelihoods = engine.log_likelihoods(text)
+    assert len(likelihoods) == len(text) - 1
     plain = {"model": "tiny-llama", "backend": "pytorch", **BATCH}
-    other = registry.get("pytorch").load(ExperimentConfig.model_validate(plain))
-    assert isinstance(other, Scoring)
-    assert sum(found) == pytest.approx(sum(other.log_likelihoods(text)), rel=0.02)
-    other.close()
+    pytorch_engine = registry.get("pytorch").load(ExperimentConfig.model_validate(plain))
+    assert isinstance(pytorch_engine, Scoring)
+    assert sum(likelihoods) == pytest.approx(sum(pytorch_engine.log_likelihoods(text)), rel=0.02)
+    pytorch_engine.close()
 
 
 def test_shared_prefixes_are_computed_once_a_pass_and_passes_cost_the_same(load: Load) -> None:
     engine = load(sglang={"engine": {**ON_CPU, "max_running_requests": 2}})
-    alike = [Request(each, (*range(10, 30), 40 + each), 4) for each in range(6)]
+    alike = [Request(index, (*range(10, 30), 40 + index), 4) for index in range(6)]
     cached = []
     for _ in range(2):
         engine.generate(alike)
@@ -116,19 +116,21 @@ def test_every_setting_of_the_study_reaches_the_engine(load: Load) -> None:
         },
     )
     requests = build_workload(experiment()).requests
-    done = engine.generate(requests)
+    completions = engine.generate(requests)
     # Two answers to each prompt, by sampling.n.
-    assert [each.output_tokens for each in done] == [18] * 6
-    assert all(each.first_token_monotonic_ns is not None for each in done)
+    assert [completion.output_tokens for completion in completions] == [18] * 6
+    assert all(completion.first_token_monotonic_ns is not None for completion in completions)
     assert all(
-        each.start_monotonic_ns < (each.first_token_monotonic_ns or 0) < each.end_monotonic_ns
-        for each in done
+        completion.start_monotonic_ns
+        < (completion.first_token_monotonic_ns or 0)
+        < completion.end_monotonic_ns
+        for completion in completions
     )
     engine.generate(requests)
     assert engine.statistics()["cached_prompt_tokens"] == 0
     resolved = engine.resolved_config()
     assert resolved["weights"] == "random"
-    wanted = {
+    expected = {
         "load_format": "dummy",
         "dtype": "float32",
         "random_seed": 7,
@@ -138,7 +140,7 @@ def test_every_setting_of_the_study_reaches_the_engine(load: Load) -> None:
         "context_length": 512,
         "schedule_policy": "lof",
     }
-    assert {name: resolved["engine"][name] for name in wanted} == wanted
+    assert {name: resolved["engine"][name] for name in expected} == expected
     assert resolved["sampling"]["frequency_penalty"] == 0.5
 
 

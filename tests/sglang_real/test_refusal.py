@@ -34,9 +34,9 @@ def test_sglang_says_in_its_own_words_what_it_refuses(tmp_path: Path) -> None:
         timeout=500,
         check=True,
     )
-    runs = [folder.run(each.id, 1) for each in study.experiments]
-    taken, engine, sampling = (refusal_of(run, "sglang") for run in runs)
-    assert taken is None
+    runs = [folder.run(experiment.id, 1) for experiment in study.experiments]
+    accepted, engine, sampling = (refusal_of(run, "sglang") for run in runs)
+    assert accepted is None
     assert engine == "AssertionError: chunked_prefill_size must be divisible by page_size"
     assert sampling is not None
     assert "repetition_penalty must be in (0, 2]" in sampling

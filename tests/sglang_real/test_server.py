@@ -36,7 +36,7 @@ def experiment(engine: dict[str, Any]) -> ExperimentConfig:
 def sample(schema: Schema) -> Any:
     """Return a value other than the default, of a kind that a command line can carry."""
     if choices(schema):
-        return next((each for each in choices(schema) if each != schema.get("default")), None)
+        return next((choice for choice in choices(schema) if choice != schema.get("default")), None)
     if "boolean" in forms(schema):
         return schema.get("default") is not True
     if "integer" in forms(schema):
@@ -60,13 +60,13 @@ def test_every_knob_is_spelt_as_the_command_line_takes_it() -> None:
             continue
         try:
             argv = server_command(experiment({name: value}), 1).argv[3:]
-            told = getattr(parser.parse_args(argv), name)
+            parsed = getattr(parser.parse_args(argv), name)
         except (Exception, SystemExit) as error:  # What argparse and SGLang's types refuse.
             wrong[name] = f"{type(error).__name__}: {error}"
             continue
         checked += 1
-        if told != value and str(told) != str(value):
-            wrong[name] = f"{value!r} came out as {told!r}"
+        if parsed != value and str(parsed) != str(value):
+            wrong[name] = f"{value!r} came out as {parsed!r}"
     assert checked > 400, wrong
     assert not wrong
 

@@ -148,7 +148,7 @@ while True:
 
 
 def test_a_port_taken_before_the_server_gets_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_STRANGER_S", 0.3)
+    monkeypatch.setattr(listener, "_STRANGER_LIMIT_S", 0.3)
     port = free_port()
     argv = (sys.executable, "-c", "import time; time.sleep(60)")
     command = ServerCommand(argv, f"http://127.0.0.1:{port}/v1", "sim", ready_limit_s=60)

@@ -171,7 +171,7 @@ def test_a_small_parquet_of_many_prompts_is_not_read_beyond_a_limit(
     prompt = pa.DictionaryArray.from_arrays(pa.array([0] * 3_000), ["x" * 1_000_000])
     pq.write_table(pa.table({"prompt": prompt}), path)
     assert path.stat().st_size < 200_000
-    monkeypatch.setattr(record, "MOST_CHARACTERS", 100_000_000)
+    monkeypatch.setattr(record, "MAX_CHARACTERS", 100_000_000)
     with memory_peak() as peak, pytest.raises(ConfigurationError, match="more text than"):
         read_dataset(str(path))
     assert peak.grown_bytes < MOST_BYTES

@@ -118,10 +118,10 @@ def test_times_in_milliseconds_are_taken_where_the_speed_says_so(tmp_path: Path)
         with pytest.raises(ConfigurationError, match=r":2: .*finer.*trace_speed: 1000"):
             TrafficPrompts(ExperimentConfig.model_validate(study))
     config = ServingConfig.model_validate({**traffic, "trace_speed": 1000.0})
-    made = TrafficPrompts(
+    prompts = TrafficPrompts(
         ExperimentConfig.model_validate({"model": "tiny-llama", "serving": config})
     )
-    times = arrival_offsets(config, 1.6, 1, made.trace)
+    times = arrival_offsets(config, 1.6, 1, prompts.trace)
     assert times == pytest.approx([0, 0.5, 1.0, 1.5])
     path = tmp_path / "microseconds.csv"
     path.write_text(f"timestamp,input_tokens,output_tokens\n{first * 1000},5,5\n")
@@ -133,14 +133,14 @@ def test_a_trace_in_a_wrong_unit_is_seen_by_its_rate(tmp_path: Path) -> None:
     """Mooncake's times are in milliseconds; nothing in the file says that these are seconds."""
     path = tmp_path / "seconds.jsonl"
     row = '{"timestamp": %s, "input_length": 5, "output_length": 6}\n'
-    path.write_text("".join(row % (0.5 * each) for each in range(101)))
+    path.write_text("".join(row % (0.5 * number) for number in range(101)))
     traffic = {"arrivals": "trace", "trace": str(path), "trace_speed": 2.0}
     configs = [{"serving": traffic}, {"serving": {**traffic, "slo": 1}}, {"serving": None}]
-    told = f"Trace {path}: 101 requests come in 0.025 s as replayed, 4,040 a second"
-    assert trace_lines(configs) == [told]
+    line = f"Trace {path}: 101 requests come in 0.025 s as replayed, 4,040 a second"
+    assert trace_lines(configs) == [line]
     at_once = tmp_path / "at_once.jsonl"
     turn = '{"session_id": "%s", "timestamp": 5, "delay": 9, "input_length": 5, "output_length": 6}'
-    at_once.write_text("\n".join(turn % each for each in "aabb"))
+    at_once.write_text("\n".join(turn % number for number in "aabb"))
     (line,) = trace_lines([{"serving": {"arrivals": "trace", "trace": str(at_once)}}])
     assert line == f"Trace {at_once}: 2 sessions begin in 0 s as replayed"
 
@@ -172,9 +172,9 @@ def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> N
         ("at_once", "1.0", "nothing comes in the 63 s"),
         ("crowded", "1.000001", "3 requests in 1e-06 s, more than 100000 a"),
     ):
-        other = tmp_path / f"{name}.csv"
-        other.write_text(f"timestamp,input_tokens,output_tokens\n1,5,5\n1,5,5\n{last_s},5,5\n")
-        many = {**study, "serving": {**traffic, "trace": str(other)}}
+        late = tmp_path / f"{name}.csv"
+        late.write_text(f"timestamp,input_tokens,output_tokens\n1,5,5\n1,5,5\n{last_s},5,5\n")
+        many = {**study, "serving": {**traffic, "trace": str(late)}}
         with pytest.raises(ConfigurationError, match=says):
             TrafficPrompts(ExperimentConfig.model_validate(many))
     faster = {**study, "serving": {**traffic, "trace_speed": 2.0}}

@@ -55,30 +55,30 @@ def workload(**values: Any) -> Workload:
     return build_workload(experiment(**values))
 
 
-def texts(made: Workload) -> list[str]:
+def texts(requested: Workload) -> list[str]:
     tokenizer = Tokenizer(experiment())
-    return [tokenizer.decode(request.prompt_token_ids) for request in made.requests]
+    return [tokenizer.decode(request.prompt_token_ids) for request in requested.requests]
 
 
 def model_with(folder: Path, template: str | None) -> str:
     """Return a copy of the tiny model with another chat template, or without one."""
     shutil.copytree(tiny_llama_folder(), folder)
-    place = folder / "tokenizer_config.json"
-    settings = json.loads(place.read_text())
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
     del settings["chat_template"]
-    place.write_text(json.dumps(settings | ({"chat_template": template} if template else {})))
+    path.write_text(json.dumps(settings | ({"chat_template": template} if template else {})))
     return str(folder)
 
 
 def test_a_file_s_template_with_a_system_message_and_arguments(data: str, template: str) -> None:
     chat = {"template": template, "system": "Be kind.", "arguments": {"mood": "calm"}}
-    made = workload(dataset=data, dataset_order="given", chat=chat)
-    assert texts(made) == [
+    chats = workload(dataset=data, dataset_order="given", chat=chat)
+    assert texts(chats) == [
         "[system] Be kind.\n[user] What is energy?\n[calm]",
         "[system] Be brief.\n[user] Why?\n[calm]",
         "[system] Be kind.\n[user] One?\n[assistant] Two.\n[user] Three?\n[calm]",
     ]
-    assert made.template_sha256 == hashlib.sha256(TEMPLATE.encode()).hexdigest()
+    assert chats.template_sha256 == hashlib.sha256(TEMPLATE.encode()).hexdigest()
 
 
 def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
@@ -144,19 +144,19 @@ def test_a_template_that_is_not_there_is_told(data: str) -> None:
 def test_a_long_chat_keeps_its_template_whole(tmp_path: Path, template: str) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"prompt": "energy, wärme and 力 of the model " * 50}) + "\n")
-    for most in (40, 41, 42, 43):
-        made = workload(
+    for max_tokens in (40, 41, 42, 43):
+        chats = workload(
             dataset=str(path),
             n=1,
-            max_input_tokens=most,
+            max_input_tokens=max_tokens,
             chat={"template": template, "system": "x"},
         )
-        (text,) = texts(made)
+        (text,) = texts(chats)
         assert text.startswith("[system] x\n[user] energy, wärme")
         assert text.endswith("\n[plain]")
-        assert most - 4 <= len(made.requests[0].prompt_token_ids) <= most
-        assert f"cut to {most} tokens" in made.notes[-1]
-        assert made.requests[0].messages[-1]["content"] in text
+        assert max_tokens - 4 <= len(chats.requests[0].prompt_token_ids) <= max_tokens
+        assert f"cut to {max_tokens} tokens" in chats.notes[-1]
+        assert chats.requests[0].messages[-1]["content"] in text
     with pytest.raises(ConfigurationError, match=r"without its last message takes \d+ tokens"):
         workload(dataset=str(path), n=1, max_input_tokens=8, chat={"template": template})
 
@@ -173,8 +173,8 @@ def test_traffic_asks_the_same_chats(data: str, template: str) -> None:
     closed = {"arrivals": "closed", "concurrency": 1}
     batches = workload(dataset=data, chat=chat)
     traffic = workload(dataset=data, chat=chat, serving=closed)
-    assert [each.prompt_token_ids for each in traffic.requests] == [
-        each.prompt_token_ids for each in batches.requests
+    assert [request.prompt_token_ids for request in traffic.requests] == [
+        request.prompt_token_ids for request in batches.requests
     ]
     assert traffic.template_sha256 == batches.template_sha256
 

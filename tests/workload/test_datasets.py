@@ -106,10 +106,10 @@ def test_whoever_answers_the_answer_is_no_part_of_the_prompt(
 
 
 def test_chats_that_ask_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
-    asked = {"conversations": [{"from": "human", "value": "Hi"}]}
+    question = {"conversations": [{"from": "human", "value": "Hi"}]}
     rows: list[Any] = [
         {"conversations": []},
-        asked,
+        question,
         {"conversations": []},
         {"conversations": [{"from": "gpt", "value": "Hello"}]},
         {"conversations": [{"from": "human", "value": " "}]},
@@ -163,7 +163,7 @@ def test_sources_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "why"),
+    ("bad_row", "why"),
     [
         ('{"prompt": "x"', "is not JSON"),
         ("[1]", "should be a mapping, not list"),
@@ -178,9 +178,9 @@ def test_sources_are_kept(tmp_path: Path) -> None:
         ('{"instruction": "a", "input": 3}', "input should be text, not int"),
     ],
 )
-def test_a_bad_row_is_named_by_its_number(tmp_path: Path, bad: str, why: str) -> None:
+def test_a_bad_row_is_named_by_its_number(tmp_path: Path, bad_row: str, why: str) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text(f'{{"prompt": "fine"}}\n\n{bad}\n{{"prompt": "fine"}}\n')
+    path.write_text(f'{{"prompt": "fine"}}\n\n{bad_row}\n{{"prompt": "fine"}}\n')
     with pytest.raises(ConfigurationError, match="row 3") as caught:
         read_file(path)
     (problem,) = caught.value.problems

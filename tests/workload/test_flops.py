@@ -63,7 +63,7 @@ def test_within_one_per_cent_of_what_torch_counts(name: str, device: str) -> Non
 @pytest.mark.parametrize("name", list(KNOWN))
 def test_parameters_are_those_of_transformers(name: str) -> None:
     model = model_of(name, "meta")
-    assert sum(each.numel() for each in model.parameters()) == KNOWN[name].parameters()
+    assert sum(parameter.numel() for parameter in model.parameters()) == KNOWN[name].parameters()
 
 
 def test_decoding_is_two_operations_a_parameter_and_the_attention() -> None:

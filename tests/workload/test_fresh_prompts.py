@@ -22,11 +22,11 @@ def experiment(**values: Any) -> ExperimentConfig:
 
 def cycle(config: ExperimentConfig, number: int) -> TrafficPrompts:
     """What a run of this cycle sends."""
-    asked = config if config.serving is None else config.drawn_in(number)
-    return traffic_prompts(asked, content_seed(config, number))
+    cycle_config = config if config.serving is None else config.drawn_in(number)
+    return traffic_prompts(cycle_config, content_seed(config, number))
 
 
-def told(prompts: TrafficPrompts, *numbers: int) -> list[tuple[int, ...]]:
+def prompt_ids(prompts: TrafficPrompts, *numbers: int) -> list[tuple[int, ...]]:
     return [prompts.turn(number).request.prompt_token_ids for number in numbers]
 
 
@@ -46,72 +46,72 @@ def test_cycles_have_their_own_arrivals_and_experiments_of_a_cycle_the_same() ->
     assert offsets(experiment(), 1) == offsets(vllm, 1) == offsets(experiment(**OPENAI), 1)
     assert offsets(experiment(), 1) != offsets(experiment(), 2)
     half = experiment(serving={"rate_per_s": 2})
-    twice = [2 * at for at in offsets(experiment(), 3) if 2 * at < 20]
+    twice = [2 * time_s for time_s in offsets(experiment(), 3) if 2 * time_s < 20]
     assert offsets(half, 3) == pytest.approx(twice)
 
 
 def test_each_cycle_asks_something_else_and_experiments_of_a_cycle_the_same() -> None:
-    first = told(cycle(experiment(), 1), 0, 1, 2)
-    assert told(cycle(experiment(serving={"rate_per_s": 9}), 1), 0, 1, 2) == first
-    assert not set(told(cycle(experiment(), 2), *range(50))) & set(first)
+    first = prompt_ids(cycle(experiment(), 1), 0, 1, 2)
+    assert prompt_ids(cycle(experiment(serving={"rate_per_s": 9}), 1), 0, 1, 2) == first
+    assert not set(prompt_ids(cycle(experiment(), 2), *range(50))) & set(first)
     hashes = [build_workload(experiment().drawn_in(number)).prompt_hash for number in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_server_that_lives_on_is_never_asked_the_same_twice() -> None:
     config = experiment(**OPENAI)
-    one, again = (cycle(config, 1) for _ in range(2))
-    assert one.content_seed != again.content_seed
-    assert not set(told(one, *range(50))) & set(told(again, *range(50)))
-    assert [len(each) for each in told(one, 0, 1)] == [12, 12]
+    first, again = (cycle(config, 1) for _ in range(2))
+    assert first.content_seed != again.content_seed
+    assert not set(prompt_ids(first, *range(50))) & set(prompt_ids(again, *range(50)))
+    assert [len(ids) for ids in prompt_ids(first, 0, 1)] == [12, 12]
     # The record names what was asked apart from it, so that engines can be compared.
-    drawn = config.drawn_in(1)
-    assert build_workload(drawn).prompt_hash == build_workload(experiment().drawn_in(1)).prompt_hash
+    ours, others = build_workload(config.drawn_in(1)), build_workload(experiment().drawn_in(1))
+    assert ours.prompt_hash == others.prompt_hash
 
 
 def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_on() -> None:
     config = experiment(serving=None, **OPENAI)
-    batches = [each.prompt_token_ids for each in build_workload(config).requests]
-    sent = told(cycle(config, 1), *range(12))
+    batches = [request.prompt_token_ids for request in build_workload(config).requests]
+    sent = prompt_ids(cycle(config, 1), *range(12))
     # A mark for each time round and prompt: a prefix cache knows none of what none shares.
-    assert len({each[:MARK_TOKENS] for each in sent}) == 12
-    assert [each[MARK_TOKENS:] for each in sent] == [each[MARK_TOKENS:] for each in batches] * 3
-    assert not set(sent) & set(told(cycle(config, 1), *range(12)))
+    assert len({ids[:MARK_TOKENS] for ids in sent}) == 12
+    assert [ids[MARK_TOKENS:] for ids in sent] == [ids[MARK_TOKENS:] for ids in batches] * 3
+    assert not set(sent) & set(prompt_ids(cycle(config, 1), *range(12)))
 
 
 def test_prompts_that_begin_alike_do_so_with_their_marks(tmp_path: Path) -> None:
-    said = ("name a blue thing you know of", "name a blue thing you have", "how are you all today")
-    config = experiment(serving=None, dataset=texts(tmp_path, *said), n=3, **OPENAI)
-    alike = [each.prompt_token_ids[:6] for each in build_workload(config).requests]
-    sent = told(cycle(config, 1), *range(6))
-    same = [(one, other) for one in range(3) for other in range(one) if alike[one] == alike[other]]
+    asks = ("name a blue thing you know of", "name a blue thing you have", "how are you all today")
+    config = experiment(serving=None, dataset=texts(tmp_path, *asks), n=3, **OPENAI)
+    alike = [request.prompt_token_ids[:6] for request in build_workload(config).requests]
+    sent = prompt_ids(cycle(config, 1), *range(6))
+    same = [(a, b) for a in range(3) for b in range(a) if alike[a] == alike[b]]
     assert len(same) == 1
-    for one, other in same:
-        assert sent[one][:6] == sent[other][:6]
-    assert len({each[:MARK_TOKENS] for each in sent}) == 4  # two rounds, two ways to begin
+    for a, b in same:
+        assert sent[a][:6] == sent[b][:6]
+    assert len({ids[:MARK_TOKENS] for ids in sent}) == 4  # two rounds, two ways to begin
 
 
 def test_an_own_servers_data_set_is_as_it_is_at_first_and_marked_when_it_comes_again(
     tmp_path: Path,
 ) -> None:
-    said = ("what is the first one to be asked", "what is another one to ask", "what else is it")
-    config = experiment(dataset=texts(tmp_path, *said), n=3, max_input_tokens=32)
+    asks = ("what is the first one to be asked", "what is another one to ask", "what else is it")
+    config = experiment(dataset=texts(tmp_path, *asks), n=3, max_input_tokens=32)
     prompts = cycle(config, 1)
-    whole = [each.prompt_token_ids for each in build_workload(config).requests]
-    assert told(prompts, 0, 1, 2) == whole
-    later = told(prompts, *range(3, 30))
-    assert len({*whole, *later}) == 30
-    assert [len(each) for each in later] == [len(each) for each in whole] * 9
+    unmarked = [request.prompt_token_ids for request in build_workload(config).requests]
+    assert prompt_ids(prompts, 0, 1, 2) == unmarked
+    later = prompt_ids(prompts, *range(3, 30))
+    assert len({*unmarked, *later}) == 30
+    assert [len(ids) for ids in later] == [len(ids) for ids in unmarked] * 9
     head = prompts.turn(0).shared_tokens
     assert 0 < head < 6
-    assert {each[:head] for each in later} == {whole[0][:head]}
+    assert {ids[:head] for ids in later} == {unmarked[0][:head]}
     # So they are where a smaller set is asked for more requests than it holds.
     more = cycle(config.model_copy(update={"n": 5}), 1)
-    assert told(more, 0, 1, 2) == whole
-    assert len({*told(more, *range(30))}) == 30
+    assert prompt_ids(more, 0, 1, 2) == unmarked
+    assert len({*prompt_ids(more, *range(30))}) == 30
     # The warm-up's are not those of the window.
-    warm = told(prompts, *range(1 << 40, (1 << 40) + 30))
-    assert not set(warm) & {*whole, *later}
+    warm = prompt_ids(prompts, *range(1 << 40, (1 << 40) + 30))
+    assert not set(warm) & {*unmarked, *later}
 
 
 def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
     serving = {**RATE, "endpoint": "chat"}
     config = experiment(dataset=str(path), serving=serving, max_input_tokens=64, **OPENAI)
     prompts = cycle(config, 1)
-    said = [prompts.turn(number).request.messages for number in range(3)]
-    assert {each[0]["content"] for each in said} == {"be brief"}
-    assert all(each[1]["content"].endswith(" hello") for each in said)
-    assert len({each[1]["content"] for each in said}) == 3
+    chats = [prompts.turn(number).request.messages for number in range(3)]
+    assert {chat[0]["content"] for chat in chats} == {"be brief"}
+    assert all(chat[1]["content"].endswith(" hello") for chat in chats)
+    assert len({chat[1]["content"] for chat in chats}) == 3
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -145,28 +145,28 @@ def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint
     if endpoint == "chat":
         assert len({json.dumps(turn.request.messages[:4]) for turn in sent}) == 1
         assert len({turn.request.messages[4]["content"] for turn in sent}) == 18
-    asked = [turn.request.prompt_token_ids for turn in sent]
-    assert len({each[:shared] for each in asked}) == 1
-    assert len({*asked}) == 18
+    requests = [turn.request.prompt_token_ids for turn in sent]
+    assert len({ids[:shared] for ids in requests}) == 1
+    assert len({*requests}) == 18
 
 
 def test_words_that_all_questions_begin_with_stay_common(tmp_path: Path) -> None:
-    said = (
+    questions = (
         "Answer in one word: who are you",
         "Answer in one word: what is it",
         "Answer in one word: no",
     )
     serving = {**RATE, "endpoint": "chat"}
-    dataset = texts(tmp_path, *said)
+    dataset = texts(tmp_path, *questions)
     chat = {"chat": {"template": "auto"}, "max_input_tokens": 64}
     config = experiment(dataset=dataset, n=3, serving=serving, **chat, **OPENAI)
     prompts = cycle(config, 1)
     sent = [prompts.turn(number).request.messages[-1]["content"] for number in range(9)]
-    assert len({*sent, *said}) == 12
+    assert len({*sent, *questions}) == 12
     begin = "Answer in one word: "
-    assert all(each.startswith(begin) for each in sent)
-    assert [each.split(": ")[1].split(" ", 2)[2] for each in sent[:3]] == [
-        each.removeprefix(begin) for each in said
+    assert all(question.startswith(begin) for question in sent)
+    assert [question.split(": ")[1].split(" ", 2)[2] for question in sent[:3]] == [
+        question.removeprefix(begin) for question in questions
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_chat_whose_only_word_is_0_is_marked_when_it_comes_again(tmp_path: Pat
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "0"}]}) + "\n")
     config = experiment(serving=None, dataset=str(path), n=1, max_input_tokens=64)
-    assert len({*told(cycle(config, 1), 0, 1, 2)}) == 3
+    assert len({*prompt_ids(cycle(config, 1), 0, 1, 2)}) == 3
 
 
 SPECIAL = range(4)
@@ -196,55 +196,57 @@ def test_marks_are_in_the_words_of_a_chat_and_leave_its_template_whole(
     rows = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
     path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
     config = experiment(serving=None, dataset=str(path), n=len(rows), max_input_tokens=64, **OPENAI)
-    whole = [each.prompt_token_ids for each in build_workload(config).requests] * 3
-    sent = told(cycle(config, 1), *range(len(whole)))
-    for marked, asked in zip(sent, whole, strict=True):
-        assert marked != asked
-        assert [each if each in SPECIAL else None for each in marked] == [
-            each if each in SPECIAL else None for each in asked
+    unmarked = [item.prompt_token_ids for item in build_workload(config).requests] * 3
+    sent = prompt_ids(cycle(config, 1), *range(len(unmarked)))
+    for marked, ids in zip(sent, unmarked, strict=True):
+        assert marked != ids
+        assert [item if item in SPECIAL else None for item in marked] == [
+            item if item in SPECIAL else None for item in ids
         ]
     # What a template puts before the words of the only chat is what all of them share.
     if len(rows) == 1:
         shared = cycle(config, 1).turn(0).shared_tokens
         assert shared > 0
-        assert {each[:shared] for each in sent} == {whole[0][:shared]}
+        assert {item[:shared] for item in sent} == {unmarked[0][:shared]}
 
 
 def test_the_only_text_keeps_what_the_tokenizer_puts_before_it(tmp_path: Path) -> None:
     dataset = texts(tmp_path, "what is the only one to be asked")
     config = experiment(serving=None, dataset=dataset, n=1, max_input_tokens=32, **OPENAI)
-    (whole,) = build_workload(config).requests
-    sent = told(cycle(config, 1), 0, 1)
-    assert {each[0] for each in sent} == {whole.prompt_token_ids[0]} <= set(SPECIAL)
-    assert len({*sent, whole.prompt_token_ids}) == 3
+    (unmarked,) = build_workload(config).requests
+    sent = prompt_ids(cycle(config, 1), 0, 1)
+    assert {ids[0] for ids in sent} == {unmarked.prompt_token_ids[0]} <= set(SPECIAL)
+    assert len({*sent, unmarked.prompt_token_ids}) == 3
 
 
 def test_a_server_that_the_run_starts_is_asked_what_other_engines_are(tmp_path: Path) -> None:
     started = {"backend": "openai", "openai": {"command": ["serve", "{port}"]}}
     dataset = texts(tmp_path, "what is the first", "what else is there to ask")
     config = experiment(serving=None, dataset=dataset, n=2, max_input_tokens=32, **started)
-    whole = [each.prompt_token_ids for each in build_workload(config).requests]
+    unmarked = [request.prompt_token_ids for request in build_workload(config).requests]
     seed = content_seed(config, 1)
-    assert told(traffic_prompts(config, seed), 0, 1) == whole
-    assert not set(told(traffic_prompts(config, seed), 2, 3)) & set(whole)
+    assert prompt_ids(traffic_prompts(config, seed), 0, 1) == unmarked
+    assert not set(prompt_ids(traffic_prompts(config, seed), 2, 3)) & set(unmarked)
     # Where other runs have asked it before, it may know them.
-    assert not set(told(traffic_prompts(config, seed, lives_on=True), 0, 1)) & set(whole)
+    assert not set(prompt_ids(traffic_prompts(config, seed, lives_on=True), 0, 1)) & set(unmarked)
     assert seed == content_seed(experiment(serving=None, dataset=dataset), 1)
 
 
 def test_a_study_may_ask_for_prompts_that_a_cache_knows(tmp_path: Path) -> None:
     serving = {**RATE, "cached_prompts": True}
-    made = experiment(serving=serving, **OPENAI)
-    assert told(cycle(made, 1), 0, 1) == told(cycle(made, 2), 0, 1)
-    assert cycle(made, 1).seed != cycle(made, 2).seed  # arrivals are each cycle's own all the same
+    config = experiment(serving=serving, **OPENAI)
+    assert prompt_ids(cycle(config, 1), 0, 1) == prompt_ids(cycle(config, 2), 0, 1)
+    assert (
+        cycle(config, 1).seed != cycle(config, 2).seed
+    )  # arrivals are each cycle's own all the same
     dataset = texts(tmp_path, "one", "two")
-    same = told(cycle(experiment(dataset=dataset, n=2, serving=serving), 1), *range(4))
+    same = prompt_ids(cycle(experiment(dataset=dataset, n=2, serving=serving), 1), *range(4))
     assert same[:2] == same[2:]
 
 
 def test_what_traffic_shares_is_known() -> None:
-    alone = cycle(experiment(), 1)
-    assert alone.turn(7).shared_tokens == 0
+    unshared = cycle(experiment(), 1)
+    assert unshared.turn(7).shared_tokens == 0
     serving = {**RATE, "shared_prefix_ratio": 0.5, "turns": 2}
     talk = cycle(experiment(serving=serving, max_output_tokens=5), 1)
     assert [talk.turn(3, turn).shared_tokens for turn in (0, 1)] == [6, 17]

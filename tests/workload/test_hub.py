@@ -70,17 +70,17 @@ def hub() -> Iterator[str]:
 
 
 def ask(home: Path, endpoint: str, *names: str, **environment: str) -> list[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     ours = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CODE, *names],
-        env={**kept, **ours, **environment},
+        env={**inherited, **ours, **environment},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    return done.stdout.splitlines()
+    return process.stdout.splitlines()
 
 
 def test_why_a_model_cannot_be_had(hub: str, tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_unreachable_is_said(tmp_path: Path) -> None:
 def test_an_engine_s_revision_is_the_one_looked_up(
     backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = []
+    calls = []
 
     def fetch(name: str, revision: str | None) -> Path:
-        asked.append((name, revision))
+        calls.append((name, revision))
         (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
         return tmp_path / "config.json"
 
@@ -155,7 +155,7 @@ def test_an_engine_s_revision_is_the_one_looked_up(
         {"model": "some/model", "backend": backend, backend: {"engine": {"revision": "abc"}}}
     )
     assert resolve_model(config).revision == "abc"
-    assert asked == [("some/model", "abc")]
+    assert calls == [("some/model", "abc")]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "llama"}'])

@@ -19,8 +19,8 @@ from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.prompts import (
     build_workload,
     check_files,
-    choose,
-    ordered,
+    interleave,
+    order_positions,
     read_dataset,
 )
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
@@ -40,19 +40,19 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def test_synthetic_prompts_have_the_lengths_asked_for() -> None:
-    made = workload(n=5, dataset={"input_len": 17, "output_len": 9})
-    assert [len(request.prompt_token_ids) for request in made.requests] == [17] * 5
-    assert [request.max_output_tokens for request in made.requests] == [9] * 5
-    assert [request.index for request in made.requests] == list(range(5))
-    assert (made.input_tokens, made.output_tokens) == (85, 45)
+    requested = workload(n=5, dataset={"input_len": 17, "output_len": 9})
+    assert [len(request.prompt_token_ids) for request in requested.requests] == [17] * 5
+    assert [request.max_output_tokens for request in requested.requests] == [9] * 5
+    assert [request.index for request in requested.requests] == list(range(5))
+    assert (requested.input_tokens, requested.output_tokens) == (85, 45)
     named = workload(n=2, max_input_tokens=11, max_output_tokens=3)
     assert (named.input_tokens, named.output_tokens) == (22, 6)
 
 
 def test_synthetic_prompts_are_the_same_everywhere() -> None:
-    made = workload(n=2, dataset={"input_len": 4, "output_len": 2, "seed": 7})
-    assert made.requests[0].prompt_token_ids == FIRST_PROMPT
-    assert made.prompt_hash == GOLDEN_HASH
+    requested = workload(n=2, dataset={"input_len": 4, "output_len": 2, "seed": 7})
+    assert requested.requests[0].prompt_token_ids == FIRST_PROMPT
+    assert requested.prompt_hash == GOLDEN_HASH
 
 
 def test_more_prompts_do_not_change_the_first_ones() -> None:
@@ -63,17 +63,19 @@ def test_more_prompts_do_not_change_the_first_ones() -> None:
 
 def test_synthetic_prompts_may_begin_alike() -> None:
     lengths = {"n": 3, "input_len": 20, "output_len": 4}
-    alone = workload(dataset=lengths).requests
+    unshared = workload(dataset=lengths).requests
     alike = workload(dataset={**lengths, "shared_prefix_len": 12}).requests
-    assert {request.prompt_token_ids[:12] for request in alike} == {alone[0].prompt_token_ids[:12]}
+    assert {request.prompt_token_ids[:12] for request in alike} == {
+        unshared[0].prompt_token_ids[:12]
+    }
     assert [request.prompt_token_ids[12:] for request in alike] == [
-        request.prompt_token_ids[12:] for request in alone
+        request.prompt_token_ids[12:] for request in unshared
     ]
 
 
 def test_synthetic_prompts_hold_no_special_tokens() -> None:
-    made = workload(n=50, dataset={"input_len": 200})
-    ids = {token for request in made.requests for token in request.prompt_token_ids}
+    requested = workload(n=50, dataset={"input_len": 200})
+    ids = {token for request in requested.requests for token in request.prompt_token_ids}
     assert min(ids) >= 4
     assert max(ids) == KNOWN["tiny-llama"].vocab_size - 1
 
@@ -87,50 +89,50 @@ def test_a_folders_added_tokens_are_special(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(
         json.dumps({"added_tokens": added, "model": {"vocab": vocabulary}})
     )
-    made = workload(model=str(tmp_path), n=1, dataset={"input_len": 500})
-    assert set(made.requests[0].prompt_token_ids) == {3, 4, 7, 8, 9}
+    requested = workload(model=str(tmp_path), n=1, dataset={"input_len": 500})
+    assert set(requested.requests[0].prompt_token_ids) == {3, 4, 7, 8, 9}
 
 
 def test_a_text_model_s_settings_that_are_null_are_the_model_s_own(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         '{"model_type": "mamba", "vocab_size": 3, "text_config": null, "eos_token_id": 0}'
     )
-    made = workload(model=str(tmp_path), n=1, dataset={"input_len": 100})
-    assert set(made.requests[0].prompt_token_ids) == {1, 2}
+    requested = workload(model=str(tmp_path), n=1, dataset={"input_len": 100})
+    assert set(requested.requests[0].prompt_token_ids) == {1, 2}
 
 
 def test_random_weights_need_no_tokenizer() -> None:
-    made = workload(model="Llama-3.1-8B", weights="random", n=2)
-    assert max(made.requests[0].prompt_token_ids) < 128_000
+    requested = workload(model="Llama-3.1-8B", weights="random", n=2)
+    assert max(requested.requests[0].prompt_token_ids) < 128_000
 
 
 def test_a_checkpoint_under_a_known_name_is_asked_with_tokens_that_it_has() -> None:
     name, location = "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"
-    own = {"model_type": "mamba", "vocab_size": 40, "eos_token_id": 0}
-    ids = ordinary_token_ids(ModelSource(name, location, False, own, None))
+    content = {"model_type": "mamba", "vocab_size": 40, "eos_token_id": 0}
+    ids = ordinary_token_ids(ModelSource(name, location, False, content, None))
     assert ids.tolist() == list(range(1, 40))
-    published = ModelSource(name, location, False, own | {"vocab_size": 151_936}, None)
+    published = ModelSource(name, location, False, content | {"vocab_size": 151_936}, None)
     assert ordinary_token_ids(published)[-1] > 100_000
 
 
 def test_the_hash_is_of_the_work_not_of_its_order() -> None:
-    one, two = Request(0, (1, 2), 5), Request(1, (3,), 5)
-    assert prompt_hash((one, two)) == prompt_hash((two, one))
-    assert prompt_hash((one, one)) != prompt_hash((one,))
-    assert prompt_hash((one,)) != prompt_hash((Request(0, (1, 2), 6),))
+    first, second = Request(0, (1, 2), 5), Request(1, (3,), 5)
+    assert prompt_hash((first, second)) == prompt_hash((second, first))
+    assert prompt_hash((first, first)) != prompt_hash((first,))
+    assert prompt_hash((first,)) != prompt_hash((Request(0, (1, 2), 6),))
     assert prompt_hash((Request(0, (1, 2), 3),)) != prompt_hash((Request(0, (1,), 2),))
 
 
 def test_texts_are_tokenized_cut_and_cycled(tmp_path: Path) -> None:
     rows = [{"prompt": "the energy of a model " * 20}, {"prompt": "short"}]
-    made = workload(n=5, dataset=jsonl(tmp_path / "p.jsonl", rows), max_input_tokens=12)
-    lengths = [len(request.prompt_token_ids) for request in made.requests]
+    requested = workload(n=5, dataset=jsonl(tmp_path / "p.jsonl", rows), max_input_tokens=12)
+    lengths = [len(request.prompt_token_ids) for request in requested.requests]
     assert lengths == [12, lengths[1], 12, lengths[1], 12]
     assert lengths[1] < 12
-    cycled, cut = made.notes
-    assert "holds 2 prompts; they are cycled to make 5" in cycled
-    assert "cut to 12 tokens" in cut
-    assert all(request.prompt_token_ids[0] == 0 for request in made.requests)
+    cycle_note, cut_note = requested.notes
+    assert "holds 2 prompts; they are cycled to make 5" in cycle_note
+    assert "cut to 12 tokens" in cut_note
+    assert all(request.prompt_token_ids[0] == 0 for request in requested.requests)
 
 
 def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
@@ -173,9 +175,9 @@ def test_what_synthetic_prompts_do_not_need_may_be_missing(tmp_path: Path, lacks
         (model / lacks).unlink()
     else:
         file = model / "tokenizer_config.json"
-        told = json.loads(file.read_text())
-        del told[lacks]
-        file.write_text(json.dumps(told))
+        content = json.loads(file.read_text())
+        del content[lacks]
+        file.write_text(json.dumps(content))
     assert len(workload(model=str(model), n=2).requests) == 2
 
 
@@ -197,11 +199,11 @@ def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, k
 
 def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -> None:
     data = jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}])
-    asked = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
-    configs = [{"model": "tiny-llama", "dataset": data, **each} for each in asked]
+    variants = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
+    configs = [{"model": "tiny-llama", "dataset": data, **values} for values in variants]
     again, unread = "holds 2 prompts; they are cycled to make 7", "have a column system"
-    found = check_files(map(ExperimentConfig.model_validate, configs))
-    assert [unread in found[0], again in found[1], len(found)] == [True, True, 2]
+    notes = check_files(map(ExperimentConfig.model_validate, configs))
+    assert [unread in notes[0], again in notes[1], len(notes)] == [True, True, 2]
     assert check_files([]) == []
 
 
@@ -216,53 +218,56 @@ def records(*sources: str) -> list[Record]:
 
 
 def rows_in(order: Any, given_records: list[Record], lengths: list[int]) -> list[int]:
-    return [given_records[at].row for at in ordered(given_records, lengths, order, seed=1)]
+    return [
+        given_records[position].row
+        for position in order_positions(given_records, lengths, order, seed=1)
+    ]
 
 
 def test_orders() -> None:
-    taken = choose(records("a", "a", "a", "b", "b"), 5)
+    interleaved = interleave(records("a", "a", "a", "b", "b"))
     lengths = [5, 4, 3, 2, 1]
-    assert rows_in("interleaved", taken, lengths) == [1, 4, 2, 5, 3]
-    assert rows_in("grouped", taken, lengths) == [1, 2, 3, 4, 5]
-    assert rows_in("given", taken, lengths) == [1, 2, 3, 4, 5]
-    assert rows_in("length", taken, lengths) == [3, 5, 2, 4, 1]
-    assert sorted(rows_in("shuffled", taken, lengths)) == [1, 2, 3, 4, 5]
-    taken = choose(records("a", "b", "a", "b"), 4)
-    assert rows_in("grouped", taken, [1] * 4) == [1, 3, 2, 4]
-    assert rows_in("given", taken, [1] * 4) == [1, 2, 3, 4]
+    assert rows_in("interleaved", interleaved, lengths) == [1, 4, 2, 5, 3]
+    assert rows_in("grouped", interleaved, lengths) == [1, 2, 3, 4, 5]
+    assert rows_in("given", interleaved, lengths) == [1, 2, 3, 4, 5]
+    assert rows_in("length", interleaved, lengths) == [3, 5, 2, 4, 1]
+    assert sorted(rows_in("shuffled", interleaved, lengths)) == [1, 2, 3, 4, 5]
+    interleaved = interleave(records("a", "b", "a", "b"))
+    assert rows_in("grouped", interleaved, [1] * 4) == [1, 3, 2, 4]
+    assert rows_in("given", interleaved, [1] * 4) == [1, 2, 3, 4]
 
 
 @settings(deadline=None)
 @given(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
-    st.integers(1, 60),
     st.integers(0, 2**63 - 1),
 )
-def test_every_order_does_the_same_work(sources: list[str], n: int, seed: int) -> None:
-    taken = choose(records(*sources), n)
-    lengths = [record.row for record in taken]
-    wanted = list(range(n))
+def test_every_order_does_the_same_work(sources: list[str], seed: int) -> None:
+    interleaved = interleave(records(*sources))
+    lengths = [record.row for record in interleaved]
+    assert sorted(lengths) == list(range(1, len(sources) + 1))
     for order in ("interleaved", "grouped", "shuffled", "given", "length"):
-        assert sorted(ordered(taken, lengths, order, seed)) == wanted
-    counts = [sum(record.row == row for record in taken) for row in range(1, len(sources) + 1)]
-    assert max(counts) - min(counts) <= 1
+        positions = order_positions(interleaved, lengths, order, seed)
+        assert sorted(positions) == list(range(len(sources)))
 
 
 def test_shuffling_follows_the_seed() -> None:
-    taken = choose(records(*"a" * 50), 50)
-    first, again, other = (ordered(taken, [1] * 50, "shuffled", seed) for seed in (1, 1, 2))
+    interleaved = interleave(records(*"a" * 50))
+    first, again, other = (
+        order_positions(interleaved, [1] * 50, "shuffled", seed) for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 def test_orders_do_not_change_the_hash(tmp_path: Path) -> None:
     rows = [{"prompt": "word " * length, "source": "xy"[length % 2]} for length in range(1, 9)]
     data = jsonl(tmp_path / "p.jsonl", rows)
-    made = {
+    workloads = {
         order: workload(n=6, dataset=data, dataset_order=order)
         for order in ("interleaved", "grouped", "shuffled", "given", "length")
     }
-    assert len({each.prompt_hash for each in made.values()}) == 1
-    lengths = [len(request.prompt_token_ids) for request in made["length"].requests]
+    assert len({ordered.prompt_hash for ordered in workloads.values()}) == 1
+    lengths = [len(request.prompt_token_ids) for request in workloads["length"].requests]
     assert lengths == sorted(lengths)
 
 

@@ -157,9 +157,9 @@ def test_a_chat_that_calls_a_tool_is_left_out_and_counted_and_the_others_are_ask
 ) -> None:
     chats = [[USER, CALLED, {"role": "tool", "content": "3"}, USER], [USER]]
     content = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
-    found = read_file(put(tmp_path / "d.jsonl", content))
-    assert [each.row for each in found] == [2]
-    assert found.notes == (
+    dataset = read_file(put(tmp_path / "d.jsonl", content))
+    assert [record.row for record in dataset] == [2]
+    assert dataset.notes == (
         "1 rows of d.jsonl are left out: messages holds calls of tools, which are not sent",
     )
 
@@ -167,9 +167,9 @@ def test_a_chat_that_calls_a_tool_is_left_out_and_counted_and_the_others_are_ask
 def test_an_assistant_s_own_message_is_left_out_and_counted(tmp_path: Path) -> None:
     """OpenAssistant's collections have a message a row, of people and of the assistant in turn."""
     rows = [{"text": "hi", "role": "prompter"}, {"text": "Yes?", "role": "assistant"}]
-    found = read_file(put(tmp_path / "d.jsonl", "\n".join(map(json.dumps, rows))))
-    assert [each.text for each in found] == ["hi"]
-    assert found.notes == ("1 rows of d.jsonl are left out: text is the assistant's own",)
+    dataset = read_file(put(tmp_path / "d.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [record.text for record in dataset] == ["hi"]
+    assert dataset.notes == ("1 rows of d.jsonl are left out: text is the assistant's own",)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_a_row_says_besides_its_prompt_is_noted(
 ) -> None:
     notes = read_file(put(tmp_path / "d.jsonl", row)).notes
     assert len(notes) == len(note)
-    assert all(each.startswith(begin) for each, begin in zip(notes, note, strict=True))
+    assert all(text.startswith(begin) for text, begin in zip(notes, note, strict=True))
 
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

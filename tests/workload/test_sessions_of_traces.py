@@ -31,7 +31,7 @@ OWN = {"distribution": "data"}
 
 def sessions(trace: Trace) -> list[list[tuple[int, int]]]:
     return [
-        [trace.lengths(trace.first(number) + turn) for turn in range(trace.turns(number))]
+        [trace.lengths(trace.first_request(number) + turn) for turn in range(trace.turns(number))]
         for number in range(len(trace.offset_s))
     ]
 
@@ -43,26 +43,26 @@ def prompts(path: Path | str, **serving: Any) -> TrafficPrompts:
 
 @pytest.mark.parametrize("path", LENGTHS, ids=lambda path: path.stem)
 def test_a_sessions_turns_have_the_files_lengths_and_pauses(path: Path) -> None:
-    trace, made = read_trace(path), prompts(path)
+    trace, traffic = read_trace(path), prompts(path)
     assert sessions(trace) == LENGTHS[path]
     again = len(trace.offset_s)  # past the end they repeat, with prompts of their own
     for number, turns in enumerate(LENGTHS[path]):
-        asked = [made.turn(number, turn) for turn in range(len(turns))]
-        found = [(len(each.request.prompt_token_ids), each.request.max_output_tokens)
-                 for each in asked]  # fmt: skip
-        assert found == turns
-        assert {each.turns for each in asked} == {len(turns)}
-        pauses = [made.think_s(number, turn) for turn in range(1, len(turns))]
+        sent = [traffic.turn(number, turn) for turn in range(len(turns))]
+        lengths = [(len(sent_turn.request.prompt_token_ids), sent_turn.request.max_output_tokens)
+                 for sent_turn in sent]  # fmt: skip
+        assert lengths == turns
+        assert {sent_turn.turns for sent_turn in sent} == {len(turns)}
+        pauses = [traffic.think_s(number, turn) for turn in range(1, len(turns))]
         assert pauses == pytest.approx(PAUSES_S[path][number], abs=1e-6)
-        for before, after in pairwise(asked):
+        for before, after in pairwise(sent):
             shared = min(len(before.request.prompt_token_ids), after.shared_tokens)
-            kept = after.request.prompt_token_ids[:shared]
-            assert kept == before.request.prompt_token_ids[:shared]
-        repeated = made.turn(number + again, len(turns) - 1).request
+            common = after.request.prompt_token_ids[:shared]
+            assert common == before.request.prompt_token_ids[:shared]
+        repeated = traffic.turn(number + again, len(turns) - 1).request
         assert len(repeated.prompt_token_ids) == turns[-1][0]
-        assert repeated.prompt_token_ids != asked[-1].request.prompt_token_ids
-    everything = made.workload(3 * len(trace)).requests
-    assert [each.index for each in everything] == list(range(3 * len(trace)))
+        assert repeated.prompt_token_ids != sent[-1].request.prompt_token_ids
+    everything = traffic.workload(3 * len(trace)).requests
+    assert [sent_turn.index for sent_turn in everything] == list(range(3 * len(trace)))
 
 
 def test_what_arrives_when(tmp_path: Path) -> None:
@@ -89,18 +89,18 @@ def test_sessions_that_are_over_before_the_window_opens_are_refused_in_planning(
     path.write_text("".join(line for line in lines if "sess-a1" in line))
     with pytest.raises(ConfigurationError, match=r"add up to 2 s.*serving\.arrivals: closed"):
         prompts(path)
-    own = {"input_tokens": OWN, "output_tokens": OWN}
-    assert prompts(path, arrivals="closed", concurrency=1, **own).trace is not None
+    lengths = {"input_tokens": OWN, "output_tokens": OWN}
+    assert prompts(path, arrivals="closed", concurrency=1, **lengths).trace is not None
 
 
 def test_users_of_a_closed_loop_take_sessions_one_after_the_other() -> None:
-    own = {"input_tokens": OWN, "output_tokens": OWN}
-    made = prompts(AIPERF, arrivals="closed", concurrency=2, think_seconds=4, **own)
-    assert [made.turn(number).turns for number in range(4)] == [3, 2, 3, 2]
-    assert made.think_s(0, 1) == pytest.approx(0.2453)
-    assert made.think_s(1, 0) not in (0, pytest.approx(0.2453))
-    drawn = prompts(AIPERF, arrivals="poisson", rate_per_s=1, turns=2, **own)
-    assert drawn.turn(0).turns == 2
+    lengths = {"input_tokens": OWN, "output_tokens": OWN}
+    closed = prompts(AIPERF, arrivals="closed", concurrency=2, think_seconds=4, **lengths)
+    assert [closed.turn(number).turns for number in range(4)] == [3, 2, 3, 2]
+    assert closed.think_s(0, 1) == pytest.approx(0.2453)
+    assert closed.think_s(1, 0) not in (0, pytest.approx(0.2453))
+    poisson = prompts(AIPERF, arrivals="poisson", rate_per_s=1, turns=2, **lengths)
+    assert poisson.turn(0).turns == 2
 
 
 def test_a_whole_prompt_that_says_so_is_not_added_to_another(tmp_path: Path) -> None:
@@ -133,26 +133,26 @@ def test_the_longest_sequence_is_the_whole_traces() -> None:
     assert longest_tokens(config, traffic_prompts(config).workload(1)) == 91 + 3
     rows = str(PUBLISHED / "AzureLLMInferenceTrace_conv.csv")
     assert prompts(rows).workload(1).longest_of_trace == 0  # each row is sent as it comes
-    cut = prompts(AIPERF, input_tokens={**OWN, "max_tokens": 50}, output_tokens=OWN)
-    assert cut.workload(1).longest_of_trace == 50 + 7
+    limited = prompts(AIPERF, input_tokens={**OWN, "max_tokens": 50}, output_tokens=OWN)
+    assert limited.workload(1).longest_of_trace == 50 + 7
 
 
 def test_a_window_in_which_no_session_ends_is_noted_with_how_far_it_came() -> None:
-    made = prompts(AIPERF)
-    first = [made.turn(0), made.turn(1)]
-    (note,) = made.short_of_the_trace(first)
+    traffic = prompts(AIPERF)
+    first = [traffic.turn(0), traffic.turn(1)]
+    (note,) = traffic.short_of_the_trace(first)
     assert "its prompts had 44 tokens on average, the trace's 63;" in note
-    assert made.short_of_the_trace([*first, made.turn(1, 1)]) == ()
-    assert made.short_of_the_trace([]) == ()
+    assert traffic.short_of_the_trace([*first, traffic.turn(1, 1)]) == ()
+    assert traffic.short_of_the_trace([]) == ()
 
 
 def test_limits_of_lengths_hold_in_a_replay() -> None:
-    own = {"input_tokens": {**OWN, "max_tokens": 50}, "output_tokens": {**OWN, "max_tokens": 5}}
-    made = prompts(AIPERF, **own)
-    found = [made.turn(0, turn).request for turn in range(3)]
-    assert [len(each.prompt_token_ids) for each in found] == [48, 50, 50]
-    assert [each.max_output_tokens for each in found] == [5, 5, 3]
-    rows = prompts(PUBLISHED / "AzureLLMInferenceTrace_conv.csv", **own)
+    lengths = {"input_tokens": {**OWN, "max_tokens": 50}, "output_tokens": {**OWN, "max_tokens": 5}}
+    traffic = prompts(AIPERF, **lengths)
+    requests = [traffic.turn(0, turn).request for turn in range(3)]
+    assert [len(request.prompt_token_ids) for request in requests] == [48, 50, 50]
+    assert [request.max_output_tokens for request in requests] == [5, 5, 3]
+    rows = prompts(PUBLISHED / "AzureLLMInferenceTrace_conv.csv", **lengths)
     assert len(rows.turn(2).request.prompt_token_ids) == 50
 
 
@@ -192,7 +192,7 @@ def test_traces_that_say_when_each_request_came_are_requests(
 def test_vllms_conversations_are_a_data_set_and_no_trace() -> None:
     path = PUBLISHED / "vllm_multi_turn.json"
     (read,) = read_file(path)
-    assert [each["content"] for each in read.messages] == [
+    assert [message["content"] for message in read.messages] == [
         "Which unit is energy counted in?", "In joules.", "And power?"
     ]  # fmt: skip
     with pytest.raises(ConfigurationError, match="is no trace"):
@@ -205,16 +205,19 @@ def test_on_a_server_each_turn_comes_the_pause_after_the_answer(tmp_path: Path, 
     served, _ = run(tmp_path, config, "--first-ms", "20", "--next-ms", "5")
     rows = served.requests.to_pylist()
     assert all(row["failure"] is None for row in rows)
-    trace, found = read_trace(path), {(row["conversation"], row["turn"]): row for row in rows}
+    trace, rows_by_turn = (
+        read_trace(path),
+        {(row["conversation"], row["turn"]): row for row in rows},
+    )
     waited = 0
-    for (conversation, turn), row in found.items():
-        number = trace.first(conversation) + turn
+    for (conversation, turn), row in rows_by_turn.items():
+        number = trace.first_request(conversation) + turn
         assert (row["input_tokens"], row["output_tokens_asked"]) == trace.lengths(number)
         assert row["input_tokens"] == row["input_tokens_expected"]
         assert row["turns"] == trace.turns(conversation)
         if turn:
             pause_s = trace.gap_s[number % len(trace)]
-            before = found[conversation, turn - 1]
+            before = rows_by_turn[conversation, turn - 1]
             waited_ns = row["planned_monotonic_ns"] - before["end_monotonic_ns"]
             assert waited_ns / 1e9 == pytest.approx(pause_s, abs=1e-6)
             waited += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.models.tiny import make_tiny_llama, tiny_llama_folder
 
@@ -57,12 +57,12 @@ def test_makers_at_once_all_get_one_whole_folder(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    said = {maker.communicate(timeout=60)[0] for maker in makers}
+    outputs = {maker.communicate(timeout=60)[0] for maker in makers}
     assert all(maker.returncode == 0 for maker in makers)
-    assert len(said) == 1
-    assert "model.safetensors" in said.pop()
-    left = [path.name for path in (tmp_path / "models").iterdir()]
-    assert len(left) == 1
+    assert len(outputs) == 1
+    assert "model.safetensors" in outputs.pop()
+    names = [path.name for path in (tmp_path / "models").iterdir()]
+    assert len(names) == 1
 
 
 def test_a_cached_model_is_not_made_again() -> None:
@@ -78,7 +78,7 @@ def test_a_failed_maker_leaves_nothing(tmp_path: Path) -> None:
         raise BackendError("no")
 
     with pytest.raises(BackendError):
-        made_once(tmp_path / "thing", fail)
+        make_once(tmp_path / "thing", fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,8 +86,8 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for place in ("file", "x" * 300):
-        monkeypatch.setenv("LLEM_CACHE", str(tmp_path / place))
+    for name in ("file", "x" * 300):
+        monkeypatch.setenv("LLEM_CACHE", str(tmp_path / name))
         with pytest.raises(BackendError, match="LLEM_CACHE"):
             tiny_llama_folder()
 

@@ -1,1 +1,1 @@
-"""One module per engine behind one small protocol."""
+"""One folder for each engine, behind one small protocol."""

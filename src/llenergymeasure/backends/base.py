@@ -180,7 +180,7 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class Asking(Protocol):
+class SettingsValidator(Protocol):
     """What a backend may have in addition: an engine that judges settings without a model."""
 
     def refusal(self, config: ExperimentConfig) -> str | None:

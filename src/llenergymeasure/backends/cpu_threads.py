@@ -13,7 +13,7 @@ SMALL_MODEL_PARAMETERS = 100_000_000
 
 
 def choose_threads(
-    parameters: int | None, *, asked: int | None, on_gpu: bool, processes: int = 1
+    parameters: int | None, *, requested: int | None, on_gpu: bool, processes: int = 1
 ) -> int:
     """Return the number of threads for a model, at least 1.
 
@@ -22,12 +22,12 @@ def choose_threads(
 
     Args:
         parameters: of the model; None if not known yet, which counts as large.
-        asked: the setting in the study.
+        requested: the setting in the study.
         on_gpu: whether the model computes on a GPU.
         processes: replicas that share the machine.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if on_gpu or (parameters is not None and parameters < SMALL_MODEL_PARAMETERS):
         return 1
     return max(1, usable_cores() // processes)
@@ -42,10 +42,10 @@ def threads_variable(config: ExperimentConfig) -> dict[str, str]:
         return {}
     architecture = resolve_model(config).architecture
     parameters = None if architecture is None else architecture.parameters()
-    return {"OMP_NUM_THREADS": str(choose_threads(parameters, asked=None, on_gpu=False))}
+    return {"OMP_NUM_THREADS": str(choose_threads(parameters, requested=None, on_gpu=False))}
 
 
 def usable_cores() -> int:
     """Return the physical cores this process may use: by affinity and by cgroup quota."""
-    count, quota = len(own_cores()), cpu_quota()
-    return max(1, count if quota is None else min(count, math.floor(quota)))
+    cores, quota = len(own_cores()), cpu_quota()
+    return max(1, cores if quota is None else min(cores, math.floor(quota)))

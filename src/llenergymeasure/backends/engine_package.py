@@ -32,7 +32,7 @@ class EnginePackage:
         checks: yields why a configuration cannot run here, without the engine.
         command: returns how the engine's own server is started on a port, without the engine.
         packages: those whose versions are recorded.
-        named: arguments that have a name of their own in a study, and which.
+        study_keys: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.
     """
 
@@ -41,66 +41,67 @@ class EnginePackage:
     checks: Callable[[ExperimentConfig], Iterable[Problem]]
     command: Callable[[ExperimentConfig, int], ServerCommand]
     packages: tuple[str, ...]
-    named: Mapping[str, str] = field(default_factory=dict)
+    study_keys: Mapping[str, str] = field(default_factory=dict)
     environment: Callable[[ExperimentConfig], Mapping[str, str]] = lambda _: {}
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
         return [
-            *self._missing(),
+            *self._missing_packages(),
             *self.checks(config),
-            *passthrough_problems(config, self.named),
+            *passthrough_problems(config, self.study_keys),
         ]
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; nothing is imported for it."""
-        found = {}
+        versions = {}
         for package in self.packages:
             try:
-                found[package] = version(package)
+                versions[package] = version(package)
             except PackageNotFoundError:
                 continue
-        return found
+        return versions
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model."""
         os.environ.update(self.environment(config))
-        loaded: Engine = getattr(self._part("engine"), self.engine)(config)
-        return loaded
+        engine: Engine = getattr(self._module("engine"), self.engine)(config)
+        return engine
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
         """Return how the engine's own server is started for ``config``; starts nothing."""
         return self.command(config, port)
 
-    def _missing(self) -> Iterator[Problem]:
+    def _missing_packages(self) -> Iterator[Problem]:
         facts = ENGINES[self.name]
         missing = [module for module in facts.modules if find_spec(module) is None]
         if missing:
-            how = (
+            remedy = (
                 f"{facts.install()}; it wants an environment of its own, or"
                 if facts.install
                 else "it comes as a container image alone;"
             )
             yield Problem(
-                f"{' and '.join(missing)} not installed: {how} use runner: docker or apptainer",
+                f"{' and '.join(missing)} not installed: {remedy} use runner: docker or apptainer",
                 key="backend",
                 found=self.name,
             )
 
-    def _part(self, name: str) -> Any:
+    def _module(self, name: str) -> Any:
         return import_module(f"llenergymeasure.backends.{self.name}.{name}")
 
 
 @dataclass
-class AskedPackage(EnginePackage):
-    """One whose engine also judges settings without a model: ``ask`` in its module ``refusal``.
+class ValidatingPackage(EnginePackage):
+    """One whose engine judges settings without a model: ``validate`` in its module ``refusal``.
 
     Attributes:
-        about_settings: what the engine raises of settings alone. Any other error may be a driver's,
-            a hub's or a version's: it counts where the engine takes the experiment without them.
+        settings_errors: what the engine raises of settings alone. Any other error may be a
+            driver's, a hub's or a version's: it counts where the engine takes the experiment
+            without them.
     """
 
-    about_settings: tuple[type[Exception], ...] = ()
+    settings_errors: tuple[type[Exception], ...] = ()
 
     def refusal(self, config: ExperimentConfig) -> str | None:
         """Return why the engine refuses ``config``, in its own words; None if it takes it.
@@ -109,26 +110,26 @@ class AskedPackage(EnginePackage):
             BackendError: the model is not here.
         """
         os.environ.update(self.environment(config))
-        ask = self._part("refusal").ask
-        bare = {self.name: None, "passthrough_kwargs": None, "decoder": DecoderConfig()}
+        validate = self._module("refusal").validate
+        without_settings = {self.name: None, "passthrough_kwargs": None, "decoder": DecoderConfig()}
         try:
-            ask(config)
+            validate(config)
         except LlemError:
             raise
         except OSError:
             return None  # A hub or a disk that does not answer judges no setting.
         except Exception as error:
-            if not isinstance(error, self.about_settings):
+            if not isinstance(error, self.settings_errors):
                 try:
-                    ask(config.model_copy(update=bare))
+                    validate(config.model_copy(update=without_settings))
                 except Exception:
                     return None
-            return _words(error)
+            return _error_text(error)
         return None
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(str(each["msg"]).removeprefix("Value error, ") for each in error.errors())
-    plain = isinstance(error, ValueError | TypeError | NotImplementedError)
-    return str(error) if plain else f"{type(error).__name__}: {error}"
+        return "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+    is_plain = isinstance(error, ValueError | TypeError | NotImplementedError)
+    return str(error) if is_plain else f"{type(error).__name__}: {error}"

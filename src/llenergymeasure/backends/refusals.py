@@ -16,69 +16,70 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Asking
+from llenergymeasure.backends.base import SettingsValidator
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.processes import ChildError, completed, python_module
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 
-LIMIT_S = 300.0
+TIME_LIMIT_S = 300.0
 """Less than a look into an image may take: an engine that hangs must not end that."""
 
-MOST_QUESTIONS = 1000
+MAX_EXPERIMENTS = 1000
 """Each takes tens of milliseconds; the rest of a larger study is refused on loading."""
 
-MOST_PENALTY = 2
+MAX_PENALTY = 2
 """SGLang's; a study's schema bounds the decoder's other settings, bar the fewest tokens."""
 
 
-def ask(backend: str, folder: StudyFolder) -> None:
+def write_refusals(backend: str, folder: StudyFolder) -> None:
     """Ask a backend's engine about each experiment of a study, and keep what it refuses."""
     engine = registry.get(backend)
-    refused: dict[str, str] = {}
-    if isinstance(engine, Asking):
-        for name, config in _questions(backend, folder).items():
-            words = _refusal(engine, config)
-            refused |= {} if words is None else {name: words}
-    write_text(folder.refused(backend), json.dumps(refused, indent=1, ensure_ascii=False))
+    refusals: dict[str, str] = {}
+    if isinstance(engine, SettingsValidator):
+        for name, config in _configs_to_check(backend, folder).items():
+            reason = _refusal(engine, config)
+            if reason is not None:
+                refusals[name] = reason
+    write_text(folder.refused(backend), json.dumps(refusals, indent=1, ensure_ascii=False))
 
 
 def ask_here(backend: str, folder: StudyFolder) -> None:
     """Ask in a process of its own: an engine cannot be left once imported, and may end or hang."""
-    if isinstance(registry.get(backend), Asking) and _questions(backend, folder):
+    if isinstance(registry.get(backend), SettingsValidator) and _configs_to_check(backend, folder):
         with suppress(ChildError):
             module = "llenergymeasure.backends.refusals"
-            completed(python_module(module, backend, str(folder.path)), LIMIT_S)
+            completed(python_module(module, backend, str(folder.path)), TIME_LIMIT_S)
 
 
 def refusal_of(run: RunFolder, backend: str) -> str | None:
     """Return why an engine refuses a run's settings; None where it does not, or was not asked."""
-    known = read_json(run.study.refused(backend)) or {}
-    words = known.get(run.path.parent.name)
-    return words if isinstance(words, str) else None
+    refusals = read_json(run.study.refused(backend)) or {}
+    reason = refusals.get(run.path.parent.name)
+    return reason if isinstance(reason, str) else None
 
 
-def _questions(backend: str, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
+def _configs_to_check(backend: str, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
     """Return the configurations of a study that the engine is asked about, by experiment."""
     plan = read_json(folder.plan) or {}
     configs = {
         run["experiment"]: run["config"]
         for run in plan.get("runs", ())
-        if run["backend"] == backend and _of_the_engine(run["config"])
+        if run["backend"] == backend and _has_engine_settings(run["config"])
     }
-    return dict(islice(configs.items(), MOST_QUESTIONS))
+    return dict(islice(configs.items(), MAX_EXPERIMENTS))
 
 
-def _of_the_engine(config: Mapping[str, Any]) -> bool:
+def _has_engine_settings(config: Mapping[str, Any]) -> bool:
     """Whether an experiment sets what is the engine's to judge."""
-    own = config.get(config["backend"]) or config.get("passthrough_kwargs")
+    engine_settings = config.get(config["backend"]) or config.get("passthrough_kwargs")
     decoder = config.get("decoder") or {}
-    beyond = decoder.get("repetition_penalty", 1) > MOST_PENALTY
-    return bool(own or beyond or decoder.get("min_new_tokens"))
+    high_penalty = decoder.get("repetition_penalty", 1) > MAX_PENALTY
+    return bool(engine_settings or high_penalty or decoder.get("min_new_tokens"))
 
 
-def _refusal(engine: Asking, config: Mapping[str, Any]) -> str | None:
+def _refusal(engine: SettingsValidator, config: Mapping[str, Any]) -> str | None:
     try:
         return engine.refusal(ExperimentConfig.model_validate(config))
     except LlemError:  # a model that is not here is the run's own preflight's to report
@@ -86,4 +87,4 @@ def _refusal(engine: Asking, config: Mapping[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    ask(sys.argv[1], StudyFolder(Path(sys.argv[2])))
+    write_refusals(sys.argv[1], StudyFolder(Path(sys.argv[2])))

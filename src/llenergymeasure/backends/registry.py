@@ -14,7 +14,7 @@ def get(name: str) -> Backend:
         ConfigurationError: this version cannot run it.
     """
     if name not in BACKENDS:
-        known = ", ".join(sorted(BACKENDS))
-        raise ConfigurationError(Problem(f"this version runs {known} alone", "backend", name))
+        names = ", ".join(sorted(BACKENDS))
+        raise ConfigurationError(Problem(f"this version runs {names} alone", "backend", name))
     backend: Backend = import_module(f"llenergymeasure.backends.{name}").BACKEND
     return backend

@@ -19,12 +19,12 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
 from llenergymeasure.workload.draws import Draws
 
-STREAM = 1
+ARRIVALS_STREAM = 1
 """Which of a seed's streams arrivals are drawn from."""
 
 Offsets = NDArray[np.float64]
 
-_OPENS_S = 2.0
+_MIN_RAMP_S = 2.0
 """The window opens a second of traffic and as long again after the first request, or later."""
 
 
@@ -42,10 +42,10 @@ def arrival_offsets(
     Raises:
         ValueError: the traffic is closed, so its times are not known beforehand.
     """
-    draws = Draws(seed, STREAM)
+    draws = Draws(seed, ARRIVALS_STREAM)
     if config.arrivals == "trace":
         assert trace is not None
-        return _replayed(trace, duration_s, config.trace_speed or 1.0)
+        return _replay(trace, duration_s, config.trace_speed or 1.0)
     rate = config.rate_per_s
     if rate is None:
         raise ValueError(f"arrivals {config.arrivals} have no times settled beforehand")
@@ -69,8 +69,8 @@ def _renewals(gaps: Callable[[int], Offsets], rate: float, duration_s: float) ->
     times = np.zeros(0)
     last_s = 0.0
     while last_s <= duration_s:
-        more = last_s + np.cumsum(gaps(max(64, math.ceil(rate * (duration_s - last_s) * 1.1))))
-        times = np.concatenate((times, more))
+        count = max(64, math.ceil(rate * (duration_s - last_s) * 1.1))
+        times = np.concatenate((times, last_s + np.cumsum(gaps(count))))
         last_s = float(times[-1])
     return times[times < duration_s]
 
@@ -89,7 +89,7 @@ def _ramp(start: float, end: float, duration_s: float, draws: Draws) -> Offsets:
     return np.asarray((np.sqrt(start * start + 2 * slope * unit) - start) / slope)
 
 
-def _replayed(trace: Trace, duration_s: float, speed: float) -> Offsets:
+def _replay(trace: Trace, duration_s: float, speed: float) -> Offsets:
     offsets = trace.offset_s / speed
     # Between the last arrival and the first of the next round, the mean gap.
     round_s = float(offsets[-1]) * (1 + 1 / max(1, len(offsets) - 1)) or duration_s
@@ -110,63 +110,59 @@ def recorded_trace(config: ExperimentConfig) -> Trace | None:
     path, speed = Path(serving.trace).expanduser(), serving.trace_speed or 1.0
     trace = read_trace(path, serving.trace_start_seconds or 0.0, speed)
     if serving.arrivals == "trace":
-        _refuse_silence(config, serving, trace)
+        reason = _why_unfit(config, serving, trace)
         lengths = (serving.input_tokens, serving.output_tokens)
-        others = any(length is not None and length.distribution != "data" for length in lengths)
-        if trace.has_sessions and (others or config.synthetic() is None):
-            raise ConfigurationError(
-                Problem(
-                    "the trace has sessions, whose prompts are made of their own lengths: remove "
-                    "dataset, or serving.input_tokens and serving.output_tokens",
-                    key="serving.trace",
-                    found=str(serving.trace),
-                )
+        imposed = any(length is not None and length.distribution != "data" for length in lengths)
+        if reason is None and trace.has_sessions and (imposed or config.synthetic() is None):
+            reason = (
+                "the trace has sessions, whose prompts are made of their own lengths: remove "
+                "dataset, or serving.input_tokens and serving.output_tokens"
             )
+        if reason is not None:
+            raise ConfigurationError(Problem(reason, "serving.trace", str(serving.trace)))
     return trace
 
 
 def trace_lines(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return how many requests each replayed trace has a second: a wrong unit of time is seen."""
-    told: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for config in configs:
         serving = config.get("serving") or {}
         if serving.get("arrivals") == "trace":
             path, speed = Path(serving["trace"]).expanduser(), serving.get("trace_speed") or 1.0
             trace = read_trace(path, serving.get("trace_start_seconds") or 0.0, speed)
             span_s, count = float(trace.offset_s[-1]) / speed, len(trace.offset_s)
-            what = "sessions begin" if trace.has_sessions else "requests come"
+            noun = "sessions begin" if trace.has_sessions else "requests come"
             rate = f", {count / span_s:,.4g} a second" if span_s else ""
-            told[f"Trace {path}: {count:,} {what} in {span_s:,.4g} s as replayed{rate}"] = None
-    return list(told)
+            lines[f"Trace {path}: {count:,} {noun} in {span_s:,.4g} s as replayed{rate}"] = None
+    return list(lines)
 
 
-def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
-    """Raise if nothing arrives within the window, wherever in the ramp-up it opens, or too much."""
+def _why_unfit(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> str | None:
+    """Return why a replay cannot be measured: nothing arrives in its window, or too much."""
     # Where a sensor measures windows are no shorter than elsewhere.
     window_s = resolve_protocol(config, measured=True).window_min_s
     longest_s = serving.ramp_up_max_s + window_s
     span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
-    pauses_s = np.add.reduceat(np.where(trace.gap_s < math.inf, trace.gap_s, 0), trace.begins[:-1])
-    text = None
     if 0 < span_s < len(trace.offset_s) * speed / MAX_RATE_PER_S:
-        text = (
+        return (
             f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
             f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
         )
-    elif np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
-        return
-    elif np.any(trace.gap_s < longest_s):
-        if pauses_s.max() < _OPENS_S:
-            text = (
-                f"all sessions begin at once, and the pauses of none add up to {_OPENS_S:g} s: "
-                "they may end before the window opens; let users take them one after the other "
-                "(serving.arrivals: closed, with input_tokens and output_tokens from data)"
-            )
-    else:
-        text = (
+    if np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
+        return None
+    if not np.any(trace.gap_s < longest_s):
+        return (
             f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
             "moment; begin later in it (serving.trace_start_seconds), replay it faster "
             "(serving.trace_speed), or measure for longer (window.min_seconds)"
         )
-    if text is not None:
-        raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))
+    gaps_s = np.where(trace.gap_s < math.inf, trace.gap_s, 0)
+    pauses_s = np.add.reduceat(gaps_s, trace.first_requests[:-1])
+    if pauses_s.max() >= _MIN_RAMP_S:
+        return None
+    return (
+        f"all sessions begin at once, and the pauses of none add up to {_MIN_RAMP_S:g} s: "
+        "they may end before the window opens; let users take them one after the other "
+        "(serving.arrivals: closed, with input_tokens and output_tokens from data)"
+    )

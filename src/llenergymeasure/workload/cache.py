@@ -1,4 +1,4 @@
-"""Where models made here are kept between runs."""
+"""This project's cache, and the folders in it that are made once."""
 
 import os
 import shutil
@@ -15,16 +15,16 @@ def cache_folder() -> Path:
 
     Source: XDG Base Directory Specification 0.8.
     """
-    own = os.environ.get("LLEM_CACHE")
-    if own:
-        return Path(own)
+    configured = os.environ.get("LLEM_CACHE")
+    if configured:
+        return Path(configured)
     shared = os.environ.get("XDG_CACHE_HOME", "")
     # A relative path there is invalid and to be ignored, says the specification.
     base = Path(shared) if shared.startswith("/") else Path.home() / ".cache"
     return base / "llenergymeasure"
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """Return ``folder``, made by ``make`` if it is not there yet.
 
     The folder appears whole or not at all. Of two processes that make it at once the second's
@@ -45,20 +45,20 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def _make(folder: Path, make: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        make(beside)
-        for path in beside.iterdir():
+        make(unfinished)
+        for path in unfinished.iterdir():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-        sync_folder(beside)
-        beside.chmod(0o755)
+        sync_folder(unfinished)
+        unfinished.chmod(0o755)
         try:
-            beside.rename(folder)
+            unfinished.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
         else:
             sync_folder(folder.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import count as counter
 from itertools import islice
 
@@ -22,12 +22,12 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.draws import Draws, chosen, draw_lengths, within
+from llenergymeasure.workload.draws import Draws, choose_tokens, clip_lengths, draw_lengths
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
-_LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK, _MARK = 2, 3, 4, 5, 6, 7
+_LENGTHS, _PROMPTS, _PREFIXES, _PREFIX_CHOICE, _THINKING, _MARKS, _ANSWERS = 2, 3, 4, 5, 6, 7, 103
 """Streams of the seed; the first is the arrivals'."""
 
 MARK_TOKENS = 4
@@ -90,17 +90,17 @@ class TrafficPrompts:
         self.seed = config.random_seed
         self.content_seed = self.seed if content_seed is None else content_seed
         self._config = config
-        marked = content_seed is not None and not self.serving.cached_prompts
-        known = lives_on or config.external_server
-        self._first_marked = (0 if known else 1) if marked else None
+        self._first_marked: int | None = None
+        if content_seed is not None and not self.serving.cached_prompts:
+            self._first_marked = 0 if lives_on or config.external_server else 1
         self.trace = recorded_trace(config)
         self._workload = workload
-        self._input, self._output = self._lengths(config)
-        sessions = None if workload is not None or self.serving.turns else self.trace
-        sessions = sessions if sessions is not None and sessions.has_sessions else None
-        own = self._input.distribution == self._output.distribution == "data"
-        self._replays = own and (self.serving.arrivals == "trace" or sessions is not None)
-        self._sessions = sessions if own else None
+        self._input, self._output = self._length_configs(config)
+        from_trace = self._input.distribution == self._output.distribution == "data"
+        has_sessions = self.trace is not None and self.trace.has_sessions
+        in_sessions = from_trace and has_sessions and workload is None and not self.serving.turns
+        self._replays = from_trace and (self.serving.arrivals == "trace" or in_sessions)
+        self._sessions = self.trace if in_sessions else None
         """The trace whose sessions are replayed."""
         synthetic = config.synthetic()
         self._shared_tokens = (synthetic and synthetic.shared_prefix_len) or 0
@@ -113,10 +113,10 @@ class TrafficPrompts:
             return self._sessions.turns(conversation)
         return self.serving.turns or 1
 
-    def _index(self, conversation: int) -> int:
+    def _first_index(self, conversation: int) -> int:
         """Return the place of a conversation's first request among all requests."""
         if self._sessions is not None:
-            return self._sessions.first(conversation)
+            return self._sessions.first_request(conversation)
         return conversation * (self.serving.turns or 1)
 
     def turn(self, conversation: int, turn: int = 0) -> Turn:
@@ -127,26 +127,29 @@ class TrafficPrompts:
         said differs between engines, and the work must not.
         """
         prompt: list[int] = []
-        first = self._index(conversation)
+        first = self._first_index(conversation)
         for index in range(first, first + turn):
             answer = self._extend(prompt, index, conversation)
-            prompt += self._drawn(_TOKENS, index, answer, answer_part=True)
-        before = len(prompt)
+            prompt += self._draw_tokens(_ANSWERS, index, answer)
+        history_tokens = len(prompt)
         answer = self._extend(prompt, first + turn, conversation)
         request = Request(first + turn, tuple(prompt), answer, self._messages(first))
-        shared = min(before, len(prompt))
-        if not before:
-            shared = self._shared(len(prompt)) if self._workload is None else self._head
+        if history_tokens:
+            shared = min(history_tokens, len(prompt))
+        elif self._workload is None:
+            shared = self._shared_length(len(prompt))
+        else:
+            shared = self._common_tokens
         return Turn(request, conversation, turn, shared, self.turns(conversation))
 
     def _extend(self, history: list[int], index: int, conversation: int) -> int:
         """Make what went before a request its prompt; return the length of its answer."""
-        asked, answer = self._lengths_of(index)
+        input_tokens, output_tokens = self._draw_lengths(index)
         if self._sessions is not None:  # lengths are of whole prompts
-            del history[asked:]
-            asked -= len(history)
-        history += self._new_tokens(index, conversation, asked, follows=bool(history))
-        return answer
+            del history[input_tokens:]
+            input_tokens -= len(history)
+        history += self._new_tokens(index, conversation, input_tokens, follows=bool(history))
+        return output_tokens
 
     def think_s(self, conversation: int, turn: int) -> float:
         """Return the pause before a turn, in seconds.
@@ -154,39 +157,41 @@ class TrafficPrompts:
         A trace's own; else exponential, as people's are modelled.
         """
         if self._sessions is not None and turn:
-            row = (self._index(conversation) + turn) % len(self._sessions)
+            row = (self._first_index(conversation) + turn) % len(self._sessions)
             return float(self._sessions.gap_s[row])
         mean_s = self.serving.think_seconds or 0.0
         if mean_s == 0:
             return 0.0
-        draws = Draws(self.seed, _THINK, self._index(conversation) + turn)
+        draws = Draws(self.seed, _THINKING, self._first_index(conversation) + turn)
         return mean_s * float(draws.exponential(1)[0])
 
     def workload(self, count: int) -> Workload:
         """Return the first ``count`` requests, which stand for all: they name the sequence."""
-        places = ((number, turn) for number in counter() for turn in range(self.turns(number)))
-        requests = tuple(self.turn(*place).request for place in islice(places, count))
+        turns = ((number, turn) for number in counter() for turn in range(self.turns(number)))
+        requests = tuple(self.turn(*turn).request for turn in islice(turns, count))
         template = None if self._workload is None else self._workload.template_sha256
-        hashed = prompt_hash(requests)
-        return Workload(requests, hashed, self._notes(), template, self._longest_of_trace())
+        digest = prompt_hash(requests)
+        return Workload(requests, digest, self._notes(), template, self._longest_in_trace())
 
-    def _longest_of_trace(self) -> int:
+    def _longest_in_trace(self) -> int:
         if self._sessions is None:
             return 0
-        asked, answered = self._sessions.input_tokens, self._sessions.output_tokens
-        longest = within(asked, self._input) + within(answered, self._output)
+        inputs, outputs = self._sessions.input_tokens, self._sessions.output_tokens
+        longest = clip_lengths(inputs, self._input) + clip_lengths(outputs, self._output)
         return int(longest.max())
 
-    def short_of_the_trace(self, sent: Sequence[Turn]) -> tuple[str, ...]:
+    def short_of_the_trace(self, turns: Sequence[Turn]) -> tuple[str, ...]:
         """Return a note if none of the requests of a replay's window ends its session."""
-        if self._sessions is None or not sent or any(one.turn == one.turns - 1 for one in sent):
+        if self._sessions is None or not turns:
             return ()
-        mean = np.mean([len(one.request.prompt_token_ids) for one in sent])
-        whole = np.mean(within(self._sessions.input_tokens, self._input))
+        if any(turn.turn == turn.turns - 1 for turn in turns):
+            return ()
+        mean = np.mean([len(turn.request.prompt_token_ids) for turn in turns])
+        trace_mean = np.mean(clip_lengths(self._sessions.input_tokens, self._input))
         return (
             f"no session of the trace ended in the window: its prompts had {mean:.0f} tokens on "
-            f"average, the trace's {whole:.0f}; settings of another speed reach other turns, so "
-            "their energies per request or token are not of the same work",
+            f"average, the trace's {trace_mean:.0f}; settings of another speed reach other turns, "
+            "so their energies per request or token are not of the same work",
         )
 
     def _notes(self) -> tuple[str, ...]:
@@ -202,44 +207,44 @@ class TrafficPrompts:
             notes.append("prompts are sent as messages, which the server's own template renders")
         if self.trace is not None:
             sessions = len(self.trace.offset_s)
-            within = f" in {sessions} sessions that begin" if self.trace.has_sessions else ""
+            grouping = f" in {sessions} sessions that begin" if self.trace.has_sessions else ""
             notes.append(
-                f"the trace has {len(self.trace)} requests{within} over "
+                f"the trace has {len(self.trace)} requests{grouping} over "
                 f"{self.trace.offset_s[-1]:.6g} s; {self.trace.unanswered} more had no answer and "
                 "are left out"
             )
         return tuple(notes)
 
-    def _lengths(self, config: ExperimentConfig) -> tuple[LengthConfig, LengthConfig]:
+    def _length_configs(self, config: ExperimentConfig) -> tuple[LengthConfig, LengthConfig]:
         serving = self.serving
         recorded = LengthConfig(distribution="data") if serving.arrivals == "trace" else None
         synthetic = config.synthetic()
-        asked = synthetic.input_len if synthetic else config.max_input_tokens
-        answer = synthetic.output_len if synthetic else config.max_output_tokens
+        input_tokens = synthetic.input_len if synthetic else config.max_input_tokens
+        output_tokens = synthetic.output_len if synthetic else config.max_output_tokens
         return (
-            serving.input_tokens or recorded or LengthConfig(tokens=asked),
-            serving.output_tokens or recorded or LengthConfig(tokens=answer),
+            serving.input_tokens or recorded or LengthConfig(tokens=input_tokens),
+            serving.output_tokens or recorded or LengthConfig(tokens=output_tokens),
         )
 
-    def _lengths_of(self, index: int) -> tuple[int, int]:
+    def _draw_lengths(self, index: int) -> tuple[int, int]:
         draws = Draws(self.seed, _LENGTHS, index)
         row = index if self._replays else None
         return draw_lengths(self._input, self._output, draws, self.trace, row)
 
     def _new_tokens(
-        self, index: int, conversation: int, asked: int, *, follows: bool
+        self, index: int, conversation: int, input_tokens: int, *, follows: bool
     ) -> tuple[int, ...]:
         """Return what a turn adds; a conversation's first begins with the shared prefix."""
         if self._workload is not None:
             requests = self._workload.requests
             prompt = requests[index % len(requests)].prompt_token_ids
             mark = () if follows else self._mark(index)
-            start, end = self._markable(index % len(requests)) if mark else (0, 0)
+            start, end = self._markable_span(index % len(requests)) if mark else (0, 0)
             mark = mark[: max(0, end - start)]
             return prompt[:start] + mark + prompt[start + len(mark) :]
-        shared = 0 if follows else self._shared(asked)
-        own = self._drawn(_TOKENS, index, asked - shared)
-        return self._prefix(conversation, shared) + own
+        shared = 0 if follows else self._shared_length(input_tokens)
+        fresh = self._draw_tokens(_PROMPTS, index, input_tokens - shared)
+        return self._shared_prefix(conversation, shared) + fresh
 
     def _messages(self, index: int) -> tuple[Mapping[str, str], ...]:
         """Return the chat that a request is; none where turns are joined as token ids."""
@@ -249,37 +254,40 @@ class TrafficPrompts:
         mark = self._mark(index)
         if not mark or not messages:
             return messages
-        place = self._marked_message(messages)
-        said, at = messages[place]["content"], self._common[1]
-        return _saying(messages, place, f"{said[:at]}{mark[0]} {mark[1]} {said[at:]}")
+        position = self._marked_message(messages)
+        content, split = messages[position]["content"], self._common_start[1]
+        marked = f"{content[:split]}{mark[0]} {mark[1]} {content[split:]}"
+        return _with_content(messages, position, marked)
 
     def _marked_message(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Return which message holds a chat's mark: the first after those all begin with."""
-        return min(self._common[0], len(messages) - 1)
+        return min(self._common_start[0], len(messages) - 1)
 
-    def _markable(self, place: int) -> tuple[int, int]:
+    def _markable_span(self, row: int) -> tuple[int, int]:
         """Return from where to where a prompt of the data set may hold a mark.
 
         Not in what all begin with, and not where a chat's template or a tokenizer has put tokens.
         """
-        if place not in self._markable_spans:
-            start, end = self._own_words(place)
-            span = max(start, self._head) if self._head < end else start, end
-            self._markable_spans[place] = span
-        return self._markable_spans[place]
+        if row not in self._markable_spans:
+            start, end = self._content_span(row)
+            if self._common_tokens < end:
+                start = max(start, self._common_tokens)
+            self._markable_spans[row] = start, end
+        return self._markable_spans[row]
 
-    def _own_words(self, place: int) -> tuple[int, int]:
+    def _content_span(self, row: int) -> tuple[int, int]:
         assert self._workload is not None
-        request = self._workload.requests[place]
+        request = self._workload.requests[row]
         prompt, messages = request.prompt_token_ids, request.messages
         if not messages:
-            ordinary = (at for at, token in enumerate(prompt) if token in self._ordinary)
+            ordinary = (index for index, token in enumerate(prompt) if token in self._ordinary_ids)
             return next(ordinary, len(prompt)), len(prompt)
-        marked = self._marked_message(messages)
-        other = _saying(messages, marked, "1" if "0" in messages[marked]["content"] else "0")
-        (ids,) = self._tokenizer.encode([Record(1, "", messages=other)])
-        start = _alike(prompt, ids)
-        return start, len(prompt) - _alike(prompt[start:][::-1], ids[start:][::-1])
+        position = self._marked_message(messages)
+        digit = "1" if "0" in messages[position]["content"] else "0"
+        changed = _with_content(messages, position, digit)
+        (ids,) = self._tokenizer.encode([Record(1, "", messages=changed)])
+        start = _common_length(prompt, ids)
+        return start, len(prompt) - _common_length(prompt[start:][::-1], ids[start:][::-1])
 
     def _mark(self, index: int) -> tuple[int, ...]:
         """Return what makes a data set's prompt differ from the one sent before; often nothing.
@@ -287,43 +295,45 @@ class TrafficPrompts:
         Prompts that begin alike get the same mark, and no others do: a prefix cache knows as much
         of them as it would without marks.
         """
-        around, place = divmod(index, len(self._earlier))
-        times = around * self._copies[place] + self._earlier[place]
-        if self._first_marked is None or times < self._first_marked:
+        rounds, row = divmod(index, len(self._earlier_copies))
+        repeats = rounds * self._copies[row] + self._earlier_copies[row]
+        if self._first_marked is None or repeats < self._first_marked:
             return ()
-        replaced = self._prompts[place][self._head : self._head + MARK_TOKENS]
-        number = reduce(lambda known, token: known << 32 | token, replaced, times)
-        raw = Draws(self.content_seed, _MARK, number).raw(MARK_TOKENS)
-        return chosen(raw, self._ordinary)
+        number = repeats
+        for token in self._prompts[row][self._common_tokens : self._common_tokens + MARK_TOKENS]:
+            number = number << 32 | token
+        raw = Draws(self.content_seed, _MARKS, number).raw(MARK_TOKENS)
+        return choose_tokens(raw, self._ordinary_ids)
 
     @cached_property
-    def _ordinary(self) -> NDArray[np.int64]:
+    def _ordinary_ids(self) -> NDArray[np.int64]:
         return ordinary_token_ids(resolve_model(self._config))
 
     @cached_property
-    def _common(self) -> tuple[int, int]:
+    def _common_start(self) -> tuple[int, int]:
         """How many messages all chats begin with, and how many characters of words the next."""
         assert self._workload is not None
-        chats = [each.messages for each in self._workload.requests if each.messages]
-        messages = min(_alike(chats[0], each) for each in chats)
-        following = [each[min(messages, len(each) - 1)] for each in chats]
-        said = [each["content"] for each in following]
-        if len(set(said)) == 1 or len({each["role"] for each in following}) > 1:
+        chats = [chat.messages for chat in self._workload.requests if chat.messages]
+        messages = min(_common_length(chats[0], chat) for chat in chats)
+        following = [chat[min(messages, len(chat) - 1)] for chat in chats]
+        contents = [message["content"] for message in following]
+        if len(set(contents)) == 1 or len({message["role"] for message in following}) > 1:
             return messages, 0
-        return messages, said[0].rfind(" ", 0, min(_alike(said[0], each) for each in said)) + 1
+        characters = min(_common_length(contents[0], content) for content in contents)
+        return messages, contents[0].rfind(" ", 0, characters) + 1
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer(self._config)
 
     @cached_property
-    def _earlier(self) -> list[int]:
+    def _earlier_copies(self) -> list[int]:
         """How often each prompt of the data set is in it before."""
-        seen: Counter[tuple[int, ...]] = Counter()
+        counts: Counter[tuple[int, ...]] = Counter()
         earlier = []
         for prompt in self._prompts:
-            earlier.append(seen[prompt])
-            seen[prompt] += 1
+            earlier.append(counts[prompt])
+            counts[prompt] += 1
         return earlier
 
     @cached_property
@@ -338,46 +348,44 @@ class TrafficPrompts:
         return [request.prompt_token_ids for request in self._workload.requests]
 
     @cached_property
-    def _head(self) -> int:
+    def _common_tokens(self) -> int:
         """How many tokens all prompts of the data set begin with: a template's, a system's."""
-        least, most = min(self._prompts), max(self._prompts)  # all others lie between the two
-        return self._own_words(0)[0] if least == most else _alike(least, most)
+        first, last = min(self._prompts), max(self._prompts)  # all others lie between the two
+        return self._content_span(0)[0] if first == last else _common_length(first, last)
 
-    def _shared(self, asked: int) -> int:
+    def _shared_length(self, tokens: int) -> int:
         """Return how many tokens of a first prompt are shared: by ratio, else the data set's."""
         ratio = self.serving.shared_prefix_ratio
-        return min(self._shared_tokens, asked) if ratio is None else round(ratio * asked)
+        return min(self._shared_tokens, tokens) if ratio is None else round(ratio * tokens)
 
-    def _prefix(self, conversation: int, tokens: int) -> tuple[int, ...]:
+    def _shared_prefix(self, conversation: int, tokens: int) -> tuple[int, ...]:
         if tokens == 0:
             return ()
-        choice = float(Draws(self.seed, _CHOICE, conversation).uniform(1)[0])
+        choice = float(Draws(self.seed, _PREFIX_CHOICE, conversation).uniform(1)[0])
         number = int(choice * (self.serving.shared_prefixes or 1))
-        known = self._prefixes.get(number, ())
-        if len(known) < tokens:
+        prefix = self._prefixes.get(number, ())
+        if len(prefix) < tokens:
             # Longer prefixes begin with the shorter ones: the stream is the same.
-            known = self._prefixes[number] = self._drawn(_PREFIX, number, tokens)
-        return known[:tokens]
+            prefix = self._prefixes[number] = self._draw_tokens(_PREFIXES, number, tokens)
+        return prefix[:tokens]
 
-    def _drawn(
-        self, stream: int, index: int, count: int, *, answer_part: bool = False
-    ) -> tuple[int, ...]:
+    def _draw_tokens(self, stream: int, index: int, count: int) -> tuple[int, ...]:
         """Return ordinary tokens; of a data set's prompts, words for made-up answers."""
         if self._workload is not None:
             words = self._prompts[index % len(self._prompts)]
             return (words * (count // len(words) + 1))[:count]
-        raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
-        return chosen(raw, self._ordinary)
+        raw = Draws(self.content_seed, stream, index).raw(count)
+        return choose_tokens(raw, self._ordinary_ids)
 
 
-def _saying(
-    messages: tuple[Mapping[str, str], ...], place: int, content: str
+def _with_content(
+    messages: tuple[Mapping[str, str], ...], index: int, content: str
 ) -> tuple[Mapping[str, str], ...]:
     """Return a chat in which one message says something else."""
-    return (*messages[:place], {**messages[place], "content": content}, *messages[place + 1 :])
+    return (*messages[:index], {**messages[index], "content": content}, *messages[index + 1 :])
 
 
-def _alike(one: Sequence[object], other: Sequence[object]) -> int:
+def _common_length(first: Sequence[object], second: Sequence[object]) -> int:
     """Return how many tokens, or messages, two begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))

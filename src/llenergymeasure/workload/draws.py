@@ -52,7 +52,7 @@ class Draws:
         return np.asarray(np.random.RandomState(self._bits).standard_gamma(shape, count))
 
 
-def chosen(raw: NDArray[np.uint64], token_ids: NDArray[np.int64]) -> tuple[int, ...]:
+def choose_tokens(raw: NDArray[np.uint64], token_ids: NDArray[np.int64]) -> tuple[int, ...]:
     """Return a token for each raw number; the bias of a remainder of 64 bits is below 2**-46."""
     return tuple(token_ids[raw % np.uint64(len(token_ids))].tolist())
 
@@ -76,7 +76,7 @@ def _draw_length(config: LengthConfig, draws: Draws) -> int:
     variance = math.log1p(config.cv**2)
     location = math.log(config.mean_tokens) - variance / 2
     length = round(math.exp(location + math.sqrt(variance) * draws.normal()))
-    return int(within(length, config))
+    return int(clip_lengths(length, config))
 
 
 def draw_lengths(
@@ -94,15 +94,15 @@ def draw_lengths(
     if row is None:
         row = 0 if trace is None else int(draws.uniform(1)[0] * len(trace))
     lengths = []
-    for place, config in enumerate((input_tokens, output_tokens)):
+    for index, config in enumerate((input_tokens, output_tokens)):
         if config.distribution == "data":
             assert trace is not None
-            lengths.append(int(within(trace.lengths(row)[place], config)))
+            lengths.append(int(clip_lengths(trace.lengths(row)[index], config)))
         else:
             lengths.append(_draw_length(config, draws))
     return lengths[0], lengths[1]
 
 
-def within(tokens: int | NDArray[np.int64], config: LengthConfig) -> NDArray[np.int64]:
+def clip_lengths(tokens: int | NDArray[np.int64], config: LengthConfig) -> NDArray[np.int64]:
     """Return lengths, or one, cut to the limits of ``config``."""
     return np.asarray(np.clip(tokens, config.min_tokens or 1, config.max_tokens))

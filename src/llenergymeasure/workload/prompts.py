@@ -4,9 +4,9 @@ The order never changes which prompts are taken: studies that sweep it compare t
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,12 @@ from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
-from llenergymeasure.workload.draws import chosen
+from llenergymeasure.workload.draws import choose_tokens
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
-_DATED = (
+_DATE_NOTE = (
     "the chat template can write the day's date into prompts, which then differ from day to day; "
     "chat.arguments may set it (date_string in Llama's)"
 )
@@ -67,8 +67,8 @@ def traffic_prompts(
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
         BackendError: the model's tokenizer or a data set on the hub cannot be fetched.
     """
-    made = config.serving is not None and config.synthetic() is not None
-    workload = None if made else _batch_workload(config)
+    is_synthetic = config.serving is not None and config.synthetic() is not None
+    workload = None if is_synthetic else _batch_workload(config)
     return TrafficPrompts(config, workload, content_seed, lives_on=lives_on)
 
 
@@ -81,17 +81,17 @@ def check_files(configs: Iterable[ExperimentConfig]) -> list[str]:
     Raises:
         ConfigurationError: one cannot be used; runs would find that out one by one.
     """
-    asked: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for config in configs:
         recorded_trace(config)
         name = config.dataset
-        if isinstance(name, str) and name != SYNTHETIC and not _is_of_the_hub(name):
-            asked[name] = max(asked.get(name, 0), 0 if config.served else config.n)
-    found: list[str] = []
-    for name, most in sorted(asked.items()):
+        if isinstance(name, str) and name != SYNTHETIC and not _is_on_hub(name):
+            counts[name] = max(counts.get(name, 0), 0 if config.served else config.n)
+    notes: list[str] = []
+    for name, count in sorted(counts.items()):
         dataset = read_dataset(name)
-        found += (*dataset.notes, *_cycled(name, len(dataset), most))
-    return found
+        notes += (*dataset.notes, *_cycle_notes(name, len(dataset), count))
+    return notes
 
 
 def _batch_workload(config: ExperimentConfig) -> Workload:
@@ -111,7 +111,7 @@ def read_dataset(name: str) -> Dataset:
     path = Path(name).expanduser()
     if _is_file(path):
         return read_file(path)
-    if not _is_of_the_hub(name):
+    if not _is_on_hub(name):
         raise ConfigurationError(
             Problem(
                 f"neither synthetic, nor aienergyscore, nor a file ({', '.join(READERS)}), nor "
@@ -123,7 +123,7 @@ def read_dataset(name: str) -> Dataset:
     return read_hub(name)
 
 
-def _is_of_the_hub(name: str) -> bool:
+def _is_on_hub(name: str) -> bool:
     path = Path(name).expanduser()
     return path.is_dir() or (is_hub_name(name) and not _is_file(path))
 
@@ -142,47 +142,47 @@ def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
     token_ids = ordinary_token_ids(resolve_model(config))
     count = dataset.n or config.n
     bits = np.random.PCG64(dataset.seed)
-    drawn = [chosen(bits.random_raw(dataset.input_len), token_ids) for _ in range(count)]
-    shared = drawn[0][: dataset.shared_prefix_len or 0]
-    prompts = [shared + prompt[len(shared) :] for prompt in drawn]
+    distinct = [choose_tokens(bits.random_raw(dataset.input_len), token_ids) for _ in range(count)]
+    shared = distinct[0][: dataset.shared_prefix_len or 0]
+    prompts = [shared + prompt[len(shared) :] for prompt in distinct]
     # All are of one length and one source: no order but shuffled differs from the one made.
     records = [Record(row, "synthetic") for row in range(1, count + 1)]
     return _workload(config, records, prompts, dataset.output_len, ())
 
 
 def _from_texts(config: ExperimentConfig, name: str) -> Workload:
-    available, most = read_dataset(name), config.max_input_tokens
-    taken = choose(available, min(config.n, len(available)))
-    distinct = [_as_asked(record, config.chat) for record in taken]
+    available, max_tokens = read_dataset(name), config.max_input_tokens
+    records = [_as_chat(record, config.chat) for record in interleave(available)[: config.n]]
     tokenizer = Tokenizer(config)
-    whole = tokenizer.encode(distinct)
-    for record, ids in zip(distinct, whole, strict=True):
+    encoded = tokenizer.encode(records)
+    for record, ids in zip(records, encoded, strict=True):
         if not ids:
             raise ConfigurationError(
                 Problem(f"row {record.row} of {name} has no tokens", key="dataset")
             )
-    template = tokenizer.template if any(record.messages for record in distinct) else None
-    cut = [tuple(ids[:most]) for ids in whole]
-    for at, ids in enumerate(whole):
-        if len(ids) > most and distinct[at].messages:
+    template = tokenizer.template if any(record.messages for record in records) else None
+    prompts = [tuple(ids[:max_tokens]) for ids in encoded]
+    for index, ids in enumerate(encoded):
+        if len(ids) > max_tokens and records[index].messages:
             if config.chat is None:
-                distinct[at] = replace(distinct[at], messages=())  # no whole chat any more
+                records[index] = replace(records[index], messages=())  # no whole chat any more
             else:
-                distinct[at], cut[at] = tokenizer.shortened(distinct[at], most)
-    notes = available.notes + _notes(
-        config, name, len(available), sum(map(len, whole)) - sum(map(len, cut))
-    )
+                records[index], prompts[index] = tokenizer.shorten(records[index], max_tokens)
+    notes = [*available.notes, *_cycle_notes(name, len(available), config.n)]
+    cut_tokens = sum(map(len, encoded)) - sum(map(len, prompts))
+    if cut_tokens:
+        notes.append(f"prompts were cut to {max_tokens} tokens, by {cut_tokens} in all")
     if template is not None and "strftime_now" in template:
-        notes += (_DATED,)
-    times = [index % len(distinct) for index in range(config.n)]
-    records = [distinct[index] for index in times]
-    prompts = [cut[index] for index in times]
-    made = _workload(config, records, prompts, config.max_output_tokens, notes)
-    hashed = None if template is None else hashlib.sha256(template.encode()).hexdigest()
-    return replace(made, template_sha256=hashed)
+        notes.append(_DATE_NOTE)
+    indices = [index % len(records) for index in range(config.n)]
+    records = [records[index] for index in indices]
+    prompts = [prompts[index] for index in indices]
+    workload = _workload(config, records, prompts, config.max_output_tokens, tuple(notes))
+    template_sha256 = None if template is None else hashlib.sha256(template.encode()).hexdigest()
+    return replace(workload, template_sha256=template_sha256)
 
 
-def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
+def _as_chat(record: Record, chat: ChatConfig | None) -> Record:
     """Return a prompt as the chat it is to be; as it stands where the study asks for none."""
     if chat is None or not chat.templated:
         return record
@@ -192,16 +192,10 @@ def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
     return replace(record, text="", messages=messages)
 
 
-def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tuple[str, ...]:
-    notes = _cycled(name, available, config.n)
-    if cut:
-        notes.append(f"prompts were cut to {config.max_input_tokens} tokens, by {cut} in all")
-    return tuple(notes)
-
-
-def _cycled(name: str, available: int, n: int) -> list[str]:
-    again = [f"{name} holds {available} prompts; they are cycled to make {n}"]
-    return again if available < n else []
+def _cycle_notes(name: str, available: int, n: int) -> list[str]:
+    if available >= n:
+        return []
+    return [f"{name} holds {available} prompts; they are cycled to make {n}"]
 
 
 def _workload(
@@ -212,7 +206,7 @@ def _workload(
     notes: tuple[str, ...],
 ) -> Workload:
     lengths = [len(prompt) for prompt in prompts]
-    positions = ordered(records, lengths, config.dataset_order, config.random_seed)
+    positions = order_positions(records, lengths, config.dataset_order, config.random_seed)
     requests = tuple(
         Request(index, prompts[position], output_len, records[position].messages)
         for index, position in enumerate(positions)
@@ -220,32 +214,21 @@ def _workload(
     return Workload(requests, prompt_hash(requests), notes)
 
 
-def choose(records: Sequence[Record], n: int) -> list[Record]:
-    """Return ``n`` records, from all sources in turn; from the start again when they run out."""
-    taken = take_turns(records)
-    return [taken[index % len(taken)] for index in range(n)]
-
-
-def take_turns(records: Sequence[Record]) -> list[Record]:
+def interleave(records: Sequence[Record]) -> list[Record]:
     """Return the first of each source, then the second of each, and so on."""
-    taken: Counter[str] = Counter()
-    turns = []
+    by_source: dict[str, list[Record]] = {}
     for record in records:
-        turns.append(taken[record.source])
-        taken[record.source] += 1
-    rank = {source: place for place, source in enumerate(taken)}
-    positions = sorted(
-        range(len(records)), key=lambda position: (turns[position], rank[records[position].source])
-    )
-    return [records[position] for position in positions]
+        by_source.setdefault(record.source, []).append(record)
+    rounds = zip_longest(*by_source.values())
+    return [record for turn in rounds for record in turn if record is not None]
 
 
-def ordered(
+def order_positions(
     records: Sequence[Record], lengths: Sequence[int], order: DatasetOrder, seed: int
 ) -> list[int]:
     """Return the positions of ``records`` in the wanted order.
 
-    - ``interleaved``: sources take turns (as :func:`choose` left them);
+    - ``interleaved``: sources take turns (as :func:`interleave` left them);
     - ``grouped``: source after source, in the order in which they first come;
     - ``shuffled``: at random, by ``seed``;
     - ``given``: by row of the data set;
@@ -263,5 +246,5 @@ def ordered(
     if order == "given":
         return sorted(positions, key=lambda position: records[position].row)
     sources = dict.fromkeys(record.source for record in records)
-    first_seen = {source: rank for rank, source in enumerate(sources)}
-    return sorted(positions, key=lambda position: first_seen[records[position].source])
+    ranks = {source: rank for rank, source in enumerate(sources)}
+    return sorted(positions, key=lambda position: ranks[records[position].source])

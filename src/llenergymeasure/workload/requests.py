@@ -53,7 +53,7 @@ def prompt_hash(requests: tuple[Request, ...]) -> str:
     Two runs with the same hash did the same work and may be compared. The order of the requests
     does not enter: it is a setting under study (``dataset_order``), not the work itself.
     """
-    each = sorted(
+    digests = sorted(
         hashlib.sha256(
             struct.pack(
                 f"<QQ{len(request.prompt_token_ids)}Q",
@@ -64,4 +64,4 @@ def prompt_hash(requests: tuple[Request, ...]) -> str:
         ).digest()
         for request in requests
     )
-    return hashlib.sha256(b"".join(each)).hexdigest()
+    return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -29,22 +29,23 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     Raises:
         BackendError: the model's configuration does not give its vocabulary.
     """
-    content = source.config.get("text_config") or source.config
-    size = content.get("vocab_size")
+    config = source.config.get("text_config") or source.config
+    size = config.get("vocab_size")
     shapes = [source.architecture, None if source.folder else known_architecture(source.name)]
-    known = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
+    text_range = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
     # A checkpoint under a known name may be another: its own vocabulary counts.
-    if known is not None and not (isinstance(size, int) and size < known[1]):
-        return np.arange(*known, dtype=np.int64)
+    if text_range is not None and not (isinstance(size, int) and size < text_range[1]):
+        return np.arange(*text_range, dtype=np.int64)
     if not isinstance(size, int) or size < 1:
         raise BackendError(f"model {source.name}: its config.json gives no vocab_size")
-    tokenizer = _read(source, "tokenizer.json")
-    special = set(_ids(content.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")))
+    tokenizer = _read_json(source, "tokenizer.json")
+    special_ids = set(_ids_in(config.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")))
     if tokenizer is not None:
-        added = tokenizer.get("added_tokens") or []
-        special |= set(_ids(token.get("id") for token in added))
+        added_tokens = tokenizer.get("added_tokens") or []
+        special_ids |= set(_ids_in(token.get("id") for token in added_tokens))
         size = min(size, _vocabulary_size(tokenizer, size))
-    ids = np.setdiff1d(np.arange(size, dtype=np.int64), np.array(sorted(special), dtype=np.int64))
+    ids = np.arange(size, dtype=np.int64)
+    ids = ids[~np.isin(ids, list(special_ids))]
     if ids.size == 0:
         raise BackendError(f"model {source.name}: its vocabulary holds special tokens alone")
     return ids
@@ -52,8 +53,9 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
 
 def thinking_marks(source: ModelSource) -> ThinkingMarks | None:
     """Return the tokens that begin and end a model's thought; None where it has none."""
-    added = (_read(source, "tokenizer.json") or {}).get("added_tokens") or []
-    return ThinkingMarks.of({str(token.get("content")): int(token["id"]) for token in added})
+    added_tokens = (_read_json(source, "tokenizer.json") or {}).get("added_tokens") or []
+    ids = {str(token.get("content")): int(token["id"]) for token in added_tokens}
+    return ThinkingMarks.from_vocabulary(ids)
 
 
 def eos_token_ids(source: ModelSource) -> list[int]:
@@ -62,11 +64,12 @@ def eos_token_ids(source: ModelSource) -> list[int]:
     Raises:
         BackendError: these cannot be read.
     """
-    settings = _read(source, "generation_config.json") or {}
+    settings = _read_json(source, "generation_config.json") or {}
     # Checkpoints of several modalities name them next to the text model's settings, or in them.
-    places = (settings, source.config, source.config.get("text_config") or {})
-    named = (place.get("eos_token_id") for place in places)
-    return list(_ids([next((ids for ids in named if ids is not None), None)]))
+    for section in (settings, source.config, source.config.get("text_config") or {}):
+        if section.get("eos_token_id") is not None:
+            return list(_ids_in([section["eos_token_id"]]))
+    return []
 
 
 def has_tokenizer(source: ModelSource) -> bool:
@@ -83,7 +86,7 @@ class Tokenizer:
         """Load that of an experiment's model."""
         source = resolve_model(config)
         trusted = bool(config.pytorch and config.pytorch.trust_remote_code)
-        self._model, self._chats = source.name, config.chat or ChatConfig()
+        self._model, self._chat_config = source.name, config.chat or ChatConfig()
         location = source.location
         if source.random and not has_tokenizer(source):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
@@ -109,12 +112,12 @@ class Tokenizer:
             )
         except Exception as error:
             # Its libraries raise bare exceptions for a file of a later version of themselves.
-            wrong = f"{error}; the model may need newer packages tokenizers and transformers"
+            reason = f"{error}; the model may need newer packages tokenizers and transformers"
             for path in () if source.folder is None else source.folder.glob("*token*"):
                 if (pointer := pointer_of_lfs(path)) is not None:
-                    wrong = f"{path.name} {pointer}"
+                    reason = f"{path.name} {pointer}"
             raise BackendError(
-                f"model {source.name}: its tokenizer cannot be loaded: {wrong}"
+                f"model {source.name}: its tokenizer cannot be loaded: {reason}"
             ) from error
 
     def encode(self, records: Sequence[Record]) -> list[list[int]]:
@@ -136,51 +139,54 @@ class Tokenizer:
 
     def bare_text(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids without the beginning that encoding adds by itself."""
-        length = len(self._beginning)
-        begins = tuple(token_ids[:length]) == self._beginning
-        return self.decode(token_ids[length if begins else 0 :])
+        length = len(self._prefix_ids)
+        has_prefix = tuple(token_ids[:length]) == self._prefix_ids
+        return self.decode(token_ids[length if has_prefix else 0 :])
 
     @cached_property
-    def _beginning(self) -> tuple[int, ...]:
+    def _prefix_ids(self) -> tuple[int, ...]:
         """What the tokenizer puts before each text."""
-        whole, bare = (
-            self._tokenizer("a", add_special_tokens=adds)["input_ids"] for adds in (True, False)
-        )
-        places = range(len(whole) - len(bare) + 1)
-        return tuple(whole[: next((at for at in places if whole[at:][: len(bare)] == bare), 0)])
+        ids = self._tokenizer("a", add_special_tokens=True)["input_ids"]
+        bare_ids = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        for length in range(len(ids) - len(bare_ids) + 1):
+            if ids[length : length + len(bare_ids)] == bare_ids:
+                return tuple(ids[:length])
+        return ()
 
     @cached_property
     def template(self) -> str | None:
         """The chat template in force; None where the model has none, or the study wants none."""
-        if not self._chats.templated:
+        if not self._chat_config.templated:
             return None
-        if self._chats.template != OWN_TEMPLATE:
-            return _template_file(self._chats.template)
-        own = self._tokenizer.chat_template
-        template: str | None = own.get("default") if isinstance(own, dict) else own
+        if self._chat_config.template != OWN_TEMPLATE:
+            return _template_file(self._chat_config.template)
+        templates = self._tokenizer.chat_template
+        template: str | None = (
+            templates.get("default") if isinstance(templates, dict) else templates
+        )
         return template or None
 
-    def shortened(self, record: Record, most: int) -> tuple[Record, tuple[int, ...]]:
-        """Return a chat whose last message is cut so that all of it takes ``most`` tokens.
+    def shorten(self, record: Record, max_tokens: int) -> tuple[Record, tuple[int, ...]]:
+        """Return a chat whose last message is cut so that all of it takes ``max_tokens`` tokens.
 
         Raises:
             ConfigurationError: the template and the other messages alone take more.
         """
-        *before, last = record.messages
-        words = self._tokenizer(last["content"], add_special_tokens=False, verbose=False)
-        content, kept = list(words["input_ids"]), most
+        *earlier, last = record.messages
+        encoded = self._tokenizer(last["content"], add_special_tokens=False, verbose=False)
+        content, limit = list(encoded["input_ids"]), max_tokens
         while True:
             # Half a character at the end would take more tokens than it had.
-            text = self.decode(content[:kept]).rstrip("\ufffd")
-            record = replace(record, messages=(*before, {**last, "content": text}))
+            text = self.decode(content[:limit]).rstrip("\ufffd")
+            record = replace(record, messages=(*earlier, {**last, "content": text}))
             ids = self._chat(record)
-            if len(ids) <= most:
+            if len(ids) <= max_tokens:
                 return record, tuple(ids)
-            kept = min(kept, len(content)) - (len(ids) - most)
-            if kept < 1:
-                text = f"row {record.row}: its chat without its last message takes {most - kept}"
-                key, found = "max_input_tokens", str(most)
-                raise ConfigurationError(Problem(f"{text} tokens", key=key, found=found))
+            limit = min(limit, len(content)) - (len(ids) - max_tokens)
+            if limit < 1:
+                tokens = max_tokens - limit
+                text = f"row {record.row}: its chat without its last message takes {tokens} tokens"
+                raise ConfigurationError(Problem(text, "max_input_tokens", str(max_tokens)))
 
     def _chat(self, record: Record) -> list[int]:
         if self.template is None:
@@ -197,7 +203,7 @@ class Tokenizer:
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,
-                **(self._chats.arguments or {}),
+                **(self._chat_config.arguments or {}),
             )
         except Exception as error:
             # A template is a program of the model's author: it raises what it likes.
@@ -215,7 +221,7 @@ def _template_file(name: str) -> str:
         raise ConfigurationError(problem) from error
 
 
-def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
+def _read_json(source: ModelSource, name: str) -> Mapping[str, Any] | None:
     """Return one of the JSON files of a model; None where it is not here."""
     folder = source.folder
     path = folder / name if folder else cached_file(source.name, name, source.revision)
@@ -230,7 +236,7 @@ def _vocabulary_size(tokenizer: Mapping[str, Any], otherwise: int) -> int:
     return len(vocabulary) if isinstance(vocabulary, Mapping | list) else otherwise
 
 
-def _ids(values: Any) -> Iterator[int]:
+def _ids_in(values: Any) -> Iterator[int]:
     for value in values:
         if isinstance(value, int):
             yield value

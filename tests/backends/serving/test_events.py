@@ -25,19 +25,24 @@ def stream(*events: Any) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
-def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = None) -> Exchange:
-    body = stream(*events) + (DONE if done else b"")
+def read(
+    *events: Any, done_mark: bool = True, complete: bool = True, piece_bytes: int | None = None
+) -> Exchange:
+    body = stream(*events) + (DONE if done_mark else b"")
     pieces = [(100, body)]
-    if cut is not None:
-        pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
+    if piece_bytes is not None:
+        pieces = [
+            (100 + offset, body[offset : offset + piece_bytes])
+            for offset in range(0, len(body), piece_bytes)
+        ]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    list(read_answer(exchange, pieces, whole=whole))
+    list(read_answer(exchange, pieces, complete=complete))
     return exchange
 
 
-@pytest.mark.parametrize("cut", [1, 2, 7, 64, None])
-def test_events_split_anywhere_are_the_same(cut: int | None) -> None:
-    exchange = read(text("a"), text("b", "length"), USAGE, cut=cut)
+@pytest.mark.parametrize("piece_bytes", [1, 2, 7, 64, None])
+def test_events_split_anywhere_are_the_same(piece_bytes: int | None) -> None:
+    exchange = read(text("a"), text("b", "length"), USAGE, piece_bytes=piece_bytes)
     assert exchange.failure is None
     assert (exchange.input_tokens, exchange.output_tokens) == (3, 2)
     assert len(exchange.token_ns) == 2
@@ -47,23 +52,23 @@ def test_a_part_has_the_time_of_its_last_byte() -> None:
     event, usage = stream(text("a", "stop")), stream(USAGE) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
-    list(read_answer(exchange, pieces, whole=True))
+    list(read_answer(exchange, pieces, complete=True))
     assert list(exchange.token_ns) == [200]
     assert exchange.end_ns == 250
 
 
 def test_a_long_answer_is_read_in_steps_between_which_others_bytes_get_their_time() -> None:
-    told = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
-    body = stream(*[text("a")] * 2000, END, told) + DONE
+    usage_event = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
+    body = stream(*[text("a")] * 2000, END, usage_event) + DONE
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=2000)
-    steps = list(read_answer(exchange, [(100, body)], whole=True))
+    steps = list(read_answer(exchange, [(100, body)], complete=True))
     assert (exchange.failure, exchange.output_tokens) == (None, 2000)
     assert len(steps) > 200
 
 
 def test_an_answer_is_whole_by_its_own_mark_or_by_http_and_a_reason() -> None:
-    assert read(text("a"), text("b"), USAGE, whole=False).failure is None
-    assert read(text("a"), text("b", "stop"), USAGE, done=False).failure is None
+    assert read(text("a"), text("b"), USAGE, complete=False).failure is None
+    assert read(text("a"), text("b", "stop"), USAGE, done_mark=False).failure is None
 
 
 @pytest.mark.parametrize(
@@ -79,19 +84,21 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     parts: list[str], tokens: int, first: int
 ) -> None:
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
-    pieces = [(place, stream(text(each))) for place, each in enumerate(parts)]
+    pieces = [(index, stream(text(part))) for index, part in enumerate(parts)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert exchange.first_ns == first
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thinking_blocks"])
 def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
     deltas = [{name: "let me"}, {name: ["see"]}, {"content": "a b"}]
-    pieces = [(at, stream({"choices": [{"delta": delta}]})) for at, delta in enumerate(deltas)]
+    pieces = [
+        (index, stream({"choices": [{"delta": delta}]})) for index, delta in enumerate(deltas)
+    ]
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
-    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], whole=True))
+    list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
 
 
@@ -145,8 +152,8 @@ def test_a_value_is_read_whatever_its_labels_hold(sample: str) -> None:
 
 def test_lines_of_other_metrics_are_not_taken_apart() -> None:
     """A page of 300 kB is read amid the traffic, on the loop that stamps its tokens."""
-    other = 'sim:seconds_bucket{engine="0",le="0.5",model_name="a model of some length"} 5.0\n'
-    page = "\n" + other * 4000 + "sim:waiting 3\n"
+    other_line = 'sim:seconds_bucket{engine="0",le="0.5",model_name="a model of some length"} 5.0\n'
+    page = "\n" + other_line * 4000 + "sim:waiting 3\n"
 
     read_s = cpu_s(lambda: read_gauges(page, {"waiting": "sim:waiting"}), times=9)
     assert read_s < 3 * cpu_s(page.splitlines, times=9)
@@ -156,7 +163,7 @@ def answer(
     parts: list[str],
     tokens: int,
     field: str = "content",
-    told: int | None = None,
+    reported: int | None = None,
     *,
     opened: bool = False,
     reason: str | None = None,
@@ -167,11 +174,11 @@ def answer(
         name = "reasoning_content" if part.startswith("~") else field
         events.append({"choices": [{"delta": {name: part.lstrip("~")}, "finish_reason": None}]})
     usage: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": tokens}
-    if told is not None:
-        usage["completion_tokens_details"] = {"reasoning_tokens": told}
+    if reported is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reported}
     end = {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage}
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=300, opens_thought=opened)
-    list(read_answer(exchange, [(100, stream(*events, end) + DONE)], whole=True))
+    list(read_answer(exchange, [(100, stream(*events, end) + DONE)], complete=True))
     assert exchange.failure is None, exchange.message
     return exchange
 
@@ -194,15 +201,15 @@ def answer(
     ],
 )
 def test_what_was_thought_is_counted_apart(parts: list[str], tokens: int, thought: int) -> None:
-    found = answer(parts, tokens)
+    exchange = answer(parts, tokens)
 
-    assert found.output_tokens == tokens
-    assert found.thinking_tokens == thought
-    assert found.thinking_differs is None
+    assert exchange.output_tokens == tokens
+    assert exchange.thinking_tokens == thought
+    assert exchange.thinking_differs is None
 
 
 @pytest.mark.parametrize(
-    ("parts", "told", "thought"),
+    ("parts", "reported", "thought"),
     [
         (["let", "me", "see"], None, 3),  # cut off within its thought
         (["let", "me", "see"], 0, 3),
@@ -211,10 +218,10 @@ def test_what_was_thought_is_counted_apart(parts: list[str], tokens: int, though
     ],
 )
 def test_thought_that_the_prompt_opened_and_nothing_ends_is_all_of_the_answer(
-    parts: list[str], told: int | None, thought: int
+    parts: list[str], reported: int | None, thought: int
 ) -> None:
-    found = answer(parts, 3, told=told, opened=True, reason="length")
-    assert found.thinking_tokens == thought
+    exchange = answer(parts, 3, reported=reported, opened=True, reason="length")
+    assert exchange.thinking_tokens == thought
 
 
 @pytest.mark.parametrize(
@@ -226,16 +233,16 @@ def test_thought_that_the_prompt_opened_and_nothing_ends_is_all_of_the_answer(
     ],
 )
 def test_an_answer_is_no_thought_because_its_prompt_opened_one(tokens: int, reason: str) -> None:
-    found = answer(["The", "city", "is", "Paris", "."], tokens, opened=True, reason=reason)
-    assert found.thinking_tokens == 0
+    exchange = answer(["The", "city", "is", "Paris", "."], tokens, opened=True, reason=reason)
+    assert exchange.thinking_tokens == 0
 
 
 def test_of_hidden_thought_that_the_prompt_opened_the_servers_count_counts() -> None:
-    assert answer(["yes"] * 10, 40, told=30, opened=True).thinking_tokens == 30
+    assert answer(["yes"] * 10, 40, reported=30, opened=True).thinking_tokens == 30
 
 
 @pytest.mark.parametrize(
-    ("parts", "tokens", "told", "thought", "differs"),
+    ("parts", "tokens", "reported", "thought", "differs"),
     [
         (["~let"] * 20 + ["yes"] * 20, 42, 21, 21, False),  # markers are counted or not
         (["yes"] * 40, 40, 40, 0, True),  # a plain answer, called thought
@@ -246,8 +253,8 @@ def test_of_hidden_thought_that_the_prompt_opened_the_servers_count_counts() -> 
     ],
 )
 def test_a_servers_own_count_of_thought_is_checked(
-    parts: list[str], tokens: int, told: int, thought: int, differs: bool | None
+    parts: list[str], tokens: int, reported: int, thought: int, differs: bool | None
 ) -> None:
-    found = answer(parts, tokens, told=told)
+    exchange = answer(parts, tokens, reported=reported)
 
-    assert (found.thinking_tokens, found.thinking_differs) == (thought, differs)
+    assert (exchange.thinking_tokens, exchange.thinking_differs) == (thought, differs)

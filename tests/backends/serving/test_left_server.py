@@ -57,7 +57,7 @@ def test_the_next_run_asks_the_same_process_and_counts_its_own_requests(
     assert second._process is process
     requests = second.warmup_requests()[:3]
     assert len(second.generate(requests)) == 3
-    assert {len(each.prompt_token_ids) for each in requests} == {12}
+    assert {len(request.prompt_token_ids) for request in requests} == {12}
     assert second.run(second.gauges())["foreign_requests"] == 0
     second.close()
     assert process._child is None
@@ -85,11 +85,16 @@ def test_one_server_does_for_all_rates(backend: str) -> None:
 
 
 def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:
-    good, bad = first.warmup_requests()[:3], first.warmup_requests()[3]
+    good_requests, bad_request = first.warmup_requests()[:3], first.warmup_requests()[3]
     code = next(code for code, fault in FAULTS.items() if fault == "truncated")
-    first.generate([*good, replace(bad, prompt_token_ids=(code, *bad.prompt_token_ids[1:]))])
+    first.generate(
+        [
+            *good_requests,
+            replace(bad_request, prompt_token_ids=(code, *bad_request.prompt_token_ids[1:])),
+        ]
+    )
     assert not first.answered_all
-    first.generate(good)
+    first.generate(good_requests)
     assert not first.answered_all
     first.close()
 
@@ -99,9 +104,9 @@ def test_each_experiment_asks_prompts_of_its_own_and_the_same_arrivals() -> None
     seeds |= {content_seed(CONFIG, 2, "a" * 12), content_seed(CONFIG, 1)}
     assert len(seeds) == 4
     assert content_seed(CONFIG, 1, "a" * 12) == content_seed(CONFIG, 1, "a" * 12)
-    asked = [traffic_prompts(CONFIG, seed).turn(0).request for seed in sorted(seeds)]
-    assert len({each.prompt_token_ids for each in asked}) == 4
-    assert len({each.max_output_tokens for each in asked}) == 1
+    requests = [traffic_prompts(CONFIG, seed).turn(0).request for seed in sorted(seeds)]
+    assert len({each.prompt_token_ids for each in requests}) == 4
+    assert len({each.max_output_tokens for each in requests}) == 1
 
 
 def test_a_server_whose_run_ended_before_it_began_is_not_started() -> None:
@@ -113,5 +118,5 @@ def test_a_server_whose_run_ended_before_it_began_is_not_started() -> None:
         f"sys.argv = ['guard', '{run.pid}', 'echo', 'started']\n"
         "sys.exit(guard.main())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")

@@ -38,25 +38,25 @@ def option(command: ServerCommand, name: str) -> str:
 
 
 def test_the_study_s_own_settings_are_told_in_the_engine_s_words() -> None:
-    told = arguments(precision="fp16", random_seed=7)
-    assert told["dtype"] == "float16"
-    assert told["random_seed"] == 7
-    assert "load_format" not in told
+    engine = arguments(precision="fp16", random_seed=7)
+    assert engine["dtype"] == "float16"
+    assert engine["random_seed"] == 7
+    assert "load_format" not in engine
     assert arguments(model="Llama-3.1-8B", weights="random")["load_format"] == "dummy"
 
 
 def test_every_knob_reaches_the_engine_and_passthrough_wins() -> None:
-    told = arguments(
+    engine = arguments(
         sglang={"engine": {"chunked_prefill_size": 64, "enable_hierarchical_cache": True}},
         passthrough_kwargs={"chunked_prefill_size": 128, "some_new_option": 1},
     )
-    assert told["chunked_prefill_size"] == 128
-    assert told["enable_hierarchical_cache"] is True
-    assert told["some_new_option"] == 1
+    assert engine["chunked_prefill_size"] == 128
+    assert engine["enable_hierarchical_cache"] is True
+    assert engine["some_new_option"] == 1
 
 
 @pytest.mark.parametrize(
-    ("decoder", "told"),
+    ("decoder", "expected"),
     [
         ({"preset": "deterministic"}, {"temperature": 0.0, "repetition_penalty": 1.0}),
         (
@@ -71,9 +71,9 @@ def test_every_knob_reaches_the_engine_and_passthrough_wins() -> None:
         ),
     ],
 )
-def test_choice_of_tokens_and_equal_counts(decoder: Any, told: dict[str, Any]) -> None:
-    found = sampling_parameters(experiment(decoder=decoder), 5)
-    assert found == {"max_new_tokens": 5, "ignore_eos": True, **told}
+def test_choice_of_tokens_and_equal_counts(decoder: Any, expected: dict[str, Any]) -> None:
+    sampling = sampling_parameters(experiment(decoder=decoder), 5)
+    assert sampling == {"max_new_tokens": 5, "ignore_eos": True, **expected}
 
 
 def test_an_answer_may_end_early_where_the_study_says_so() -> None:
@@ -83,15 +83,15 @@ def test_an_answer_may_end_early_where_the_study_says_so() -> None:
     # Of the tokens that end an answer SGLang asks its tokenizer.
     assert arguments(answer_length="natural")["skip_tokenizer_init"] is False
     assert arguments()["skip_tokenizer_init"] is True
-    found = sampling_parameters(experiment(decoder={"min_new_tokens": 9}), 5)
-    assert found["min_new_tokens"] == 5
-    assert "ignore_eos" not in found
+    sampling = sampling_parameters(experiment(decoder={"min_new_tokens": 9}), 5)
+    assert sampling["min_new_tokens"] == 5
+    assert "ignore_eos" not in sampling
 
 
 def test_the_engine_s_own_sampling_wins() -> None:
     config = experiment(sglang={"sampling": {"temperature": 0.2, "n": 3}})
-    found = sampling_parameters(config, 5)
-    assert (found["temperature"], found["n"]) == (0.2, 3)
+    sampling = sampling_parameters(config, 5)
+    assert (sampling["temperature"], sampling["n"]) == (0.2, 3)
 
 
 def test_a_cpu_is_told_before_sglang_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +129,8 @@ def test_the_server_is_told_the_same_and_listens_here_alone() -> None:
     assert "--enable-torch-compile" not in command.argv
     assert "--no-dllm-fdfo" in command.argv
     assert "--skip-tokenizer-init" not in command.argv
-    place = command.argv.index("--cuda-graph-bs-decode")
-    assert command.argv[place + 1 : place + 4] == ("1", "2", "4")
+    index = command.argv.index("--cuda-graph-bs-decode")
+    assert command.argv[index + 1 : index + 4] == ("1", "2", "4")
     assert json.loads(option(command, "--forward-hooks")) == [{"name": "x"}]
 
 

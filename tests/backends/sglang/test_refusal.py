@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Asking
+from llenergymeasure.backends.base import SettingsValidator
 from llenergymeasure.config.experiment import ExperimentConfig
 from support.stand_in_modules import stand_in
 
@@ -16,8 +16,8 @@ pytest.importorskip("tokenizers")
 class Sampling:
     """Refuses, when verified, what SGLang 0.5.23 refuses of a penalty."""
 
-    def __init__(self, **given: Any) -> None:
-        self.penalty = given["repetition_penalty"]
+    def __init__(self, **parameters: Any) -> None:
+        self.penalty = parameters["repetition_penalty"]
 
     def verify(self, _vocabulary: int) -> None:
         if not 0 < self.penalty <= 2:
@@ -32,14 +32,14 @@ def refusal(monkeypatch: pytest.MonkeyPatch, takes: Any, **settings: Any) -> str
     }
     stand_in(monkeypatch, parts, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     study = {"model": "tiny-llama", "backend": "sglang", **settings}
     return backend.refusal(ExperimentConfig.model_validate(study))
 
 
 def test_sglang_says_in_its_own_words_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def takes(**given: Any) -> None:
-        if given.get("page_size") == 3:
+    def takes(**arguments: Any) -> None:
+        if arguments.get("page_size") == 3:
             raise AssertionError("page_size must be a power of 2")
 
     engine = {"sglang": {"engine": {"page_size": 3}}}
@@ -67,6 +67,6 @@ def test_a_sglang_that_is_not_to_be_imported_refuses_nothing(
 ) -> None:
     stand_in(monkeypatch, {"sglang": None}, "llenergymeasure.backends.sglang.refusal")
     backend = registry.get("sglang")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     with pytest.raises(ImportError):  # the process that asks ends without an answer
         backend.refusal(ExperimentConfig.model_validate({"model": "m", "backend": "sglang"}))

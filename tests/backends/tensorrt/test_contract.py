@@ -72,17 +72,17 @@ IMPORTED = (
 def variables(tmp_path: Path, library: Path) -> dict[str, str]:  # noqa: ARG001 - builds it
     """A simulated card, the stand-in on the path, and a cache of engines of the test's own."""
     trace = sim.Trace((sim.Device(),)).write(tmp_path)
-    found = sim.environment(trace)
-    found.pop("CUDA_VISIBLE_DEVICES", None)
+    environment = sim.environment(trace)
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
     return {
-        **found,
+        **environment,
         "PYTHONPATH": str(STANDINS),
         "LLEM_ENGINES": str(tmp_path / "engines"),
         "LLEM_CACHE": os.environ["LLEM_CACHE"],
     }
 
 
-def told(variables: dict[str, str], **values: Any) -> dict[str, Any]:
+def load_report(variables: dict[str, str], **values: Any) -> dict[str, Any]:
     config = {
         "model": "tiny-llama",
         "backend": "tensorrt",
@@ -90,14 +90,14 @@ def told(variables: dict[str, str], **values: Any) -> dict[str, Any]:
         "dataset": {"input_len": 12, "output_len": 5},
         **values,
     }
-    done = run_forked(LOAD, variables, json.dumps(config), modules=IMPORTED)
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = run_forked(LOAD, variables, json.dumps(config), modules=IMPORTED)
+    assert process.returncode == 0, process.stderr
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return answer
 
 
 def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) -> None:
-    answer = told(
+    answer = load_report(
         variables,
         precision="fp16",
         random_seed=7,
@@ -138,12 +138,12 @@ def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) 
         "guided_decoding": answer["sampling"]["guided_decoding"],
     }
     assert "GuidedDecodingParams" in answer["sampling"]["guided_decoding"]
-    held = answer["resolved"]["engine"]
-    assert (held["dtype"], held["max_batch_size"]) == ("float16", 4)
-    assert held["kv_cache_config"] == {"dtype": "fp8", "free_gpu_memory_fraction": 0.5}
-    assert "DecodingBaseConfig" in held["speculative_config"]
-    assert "BaseSparseAttentionConfig" in held["sparse_attention_config"]
-    assert "model" not in held
+    engine = answer["resolved"]["engine"]
+    assert (engine["dtype"], engine["max_batch_size"]) == ("float16", 4)
+    assert engine["kv_cache_config"] == {"dtype": "fp8", "free_gpu_memory_fraction": 0.5}
+    assert "DecodingBaseConfig" in engine["speculative_config"]
+    assert "BaseSparseAttentionConfig" in engine["sparse_attention_config"]
+    assert "model" not in engine
     assert answer["resolved"]["prefix_cache"] == "apart for each pass"
     assert answer["statistics"]["kv_cache_share_mean"] == 0.5
     assert answer["statistics"]["kv_cache_share_max"] == 0.75
@@ -153,7 +153,7 @@ def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) 
 
 @pytest.mark.slow
 def test_random_weights_are_the_engine_s_own_dummies(variables: dict[str, str]) -> None:
-    answer = told(variables, model="SmolLM2-135M", weights="random")
+    answer = load_report(variables, model="SmolLM2-135M", weights="random")
     assert answer["resolved"]["engine"]["load_format"] == "dummy"
     assert answer["resolved"]["weights"] == "random"
     assert answer["statistics"] == {}
@@ -170,14 +170,14 @@ def test_a_compiled_engine_is_kept_by_the_engine_s_own_cache(
             "kv_cache_config": {"free_gpu_memory_fraction": 0.5},
         },
     }
-    answer = told(variables, tensorrt=settings)
+    answer = load_report(variables, tensorrt=settings)
     assert answer["class"] == "CompilingLLM"
-    held = answer["resolved"]["engine"]
-    assert held["kv_cache_config"] == {"free_gpu_memory_fraction": 0.5}
+    engine = answer["resolved"]["engine"]
+    assert engine["kv_cache_config"] == {"free_gpu_memory_fraction": 0.5}
     assert answer["resolved"]["compiled"]
     (engine,) = (tmp_path / "engines").glob("*/engine-*/metadata.json")
     before = engine.stat().st_ino
-    told(variables, tensorrt=settings)
+    load_report(variables, tensorrt=settings)
     (again,) = (tmp_path / "engines").glob("*/engine-*/metadata.json")
     assert (again, again.stat().st_ino) == (engine, before)
 
@@ -188,13 +188,13 @@ def test_an_engine_that_is_there_already_is_taken(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
-    answer = told(variables, tensorrt={"engine_path": str(tmp_path / "mine")})
+    answer = load_report(variables, tensorrt={"engine_path": str(tmp_path / "mine")})
     assert answer["class"] == "CompilingLLM"
     assert not (tmp_path / "engines").exists()
 
 
 def test_what_the_engine_refuses_is_told_as_it_tells_it(variables: dict[str, str]) -> None:
-    answer = told(variables, passthrough_kwargs={"no_such_option": 1})
+    answer = load_report(variables, passthrough_kwargs={"no_such_option": 1})
     assert "Extra inputs are not permitted: no_such_option" in answer["refused"]
 
 
@@ -205,10 +205,10 @@ def test_a_cache_is_one_model_s_content_on_one_set_of_cards(
 
     def cache(**values: Any) -> dict[str, str]:
         config = {"backend": "tensorrt", "model": str(tmp_path / "model"), **values}
-        done = run_forked(CACHE, variables, json.dumps(config), modules=IMPORTED)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        process = run_forked(CACHE, variables, json.dumps(config), modules=IMPORTED)
+        assert process.returncode == 0, process.stderr
+        content: dict[str, str] = json.loads(process.stdout.splitlines()[-1])
+        return content
 
     model = tmp_path / "model"
     model.mkdir()
@@ -294,8 +294,8 @@ def test_an_answer_may_end_with_each_of_a_checkpoint_s_tokens(tmp_path: Path) ->
     config = ExperimentConfig.model_validate(
         {"model": str(tmp_path), "backend": "tensorrt", "answer_length": "natural"}
     )
-    asked = sampling_parameters(config, resolve_model(config), 20)
-    assert (asked["end_id"], asked["stop_token_ids"]) == (7, [8, 9])
+    sampling = sampling_parameters(config, resolve_model(config), 20)
+    assert (sampling["end_id"], sampling["stop_token_ids"]) == (7, [8, 9])
     fixed = config.model_copy(update={"answer_length": None})
     assert "stop_token_ids" not in sampling_parameters(fixed, resolve_model(fixed), 20)
 
@@ -310,6 +310,6 @@ def test_without_the_engine_or_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch)
             "passthrough_kwargs": {"dtype": "half"},
         }
     )
-    found = {problem.key: str(problem) for problem in registry.get("tensorrt").problems(config)}
-    assert set(found) == {"backend", "tensorrt.engine_path", "passthrough_kwargs.dtype"}
+    messages = {problem.key: str(problem) for problem in registry.get("tensorrt").problems(config)}
+    assert set(messages) == {"backend", "tensorrt.engine_path", "passthrough_kwargs.dtype"}
     assert "tensorrt_llm" not in sys.modules

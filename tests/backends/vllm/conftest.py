@@ -12,12 +12,12 @@ from support.vllm import vllm_python, vllm_variables
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What scenarios.py saw of the real engine, by scenario."""
     python = vllm_python()
-    report = tmp_path_factory.mktemp("vllm") / "report.json"
-    done = subprocess.run(
-        [python, Path(__file__).with_name("scenarios.py"), report],
+    path = tmp_path_factory.mktemp("vllm") / "report.json"
+    process = subprocess.run(
+        [python, Path(__file__).with_name("scenarios.py"), path],
         # Beam search compiles its ranking of tokens, for which a test has no time.
         env=environment(**vllm_variables(), TORCHDYNAMO_DISABLE="1"),
         capture_output=True,
@@ -25,6 +25,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         timeout=1500,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
-    found: dict[str, Any] = json.loads(report.read_text())
-    return found
+    assert process.returncode == 0, f"{process.stdout[-4000:]}\n{process.stderr[-8000:]}"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

@@ -43,9 +43,9 @@ def run(config: ExperimentConfig, requests: Sequence[Request], times: int = 1) -
     engine.statistics()
     calls = []
     for _ in range(times):
-        answers = [dataclasses.asdict(each) for each in engine.generate(requests)]
+        answers = [dataclasses.asdict(completion) for completion in engine.generate(requests)]
         calls.append({"completions": answers, "statistics": engine.statistics()})
-    told = {
+    report = {
         "calls": calls,
         "resolved": engine.resolved_config(),
         "devices": list(engine.devices),
@@ -53,7 +53,7 @@ def run(config: ExperimentConfig, requests: Sequence[Request], times: int = 1) -
         "batch_size": engine.batch_size,
     }
     engine.close()
-    return told
+    return report
 
 
 def shared_prefixes() -> list[Request]:
@@ -80,7 +80,7 @@ def main() -> None:
     (random / "config.json").write_bytes((tiny_llama_folder() / "config.json").read_bytes())
     one_at_a_time = {"max_num_seqs": 1}
     report = {
-        "problems": [str(each) for each in registry.get("vllm").problems(plain)],
+        "problems": [str(problem) for problem in registry.get("vllm").problems(plain)],
         "versions": registry.get("vllm").versions(),
         "prompt_hash": workload.prompt_hash,
         "plain": run(plain, workload.requests, times=2),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import engine_package, registry
-from llenergymeasure.backends.common import plain
+from llenergymeasure.backends.common import jsonable
 from llenergymeasure.backends.vllm import arguments
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -48,8 +48,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     ("precision", "dtype"), [("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")]
 )
 def test_precision_and_seed(precision: str, dtype: str) -> None:
-    told = engine_of(precision=precision, random_seed=7)
-    assert (told["dtype"], told["seed"]) == (dtype, 7)
+    engine = engine_of(precision=precision, random_seed=7)
+    assert (engine["dtype"], engine["seed"]) == (dtype, 7)
 
 
 def test_prompts_need_no_tokenizer_but_stop_words_do() -> None:
@@ -61,7 +61,7 @@ def test_prompts_need_no_tokenizer_but_stop_words_do() -> None:
 
 
 def test_every_engine_setting_goes_through_and_wins() -> None:
-    given = {
+    settings = {
         "max_num_seqs": 3,
         "enable_prefix_caching": False,
         "kv_cache_dtype": "fp8",
@@ -69,8 +69,8 @@ def test_every_engine_setting_goes_through_and_wins() -> None:
         "disable_log_stats": True,
         "async_scheduling": True,
     }
-    told = engine_of(vllm={"engine": given})
-    assert {name: told[name] for name in given} == given
+    engine = engine_of(vllm={"engine": settings})
+    assert {name: engine[name] for name in settings} == settings
 
 
 def test_passthrough_wins_over_all() -> None:
@@ -84,21 +84,21 @@ def test_random_weights_are_vllms_own_dummies() -> None:
 
 def test_end_of_sequence_is_ignored_unless_a_fewest_is_given() -> None:
     assert sampling_of()["ignore_eos"] is True
-    told = sampling_of(decoder={"min_new_tokens": 100})
-    assert "ignore_eos" not in told
-    assert (told["min_tokens"], told["stop_token_ids"]) == (32, [1])
+    sampling = sampling_of(decoder={"min_new_tokens": 100})
+    assert "ignore_eos" not in sampling
+    assert (sampling["min_tokens"], sampling["stop_token_ids"]) == (32, [1])
 
 
 def test_natural_answers_end_by_themselves() -> None:
-    told = sampling_of(answer_length="natural")
-    assert "ignore_eos" not in told
-    assert (told["min_tokens"], told["stop_token_ids"]) == (1, [1])
+    sampling = sampling_of(answer_length="natural")
+    assert "ignore_eos" not in sampling
+    assert (sampling["min_tokens"], sampling["stop_token_ids"]) == (1, [1])
 
 
 def test_greedy_and_sampled() -> None:
     assert sampling_of(decoder=GREEDY)["temperature"] == 0
-    told = sampling_of(decoder={"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1})
-    assert {name: told[name] for name in ("temperature", "top_k", "top_p", "min_p")} == {
+    sampling = sampling_of(decoder={"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1})
+    assert {name: sampling[name] for name in ("temperature", "top_k", "top_p", "min_p")} == {
         "temperature": 0.5,
         "top_k": 7,
         "top_p": 0.9,
@@ -116,8 +116,8 @@ def test_the_cache_on_a_cpu_is_made_for_the_workload(monkeypatch: pytest.MonkeyP
     per_token = 2 * 32 * 8 * 128 * 2
     assert 32 * 640 * per_token < size < 64 * 2**30 / 2
     assert engine_of(n=1)["kv_cache_memory_bytes"] == 2**30 / 4
-    given = {"engine": {"kv_cache_memory_bytes": 12345}}
-    assert engine_of(vllm=given)["kv_cache_memory_bytes"] == 12345
+    settings = {"engine": {"kv_cache_memory_bytes": 12345}}
+    assert engine_of(vllm=settings)["kv_cache_memory_bytes"] == 12345
     spelt = engine_of(**large, **lengths, passthrough_kwargs={"max_num_seqs": "8"})
     assert spelt["kv_cache_memory_bytes"] == size  # unchecked: a server takes the text
     share = engine_of(vllm={"engine": {"gpu_memory_utilization": 0.5}})
@@ -128,30 +128,33 @@ def test_the_cache_on_a_cpu_is_made_for_the_workload(monkeypatch: pytest.MonkeyP
 def test_variables_that_are_set_already_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
-    told = arguments.environment(experiment())
-    assert "OMP_NUM_THREADS" not in told
-    assert told["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    variables = arguments.environment(experiment())
+    assert "OMP_NUM_THREADS" not in variables
+    assert variables["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
 def problems(**values: Any) -> dict[str | None, str]:
-    return {each.key: each.message for each in registry.get("vllm").problems(experiment(**values))}
+    return {
+        problem.key: problem.message
+        for problem in registry.get("vllm").problems(experiment(**values))
+    }
 
 
 def test_a_machine_without_vllm_is_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_package, "find_spec", lambda _: None)
-    found = problems()
-    assert "vllm not installed" in found["backend"]
-    assert "docker or apptainer" in found["backend"]
+    messages = problems()
+    assert "vllm not installed" in messages["backend"]
+    assert "docker or apptainer" in messages["backend"]
 
 
 @pytest.mark.usefixtures("here")
 def test_what_cannot_be_done_is_told() -> None:
     assert problems() == {}
-    found = problems(
+    messages = problems(
         vllm={"engine": {"data_parallel_size": 2}},
         passthrough_kwargs={"dtype": "half", "fine": 1},
     )
-    assert set(found) == {
+    assert set(messages) == {
         "vllm.engine.data_parallel_size",
         "passthrough_kwargs.dtype",
     }
@@ -166,11 +169,11 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_beams_have_no_fewest_tokens() -> None:
-    found = problems(
+    messages = problems(
         vllm={"beam_search": {"beam_width": 2, "early_stopping": True}},
         decoder={"min_new_tokens": 2},
     )
-    assert set(found) == {"vllm.beam_search.early_stopping", "decoder.min_new_tokens"}
+    assert set(messages) == {"vllm.beam_search.early_stopping", "decoder.min_new_tokens"}
 
 
 def server_of(**values: Any) -> Any:
@@ -178,13 +181,13 @@ def server_of(**values: Any) -> Any:
 
 
 def test_the_server_is_told_the_same_in_its_own_spelling() -> None:
-    given = {
+    settings = {
         "max_num_seqs": 3,
         "enable_prefix_caching": False,
         "enforce_eager": True,
         "compilation_config": {"mode": 0},
     }
-    command = server_of(precision="fp16", vllm={"engine": given})
+    command = server_of(precision="fp16", vllm={"engine": settings})
     line = " ".join(command.argv)
     assert "--host 127.0.0.1 --port 8123" in line
     assert "--dtype float16" in line
@@ -214,5 +217,7 @@ def test_requests_to_the_server_sample_as_in_process() -> None:
 
 
 def test_a_configuration_becomes_plain_values(tmp_path: Path) -> None:
-    told = plain({"path": tmp_path, "set": {2, 1}, "hf_token": "secret", "_own": 1, "kind": int})
-    assert told == {"path": str(tmp_path), "set": ["1", "2"], "kind": "int"}
+    content = jsonable(
+        {"path": tmp_path, "set": {2, 1}, "hf_token": "secret", "_own": 1, "kind": int}
+    )
+    assert content == {"path": str(tmp_path), "set": ["1", "2"], "kind": "int"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import refusals, registry
-from llenergymeasure.backends.base import Asking
-from llenergymeasure.backends.refusals import _questions, refusal_of
+from llenergymeasure.backends.base import SettingsValidator
+from llenergymeasure.backends.refusals import _configs_to_check, refusal_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers import container_checks, image_probe
 from llenergymeasure.plan import make_plan
@@ -42,7 +42,7 @@ def test_vllm_says_in_its_own_words_what_it_refuses(tmp_path: Path) -> None:
         timeout=500,
         check=True,
     )
-    few, enough = (folder.run(each.id, 1) for each in study.experiments)
+    few, enough = (folder.run(experiment.id, 1) for experiment in study.experiments)
     words = refusal_of(few, "vllm")
     assert words is not None
     assert "max_num_batched_tokens (8) is smaller than max_model_len (1024)" in words
@@ -67,8 +67,8 @@ def refusal_by(
 ) -> str | None:
     """What a vLLM that ``takes`` engine arguments, or raises, is reported to refuse."""
 
-    def arguments(**given: Any) -> Any:
-        return SimpleNamespace(create_engine_config=lambda: takes(given))
+    def arguments(**parameters: Any) -> Any:
+        return SimpleNamespace(create_engine_config=lambda: takes(parameters))
 
     parts = {
         "vllm": SimpleNamespace(SamplingParams=samples),
@@ -76,7 +76,7 @@ def refusal_by(
     }
     stand_in(monkeypatch, parts, "llenergymeasure.backends.vllm.refusal")
     backend = registry.get("vllm")
-    assert isinstance(backend, Asking)
+    assert isinstance(backend, SettingsValidator)
     return backend.refusal(
         ExperimentConfig.model_validate(
             {"model": "tiny-llama", "backend": "vllm"}
@@ -88,8 +88,8 @@ def refusal_by(
 def test_a_setting_that_is_refused_by_an_error_of_any_kind_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def takes(given: dict[str, Any]) -> None:
-        if "block_size" in given:
+    def takes(arguments: dict[str, Any]) -> None:
+        if "block_size" in arguments:
             raise AssertionError("no such block")
 
     assert refusal_by(monkeypatch, takes) == "AssertionError: no such block"
@@ -102,11 +102,11 @@ def test_what_fails_whatever_the_study_sets_is_no_refusal(monkeypatch: pytest.Mo
     assert refusal_by(monkeypatch, takes) is None
 
 
-def sampled(max_tokens: int = 16, min_tokens: int = 0, **given: Any) -> None:
+def sampled(max_tokens: int = 16, min_tokens: int = 0, **parameters: Any) -> None:
     """As vLLM's SamplingParams: in force is its own default where a length is not given."""
     if min_tokens > max_tokens:
         raise ValueError(f"min_tokens must be less than or equal to max_tokens={max_tokens}")
-    if given.get("repetition_penalty", 1) > 5:
+    if parameters.get("repetition_penalty", 1) > 5:
         raise ValueError("repetition_penalty must be at most 5")
 
 
@@ -122,12 +122,12 @@ def sampled(max_tokens: int = 16, min_tokens: int = 0, **given: Any) -> None:
 def test_sampling_is_judged_as_requests_will_have_it(
     settings: dict[str, Any], words: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = refusal_by(monkeypatch, lambda _: None, sampled, **settings)
-    assert (said is None) if words is None else (said is not None and words in said)
+    reason = refusal_by(monkeypatch, lambda _: None, sampled, **settings)
+    assert (reason is None) if words is None else (reason is not None and words in reason)
 
 
 @pytest.mark.parametrize(
-    ("settings", "asked"),
+    ("settings", "is_checked"),
     [
         ({}, False),
         ({"decoder": {"preset": "deterministic"}}, False),
@@ -138,13 +138,13 @@ def test_sampling_is_judged_as_requests_will_have_it(
     ],
 )
 def test_an_engine_is_asked_where_a_study_sets_what_is_the_engine_s(
-    settings: dict[str, Any], asked: bool, tmp_path: Path
+    settings: dict[str, Any], is_checked: bool, tmp_path: Path
 ) -> None:
     study = study_from_mapping({"model": "tiny-llama", "backend": "vllm", **settings})
     folder = StudyFolder(tmp_path / "study")
     folder.path.mkdir()
     folder.plan.write_bytes(make_plan(study).to_json_bytes())
-    assert bool(_questions("vllm", folder)) is asked
+    assert bool(_configs_to_check("vllm", folder)) is is_checked
 
 
 def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothing(
@@ -159,8 +159,8 @@ def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothi
     ends = [sys.executable, "-c", "import os; print('noise'); os._exit(7)"]
     for command in (ends, [sys.executable, "-c", "import time; time.sleep(60)"]):
         monkeypatch.setattr(refusals, "python_module", lambda *_, words=command: words)
-        monkeypatch.setattr(refusals, "LIMIT_S", 1.0)
+        monkeypatch.setattr(refusals, "TIME_LIMIT_S", 1.0)
         image_probe._ask_engine("vllm", str(folder.path))
         run = folder.run(study.experiments[0].id, 1)
         assert refusal_of(run, "vllm") is None
-    assert refusals.LIMIT_S < container_checks.LOOK_LIMIT_S
+    assert refusals.TIME_LIMIT_S < container_checks.LOOK_LIMIT_S

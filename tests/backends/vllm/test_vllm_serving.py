@@ -31,16 +31,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         serving={"arrivals": "poisson", "rate_per_s": 5, "ramp_up_max_seconds": 2},
         runners={"vllm": "local"},
     )
-    done = llem_with_vllm(folder, "run", str(path))
-    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    process = llem_with_vllm(folder, "run", str(path))
+    assert process.returncode == 0, f"{process.stdout[-4000:]}\n{process.stderr[-8000:]}"
     (result,) = (folder / "results" / "served").glob("runs/*/*/result.json")
     return result.parent
 
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return content
 
 
 @pytest.mark.long
@@ -48,14 +48,14 @@ def test_every_request_is_answered_and_counted(run: Path, record: dict[str, Any]
     assert record["serving"]["requests_failed"] == 0
     assert record["serving"]["requests_completed"] > 0
     requests = pq.read_table(run / "requests.parquet").to_pylist()
-    assert {each["input_tokens"] for each in requests} == {16}
-    assert {each["output_tokens"] for each in requests} == {8}
-    assert {each["finish_reason"] for each in requests} == {"length"}
+    assert {request["input_tokens"] for request in requests} == {16}
+    assert {request["output_tokens"] for request in requests} == {8}
+    assert {request["finish_reason"] for request in requests} == {"length"}
 
 
 def test_prompts_reach_the_model_as_the_tokens_they_are(run: Path, record: dict[str, Any]) -> None:
-    found = pq.read_table(run / "requests.parquet")["input_tokens_cached"].to_pylist()
-    assert set(found) == {0}  # it says so, and computes each
+    cached_tokens = pq.read_table(run / "requests.parquet")["input_tokens_cached"].to_pylist()
+    assert set(cached_tokens) == {0}  # it says so, and computes each
     assert record["serving"]["input_tokens_checked"] > 0
     assert record["serving"]["input_tokens_differ"] == 0
 
@@ -68,10 +68,10 @@ def test_tokens_are_timed_one_by_one(record: dict[str, Any]) -> None:
 def test_its_metrics_and_settings_are_read(record: dict[str, Any]) -> None:
     assert record["serving"]["waiting_mean"] is not None
     assert record["performance"]["kv_cache_share_max"] is not None
-    told = record["environment"]["engine"]["resolved_config"]["settings"]["vllm_config"]
-    assert told["model_config"]["enforce_eager"] is True
-    assert told["model_config"]["max_model_len"] == 256
-    assert told["model_config"]["dtype"] == "torch.bfloat16"
+    settings = record["environment"]["engine"]["resolved_config"]["settings"]["vllm_config"]
+    assert settings["model_config"]["enforce_eager"] is True
+    assert settings["model_config"]["max_model_len"] == 256
+    assert settings["model_config"]["dtype"] == "torch.bfloat16"
 
 
 def test_nothing_of_the_server_is_left(record: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
-from llenergymeasure.backends.common import sampling_choice
+from llenergymeasure.backends.common import sampling_options
 from llenergymeasure.config.backends.openai import OpenAIConfig, fill
 from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -29,7 +29,7 @@ class OpenAIBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; whether the server answers is seen on loading."""
-        return [*_address(config), *_program(config), *_key(config), *_not_ours(config)]
+        return [*_address(config), *_program(config), *_key(config), *_server_settings(config)]
 
     def versions(self) -> dict[str, str]:
         """Return nothing: a server does not say what it is made of."""
@@ -43,43 +43,43 @@ class OpenAIBackend:
         """Return how the running server is asked, or how the command's own is started."""
         settings = _settings(config)
         if settings.command is not None:
-            return _by_command(config, settings.command, port)
+            return _command_server(config, settings.command, port)
         assert settings.base_url is not None
-        key = None if settings.api_key_env is None else _variable(settings.api_key_env)
+        api_key = None if settings.api_key_env is None else _read_variable(settings.api_key_env)
         keep_secret([settings.api_key_env])
         return ServerCommand(
             argv=(),
             base_url=settings.base_url,
             model=settings.model or config.model,
             settings={"engine": ENGINE_UNKNOWN},
-            api_key=key,
-            **_asked(config, settings.base_url),
+            api_key=api_key,
+            **_request_settings(config, settings.base_url),
         )
 
 
-def _by_command(config: ExperimentConfig, command: list[str], port: int) -> ServerCommand:
+def _command_server(config: ExperimentConfig, command: list[str], port: int) -> ServerCommand:
     settings, location = _settings(config), resolve_model(config).location
     values = {**config.command_values(), "model": location, "port": port}
     argv = tuple(fill(text, values) for text in command)
     base_url = f"http://127.0.0.1:{port}/v1"
-    given = {name: fill(text, values) for name, text in (settings.environment or {}).items()}
+    environment = {name: fill(text, values) for name, text in (settings.environment or {}).items()}
     program = shutil.which(argv[0])
     return ServerCommand(
         argv=argv,
         base_url=base_url,
         model=settings.model or location,
         # It is the user's own program, which may import what lies next to it.
-        environment={SAFE_PATH_VARIABLE: "", **given},
+        environment={SAFE_PATH_VARIABLE: "", **environment},
         ready_once_answered=True,
         settings={
             "engine": ENGINE_BY_COMMAND,
             "program_sha256": None if program is None else sha256(Path(program)),
         },
-        **_asked(config, base_url),
+        **_request_settings(config, base_url),
     )
 
 
-def _asked(config: ExperimentConfig, base_url: str) -> dict[str, Any]:
+def _request_settings(config: ExperimentConfig, base_url: str) -> dict[str, Any]:
     """Return how a server of this interface is asked and read, whoever started it."""
     settings = _settings(config)
     path = urlsplit(base_url).path.rstrip("/")
@@ -99,19 +99,19 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     Beyond the interface's own these are the names most servers take; ``openai.body`` wins, and
     its nulls leave fields out, those of the client too.
     """
-    body: dict[str, Any] = {"seed": config.random_seed, **_choice(config.decoder)}
+    body: dict[str, Any] = {"seed": config.random_seed, **_sampling(config.decoder)}
     if config.fewest_tokens is None:
         body["ignore_eos"] = True
     else:
         body["min_tokens"] = config.fewest_tokens
-    merged: Mapping[str, Any] = body | (_settings(config).body or {})
-    return {name: value for name, value in merged.items() if value is not None or name not in body}
+    fields: Mapping[str, Any] = body | (_settings(config).body or {})
+    return {name: value for name, value in fields.items() if value is not None or name not in body}
 
 
-def _choice(decoder: DecoderConfig) -> dict[str, Any]:
-    choice = sampling_choice(decoder, greedy={"temperature": 0.0})
+def _sampling(decoder: DecoderConfig) -> dict[str, Any]:
+    options = sampling_options(decoder, greedy={"temperature": 0.0})
     neutral = {"top_k": 0, "repetition_penalty": 1.0}  # fields that not every server takes
-    return {name: value for name, value in choice.items() if neutral.get(name) != value}
+    return {name: value for name, value in options.items() if neutral.get(name) != value}
 
 
 def _settings(config: ExperimentConfig) -> OpenAIConfig:
@@ -140,17 +140,17 @@ def _program(config: ExperimentConfig) -> Iterator[Problem]:
 
 def _key(config: ExperimentConfig) -> Iterator[Problem]:
     name = _settings(config).api_key_env
-    if name is not None and not _variable(name):
+    if name is not None and not _read_variable(name):
         yield Problem(
             "is not set, or empty, in the environment", key="openai.api_key_env", found=name
         )
 
 
-def _variable(name: str) -> str:
+def _read_variable(name: str) -> str:
     return os.environ.get(name, "").strip()  # files that keys are read from end with a newline
 
 
-def _not_ours(config: ExperimentConfig) -> Iterator[Problem]:
+def _server_settings(config: ExperimentConfig) -> Iterator[Problem]:
     if config.passthrough_kwargs:
         yield Problem(
             "reaches no engine: a server's arguments go into openai.command, and fields of its "

@@ -12,12 +12,12 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
 
-class _PyTorch(EnginePackage):
+class _PyTorchPackage(EnginePackage):
     """transformers, which puts adapters on models and needs other packages for some settings."""
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
-        return [*find_problems(config), *passthrough_problems(config, self.named)]
+        return [*find_problems(config), *passthrough_problems(config, self.study_keys)]
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; CUDA and cuDNN once torch is imported."""
@@ -28,13 +28,13 @@ def _cuda_versions() -> dict[str, str]:
     torch = sys.modules.get("torch")
     if torch is None or torch.version.cuda is None:
         return {}
-    found = {"cuda": str(torch.version.cuda)}
+    versions = {"cuda": str(torch.version.cuda)}
     if torch.backends.cudnn.is_available():
-        found["cudnn"] = str(torch.backends.cudnn.version())
-    return found
+        versions["cudnn"] = str(torch.backends.cudnn.version())
+    return versions
 
 
-BACKEND: Backend = _PyTorch(
+BACKEND: Backend = _PyTorchPackage(
     name="pytorch",
     engine="start_engine",
     checks=find_problems,
@@ -49,5 +49,5 @@ BACKEND: Backend = _PyTorch(
         "bitsandbytes",
         "flash-attn",
     ),
-    named={name: f"pytorch.{name}" for name in PyTorchConfig.model_fields},
+    study_keys={name: f"pytorch.{name}" for name in PyTorchConfig.model_fields},
 )

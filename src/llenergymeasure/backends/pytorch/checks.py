@@ -14,7 +14,7 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 
-LEAST_TRANSFORMERS = "5.18"
+MIN_TRANSFORMERS = "5.18"
 """The first whose continuous batching takes the settings given to it here; as in pyproject.toml."""
 
 
@@ -28,7 +28,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_quantization(config, settings, gpus),
         *_attention(config, settings, gpus),
         *_placement(config, settings, gpus),
-        *_beside_the_gpu(settings, gpus),
+        *_cpu_build_problems(settings, gpus),
         *_compiler(settings, gpus),
         *_adapter(config),
     ]
@@ -45,12 +45,12 @@ def _compute_capabilities(config: ExperimentConfig) -> list[Capability]:
 def _packages(
     config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
 ) -> Iterator[Problem]:
-    needed = ["torch", "transformers"]
+    required = ["torch", "transformers"]
     if gpus or settings.device_map is not None:
-        needed.append("accelerate")
+        required.append("accelerate")
     if config.lora is not None:
-        needed.append("peft")
-    missing = [package for package in needed if find_spec(package) is None]
+        required.append("peft")
+    missing = [package for package in required if find_spec(package) is None]
     if missing:
         yield Problem(
             f"{' and '.join(missing)} not installed: {install_command('pytorch')}",
@@ -59,7 +59,7 @@ def _packages(
         )
     elif config.served or (settings.tensor_parallel_size or 1) > 1:
         with contextlib.suppress(PackageNotFoundError):  # a build of it may have another name
-            yield from _too_old(version("transformers"))
+            yield from _version_problems(version("transformers"))
     if settings.trust_remote_code and config.weights == "random" and "/" not in config.model:
         yield Problem(
             "a built-in architecture has no code of its own; remove trust_remote_code",
@@ -67,13 +67,13 @@ def _packages(
         )
 
 
-def _too_old(transformers: str) -> Iterator[Problem]:
+def _version_problems(transformers: str) -> Iterator[Problem]:
     """Yield that older releases generate batches in one process, and no more than that."""
     from packaging.version import Version  # transformers needs it too
 
-    if Version(transformers) < Version(LEAST_TRANSFORMERS):
+    if Version(transformers) < Version(MIN_TRANSFORMERS):
         yield Problem(
-            f"serving and tensor_parallel_size need transformers {LEAST_TRANSFORMERS} or newer: "
+            f"serving and tensor_parallel_size need transformers {MIN_TRANSFORMERS} or newer: "
             f"{install_command('pytorch')}",
             key="backend",
             found=f"transformers {transformers}",
@@ -105,13 +105,13 @@ def _attention(
     config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
 ) -> Iterator[Problem]:
     kernel = settings.attn_implementation
-    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-    if kernel not in package:
+    packages = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+    if kernel not in packages:
         return
     key = "pytorch.attn_implementation"
-    if find_spec(package[kernel]) is None:
+    if find_spec(packages[kernel]) is None:
         yield Problem(
-            f"needs the package {package[kernel]}; use sdpa, which ships with torch",
+            f"needs the package {packages[kernel]}; use sdpa, which ships with torch",
             key=key,
             found=kernel,
         )
@@ -124,17 +124,17 @@ def _attention(
 def _placement(
     config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
 ) -> Iterator[Problem]:
-    slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
-    name = "tensor_parallel_size" if slices > 1 else "num_processes"
-    processes = max(slices, replicas)
+    shards, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+    name = "tensor_parallel_size" if shards > 1 else "num_processes"
+    processes = max(shards, replicas)
     key, found = f"pytorch.{name}", str(processes)
-    if slices > 1 and replicas > 1:
+    if shards > 1 and replicas > 1:
         yield Problem("does not go with pytorch.num_processes; set one", key=key, found=found)
     if processes > 1 and settings.device_map is not None:
         yield Problem(
             "each process takes a GPU of its own; remove pytorch.device_map", key=key, found=found
         )
-    if slices > 1 and config.weights == "random":
+    if shards > 1 and config.weights == "random":
         yield Problem(
             "slices a checkpoint's weights, and weights: random has none; use device_map: auto",
             key=key,
@@ -155,7 +155,7 @@ def _placement(
         )
 
 
-def _beside_the_gpu(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
+def _cpu_build_problems(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
     """Yield that PyTorch would compute on the CPU while the energy of a GPU is measured."""
     on_cpu = (settings.device_map or "").partition(":")[0] == "cpu"
     reason = None if on_cpu or not gpus else why_no_cuda()
@@ -188,8 +188,8 @@ def why_no_cuda() -> str | None:
 
 
 def _compiler(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
-    inductor = settings.torch_compile_backend in (None, "inductor")
-    if not settings.torch_compile or not inductor or gpus:
+    uses_inductor = settings.torch_compile_backend in (None, "inductor")
+    if not settings.torch_compile or not uses_inductor or gpus:
         return
     if not has_compiler():
         yield Problem(

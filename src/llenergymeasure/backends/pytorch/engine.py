@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import failing_as
+from llenergymeasure.backends.common import failing_as, require_open
 from llenergymeasure.backends.pytorch.generation import generate_batch, generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
 from llenergymeasure.backends.pytorch.parallel import ParallelEngine
@@ -25,10 +25,10 @@ def start_engine(config: ExperimentConfig) -> Engine:
         BackendError: the engine refused a setting or the model.
     """
     settings = config.pytorch or PyTorchConfig()
-    slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
-    if slices == replicas == 1:
+    shards, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+    if shards == replicas == 1:
         return PyTorchEngine(config)
-    return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
+    return ParallelEngine(config, max(shards, replicas), sliced=shards > 1)
 
 
 class PyTorchEngine(Engine):
@@ -60,8 +60,8 @@ class PyTorchEngine(Engine):
             return []
         if self.batch_size is not None and len(requests) > self.batch_size:
             raise ValueError(f"{len(requests)} requests in a batch of {self.batch_size}")
-        loaded = self._open()
-        self._need_positions(loaded, requests)
+        loaded = require_open(self._loaded)
+        self._check_positions(loaded, requests)
         longest = max(request.max_output_tokens for request in requests)
         too_large = (
             f"out of GPU memory with {len(requests)} requests in a batch; lower "
@@ -79,12 +79,12 @@ class PyTorchEngine(Engine):
         Raises:
             BackendError: the engine failed, ran out of memory, or the text is too long for it.
         """
-        loaded = self._open()
+        loaded = require_open(self._loaded)
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=loaded.device)
         with failing_as("scoring a text failed"), torch.inference_mode():
             logits = loaded.model(ids, use_cache=False).logits[0, :-1]
-            chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, ids[0, 1:, None])
-        likelihoods: list[float] = chosen[:, 0].tolist()
+            logprobs = torch.log_softmax(logits.float(), dim=-1).gather(1, ids[0, 1:, None])
+        likelihoods: list[float] = logprobs[:, 0].tolist()
         return likelihoods
 
     def synchronize(self) -> None:
@@ -94,7 +94,7 @@ class PyTorchEngine(Engine):
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, transformers' own defaults included."""
-        loaded = self._open()
+        loaded = require_open(self._loaded)
         model = loaded.model
         synthetic = self._config.synthetic()
         length = synthetic.output_len if synthetic else self._config.max_output_tokens
@@ -102,7 +102,7 @@ class PyTorchEngine(Engine):
         model_config = json.loads(model.config.to_json_string(use_diff=False))
         model_config.pop("_name_or_path", None)
         settings = self._config.pytorch or PyTorchConfig()
-        placed = getattr(model, "hf_device_map", None) or {"": str(loaded.device)}
+        device_map = getattr(model, "hf_device_map", None) or {"": str(loaded.device)}
         return {
             "model_config": model_config,
             "generation_config": json.loads(options.to_json_string(use_diff=False)),
@@ -110,7 +110,7 @@ class PyTorchEngine(Engine):
             "attn_implementation": getattr(model.config, "_attn_implementation", None),
             "parameters": loaded.parameters,
             "batch_size": self.batch_size,
-            "device_map": {key: str(place) for key, place in placed.items()},
+            "device_map": {key: str(device) for key, device in device_map.items()},
             "num_threads": loaded.threads,
             "num_processes": 1,
             "tensor_parallel_size": settings.tensor_parallel_size or 1,
@@ -133,22 +133,18 @@ class PyTorchEngine(Engine):
         if self._gpus:
             torch.cuda.empty_cache()
 
-    def _open(self) -> LoadedModel:
-        if self._loaded is None:
-            raise BackendError("the engine is closed")
-        return self._loaded
-
-    def _need_positions(self, loaded: LoadedModel, requests: Sequence[Request]) -> None:
+    def _check_positions(self, loaded: LoadedModel, requests: Sequence[Request]) -> None:
         """Refuse what overruns a table of learned positions: a crash on a GPU, without a reason."""
-        content = loaded.model.config
-        if content.model_type != "gpt2":
+        model_config = loaded.model.config
+        if model_config.model_type != "gpt2":
             return
-        longest = max(len(request.prompt_token_ids) for request in requests)
-        output = max(request.max_output_tokens for request in requests)
-        if longest + output > content.n_positions:
+        input_tokens = max(len(request.prompt_token_ids) for request in requests)
+        output_tokens = max(request.max_output_tokens for request in requests)
+        if input_tokens + output_tokens > model_config.n_positions:
             raise BackendError(
-                f"{longest} input and {output} output tokens overrun the {content.n_positions} "
-                "positions of this model; lower max_input_tokens or max_output_tokens"
+                f"{input_tokens} input and {output_tokens} output tokens overrun the "
+                f"{model_config.n_positions} positions of this model; lower max_input_tokens or "
+                "max_output_tokens"
             )
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from llenergymeasure.backends.base import Completion
-from llenergymeasure.backends.common import sampling_choice
+from llenergymeasure.backends.common import sampling_options
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -37,11 +37,11 @@ def generation_config(
         # Compilation is asked for with torch_compile alone, not by the kind of cache.
         "disable_compile": True,
         "do_sample": not config.decoder.greedy,
-        **sampling_choice(config.decoder, greedy={}),
+        **sampling_options(config.decoder, greedy={}),
     }
-    least = config.fewest_tokens
-    if least is not None and eos_token_ids:
-        options["min_new_tokens"] = min(least, max_new_tokens)
+    min_new_tokens = config.fewest_tokens
+    if min_new_tokens is not None and eos_token_ids:
+        options["min_new_tokens"] = min(min_new_tokens, max_new_tokens)
         options["eos_token_id"] = list(eos_token_ids)
         options["pad_token_id"] = eos_token_ids[0]
     if settings.cache_implementation is not None:
@@ -58,10 +58,10 @@ def generation_config(
         value = getattr(settings, name)
         if value is not None:
             options[name] = value
-    return GenerationConfig(**options, **passed_on(config)[1])
+    return GenerationConfig(**options, **passthrough_arguments(config)[1])
 
 
-def passed_on(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def passthrough_arguments(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments a study hands to transformers as they are: for loading, for generation.
 
     They are the parameters under ``pytorch`` that have no field of their own, checked against
@@ -69,14 +69,14 @@ def passed_on(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, Any]]
     win. Those that are fields of transformers' ``GenerationConfig`` are for generation.
     """
     extras = {} if config.pytorch is None else config.pytorch.extras()
-    known = GenerationConfig().to_dict()
-    parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for name, value in (extras | (config.passthrough_kwargs or {})).items():
-        parts[name in known][name] = value
-    return parts
+    arguments = extras | (config.passthrough_kwargs or {})
+    generation_fields = GenerationConfig().to_dict()
+    generation = {name: arguments[name] for name in arguments if name in generation_fields}
+    loading = {name: arguments[name] for name in arguments if name not in generation_fields}
+    return loading, generation
 
 
-class _Steps:
+class _StepTimes:
     """Stamps the moment each token of a batch is there; never asks to stop.
 
     The generation loop waits for the device after every token anyway, so waiting here once costs
@@ -86,18 +86,18 @@ class _Steps:
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self.monotonic_ns: list[int] = []
         self._synchronize = synchronize
-        self._go_on: torch.Tensor | None = None
+        self._not_done: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
         if not self.monotonic_ns:
             self._synchronize()
         self.monotonic_ns.append(time.monotonic_ns())
-        if self._go_on is None or len(self._go_on) != len(input_ids):
-            self._go_on = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        return self._go_on
+        if self._not_done is None or len(self._not_done) != len(input_ids):
+            self._not_done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        return self._not_done
 
 
-NOT_A_NUMBER = (
+NAN_MESSAGE = (
     "the model computed values that are not numbers (NaN): its weights are damaged, or "
     "overflow at this precision"
 )
@@ -117,7 +117,7 @@ class _LastScores:
         self._scores = scores
         return scores
 
-    def not_a_number(self) -> bool:
+    def has_nan(self) -> bool:
         return self._scores is not None and bool(torch.isnan(self._scores).any())
 
 
@@ -137,9 +137,9 @@ def generate_batch(
     Raises:
         BackendError: the model computed something that is not a number.
     """
-    start = time.monotonic_ns()
-    input_ids, mask = _left_padded(requests, device)
-    steps = _Steps(synchronize)
+    start_ns = time.monotonic_ns()
+    input_ids, mask = _pad_left(requests, device)
+    steps = _StepTimes(synchronize)
     last_scores = _LastScores()
     try:
         sequences = model.generate(
@@ -153,57 +153,52 @@ def generate_batch(
     except RuntimeError as error:
         # Sampling refuses such numbers itself, in words that do not say what is wrong.
         if "probability tensor" in str(error):
-            raise BackendError(NOT_A_NUMBER) from error
+            raise BackendError(NAN_MESSAGE) from error
         raise
-    end = time.monotonic_ns()
-    if last_scores.not_a_number():
-        raise BackendError(NOT_A_NUMBER)
-    written = sequences[:, input_ids.shape[1] :].tolist()
-    stops = frozenset(options.eos_token_id or ())
-    first = steps.monotonic_ns[0] if steps.monotonic_ns else None
-    answers = [
-        _completion(request, tokens, stops, (start, first, end), marks)
-        for request, tokens in zip(requests, written, strict=True)
+    end_ns = time.monotonic_ns()
+    if last_scores.has_nan():
+        raise BackendError(NAN_MESSAGE)
+    outputs = sequences[:, input_ids.shape[1] :].tolist()
+    stop_ids = frozenset(options.eos_token_id or ())
+    first_token_ns = steps.monotonic_ns[0] if steps.monotonic_ns else None
+    completions = [
+        _completion(request, tokens, stop_ids, (start_ns, first_token_ns, end_ns), marks)
+        for request, tokens in zip(requests, outputs, strict=True)
     ]
-    if len(steps.monotonic_ns) == max(answer.output_tokens for answer in answers):
-        answers[0] = replace(answers[0], step_monotonic_ns=tuple(steps.monotonic_ns))
-    return answers
+    if len(steps.monotonic_ns) == max(completion.output_tokens for completion in completions):
+        completions[0] = replace(completions[0], step_monotonic_ns=tuple(steps.monotonic_ns))
+    return completions
 
 
-def _left_padded(
+def _pad_left(
     requests: Sequence[Request], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and attention mask, both of shape (requests, longest prompt)."""
-    longest = max(len(request.prompt_token_ids) for request in requests)
-    ids = [
-        [_PADDING_ID] * (longest - len(request.prompt_token_ids)) + list(request.prompt_token_ids)
-        for request in requests
-    ]
-    mask = [
-        [0] * (longest - len(request.prompt_token_ids)) + [1] * len(request.prompt_token_ids)
-        for request in requests
-    ]
+    prompts = [list(request.prompt_token_ids) for request in requests]
+    longest = max(map(len, prompts))
+    ids = [[_PADDING_ID] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _completion(
     request: Request,
     tokens: list[int],
-    stops: frozenset[int],
-    times: tuple[int, int | None, int],
+    stop_ids: frozenset[int],
+    times_ns: tuple[int, int | None, int],
     marks: ThinkingMarks | None,
 ) -> Completion:
-    start, first, end = times
+    start_ns, first_token_ns, end_ns = times_ns
     answer = tokens[: request.max_output_tokens]
-    stop = next((place for place, token in enumerate(answer, start=1) if token in stops), None)
-    answer = answer[:stop]
+    length = next((n for n, token in enumerate(answer, start=1) if token in stop_ids), None)
+    answer = answer[:length]
     return Completion(
         index=request.index,
         input_tokens=len(request.prompt_token_ids),
         output_tokens=len(answer),
         thinking_tokens=None if marks is None else marks.count(request.prompt_token_ids, answer),
-        start_monotonic_ns=start,
-        end_monotonic_ns=end,
-        first_token_monotonic_ns=first,
-        finish_reason="length" if stop is None else "stop",
+        start_monotonic_ns=start_ns,
+        end_monotonic_ns=end_ns,
+        first_token_monotonic_ns=first_token_ns,
+        finish_reason="length" if length is None else "stop",
     )

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from llenergymeasure.backends.common import DTYPES, failing_as
 from llenergymeasure.backends.cpu_threads import choose_threads
-from llenergymeasure.backends.pytorch.generation import passed_on
+from llenergymeasure.backends.pytorch.generation import passthrough_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
 from llenergymeasure.errors import BackendError
@@ -56,19 +56,19 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
     source = resolve_model(config)
     device = _device(settings)
     processes = (settings.num_processes or 1) * (settings.tensor_parallel_size or 1)
-    known = source.architecture.parameters() if source.architecture else None
+    expected = source.architecture.parameters() if source.architecture else None
 
     def set_threads(parameters: int | None) -> int:
         threads = choose_threads(
             parameters,
-            asked=settings.num_threads,
+            requested=settings.num_threads,
             on_gpu=device.type == "cuda",
             processes=processes,
         )
         torch.set_num_threads(threads)
         return threads
 
-    set_threads(known)
+    set_threads(expected)
     torch.manual_seed(config.random_seed)
     too_large = (
         f"model {config.model} does not fit into GPU memory at {config.precision}; use a smaller "
@@ -76,7 +76,7 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
     )
     with failing_as(f"model {config.model} cannot be loaded", out_of_memory=too_large):
         model = _load(config, settings, source, device)
-        eos = _eos_token_ids(model)
+        eos_ids = _eos_token_ids(model)
         model = _with_adapter(model, config.lora) if config.lora else model
         # What a checkpoint's generation_config.json says must not change sampling unseen.
         model.generation_config = GenerationConfig()
@@ -86,7 +86,7 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
         _compile(model, settings)
     parameters = int(model.num_parameters())
     threads = set_threads(parameters)
-    return LoadedModel(model, source, device, eos, thinking_marks(source), parameters, threads)
+    return LoadedModel(model, source, device, eos_ids, thinking_marks(source), parameters, threads)
 
 
 def _silence() -> None:
@@ -97,32 +97,32 @@ def _silence() -> None:
 
 
 def _device(settings: PyTorchConfig) -> torch.device:
-    placed = settings.device_map
-    if placed is not None and placed.partition(":")[0] in ("cpu", "cuda"):
-        return torch.device(placed)
+    device_map = settings.device_map
+    if device_map is not None and _is_device(device_map):
+        return torch.device(device_map)
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _load(
     config: ExperimentConfig, settings: PyTorchConfig, source: ModelSource, device: torch.device
 ) -> Any:
-    shared: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "dtype": getattr(torch, DTYPES[config.precision]),
         "trust_remote_code": bool(settings.trust_remote_code),
     }
     if settings.attn_implementation is not None:
-        shared["attn_implementation"] = settings.attn_implementation
-    passed, _ = passed_on(config)
+        arguments["attn_implementation"] = settings.attn_implementation
+    extras, _ = passthrough_arguments(config)
     if source.random:
-        return _with_random_weights(source, settings, device, shared | passed)
+        return _with_random_weights(source, settings, device, arguments | extras)
     model, report = AutoModelForCausalLM.from_pretrained(
         source.location,
         revision=source.revision,
         output_loading_info=True,
-        **shared,
+        **arguments,
         **_placement(settings, device),
         **_quantization(config, settings),
-        **passed,
+        **extras,
     )
     missing = sorted(report["missing_keys"])
     if missing:
@@ -136,25 +136,25 @@ def _load(
 def _with_random_weights(
     source: ModelSource, settings: PyTorchConfig, device: torch.device, arguments: dict[str, Any]
 ) -> Any:
-    content = AutoConfig.from_pretrained(
+    model_config = AutoConfig.from_pretrained(
         source.location,
         revision=source.revision,
         trust_remote_code=arguments["trust_remote_code"],
     )
-    spread = settings.device_map is not None and not _is_device(settings.device_map)
-    with torch.device("cpu" if spread else device):
-        model = AutoModelForCausalLM.from_config(content, **arguments)
-    if not spread:
+    dispatched = settings.device_map is not None and not _is_device(settings.device_map)
+    with torch.device("cpu" if dispatched else device):
+        model = AutoModelForCausalLM.from_config(model_config, **arguments)
+    if not dispatched:
         return model.to(device)
     from accelerate import dispatch_model, infer_auto_device_map
 
-    split = getattr(model, "_no_split_modules", None)
-    places = infer_auto_device_map(
+    unsplit_modules = getattr(model, "_no_split_modules", None)
+    device_map = infer_auto_device_map(
         model,
         max_memory=_max_memory(settings),
-        no_split_module_classes=list(split) if split else None,
+        no_split_module_classes=list(unsplit_modules) if unsplit_modules else None,
     )
-    return dispatch_model(model, device_map=places)
+    return dispatch_model(model, device_map=device_map)
 
 
 def _is_device(name: str) -> bool:
@@ -169,12 +169,12 @@ def _placement(settings: PyTorchConfig, device: torch.device) -> dict[str, Any]:
         return {"distributed_config": plan}
     if settings.device_map is None and device.type == "cpu":
         return {}
-    placed: Any = settings.device_map
-    if placed is None or _is_device(placed):
-        placed = {"": str(device)}
-    arguments = {"device_map": placed}
-    memory = _max_memory(settings)
-    return arguments if memory is None else arguments | {"max_memory": memory}
+    device_map: Any = settings.device_map
+    if device_map is None or _is_device(device_map):
+        device_map = {"": str(device)}
+    arguments = {"device_map": device_map}
+    max_memory = _max_memory(settings)
+    return arguments if max_memory is None else arguments | {"max_memory": max_memory}
 
 
 def _max_memory(settings: PyTorchConfig) -> dict[str | int, str | int] | None:
@@ -196,8 +196,8 @@ def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str
     }
     if settings.load_in_4bit:
         # bitsandbytes computes in fp32 unless configured, whatever the precision asked for.
-        asked = settings.bnb_4bit_compute_dtype or DTYPES[config.precision]
-        options["bnb_4bit_compute_dtype"] = getattr(torch, asked)
+        compute_dtype = settings.bnb_4bit_compute_dtype or DTYPES[config.precision]
+        options["bnb_4bit_compute_dtype"] = getattr(torch, compute_dtype)
         if settings.bnb_4bit_quant_type is not None:
             options["bnb_4bit_quant_type"] = settings.bnb_4bit_quant_type
         if settings.bnb_4bit_use_double_quant is not None:
@@ -206,18 +206,18 @@ def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str
 
 
 def _eos_token_ids(model: Any) -> tuple[int, ...]:
-    found = model.generation_config.eos_token_id if model.generation_config else None
-    found = model.config.get_text_config().eos_token_id if found is None else found
-    if found is None:
+    eos = model.generation_config.eos_token_id if model.generation_config else None
+    eos = model.config.get_text_config().eos_token_id if eos is None else eos
+    if eos is None:
         return ()
-    return tuple(found) if isinstance(found, list) else (found,)
+    return tuple(eos) if isinstance(eos, list) else (eos,)
 
 
 def _with_adapter(model: Any, lora: LoraConfig) -> Any:
     from peft import PeftModel
 
-    local = lora.adapter_path and str(Path(lora.adapter_path).expanduser())
-    location = local or lora.adapter_id
+    folder = lora.adapter_path and str(Path(lora.adapter_path).expanduser())
+    location = folder or lora.adapter_id
     with (
         failing_as(f"LoRA adapter {location} cannot be put on the model"),
         warnings.catch_warnings(),

@@ -27,8 +27,8 @@ CPU_SEQUENCES = 64
 CPU_BATCH_TOKENS = 1024
 PAGE_TOKENS = 32
 
-_HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
-_STREAM = (
+_RESPONSE_HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+_STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 
@@ -67,7 +67,7 @@ class Batcher:
         marks = loaded.thinking or ThinkingMarks(frozenset(), frozenset())
         (begin, end), *_ = MARKERS
         self.markers = dict.fromkeys(marks.begins, begin) | dict.fromkeys(marks.ends, end)
-        self.open = self.count = 0
+        self.in_flight = self.received = 0
 
     def start(self) -> None:
         """Begin to work."""
@@ -79,10 +79,10 @@ class Batcher:
 
     def add(self, prompt: list[int], max_tokens: int, answer: "Answer") -> None:
         """Queue a request; ``answer`` gets each token on the event loop."""
-        self.count += 1
-        name = f"request-{self.count}"
-        self.open += 1
-        self._manager.register_result_handler(name, answer.take)
+        self.received += 1
+        name = f"request-{self.received}"
+        self.in_flight += 1
+        self._manager.register_result_handler(name, answer.send_new_tokens)
         self._manager.add_request(
             prompt, request_id=name, max_new_tokens=max_tokens, streaming=True
         )
@@ -96,33 +96,33 @@ class Batcher:
 class Answer:
     """One streamed answer."""
 
-    def __init__(self, connection: "Connection", asked: dict[str, Any], batcher: Batcher) -> None:
+    def __init__(self, connection: "Connection", request: dict[str, Any], batcher: Batcher) -> None:
         self._connection, self._batcher = connection, batcher
-        self._prompt_tokens = len(asked["prompt"])
-        self._model = asked.get("model")
-        self._told, self._most = 0, int(asked["max_tokens"])
+        self._prompt_tokens = len(request["prompt"])
+        self._model = request.get("model")
+        self._sent_tokens, self._max_tokens = 0, int(request["max_tokens"])
 
-    def take(self, output: Any) -> None:
+    def send_new_tokens(self, output: Any) -> None:
         """Send the tokens that are new in a result of the batcher."""
-        new = output.generated_tokens[self._told :]
-        self._told += len(new)
-        if new:
-            text = "".join(self._batcher.markers.get(token, "") for token in new)
-            self._event([{"index": 0, "text": text, "token_ids": new, "finish_reason": None}])
+        tokens = output.generated_tokens[self._sent_tokens :]
+        self._sent_tokens += len(tokens)
+        if tokens:
+            text = "".join(self._batcher.markers.get(token, "") for token in tokens)
+            self._event([{"index": 0, "text": text, "token_ids": tokens, "finish_reason": None}])
         if not output.is_finished():
             return
-        self._batcher.open -= 1
+        self._batcher.in_flight -= 1
         if output.error:
             self._send({"error": {"message": str(output.error)}})
         else:
-            usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._told}
-            reason = "length" if self._told >= self._most else "stop"
+            usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._sent_tokens}
+            reason = "length" if self._sent_tokens >= self._max_tokens else "stop"
             self._event([{"index": 0, "text": "", "token_ids": [], "finish_reason": reason}])
             self._event([], usage=usage)
         self._connection.end()
 
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> None:
-        self._send({"object": "text_completion", "model": self._model, "choices": choices, **more})
+    def _event(self, choices: list[dict[str, Any]], **extra: Any) -> None:
+        self._send({"object": "text_completion", "model": self._model, "choices": choices, **extra})
 
     def _send(self, content: dict[str, Any]) -> None:
         self._connection.chunk(b"data: " + json.dumps(content).encode() + b"\n\n")
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._key = f"Bearer {os.environ.get(KEY_VARIABLE, '')}".encode()
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = self._body = b""
-        self._asked_with = ""
+        self._authorization = ""
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep what the request is asked with."""
         if name.lower() == b"authorization":
-            self._asked_with = value.decode(errors="replace")
+            self._authorization = value.decode(errors="replace")
 
     def on_url(self, url: bytes) -> None:
         """Keep a part of the path."""
@@ -165,31 +165,31 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer a whole request."""
         url, body, self._url, self._body = self._url, self._body, b"", b""
-        asked_with, self._asked_with = self._asked_with, ""
+        authorization, self._authorization = self._authorization, ""
         if url == b"/health":
-            self._plain(b"{}")
+            self._respond(b"{}")
         elif url == b"/metrics":
             waiting = self._batcher.waiting()
-            running = max(0, self._batcher.open - waiting)
-            page = f"llem:running {running}\nllem:waiting {waiting}\n"
-            page += f"llem:requests {self._batcher.count}\n"
-            self._plain(page.encode(), b"text/plain")
-        elif not secrets.compare_digest(asked_with.encode(), self._key):
-            self._plain(b'{"error": "not the run\'s key"}', status=b"401 Unauthorized")
+            running = max(0, self._batcher.in_flight - waiting)
+            metrics = f"llem:running {running}\nllem:waiting {waiting}\n"
+            metrics += f"llem:requests {self._batcher.received}\n"
+            self._respond(metrics.encode(), b"text/plain")
+        elif not secrets.compare_digest(authorization.encode(), self._key):
+            self._respond(b'{"error": "not the run\'s key"}', status=b"401 Unauthorized")
         elif url == b"/v1/completions":
             self._complete(body)
         else:
-            self._plain(b'{"error": "no such path"}', status=b"404 Not Found")
+            self._respond(b'{"error": "no such path"}', status=b"404 Not Found")
 
     def _complete(self, body: bytes) -> None:
-        asked = json.loads(body)
-        prompt = asked.get("prompt")
-        if not isinstance(prompt, list) or not asked.get("stream"):
+        request = json.loads(body)
+        prompt = request.get("prompt")
+        if not isinstance(prompt, list) or not request.get("stream"):
             error = b'{"error": "prompts are lists of token ids, and answers are streamed"}'
-            self._plain(error, status=b"400 Bad Request")
+            self._respond(error, status=b"400 Bad Request")
             return
-        self._transport.write(_STREAM)
-        self._batcher.add(prompt, int(asked["max_tokens"]), Answer(self, asked, self._batcher))
+        self._transport.write(_STREAM_HEAD)
+        self._batcher.add(prompt, int(request["max_tokens"]), Answer(self, request, self._batcher))
 
     def chunk(self, data: bytes) -> None:
         """Send a part of a streamed answer."""
@@ -201,10 +201,10 @@ class Connection(asyncio.Protocol):
         self.chunk(b"data: [DONE]\n\n")
         self._transport.write(b"0\r\n\r\n")
 
-    def _plain(
+    def _respond(
         self, body: bytes, kind: bytes = b"application/json", status: bytes = b"200 OK"
     ) -> None:
-        self._transport.write(_HEAD % (status, kind, len(body)) + body)
+        self._transport.write(_RESPONSE_HEAD % (status, kind, len(body)) + body)
 
 
 async def _serve(batcher: Batcher, port: int) -> None:

@@ -15,7 +15,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, LlemError
 from llenergymeasure.workload.requests import Request
 
-_END_SECONDS = 30.0
+_EXIT_LIMIT_S = 30.0
 """How long a worker may take to give back its device before it is killed."""
 
 
@@ -34,20 +34,20 @@ class ParallelEngine(Engine):
         Raises:
             BackendError: one of them could not; the others are ended.
         """
-        each = (config.pytorch and config.pytorch.batch_size) or 1
+        batch_size = (config.pytorch and config.pytorch.batch_size) or 1
         self._sliced = sliced
-        self.batch_size: int | None = each if sliced else each * processes
-        self._meeting = tempfile.TemporaryDirectory(prefix="llem-") if sliced else None
-        meeting = str(Path(self._meeting.name) / "ranks") if self._meeting else None
+        self.batch_size: int | None = batch_size if sliced else batch_size * processes
+        self._rendezvous = tempfile.TemporaryDirectory(prefix="llem-") if sliced else None
+        rendezvous = str(Path(self._rendezvous.name) / "ranks") if self._rendezvous else None
         self._workers: list[_Worker] = []
         try:
             for rank in range(processes):
-                self._workers.append(_Worker(config, rank, processes, meeting))
-            devices = self._answers()
+                self._workers.append(_Worker(config, rank, processes, rendezvous))
+            devices = self._collect_answers()
         except BaseException:
             self._kill()
             raise
-        self.devices = tuple(name for own in devices for name in own)
+        self.devices = tuple(name for worker_devices in devices for name in worker_devices)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer requests, up to a batch a process, and return when all processes are done.
@@ -60,25 +60,25 @@ class ParallelEngine(Engine):
             raise ValueError(f"{len(requests)} requests for batches of {self.batch_size} in all")
         count = len(self._workers)
         if self._sliced:
-            first: list[Completion] = self._ask("generate", [list(requests)] * count)[0]
+            first: list[Completion] = self._call("generate", [list(requests)] * count)[0]
             return first
-        answers = self._ask("generate", [list(requests[rank::count]) for rank in range(count)])
-        done = {completion.index: completion for share in answers for completion in share}
-        return [done[request.index] for request in requests]
+        answers = self._call("generate", [list(requests[rank::count]) for rank in range(count)])
+        completions = {completion.index: completion for share in answers for completion in share}
+        return [completions[request.index] for request in requests]
 
     def synchronize(self) -> None:
         """Wait until all devices have done all they were given."""
-        self._ask("synchronize")
+        self._call("synchronize")
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force in the first process, and how many there are."""
-        first: dict[str, Any] = self._ask("resolved_config")[0]
+        first: dict[str, Any] = self._call("resolved_config")[0]
         number = {} if self._sliced else {"num_processes": len(self._workers)}
         return {**first, "batch_size": self.batch_size, **number}
 
     def peak_memory_bytes(self) -> int | None:
         """Return the sum over the processes of their peaks since the last call; None on a CPU."""
-        peaks = self._ask("peak_memory_bytes")
+        peaks = self._call("peak_memory_bytes")
         return None if None in peaks else sum(peaks)
 
     def close(self) -> None:
@@ -86,20 +86,20 @@ class ParallelEngine(Engine):
         for worker in self._workers:
             worker.connection.close()
         for worker in self._workers:
-            worker.process.join(_END_SECONDS)
+            worker.process.join(_EXIT_LIMIT_S)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
         self._workers = []
-        if self._meeting:
-            self._meeting.cleanup()
+        if self._rendezvous:
+            self._rendezvous.cleanup()
 
     def _kill(self) -> None:
         for worker in self._workers:
             worker.process.kill()
         self.close()
 
-    def _ask(self, method: str, arguments: Sequence[Any] | None = None) -> list[Any]:
+    def _call(self, method: str, arguments: Sequence[Any] | None = None) -> list[Any]:
         """Have each do something at once, with an argument each, and return their answers.
 
         Raises:
@@ -108,24 +108,24 @@ class ParallelEngine(Engine):
         if not self._workers:
             raise BackendError("the engine is closed")
         try:
-            for place, worker in enumerate(self._workers):
-                worker.send(method, *(() if arguments is None else (arguments[place],)))
-            return self._answers()
+            for rank, worker in enumerate(self._workers):
+                worker.send(method, *(() if arguments is None else (arguments[rank],)))
+            return self._collect_answers()
         except BackendError:
             # The others' answers would be taken for those to the next question.
             self._kill()
             raise
 
-    def _answers(self) -> list[Any]:
+    def _collect_answers(self) -> list[Any]:
         """Return the answers as they stand by rank; the first failure ends the waiting.
 
         A worker of a group that lost another one may wait for it forever.
         """
         answers: dict[int, Any] = {}
-        waiting: dict[Any, _Worker] = {worker.connection: worker for worker in self._workers}
-        while waiting:
-            for connection in wait(list(waiting)):
-                worker = waiting.pop(connection)
+        pending: dict[Any, _Worker] = {worker.connection: worker for worker in self._workers}
+        while pending:
+            for connection in wait(list(pending)):
+                worker = pending.pop(connection)
                 answers[worker.rank] = worker.answer()
         return [answers[worker.rank] for worker in self._workers]
 
@@ -134,24 +134,26 @@ class _Worker:
     """One process, and this side of the talk with it."""
 
     def __init__(
-        self, config: ExperimentConfig, rank: int, count: int, meeting: str | None
+        self, config: ExperimentConfig, rank: int, count: int, rendezvous: str | None
     ) -> None:
         # A forked child could not use CUDA, nor threads its parent has started.
         context = multiprocessing.get_context("spawn")
         self.rank = rank
-        self.connection, theirs = context.Pipe()
-        place = (rank, count, meeting)
+        self.connection, worker_end = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, config, *place), name=f"worker-{rank}", daemon=True
+            target=_run_worker,
+            args=(worker_end, config, rank, count, rendezvous),
+            name=f"worker-{rank}",
+            daemon=True,
         )
         self.process.start()
-        theirs.close()
+        worker_end.close()
 
     def send(self, method: str, *arguments: Any) -> None:
         try:
             self.connection.send((method, arguments))
         except OSError as error:
-            raise self._ended() from error
+            raise self._exit_error() from error
 
     def answer(self) -> Any:
         """Return what it answers.
@@ -160,38 +162,38 @@ class _Worker:
             BackendError: it failed, or is gone.
         """
         try:
-            well, content = self.connection.recv()
+            succeeded, content = self.connection.recv()
         except (EOFError, OSError) as error:
-            raise self._ended() from error
-        if not well:
+            raise self._exit_error() from error
+        if not succeeded:
             raise BackendError(f"process {self.rank}: {content}")
         return content
 
-    def _ended(self) -> BackendError:
-        self.process.join(_END_SECONDS)
+    def _exit_error(self) -> BackendError:
+        self.process.join(_EXIT_LIMIT_S)
         code = self.process.exitcode
         return BackendError(f"process {self.rank} ended unasked, with exit code {code}")
 
 
-def _serve(
+def _run_worker(
     connection: Connection,
     config: ExperimentConfig,
     rank: int,
     count: int,
-    meeting: str | None,
+    rendezvous: str | None,
 ) -> None:
     """Be a worker: answer until the other side closes the connection, or is gone.
 
-    ``meeting`` is the file by which a group that computes together finds itself.
+    ``rendezvous`` is the file by which a group that computes together finds itself.
     """
     # Interrupting is for the process that asked; it closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         from llenergymeasure.backends.pytorch.engine import PyTorchEngine
 
-        if meeting is not None:
-            _join_group(rank, count, meeting)
-        engine = PyTorchEngine(_on_own_device(config, rank))
+        if rendezvous is not None:
+            _join_group(rank, count, rendezvous)
+        engine = PyTorchEngine(_config_for_rank(config, rank))
     except LlemError as error:
         connection.send((False, str(error)))
         return
@@ -210,7 +212,7 @@ def _serve(
         engine.close()
 
 
-def _join_group(rank: int, count: int, meeting: str) -> None:
+def _join_group(rank: int, count: int, rendezvous: str) -> None:
     import torch
     from torch import distributed
 
@@ -222,13 +224,13 @@ def _join_group(rank: int, count: int, meeting: str) -> None:
         torch.cuda.set_device(rank)
     distributed.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        init_method=f"file://{meeting}",
+        init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=count,
     )
 
 
-def _on_own_device(config: ExperimentConfig, rank: int) -> ExperimentConfig:
+def _config_for_rank(config: ExperimentConfig, rank: int) -> ExperimentConfig:
     import torch
 
     if not torch.cuda.is_available():

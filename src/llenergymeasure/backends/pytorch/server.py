@@ -11,7 +11,7 @@ from llenergymeasure.plan.orders import TRAFFIC
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
 
-_IN_PROCESS_ALONE = (
+_IN_PROCESS_ONLY = (
     "num_beams",
     "early_stopping",
     "length_penalty",
@@ -34,14 +34,14 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     Raises:
         BackendError: a setting means nothing to continuous batching.
     """
-    reasons = list(_cannot(config))
+    reasons = list(_unsupported(config))
     if reasons:
         raise BackendError("; ".join(reasons))
     # Without its traffic: runs that differ in that alone may share the server.
-    told = json.dumps(config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC)))
+    settings = json.dumps(config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC)))
     module = "llenergymeasure.backends.pytorch.own_server"
     return ServerCommand(
-        argv=tuple(python_module(module, "--port", str(port), "--config", told)),
+        argv=tuple(python_module(module, "--port", str(port), "--config", settings)),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment={KEY_VARIABLE: KEY_PLACE},
@@ -50,9 +50,9 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     )
 
 
-def _cannot(config: ExperimentConfig) -> Iterator[str]:
+def _unsupported(config: ExperimentConfig) -> Iterator[str]:
     section = config.pytorch
-    for name in _IN_PROCESS_ALONE:
+    for name in _IN_PROCESS_ONLY:
         if section is not None and getattr(section, name) is not None:
             yield f"pytorch.{name} works on batches in the run's own process; remove it or serving"
     if config.serving is not None and config.serving.endpoint == "chat":

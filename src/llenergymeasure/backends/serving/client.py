@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
+from llenergymeasure.backends.serving.connection import Answer, Connection, ConnectionFailure
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
 from llenergymeasure.config.requested_work import LONGEST
 from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.errors import BackendError
 
-IDLE_MOST_S = 2.0
+MAX_IDLE_S = 2.0
 """A connection unused for longer is not used again: servers close theirs after 5 s (uvicorn)."""
 
 CLOSED_AT_ONCE_S = 0.2
@@ -34,7 +34,7 @@ token takes some 300 bytes, and with the likeliest tokens next to it some thousa
 _OTHER_FILES = 128
 """Files that a process needs for other things than its requests: libraries, results, pages."""
 
-Done = Callable[[Exchange], None]
+OnEnd = Callable[[Exchange], None]
 
 
 def connections_allowed() -> int:
@@ -69,33 +69,35 @@ class StreamingClient:
         self._prefix = parts.path.rstrip("/")
         key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
         self._headers = f"Host: {host}:{self._port}\r\nUser-Agent: llenergymeasure\r\n{key}"
-        self._free: list[tuple[float, Connection]] = []
+        self._idle: list[tuple[float, Connection]] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._most_sockets = connections_allowed()
+        self._max_sockets = connections_allowed()
         self._sockets = 0
         self.in_flight = 0
-        self.answers_asked = 0
+        self.requested_answers = 0
 
-    def request(self, path: str, body: Mapping[str, Any], longest: int = MAX_TOKENS) -> Outgoing:
+    def request(self, path: str, body: Mapping[str, Any], limit: int = MAX_TOKENS) -> Outgoing:
         """Return a POST below the base address, ready to send.
 
-        An answer has at most ``longest`` tokens where its body says no limit.
+        An answer has at most ``limit`` tokens where its body says no limit.
         """
         content = json.dumps(body, separators=(",", ":")).encode()
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
-        answers = _answers_asked(body)
-        return Outgoing(head.encode() + content, answers * tokens_asked(body, longest), answers)
+        answers = _requested_answers(body)
+        return Outgoing(head.encode() + content, answers * requested_tokens(body, limit), answers)
 
-    def stream(self, exchange: Exchange, request: Outgoing, timeout_s: float, done: Done) -> None:
-        """Send a request now; ``done`` is called once, when it is answered or has failed."""
+    def stream(
+        self, exchange: Exchange, request: Outgoing, timeout_s: float, on_end: OnEnd
+    ) -> None:
+        """Send a request now; ``on_end`` is called once, when it is answered or has failed."""
         exchange.asked_tokens, exchange.sent_bytes = request.asked_tokens, len(request.content)
         exchange.opens_thought = request.opens_thought
         exchange.sent_ns = time.monotonic_ns()
-        _Stream(self, exchange, request, timeout_s, done).start()
+        _Stream(self, exchange, request, timeout_s, on_end).start()
 
     async def get(self, path: str, timeout_s: float = 5.0) -> tuple[int, bytes]:
         """Return status and body of a GET from the server's root.
@@ -105,22 +107,22 @@ class StreamingClient:
             TimeoutError: no whole answer came in time.
         """
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[Answer] = loop.create_future()
 
-        def done(answer: Answer, broken: Broken | None) -> None:
-            if answered.done():
+        def on_answer(answer: Answer, failure: ConnectionFailure | None) -> None:
+            if future.done():
                 return
-            if broken is not None:
-                answered.set_exception(ConnectionError(broken[1]))
+            if failure is not None:
+                future.set_exception(ConnectionError(failure[1]))
             else:
-                answered.set_result(answer)
+                future.set_result(answer)
 
         async with asyncio.timeout(timeout_s):
             connection = await self.connect()
             try:
                 head = f"GET {path} HTTP/1.1\r\n{self._headers}\r\n"
-                connection.send(head.encode(), PAGE_BYTES, done)
-                answer = await answered
+                connection.send(head.encode(), PAGE_BYTES, on_answer)
+                answer = await future
             except BaseException:
                 connection.abort()
                 raise
@@ -129,9 +131,9 @@ class StreamingClient:
     def idle_connection(self) -> Connection | None:
         """Return an open connection that nobody uses; None if there is none."""
         now_s = time.monotonic()
-        while self._free:
-            since_s, connection = self._free.pop()
-            if connection.open and now_s - since_s < IDLE_MOST_S:
+        while self._idle:
+            since_s, connection = self._idle.pop()
+            if connection.is_open and now_s - since_s < MAX_IDLE_S:
                 return connection
             connection.abort()
         return None
@@ -146,7 +148,7 @@ class StreamingClient:
         self._sockets += 1
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self._keep, self._forget), self._host, self._port
+                lambda: Connection(self._add_idle, self._remove), self._host, self._port
             )
         except BaseException:
             self._sockets -= 1
@@ -155,13 +157,13 @@ class StreamingClient:
         return connection
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether no further connection may be opened for a request."""
-        return self._sockets >= self._most_sockets
+        return self._sockets >= self._max_sockets
 
-    def run(self, work: Any) -> None:
+    def spawn(self, coroutine: Any) -> None:
         """Run a coroutine on the side."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -171,13 +173,13 @@ class StreamingClient:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-        self._free.clear()
+        self._idle.clear()
         await asyncio.sleep(0)
 
-    def _keep(self, connection: Connection) -> None:
-        self._free.append((time.monotonic(), connection))
+    def _add_idle(self, connection: Connection) -> None:
+        self._idle.append((time.monotonic(), connection))
 
-    def _forget(self, connection: Connection) -> None:
+    def _remove(self, connection: Connection) -> None:
         self._sockets -= 1
         self._connections.discard(connection)
 
@@ -185,7 +187,7 @@ class StreamingClient:
 class _Stream:
     """One request on its way."""
 
-    __slots__ = ("_client", "_connection", "_done", "_exchange", "_request", "_timer", "_wrote_s")
+    __slots__ = ("_client", "_connection", "_exchange", "_on_end", "_request", "_sent_s", "_timer")
 
     def __init__(
         self,
@@ -193,12 +195,12 @@ class _Stream:
         exchange: Exchange,
         request: Outgoing,
         timeout_s: float,
-        done: Done,
+        on_end: OnEnd,
     ) -> None:
         self._client, self._exchange, self._request = client, exchange, request
-        self._done = done
+        self._on_end = on_end
         self._connection: Connection | None = None
-        self._wrote_s = 0.0
+        self._sent_s = 0.0
         client.in_flight += 1
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(timeout_s, self._time_out, timeout_s)
@@ -208,10 +210,10 @@ class _Stream:
         if connection is not None:
             self._send(connection)
         else:
-            self._client.run(self._connect())
+            self._client.spawn(self._connect())
 
     async def _connect(self) -> None:
-        if self._client.full:
+        if self._client.is_full:
             self._fail("refused", "no connection: as many are open as this process may open files")
             return
         try:
@@ -227,40 +229,40 @@ class _Stream:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
-        self._wrote_s = time.monotonic()
+        self._sent_s = time.monotonic()
         request = self._request
-        self._client.answers_asked += request.answers
-        most_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
-        connection.send(request.content, most_bytes, self._answered)
+        self._client.requested_answers += request.answers
+        max_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
+        connection.send(request.content, max_bytes, self._handle_answer)
 
-    def _answered(self, answer: Answer, broken: Broken | None) -> None:
-        stale = broken is not None and answer.status is None and not answer.pieces
-        stale &= time.monotonic() - self._wrote_s < CLOSED_AT_ONCE_S
-        if stale and self._connection is not None and self._connection.used > 1:
+    def _handle_answer(self, answer: Answer, failure: ConnectionFailure | None) -> None:
+        is_stale = failure is not None and answer.status is None and not answer.pieces
+        is_stale &= time.monotonic() - self._sent_s < CLOSED_AT_ONCE_S
+        if is_stale and self._connection is not None and self._connection.request_count > 1:
             # The server closed it as we wrote: nothing of the request can have been worked on.
             self._exchange.resent = True
-            self._client.run(self._connect())
+            self._client.spawn(self._connect())
         elif answer.status not in (None, 200):
             text = b"".join(piece for _, piece in answer.pieces).decode(errors="replace")
             self._fail("refused", f"HTTP {answer.status}: {text}")
-        elif broken is not None and broken[0] == "malformed":
-            self._fail(*broken)
+        elif failure is not None and failure[0] == "malformed":
+            self._fail(*failure)
         elif answer.status is None:
-            self._fail("refused", "no answer" if broken is None else broken[1])
+            self._fail("refused", "no answer" if failure is None else failure[1])
         else:
             self._read(answer)
 
     def _read(self, answer: Answer) -> None:
         self._timer.cancel()
         self._exchange.end_ns = time.monotonic_ns()
-        self._read_on(read_answer(self._exchange, answer.pieces, whole=answer.whole))
+        self._read_step(read_answer(self._exchange, answer.pieces, complete=answer.complete))
 
-    def _read_on(self, steps: Iterator[None]) -> None:
+    def _read_step(self, steps: Iterator[None]) -> None:
         """Read a step; others' bytes get their time before the next."""
         for _ in steps:
-            asyncio.get_running_loop().call_soon(self._read_on, steps)
+            asyncio.get_running_loop().call_soon(self._read_step, steps)
             return
-        self._over()
+        self._finish()
 
     def _time_out(self, timeout_s: float) -> None:
         if self._connection is not None:
@@ -271,21 +273,21 @@ class _Stream:
 
     def _fail(self, kind: Failure, message: str) -> None:
         self._exchange.fail(kind, message, time.monotonic_ns())
-        self._over()
+        self._finish()
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         self._timer.cancel()
         self._client.in_flight -= 1
-        self._done(self._exchange)
+        self._on_end(self._exchange)
 
 
-def tokens_asked(body: Mapping[str, Any], longest: int) -> int:
-    """Return the most tokens that an answer may have, by its request or else ``longest``."""
-    said = (body.get(name) for name in LONGEST)
-    return next((value for value in said if isinstance(value, int)), longest)
+def requested_tokens(body: Mapping[str, Any], default: int) -> int:
+    """Return the most tokens that an answer may have, by its request or else ``default``."""
+    limits = (body.get(name) for name in LONGEST)
+    return next((value for value in limits if isinstance(value, int)), default)
 
 
-def _answers_asked(body: Mapping[str, Any]) -> int:
+def _requested_answers(body: Mapping[str, Any]) -> int:
     """Return how many answers a server may make of a request."""
-    asked = [body.get(name) for name in ("n", "best_of")]
-    return max([1, *(number for number in asked if isinstance(number, int))])
+    counts = [body.get(name) for name in ("n", "best_of")]
+    return max([1, *(number for number in counts if isinstance(number, int))])

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llenergymeasure.backends.serving.events import says_done
+from llenergymeasure.backends.serving.events import ends_with_done
 from llenergymeasure.backends.serving.exchange import Failure
 
 BUFFER_BYTES = 65_536
@@ -17,23 +17,26 @@ BUFFER_BYTES = 65_536
 _READ_BYTES = 128
 """What the content of one read takes in addition to its bytes: a bound on bytes counts it too."""
 
-_LEFT_OPEN_S = 1.0
+_END_GRACE_S = 1.0
 """Some servers never end the HTTP message of a stream that says it is done: then it ends here."""
 
-Broken = tuple[Failure, str]
+ConnectionFailure = tuple[Failure, str]
 """How a connection failed, and the reason in words."""
 
 
 class Answer:
     """What came back on a connection so far."""
 
-    __slots__ = ("ends_with_connection", "pieces", "status", "whole")
+    __slots__ = ("complete", "ends_with_connection", "pieces", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.ends_with_connection = True
         self.pieces: list[tuple[int, bytearray]] = []
-        self.whole = False
+        self.complete = False
+
+
+OnAnswer = Callable[[Answer, ConnectionFailure | None], None]
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -45,7 +48,7 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, idle: Callable[["Connection"], None], gone: Callable[["Connection"], None]
+        self, on_idle: Callable[["Connection"], None], on_closed: Callable[["Connection"], None]
     ) -> None:
         import httptools
 
@@ -55,34 +58,32 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
-        self._idle, self._gone = idle, gone
+        self._on_idle, self._on_closed = on_idle, on_closed
         self._answer = Answer()
-        self._done: Callable[[Answer, Broken | None], None] | None = None
+        self._on_answer: OnAnswer | None = None
         self._now_ns = 0
-        self._bytes_left = self._most_bytes = 0
-        self.used = 0
+        self._bytes_left = self._max_bytes = 0
+        self.request_count = 0
 
-    def send(
-        self, request: bytes, most_bytes: int, done: Callable[[Answer, Broken | None], None]
-    ) -> None:
-        """Send a request; ``done`` gets its answer, if of so many bytes, or how that failed."""
+    def send(self, request: bytes, max_bytes: int, on_answer: OnAnswer) -> None:
+        """Send a request; ``on_answer`` gets its answer, if of so many bytes, or the failure."""
         assert self._transport is not None
-        assert self._done is None
+        assert self._on_answer is None
         self._answer = Answer()
         self._parser = self._parser_type(self)
-        self._done = done
-        self._bytes_left = self._most_bytes = most_bytes
-        self.used += 1
+        self._on_answer = on_answer
+        self._bytes_left = self._max_bytes = max_bytes
+        self.request_count += 1
         self._transport.write(request)
 
     def abort(self) -> None:
         """Close at once, without a word to whoever waits."""
-        self._done = None
+        self._on_answer = None
         if self._transport is not None:
             self._transport.abort()
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether it can take a request."""
         return self._transport is not None and not self._transport.is_closing()
 
@@ -98,12 +99,12 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that came, with the time at which they did."""
         self._now_ns = time.monotonic_ns()
-        if self._done is None:
+        if self._on_answer is None:
             self.abort()  # Bytes that nobody asked for.
             return
         self._bytes_left -= nbytes + _READ_BYTES
         if self._bytes_left < 0:
-            self._finish(("malformed", f"more than {self._most_bytes} bytes came: it has no end"))
+            self._finish(("malformed", f"more than {self._max_bytes} bytes came: it has no end"))
             self.abort()
             return
         try:
@@ -128,31 +129,31 @@ class Connection(asyncio.BufferedProtocol):
             pieces[-1][1].extend(data)
         else:
             pieces.append((self._now_ns, bytearray(data)))
-        if data.rstrip().endswith(b"]") and says_done(pieces):
-            asyncio.get_running_loop().call_later(_LEFT_OPEN_S, self._left_open, self._answer)
+        if data.rstrip().endswith(b"]") and ends_with_done(pieces):
+            asyncio.get_running_loop().call_later(_END_GRACE_S, self._end_open, self._answer)
 
-    def _left_open(self, answer: Answer) -> None:
+    def _end_open(self, answer: Answer) -> None:
         if answer is self._answer:
             self.end_if_done()
 
     def end_if_done(self) -> bool:
         """End here a stream that says it is done; return whether it was one."""
-        done = self._done is not None and says_done(self._answer.pieces)
-        if done:
+        is_done = self._on_answer is not None and ends_with_done(self._answer.pieces)
+        if is_done:
             self._finish(None)
             self.abort()
-        return done
+        return is_done
 
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is free again if the server keeps it."""
         if (self._answer.status or 0) < 200:
             self._answer = Answer()  # An interim answer (RFC 9110, 15.2): the final one follows.
             return
-        self._answer.whole = True
-        keeps = self._parser.should_keep_alive()
+        self._answer.complete = True
+        keep_alive = self._parser.should_keep_alive()
         self._finish(None)
-        if keeps and self.open:
-            self._idle(self)
+        if keep_alive and self.is_open:
+            self._on_idle(self)
         elif self._transport is not None:
             self._transport.close()
 
@@ -163,12 +164,12 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = None
         answer = self._answer
         if error is None and answer.status is not None and answer.ends_with_connection:
-            answer.whole = True
+            answer.complete = True
             self._finish(None)
         self._finish(("truncated", f"the connection was closed: {error or 'by the server'}"))
-        self._gone(self)
+        self._on_closed(self)
 
-    def _finish(self, failure: Broken | None) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(self._answer, failure)
+    def _finish(self, failure: ConnectionFailure | None) -> None:
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            on_answer(self._answer, failure)

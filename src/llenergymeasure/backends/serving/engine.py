@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Completion, Engine, ServerCommand
-from llenergymeasure.backends.common import plain
-from llenergymeasure.backends.serving.client import StreamingClient, tokens_asked
+from llenergymeasure.backends.common import jsonable
+from llenergymeasure.backends.serving.client import StreamingClient, requested_tokens
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.process import ServerProcess, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -25,30 +25,30 @@ from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 from llenergymeasure.workload.tokens import Tokenizer, thinking_marks
 
-WARM_UP_FROM = 1 << 40
+WARM_UP_FIRST = 1 << 40
 """Conversations of the warm-up, far from the traffic's: no cache may hold what that will ask."""
 
 WARM_UP_AT_ONCE = 8
 WARM_UP_BATCHES = 16
 
-_LOOK_S = 0.1
-_DEEPEST = 32
+_POLL_S = 0.1
+_MAX_DEPTH = 32
 """Levels of a server's own settings that are recorded."""
 
 T = TypeVar("T")
 
 
 def next_on_server(
-    before: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
+    previous: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
 ) -> "ServedEngine | None":
     """Return the server of the run before for the next one; end it where that wants another."""
-    port = urlsplit(before.command.base_url).port
+    port = urlsplit(previous.command.base_url).port
     command = backend.server(config, port or 0)
-    now = before.command
-    if (command.argv, command.environment) != (now.argv, now.environment):
-        before.close()
+    running = previous.command
+    if (command.argv, command.environment) != (running.argv, running.environment):
+        previous.close()
         return None
-    return ServedEngine(command, config, before.devices, prompts, before.leave_server())
+    return ServedEngine(command, config, previous.devices, prompts, previous.detach_server())
 
 
 class ServedEngine(Engine):
@@ -78,9 +78,9 @@ class ServedEngine(Engine):
         chat = self.serving.endpoint == "chat"
         self._path = "/chat/completions" if chat else "/completions"
         needs_text = chat or not command.takes_token_ids
-        self._text = _Text(config, chat=chat) if needs_text else None
-        made = config.synthetic() is not None
-        self._thinking = None if made else thinking_marks(resolve_model(config))
+        self._text = _TextPrompts(config, chat=chat) if needs_text else None
+        is_synthetic = config.synthetic() is not None
+        self._thinking = None if is_synthetic else thinking_marks(resolve_model(config))
         self._answered = self._failed = 0
         self.answered_all = True
         """Whether it has answered all that it was asked."""
@@ -89,12 +89,12 @@ class ServedEngine(Engine):
         self.client = StreamingClient(command.base_url, key)
         self._process = process or ServerProcess(command, key)
         self._runner = asyncio.Runner()
-        self._requests_before = 0.0
+        self._earlier_requests = 0.0
         try:
             if command.ready_once_answered and process is None:
-                self._wait_for_an_answer()
-            counted = self.run(self.gauges()).get("requests", 0.0)
-            self._requests_before = max(0.0, counted - self.client.answers_asked)
+                self._wait_for_first_answer()
+            answered = self.run(self.gauges()).get("requests", 0.0)
+            self._earlier_requests = max(0.0, answered - self.client.requested_answers)
         except BaseException:
             self.close()
             raise
@@ -106,7 +106,7 @@ class ServedEngine(Engine):
     def warmup_requests(self) -> list[Request]:
         """Return requests like the traffic's that none of it repeats."""
         count = (self.batch_size or 1) * WARM_UP_BATCHES
-        return [self.prompts.turn(WARM_UP_FROM + number).request for number in range(count)]
+        return [self.prompts.turn(WARM_UP_FIRST + number).request for number in range(count)]
 
     @property
     def counts_for_free(self) -> bool:
@@ -126,12 +126,12 @@ class ServedEngine(Engine):
             BackendError: of all requests so far more failed than were answered.
         """
         exchanges = self._runner.run(self._ask(requests))
-        good = [exchange for exchange in exchanges if exchange.failure is None]
-        self._answered += len(good)
-        self._failed += len(exchanges) - len(good)
+        answered = [exchange for exchange in exchanges if exchange.failure is None]
+        self._answered += len(answered)
+        self._failed += len(exchanges) - len(answered)
         self.answered_all &= not self._failed
         if self._failed > self._answered:
-            failed = next(each for each in exchanges if each.failure is not None)
+            failed = next(exchange for exchange in exchanges if exchange.failure is not None)
             raise BackendError(f"the server failed: {failed.failure}: {failed.message}")
         return [
             Completion(
@@ -144,7 +144,7 @@ class ServedEngine(Engine):
                 finish_reason=exchange.finish_reason,
                 thinking_tokens=exchange.thinking_tokens,
             )
-            for exchange in good
+            for exchange in answered
         ]
 
     def resolved_config(self) -> dict[str, Any]:
@@ -175,24 +175,24 @@ class ServedEngine(Engine):
             return {}
         if status != 200:
             return {}
-        found = read_gauges(page.decode(errors="replace"), command.gauges)
-        if "requests" in found:
-            more = found["requests"] - self._requests_before - self.client.answers_asked
-            found["foreign_requests"] = max(0.0, more)
-        return found
+        gauges = read_gauges(page.decode(errors="replace"), command.gauges)
+        if "requests" in gauges:
+            foreign = gauges["requests"] - self._earlier_requests - self.client.requested_answers
+            gauges["foreign_requests"] = max(0.0, foreign)
+        return gauges
 
     def ended(self) -> int | None:
         """Return the server's exit code if it has ended; None while it lives."""
-        return self._process.ended()
+        return self._process.exit_code()
 
     def close(self) -> None:
         """End the server and close all connections."""
         try:
-            self.leave_server()
+            self.detach_server()
         finally:
             self._process.close()
 
-    def leave_server(self) -> ServerProcess:
+    def detach_server(self) -> ServerProcess:
         """Close all connections and return the server, which goes on."""
         try:
             self._runner.run(self.client.close())
@@ -200,9 +200,9 @@ class ServedEngine(Engine):
             self._runner.close()
         return self._process
 
-    def _wait_for_an_answer(self) -> None:
+    def _wait_for_first_answer(self) -> None:
         """Ask for one token until it comes: some servers load the model when they are asked."""
-        request = replace(self.prompts.turn(WARM_UP_FROM - 1).request, max_output_tokens=1)
+        request = replace(self.prompts.turn(WARM_UP_FIRST - 1).request, max_output_tokens=1)
         deadline = time.monotonic() + self.command.ready_limit_s
         while True:
             (exchange,) = self.run(self._ask([request]))
@@ -213,17 +213,17 @@ class ServedEngine(Engine):
                 raise BackendError(
                     f"the server answers no request: {exchange.failure}: {exchange.message}"
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
-        answered = []
+        futures = []
         for request in requests:
-            over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
-            answered.append(over)
+            future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+            futures.append(future)
             exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self.encode(request)
-            done = partial(_settle, over)
-            self.client.stream(exchange, outgoing, self.serving.timeout_s, done)
-        return list(await asyncio.gather(*answered))
+            on_end = partial(_set_result, future)
+            self.client.stream(exchange, outgoing, self.serving.timeout_s, on_end)
+        return list(await asyncio.gather(*futures))
 
     async def _settings(self) -> Any:
         if self.command.settings_path is None:
@@ -232,45 +232,45 @@ class ServedEngine(Engine):
             status, page = await self.client.get(self.command.settings_path, timeout_s=30.0)
             if status != 200:
                 return f"the server answers {status}"
-            return plain(json.loads(page), _DEEPEST)
+            return jsonable(json.loads(page), _MAX_DEPTH)
         except (OSError, TimeoutError, ValueError, RecursionError) as error:
             return f"not had: {error or type(error).__name__}"
 
     def encode(self, request: Request) -> Outgoing:
         """Return a request ready to send."""
-        longest, own = request.max_output_tokens, self.command.body
-        asked: dict[str, Any] = {"model": self.command.model}
+        max_tokens, overrides = request.max_output_tokens, self.command.body
+        fields: dict[str, Any] = {"model": self.command.model}
         if self._text is None:
-            asked["prompt"] = request.prompt_token_ids
+            fields["prompt"] = request.prompt_token_ids
         else:
-            asked |= self._text.asked(request)
-        asked |= {"max_tokens": longest, "stream_options": {"include_usage": True}, **own}
-        if isinstance(own.get("stream_options"), Mapping):
-            asked["stream_options"] = {"include_usage": True, **own["stream_options"]}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        if isinstance(asked.get("min_tokens"), int):  # servers refuse a least beyond the most
-            asked["min_tokens"] = min(asked["min_tokens"], tokens_asked(asked, longest))
-        outgoing = self.client.request(self._path, {**asked, "stream": True}, longest)
-        opens = bool(self._thinking and self._thinking.opened(request.prompt_token_ids))
+            fields |= self._text.prompt_fields(request)
+        fields |= {"max_tokens": max_tokens, "stream_options": {"include_usage": True}, **overrides}
+        if isinstance(overrides.get("stream_options"), Mapping):
+            fields["stream_options"] = {"include_usage": True, **overrides["stream_options"]}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if isinstance(fields.get("min_tokens"), int):  # servers refuse a least beyond the most
+            fields["min_tokens"] = min(fields["min_tokens"], requested_tokens(fields, max_tokens))
+        outgoing = self.client.request(self._path, {**fields, "stream": True}, max_tokens)
+        opens = bool(self._thinking and self._thinking.opens_in(request.prompt_token_ids))
         return replace(outgoing, opens_thought=opens)
 
 
-def _settle(over: "asyncio.Future[Exchange]", exchange: Exchange) -> None:
-    if not over.done():  # whoever waited may have been interrupted
-        over.set_result(exchange)
+def _set_result(future: "asyncio.Future[Exchange]", exchange: Exchange) -> None:
+    if not future.done():  # whoever waited may have been interrupted
+        future.set_result(exchange)
 
 
-class _Text:
+class _TextPrompts:
     """Prompts as text or messages, for servers and interfaces that take no token ids."""
 
     def __init__(self, config: ExperimentConfig, *, chat: bool) -> None:
         self._tokenizer, self._chat = Tokenizer(config), chat
         arguments = config.chat.arguments if config.chat else None
-        self._more = {"chat_template_kwargs": arguments} if arguments else {}
+        self._template_fields = {"chat_template_kwargs": arguments} if arguments else {}
 
-    def asked(self, request: Request) -> dict[str, Any]:
+    def prompt_fields(self, request: Request) -> dict[str, Any]:
         if self._chat:
-            return {"messages": self._messages(request), **self._more}
+            return {"messages": self._messages(request), **self._template_fields}
         return {"prompt": self._tokenizer.bare_text(request.prompt_token_ids)}
 
     def count(self, request: Request) -> int | None:
@@ -294,25 +294,19 @@ def read_gauges(text: str, names: Mapping[str, str]) -> dict[str, float]:
     engine process) adds up where it counts requests, and is averaged where it is a share.
     """
     text = f"\n{text}"
-    found = {
-        ours: [
-            value
-            for rest in re.findall(rf"\n{re.escape(theirs)}(?=[ \t{{])([^\n]*)", text)
-            if (value := _value(rest)) is not None
-        ]
-        for ours, theirs in names.items()
-    }
-    return {
-        ours: sum(values) / (len(values) if ours == "kv_cache_share" else 1)
-        for ours, values in found.items()
-        if values
-    }
+    gauges = {}
+    for name, metric in names.items():
+        samples = re.findall(rf"\n{re.escape(metric)}(?=[ \t{{])([^\n]*)", text)
+        values = [value for value in map(_sample_value, samples) if value is not None]
+        if values:
+            gauges[name] = sum(values) / (len(values) if name == "kv_cache_share" else 1)
+    return gauges
 
 
-def _value(rest: str) -> float | None:
+def _sample_value(sample: str) -> float | None:
     """Return what follows a sample's labels, which may hold any sign, and precedes an exemplar."""
-    for sample in (rest.rpartition(" # {")[0], rest):
+    for text in (sample.rpartition(" # {")[0], sample):
         with suppress(ValueError, IndexError):
-            value = float(sample.rpartition("}")[2].split()[0])
+            value = float(text.rpartition("}")[2].split()[0])
             return value if math.isfinite(value) else None
     return None

@@ -32,18 +32,18 @@ def main() -> int:
     signals = SignalPipe()
     die_with_parent(signal.SIGTERM)
     try:
-        run = os.pidfd_open(int(run_pid))
+        run_fd = os.pidfd_open(int(run_pid))
     except ProcessLookupError:
         return 1
     if os.getppid() != int(run_pid):
         return 1
-    child = subprocess.Popen(command, preexec_fn=die_with_parent)
-    ended = os.pidfd_open(child.pid)
-    if signals.handle in select.select([ended, signals.handle], [], [])[0]:
+    server = subprocess.Popen(command, preexec_fn=die_with_parent)
+    server_fd = os.pidfd_open(server.pid)
+    if signals.handle in select.select([server_fd, signals.handle], [], [])[0]:
         # Asked is the whole group; without the run's process, whose last thread may end after the
         # one that started this, there is nobody to wait for.
-        select.select([ended, run], [], [], GRACE_S)
-    code = child.poll()
+        select.select([server_fd, run_fd], [], [], GRACE_S)
+    code = server.poll()
     kill_descendants()
     return exit_code(-signal.SIGKILL if code is None else code)
 

@@ -24,10 +24,10 @@ FOREIGN_READY_S = 10.0
 _NO_SUCH_PAGE = (404, 405, 501)
 
 _GUARD = "llenergymeasure.backends.serving.guard"
-_SPARE_S = 2.0
+_CLEANUP_S = 2.0
 """For the guard to end what the server has left."""
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
 def free_port() -> int:
@@ -42,8 +42,8 @@ def key_for(command: ServerCommand) -> str | None:
 
     Whatever the server says of it, it is a secret to all that this process writes.
     """
-    told = (*command.argv, *command.environment.values(), command.key_file)
-    if not any(KEY_PLACE in text for text in told):
+    texts = (*command.argv, *command.environment.values(), command.key_file)
+    if not any(KEY_PLACE in text for text in texts):
         return command.api_key
     return os.environ.get(KEY_VARIABLE) or make_key()
 
@@ -62,7 +62,7 @@ class ServerProcess:
         self._command, self._key = command, key
         self._port = urlsplit(command.base_url).port or 80
         self._child: subprocess.Popen[bytes] | None = None
-        self._private: TemporaryDirectory[str] | None = None
+        self._key_folder: TemporaryDirectory[str] | None = None
         if command.argv:
             self._child = self._start()
         try:
@@ -75,21 +75,21 @@ class ServerProcess:
         command, key = self._command, self._key or ""
         if shutil.which(command.argv[0]) is None:
             raise BackendError(f"the server cannot be started: there is no {command.argv[0]} here")
-        given = {name: text.replace(KEY_PLACE, key) for name, text in command.environment.items()}
+        environ = {name: text.replace(KEY_PLACE, key) for name, text in command.environment.items()}
         argv = [text.replace(KEY_PLACE, key) for text in command.argv]
         if command.key_file:
-            self._private = TemporaryDirectory(prefix="llem-")  # for this user alone
-            path = Path(self._private.name, "server.yaml")
+            self._key_folder = TemporaryDirectory(prefix="llem-")  # for this user alone
+            path = Path(self._key_folder.name, "server.yaml")
             path.write_text(command.key_file.replace(KEY_PLACE, key))
             argv = [text.replace(KEY_FILE_PLACE, str(path)) for text in argv]
         return subprocess.Popen(
             python_module(_GUARD, str(os.getpid()), *argv),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **given},
+            env={**os.environ, **environ},
             process_group=0,
         )
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         """Return its exit code if it has ended by itself; None while it lives."""
         return None if self._child is None else self._child.poll()
 
@@ -97,32 +97,32 @@ class ServerProcess:
         """End it and all it has started; wait until it is gone."""
         child, self._child = self._child, None
         if child is not None:
-            end_group(child, GRACE_S + _SPARE_S)
-        if self._private is not None:
-            self._private.cleanup()
+            end_group(child, GRACE_S + _CLEANUP_S)
+        if self._key_folder is not None:
+            self._key_folder.cleanup()
 
     def _wait_ready(self) -> None:
         limit_s = self._command.ready_limit_s if self._child is not None else FOREIGN_READY_S
-        deadline = time.monotonic() + limit_s
+        deadline_s = time.monotonic() + limit_s
         reason = "no answer"
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline_s:
             if self._child is not None and self._child.poll() is not None:
                 own_listener(self._port, self._child.pid)  # or another has its port
                 code = self._child.returncode
-                stay = "" if code else " (it has to stay in the foreground)"
+                hint = "" if code else " (it has to stay in the foreground)"
                 raise BackendError(
-                    f"the server ended with exit code {code} before it was ready{stay}; its own "
+                    f"the server ended with exit code {code} before it was ready{hint}; its own "
                     "words are in run.log"
                 )
-            reason = self._not_ready(min(5.0, deadline - time.monotonic()))
+            reason = self._why_not_ready(min(5.0, deadline_s - time.monotonic()))
             if not reason:
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         raise BackendError(
             f"the server at {self._command.base_url} was not ready within {limit_s:g} s: {reason}"
         )
 
-    def _not_ready(self, timeout_s: float) -> str:
+    def _why_not_ready(self, timeout_s: float) -> str:
         """Return why the server takes no requests yet; empty if it does."""
         command = self._command
         if self._child is not None and not own_listener(self._port, self._child.pid):

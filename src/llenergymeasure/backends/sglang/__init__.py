@@ -1,14 +1,14 @@
 """SGLang: batches through its engine in processes of its own, or its own server."""
 
 from llenergymeasure.backends.base import Backend
-from llenergymeasure.backends.engine_package import AskedPackage
+from llenergymeasure.backends.engine_package import ValidatingPackage
 from llenergymeasure.backends.sglang.arguments import (
     environment,
     find_problems,
     server_command,
 )
 
-BACKEND: Backend = AskedPackage(
+BACKEND: Backend = ValidatingPackage(
     name="sglang",
     engine="SGLangEngine",
     checks=find_problems,
@@ -23,6 +23,6 @@ BACKEND: Backend = AskedPackage(
         "triton",
         "xgrammar",
     ),
-    named={"dtype": "precision", "random_seed": "random_seed"},
+    study_keys={"dtype": "precision", "random_seed": "random_seed"},
     environment=environment,
 )

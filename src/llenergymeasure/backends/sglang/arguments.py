@@ -7,12 +7,12 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     DTYPES,
     SERVED_NAME,
-    answer_length,
     command_line,
-    given_engine,
-    given_sampling,
+    length_options,
     request_fields,
-    sampling_choice,
+    sampling_options,
+    study_arguments,
+    study_sampling,
 )
 from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.engine_parameters import parameters
@@ -29,7 +29,7 @@ _NO_TOP_K = -1
 
 def on_cpu(config: ExperimentConfig) -> bool:
     """Whether the study asks for a CPU; SGLang takes a GPU unless configured otherwise."""
-    return given_engine(config).get("device") == "cpu"
+    return study_arguments(config).get("device") == "cpu"
 
 
 def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
@@ -44,16 +44,16 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
         "random_seed": config.random_seed,
         "skip_tokenizer_init": config.fewest_tokens is None,
         **({"load_format": "dummy"} if source.random else {}),
-        **given_engine(config),
+        **study_arguments(config),
     }
 
 
 def sampling_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any]:
     """Return SGLang's sampling parameters for one request."""
     return {
-        **answer_length(config, max_output_tokens, most="max_new_tokens", least="min_new_tokens"),
-        **sampling_choice(config.decoder, greedy={"temperature": 0.0}, no_top_k=_NO_TOP_K),
-        **given_sampling(config),
+        **length_options(config, max_output_tokens, "max_new_tokens", "min_new_tokens"),
+        **sampling_options(config.decoder, greedy={"temperature": 0.0}, no_top_k=_NO_TOP_K),
+        **study_sampling(config),
     }
 
 
@@ -70,30 +70,30 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1."""
     arguments = engine_arguments(config, resolve_model(config))
     del arguments["skip_tokenizer_init"]
-    known = parameters("sglang.engine")
-    missing = sorted(
-        name for name in arguments if known.get(name, {}).get("x-command-line") is False
+    specs = parameters("sglang.engine")
+    unsupported = sorted(
+        name for name in arguments if specs.get(name, {}).get("x-command-line") is False
     )
-    if missing:
+    if unsupported:
         raise BackendError(
-            f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
+            f"SGLang's server takes no engine.{unsupported[0]}: remove it, or the section serving"
         )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
     arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
     command = python_module("sglang.launch_server")
-    ours = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
-    asked = sampling_parameters(config, config.max_output_tokens)
-    besides = {"max_new_tokens"} - set(given_sampling(config))  # each request has its own
+    options = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
+    sampling = sampling_parameters(config, config.max_output_tokens)
+    excluded = {"max_new_tokens"} - set(study_sampling(config))  # each request has its own
     takes_key = arguments.get("tokenizer_worker_num", 1) == 1  # with more it refuses to start
     if takes_key:  # in a file: every user can read a command line
-        ours += ["--config", KEY_FILE_PLACE]
+        options += ["--config", KEY_FILE_PLACE]
     return ServerCommand(
-        argv=(*command, *command_line(arguments, known), *ours),
+        argv=(*command, *command_line(arguments, specs), *options),
         key_file=f'api-key: "{KEY_PLACE}"\n' if takes_key else "",
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment=environment(config),
-        body=request_fields(asked, "sglang", "SGLang's server", besides),
+        body=request_fields(sampling, "sglang", "SGLang's server", excluded),
         metrics_path="/metrics",
         gauges={
             "running": "sglang:num_running_reqs",
@@ -107,7 +107,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
 
 def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Yield that there is no GPU, unless the study asks for another device."""
-    device = given_engine(config).get("device")
+    device = study_arguments(config).get("device")
     if device in (None, "cuda") and not visible(discover()).gpus:
         yield Problem(
             "SGLang needs an NVIDIA GPU, and none is visible here; on a CPU, which SGLang supports "

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import sglang
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import empty_prefix_cache, failing_as
+from llenergymeasure.backends.common import empty_prefix_cache, failing_as, require_open
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     on_cpu,
@@ -22,7 +22,7 @@ from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 
-_LEFT_OUT = (
+_OMITTED = (
     "host",
     "port",
     "launch_command",
@@ -44,11 +44,11 @@ class SGLangEngine(Engine):
         self._config = config
         self._source = resolve_model(config)
         self.devices = () if on_cpu(config) else allot(config.model_dump(exclude_none=True)).uuids
-        self._counted: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._engine: Any = None
         arguments = engine_arguments(config, self._source)
         with failing_as(f"SGLang did not start with model {config.model}"):
-            self._engine = sglang.Engine(custom_sigquit_handler=_scheduler_ended, **arguments)
+            self._engine = sglang.Engine(custom_sigquit_handler=_raise_process_failed, **arguments)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; SGLang makes its own batches of them.
@@ -59,17 +59,17 @@ class SGLangEngine(Engine):
         A request's end is by SGLang's own clock for it. Its first token's time is known where
         ``sglang.engine.enable_metrics`` is set.
         """
-        engine = self._open()
+        engine = require_open(self._engine)
         parameters = [
             sampling_parameters(self._config, request.max_output_tokens) for request in requests
         ]
 
-        def ask() -> str | None:
+        def flush() -> str | None:
             emptied = engine.flush_cache()
             return None if emptied.success else str(emptied.message)
 
         with failing_as("generation failed"):
-            empty_prefix_cache("SGLang", ask)
+            empty_prefix_cache("SGLang", flush)
             started_ns = time.monotonic_ns()
             answers = engine.generate(
                 input_ids=[list(request.prompt_token_ids) for request in requests],
@@ -77,13 +77,13 @@ class SGLangEngine(Engine):
             )
         ended_ns = time.monotonic_ns()
         self.synchronize()
-        told = [answer["meta_info"] for answer in answers]
-        each = len(told) // len(requests)
-        groups = [told[place * each : (place + 1) * each] for place in range(len(requests))]
-        for one in told:
-            self._counted["prompt_tokens"] += one["prompt_tokens"]
-            self._counted["cached_prompt_tokens"] += one.get("cached_tokens") or 0
-            self._counted["retractions"] += one.get("num_retractions") or 0
+        metadata = [answer["meta_info"] for answer in answers]
+        per_request = len(metadata) // len(requests)
+        groups = [metadata[i : i + per_request] for i in range(0, len(metadata), per_request)]
+        for answer in metadata:
+            self._counts["prompt_tokens"] += answer["prompt_tokens"]
+            self._counts["cached_prompt_tokens"] += answer.get("cached_tokens") or 0
+            self._counts["retractions"] += answer.get("num_retractions") or 0
         return [
             _completion(request, group, started_ns, ended_ns)
             for request, group in zip(requests, groups, strict=True)
@@ -95,14 +95,14 @@ class SGLangEngine(Engine):
         SGLang reports it on the way to an answer, of which one token is drawn and dropped.
         """
         with failing_as("scoring a text failed"):
-            answer = self._open().generate(
+            answer = require_open(self._engine).generate(
                 input_ids=list(token_ids),
                 sampling_params={"max_new_tokens": 1, "temperature": 0.0},
                 return_logprob=True,
                 logprob_start_len=0,
             )
-            told = answer["meta_info"]["input_token_logprobs"][1:]
-            likelihoods = [float(value) for value, *_ in told]
+            logprobs = answer["meta_info"]["input_token_logprobs"][1:]
+            likelihoods = [float(value) for value, *_ in logprobs]
         if len(likelihoods) != len(token_ids) - 1:
             raise BackendError(f"SGLang scored {len(likelihoods)} of {len(token_ids) - 1} tokens")
         return likelihoods
@@ -118,21 +118,21 @@ class SGLangEngine(Engine):
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running engine reports them."""
-        told = dict(self._open().get_server_info())
-        hidden = {*_LEFT_OUT, *CREDENTIALS}
-        longest = sampling_parameters(self._config, self._config.max_output_tokens)
+        info = dict(require_open(self._engine).get_server_info())
+        hidden = {*_OMITTED, *CREDENTIALS}
+        sampling = sampling_parameters(self._config, self._config.max_output_tokens)
         return {
-            "engine": {name: value for name, value in told.items() if name not in hidden},
-            "sampling": longest,
-            "scheduler": _scheduler(self._internal_state()),
+            "engine": {name: value for name, value in info.items() if name not in hidden},
+            "sampling": sampling,
+            "scheduler": _scheduler_state(self._internal_state()),
             "weights": "random" if self._source.random else "pretrained",
         }
 
     def statistics(self) -> dict[str, Any]:
         """Return the engine's own account of the work since the last call."""
-        counted, self._counted = dict(self._counted), Counter()
-        nothing = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
-        return nothing | counted | _scheduler(self._internal_state())
+        counts, self._counts = dict(self._counts), Counter()
+        zeros = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
+        return zeros | counts | _scheduler_state(self._internal_state())
 
     def close(self) -> None:
         """End SGLang's processes; the engine cannot be used after."""
@@ -141,17 +141,12 @@ class SGLangEngine(Engine):
             engine.shutdown()
 
     def _internal_state(self) -> dict[str, Any]:
-        engine = self._open()
+        engine = require_open(self._engine)
         states = engine.loop.run_until_complete(engine.tokenizer_manager.get_internal_state())
         return dict(states[0]) if states else {}
 
-    def _open(self) -> Any:
-        if self._engine is None:
-            raise BackendError("the engine is closed")
-        return self._engine
 
-
-def _scheduler(state: Mapping[str, Any]) -> dict[str, Any]:
+def _scheduler_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what SGLang's scheduler says of itself, as far as it does."""
     names = {
         "memory_usage": "memory_gb",
@@ -159,24 +154,24 @@ def _scheduler(state: Mapping[str, Any]) -> dict[str, Any]:
         "effective_max_running_requests_per_dp": "max_running_requests",
         "avg_spec_accept_length": "speculative_accepted_length_mean",
     }
-    return {ours: state[theirs] for theirs, ours in names.items() if state.get(theirs) is not None}
+    return {name: state[field] for field, name in names.items() if state.get(field) is not None}
 
 
 def _completion(
-    request: Request, told: Sequence[Mapping[str, Any]], started_ns: int, ended_ns: int
+    request: Request, metadata: Sequence[Mapping[str, Any]], started_ns: int, ended_ns: int
 ) -> Completion:
     """Return what came back for one request: of several answers to it, all tokens together."""
-    reasons = [one.get("finish_reason") or {} for one in told]
+    reasons = [meta.get("finish_reason") or {} for meta in metadata]
     for reason in reasons:
         if reason.get("type") == "abort":
             raise BackendError(f"SGLang gave up on a request: {reason.get('message', reason)}")
-    took_s = [one["e2e_latency"] for one in told if one.get("e2e_latency")]
-    first_s = [one["first_token_latency"] for one in told if one.get("first_token_latency")]
-    end_ns = started_ns + round(max(took_s) * NS_PER_S) if took_s else ended_ns
+    latencies_s = [meta["e2e_latency"] for meta in metadata if meta.get("e2e_latency")]
+    first_s = [meta["first_token_latency"] for meta in metadata if meta.get("first_token_latency")]
+    end_ns = started_ns + round(max(latencies_s) * NS_PER_S) if latencies_s else ended_ns
     return Completion(
         index=request.index,
-        input_tokens=told[0]["prompt_tokens"],
-        output_tokens=sum(one["completion_tokens"] for one in told),
+        input_tokens=metadata[0]["prompt_tokens"],
+        output_tokens=sum(meta["completion_tokens"] for meta in metadata),
         start_monotonic_ns=started_ns,
         end_monotonic_ns=min(end_ns, ended_ns),
         first_token_monotonic_ns=started_ns + round(min(first_s) * NS_PER_S) if first_s else None,
@@ -184,6 +179,6 @@ def _completion(
     )
 
 
-def _scheduler_ended(*_: object) -> NoReturn:
+def _raise_process_failed(*_: object) -> NoReturn:
     """Take the signal by which SGLang's processes report that one of them has failed."""
     raise BackendError("one of SGLang's own processes failed; its messages are in the run's log")

@@ -9,7 +9,7 @@ from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.workload.models.resolve import resolve_model
 
 
-def ask(config: ExperimentConfig) -> None:
+def validate(config: ExperimentConfig) -> None:
     """Let SGLang raise what it has against the settings; how long an answer is, requests say."""
     arguments = ServerArgs(**engine_arguments(config, resolve_model(config)))
     for step in ("resolve_once", "check_server_args"):  # not in every release

@@ -22,7 +22,7 @@ BACKEND: Backend = EnginePackage(
         "nvidia-modelopt",
         "xgrammar",
     ),
-    named={
+    study_keys={
         "dtype": "precision",
         "backend": "tensorrt.engine.backend",
         "skip_tokenizer_init": "nothing: prompts and answers are token ids",

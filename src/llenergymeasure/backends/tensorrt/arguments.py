@@ -10,10 +10,10 @@ from llenergymeasure import files
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     DTYPES,
-    answer_length,
-    given_sampling,
+    length_options,
     request_fields,
-    sampling_choice,
+    sampling_options,
+    study_sampling,
 )
 from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
@@ -25,14 +25,14 @@ from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.tokens import eos_token_ids
 
-_NOT_ASKED = frozenset({"max_tokens", "end_id", "detokenize", "add_special_tokens"})
+_NOT_IN_REQUESTS = frozenset({"max_tokens", "end_id", "detokenize", "add_special_tokens"})
 """Sampling parameters that each request has for itself, or the server sets."""
 
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
 
 
-_RUNTIME_ALONE = frozenset(
+_RUNTIME_ONLY = frozenset(
     {
         "batching_type",
         "cache_transceiver_config",
@@ -59,14 +59,14 @@ _RUNTIME_ALONE = frozenset(
 )
 """Arguments that an engine is run with, and not built with: all that one from elsewhere takes."""
 
-_CONFIGURATIONS = {
+_CONFIG_CLASSES = {
     "build_config": "BuildConfig",
     "calib_config": "CalibConfig",
     "quant_config": "QuantConfig",
 }
 """Arguments that are objects of ``tensorrt_llm.llmapi``, which a study gives as mappings."""
 
-_DISPATCHED = {
+_CONFIG_BASES = {
     "sparse_attention_config": "BaseSparseAttentionConfig",
     "speculative_config": "DecodingBaseConfig",
 }
@@ -85,41 +85,41 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
     The tokenizer is left out: prompts go in and answers come out as token ids, on every backend.
     """
     section = settings(config)
-    given = {} if section.engine is None else section.engine.given()
-    given.pop("backend", None)
-    ours: dict[str, Any] = {
+    explicit = {} if section.engine is None else section.engine.given()
+    explicit.pop("backend", None)
+    defaults: dict[str, Any] = {
         "model": source.location,
         "dtype": DTYPES[config.precision],
         "skip_tokenizer_init": True,
     }
     if source.random:
-        ours["load_format"] = "dummy"
+        defaults["load_format"] = "dummy"
     if section.max_batch_size is not None:
-        ours["max_batch_size"] = section.max_batch_size
+        defaults["max_batch_size"] = section.max_batch_size
     if section.tp_size is not None:
-        ours["tensor_parallel_size"] = section.tp_size
+        defaults["tensor_parallel_size"] = section.tp_size
     if section.quantization is not None:
-        ours["quant_config"] = {"quant_algo": QUANTISATION[section.quantization]}
-    told = ours | given | (config.passthrough_kwargs or {})
+        defaults["quant_config"] = {"quant_algo": QUANTISATION[section.quantization]}
+    arguments = defaults | explicit | (config.passthrough_kwargs or {})
     if section.engine_path is None:
-        return told
-    run = {name: value for name, value in told.items() if name in _RUNTIME_ALONE}
-    return run | {"model": section.engine_path}
+        return arguments
+    runtime = {name: value for name, value in arguments.items() if name in _RUNTIME_ONLY}
+    return runtime | {"model": section.engine_path}
 
 
-def configured(arguments: dict[str, Any]) -> dict[str, Any]:
+def with_config_objects(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments with mappings turned into TensorRT-LLM's own configurations."""
     from tensorrt_llm import llmapi
 
-    told = dict(arguments)
-    for name, kind in _CONFIGURATIONS.items():
-        if isinstance(told.get(name), dict):
-            told[name] = getattr(llmapi, kind)(**told[name])
-    for name, kind in _DISPATCHED.items():
-        if isinstance(told.get(name), dict):
-            make = getattr(getattr(llmapi.llm_args, kind), "from_dict", dict)
-            told[name] = make(dict(told[name]))
-    return told
+    converted = dict(arguments)
+    for name, class_name in _CONFIG_CLASSES.items():
+        if isinstance(converted.get(name), dict):
+            converted[name] = getattr(llmapi, class_name)(**converted[name])
+    for name, class_name in _CONFIG_BASES.items():
+        if isinstance(converted.get(name), dict):
+            from_mapping = getattr(getattr(llmapi.llm_args, class_name), "from_dict", dict)
+            converted[name] = from_mapping(dict(converted[name]))
+    return converted
 
 
 def sampling_parameters(
@@ -129,17 +129,17 @@ def sampling_parameters(
 
     Without a tokenizer TensorRT-LLM has to be given which tokens end an answer; -1 is none.
     """
-    end, *further = eos_token_ids(source) or [-1]
-    stop = {"stop_token_ids": further} if further and config.fewest_tokens is not None else {}
+    end_id, *extra_ids = eos_token_ids(source) or [-1]
+    stop = {"stop_token_ids": extra_ids} if extra_ids and config.fewest_tokens is not None else {}
     return {
-        "end_id": end,
+        "end_id": end_id,
         **stop,
         "detokenize": False,
         "add_special_tokens": False,
         "seed": config.random_seed,
-        **answer_length(config, max_output_tokens),
-        **sampling_choice(config.decoder, greedy={"top_k": 1}),
-        **given_sampling(config),
+        **length_options(config, max_output_tokens),
+        **sampling_options(config.decoder, greedy={"top_k": 1}),
+        **study_sampling(config),
     }
 
 
@@ -152,7 +152,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     arguments = engine_arguments(config, source)
     model = arguments.pop("model")
     del arguments["skip_tokenizer_init"]
-    asked = sampling_parameters(config, source, config.max_output_tokens)
+    sampling = sampling_parameters(config, source, config.max_output_tokens)
     backend = "tensorrt" if section.compiled else "pytorch"
     command = ["trtllm-serve", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend", backend, "--extra_llm_api_options", _options_file(arguments)]
@@ -163,7 +163,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         base_url=f"http://127.0.0.1:{port}/v1",
         model=str(model),
         environment=environment(config),
-        body=request_fields(asked, "tensorrt", "trtllm-serve", _NOT_ASKED),
+        body=request_fields(sampling, "tensorrt", "trtllm-serve", _NOT_IN_REQUESTS),
         # There alone where the study turns on return_perf_metrics.
         metrics_path="/prometheus/metrics" if arguments.get("return_perf_metrics") else None,
         gauges={"requests": "trtllm_request_success_total"},

@@ -17,15 +17,15 @@ from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
-SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
-ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
+CACHE_SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
+CACHE_ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
 """Read by ``LLM`` and by ``trtllm-serve`` (``tensorrt_llm/llmapi/build_cache.py``)."""
 
 
 def engines_folder() -> Path:
     """Return where engines are kept: ``$LLEM_ENGINES``, or ``~/.llenergymeasure/trt-engines``."""
-    own = os.environ.get("LLEM_ENGINES")
-    return Path(own) if own else Path.home() / ".llenergymeasure" / "trt-engines"
+    configured = os.environ.get("LLEM_ENGINES")
+    return Path(configured) if configured else Path.home() / ".llenergymeasure" / "trt-engines"
 
 
 def environment(config: ExperimentConfig) -> dict[str, str]:
@@ -40,7 +40,7 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
         return {}
     cards = allot(config.model_dump(exclude_none=True)).uuids
     name = digest([_model_content(resolve_model(config)), *cards])[:16]
-    return {SWITCH: "1", ROOT: str(engines_folder() / name)}
+    return {CACHE_SWITCH: "1", CACHE_ROOT: str(engines_folder() / name)}
 
 
 def _model_content(source: ModelSource) -> str:
@@ -52,10 +52,10 @@ def _model_content(source: ModelSource) -> str:
     if source.random:
         return f"random:{digest(dict(source.config))}"
     if source.folder is None:
-        found = cached_file(source.name, "config.json", source.revision)
-        if found is None:
+        path = cached_file(source.name, "config.json", source.revision)
+        if path is None:
             raise BackendError(f"model {source.name} is not in the local cache of the hub")
-        return f"hub:{source.name}@{found.parent.name}"
+        return f"hub:{source.name}@{path.parent.name}"
     identifier = Identifier()
     try:
         content = identifier.content(source.folder)

@@ -12,20 +12,19 @@ import tensorrt_llm
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import failing_as, plain
+from llenergymeasure.backends.common import failing_as, jsonable, require_open
 from llenergymeasure.backends.tensorrt.arguments import (
-    configured,
     engine_arguments,
     sampling_parameters,
     settings,
+    with_config_objects,
 )
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 
-_PLACES = ("model", "tokenizer", "postprocess_tokenizer_dir")
+_PATH_FIELDS = ("model", "tokenizer", "postprocess_tokenizer_dir")
 """Where things lie on this machine."""
 
 STATISTICS_WAIT_S = 2.0
@@ -40,11 +39,11 @@ class TensorRTEngine(Engine):
         self._source = resolve_model(config)
         self.devices = allot(config.model_dump(exclude_none=True)).uuids
         self._llm: Any = None
-        self._passes = itertools.count()
+        self._pass_numbers = itertools.count()
         with failing_as(f"TensorRT-LLM did not start with model {config.model}"):
             self._llm = self._start()
         parameters = inspect.signature(self._llm.generate).parameters
-        self._salts = "cache_salt" in parameters
+        self._has_salts = "cache_salt" in parameters
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; TensorRT-LLM makes its own batches of them.
@@ -54,9 +53,9 @@ class TensorRTEngine(Engine):
         in a window is not made cheaper. The engine gives whole answers together: all carry the
         times of the call.
         """
-        llm = self._open()
+        llm = require_open(self._llm)
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
-        salt = {"cache_salt": f"pass-{next(self._passes)}"} if self._salts else {}
+        salt = {"cache_salt": f"pass-{next(self._pass_numbers)}"} if self._has_salts else {}
         started_ns = time.monotonic_ns()
         with failing_as("generation failed"):
             answers = llm.generate(
@@ -67,7 +66,7 @@ class TensorRTEngine(Engine):
             Completion(
                 index=request.index,
                 input_tokens=len(answer.prompt_token_ids),
-                output_tokens=sum(len(each.token_ids) for each in answer.outputs),
+                output_tokens=sum(len(output.token_ids) for output in answer.outputs),
                 start_monotonic_ns=started_ns,
                 end_monotonic_ns=ended_ns,
                 finish_reason=answer.outputs[0].finish_reason,
@@ -77,16 +76,16 @@ class TensorRTEngine(Engine):
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running ``LLM`` holds them."""
-        held = self._open().args
-        engine = plain(held.model_dump())
-        for name in _PLACES:
+        arguments = require_open(self._llm).args
+        engine = jsonable(arguments.model_dump())
+        for name in _PATH_FIELDS:
             engine.pop(name, None)
         longest = self._config.max_output_tokens
         return {
             "engine": engine,
             "sampling": sampling_parameters(self._config, self._source, longest),
             "compiled": settings(self._config).compiled,
-            "prefix_cache": "apart for each pass" if self._salts else "kept between passes",
+            "prefix_cache": "apart for each pass" if self._has_salts else "kept between passes",
             "weights": "random" if self._source.random else "pretrained",
         }
 
@@ -98,18 +97,18 @@ class TensorRTEngine(Engine):
         section = settings(self._config).engine
         if section is None or not section.given().get("enable_iter_perf_stats"):
             return {}
-        steps = [_step(each) for each in self._open().get_stats(timeout=STATISTICS_WAIT_S)]
+        steps = list(map(_parse_step, require_open(self._llm).get_stats(timeout=STATISTICS_WAIT_S)))
         shares = [share for share in map(_cache_share, steps) if share is not None]
         active = [step["numActiveRequests"] for step in steps if "numActiveRequests" in step]
-        found: dict[str, Any] = {"steps": len(steps)}
+        summary: dict[str, Any] = {"steps": len(steps)}
         if shares:
-            found |= {
+            summary |= {
                 "kv_cache_share_mean": statistics.fmean(shares),
                 "kv_cache_share_max": max(shares),
             }
         if active:
-            found["active_requests_mean"] = statistics.fmean(active)
-        return found
+            summary["active_requests_mean"] = statistics.fmean(active)
+        return summary
 
     def close(self) -> None:
         """End TensorRT-LLM's processes; the engine cannot be used after."""
@@ -118,7 +117,7 @@ class TensorRTEngine(Engine):
             llm.shutdown()
 
     def _start(self) -> Any:
-        arguments = configured(engine_arguments(self._config, self._source))
+        arguments = with_config_objects(engine_arguments(self._config, self._source))
         if not settings(self._config).compiled:
             return tensorrt_llm.LLM(**arguments)
         from tensorrt_llm._tensorrt_engine import LLM
@@ -126,22 +125,14 @@ class TensorRTEngine(Engine):
         return LLM(**arguments)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
-        return [
-            tensorrt_llm.SamplingParams(
-                **_own_classes(
-                    sampling_parameters(self._config, self._source, request.max_output_tokens)
-                )
-            )
-            for request in requests
-        ]
-
-    def _open(self) -> Any:
-        if self._llm is None:
-            raise BackendError("the engine is closed")
-        return self._llm
+        parameters = []
+        for request in requests:
+            options = sampling_parameters(self._config, self._source, request.max_output_tokens)
+            parameters.append(tensorrt_llm.SamplingParams(**_with_grammar_object(options)))
+        return parameters
 
 
-def _own_classes(parameters: dict[str, Any]) -> dict[str, Any]:
+def _with_grammar_object(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return sampling parameters with a grammar, which a study gives as a mapping, as its class."""
     grammar = parameters.get("guided_decoding")
     if not isinstance(grammar, dict):
@@ -149,13 +140,13 @@ def _own_classes(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters | {"guided_decoding": GuidedDecodingParams(**grammar)}
 
 
-def _step(told: Any) -> dict[str, Any]:
+def _parse_step(raw: Any) -> dict[str, Any]:
     """Return one step's account, which some releases give as a mapping and some as JSON."""
-    step: dict[str, Any] = json.loads(told) if isinstance(told, str) else dict(told)
+    step: dict[str, Any] = json.loads(raw) if isinstance(raw, str) else dict(raw)
     return step
 
 
 def _cache_share(step: Mapping[str, Any]) -> float | None:
     cache = step.get("kvCacheStats") or {}
-    used, most = cache.get("usedNumBlocks"), cache.get("maxNumBlocks")
-    return None if used is None or not most else used / most
+    used, total = cache.get("usedNumBlocks"), cache.get("maxNumBlocks")
+    return None if used is None or not total else used / total

@@ -1,10 +1,10 @@
 """vLLM: batches through its engine, or its own server."""
 
 from llenergymeasure.backends.base import Backend
-from llenergymeasure.backends.engine_package import AskedPackage
+from llenergymeasure.backends.engine_package import ValidatingPackage
 from llenergymeasure.backends.vllm.arguments import environment, find_problems, server_command
 
-BACKEND: Backend = AskedPackage(
+BACKEND: Backend = ValidatingPackage(
     name="vllm",
     engine="VLLMEngine",
     checks=find_problems,
@@ -20,7 +20,7 @@ BACKEND: Backend = AskedPackage(
         "xgrammar",
         "compressed-tensors",
     ),
-    named={"dtype": "precision", "seed": "random_seed"},
+    study_keys={"dtype": "precision", "seed": "random_seed"},
     environment=environment,
-    about_settings=(ValueError, TypeError, NotImplementedError),
+    settings_errors=(ValueError, TypeError, NotImplementedError),
 )

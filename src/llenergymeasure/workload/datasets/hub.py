@@ -13,7 +13,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({"aienergyscore": "AIEnergyScore/t
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _SPLITS = ("train", "test", "validation")
-_WAY_OUT = (
+_ALTERNATIVES = (
     "use dataset: synthetic, or the path of a local .json, .jsonl, .csv, .parquet or .txt file"
 )
 
@@ -34,7 +34,7 @@ def read_hub(name: str) -> Dataset:
         raise ConfigurationError(
             Problem(
                 "data sets on the hub need the extra datasets: "
-                f"{install_command('datasets')}; or {_WAY_OUT}",
+                f"{install_command('datasets')}; or {_ALTERNATIVES}",
                 key="dataset",
                 found=name,
             )
@@ -48,9 +48,9 @@ def read_hub(name: str) -> Dataset:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BackendError(
             f"dataset {name} cannot be fetched from the hub ({type(error).__name__}: {reason[0]}); "
-            f"{_WAY_OUT}"
+            f"{_ALTERNATIVES}"
         ) from error
-    split = next((known for known in _SPLITS if known in splits), next(iter(splits)))
+    split = next((split for split in _SPLITS if split in splits), next(iter(splits)))
     rows = Rows(None, f"dataset {name}")
     for number, values in enumerate(splits[split], start=1):
         rows.add(number, values)

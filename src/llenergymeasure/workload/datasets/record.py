@@ -33,10 +33,10 @@ ROLE_COLUMNS = ("role", "from")
 READ_COLUMNS = frozenset((*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD, *ROLE_COLUMNS, "source"))
 """All that a row is looked at for."""
 
-MOST_CHARACTERS = 1 << 30
+MAX_CHARACTERS = 1 << 30
 """Text of a data set beyond which no more of it is read."""
 
-_MOST_PROBLEMS = 10
+_MAX_PROBLEMS = 10
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(
@@ -108,7 +108,7 @@ class Rows:
         where = "" if self._file else f"{self._name}: "
         line = row if self._file else None
         self._problems.append(Problem(f"{where}row {row}: {message}", file=self._file, line=line))
-        if len(self._problems) >= _MOST_PROBLEMS:
+        if len(self._problems) >= _MAX_PROBLEMS:
             raise ConfigurationError(self._problems)
 
     def add(self, row: int, values: Mapping[str, Any]) -> None:
@@ -118,8 +118,8 @@ class Rows:
             ConfigurationError: too much is wrong, or all texts together are too long.
         """
         if values and all(str(name).startswith("_") for name in values):
-            said = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
-            self._provenance.append(f"{self._name} says of itself: {', '.join(said)}")
+            info = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
+            self._provenance.append(f"{self._name} says of itself: {', '.join(info)}")
             return
         request = values.get("body")
         if isinstance(request, Mapping):  # a line of a file for OpenAI's batch interface
@@ -131,14 +131,14 @@ class Rows:
         except _NoQuestionError as error:
             self._left_out[str(error)] += 1
         else:
-            self._unread.update(_unread(values))
-            whole = _without_half_characters(record)
-            self._replaced += whole != record
-            self._records.append(whole)
-            self._characters += len(whole.text) + sum(len(m["content"]) for m in whole.messages)
-            if self._characters > MOST_CHARACTERS:
-                raise self._refused(
-                    f"holds more text than is read of a data set, {MOST_CHARACTERS} characters "
+            self._unread.update(_unread_columns(values))
+            cleaned = _clean_record(record)
+            self._replaced += cleaned != record
+            self._records.append(cleaned)
+            self._characters += len(cleaned.text) + sum(len(m["content"]) for m in cleaned.messages)
+            if self._characters > MAX_CHARACTERS:
+                raise self._error(
+                    f"holds more text than is read of a data set, {MAX_CHARACTERS} characters "
                     f"(by row {row}); keep the rows that are to be asked"
                 )
 
@@ -151,10 +151,10 @@ class Rows:
         if self._problems:
             raise ConfigurationError(self._problems)
         if not self._records:
-            raise self._refused("; ".join(["holds no prompts", *self._notes()]))
+            raise self._error("; ".join(["holds no prompts", *self._notes()]))
         return Dataset(self._records, self._notes())
 
-    def _refused(self, message: str) -> ConfigurationError:
+    def _error(self, message: str) -> ConfigurationError:
         problem = Problem(message, file=self._file)
         return ConfigurationError(problem if self._file else f"{self._name} {message}")
 
@@ -177,18 +177,18 @@ class Rows:
 
 def _column(values: Mapping[str, Any]) -> str | None:
     """Return the column that a row's prompt is read from; None if it has none."""
-    known = (*TEXT_COLUMNS, *CHAT_COLUMNS)
-    found = [name for name in known if values.get(name) is not None]
-    if found[:2] == ["instruction", "text"] and not _says_something(values["instruction"]):
+    columns = (*TEXT_COLUMNS, *CHAT_COLUMNS)
+    present = [name for name in columns if values.get(name) is not None]
+    if present[:2] == ["instruction", "text"] and not _has_text(values["instruction"]):
         return "text"
-    return found[0] if found else None
+    return present[0] if present else None
 
 
-def _says_something(value: Any) -> bool:
+def _has_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _unread(values: Mapping[str, Any]) -> Iterator[str]:
+def _unread_columns(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the columns of a row that are meant to be asked, and are not."""
     column = _column(values)
     read = {column, *(WITH_INSTRUCTION if column == "instruction" else ())}
@@ -205,7 +205,7 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
     if column in TEXT_COLUMNS:
         if _role(values) == "assistant":
             raise _NoQuestionError(f"{column} is the assistant's own")
-        return Record(row, name, text=_text(column, values))
+        return Record(row, name, text=_prompt_text(column, values))
     if column is not None:
         return Record(row, name, messages=_messages(column, values[column]))
     columns = ", ".join(str(column) for column in values) or "none"
@@ -215,14 +215,13 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
     )
 
 
-def _text(column: str, values: Mapping[str, Any]) -> str:
-    text = _string(column, values[column])
-    along = WITH_INSTRUCTION if column == "instruction" else ()
-    told = [_string(name, values[name]) for name in along if values.get(name) not in (None, "")]
-    return "\n\n".join([text, *told])
+def _prompt_text(column: str, values: Mapping[str, Any]) -> str:
+    extra = WITH_INSTRUCTION if column == "instruction" else ()
+    columns = [column, *(name for name in extra if values.get(name) not in (None, ""))]
+    return "\n\n".join(_require_text(name, values[name]) for name in columns)
 
 
-def _string(column: str, value: Any) -> str:
+def _require_text(column: str, value: Any) -> str:
     if not isinstance(value, str):
         raise _BadRowError(f"{column} should be text, not {type(value).__name__}")
     if not value.strip():
@@ -241,7 +240,7 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
     # The answer is what the model under test shall write.
     while items and _role(items[-1]) == "assistant":
         items.pop()
-    if any(map(_calls, items)):
+    if any(map(_has_tool_call, items)):
         raise _NoQuestionError(f"{column} holds calls of tools, which are not sent")
     messages = tuple(_message(column, item) for item in items)
     if not messages or messages[-1]["role"] in ("system", "developer"):
@@ -252,20 +251,20 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
 
 
 def _role(item: Any) -> str | None:
-    said = (item.get(name) for name in ROLE_COLUMNS) if isinstance(item, Mapping) else ()
-    role = next(filter(None, said), None)
+    values = (item.get(name) for name in ROLE_COLUMNS) if isinstance(item, Mapping) else ()
+    role = next(filter(None, values), None)
     return _ROLES.get(role.lower()) if isinstance(role, str) else None
 
 
-def _calls(item: Any) -> bool:
-    found = [item.get("tool_calls"), item.get("function_call")] if isinstance(item, Mapping) else []
-    return any(map(_is_call, found))
+def _has_tool_call(item: Any) -> bool:
+    calls = [item.get("tool_calls"), item.get("function_call")] if isinstance(item, Mapping) else []
+    return any(map(_is_tool_call, calls))
 
 
-def _is_call(found: Any) -> bool:
-    if isinstance(found, str):  # JSON as text
-        return "".join(found.split()).startswith(('[{"', '{"'))
-    values = found.values() if isinstance(found, Mapping) else found
+def _is_tool_call(call: Any) -> bool:
+    if isinstance(call, str):  # JSON as text
+        return "".join(call.split()).startswith(('[{"', '{"'))
+    values = call.values() if isinstance(call, Mapping) else call
     return isinstance(values, Iterable) and any(values)
 
 
@@ -273,18 +272,18 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
     if not isinstance(item, Mapping):
         raise _BadRowError(f"a message in {column} should be a mapping, not {type(item).__name__}")
     role = item.get("role") or item.get("from")
-    content = _joined(item.get("value") if item.get("content") is None else item["content"])
+    content = _join_parts(item.get("value") if item.get("content") is None else item["content"])
     if not isinstance(role, str) or not isinstance(content, str):
         raise _BadRowError(f"a message in {column} needs a role and a content, both text")
-    known = _role(item)
-    if known is None:
+    known_role = _role(item)
+    if known_role is None:
         raise _BadRowError(
             f"a message in {column} has the role {role[:40]!r}; known are {', '.join(_ROLES)}"
         )
-    return {"role": known, "content": content}
+    return {"role": known_role, "content": content}
 
 
-def _joined(content: Any) -> Any:
+def _join_parts(content: Any) -> Any:
     """Return the text of a message whose content is in parts, as OpenAI's may be; else as it is."""
     if not isinstance(content, list | tuple) or not content:
         return content
@@ -292,7 +291,7 @@ def _joined(content: Any) -> Any:
     return "\n".join(parts) if all(isinstance(part, str) for part in parts) else content
 
 
-def _without_half_characters(record: Record) -> Record:
+def _clean_record(record: Record) -> Record:
     """Return a record as UTF-8 can hold it."""
     messages = tuple(
         {name: clean(value) for name, value in message.items()} for message in record.messages

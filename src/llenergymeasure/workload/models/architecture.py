@@ -107,32 +107,32 @@ class Architecture:
         model_type = config.get("model_type")
         if not isinstance(model_type, str) or model_type not in _FAMILIES:
             return None
-        said = _in_common_names(config) if model_type == "gpt2" else config
-        heads = said["num_attention_heads"]
-        rope = said.get("rope_parameters") or said.get("rope_scaling") or {}
-        mixture = model_type == "mixtral"
+        fields = _with_common_names(config) if model_type == "gpt2" else config
+        heads = fields["num_attention_heads"]
+        rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+        is_mixture = model_type == "mixtral"
         return cls(
             name=name,
             config=config,
             model_type=model_type,
-            hidden_size=said["hidden_size"],
-            layers=said["num_hidden_layers"],
+            hidden_size=fields["hidden_size"],
+            layers=fields["num_hidden_layers"],
             heads=heads,
-            kv_heads=said.get("num_key_value_heads") or heads,
-            head_dim=said.get("head_dim") or said["hidden_size"] // heads,
-            intermediate_size=said["intermediate_size"],
-            vocab_size=said["vocab_size"],
-            max_positions=said.get("max_position_embeddings", 2048),
-            tied=said.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
+            kv_heads=fields.get("num_key_value_heads") or heads,
+            head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
+            intermediate_size=fields["intermediate_size"],
+            vocab_size=fields["vocab_size"],
+            max_positions=fields.get("max_position_embeddings", 2048),
+            tied=fields.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
             rope_scaling=dict(rope) if rope.get("rope_type", "default") != "default" else None,
-            sliding_window=_sliding_window(said),
-            experts=said["num_local_experts"] if mixture else 0,
-            experts_per_token=said["num_experts_per_tok"] if mixture else 0,
+            sliding_window=_sliding_window(fields),
+            experts=fields["num_local_experts"] if is_mixture else 0,
+            experts_per_token=fields["num_experts_per_tok"] if is_mixture else 0,
             text_tokens=text_tokens,
         )
 
 
-_NOT_OF_GPT2 = (
+_ABSENT_IN_GPT2 = (
     "num_key_value_heads",
     "head_dim",
     "rope_parameters",
@@ -141,7 +141,7 @@ _NOT_OF_GPT2 = (
 )
 
 
-def _in_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
+def _with_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return GPT-2's ``config.json`` with the dimensions named as the other families name them."""
     return {
         **config,
@@ -151,7 +151,7 @@ def _in_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": config.get("n_inner") or 4 * config["n_embd"],
         "max_position_embeddings": config.get("n_positions", 1024),
         "tie_word_embeddings": config.get("tie_word_embeddings", True),
-        **dict.fromkeys(_NOT_OF_GPT2),
+        **dict.fromkeys(_ABSENT_IN_GPT2),
     }
 
 

@@ -20,7 +20,7 @@ from llenergymeasure.workload.models.architecture import Architecture
 def prefill_flops(architecture: Architecture, input_len: int) -> int:
     """Return the operations from a prompt of ``input_len`` tokens to the first output token."""
     keys = min(architecture.sliding_window or input_len, input_len)
-    return _layers(architecture, input_len, input_len * keys) + _head(architecture)
+    return _layer_flops(architecture, input_len, input_len * keys) + _head_flops(architecture)
 
 
 def decode_flops(architecture: Architecture, input_len: int, output_len: int) -> int:
@@ -31,10 +31,10 @@ def decode_flops(architecture: Architecture, input_len: int, output_len: int) ->
         pairs = steps * input_len + steps * (steps + 1) // 2
     else:
         pairs = sum(min(window, input_len + step) for step in range(1, steps + 1))
-    return _layers(architecture, steps, pairs) + steps * _head(architecture)
+    return _layer_flops(architecture, steps, pairs) + steps * _head_flops(architecture)
 
 
-def _layers(architecture: Architecture, tokens: int, pairs: int) -> int:
+def _layer_flops(architecture: Architecture, tokens: int, pairs: int) -> int:
     """Return the operations of all layers."""
     experts = architecture.experts_per_token or 1
     router = architecture.hidden_size * architecture.experts
@@ -43,5 +43,5 @@ def _layers(architecture: Architecture, tokens: int, pairs: int) -> int:
     return 2 * architecture.layers * (tokens * weights + pairs * scores_and_values)
 
 
-def _head(architecture: Architecture) -> int:
+def _head_flops(architecture: Architecture) -> int:
     return 2 * architecture.hidden_size * architecture.vocab_size

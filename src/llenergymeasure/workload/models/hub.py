@@ -15,11 +15,14 @@ from llenergymeasure.workload.models.known import closest_known
 
 REACH_LIMIT_S = 2.0
 
+_CONFIG = "config.json"
+_TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
+
 
 def offline() -> bool:
     """Whether the hub must not be asked (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
     switches = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
-    return any(value is not None and value.upper() in _TRUE for value in switches)
+    return any(value is not None and value.upper() in _TRUE_VALUES for value in switches)
 
 
 def why_out_of_reach() -> str | None:
@@ -35,17 +38,19 @@ def why_out_of_reach() -> str | None:
         return None
     if address.hostname is None:  # likewise
         return None
-    place = address.hostname, port
+    host_and_port = address.hostname, port
     answers: list[bool] = []
 
-    def ask() -> None:
-        with suppress(OSError), socket.create_connection(place, REACH_LIMIT_S):
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection(host_and_port, REACH_LIMIT_S):
             answers.append(True)
 
-    asking = threading.Thread(target=ask, daemon=True)  # names are looked up without a limit
-    asking.start()
-    asking.join(REACH_LIMIT_S)
-    return None if answers else f"{'the proxy ' if proxied else ''}{place[0]} cannot be reached"
+    thread = threading.Thread(target=connect, daemon=True)  # names are looked up without a limit
+    thread.start()
+    thread.join(REACH_LIMIT_S)
+    if answers:
+        return None
+    return f"{'the proxy ' if proxied else ''}{address.hostname} cannot be reached"
 
 
 def fetch_config(model: str, revision: str | None) -> Path:
@@ -66,41 +71,40 @@ def fetch_config(model: str, revision: str | None) -> Path:
         ) from error
     if offline():
         raise BackendError(
-            f"model {model}: it {_not_cached(model)} and HF_HUB_OFFLINE forbids to fetch it"
+            f"model {model}: it {_describe_cache(model)} and HF_HUB_OFFLINE forbids to fetch it"
             f"{perhaps_meant(model)}"
         )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
         unreachable = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError)
-        known: dict[type[Exception] | tuple[type[Exception], ...], str] = {
+        reasons: dict[type[Exception] | tuple[type[Exception], ...], str] = {
             errors.GatedRepoError: "is gated: accept its terms on its page, then log in with "
             "`hf auth login` or set HF_TOKEN",
             errors.RepositoryNotFoundError: "is not on the hub, or is private and no valid "
             "HF_TOKEN is set",
             errors.RevisionNotFoundError: f"has no revision {revision}",
             errors.RemoteEntryNotFoundError: f"on the hub has no {_CONFIG}",
-            unreachable: f"{_not_cached(model)} and the hub cannot be reached "
+            unreachable: f"{_describe_cache(model)} and the hub cannot be reached "
             f"({type(error).__name__}); connect, or name a local folder, tiny-llama, or an "
             "architecture with weights: random",
             ValueError: f"cannot be asked for: {error}",
         }
-        wrong = next(text for kind, text in known.items() if isinstance(error, kind))
-        raise BackendError(f"model {model} {wrong}{perhaps_meant(model)}") from error
+        reason = next(text for kind, text in reasons.items() if isinstance(error, kind))
+        raise BackendError(f"model {model} {reason}{perhaps_meant(model)}") from error
 
 
-def _not_cached(model: str) -> str:
+def _describe_cache(model: str) -> str:
     """Return in words what the local cache has of a model that it has not as it is asked for."""
-    cache = hub_cache()
-    folder = None if cache is None else cache / f"models--{model.replace('/', '--')}" / "snapshots"
-    there = (
-        [] if folder is None else sorted(each.parent.name for each in folder.glob(f"*/{_CONFIG}"))
-    )
-    if not there:
+    cache, revisions = hub_cache(), []
+    if cache is not None:
+        snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
+        revisions = sorted(path.parent.name for path in snapshots.glob(f"*/{_CONFIG}"))
+    if not revisions:
         return "is not in the local cache of the hub"
     return (
-        f"is in the local cache of the hub in other revisions alone, {', '.join(there)} (give one "
-        "as the engine's revision, as in pytorch.revision),"
+        f"is in the local cache of the hub in other revisions alone, {', '.join(revisions)} "
+        "(give one as the engine's revision, as in pytorch.revision),"
     )
 
 
@@ -118,10 +122,10 @@ def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
     except ImportError:
         return None
     try:
-        found = try_to_load_from_cache(model, filename, revision=revision)
+        path = try_to_load_from_cache(model, filename, revision=revision)
     except HFValidationError:
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def hub_cache() -> Path | None:
@@ -131,7 +135,3 @@ def hub_cache() -> Path | None:
     except ImportError:
         return None
     return Path(HF_HUB_CACHE)
-
-
-_CONFIG = "config.json"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})

@@ -15,20 +15,20 @@ from llenergymeasure.workload.models.architecture import Architecture
 TINY_LLAMA = "tiny-llama"
 
 
-def _published() -> dict[str, Architecture]:
+def _read_table() -> dict[str, Architecture]:
     content = json.loads(files(__package__).joinpath("known.json").read_text("utf-8"))
-    found = {}
+    architectures = {}
     for name, model in content.items():
         first, end = model["text_tokens"]
         architecture = Architecture.from_config(model["config"], name, (first, end))
         assert architecture is not None, name
-        found[name] = architecture
-    return found
+        architectures[name] = architecture
+    return architectures
 
 
-KNOWN = _published()
+KNOWN = _read_table()
 
-_OWNERS = {
+_TRUSTED_OWNERS = {
     "huggingfacetb",
     "meta-llama",
     "mistralai",
@@ -51,7 +51,7 @@ _SPELLINGS = {
     "gpt2-xl": "gpt-2-xl",
     "tinyllama-1-1b-v1-0": "tinyllama-1-1b",
 }
-_TRAINING = re.compile(r"-(instruct|chat|hf|base|it|bf16)(?=-|$)")
+_VARIANT_SUFFIX = re.compile(r"-(instruct|chat|hf|base|it|bf16)(?=-|$)")
 
 
 def known_architecture(name: str) -> Architecture | None:
@@ -61,21 +61,21 @@ def known_architecture(name: str) -> Architecture | None:
     fine-tuned variants of the same shape (``-Instruct``, ``-chat``, ``-hf``).
     """
     owner, _, rest = name.rpartition("/")
-    if owner and owner.lower() not in _OWNERS:
+    if owner and owner.lower() not in _TRUSTED_OWNERS:
         return None
-    return _BY_SPELLING.get(_spelling(rest))
+    return _BY_NAME.get(_normalise(rest))
 
 
 def closest_known(name: str) -> str | None:
     """Return the table's name that looks most like ``name``, for a suggestion."""
-    match = difflib.get_close_matches(_spelling(name.rpartition("/")[2]), _BY_SPELLING, n=1)
-    return _BY_SPELLING[match[0]].name if match else None
+    matches = difflib.get_close_matches(_normalise(name.rpartition("/")[2]), _BY_NAME, n=1)
+    return _BY_NAME[matches[0]].name if matches else None
 
 
-def _spelling(name: str) -> str:
+def _normalise(name: str) -> str:
     plain = re.sub(r"[._ ]+", "-", name.strip().lower()).removeprefix("meta-")
-    plain = _TRAINING.sub("", plain)
+    plain = _VARIANT_SUFFIX.sub("", plain)
     return _SPELLINGS.get(plain, plain)
 
 
-_BY_SPELLING = {_spelling(name): architecture for name, architecture in KNOWN.items()}
+_BY_NAME = {_normalise(name): architecture for name, architecture in KNOWN.items()}

@@ -13,7 +13,7 @@ from llenergymeasure.config.rules import Shape
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.ids import digest
-from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.hub import cached_file, fetch_config
 from llenergymeasure.workload.models.known import (
@@ -111,8 +111,7 @@ def asked_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
-    given = {} if arguments is None else arguments.given()
-    revision = given.get("revision")
+    revision = None if arguments is None else arguments.given().get("revision")
     return None if revision is None else str(revision)
 
 
@@ -148,7 +147,7 @@ def _random(name: str, revision: str | None) -> ModelSource:
         return ModelSource(name, str(folder), True, architecture.config, architecture)
     path = cached_file(name, "config.json", revision) if HUB_ID.fullmatch(name) else None
     if path is None:
-        raise _unknown(name)
+        raise _unknown_name(name)
     return _read(name, name, path, random=True, revision=revision)
 
 
@@ -162,7 +161,7 @@ def architecture_folder(architecture: Architecture) -> Path:
     def make(folder: Path) -> None:
         write_json(folder / "config.json", architecture.config)
 
-    return made_once(cache_folder() / "architectures" / name, make)
+    return make_once(cache_folder() / "architectures" / name, make)
 
 
 def shape_of(architecture: Architecture) -> Shape:
@@ -210,15 +209,15 @@ def model_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
-        raise BackendError(f"{path} {wrong}") from error
+        reason = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
+        raise BackendError(f"{path} {reason}") from error
 
 
 def _problem(message: str, found: str) -> ConfigurationError:
     return ConfigurationError(Problem(message, key="model", found=found))
 
 
-def _unknown(name: str) -> ConfigurationError:
+def _unknown_name(name: str) -> ConfigurationError:
     closest = closest_known(name)
     hint = f" Did you mean {closest}?" if closest else ""
     return _problem(

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import KNOWN, TINY_LLAMA
 
@@ -35,7 +35,7 @@ def tiny_llama_folder() -> Path:
     Raises:
         BackendError: the cache cannot be written.
     """
-    return made_once(cache_folder() / "models" / f"{TINY_LLAMA}-{VERSION}", make_tiny_llama)
+    return make_once(cache_folder() / "models" / f"{TINY_LLAMA}-{VERSION}", make_tiny_llama)
 
 
 def make_tiny_llama(folder: Path) -> None:
