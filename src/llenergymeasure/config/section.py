@@ -70,17 +70,17 @@ class Section(BaseModel):
         """Yield the contradictions in it; the first one is the error."""
         yield from ()
 
-    def _refuse(self) -> None:
+    def _check(self) -> None:
         for message in self._contradictions():
             raise ValueError(message)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        self._refuse()
+    def _run_checks(self) -> Self:
+        self._check()
         return self
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the written values in the form in which they are checked."""
         return data
 
@@ -89,12 +89,12 @@ class Section(BaseModel):
     def _set_values(cls, data: Any) -> Any:
         if not isinstance(data, dict | Mapping):
             return data
-        prepared = cls._prepared(data).items()
-        strange = set() if cls.model_config["extra"] == "allow" else set(data) - {*cls.model_fields}
+        prepared = cls._prepare(data).items()
+        unknown = set() if cls.model_config["extra"] == "allow" else set(data) - {*cls.model_fields}
         return {
             key: cls._read(str(key), value)
             for key, value in prepared
-            if value is not None or key in strange
+            if value is not None or key in unknown
         }
 
     @classmethod
@@ -108,10 +108,10 @@ class Section(BaseModel):
 class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
-    def _refuse(self) -> None:
+    def _check(self) -> None:
         if self.secret is not None:  # first, as a reader of the other faults may leave it there
-            raise refused([secret_fault(self.secret)])
-        super()._refuse()
+            raise rejection([secret_fault(self.secret)])
+        super()._check()
 
     def for_run(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -144,7 +144,7 @@ def secret_fault(name: str) -> Fault:
     return Fault(tuple(name.split(".")), message, ...)
 
 
-def refused(faults: Iterable[Fault]) -> ValidationError:
+def rejection(faults: Iterable[Fault]) -> ValidationError:
     """Return what a validator raises for faults that it has found itself."""
     details = [
         InitErrorDetails(
