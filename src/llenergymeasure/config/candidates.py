@@ -58,7 +58,7 @@ def _grid_candidates(study: StudyFile) -> Iterator[Candidate]:
 
 def _not_a_section_fault(error: NotASectionError) -> Fault:
     """Return what is wrong; only a data set may be a plain value in another point."""
-    return Fault(error.path, str(error), ..., alone=error.path[0] != "dataset")
+    return Fault(error.path, str(error), ..., standalone=error.path[0] != "dataset")
 
 
 def _listed_candidates(study: StudyFile) -> Iterator[Candidate]:

@@ -62,8 +62,8 @@ def _malformed_parts(original: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
             yield key, original[key], f"must be {word}"
             return
     groups = {key: value for key, value in sweep.items() if is_group(value)}
-    for key, listed in {"experiments": entries, **groups}.items():
-        for entry in listed:
+    for key, items in {"experiments": entries, **groups}.items():
+        for entry in items:
             if not isinstance(entry, Mapping):
                 yield key, entry, "must list mappings alone"
     for part in (original, sweep, *entries):
@@ -165,8 +165,8 @@ class _Conversion:
                 label = key if field_at(_path(key)) is None else f"{key} settings"
                 axes[label] = [self._settings(variant, (), scope) for variant in variants]
                 continue
-            listed = list(ranges.expand(value, False)) if isinstance(value, Mapping) else value
-            for item in listed if isinstance(listed, list) else [listed]:
+            items = list(ranges.expand(value, False)) if isinstance(value, Mapping) else value
+            for item in items if isinstance(items, list) else [items]:
                 settings = self._settings(item, _path(key)) or {key: None}
                 for name, setting in settings.items():
                     axes.setdefault(name, []).append(setting)
@@ -233,8 +233,8 @@ def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         else [value]
         for value in entry.values()
     ]
-    for chosen in itertools.product(*options):
-        yield dict(zip(entry, chosen, strict=True))
+    for combination in itertools.product(*options):
+        yield dict(zip(entry, combination, strict=True))
 
 
 def _nest(settings: Settings) -> dict[str, Any]:

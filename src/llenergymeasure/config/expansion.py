@@ -118,7 +118,7 @@ class _Outcomes:
         faults = self._calibration_faults(model.energy.calibration)
         if not faults:
             problems = breaches(model, self._shape_of(model.model))
-            faults = _faults(problems, candidate.values, alone=False)
+            faults = _faults(problems, candidate, standalone=False)
         if faults:
             self._reject(candidate, faults)
             return
@@ -131,7 +131,7 @@ class _Outcomes:
         try:
             experiment_id = self._identifier.experiment_id(config)
         except ConfigurationError as error:
-            self._reject(candidate, _faults(error.problems, candidate.values, alone=True))
+            self._reject(candidate, _faults(error.problems, candidate, standalone=True))
             return
         if experiment_id in self._by_id:
             self.repeats += 1
@@ -188,7 +188,7 @@ class _Outcomes:
             if name.partition(".")[0] in (*BACKENDS, "passthrough_kwargs")
         }
         secret = secret_argument(engine_values)
-        if secret is not None and not any(fault.alone for fault in faults):
+        if secret is not None and not any(fault.standalone for fault in faults):
             faults = [*faults, secret_fault(secret)]
         for fault in faults:
             problem = as_problem(fault, self.document.places, _place(fault.path, candidate.places))
@@ -197,7 +197,7 @@ class _Outcomes:
                 # A group has its own name, which does not say what is wrong in it.
                 problem = replace(problem, message=f"{setting} {problem.message}")
             # A value that is wrong by itself is wrong in every place, also in a sweep.
-            problems = self._shared_problems if fault.alone else self._point_problems
+            problems = self._shared_problems if fault.standalone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(problem), problem)
         reason = "; ".join(str(as_problem(fault, {})) for fault in faults)
@@ -237,14 +237,14 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     return json.dumps(work, sort_keys=True)
 
 
-def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool) -> list[Fault]:
+def _faults(problems: Iterable[Problem], candidate: Candidate, *, standalone: bool) -> list[Fault]:
     """Return problems of a candidate's settings as its faults."""
     faults = []
     for problem in problems:
         key = problem.key or ""
-        value = problem.found or value_at(values, key)
+        value = problem.found or value_at(candidate.values, key)
         path = tuple(key.split("."))
-        faults.append(Fault(path, problem.message, ... if value is None else value, alone))
+        faults.append(Fault(path, problem.message, ... if value is None else value, standalone))
     return faults
 
 
@@ -257,10 +257,10 @@ def _place(path: KeyPath, places: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
 
 
 def _shown_problems(problems: Mapping[str, Problem]) -> list[Problem]:
-    listed = list(problems.values())
-    if len(listed) <= SHOWN_PROBLEMS:
-        return listed
-    return [*listed[:SHOWN_PROBLEMS], Problem("there are more; fix these first")]
+    all_problems = list(problems.values())
+    if len(all_problems) <= SHOWN_PROBLEMS:
+        return all_problems
+    return [*all_problems[:SHOWN_PROBLEMS], Problem("there are more; fix these first")]
 
 
 def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> int:
@@ -273,8 +273,8 @@ def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> in
 
 
 def _used_backends(experiments: Iterable[Experiment]) -> list[BackendName]:
-    used = {experiment.model.backend for experiment in experiments}
-    return [name for name in BACKENDS if name in used]
+    backends = {experiment.model.backend for experiment in experiments}
+    return [name for name in BACKENDS if name in backends]
 
 
 def _swept_keys(

@@ -95,9 +95,7 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     return parent if parent is not None and takes_any_key(parent.annotation) else None
 
 
-def section_at(
-    path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig
-) -> type[BaseModel] | None:
+def section_at(path: tuple[str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """Return the model of the section at a path below ``root``; None if there is no section."""
     section = root
     for part in path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files, ids
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import NO_TEMPLATE, OWN_TEMPLATE, SYNTHETIC, TINY_LLAMA
 from llenergymeasure.errors import ConfigurationError, Problem
 
@@ -26,8 +27,6 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
     "chat.template": TEMPLATE_SUFFIXES,
 }
 """Settings that may name a local file or folder, with the endings that only a file has."""
-
-_KEY_PARTS = {key: key.split(".") for key in LOCAL_SETTINGS}
 
 BUILT_IN = {
     "model": (TINY_LLAMA,),
@@ -72,43 +71,38 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     result = dict(config)
     for key, suffixes in LOCAL_SETTINGS.items():
-        found = _local_setting(result, key)
-        if found is not None:
-            section, name = found
-            path = local_path(section[name], suffixes)
-            section[name] = section[name] if path is None else str(path.absolute())
+        name = _local_name(result, key)
+        path = None if name is None else local_path(name, suffixes)
+        if path is not None:
+            _set_value(result, key, str(path.absolute()))
     return result
 
 
-def _local_setting(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
-    """Return the mapping in ``values`` with a setting that may name a file, and the key there.
+def _local_name(config: Mapping[str, Any], key: str) -> str | None:
+    """Return a setting that may name a local file; None where it is not set, or is built in."""
+    value = value_at(config, key)
+    return value if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
 
-    The sections around it are copied, so that it can be replaced. None where it is not set, or
-    names what is built in.
-    """
-    *parents, name = _KEY_PARTS[key]
-    section = values
+
+def _set_value(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a setting in ``config``, and leave the sections that it shares with others alone."""
+    *parents, name = key.split(".")
+    section = config
     for parent in parents:
-        inner = section.get(parent)
-        if not isinstance(inner, dict):
-            return None
-        section[parent] = dict(inner)
+        section[parent] = dict(section[parent])
         section = section[parent]
-    value = section.get(name)
-    if not isinstance(value, str) or value in BUILT_IN.get(key, ()):
-        return None
-    return section, name
+    section[name] = value
 
 
 def local_files(config: Mapping[str, Any], *, inside: bool = False) -> Iterator[Path]:
     """Yield the files that a resolved configuration names here, also those ``inside`` folders."""
     for key in LOCAL_SETTINGS:
-        found = _local_setting(dict(config), key)
-        path = None if found is None else local_path(found[0][found[1]])
+        name = _local_name(config, key)
+        path = None if name is None else local_path(name)
         if path is not None and path.is_file():
             yield path
         elif path is not None and inside:
-            yield from (path / name for name in _files_below(path))
+            yield from (path / file for file in _files_below(path))
 
 
 class Identifier:
@@ -140,7 +134,7 @@ class Identifier:
         if identity.get("answer_length") == "fixed":
             del identity["answer_length"]
         for key, suffixes in LOCAL_SETTINGS.items():
-            if _KEY_PARTS[key][0] in identity:
+            if key.partition(".")[0] in identity:
                 self._replace_by_hash(identity, key, suffixes)
         return ids.experiment_id(identity, self._setting_digests)
 
@@ -154,24 +148,23 @@ class Identifier:
             return  # A cache that cannot be written only costs time.
         self._has_new_hashes = False
 
-    def _replace_by_hash(self, values: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
-        found = _local_setting(values, key)
-        if found is None:
+    def _replace_by_hash(self, config: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
+        name = _local_name(config, key)
+        if name is None:
             return
-        section, name = found
-        cache_key = (section[name], suffixes)
+        cache_key = (name, suffixes)
         if cache_key not in self._content_hashes:
             try:
-                path = local_path(section[name], suffixes)
+                path = local_path(name, suffixes)
                 self._content_hashes[cache_key] = None if path is None else self.content(path)
             except ConfigurationError as error:
                 raise ConfigurationError(replace(error.problems[0], key=key)) from None
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
-                raise ConfigurationError(Problem(message, key=key, found=section[name])) from None
+                raise ConfigurationError(Problem(message, key=key, found=name)) from None
         content_hash = self._content_hashes[cache_key]
         if content_hash is not None:
-            section[name] = {"sha256": content_hash}
+            _set_value(config, key, {"sha256": content_hash})
 
     def content(self, path: Path) -> str:
         """Return the hash of a file's bytes, or of all files below a folder and their names.

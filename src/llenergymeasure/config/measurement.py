@@ -93,8 +93,8 @@ class EnergyConfig(Section):
 
     @classmethod
     def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        off = "backend" in data and data["backend"] is None
-        return {**data, "backend": "none"} if off else data
+        is_off = "backend" in data and data["backend"] is None
+        return {**data, "backend": "none"} if is_off else data
 
 
 class GpuConfig(Section):

@@ -280,7 +280,7 @@ RULES: tuple[Callable[[Facts], Breaches], ...] = (
 )
 
 
-def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Problem]:
+def breaches(config: ExperimentConfig, shape: Shape | None) -> list[Problem]:
     """Return an experiment's settings that exclude each other, each with the key to change.
 
     Args:

@@ -74,9 +74,9 @@ def study_schema() -> Schema:
 def _add_engine_parameters(definitions: Schema) -> None:
     """Add the parameters that engines describe themselves."""
     for section in ENGINE_SECTIONS:
-        described = definitions[section.__name__]
-        described["properties"] = described.get("properties", {}) | parameter_properties(section)
-        described["additionalProperties"] = False
+        target = definitions[section.__name__]
+        target["properties"] = target.get("properties", {}) | parameter_properties(section)
+        target["additionalProperties"] = False
     for backend in dict.fromkeys(section.owner() for section in ENGINE_SECTIONS):
         definitions |= {
             f"{backend}.{name}": _editor_schema(backend, definition)
@@ -89,10 +89,10 @@ def _add_former_fields(definitions: Schema) -> None:
     """Add the fields of engines' classes that studies may still give under an older name."""
     for key, names in FORMER_FIELDS.items():
         section, _, parameter = key.rpartition(".")
-        described = parameters(section)[parameter]["$ref"].rpartition("/")[2]
-        fields = definitions[f"{section.partition('.')[0]}.{described}"]["properties"]
-        for former, today in names.items():
-            fields[former] = {**fields[today], "deprecated": True}
+        class_name = parameters(section)[parameter]["$ref"].rpartition("/")[2]
+        fields = definitions[f"{section.partition('.')[0]}.{class_name}"]["properties"]
+        for former, current in names.items():
+            fields[former] = {**fields[current], "deprecated": True}
 
 
 def parameter_properties(section: type[EngineSection]) -> Schema:
@@ -110,8 +110,8 @@ def _editor_schema(backend: str, schema: Any) -> Any:
         return [_editor_schema(backend, item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    known = {key: part for key, part in schema.items() if not key.startswith("x-")}
-    result = {key: _editor_schema(backend, part) for key, part in known.items()}
+    standard = {key: part for key, part in schema.items() if not key.startswith("x-")}
+    result = {key: _editor_schema(backend, part) for key, part in standard.items()}
     if isinstance(schema.get("$ref"), str):
         result["$ref"] = schema["$ref"].replace("#/$defs/", f"#/$defs/{backend}.")
     if isinstance(schema.get("description"), str):

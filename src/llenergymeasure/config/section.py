@@ -126,13 +126,13 @@ class Fault:
         path: the key to blame.
         message: what is wrong and what would do.
         found: the value there, or ``...`` where there is none to show.
-        alone: whether only that value is wrong, and not several together.
+        standalone: whether only that value is wrong, and not several together.
     """
 
     path: tuple[str | int, ...]
     message: str
     found: Any
-    alone: bool = True
+    standalone: bool = True
 
 
 def secret_fault(name: str) -> Fault:
@@ -149,7 +149,7 @@ def rejection(faults: Iterable[Fault]) -> ValidationError:
     details = [
         InitErrorDetails(
             type=PydanticCustomError(
-                FAULT, "{reason}", {"reason": fault.message, "alone": fault.alone}
+                FAULT, "{reason}", {"reason": fault.message, "standalone": fault.standalone}
             ),
             loc=fault.path,
             input=fault.found,

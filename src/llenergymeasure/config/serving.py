@@ -60,13 +60,13 @@ class LengthConfig(Section):
         return self.tokens or self.max_tokens
 
     def _contradictions(self) -> Iterator[str]:
-        needed = {
+        required = {
             "fixed": ("tokens",),
             "uniform": ("min_tokens", "max_tokens"),
             "lognormal": ("mean_tokens", "cv"),
             "data": (),
         }[self.distribution]
-        missing = [name for name in needed if getattr(self, name) is None]
+        missing = [name for name in required if getattr(self, name) is None]
         if missing:
             yield f"distribution {self.distribution} needs {' and '.join(missing)}"
         distributions = {"tokens": "fixed", "mean_tokens": "lognormal", "cv": "lognormal"}

@@ -114,24 +114,9 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
     settings: dict[tuple[str, ...], Any] = {}
     seen_paths: set[tuple[str, ...]] = set()
     for key, value in plain.items():
-        path = tuple(key.split("."))
-        if not all(path):
-            raise ConfigurationError(Problem("is no setting's name", key=key))
-        if path[0] == "base":
-            message = "cannot be set over a study; name it in the study itself"
-            raise ConfigurationError(Problem(message, key=key))
+        path = _override_path(key)
         if path[0] in STUDY_KEYS:
-            if path[0] == "sweep" and len(path) > 1:
-                path = ("sweep", ".".join(path[1:]))
-            if path == ("backend",):
-                values = _on_one_backend(values, value)
-            try:
-                values = assigned(values, {path: value})
-            except NotASectionError as error:
-                message = str(error)
-                if path[0] in ("experiments", "name"):  # neither can be a mapping
-                    message = "cannot be set from outside here"
-                raise ConfigurationError(Problem(message, key=key)) from None
+            values = _with_study_key(values, path, value)
             assignments = {path: value} if path[0] == "sweep" else flatten(nest(path, value))
         else:
             assignments = _override_settings(path, value)
@@ -144,6 +129,29 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             places = {at: place for at, place in places.items() if at[: len(setting)] != setting}
             places[setting] = Place(None)
     return replace(document, values=values, places=places, overrides=settings)
+
+
+def _override_path(key: str) -> tuple[str, ...]:
+    """Return the path of an override; a key of the sweep is one part of it, dots and all."""
+    path = tuple(key.split("."))
+    if not all(path):
+        raise ConfigurationError(Problem("is no setting's name", key=key))
+    if path[0] == "base":
+        message = "cannot be set over a study; name it in the study itself"
+        raise ConfigurationError(Problem(message, key=key))
+    return ("sweep", ".".join(path[1:])) if path[0] == "sweep" and path[1:] else path
+
+
+def _with_study_key(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    if path == ("backend",):
+        values = _on_one_backend(values, value)
+    try:
+        return assigned(values, {path: value})
+    except NotASectionError as error:
+        message = str(error)
+        if path[0] in ("experiments", "name"):  # neither can be a mapping
+            message = "cannot be set from outside here"
+        raise ConfigurationError(Problem(message, key=".".join(path))) from None
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
@@ -192,8 +200,8 @@ def checked(document: Document) -> StudyFile:
     return study
 
 
-def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
-    used = study.used_backends
+def _unused_sections(study: StudyFile, override_sections: set[str]) -> list[Fault]:
+    backends = study.used_backends
     return [
         Fault(
             (name,),
@@ -202,7 +210,7 @@ def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
             ...,
         )
         for name in BACKENDS
-        if name not in used and (name in study.shared or name in overridden)
+        if name not in backends and (name in study.shared or name in override_sections)
     ]
 
 
@@ -240,8 +248,8 @@ def _resolve_paths(value: Any, file: Path, notes: dict[str, str], path: KeyPath 
     resolved = str(file.parent / value) if _exists(file.parent / value) else None
     server_key = next((key for key in _SERVER_MODEL_NAMES if name.endswith(f".{key}")), None)
     if server_key is not None and resolved not in (None, value):
-        sent = f"{server_key}: {value} is sent as written; earlier versions sent {resolved}"
-        notes[sent] = f"{sent}, under another id"
+        note = f"{server_key}: {value} is sent as written; earlier versions sent {resolved}"
+        notes[note] = f"{note}, under another id"
     elif server_key is None and resolved is not None:
         return resolved
     elif server_key is None and _exists(Path(value)):

@@ -148,8 +148,8 @@ class StudyFile(Section):
     @classmethod
     def _set_values(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Leave out what is None; a sweep or a list without anything below it is a mistake."""
-        blank = ("sweep", "experiments")
-        return {key: value for key, value in data.items() if value is not None or key in blank}
+        not_null = ("sweep", "experiments")
+        return {key: value for key, value in data.items() if value is not None or key in not_null}
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:

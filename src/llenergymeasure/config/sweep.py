@@ -103,11 +103,11 @@ def target_setting(setting: Setting) -> Setting:
     shared = setting[1:]
     if scope_of(setting) is None or not shared or field_at(setting) is not None:
         return setting
-    of_all = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
-    return shared if of_all and field_at(shared) is not None else setting
+    is_shared = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
+    return shared if is_shared and field_at(shared) is not None else setting
 
 
-def parse_axes(sweep: Any, reserved: Collection[str] = ()) -> tuple[Axis, ...]:
+def parse_axes(sweep: Any, reserved: Collection[str]) -> tuple[Axis, ...]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
     Args:
@@ -165,15 +165,15 @@ def points(axes: Sequence[Axis], backends: Sequence[BackendName]) -> Iterator[Po
 
 
 def _backend_points(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
-    for chosen in itertools.product(*(axis.steps_for(backend) for axis in axes)):
+    for combination in itertools.product(*(axis.steps_for(backend) for axis in axes)):
         settings: dict[Setting, Any] = {}
         places: dict[Setting, KeyPath] = {}
-        for axis, (step, entry) in zip(axes, chosen, strict=True):
+        for axis, (step, entry) in zip(axes, combination, strict=True):
             for setting, value in entry.items():
                 settings[target_setting(setting)] = value
                 places[target_setting(setting)] = ("sweep", axis.label, step)
         settings.pop(_BACKEND, None)
-        yield Point(backend, settings, places, tuple(step for step, _ in chosen))
+        yield Point(backend, settings, places, tuple(step for step, _ in combination))
 
 
 def _read_axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) -> Axis | None:
@@ -204,11 +204,11 @@ def _axis_values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]
         except ranges.RangeError as error:
             message = str(error)
     elif isinstance(value, Mapping):
-        inside, _ = next(leaves(nest(setting, value)), (f"{key}.…", None))
-        while field_at(tuple(inside.split("."))) is None and inside != key:
-            inside = inside.rpartition(".")[0]
+        inner_key, _ = next(leaves(nest(setting, value)), (f"{key}.…", None))
+        while field_at(tuple(inner_key.split("."))) is None and inner_key != key:
+            inner_key = inner_key.rpartition(".")[0]
         message = f"needs a list of mappings, each a value of {key}"
-        message += f"; to vary a setting in it write {inside}: […]" if inside != key else ""
+        message += f"; to vary a setting in it write {inner_key}: […]" if inner_key != key else ""
     elif not isinstance(value, list):
         message = f"needs a list of values, such as [{_example_values(value)}]"
     elif not value:

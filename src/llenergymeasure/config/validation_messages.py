@@ -90,11 +90,11 @@ def as_problem(fault: Fault, places: Places, path: KeyPath | None = None) -> Pro
     key_path = fault.path if path is None else path
     prefixes = (key_path[:length] for length in range(len(key_path), -1, -1))
     place = next((places[prefix] for prefix in prefixes if prefix in places), Place(None))
-    hidden = any(name in CREDENTIALS for part in key_path for name in str(part).split("."))
+    is_secret = any(name in CREDENTIALS for part in key_path for name in str(part).split("."))
     return Problem(
         fault.message,
         key=dotted_name(key_path) or None,
-        found=None if fault.found is ... or hidden else describe(fault.found),
+        found=None if fault.found is ... or is_secret else describe(fault.found),
         file=place.file,
         line=place.line,
     )
@@ -118,10 +118,11 @@ def validation_faults(
             message = f"{faults[path].message}, or it {message}"
         if details["type"] == FAULT:
             value = details["input"]  # nothing where it is not to be shown
-            faults[path] = Fault(path, message, value, details["ctx"]["alone"])
+            faults[path] = Fault(path, message, value, details["ctx"]["standalone"])
             continue
-        is_section = details["type"] in ("missing", "value_error") and _is_section(value)
-        faults[path] = Fault(path, message, ... if is_section else value, not is_section)
+        is_section = value is ... or isinstance(value, Mapping | BaseModel)
+        is_joint = is_section and details["type"] in ("missing", "value_error")
+        faults[path] = Fault(path, message, ... if is_joint else value, not is_joint)
     return list(faults.values())
 
 
@@ -139,10 +140,6 @@ def validate(
         faults = validation_faults(error, values, model)
         problems = [as_problem(fault, places, (*prefix, *fault.path)) for fault in faults]
         raise ConfigurationError(problems) from None
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, Mapping | BaseModel) or value is ...
 
 
 def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyPath, Any]:

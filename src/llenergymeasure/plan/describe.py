@@ -57,9 +57,9 @@ def _lines(plan: Plan, estimates: Estimates, share: bool, jobs: str | None) -> I
     yield from _runners(plan, "" if jobs is None else "in its job ")
     yield ""
     yield _table(plan)
-    hidden = len(plan.runs) - SHOWN_RUNS
-    if hidden > 0:
-        yield f"… and {_count(hidden, 'more run')}"
+    hidden_count = len(plan.runs) - SHOWN_RUNS
+    if hidden_count > 0:
+        yield f"… and {_count(hidden_count, 'more run')}"
     if plan.left_out or plan.same_as:
         yield ""
         yield from left_out_lines(plan)
@@ -188,15 +188,15 @@ def _point_lines(
     yield f"{title}: {_count(len(points), 'point')}"
     for point in points[:SHOWN_LEFT_OUT]:
         yield f"  {_point_text(point['config'], swept_keys)}: {point['reason']}"
-    hidden = len(points) - SHOWN_LEFT_OUT
-    if hidden > 0:
-        yield f"  … and {hidden} more"
+    hidden_count = len(points) - SHOWN_LEFT_OUT
+    if hidden_count > 0:
+        yield f"  … and {hidden_count} more"
 
 
 def _point_text(config: dict[str, Any], keys: Sequence[str]) -> str:
     values = {key: value_at(config, key) for key in keys}
-    shown = [f"{key}={_cell(value)}" for key, value in values.items() if value is not None]
-    return " ".join([f"backend={config.get('backend')}", *shown])
+    parts = [f"{key}={_cell(value)}" for key, value in values.items() if value is not None]
+    return " ".join([f"backend={config.get('backend')}", *parts])
 
 
 def _cell(value: Any) -> str:

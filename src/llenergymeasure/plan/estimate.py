@@ -316,17 +316,7 @@ def _run_s(
     if not starts:
         start_s, idle_s = 0.0, idle_s - protocol.idle_before_s
     settle_s = wait_share * protocol.settle_max_s if protocol.settle_enabled else 0.0
-    warmup_s = 0.0
-    if protocol.warmup_enabled:
-        min_batches = protocol.warmup_min_prompts if protocol.warmup_convergence else 0
-        passes = max(protocol.warmup_n, min_batches)
-        warmup_s = passes * batch_s
-        if config.serving is not None:  # a request without its answer has failed by then
-            max_batches = protocol.warmup_max_prompts if protocol.warmup_convergence else passes
-            warmup_s = min(warmup_s, max_batches * config.serving.timeout_s)
-        warmup_s = max(protocol.warmup_floor_s, warmup_s)
-        # The GPUs are watched too, for as long as a rest before the run may take.
-        warmup_s = max(warmup_s, settle_s if protocol.warmup_convergence else 0.0)
+    warmup_s = _warmup_s(config, protocol, batch_s, settle_s) if protocol.warmup_enabled else 0.0
     if config.served:
         window_s = protocol.window_min_s + batch_s
         if config.serving is not None:
@@ -339,6 +329,21 @@ def _run_s(
             passes = max(passes, math.ceil(protocol.window_min_s / pass_s))
         window_s = max(protocol.window_min_s, passes * pass_s)
     return slowdown * start_s + settle_s + idle_s + warmup_s + window_s
+
+
+def _warmup_s(
+    config: ExperimentConfig, protocol: ProtocolSettings, batch_s: float, settle_s: float
+) -> float:
+    batches = max_batches = protocol.warmup_n
+    if protocol.warmup_convergence:
+        batches = max(batches, protocol.warmup_min_prompts)
+        max_batches = protocol.warmup_max_prompts
+    warmup_s = batches * batch_s
+    if config.serving is not None:  # a request without its answer has failed by then
+        warmup_s = min(warmup_s, max_batches * config.serving.timeout_s)
+    # The GPUs are watched too, for as long as a rest before the run may take.
+    watched_s = settle_s if protocol.warmup_convergence else 0.0
+    return max(protocol.warmup_floor_s, warmup_s, watched_s)
 
 
 def _load_s(config: ExperimentConfig, known: Known) -> float:

@@ -135,8 +135,8 @@ def group_by_session(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], d
 
 def _servers(study: Study) -> dict[int, str]:
     """Return what the server of each experiment is started for, of those that may share it."""
-    judged = study.sections.get("quality", {}).get("command") is not None  # once the server is gone
-    if not study.execution.share_server or judged:
+    judge = study.sections.get("quality", {}).get("command")  # runs once the server is gone
+    if not study.execution.share_server or judge is not None:
         return {}
     on_host = study.execution.meter == "host"  # a container then holds one run's engine alone
     servers = {

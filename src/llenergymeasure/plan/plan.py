@@ -127,16 +127,16 @@ class Plan:
     def _by_name(self) -> dict[tuple[str, int], PlannedRun]:
         return {(run.experiment, run.cycle): run for run in self.runs}
 
-    def to_json_bytes(self, more: Mapping[str, Any] | None = None) -> bytes:
+    def to_json_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
         """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
         Args:
-            more: keys given next to the plan's own, which reading it back leaves aside.
+            extra: keys given next to the plan's own, which reading it back leaves aside.
         """
         empty_parts = (name for name in ("stopping", "sections") if not getattr(self, name))
         omitted = {*_IN_LINES, *empty_parts}
         values = {key: getattr(self, name) for name, key in _KEYS.items() if name not in omitted}
-        head = {"schema_version": PLAN_VERSION, **values, **(more or {})}
+        head = {"schema_version": PLAN_VERSION, **values, **(extra or {})}
         parts = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
         for key in _IN_LINES:
             lines = self._run_lines() if key == "runs" else map(_dump, getattr(self, key))

@@ -66,10 +66,10 @@ def _argument_lines(key: str, value: Any) -> Iterator[str]:
     path, value_text = key.replace("-", "_"), str(value)
     name = path.rpartition(".")[2]
     text = "" if ".sampling." in key else value_text  # there it is what a model writes
-    inside = "" if ".sampling." in key else _code_text(value)
-    if _CODE.search(name) or _COMPILED.search(path) or _CODE.search(inside):
-        what = "lets the model bring code" if value is True else "loads code"
-        yield f"{what}: {key}: {value_text}"
+    code = "" if ".sampling." in key else _code_text(value)
+    if _CODE.search(name) or _COMPILED.search(path) or _CODE.search(code):
+        effect = "lets the model bring code" if value is True else "loads code"
+        yield f"{effect}: {key}: {value_text}"
     elif _ADDRESS.search(name) or "://" in text:
         yield f"opens or asks an address: {key}: {value_text}"
 

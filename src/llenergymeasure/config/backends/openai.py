@@ -123,7 +123,7 @@ class OpenAIConfig(Section):
                 "must be on this machine (127.0.0.1, ::1 or localhost): only its energy is "
                 "metered; allow_remote: true takes any other"
             )
-            raise rejection([Fault(("base_url",), message, self.base_url, alone=False)])
+            raise rejection([Fault(("base_url",), message, self.base_url, standalone=False)])
         for name in _REQUEST_FIELDS:
             if name in (self.body or {}):
                 yield f"body.{name} is the run's own in each request; remove it"

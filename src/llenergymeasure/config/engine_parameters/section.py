@@ -74,14 +74,14 @@ class EngineSection(Section):
 
     @classmethod
     def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        wrong = [
+        rejected = [
             replace(fault, path=(str(name), *fault.path))
             for name, value in data.items()
             if value is not None
             for fault in cls._faults(str(name), cls._read(str(name), value))
         ]
-        if wrong:
-            raise rejection(wrong)
+        if rejected:
+            raise rejection(rejected)
         return data
 
     @classmethod
