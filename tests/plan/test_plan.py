@@ -1,4 +1,4 @@
-"""The plan: its runs, its bytes, and what a run is told."""
+"""The plan: its runs, its bytes, and what a run is given."""
 
 import json
 from dataclasses import replace

@@ -11,11 +11,11 @@ from llenergymeasure.config.fields import field_at
 from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.old_names import (
     ENGINES,
-    ORIGINAL,
+    KEY_REPLACEMENTS,
+    NON_SETTINGS,
     ORIGINAL_DEFAULTS,
-    ORIGINAL_VALUES,
-    SPELLINGS,
-    STRUCTURE,
+    PART_SPELLINGS,
+    VALUE_REPLACEMENTS,
     is_original_format,
 )
 from llenergymeasure.config.sweep import is_group, target_setting
@@ -41,7 +41,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
     if original.get("base") is not None:
         base, _ = strict_yaml.read(path.parent / original["base"])
         base = base if isinstance(base, dict) else {}
-        inherited = {key: value for key, value in base.items() if key not in STRUCTURE}
+        inherited = {key: value for key, value in base.items() if key not in NON_SETTINGS}
         original = {**inherited, **original}
     try:
         conversion = _Conversion(original)
@@ -86,7 +86,7 @@ class _Conversion:
 
     def study(self) -> dict[str, Any]:
         """Return the study."""
-        settings = {key: value for key, value in self._original.items() if key not in STRUCTURE}
+        settings = {key: value for key, value in self._original.items() if key not in NON_SETTINGS}
         for key in ("study_name", "name", "study_execution", "output"):
             settings |= {key: self._original[key]} if key in self._original else {}
         shared = self._settings(settings)
@@ -183,7 +183,7 @@ class _Conversion:
         return {"backend": backend, **_nest(own_settings)}
 
     def _runners(self) -> dict[str, str]:
-        new_names = ORIGINAL_VALUES["runners"]
+        new_names = VALUE_REPLACEMENTS["runners"]
         runners = self._original.get("runners") or {}
         runners = {name: new_names.get(runner, runner) for name, runner in runners.items()}
         images = self._original.get("images") or {}
@@ -197,9 +197,9 @@ def _path(key: Any) -> tuple[str, ...]:
 
 def _replacement_key(path: tuple[str, ...]) -> str | None:
     """Return the key in place of one; empty if none is needed, None without a counterpart."""
-    path = tuple(part for place in enumerate(path) for part in SPELLINGS.get(place, place[1:]))
+    path = tuple(part for place in enumerate(path) for part in PART_SPELLINGS.get(place, place[1:]))
     for length in range(len(path), 0, -1):
-        replacement = ORIGINAL.get(".".join(path[:length]))
+        replacement = KEY_REPLACEMENTS.get(".".join(path[:length]))
         if replacement is not None:
             return ".".join((replacement, *path[length:])) if replacement else ""
     return None
@@ -215,7 +215,7 @@ def _is_known(key: str) -> bool:
 def _converted_value(key: str, value: Any) -> Any:
     if key == "slo.percentile":
         return value * 100
-    return value if isinstance(value, list) else ORIGINAL_VALUES.get(key, {}).get(value, value)
+    return value if isinstance(value, list) else VALUE_REPLACEMENTS.get(key, {}).get(value, value)
 
 
 def _engine_scope(path: tuple[str, ...]) -> str | None:

@@ -28,7 +28,7 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
 }
 """Settings that may name a local file or folder, with the endings that only a file has."""
 
-BUILT_IN = {
+BUILT_IN_NAMES = {
     "model": (TINY_LLAMA,),
     "dataset": (SYNTHETIC,),
     "chat.template": (OWN_TEMPLATE, NO_TEMPLATE),
@@ -81,7 +81,7 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 def _local_name(config: Mapping[str, Any], key: str) -> str | None:
     """Return a setting that may name a local file; None where it is not set, or is built in."""
     value = value_at(config, key)
-    return value if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
+    return value if isinstance(value, str) and value not in BUILT_IN_NAMES.get(key, ()) else None
 
 
 def _set_value(config: dict[str, Any], key: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Names of earlier releases, the original tool's and the engines', and their replacements.
 
 Studies of the original's v1.19 are read as they are. Those of its releases 0.6 and later have
-another format: `convert` rewrites them by the table ``ORIGINAL``.
+another format: `convert` rewrites them by the table ``KEY_REPLACEMENTS``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,16 +58,16 @@ REPLACED = {
 ENGINES = {"transformers": "pytorch", "vllm": "vllm", "tensorrt": "tensorrt"}
 """The original tool's names of engines, and their backends."""
 
-STRUCTURE = (
+NON_SETTINGS = (
     *("base", "engine", "sweep", "experiments", "runners", "images"),
     *("name", "study_name", "study_execution", "output"),
 )
 """Keys of its studies that are no settings of an experiment; a base's are not taken."""
 
-MARKS = ("task", "study_execution", "serving_mode", "study_name", "measurement", "harness")
+FORMAT_MARKS = ("task", "study_execution", "serving_mode", "study_name", "measurement", "harness")
 """Keys that only studies in the original's later format have."""
 
-ORIGINAL: Mapping[str, str] = {
+KEY_REPLACEMENTS: Mapping[str, str] = {
     "name": "name",
     "study_name": "name",
     "version": "",
@@ -121,15 +121,15 @@ ORIGINAL: Mapping[str, str] = {
 A key that only sets what is always so here has no replacement.
 """
 
-SPELLINGS: Mapping[tuple[int, str], tuple[str, ...]] = {
+PART_SPELLINGS: Mapping[tuple[int, str], tuple[str, ...]] = {
     (0, "task"): (),
     (0, "offline"): ("measurement",),
     (1, "engine_params"): (),
     (1, "sampling_params"): ("sampling",),
 }
-"""What ``ORIGINAL`` has for a part of a key, by the part's place."""
+"""What ``KEY_REPLACEMENTS`` has for a part of a key, by the part's place."""
 
-ORIGINAL_VALUES: Mapping[str, Mapping[Any, Any]] = {
+VALUE_REPLACEMENTS: Mapping[str, Mapping[Any, Any]] = {
     "backend": ENGINES,
     "precision": {
         **dict.fromkeys(("float16", "half"), "fp16"),
@@ -159,7 +159,7 @@ def is_original_format(values: Mapping[str, Any]) -> bool:
     experiments = values.get("experiments")
     entries = experiments if isinstance(experiments, list) else []
     parts = [part for part in (values, *entries) if isinstance(part, Mapping)]
-    return any(mark in part for part in parts for mark in MARKS)
+    return any(mark in part for part in parts for mark in FORMAT_MARKS)
 
 
 def current_vllm_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
     ),
 }
 
-_IDLE_WHEN_ASKED_S = 10.0
+_DEFAULT_IDLE_S = 10.0
 """Length of an idle phase that a study asks for under a protocol that has none."""
 
 
@@ -171,7 +171,7 @@ def _idle_phases_s(config: ExperimentConfig, named: ProtocolSettings) -> tuple[f
         return baseline.duration_seconds, baseline.duration_seconds
     if baseline.enabled:
         return (
-            named.idle_before_s or _IDLE_WHEN_ASKED_S,
-            named.idle_after_s or _IDLE_WHEN_ASKED_S,
+            named.idle_before_s or _DEFAULT_IDLE_S,
+            named.idle_after_s or _DEFAULT_IDLE_S,
         )
     return named.idle_before_s, named.idle_after_s

@@ -6,7 +6,7 @@ from typing import Any
 
 MAX_VALUES = 10_000
 
-FORMS = "{min, max, num}, {log: {min, max, num}} or {pow2: {min, max}}"
+RANGE_FORMS = "{min, max, num}, {log: {min, max, num}} or {pow2: {min, max}}"
 
 
 class RangeError(ValueError):
@@ -45,7 +45,7 @@ def expand(value: Mapping[str, Any], integers: bool) -> list[int | float]:
 
 def _bounds(value: Any, name: str | None) -> tuple[float, float, int]:
     if not isinstance(value, Mapping) or set(value) != {"min", "max", "num"}:
-        raise RangeError(f"{name or 'a range'} needs min, max and num: use {FORMS}")
+        raise RangeError(f"{name or 'a range'} needs min, max and num: use {RANGE_FORMS}")
     low, high = _number(value, "min"), _number(value, "max")
     num = value["num"]
     if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_VALUES:

@@ -13,7 +13,7 @@ from llenergymeasure.redact import secret_argument
 FAULT = "fault"
 """Type of a validation error whose message can be shown unchanged."""
 
-_WORDS = {"yes": True, "on": True, "no": False, "off": False}
+_YAML_BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -100,8 +100,8 @@ class Section(BaseModel):
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
         """Return a value; the words of YAML 1.1 for booleans are read if a boolean is expected."""
-        if isinstance(value, str) and value.lower() in _WORDS and cls.takes_boolean(name):
-            return _WORDS[value.lower()]
+        if isinstance(value, str) and value.lower() in _YAML_BOOLEANS and cls.takes_boolean(name):
+            return _YAML_BOOLEANS[value.lower()]
         return value
 
 

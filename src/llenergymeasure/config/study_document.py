@@ -17,7 +17,7 @@ from llenergymeasure.config.fields import (
     unknown_key_message,
     unknown_settings,
 )
-from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
+from llenergymeasure.config.identity import BUILT_IN_NAMES, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flatten, merge
 from llenergymeasure.config.old_names import is_original_format
 from llenergymeasure.config.section import Fault
@@ -243,7 +243,7 @@ def _resolve_paths(value: Any, file: Path, notes: dict[str, str], path: KeyPath 
         return value
     name = f".{dotted_name(path)}"
     key = next((key for key in _PATH_SETTINGS if name.endswith(f".{key}")), None)
-    if key is None or any(value in names for names in BUILT_IN.values()):
+    if key is None or any(value in names for names in BUILT_IN_NAMES.values()):
         return value
     resolved = str(file.parent / value) if _exists(file.parent / value) else None
     server_key = next((key for key in _SERVER_MODEL_NAMES if name.endswith(f".{key}")), None)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llenergymeasure.config.engine_parameters.check import YES_AND_NO
+from llenergymeasure.config.engine_parameters.check import BOOLEAN_HINT
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
@@ -22,7 +22,7 @@ from llenergymeasure.config.fields import (
     unknown_key_message,
 )
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.old_names import ORIGINAL_VALUES
+from llenergymeasure.config.old_names import VALUE_REPLACEMENTS
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted_name
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -33,13 +33,13 @@ Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 SHOWN_NAMES = 8
 FORMER_VALUES: Mapping[str, Any] = {
-    **ORIGINAL_VALUES["backend"],
-    **ORIGINAL_VALUES["precision"],
+    **VALUE_REPLACEMENTS["backend"],
+    **VALUE_REPLACEMENTS["precision"],
     "hf": "pytorch",
     "trt": "tensorrt",
     "trtllm": "tensorrt",
 }
-BEYOND = {
+HINTS = {
     "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
     "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
 }
@@ -207,8 +207,8 @@ def _literal(expected: str, value: Any) -> str:
         near = [current] if current in names else nearest_names(value, names)
         text += did_you_mean(near[:1])
         if not near and value not in FORMER_VALUES:
-            text += next((hint for name, hint in BEYOND.items() if name in names), "")
-    return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
+            text += next((hint for name, hint in HINTS.items() if name in names), "")
+    return f"{text}; {BOOLEAN_HINT}" if isinstance(value, bool) else text
 
 
 def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
@@ -217,7 +217,7 @@ def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
     if kind == "string_type":
         if isinstance(value, bool):
-            return f"{message}; {YES_AND_NO}"
+            return f"{message}; {BOOLEAN_HINT}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
     if kind == "list_type" and isinstance(value, str | int):
         return f"{message}, such as {describe(_as_list(value, name))}"

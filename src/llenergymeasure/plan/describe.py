@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.plan.estimate import JUDGING, Estimates, duration
+from llenergymeasure.plan.estimate import JUDGING_TIME, Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unmatched_experiments
 from llenergymeasure.plan.plan import Plan
 from llenergymeasure.screen import aligned
@@ -51,7 +51,7 @@ def _lines(plan: Plan, estimates: Estimates, share: bool, jobs: str | None) -> I
     elif estimate.longest:
         yield "  counted at max_input_tokens and max_output_tokens: shorter texts take less"
         if "quality" in plan.sections:
-            yield f"  not counted: {JUDGING}"
+            yield f"  not counted: {JUDGING_TIME}"
     yield from _precision(plan)
     yield from _sessions(plan, share=share)
     yield from _runners(plan, "" if jobs is None else "in its job ")

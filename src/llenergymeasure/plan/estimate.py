@@ -35,7 +35,7 @@ SEQUENCES_AT_ONCE = 64
 WAITED_SHARE = 0.25
 """Of the longest wait for a steady temperature or steady traffic, what is needed on average."""
 
-JUDGING = "how long the quality takes to judge"
+JUDGING_TIME = "how long the quality takes to judge"
 
 LIMIT_FACTOR = 20.0
 LIMIT_SPARE_S = 600.0
@@ -202,7 +202,7 @@ class Estimates:
             unknown |= dict.fromkeys(estimate.unknown)
             longest |= estimate.longest
         if "quality" in plan.sections and (unknown or not longest):  # else it is the most
-            unknown = {JUDGING: None} | unknown
+            unknown = {JUDGING_TIME: None} | unknown
         return Estimate(runs_s, tuple(unknown), longest)
 
     def jobs(

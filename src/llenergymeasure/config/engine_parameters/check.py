@@ -12,10 +12,10 @@ from llenergymeasure.config.section import Fault
 
 Path = tuple[str | int, ...]
 
-YES_AND_NO = "text that reads true or false needs quotes"
+BOOLEAN_HINT = "text that reads true or false needs quotes"
 
-_PLUGIN = "; what a plugin adds goes into passthrough_kwargs"
-_WORDS = {
+_PLUGIN_HINT = "; what a plugin adds goes into passthrough_kwargs"
+_KIND_NAMES = {
     "boolean": "true or false",
     "integer": "a whole number",
     "number": "a number",
@@ -116,7 +116,7 @@ def _is_specific(error: Any) -> bool:
 def _expected_message(schema: Schema, value: Any) -> str:
     values, kinds = choices(schema), forms(schema) - {"enum"}
     open_to_plugins = any("pattern" in part for part in schema.get("anyOf", ()))
-    words = [word for kind, word in _WORDS.items() if kind in kinds]
+    words = [word for kind, word in _KIND_NAMES.items() if kind in kinds]
     if open_to_plugins and isinstance(value, str):
         words = [word for word in words if word != "text"]
     if values:
@@ -128,11 +128,11 @@ def _expected_message(schema: Schema, value: Any) -> str:
         if near:
             return f"{text}{did_you_mean(near[:1])}"
         if open_to_plugins:
-            return f"{text}{_PLUGIN}"
+            return f"{text}{_PLUGIN_HINT}"
         if not values and kinds & {"boolean", "integer", "number"}:
             return f"{text}, without quotes"
     if isinstance(value, bool) and (values or "string" in kinds):
-        return f"{text}; {YES_AND_NO}"
+        return f"{text}; {BOOLEAN_HINT}"
     if isinstance(value, int | float) and "string" in kinds:
         return f"{text}, in quotes"
     return text

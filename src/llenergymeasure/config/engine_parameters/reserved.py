@@ -25,7 +25,7 @@ NAMED_IN_STUDY = {
 }
 """Arguments of transformers that have a name of their own in a study, and no field of their own."""
 
-COUNTED = (
+COUNT_CHANGING = (
     "eos_token_id",
     "num_return_sequences",
     "output_loading_info",
@@ -46,7 +46,7 @@ _PYTORCH = {
 RESERVED: Mapping[str, Mapping[str, str]] = {
     "pytorch": {
         **{name: f"has a name of its own in a study; set {key}" for name, key in _PYTORCH.items()},
-        **dict.fromkeys(COUNTED, _CHANGES_COUNT),
+        **dict.fromkeys(COUNT_CHANGING, _CHANGES_COUNT),
         "token": _CREDENTIAL.format("HF_TOKEN"),
         "proxies": _CREDENTIAL.format("HTTPS_PROXY"),
     },
