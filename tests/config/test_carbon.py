@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.carbon import grid_of
+from llenergymeasure.config.carbon import country_grid
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.plan.plan import Plan
@@ -28,7 +28,7 @@ def test_what_is_declared_reaches_every_run_and_changes_no_id(tmp_path) -> None:
 
 
 def test_a_countrys_grid_is_codecarbons() -> None:
-    grid, source = grid_of("NOR")
+    grid, source = country_grid("NOR")
     assert 5 < grid < 100
     assert "Norway" in source
     assert "codecarbon" in source

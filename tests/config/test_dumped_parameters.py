@@ -15,7 +15,7 @@ sys.path.append(str(ROOT / "tools"))
 PAGES = ROOT / "docs" / "engines"
 
 
-def asked(python: Path | str, engine: str, folder: Path) -> object:
+def dumped(python: Path | str, engine: str, folder: Path) -> object:
     """Return what the engine in another environment says."""
     tool, path = ROOT / "tools" / "dump_engine_parameters.py", folder / "asked.json"
     command = [str(python), str(tool), engine, str(path)]
@@ -26,12 +26,12 @@ def asked(python: Path | str, engine: str, folder: Path) -> object:
 @pytest.mark.slow
 def test_of_transformers(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    assert asked(sys.executable, "pytorch", tmp_path) == load("pytorch")
+    assert dumped(sys.executable, "pytorch", tmp_path) == load("pytorch")
 
 
 @pytest.mark.slow
 def test_of_vllm(tmp_path: Path) -> None:
-    assert asked(vllm_python(), "vllm", tmp_path) == load("vllm")
+    assert dumped(vllm_python(), "vllm", tmp_path) == load("vllm")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -45,7 +45,9 @@ def test_page_is_the_generated_one(engine: str) -> None:
 def test_what_matters_to_energy_is_there(engine: str) -> None:
     from engine_energy import MATTERS
 
-    known = load(engine)["properties"]
+    properties = load(engine)["properties"]
     for dotted in MATTERS[engine]:
         section, _, name = dotted.partition(".")
-        assert name in (known if engine == "pytorch" else known[section]["properties"]), dotted
+        assert name in (properties if engine == "pytorch" else properties[section]["properties"]), (
+            dotted
+        )

@@ -35,7 +35,7 @@ def right(schema: Schema) -> Any:
         return schema["default"]
     if choices(schema):
         return choices(schema)[0]
-    kind = next(each for each in SAMPLES if each in forms(schema))
+    kind = next(kind for kind in SAMPLES if kind in forms(schema))
     least = [schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema]
     return max([SAMPLES[kind], *least]) if kind == "integer" else SAMPLES[kind]
 
@@ -58,10 +58,10 @@ def wrong_text(schema: Schema) -> str | None:
 
 
 def settable(section: type[EngineSection]) -> dict[str, Schema]:
-    found = {name: section.parameter(name) for name in section.names()}
+    parameters = {name: section.parameter(name) for name in section.names()}
     return {
         name: schema
-        for name, schema in found.items()
+        for name, schema in parameters.items()
         if schema is not None and forms(schema) != {"nothing"}
     }
 
@@ -106,16 +106,18 @@ def test_every_parameter_refuses_another_type_by_name(section: type[EngineSectio
 
 
 @pytest.mark.parametrize(
-    ("section", "least"), [("vllm.engine", 240), ("sglang.engine", 520), ("vllm.sampling", 30)]
+    ("section", "min_count"), [("vllm.engine", 240), ("sglang.engine", 520), ("vllm.sampling", 30)]
 )
-def test_parameters_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: int) -> None:
-    found = next(each for each in ENGINE_SECTIONS if each.study_path == section)
+def test_parameters_can_be_swept_and_a_wrong_point_is_an_error(
+    section: str, min_count: int
+) -> None:
+    model = next(part for part in ENGINE_SECTIONS if part.study_path == section)
     backend = section.partition(".")[0]
-    assert len(settable(found)) >= least
+    assert len(settable(model)) >= min_count
     # Those that a rule holds together with the study or the model.
     skip = {"dtype", "seed", "random_seed", "max_model_len", "context_length"}
     checked = 0
-    for name, schema in settable(found).items():
+    for name, schema in settable(model).items():
         bad = wrong_text(schema)
         if name in skip or bad is None or checked == 60:
             continue
@@ -242,7 +244,7 @@ def test_ranges_and_keys_inside_a_parameter_can_be_swept() -> None:
             "vllm.engine.compilation_config.mode": [0, 3],
         },
     )
-    assert [each.swept["vllm.engine.stream_interval"] for each in study.experiments] == [
+    assert [cell.swept["vllm.engine.stream_interval"] for cell in study.experiments] == [
         *(1, 1, 2, 2, 4, 4)
     ]
 
@@ -333,10 +335,10 @@ print(any(name in sys.modules for name in ("torch", "transformers", "vllm", "sgl
 )
 def test_only_the_files_a_study_needs_are_read(study: dict[str, Any], files: str) -> None:
     program = WATCH.replace("{study}", repr(study))
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [files, "False"]
+    assert process.stdout.splitlines() == [files, "False"]
 
 
 @pytest.mark.parametrize(
@@ -353,11 +355,11 @@ def test_only_the_files_a_study_needs_are_read(study: dict[str, Any], files: str
 def test_work_on_cards_that_nobody_meters_is_refused(
     backend: str, name: str, value: Any, why: str, where: str
 ) -> None:
-    asked: dict[str, Any] = {"model": "tiny-llama", "backend": backend}
+    settings: dict[str, Any] = {"model": "tiny-llama", "backend": backend}
     if where == "engine":
         with pytest.raises(ValidationError, match=why):
-            ExperimentConfig.model_validate({**asked, backend: {"engine": {name: value}}})
+            ExperimentConfig.model_validate({**settings, backend: {"engine": {name: value}}})
         return
-    config = ExperimentConfig.model_validate({**asked, "passthrough_kwargs": {name: value}})
-    found = [str(each) for each in registry.get(backend).problems(config)]
-    assert any(why in each for each in found), found
+    config = ExperimentConfig.model_validate({**settings, "passthrough_kwargs": {name: value}})
+    problems = [str(problem) for problem in registry.get(backend).problems(config)]
+    assert any(why in problem for problem in problems), problems

@@ -26,8 +26,8 @@ def test_files_beside_a_study_and_beside_its_base_are_found_from_anywhere(
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     read = load_study(Path("../study.yaml"))
-    found = [each.config["dataset"] for each in read.experiments]
-    assert found == ["../prompts.jsonl", "synthetic"]  # the two files are the same by content
+    datasets = [experiment.config["dataset"] for experiment in read.experiments]
+    assert datasets == ["../prompts.jsonl", "synthetic"]  # the two files are the same by content
     assert Path(read.sections["quality"]["texts"]) == elsewhere / "../shared/texts.txt"
 
 
@@ -71,9 +71,9 @@ def test_what_a_server_calls_its_model_is_no_path(
     )
     monkeypatch.chdir(tmp_path)
     read = load_study(Path("studies/s.yaml"))
-    asked = [each.config["openai"] for each in read.experiments]
-    assert [each["model"] for each in asked] == ["llama", "mistral"]
-    assert asked[0]["body"] == {"model": "llama"}
+    settings = [experiment.config["openai"] for experiment in read.experiments]
+    assert [section["model"] for section in settings] == ["llama", "mistral"]
+    assert settings[0]["body"] == {"model": "llama"}
     assert read.notes == tuple(
         f"{key}: llama is sent as written; earlier versions sent studies/llama, under another id"
         for key in ("openai.body.model", "openai.model")

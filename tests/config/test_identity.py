@@ -108,9 +108,9 @@ def test_what_changes_the_measurement_changes_the_id(extra: dict[str, Any]) -> N
 def test_a_null_in_a_request_leaves_something_out_and_counts(body: dict[str, Any]) -> None:
     server = {"base_url": "http://127.0.0.1:1/v1"}
     study = {"model": "tiny-llama", "backend": "openai"}
-    whole = only_id({**study, "openai": server})
-    assert only_id({**study, "openai": {**server, "body": body}}) != whole
-    assert only_id({**study, "openai": {**server, "body": {}}}) == whole
+    full_id = only_id({**study, "openai": server})
+    assert only_id({**study, "openai": {**server, "body": body}}) != full_id
+    assert only_id({**study, "openai": {**server, "body": {}}}) == full_id
 
 
 def test_preset_and_its_values_are_the_same_experiment() -> None:

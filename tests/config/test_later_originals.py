@@ -34,8 +34,8 @@ def test_a_converted_study_plans_the_runs_of_the_original(name: str) -> None:
     assert not study.left_out
     assert (study.n_cycles, study.execution.cycle_order) == (plan["cycles"], plan["order"])
     assert len(study.experiments) == len(plan["experiments"])
-    for experiment, own in zip(study.experiments, plan["experiments"], strict=True):
-        planned = {**plan["shared"], **own}
+    for experiment, expected in zip(study.experiments, plan["experiments"], strict=True):
+        planned = {**plan["shared"], **expected}
         assert {key: value_at(experiment.config, key) for key in planned} == planned
 
 
@@ -43,8 +43,8 @@ def test_a_converted_study_plans_the_runs_of_the_original(name: str) -> None:
 def test_a_converted_study_survives_its_file(name: str) -> None:
     study, _ = convert(FOLDER / f"{name}.yaml")
     again = yaml.safe_load(yaml.safe_dump(study, sort_keys=False))
-    ids = [each.id for each in study_from_mapping(study).experiments]
-    assert [each.id for each in study_from_mapping(again).experiments] == ids
+    ids = [experiment.id for experiment in study_from_mapping(study).experiments]
+    assert [experiment.id for experiment in study_from_mapping(again).experiments] == ids
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -86,13 +86,15 @@ def test_studies_of_its_repository_and_a_base(tmp_path: Path) -> None:
     assert study["execution"] == {"n_cycles": 2}
     assert study["runners"] == {"vllm": "docker:ours/vllm:1"}
     read = study_from_mapping(study)
-    assert [(each.model.backend, each.model.random_seed) for each in read.experiments] == [
+    assert [
+        (experiment.model.backend, experiment.model.random_seed) for experiment in read.experiments
+    ] == [
         ("vllm", 1),
         ("vllm", 2),
         ("pytorch", 1),
         ("pytorch", 2),
     ]
-    assert {each.model.n for each in read.experiments} == {5}
+    assert {experiment.model.n for experiment in read.experiments} == {5}
 
 
 def test_a_study_of_ours_is_not_converted(tmp_path: Path) -> None:

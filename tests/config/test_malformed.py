@@ -32,7 +32,7 @@ def test_message_says_where_what_and_what_would_do(
 
 
 @pytest.mark.parametrize(
-    ("text", "unsaid"),
+    ("text", "unexpected"),
     [
         ("experiments: [{n_cycles: 3}]", "did you mean"),
         ("sweep: {cycles: [3]}", "did you mean"),
@@ -46,10 +46,10 @@ def test_message_says_where_what_and_what_would_do(
         ('n: "1 000"', "without"),
     ],
 )
-def test_no_message_leads_to_what_is_refused_next(text: str, unsaid: str) -> None:
+def test_no_message_leads_to_what_is_refused_next(text: str, unexpected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         study_from_mapping({"model": "tiny-llama", **strict_yaml.parse(text.encode())[0]})
-    assert unsaid not in str(caught.value)
+    assert unexpected not in str(caught.value)
 
 
 def test_a_key_may_end_in_a_colon_of_its_own(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.fields import unknown_key_message
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import parse_overrides
-from llenergymeasure.config.study_file import OF_A_STUDY
+from llenergymeasure.config.study_file import STUDY_KEYS
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
@@ -31,13 +31,13 @@ def test_nothing_given_changes_nothing() -> None:
 
 def test_override_fixes_what_the_sweep_varies_and_experiments_set() -> None:
     loaded = overridden("n=3", "decoder.top_k=1")
-    assert [each.model.n for each in loaded.experiments] == [3, 3]
-    assert {each.model.decoder.top_k for each in loaded.experiments} == {1}
+    assert [experiment.model.n for experiment in loaded.experiments] == [3, 3]
+    assert {experiment.model.decoder.top_k for experiment in loaded.experiments} == {1}
 
 
 def test_override_takes_a_setting_out_of_a_group() -> None:
     loaded = overridden("pytorch.batch_size=4")
-    sizes = [value_at(each.config, "pytorch.batch_size") for each in loaded.experiments]
+    sizes = [value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments]
     assert sizes == [4, 4, 4]
     assert value_at(loaded.experiments[0].config, "max_input_tokens") == 8
 
@@ -50,19 +50,21 @@ def test_override_takes_a_setting_out_of_a_group() -> None:
         {"pytorch.batch_size": [1, 8]},
     ],
 )
-@pytest.mark.parametrize("given", [{"pytorch.batch_size": 4}, {"pytorch": {"batch_size": 4}}])
+@pytest.mark.parametrize("overrides", [{"pytorch.batch_size": 4}, {"pytorch": {"batch_size": 4}}])
 def test_an_override_wins_however_the_study_writes_it(
-    sweep: dict[str, Any], given: dict[str, Any]
+    sweep: dict[str, Any], overrides: dict[str, Any]
 ) -> None:
-    loaded = study_from_mapping({"model": "tiny-llama", "sweep": sweep}, overrides=given)
-    assert {value_at(each.config, "pytorch.batch_size") for each in loaded.experiments} == {4}
+    loaded = study_from_mapping({"model": "tiny-llama", "sweep": sweep}, overrides=overrides)
+    assert {
+        value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments
+    } == {4}
     assert "pytorch.batch_size" not in loaded.swept_keys
 
 
 def test_an_override_of_a_backend_is_for_that_backend_alone() -> None:
     study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
     loaded = study_from_mapping(study, overrides={"pytorch.batch_size": 4})
-    sizes = [value_at(each.config, "pytorch.batch_size") for each in loaded.experiments]
+    sizes = [value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments]
     assert sizes == [4, None]
     with pytest.raises(ConfigurationError, match=r"sglang.*which the study does not use"):
         study_from_mapping(study, overrides={"sglang.engine.dtype": "bfloat16"})
@@ -78,12 +80,12 @@ def test_an_override_leaves_a_free_mapping_whole() -> None:
 def test_an_override_of_one_field_of_a_free_mapping_keeps_the_others(backend: str) -> None:
     name = "num_speculative_tokens"
     both = {name: 1, "prompt_lookup_max": 2}
-    own: dict[str, Any] = {"base_url": "http://127.0.0.1:8000/v1", "body": dict(both)}
+    section: dict[str, Any] = {"base_url": "http://127.0.0.1:8000/v1", "body": dict(both)}
     path = "openai.body"
     if backend == "vllm":
-        own = {"engine": {"speculative_config": dict(both)}}
+        section = {"engine": {"speculative_config": dict(both)}}
         path = "vllm.engine.speculative_config"
-    study = {"model": "tiny-llama", "backend": backend, backend: own}
+    study = {"model": "tiny-llama", "backend": backend, backend: section}
     loaded = study_from_mapping(study, overrides={f"{path}.{name}": 3})
     assert value_at(loaded.experiments[0].config, path) == {**both, name: 3}
 
@@ -92,9 +94,9 @@ def test_an_override_of_one_field_of_a_free_mapping_keeps_the_others(backend: st
 def test_an_override_of_one_length_of_the_data_set_keeps_the_others(dataset: Any) -> None:
     study = {"model": "tiny-llama", "n": 5, "max_output_tokens": 32, "dataset": dataset}
     loaded = study_from_mapping(study, overrides={"dataset.input_len": 128})
-    made = loaded.experiments[0].model.synthetic()
-    assert made is not None
-    assert (made.n, made.input_len, made.output_len) == (5, 128, 32)
+    dataset = loaded.experiments[0].model.synthetic()
+    assert dataset is not None
+    assert (dataset.n, dataset.input_len, dataset.output_len) == (5, 128, 32)
 
 
 @pytest.mark.parametrize("given", [{"execution": {"n_cycles": 2}}, {"execution.n_cycles": 2}])
@@ -113,7 +115,7 @@ def test_override_of_execution_sweep_and_name() -> None:
 def test_override_of_the_backend_picks_one() -> None:
     study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
     loaded = study_from_mapping(study, overrides={"backend": "vllm"})
-    assert [each.model.backend for each in loaded.experiments] == ["vllm"]
+    assert [experiment.model.backend for experiment in loaded.experiments] == ["vllm"]
 
 
 def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
@@ -123,15 +125,15 @@ def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
     ]
     study: dict[str, Any] = {"model": "tiny-llama", "sweep": {"engine": group, "n": [1, 2]}}
     loaded = study_from_mapping(study, overrides={"backend": "vllm"})
-    assert [each.model.backend for each in loaded.experiments] == ["vllm", "vllm"]
+    assert [experiment.model.backend for experiment in loaded.experiments] == ["vllm", "vllm"]
     assert value_at(loaded.experiments[0].config, "vllm.engine.max_num_seqs") == 8
     study["sweep"] = {"engine": [{"backend": "pytorch"}, {"backend": "vllm"}]}
     loaded = study_from_mapping(study, overrides={"backend": "sglang"})
-    assert [each.model.backend for each in loaded.experiments] == ["sglang"]
+    assert [experiment.model.backend for experiment in loaded.experiments] == ["sglang"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("n=4", "n=8"), "n: is given twice"),
         (("decoder.top_k=1", "decoder={top_k: 2}"), "sets decoder.top_k, which is set already"),
@@ -140,21 +142,23 @@ def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
         (("base=other.yaml",), "base: cannot be set over a study; name it in the study itself"),
     ],
 )
-def test_an_override_that_would_be_lost_is_refused(arguments: tuple[str, ...], said: str) -> None:
+def test_an_override_that_would_be_lost_is_refused(
+    arguments: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         overridden(*arguments)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_key_that_is_near_none_names_each_known_one_once() -> None:
-    message = unknown_key_message(("zz",), OF_A_STUDY)
+    message = unknown_key_message(("zz",), STUDY_KEYS)
     names = message.partition("known here: ")[2].split(", ")
     assert {"model", "backend", "execution", "sweep"} <= set(names)
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         ("n", "must be KEY=VALUE"),
         ("=3", "must be KEY=VALUE"),
@@ -168,10 +172,10 @@ def test_a_key_that_is_near_none_names_each_known_one_once() -> None:
         ("model.x=1", "unknown key"),
     ],
 )
-def test_bad_override_is_told(argument: str, said: str) -> None:
+def test_bad_override_is_told(argument: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         overridden(argument)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_override_of_a_file_is_not_blamed_on_the_file(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_settings_of_the_study_win(protocol: Any) -> None:
 
 
 def test_idle_phases_can_be_asked_for_and_turned_off() -> None:
-    asked = resolve_protocol(config(protocol="quick", baseline={"enabled": True}), measured=False)
-    assert asked.idle_before_s > 0
+    settings = resolve_protocol(
+        config(protocol="quick", baseline={"enabled": True}), measured=False
+    )
+    assert settings.idle_before_s > 0
     off = resolve_protocol(config(baseline={"enabled": False}), measured=True)
     assert (off.idle_before_s, off.idle_after_s) == (0, 0)

@@ -25,10 +25,10 @@ def test_recorded_ids_are_given_again(tmp_path: Path, monkeypatch: pytest.Monkey
     recorded = [json.loads(line) for line in lines if not any(name in line for name in GONE)]
     assert len(recorded) >= 400
     studies = [
-        expand(document_from(each["config"], None), lambda _model: None) for each in recorded
+        expand(document_from(entry["config"], None), lambda _model: None) for entry in recorded
     ]
-    given = [study.experiments[0].id for study in studies]
+    ids = [study.experiments[0].id for study in studies]
     changed = [
-        each["config"] for each, new in zip(recorded, given, strict=True) if each["id"] != new
+        entry["config"] for entry, new in zip(recorded, ids, strict=True) if entry["id"] != new
     ]
     assert changed == []

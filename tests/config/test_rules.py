@@ -32,16 +32,16 @@ def sglang(**engine: Any) -> dict[str, Any]:
     return {"backend": "sglang", "sglang": {"engine": engine}}
 
 
-def found(
+def messages(
     settings: dict[str, Any],
     shape: Shape | None = SHAPE,
 ) -> list[str]:
     config = ExperimentConfig.model_validate({"model": "x", "max_input_tokens": 64, **settings})
-    return [str(each) for each in breaches(config, shape)]
+    return [str(problem) for problem in breaches(config, shape)]
 
 
 BROKEN: list[Case] = [
-    ("adapter_on_pytorch", {"backend": "vllm", "lora": {"adapter_id": "a/b"}}, "pytorch alone"),
+    ("adapter_needs_pytorch", {"backend": "vllm", "lora": {"adapter_id": "a/b"}}, "pytorch alone"),
     ("heads_divide", vllm(tensor_parallel_size=5), "12 attention heads"),
     ("heads_divide", vllm(tensor_parallel_size=6), "4 key and value heads"),
     ("heads_divide", sglang(tp_size=5), "12 attention heads"),
@@ -69,15 +69,19 @@ BROKEN: list[Case] = [
         "fewest tokens",
     ),
     (
-        "greedy_gives_one",
+        "greedy_gives_one_answer",
         {**vllm_sampling(n=3), "decoder": {"temperature": 0.0}},
         "all the same",
     ),
-    ("a_share_is_left", {"backend": "vllm", "decoder": {"top_p": 0.0}}, "no token"),
-    ("a_share_is_left", {"backend": "sglang", "decoder": {"top_p": 0.0}}, "no token"),
+    ("top_p_leaves_tokens", {"backend": "vllm", "decoder": {"top_p": 0.0}}, "no token"),
+    ("top_p_leaves_tokens", {"backend": "sglang", "decoder": {"top_p": 0.0}}, "no token"),
     *(
-        ("prompt_lookup_alone", {"pytorch": {"prompt_lookup_num_tokens": 3, **own}}, words)
-        for own, words in (
+        (
+            "prompt_lookup_conditions",
+            {"pytorch": {"prompt_lookup_num_tokens": 3, **settings}},
+            words,
+        )
+        for settings, words in (
             ({"batch_size": 2}, "one prompt at a time"),
             ({"num_beams": 2}, "does not go with beams"),
             ({"use_cache": False}, "needs the cache"),
@@ -85,8 +89,8 @@ BROKEN: list[Case] = [
         )
     ),
     *(
-        ("natural_answers", {"answer_length": "natural", **own}, "settles")
-        for own in (
+        ("natural_answers_have_no_seed", {"answer_length": "natural", **settings}, "settles")
+        for settings in (
             vllm_sampling(ignore_eos=True),
             {"backend": "sglang", "sglang": {"sampling": {"sampling_seed": 3}}},
             {"backend": "tensorrt", "tensorrt": {"sampling": {"ignore_eos": True}}},
@@ -101,7 +105,7 @@ BROKEN: list[Case] = [
 
 @pytest.mark.parametrize(("rule", "settings", "words"), BROKEN)
 def test_what_breaks_a_rule_is_found(rule: str, settings: dict[str, Any], words: str) -> None:
-    assert any(words in each for each in found(settings)), rule
+    assert any(words in message for message in messages(settings)), rule
 
 
 def test_every_rule_is_broken_by_one_of_these() -> None:
@@ -152,7 +156,7 @@ def test_every_rule_is_broken_by_one_of_these() -> None:
     ],
 )
 def test_what_goes_together_passes(settings: dict[str, Any]) -> None:
-    assert found(settings) == []
+    assert messages(settings) == []
 
 
 def test_traffics_own_lengths_are_those_that_must_fit() -> None:
@@ -162,11 +166,11 @@ def test_traffics_own_lengths_are_those_that_must_fit() -> None:
             "serving": {"rate_per_s": 1, "input_tokens": prompt, "output_tokens": {"tokens": 4}},
         }
 
-    assert found(traffic({"tokens": 16})) == []
-    assert any("84 tokens together" in each for each in found(traffic({"tokens": 80})))
+    assert messages(traffic({"tokens": 16})) == []
+    assert any("84 tokens together" in message for message in messages(traffic({"tokens": 80})))
     bounded = {"distribution": "uniform", "min_tokens": 8, "max_tokens": 100}
-    assert any("104 tokens together" in each for each in found(traffic(bounded)))
-    assert found(traffic({"distribution": "lognormal", "mean_tokens": 50, "cv": 1})) == []
+    assert any("104 tokens together" in message for message in messages(traffic(bounded)))
+    assert messages(traffic({"distribution": "lognormal", "mean_tokens": 50, "cv": 1})) == []
 
 
 @pytest.mark.parametrize(
@@ -186,25 +190,25 @@ def test_traffics_own_lengths_are_those_that_must_fit() -> None:
 def test_an_engines_limit_does_not_replace_traffics_lengths(limit: dict[str, Any]) -> None:
     uniform = {"distribution": "uniform", "min_tokens": 8, "max_tokens": 100}
     for lengths in ({"tokens": 80}, uniform):
-        (message,) = found({**limit, "serving": {"rate_per_s": 1, "output_tokens": lengths}})
+        (message,) = messages({**limit, "serving": {"rate_per_s": 1, "output_tokens": lengths}})
         assert "in place of serving.output_tokens" in message
         assert message.endswith("set serving.output_tokens: {tokens: 50}")  # as fits below
     recorded = {"arrivals": "trace", "trace": "requests.csv"}
-    (message,) = found({**limit, "serving": recorded})
+    (message,) = messages({**limit, "serving": recorded})
     assert "in place of the trace's lengths" in message
     for fits in (
         {"rate_per_s": 1},
         {"rate_per_s": 1, "output_tokens": {"tokens": 50}},
         {**recorded, "output_tokens": {"tokens": 50}},
     ):
-        assert found({**limit, "serving": fits}) == []
+        assert messages({**limit, "serving": fits}) == []
 
 
 def test_what_is_not_known_breaks_nothing() -> None:
-    assert found(vllm(tensor_parallel_size=5, max_model_len=10**6), shape=None) == []
+    assert messages(vllm(tensor_parallel_size=5, max_model_len=10**6), shape=None) == []
     open_ended = Shape(heads=4, kv_heads=4, layers=4, max_positions=None)
-    assert found(vllm(max_model_len=10**6), shape=open_ended) == []
-    assert found({**vllm(max_model_len=64), "dataset": "prompts.jsonl"}) == []
+    assert messages(vllm(max_model_len=10**6), shape=open_ended) == []
+    assert messages({**vllm(max_model_len=64), "dataset": "prompts.jsonl"}) == []
 
 
 def test_points_are_left_out_of_the_grid_by_the_models_shape() -> None:
@@ -215,7 +219,9 @@ def test_points_are_left_out_of_the_grid_by_the_models_shape() -> None:
             "sweep": {"vllm.engine.tensor_parallel_size": [1, 2, 3, 4]},
         }
     )
-    sizes = [each.swept["vllm.engine.tensor_parallel_size"] for each in study.experiments]
+    sizes = [
+        experiment.swept["vllm.engine.tensor_parallel_size"] for experiment in study.experiments
+    ]
     assert sizes == [1, 2, 4]
     (left_out,) = study.left_out
     assert "3 does not divide the model's 4 attention heads; use 1, 2, 4" in left_out["reason"]
@@ -256,7 +262,7 @@ def test_a_longer_context_goes_where_the_study_or_a_variable_allows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     longer = {"max_model_len": 4096}
-    assert found(vllm(**longer)) != []
-    assert found(vllm(**longer, hf_overrides={"max_position_embeddings": 8192})) == []
+    assert messages(vllm(**longer)) != []
+    assert messages(vllm(**longer, hf_overrides={"max_position_embeddings": 8192})) == []
     monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
-    assert found(vllm(**longer)) == []
+    assert messages(vllm(**longer)) == []

@@ -19,7 +19,7 @@ def study(**keys: Any) -> Study:
 
 
 def swept(loaded: Study, key: str) -> list[Any]:
-    return [value_at(each.config, key) for each in loaded.experiments]
+    return [value_at(experiment.config, key) for experiment in loaded.experiments]
 
 
 @given(
@@ -43,11 +43,11 @@ def test_grid_is_the_product_within_each_backend(
     universal = len(n) * len(temperatures)
     assert len(loaded.experiments) == universal * (len(batches) + len(seqs))
     assert not loaded.left_out
-    for each in loaded.experiments:
-        own = each.model.backend
-        assert (each.model.pytorch is None) == (own != "pytorch")
-        assert (each.model.vllm is None) == (own != "vllm")
-        assert set(each.swept) == {
+    for experiment in loaded.experiments:
+        backend = experiment.model.backend
+        assert (experiment.model.pytorch is None) == (backend != "pytorch")
+        assert (experiment.model.vllm is None) == (backend != "vllm")
+        assert set(experiment.swept) == {
             "n",
             "pytorch.batch_size",
             "decoder.temperature",
@@ -132,7 +132,11 @@ def test_group_of_one_backend_leaves_the_other_at_one_point() -> None:
         backend=["pytorch", "vllm"],
         sweep={"load": [{"pytorch.batch_size": 4}, {"pytorch.batch_size": 8}]},
     )
-    assert [each.model.backend for each in loaded.experiments] == ["pytorch", "pytorch", "vllm"]
+    assert [experiment.model.backend for experiment in loaded.experiments] == [
+        "pytorch",
+        "pytorch",
+        "vllm",
+    ]
 
 
 def test_group_that_names_backends_makes_only_those_points() -> None:
@@ -145,7 +149,9 @@ def test_group_that_names_backends_makes_only_those_points() -> None:
             ]
         }
     )
-    assert [(each.model.backend, each.model.n) for each in loaded.experiments] == [
+    assert [
+        (experiment.model.backend, experiment.model.n) for experiment in loaded.experiments
+    ] == [
         ("pytorch", 100),
         ("vllm", 7),
     ]
@@ -258,12 +264,14 @@ def test_settings_that_differ_between_explicit_experiments_are_swept() -> None:
         ]
     )
     assert loaded.swept_keys == ("precision", "decoder.top_k")
-    assert [each.swept["decoder.top_k"] for each in loaded.experiments] == [3, 50]
+    assert [experiment.swept["decoder.top_k"] for experiment in loaded.experiments] == [3, 50]
 
 
 def test_explicit_experiments_run_on_each_shared_backend() -> None:
     loaded = study(backend=["pytorch", "vllm"], experiments=[{"n": 4}, {"backend": "vllm"}])
-    assert [(each.model.backend, each.model.n) for each in loaded.experiments] == [
+    assert [
+        (experiment.model.backend, experiment.model.n) for experiment in loaded.experiments
+    ] == [
         ("pytorch", 4),
         ("vllm", 4),
         ("vllm", 100),
@@ -272,7 +280,7 @@ def test_explicit_experiments_run_on_each_shared_backend() -> None:
 
 def test_backend_list_alone_compares_the_backends() -> None:
     loaded = study(backend=["vllm", "pytorch"], pytorch={"batch_size": 2})
-    assert [each.model.backend for each in loaded.experiments] == ["vllm", "pytorch"]
+    assert [experiment.model.backend for experiment in loaded.experiments] == ["vllm", "pytorch"]
 
 
 def test_publication_asks_for_five_cycles_unless_told_otherwise() -> None:
@@ -300,14 +308,14 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
         decoder={"do_sample": False}, sweep={"decoder.temperature": [0.5, 1.0], "n": [1, 2]}
     )
     assert len(loaded.experiments) == 2
-    first = {each.config["n"]: each.id for each in loaded.experiments}
+    first = {experiment.config["n"]: experiment.id for experiment in loaded.experiments}
     assert [
-        (each["experiment"], each["config"]["decoder"]["temperature"]) for each in loaded.same_as
+        (point["experiment"], point["config"]["decoder"]["temperature"]) for point in loaded.same_as
     ] == [
         (first[1], 1.0),
         (first[2], 1.0),
     ]
-    assert all("greedy decoding" in each["reason"] for each in loaded.same_as)
+    assert all("greedy decoding" in point["reason"] for point in loaded.same_as)
 
 
 @pytest.mark.parametrize("temperature", [0.8, None])
@@ -383,8 +391,12 @@ def test_a_backend_is_an_axis_like_any_other() -> None:
         }
     )
     points = [
-        (each.model.n, each.model.backend, value_at(each.config, "vllm.engine.max_num_seqs"))
-        for each in loaded.experiments
+        (
+            experiment.model.n,
+            experiment.model.backend,
+            value_at(experiment.config, "vllm.engine.max_num_seqs"),
+        )
+        for experiment in loaded.experiments
     ]
     of_four = [
         *[(4, "pytorch", None)] * 2,
@@ -421,8 +433,8 @@ def test_a_setting_of_all_backends_may_be_swept_on_one_alone() -> None:
         sweep={"pytorch.precision": ["fp32", "fp16"], "vllm.decoder.temperature": [0.5, 0.7]},
     )
     assert [
-        (each.model.backend, each.model.precision, each.model.decoder.temperature)
-        for each in loaded.experiments
+        (experiment.model.backend, experiment.model.precision, experiment.model.decoder.temperature)
+        for experiment in loaded.experiments
     ] == [
         ("pytorch", "fp32", 1.0),
         ("pytorch", "fp16", 1.0),

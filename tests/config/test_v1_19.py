@@ -207,7 +207,7 @@ def test_output_dir_is_where_results_go_and_no_part_of_the_experiment() -> None:
 
 
 def test_presets_stand_for_their_values() -> None:
-    decoders = [each.model.decoder for each in study("decoder_presets").experiments]
+    decoders = [experiment.model.decoder for experiment in study("decoder_presets").experiments]
     assert [(d.temperature, d.do_sample, d.top_p, d.repetition_penalty) for d in decoders] == [
         (0.0, False, 1.0, 1.0),
         (1.0, True, 0.95, 1.0),
@@ -229,16 +229,19 @@ def test_what_the_file_sets_wins_over_the_protocol() -> None:
 
 def test_backends_follow_from_the_swept_keys_and_keep_their_settings_apart() -> None:
     loaded = study("scoped_sweep")
-    backends = [each.model.backend for each in loaded.experiments]
+    backends = [experiment.model.backend for experiment in loaded.experiments]
     assert backends == ["pytorch"] * 12 + ["vllm"] * 4
-    assert all(each.model.pytorch is None for each in loaded.experiments[12:])
-    assert all(each.model.vllm is None for each in loaded.experiments[:12])
+    assert all(experiment.model.pytorch is None for experiment in loaded.experiments[12:])
+    assert all(experiment.model.vllm is None for experiment in loaded.experiments[:12])
     assert str(loaded.runner("pytorch")) == "docker"
     assert loaded.runner("vllm").image == "registry.example.org/vllm:v1"
 
 
 def test_shared_sections_apply_to_their_own_backend() -> None:
-    by_backend = {each.model.backend: each.config for each in study("backend_list").experiments}
+    by_backend = {
+        experiment.model.backend: experiment.config
+        for experiment in study("backend_list").experiments
+    }
     assert by_backend["vllm"]["vllm"] == {"engine": {"max_num_seqs": 32}}
     assert "vllm" not in by_backend["pytorch"]
 

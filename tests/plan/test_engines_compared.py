@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.config.requested_work import work_of
 from llenergymeasure.plan import Plan, describe_plan, make_plan
-from llenergymeasure.plan.fairness import fairness, unlike
+from llenergymeasure.plan.fairness import fairness, unmatched_experiments
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "cross_backend.yaml"
@@ -19,23 +19,23 @@ STUDY: dict[str, Any] = {
 }
 
 
-def plan(**changes: Any) -> Plan:
+def plan_with(**changes: Any) -> Plan:
     return make_plan(study_from_mapping({**STUDY, **changes}))
 
 
 def test_one_engine_has_nothing_to_compare() -> None:
-    made = plan(backend="pytorch")
-    assert fairness(made) is None
-    assert "Engines compared" not in describe_plan(made)
+    plan = plan_with(backend="pytorch")
+    assert fairness(plan) is None
+    assert "Engines compared" not in describe_plan(plan)
 
 
 def test_the_same_work_on_two_engines() -> None:
-    made = plan(sweep={"pytorch.batch_size": [1, 4], "vllm.engine.max_num_seqs": [1, 4]})
-    fair = fairness(made)
+    plan = plan_with(sweep={"pytorch.batch_size": [1, 4], "vllm.engine.max_num_seqs": [1, 4]})
+    fair = fairness(plan)
     assert fair is not None
     assert [len(group) for group in fair["same_work"]] == [4]
     assert fair["not_comparable"] == []
-    assert "4 experiments in 1 group of the same work" in describe_plan(made)
+    assert "4 experiments in 1 group of the same work" in describe_plan(plan)
 
 
 def test_engines_without_common_work_are_marked() -> None:
@@ -43,27 +43,27 @@ def test_engines_without_common_work_are_marked() -> None:
         {"backend": "pytorch", "precision": "fp32", "decoder": {"temperature": 0.5}},
         {"backend": "vllm", "precision": "bf16"},
     ]
-    made = plan(backend="pytorch", experiments=both)
-    fair = fairness(made)
+    plan = plan_with(backend="pytorch", experiments=both)
+    fair = fairness(plan)
     assert fair is not None
     assert fair["same_work"] == []
-    words = [str(each) for each in unlike(made)]
+    words = [str(pair) for pair in unmatched_experiments(plan)]
     assert words[0] == (
         "no experiment of pytorch does the work of one of vllm: precision is fp32 with pytorch "
         "and bf16 with vllm, decoder.temperature is 0.5 with pytorch and 1.0 with vllm"
     )
-    assert f"Not comparable: {words[0]}" in describe_plan(made)
+    assert f"Not comparable: {words[0]}" in describe_plan(plan)
 
 
 def test_part_of_the_work_in_common() -> None:
     some = [{"backend": "pytorch", "max_output_tokens": length} for length in (16, 32)] + [
         {"backend": "vllm", "max_output_tokens": 16}
     ]
-    (found,) = unlike(plan(backend="pytorch", experiments=some))
-    assert (found.backend, found.other, found.of) == ("pytorch", "vllm", 2)
-    assert len(found.experiments) == 1
-    assert found.differs == {"max_output_tokens": (32, 16)}
-    assert str(found).startswith("not every experiment of pytorch")
+    (pair,) = unmatched_experiments(plan_with(backend="pytorch", experiments=some))
+    assert (pair.backend, pair.other, pair.of) == ("pytorch", "vllm", 2)
+    assert len(pair.experiments) == 1
+    assert pair.differs == {"max_output_tokens": (32, 16)}
+    assert str(pair).startswith("not every experiment of pytorch")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_beams_have_a_length_of_their_own() -> None:
 
 
 def test_the_example_compares_three_engines() -> None:
-    made = make_plan(load_study(EXAMPLE))
-    fair = fairness(made)
+    plan = make_plan(load_study(EXAMPLE))
+    fair = fairness(plan)
     assert fair is not None
-    assert {run.backend for run in made.runs} == {"pytorch", "vllm", "sglang"}
+    assert {run.backend for run in plan.runs} == {"pytorch", "vllm", "sglang"}
     assert [len(group) for group in fair["same_work"]] == [5]
     assert fair["not_comparable"] == []

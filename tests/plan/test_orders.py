@@ -9,31 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.execution import CycleOrder
-from llenergymeasure.plan.orders import ordered
+from llenergymeasure.plan.orders import order_slots
 
 ORDERS: tuple[CycleOrder, ...] = get_args(CycleOrder)
 SLOTS = {"experiments": st.integers(1, 12), "cycles": st.integers(1, 12)}
 
 
 def rows(experiments: int, cycles: int, order: CycleOrder, seed: str = "s") -> list[list[int]]:
-    slots = list(ordered(experiments, cycles, order, seed))
+    slots = list(order_slots(experiments, cycles, order, seed))
     return [[index for index, cycle in slots if cycle == wanted] for wanted in range(1, cycles + 1)]
 
 
 @given(order=st.sampled_from(ORDERS), seed=st.text(max_size=5), **SLOTS)
 def test_every_run_comes_once(experiments: int, cycles: int, order: CycleOrder, seed: str) -> None:
-    slots = list(ordered(experiments, cycles, order, seed))
+    slots = list(order_slots(experiments, cycles, order, seed))
     expected = {(index, cycle) for index in range(experiments) for cycle in range(1, cycles + 1)}
     assert len(slots) == len(expected)
     assert set(slots) == expected
 
 
-@given(order=st.sampled_from([each for each in ORDERS if each != "sequential"]), **SLOTS)
+@given(order=st.sampled_from([order for order in ORDERS if order != "sequential"]), **SLOTS)
 def test_cycles_follow_each_other_but_in_sequential(
     experiments: int, cycles: int, order: CycleOrder
 ) -> None:
-    seen = [cycle for _, cycle in ordered(experiments, cycles, order, "s")]
-    assert seen == sorted(seen)
+    cycle_order = [cycle for _, cycle in order_slots(experiments, cycles, order, "s")]
+    assert cycle_order == sorted(cycle_order)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_cycles_follow_each_other_but_in_sequential(
     ],
 )
 def test_cycles_or_experiments_come_first(order: CycleOrder, slots: list[tuple[int, int]]) -> None:
-    assert list(ordered(2, 2, order, "")) == slots
+    assert list(order_slots(2, 2, order, "")) == slots
 
 
 def test_reverse_turns_every_second_cycle_around() -> None:
@@ -54,7 +54,7 @@ def test_reverse_turns_every_second_cycle_around() -> None:
 @given(experiments=st.integers(1, 9), pairs=st.integers(1, 4))
 def test_reverse_gives_all_the_same_mean_place(experiments: int, pairs: int) -> None:
     places = Counter[int]()
-    for place, (index, _) in enumerate(ordered(experiments, 2 * pairs, "reverse", "")):
+    for place, (index, _) in enumerate(order_slots(experiments, 2 * pairs, "reverse", "")):
         places[index] += place
     assert len(set(places.values())) == 1
 

@@ -1,4 +1,4 @@
-"""The plan: its runs, its bytes, and what a run is told."""
+"""The plan: its runs, its bytes, and what a run is given."""
 
 import json
 from dataclasses import replace
@@ -37,12 +37,12 @@ STUDY: dict[str, Any] = {
 }
 
 
-def plan(**changes: Any) -> Plan:
+def plan_with(**changes: Any) -> Plan:
     return make_plan(study_from_mapping({**STUDY, **changes}))
 
 
 def test_json_has_the_fields_that_others_read() -> None:
-    stored = json.loads(plan().to_json_bytes())
+    stored = json.loads(plan_with().to_json_bytes())
     assert {"study", "study_design_hash", "runs", "left_out"} <= set(stored)
     assert stored["study"] == "demo"
     assert len(stored["runs"]) == 4 * 2
@@ -52,35 +52,35 @@ def test_json_has_the_fields_that_others_read() -> None:
         assert run["runner"] == {"pytorch": "local", "vllm": "docker"}[run["backend"]]
         assert run["config"]["backend"] == run["backend"]
     assert len(stored["left_out"]) == 4
-    assert all(set(each) == {"config", "reason"} for each in stored["left_out"])
+    assert all(set(point) == {"config", "reason"} for point in stored["left_out"])
 
 
 def test_ids_and_hash_follow_from_the_experiments() -> None:
     study = study_from_mapping(STUDY)
-    made = make_plan(study)
-    experiments = [each.id for each in study.experiments]
-    assert made.study_design_hash == ids.study_design_hash(experiments)
-    assert set(made.experiments) == set(experiments)
+    plan = make_plan(study)
+    experiments = [experiment.id for experiment in study.experiments]
+    assert plan.study_design_hash == ids.study_design_hash(experiments)
+    assert set(plan.experiments) == set(experiments)
     assert all(len(name) == 12 and int(name, 16) >= 0 for name in experiments)
 
 
 def test_same_study_gives_the_same_bytes() -> None:
-    assert plan().to_json_bytes() == plan().to_json_bytes()
-    assert plan(n=7).to_json_bytes() != plan().to_json_bytes()
+    assert plan_with().to_json_bytes() == plan_with().to_json_bytes()
+    assert plan_with(n=7).to_json_bytes() != plan_with().to_json_bytes()
 
 
 def test_plan_is_read_back_whole(tmp_path: Path) -> None:
-    made = plan()
+    plan = plan_with()
     path = tmp_path / "plan.json"
-    path.write_bytes(made.to_json_bytes())
+    path.write_bytes(plan.to_json_bytes())
     read = Plan.read(path)
-    assert read == made
-    assert read.to_json_bytes() == made.to_json_bytes()
+    assert read == plan
+    assert read.to_json_bytes() == plan.to_json_bytes()
 
 
 def test_a_plan_of_an_earlier_version_keeps_what_its_runs_were_given(tmp_path: Path) -> None:
     carbon = {"grid_gco2e_per_kwh": 50.0, "pue": 1.0, "source": "ours"}
-    plain = json.loads(plan().to_json_bytes())
+    plain = json.loads(plan_with().to_json_bytes())
     assert "sections" not in plain  # as it was written then: its tables are not made again
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**plain, "carbon": carbon}))
@@ -88,19 +88,19 @@ def test_a_plan_of_an_earlier_version_keeps_what_its_runs_were_given(tmp_path: P
 
 
 def test_points_of_the_same_work_are_in_the_plan_and_its_text() -> None:
-    made = plan(sweep={"decoder.top_k": [1, 5]}, backend="pytorch")
-    (same,) = json.loads(made.to_json_bytes())["same_as"]
+    plan = plan_with(sweep={"decoder.top_k": [1, 5]}, backend="pytorch")
+    (same,) = json.loads(plan.to_json_bytes())["same_as"]
     assert set(same) == {"config", "experiment", "reason"}
-    assert same["experiment"] in made.experiments
-    assert "Measured once with another: 1 point" in describe_plan(made)
+    assert same["experiment"] in plan.experiments
+    assert "Measured once with another: 1 point" in describe_plan(plan)
 
 
 def test_nothing_left_out_is_an_empty_list() -> None:
-    assert json.loads(plan(sweep={"n": [1]}).to_json_bytes())["left_out"] == []
+    assert json.loads(plan_with(sweep={"n": [1]}).to_json_bytes())["left_out"] == []
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "is no JSON"),
         ("[]", "has plan version None"),
@@ -109,10 +109,10 @@ def test_nothing_left_out_is_an_empty_list() -> None:
         ('{"schema_version": 1, "runs": [{"order": 1}]}', "is no plan"),
     ],
 )
-def test_damaged_plan_is_told(content: str, said: str, tmp_path: Path) -> None:
+def test_damaged_plan_is_told(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(content)
-    with pytest.raises(ResultsError, match=said):
+    with pytest.raises(ResultsError, match=message):
         Plan.read(path)
     with pytest.raises(ResultsError, match="no plan can be read"):
         Plan.read(tmp_path / "gone.json")
@@ -121,16 +121,16 @@ def test_damaged_plan_is_told(content: str, said: str, tmp_path: Path) -> None:
 def test_a_part_of_a_plan_that_is_no_object_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     for name in ("execution", "images", "runner_reasons"):
-        stored = json.loads(plan(sweep={"n": [1]}).to_json_bytes())
+        stored = json.loads(plan_with(sweep={"n": [1]}).to_json_bytes())
         path.write_text(json.dumps({**stored, name: None}))
         with pytest.raises(ResultsError, match=f"is no plan: {name} is no object"):
             Plan.read(path)
 
 
 def test_spec_is_what_the_run_is_told(tmp_path: Path) -> None:
-    made = plan(execution={"n_cycles": 2, "run_timeout_seconds": 90, "skip_preflight": True})
-    run = made.runs[-1]
-    spec = spec_of(made, tmp_path / "plan.json", -1)
+    plan = plan_with(execution={"n_cycles": 2, "run_timeout_seconds": 90, "skip_preflight": True})
+    run = plan.runs[-1]
+    spec = spec_of(plan, tmp_path / "plan.json", -1)
     assert (spec["study"], spec["order"], spec["backend"]) == ("demo", run.order, run.backend)
     assert (spec["timeout_s"], spec["skip_preflight"]) == (90, True)
     config = ExperimentConfig(**spec["config"])
@@ -142,7 +142,7 @@ def test_spec_is_what_the_run_is_told(tmp_path: Path) -> None:
 
 
 def test_images_are_kept_by_backend() -> None:
-    assert plan().images == {"vllm": "vllm:1"}
+    assert plan_with().images == {"vllm": "vllm:1"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_images_are_kept_by_backend() -> None:
     ],
 )
 def test_gaps_stand_where_experiment_or_cycle_changes(order: str, gaps: list[float]) -> None:
-    made = plan(
+    plan = plan_with(
         backend="pytorch",
         sweep={"n": [1, 2, 3]},
         execution={
@@ -163,19 +163,19 @@ def test_gaps_stand_where_experiment_or_cycle_changes(order: str, gaps: list[flo
             "cycle_gap_seconds": 30,
         },
     )
-    assert [run.gap_s for run in made.runs] == gaps
+    assert [run.gap_s for run in plan.runs] == gaps
 
 
 def test_no_gap_unless_asked_for() -> None:
-    assert {run.gap_s for run in plan().runs} == {0.0}
+    assert {run.gap_s for run in plan_with().runs} == {0.0}
 
 
 def test_shuffle_follows_the_design_unless_seeded() -> None:
     def names(**execution: Any) -> list[str]:
-        made = plan(
+        plan = plan_with(
             backend="pytorch", sweep={"n": list(range(1, 9))}, execution={"n_cycles": 1} | execution
         )
-        return [run.experiment for run in made.runs]
+        return [run.experiment for run in plan.runs]
 
     assert names() == names()
     assert names(shuffle_seed=1) == names(shuffle_seed=1)
@@ -183,23 +183,23 @@ def test_shuffle_follows_the_design_unless_seeded() -> None:
     assert sorted(names()) == sorted(names(shuffle_seed=1))
 
 
-def seconds(made: Plan, measured: bool = True, known: Known | None = None) -> float:
-    return Estimates(lambda _: known or Known()).plan(made, measured).seconds
+def seconds(plan: Plan, measured: bool = True, known: Known | None = None) -> float:
+    return Estimates(lambda _: known or Known()).plan(plan, measured).seconds
 
 
 def test_estimate_counts_waits_gaps_and_runs() -> None:
-    quick = seconds(plan(protocol="quick"))
-    standard = seconds(plan(protocol="standard"))
-    publication = seconds(plan(protocol="publication"))
+    quick = seconds(plan_with(protocol="quick"))
+    standard = seconds(plan_with(protocol="standard"))
+    publication = seconds(plan_with(protocol="publication"))
     assert 8 * 1 < quick < standard < publication
     assert standard > 8 * (20 + 20)
     gaps = {"n_cycles": 2, "experiment_gap_seconds": 100}
-    longer = seconds(plan(protocol="quick", execution=gaps))
+    longer = seconds(plan_with(protocol="quick", execution=gaps))
     assert longer == pytest.approx(quick + 7 * 100)
 
 
 def test_auto_is_estimated_by_whether_a_sensor_measures() -> None:
-    assert seconds(plan(), measured=False) < seconds(plan(), measured=True)
+    assert seconds(plan_with(), measured=False) < seconds(plan_with(), measured=True)
 
 
 LLAMA_8B = ModelSize(parameters=8e9, weights_bytes=16e9, layers=32)
@@ -207,13 +207,13 @@ H100 = Device("NVIDIA H100 80GB HBM3", 989e12, 3.35e12)
 
 
 def test_the_estimate_knows_the_model_and_the_device() -> None:
-    made = plan(protocol="quick", n=100, backend="pytorch", sweep={"n": [100]})
+    plan = plan_with(protocol="quick", n=100, backend="pytorch", sweep={"n": [100]})
     card = Known(LLAMA_8B, H100)
     slow = Known(LLAMA_8B, Device("CPU", 2e10, 1e10))
     small = Known(replace(LLAMA_8B, parameters=8e6, weights_bytes=16e6, layers=2), H100)
-    assert seconds(made) < seconds(made, known=small) < seconds(made, known=card)
-    assert seconds(made, known=slow) > 100 * seconds(made, known=card)
-    assert not Estimates(lambda _: card).plan(made).unknown
+    assert seconds(plan) < seconds(plan, known=small) < seconds(plan, known=card)
+    assert seconds(plan, known=slow) > 100 * seconds(plan, known=card)
+    assert not Estimates(lambda _: card).plan(plan).unknown
 
 
 def test_the_estimate_is_near_what_an_h100_took() -> None:
@@ -238,10 +238,10 @@ def test_the_estimate_is_near_what_an_h100_took() -> None:
 
 def test_what_an_estimate_does_not_know_it_names() -> None:
     known = Known("the size of nobody/nothing", "the speed of GPU X")
-    text = describe_plan(plan(), Estimates(lambda _: known))
+    text = describe_plan(plan_with(), Estimates(lambda _: known))
     assert "  at least " in text
     assert "not counted, as not known here: the size of nobody/nothing, the speed of" in text
-    assert "  about " in describe_plan(plan(), Estimates(lambda _: Known(LLAMA_8B, H100)))
+    assert "  about " in describe_plan(plan_with(), Estimates(lambda _: Known(LLAMA_8B, H100)))
 
 
 def test_the_estimate_says_that_it_counts_no_judging() -> None:
@@ -252,8 +252,8 @@ def test_the_estimate_says_that_it_counts_no_judging() -> None:
 
 def test_what_is_the_most_is_not_called_the_least_where_answers_are_judged() -> None:
     study = {"model": "tiny-llama", "dataset": "arc", "quality": {"tasks": ["llem-small"]}}
-    made = make_plan(study_from_mapping(study))
-    text = describe_plan(made, Estimates(lambda _: Known(LLAMA_8B, H100)))
+    plan = make_plan(study_from_mapping(study))
+    text = describe_plan(plan, Estimates(lambda _: Known(LLAMA_8B, H100)))
     assert "  up to about " in text
     assert "at least" not in text
     assert "shorter texts take less\n  not counted: how long the quality takes" in text
@@ -273,9 +273,9 @@ def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
     """An estimate is one for all that differ in these, and needs them all the same."""
     command = ["server", "--port", "{port}", "--min-p", "{decoder.min_p}", "{slo.ttft_ms}"]
     study = {"backend": "openai", "openai": {"command": command}, "decoder": {"min_p": 0.1}}
-    made = plan(**study, slo={"ttft_ms": 5}, sweep={"decoder.min_p": [0.1, 0.2], "n": [2, 4]})
-    assert len(made.runs) == 8
-    assert "by estimate" in describe_plan(made)
+    plan = plan_with(**study, slo={"ttft_ms": 5}, sweep={"decoder.min_p": [0.1, 0.2], "n": [2, 4]})
+    assert len(plan.runs) == 8
+    assert "by estimate" in describe_plan(plan)
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
 )
 def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any]) -> None:
     shape = {"model": "any", "protocol": "quick", **given}
-    (run, *_), known = plan(**shape, sweep={"n": [4]}).runs, Known(LLAMA_8B, H100)
+    (run, *_), known = plan_with(**shape, sweep={"n": [4]}).runs, Known(LLAMA_8B, H100)
     assert str(Estimates(lambda _: known).run(run.config)).startswith("up to about ")
-    text = describe_plan(plan(**shape, sweep={"n": [4]}), Estimates(lambda _: known))
+    text = describe_plan(plan_with(**shape, sweep={"n": [4]}), Estimates(lambda _: known))
     assert "counted at max_input_tokens and max_output_tokens: shorter texts take less" in text
 
 
@@ -311,8 +311,8 @@ def test_the_limit_leaves_a_program_of_the_users_the_time_that_it_has_to_start()
 
 
 def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
-    made = plan()
-    text = describe_plan(made)
+    plan = plan_with()
+    text = describe_plan(plan)
     lines = text.splitlines()
     header = next(line for line in lines if line.startswith("order"))
     assert header.split() == [
@@ -320,7 +320,7 @@ def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
         *("precision", "dataset.shared_prefix_len"),
     ]
     table = lines[lines.index(header) + 1 :]
-    assert [line.split()[1] for line in table[:8]] == [run.experiment for run in made.runs]
+    assert [line.split()[1] for line in table[:8]] == [run.experiment for run in plan.runs]
     assert "Left out: 4 points" in text
     assert "shared_prefix_len" in text[text.index("Left out") :]
     assert "4 experiments x 2 cycles, shuffled" in text
@@ -328,10 +328,10 @@ def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
 
 
 def test_text_of_a_large_plan_is_cut_and_counted() -> None:
-    text = describe_plan(plan(sweep={"n": list(range(1, 101))}))
+    text = describe_plan(plan_with(sweep={"n": list(range(1, 101))}))
     assert "… and 360 more runs" in text
     assert len(text.splitlines()) <= 60
 
 
 def test_text_holds_the_notes() -> None:
-    assert "Note: the study's folder is named a-b" in describe_plan(plan(name="a b"))
+    assert "Note: the study's folder is named a-b" in describe_plan(plan_with(name="a b"))

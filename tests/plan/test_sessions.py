@@ -28,7 +28,7 @@ from llenergymeasure.workload.load_study import study_from_mapping
 RATES = [1, 2, 4, 8, 16, 32]
 
 
-def plan(**settings: Any) -> Plan:
+def plan_with(**settings: Any) -> Plan:
     study = {
         "name": "rates",
         "model": "tiny-llama",
@@ -40,59 +40,59 @@ def plan(**settings: Any) -> Plan:
     return make_plan(study_from_mapping(study, origin=None))
 
 
-def sessions(made: Plan) -> list[list[PlannedRun]]:
+def sessions(plan: Plan) -> list[list[PlannedRun]]:
     """The runs of each session, in the order in which they are run."""
-    return [list(runs) for _, runs in groupby(made.runs, lambda run: run.session)]
+    return [list(runs) for _, runs in groupby(plan.runs, lambda run: run.session)]
 
 
 def test_each_cycle_of_the_rates_is_a_session_in_its_own_order() -> None:
-    made = plan()
-    assert [(runs[0].session, len(runs)) for runs in sessions(made)] == [(1, 6), (2, 6), (3, 6)]
-    assert "18 runs on 3 starts of a server" in describe_plan(made)
-    orders = [[run.experiment for run in runs] for runs in sessions(made)]
+    plan = plan_with()
+    assert [(runs[0].session, len(runs)) for runs in sessions(plan)] == [(1, 6), (2, 6), (3, 6)]
+    assert "18 runs on 3 starts of a server" in describe_plan(plan)
+    orders = [[run.experiment for run in runs] for runs in sessions(plan)]
     assert len({tuple(order) for order in orders}) == 3
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
 
 
 def test_what_starts_another_server_is_another_session_and_sessions_are_shuffled() -> None:
-    made = plan(
+    plan = plan_with(
         sweep={"serving.rate_per_s": RATES, "precision": ["fp32", "bf16"]},
         execution={"n_cycles": 8, "share_server": True},
     )
-    assert [len(runs) for runs in sessions(made)] == [6] * 16
-    firsts = [runs[0] for runs in sessions(made)]
+    assert [len(runs) for runs in sessions(plan)] == [6] * 16
+    firsts = [runs[0] for runs in sessions(plan)]
     assert {run.config["precision"] for run in firsts[::2]} == {"fp32", "bf16"}
-    for runs in sessions(made):
+    for runs in sessions(plan):
         assert len({(run.cycle, run.config["precision"]) for run in runs}) == 1
 
 
 @pytest.mark.parametrize("runner", ["docker:image", "apptainer:image.sif"])
 def test_runs_in_a_container_with_its_meter_share_a_server_too(runner: str) -> None:
-    assert [len(runs) for runs in sessions(plan(runners={"pytorch": runner}))] == [6] * 3
+    assert [len(runs) for runs in sessions(plan_with(runners={"pytorch": runner}))] == [6] * 3
 
 
 def test_a_session_is_counted_with_one_start() -> None:
     """Each of the others is quicker by a start, a load and the rest before it; its job finishes."""
     slow = Known(ModelSize(8e9, 16e9, 32, to_fetch_bytes=16e9), Device("card", 989e12, 3.35e12))
     estimates = Estimates(lambda _: slow)
-    shared, alone = plan(), plan(execution={"n_cycles": 3})
+    shared, alone = plan_with(), plan_with(execution={"n_cycles": 3})
     started = resolve_protocol(ExperimentConfig(model="tiny-llama"), measured=True).idle_before_s
     started += START_S["pytorch"] + 16e9 / READ_BYTES_PER_S + 16e9 / FETCH_BYTES_PER_S
     less_s = estimates.plan(alone).seconds - estimates.plan(shared).seconds
     assert less_s == pytest.approx(15 * (started - FINISH_S))
-    jobs = [each.seconds for each in estimates.jobs(shared.runs)]
+    jobs = [job.seconds for job in estimates.jobs(shared.runs)]
     assert jobs[1:6] == [FINISH_S] * 5
     assert jobs[0] > 6 * (jobs[1] + 60)
     at_a_time = estimates.jobs(shared.runs, share=False)
-    assert sum(each.seconds for each in at_a_time) == pytest.approx(estimates.plan(alone).seconds)
-    most = plan(execution={"precision_target": 0.05, "share_server": True, "max_cycles": 9})
+    assert sum(job.seconds for job in at_a_time) == pytest.approx(estimates.plan(alone).seconds)
+    most = plan_with(execution={"precision_target": 0.05, "share_server": True, "max_cycles": 9})
     assert "with all cycles" in describe_plan(most, estimates)
     longest = [replace(run, cycle=4) for run in most.runs[:6]]
-    assert len({each.seconds for each in estimates.jobs([*most.runs[:6], *longest])}) == 2
+    assert len({job.seconds for job in estimates.jobs([*most.runs[:6], *longest])}) == 2
 
 
 def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
-    shared, alone = plan(), plan(execution={"n_cycles": 3})
+    shared, alone = plan_with(), plan_with(execution={"n_cycles": 3})
     assert set(shared.experiments) == set(alone.experiments)
     assert shared.study_design_hash == alone.study_design_hash
     assert b"session" not in alone.to_json_bytes()
@@ -122,33 +122,33 @@ def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
     ids=lambda settings: " ".join(settings),
 )
 def test_no_session_where_there_is_no_server_to_share(settings: dict[str, Any]) -> None:
-    made = plan(**settings)
-    assert {run.session for run in made.runs} == {None}
-    assert "no runs of a cycle can share a server" in describe_plan(made)
+    plan = plan_with(**settings)
+    assert {run.session for run in plan.runs} == {None}
+    assert "no runs of a cycle can share a server" in describe_plan(plan)
 
 
 def test_a_value_of_the_command_that_is_named_as_a_section_is_no_traffic() -> None:
     server = {"command": ["srv", "{port}", "{serving}"], "values": {"serving": "x"}}
-    made = plan(backend="openai", openai=server)
-    assert [(runs[0].session, len(runs)) for runs in sessions(made)] == [(1, 6), (2, 6), (3, 6)]
+    plan = plan_with(backend="openai", openai=server)
+    assert [(runs[0].session, len(runs)) for runs in sessions(plan)] == [(1, 6), (2, 6), (3, 6)]
 
 
 @pytest.mark.parametrize("order", ["sequential", "latin_square"])
 def test_an_order_that_keeps_no_session_together_is_refused(order: str) -> None:
     with pytest.raises(ConfigurationError, match="share_server"):
-        plan(execution={"share_server": True, "cycle_order": order})
+        plan_with(execution={"share_server": True, "cycle_order": order})
 
 
 def test_a_run_is_followed_by_those_after_it_in_its_session(tmp_path: Path) -> None:
-    path, made = tmp_path / "plan.json", plan()
-    path.write_bytes(made.to_json_bytes())
+    path, plan = tmp_path / "plan.json", plan_with()
+    path.write_bytes(plan.to_json_bytes())
     place = 8  # the third of the second session
-    run = made.runs[place]
+    run = plan.runs[place]
     spec = read_spec(path, f"{run.experiment}/{run.cycle}")
-    assert [(each["experiment"], each["cycle"]) for each in followers(path, spec)] == [
-        (each.experiment, each.cycle) for each in made.runs[place + 1 : 12]
+    assert [(run["experiment"], run["cycle"]) for run in followers(path, spec)] == [
+        (run.experiment, run.cycle) for run in plan.runs[place + 1 : 12]
     ]
-    assert Plan.read(path) == made
+    assert Plan.read(path) == plan
 
 
 def test_a_profile_that_lets_several_go_at_a_time_counts_a_start_for_each_run(
@@ -159,12 +159,12 @@ def test_a_profile_that_lets_several_go_at_a_time_counts_a_start_for_each_run(
     profile.write_text("resources: {gpu: 4}\n")
     monkeypatch.setattr("llenergymeasure.cli.plan.forecast_for", lambda _: Forecast(here=False))
     several, alone = (
-        "\n".join(plan_lines(made, str(tmp_path), None))
-        for made in (plan(), plan(execution={"n_cycles": 3}))
+        "\n".join(plan_lines(plan, str(tmp_path), None))
+        for plan in (plan_with(), plan_with(execution={"n_cycles": 3}))
     )
     assert "  each run starts its own server: with this profile" in several
     assert "starts of a server" not in several
     assert [line for line in several.splitlines() if " by estimate" in line] == [
         line for line in alone.splitlines() if " by estimate" in line
     ]
-    assert "18 runs on 3 starts of a server" in "\n".join(plan_lines(plan(), None, None))
+    assert "18 runs on 3 starts of a server" in "\n".join(plan_lines(plan_with(), None, None))

@@ -77,18 +77,18 @@ class Calibration:
 
     def of(self, device: str, name: str) -> Gain:
         """Return a card's gain: by its UUID, else by its model, else the uncalibrated one."""
-        return self.gains.get(device) or self.gains.get(name) or uncalibrated(device, name)
+        return self._calibrated(device, name) or uncalibrated(device, name)
 
     def for_record(self, devices: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
         """Return the file and its gains for these devices and names; None without a file."""
         if self.path is None:
             return None
-        used = {each: asdict(self.of(each, name)) for each, name in devices if self.has(each, name)}
-        return {"file": str(self.path), "sha256": self.sha256, "gains": used}
+        calibrated = ((device, self._calibrated(device, name)) for device, name in devices)
+        gains = {device: asdict(gain) for device, gain in calibrated if gain is not None}
+        return {"file": str(self.path), "sha256": self.sha256, "gains": gains}
 
-    def has(self, device: str, name: str) -> bool:
-        """Return whether a card is calibrated."""
-        return device in self.gains or name in self.gains
+    def _calibrated(self, device: str, name: str) -> Gain | None:
+        return self.gains.get(device) or self.gains.get(name)
 
 
 NO_CALIBRATION = Calibration({})
@@ -114,9 +114,9 @@ def check_entry(device: str, entry: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: a file with this entry could not be read.
     """
-    from llenergymeasure.config.validation_messages import validated
+    from llenergymeasure.config.validation_messages import validate
 
-    validated(_Card, dict(entry), {}, ("gpus", device))
+    validate(_Card, dict(entry), {}, ("gpus", device))
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -126,7 +126,7 @@ def read_calibration(path: Path) -> Calibration:
         ConfigurationError: the file cannot be used; the message names every fault.
     """
     from llenergymeasure.config import strict_yaml
-    from llenergymeasure.config.validation_messages import validated
+    from llenergymeasure.config.validation_messages import validate
 
     try:
         raw = read_bytes(path)
@@ -142,7 +142,7 @@ def read_calibration(path: Path) -> Calibration:
     gains, problems = {}, list[Problem]()
     for name, entry in entries.items():
         try:
-            card = validated(_Card, entry, places, ("gpus", name))
+            card = validate(_Card, entry, places, ("gpus", name))
         except ConfigurationError as error:
             problems += error.problems
             continue

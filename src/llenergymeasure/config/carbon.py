@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from llenergymeasure.config.section import RunSection
 
-_TABLE = Path("data", "private_infra", "global_energy_mix.json")
+_GRID_TABLE = Path("data", "private_infra", "global_energy_mix.json")
 """Where CodeCarbon keeps its table of countries' grids, inside its package."""
 
 
@@ -80,9 +80,9 @@ class CarbonConfig(RunSection):
 
     @field_validator("country")
     @classmethod
-    def _is_in_the_table(cls, country: str | None) -> str | None:
+    def _check_country(cls, country: str | None) -> str | None:
         if country is not None:
-            grid_of(country)
+            country_grid(country)
         return country
 
     def for_run(self) -> dict[str, Any]:
@@ -90,13 +90,13 @@ class CarbonConfig(RunSection):
         figures = self.model_dump(exclude_none=True, exclude={"country"})
         if self.country is None:
             return figures
-        grid, source = grid_of(self.country)
+        grid, source = country_grid(self.country)
         sources = [source, *([self.source] if self.source else [])]
         return {**figures, "grid_gco2e_per_kwh": grid, "source": "; ".join(sources)}
 
 
 @lru_cache
-def grid_of(country: str) -> tuple[float, str]:
+def country_grid(country: str) -> tuple[float, str]:
     """Return a country's gCO2e per kWh from the table that CodeCarbon ships, and its source.
 
     CodeCarbon is not imported for that: it takes seconds.
@@ -111,7 +111,7 @@ def grid_of(country: str) -> tuple[float, str]:
             "pip install codecarbon, or give grid_gco2e_per_kwh"
         )
     try:
-        table = json.loads((Path(package.origin).parent / _TABLE).read_text())
+        table = json.loads((Path(package.origin).parent / _GRID_TABLE).read_text())
         entry = table.get(country)
         if entry is not None:
             grid = float(entry["carbon_intensity"])

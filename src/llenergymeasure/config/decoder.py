@@ -51,12 +51,12 @@ class DecoderConfig(Section):
     )
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         preset = data.get("preset")
         if not isinstance(preset, str) or preset not in PRESETS:
             return data
-        given = {key: value for key, value in data.items() if value is not None}
-        return {**PRESETS[preset], **given}
+        explicit = {key: value for key, value in data.items() if value is not None}
+        return {**PRESETS[preset], **explicit}
 
     @property
     def greedy(self) -> bool:

@@ -6,13 +6,13 @@ from typing import Any
 
 def value_at(settings: Mapping[str, Any], name: str) -> Any:
     """Return the value by a dotted name; None where there is none."""
-    found: Any = settings
+    value: Any = settings
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict | Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, dict | Mapping) else None
+    return value
 
 
-def nested(path: tuple[str, ...], value: Any) -> Any:
+def nest(path: tuple[str, ...], value: Any) -> Any:
     """Return ``value`` in the sections that a path names."""
     for part in reversed(path):
         value = {part: value}

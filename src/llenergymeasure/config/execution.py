@@ -162,8 +162,8 @@ def runner_choice(value: Any) -> RunnerChoice:
     runner: RunnerName = "docker" if name == "docker" else "apptainer"
     if not colon:
         return RunnerChoice(runner)
-    file = name == "apptainer" and _IMAGE_FILE.fullmatch(image)
-    if not file and not _IMAGE.fullmatch(image):
+    is_file = name == "apptainer" and _IMAGE_FILE.fullmatch(image)
+    if not is_file and not _IMAGE.fullmatch(image):
         raise ValueError(f"names no valid image after {name}; it {_RUNNER_FORMS}")
     return RunnerChoice(runner, image)
 
@@ -192,5 +192,5 @@ class RunnersConfig(Section):
 
     def choices(self) -> Runners:
         """Return the runners that are set, by backend."""
-        given = {name: getattr(self, name) for name in BACKENDS}
-        return {name: choice for name, choice in given.items() if choice is not None}
+        runners = {name: getattr(self, name) for name in BACKENDS}
+        return {name: choice for name, choice in runners.items() if choice is not None}

@@ -19,16 +19,16 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.merging import flattened
+from llenergymeasure.config.merging import flatten
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Fault, Section, secret_fault
-from llenergymeasure.config.strict_yaml import KeyPath, dotted
+from llenergymeasure.config.strict_yaml import KeyPath, dotted_name
 from llenergymeasure.config.study import Experiment, Study
 from llenergymeasure.config.study_document import Document, checked
 from llenergymeasure.config.study_file import StudyFile
-from llenergymeasure.config.sweep import meant
-from llenergymeasure.config.validation_messages import describe, faults_of, located
+from llenergymeasure.config.sweep import target_setting
+from llenergymeasure.config.validation_messages import as_problem, describe, validation_faults
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
@@ -53,41 +53,42 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
     study = checked(document)
-    outcome = _Outcome(document, shape_of)
+    outcomes = _Outcomes(document, shape_of)
     for candidate in candidates(study, document.overrides):
-        outcome.take(candidate)
-    experiments = outcome.experiments()
+        outcomes.add(candidate)
+    experiments = outcomes.experiments()
     n_cycles = _cycles(study.execution, experiments)
-    most = study.execution.cycles_at_most or n_cycles
-    if len(experiments) * most > MAX_RUNS:
-        message = f"{len(experiments)} experiments x {most} cycles are more than {MAX_RUNS} runs"
+    max_cycles = study.execution.cycles_at_most or n_cycles
+    if len(experiments) * max_cycles > MAX_RUNS:
+        count = f"{len(experiments)} experiments x {max_cycles} cycles"
+        message = f"{count} are more than {MAX_RUNS} runs"
         fault = Fault(("execution", "n_cycles"), message, ...)
-        raise ConfigurationError(located(fault, document.places))
+        raise ConfigurationError(as_problem(fault, document.places))
     swept_keys = _swept_keys(study, document, experiments)
     runners = study.runners.choices()
     return Study(
         name=study.name,
         origin=document.file,
         experiments=tuple(
-            replace(each, swept={key: value_at(each.config, key) for key in swept_keys})
-            for each in experiments
+            replace(experiment, swept={key: value_at(experiment.config, key) for key in swept_keys})
+            for experiment in experiments
         ),
-        left_out=tuple(outcome.left_out),
-        same_as=tuple(outcome.same_as),
+        left_out=tuple(outcomes.left_out),
+        same_as=tuple(outcomes.same_as),
         execution=study.execution,
         n_cycles=n_cycles,
-        runners={name: runners[name] for name in _used(experiments) if name in runners},
+        runners={name: runners[name] for name in _used_backends(experiments) if name in runners},
         notify=preferred_notify(study.notify),
         sections=study.for_runs(),
         results_root=preferred_folder(Path(study.output_dir) if study.output_dir else None),
         swept_keys=swept_keys,
-        notes=tuple(_notes(document, study, outcome, experiments, n_cycles)),
+        notes=tuple(_notes(document, study, outcomes, experiments, n_cycles)),
         written={key: value for key, value in document.values.items() if key != "notify"},
         overrides={".".join(path): value for path, value in document.overrides.items()},
     )
 
 
-class _Outcome:
+class _Outcomes:
     """The result of each candidate: an experiment, a repeat of one, or left out."""
 
     def __init__(self, document: Document, shape_of: ShapeOf) -> None:
@@ -97,30 +98,29 @@ class _Outcome:
         self.same_as: list[dict[str, Any]] = []
         self._by_work: dict[str, str] = {}
         self.repeats = 0
-        self._found: dict[str, Experiment] = {}
+        self._by_id: dict[str, Experiment] = {}
         self._shared_problems: dict[str, Problem] = {}
         self._point_problems: dict[str, Problem] = {}
-        self._identify = Identifier()
+        self._identifier = Identifier()
         self._calibrations: dict[str | None, list[Fault]] = {}
         self._sections: dict[tuple[str, str], Section] = {}
 
-    def take(self, candidate: Candidate) -> None:
+    def add(self, candidate: Candidate) -> None:
         """Try one candidate."""
         if candidate.failure is not None:
             self._reject(candidate, [candidate.failure])
             return
         try:
-            model = self._model(candidate.values)
+            model = self._validated(candidate.values)
         except ValidationError as error:
-            self._reject(candidate, faults_of(error, candidate.values, ExperimentConfig))
+            self._reject(candidate, validation_faults(error, candidate.values, ExperimentConfig))
             return
-        wrong = self._calibration_faults(model.energy.calibration)
-        if wrong:
-            self._reject(candidate, wrong)
-            return
-        broken = breaches(model, self._shape_of(model.model))
-        if broken:
-            self._reject(candidate, _faults(broken, candidate.values, alone=False))
+        faults = self._calibration_faults(model.energy.calibration)
+        if not faults:
+            problems = breaches(model, self._shape_of(model.model))
+            faults = _faults(problems, candidate, standalone=False)
+        if faults:
+            self._reject(candidate, faults)
             return
         config = {}
         for key in _SETTINGS:
@@ -129,41 +129,41 @@ class _Outcome:
             if plain is not None and plain != {}:
                 config[key] = plain
         try:
-            name = self._identify.experiment_id(config)
+            experiment_id = self._identifier.experiment_id(config)
         except ConfigurationError as error:
-            wrong = _faults(error.problems, candidate.values, alone=True)
-            self._reject(candidate, wrong)
+            self._reject(candidate, _faults(error.problems, candidate, standalone=True))
             return
-        if name in self._found:
+        if experiment_id in self._by_id:
             self.repeats += 1
             return
         work = _greedy_work(model, config)
-        first = name if work is None else self._by_work.setdefault(work, name)
-        if first != name:
-            why = _why_same(model)
-            self.same_as.append({"config": config, "experiment": first, "reason": why})
+        first_id = experiment_id if work is None else self._by_work.setdefault(work, experiment_id)
+        if first_id != experiment_id:
+            reason = _merge_reason(model)
+            self.same_as.append({"config": config, "experiment": first_id, "reason": reason})
             return
-        self._found[name] = Experiment(name, config, model, {})
+        self._by_id[experiment_id] = Experiment(experiment_id, config, model, {})
 
-    def _model(self, values: Mapping[str, Any]) -> ExperimentConfig:
+    def _validated(self, values: Mapping[str, Any]) -> ExperimentConfig:
         """Return the experiment; sections that several experiments share are made once."""
-        known = {key: (key, repr(each)) for key, each in values.items() if isinstance(each, dict)}
-        ready = {key: self._sections[name] for key, name in known.items() if name in self._sections}
-        model = ExperimentConfig.model_validate({**values, **ready})
-        for key in known.keys() - ready.keys():
-            if isinstance(section := getattr(model, key), Section):
-                self._sections[known[key]] = section
+        keys = {name: (name, repr(item)) for name, item in values.items() if isinstance(item, dict)}
+        cached = {name: self._sections[key] for name, key in keys.items() if key in self._sections}
+        model = ExperimentConfig.model_validate({**values, **cached})
+        for name in keys.keys() - cached.keys():
+            if isinstance(section := getattr(model, name), Section):
+                self._sections[keys[name]] = section
         return model
 
     def _calibration_faults(self, path: str | None) -> list[Fault]:
         """Return what is wrong with a calibration file; each is read once."""
         if path not in self._calibrations:
-            self._calibrations[path] = []
+            faults: list[Fault] = []
             try:
                 calibration_of(path)
             except ConfigurationError as error:
                 key = ("energy", "calibration")
-                self._calibrations[path] = [Fault(key, str(each), ...) for each in error.problems]
+                faults = [Fault(key, str(problem), ...) for problem in error.problems]
+            self._calibrations[path] = faults
         return self._calibrations[path]
 
     def experiments(self) -> list[Experiment]:
@@ -172,38 +172,37 @@ class _Outcome:
         Raises:
             ConfigurationError: a setting that all share is wrong, or no point can be run.
         """
-        self._identify.save()
+        self._identifier.save()
         if self._shared_problems:
-            raise ConfigurationError(_first(self._shared_problems))
-        if not self._found:
-            none = Fault(("sweep",), "leaves no point that can be run", ...)
-            problems = _first(self._point_problems) or located(none, self.document.places)
-            raise ConfigurationError(problems)
-        return list(self._found.values())
+            raise ConfigurationError(_shown_problems(self._shared_problems))
+        if not self._by_id:
+            fault = Fault(("sweep",), "leaves no point that can be run", ...)
+            problems = _shown_problems(self._point_problems)
+            raise ConfigurationError(problems or as_problem(fault, self.document.places))
+        return list(self._by_id.values())
 
-    def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
-        own = candidate.own
-        passed_on = {
+    def _reject(self, candidate: Candidate, faults: list[Fault]) -> None:
+        engine_values = {
             name: value
             for name, value in candidate.values.items()
             if name.partition(".")[0] in (*BACKENDS, "passthrough_kwargs")
         }
-        secret = secret_argument(passed_on)
-        if secret is not None and not any(reason.alone for reason in reasons):
-            reasons = [*reasons, secret_fault(secret)]
-        for reason in reasons:
-            found = located(reason, self.document.places, _written(reason.path, own))
-            setting = dotted(reason.path)
-            if found.key is not None and setting.partition("[")[0] not in found.key:
+        secret = secret_argument(engine_values)
+        if secret is not None and not any(fault.standalone for fault in faults):
+            faults = [*faults, secret_fault(secret)]
+        for fault in faults:
+            problem = as_problem(fault, self.document.places, _place(fault.path, candidate.places))
+            setting = dotted_name(fault.path)
+            if problem.key is not None and setting.partition("[")[0] not in problem.key:
                 # A group has its own name, which does not say what is wrong in it.
-                found = replace(found, message=f"{setting} {found.message}")
+                problem = replace(problem, message=f"{setting} {problem.message}")
             # A value that is wrong by itself is wrong in every place, also in a sweep.
-            problems = self._shared_problems if reason.alone else self._point_problems
+            problems = self._shared_problems if fault.standalone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
-                problems.setdefault(str(found), found)
-        text = "; ".join(str(located(reason, {})) for reason in reasons)
+                problems.setdefault(str(problem), problem)
+        reason = "; ".join(str(as_problem(fault, {})) for fault in faults)
         written = without_secrets_in(candidate.values)
-        self.left_out.append({"config": written, "reason": text})
+        self.left_out.append({"config": written, "reason": reason})
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
@@ -216,7 +215,7 @@ _GREEDY = (
 )
 
 
-def _why_same(model: ExperimentConfig) -> str:
+def _merge_reason(model: ExperimentConfig) -> str:
     """Return the rule that merges points of greedy decoding; a request's fields win over it."""
     body = model.openai.body if model.backend == "openai" and model.openai else None
     if names := [f"openai.body.{name}" for name in _SAMPLING if name in (body or {})]:
@@ -230,39 +229,38 @@ def _why_same(model: ExperimentConfig) -> str:
 def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | None:
     """Return what identifies the work of an experiment that decodes greedily; None for others."""
     engine = config.get(model.backend)
-    own = engine.get("sampling") if isinstance(engine, Mapping) else None
-    if not model.decoder.greedy or own or "passthrough_kwargs" in config:
+    sampling = engine.get("sampling") if isinstance(engine, Mapping) else None
+    if not model.decoder.greedy or sampling or "passthrough_kwargs" in config:
         return None
-    decoder = config.get("decoder", {})
-    kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
-    work = {**config, "decoder": kept, "command": model.held_by_command()}
+    decoder = {k: v for k, v in config.get("decoder", {}).items() if k not in _SAMPLING}
+    work = {**config, "decoder": decoder, "command": model.command_settings()}
     return json.dumps(work, sort_keys=True)
 
 
-def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool) -> list[Fault]:
+def _faults(problems: Iterable[Problem], candidate: Candidate, *, standalone: bool) -> list[Fault]:
     """Return problems of a candidate's settings as its faults."""
-    found = []
-    for each in problems:
-        key = each.key or ""
-        value = each.found or value_at(values, key)
+    faults = []
+    for problem in problems:
+        key = problem.key or ""
+        value = problem.found or value_at(candidate.values, key)
         path = tuple(key.split("."))
-        found.append(Fault(path, each.message, ... if value is None else value, alone))
-    return found
+        faults.append(Fault(path, problem.message, ... if value is None else value, standalone))
+    return faults
 
 
-def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
+def _place(path: KeyPath, places: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
     """Return the place in the file where the setting at ``path`` was written."""
-    for setting, place in own.items():
+    for setting, place in places.items():
         if path[: len(setting)] == setting:
             return place
     return path
 
 
-def _first(problems: Mapping[str, Problem]) -> list[Problem]:
-    listed = list(problems.values())
-    if len(listed) <= SHOWN_PROBLEMS:
-        return listed
-    return [*listed[:SHOWN_PROBLEMS], Problem("there are more; fix these first")]
+def _shown_problems(problems: Mapping[str, Problem]) -> list[Problem]:
+    all_problems = list(problems.values())
+    if len(all_problems) <= SHOWN_PROBLEMS:
+        return all_problems
+    return [*all_problems[:SHOWN_PROBLEMS], Problem("there are more; fix these first")]
 
 
 def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> int:
@@ -270,26 +268,27 @@ def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> in
         return execution.n_cycles
     if execution.precision_target is not None:
         return PILOT_CYCLES
-    return max(DEFAULT_CYCLES, *(protocol.cycles_min(each.model) for each in experiments))
+    models = (experiment.model for experiment in experiments)
+    return max(DEFAULT_CYCLES, *map(protocol.cycles_min, models))
 
 
-def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
-    used = {each.model.backend for each in experiments}
-    return [name for name in BACKENDS if name in used]
+def _used_backends(experiments: Iterable[Experiment]) -> list[BackendName]:
+    backends = {experiment.model.backend for experiment in experiments}
+    return [name for name in BACKENDS if name in backends]
 
 
 def _swept_keys(
     study: StudyFile, document: Document, experiments: list[Experiment]
 ) -> tuple[str, ...]:
     """Return what varies: all settings of the sweep, and those that differ between experiments."""
-    swept = (meant(setting) for axis in study.sweep for setting in axis.settings)
+    swept = (target_setting(setting) for axis in study.sweep for setting in axis.settings)
     keys = dict.fromkeys(".".join(setting) for setting in swept)
     explicit = dict.fromkeys(
-        ".".join(path) for entry in study.experiments for path in flattened(entry)
+        ".".join(path) for entry in study.experiments for path in flatten(entry)
     )
     for key in explicit:
-        values = {json.dumps(value_at(each.config, key), sort_keys=True) for each in experiments}
-        if len(values) > 1:
+        values = (value_at(experiment.config, key) for experiment in experiments)
+        if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
             keys[key] = None
     fixed = {"backend", "output_dir", *(".".join(path) for path in document.overrides)}
     return tuple(key for key in keys if key not in fixed)
@@ -298,36 +297,38 @@ def _swept_keys(
 def _notes(
     document: Document,
     study: StudyFile,
-    outcome: _Outcome,
+    outcomes: _Outcomes,
     experiments: list[Experiment],
     n_cycles: int,
 ) -> Iterator[str]:
     yield from document.notes
-    given = document.values.get("name")
-    if isinstance(given, str) and given != study.name:
-        yield f"the study's folder is named {study.name}, for {describe(given)} is no plain name"
-    if outcome.repeats:
-        points = "1 point repeats" if outcome.repeats == 1 else f"{outcome.repeats} points repeat"
+    name = document.values.get("name")
+    if isinstance(name, str) and name != study.name:
+        yield f"the study's folder is named {study.name}, for {describe(name)} is no plain name"
+    if outcomes.repeats:
+        points = "1 point repeats" if outcomes.repeats == 1 else f"{outcomes.repeats} points repeat"
         yield f"{points} an earlier one, whose runs stand for both"
     if any("output_dir" in entry for entry in study.experiments):
         yield "output_dir in an experiment is not used: a study's results are kept together"
-    made = [each.model for each in experiments if isinstance(each.model.dataset, SyntheticDataset)]
-    for name, own in (("max_input_tokens", "input_len"), ("max_output_tokens", "output_len")):
-        plain = {ExperimentConfig.model_fields[name].default}
-        if any(getattr(each, name) not in plain | {getattr(each.dataset, own)} for each in made):
-            yield f"{name} does not count where dataset is a mapping: dataset.{own} does"
+    models = [experiment.model for experiment in experiments]
+    synthetic = [model for model in models if isinstance(model.dataset, SyntheticDataset)]
+    for name, length in (("max_input_tokens", "input_len"), ("max_output_tokens", "output_len")):
+        default = ExperimentConfig.model_fields[name].default
+        pairs = [(getattr(model, name), getattr(model.dataset, length)) for model in synthetic]
+        if any(limit not in (default, tokens) for limit, tokens in pairs):
+            yield f"{name} does not count where dataset is a mapping: dataset.{length} does"
     square = len(experiments) if study.execution.cycle_order == "latin_square" else 1
-    target = study.execution.precision_target is not None and square > 1
+    target = study.execution.precision_target if square > 1 else None
     if target or n_cycles % square:
+        end = ", which a precision target does not see to" if target else f"; they are {n_cycles}"
         yield (
-            f"latin_square has each experiment in each place equally often only where the cycles "
-            f"are a multiple of the {square} experiments"
-            + (", which a precision target does not see to" if target else f"; they are {n_cycles}")
+            "latin_square has each experiment in each place equally often only where the cycles "
+            f"are a multiple of the {square} experiments{end}"
         )
-    wanted = max(protocol.cycles_min(each.model) for each in experiments)
-    if n_cycles < wanted:
-        yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"
-    unused = [name for name in study.runners.choices() if name not in _used(experiments)]
+    cycles_min = max(map(protocol.cycles_min, models))
+    if n_cycles < cycles_min:
+        yield f"the protocol asks for {cycles_min} cycles, but execution.n_cycles is {n_cycles}"
+    unused = [name for name in study.runners.choices() if name not in _used_backends(experiments)]
     if unused:
         yield f"runners names {', '.join(unused)}, which no experiment uses"
-    yield from old_names.notes(each.config for each in experiments)
+    yield from old_names.notes(experiment.config for experiment in experiments)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from llenergymeasure import ids
-from llenergymeasure.config.backends.openai import OF_THE_RUN, OpenAIConfig
+from llenergymeasure.config.backends.openai import RUN_PLACEHOLDERS, OpenAIConfig
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
@@ -22,8 +22,8 @@ from llenergymeasure.config.measurement import (
     WarmupConfig,
     WindowConfig,
 )
-from llenergymeasure.config.section import PathText, Section, Seed, Text, refused, secret_fault
-from llenergymeasure.config.servers import is_external, is_listener, is_option
+from llenergymeasure.config.section import PathText, Section, Seed, Text, rejection, secret_fault
+from llenergymeasure.config.servers import is_listener, is_option
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig, Tokens
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
@@ -204,13 +204,13 @@ class ExperimentConfig(Section):
     )
 
     def _contradictions(self) -> Iterator[str]:
-        yield from self._in_sections()
-        yield from self._in_command()
-        yield from self._in_answers()
-        yield from self._in_chats()
-        yield from self._in_arguments()
+        yield from self._section_contradictions()
+        yield from self._command_contradictions()
+        yield from self._answer_contradictions()
+        yield from self._chat_contradictions()
+        yield from self._argument_contradictions()
 
-    def _in_sections(self) -> Iterator[str]:
+    def _section_contradictions(self) -> Iterator[str]:
         for name in BACKENDS:
             if name != self.backend and getattr(self, name) is not None:
                 yield (
@@ -225,15 +225,15 @@ class ExperimentConfig(Section):
                 "openai.command, which starts one"
             )
 
-    def _in_command(self) -> Iterator[str]:
-        for name, value in self.held_by_command().items():
-            if name not in OF_THE_RUN and value is None:
+    def _command_contradictions(self) -> Iterator[str]:
+        for name, value in self.command_settings().items():
+            if name not in RUN_PLACEHOLDERS and value is None:
                 yield (
                     f"openai.command has {{{name}}}, which is neither in openai.values nor a "
                     "setting that has a value"
                 )
 
-    def _in_answers(self) -> Iterator[str]:
+    def _answer_contradictions(self) -> Iterator[str]:
         if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
             yield (
                 "with decoder.min_new_tokens answers may end by themselves; remove it, or "
@@ -245,7 +245,7 @@ class ExperimentConfig(Section):
                 "answer_length: natural"
             )
 
-    def _in_chats(self) -> Iterator[str]:
+    def _chat_contradictions(self) -> Iterator[str]:
         chat, serving = self.chat, self.serving or ONE_USER
         if chat is None:
             return
@@ -259,24 +259,26 @@ class ExperimentConfig(Section):
                 "endpoint: completions"
             )
 
-    def _in_arguments(self) -> Iterator[str]:
-        own, passed = getattr(self, self.backend), self.passthrough_kwargs or {}
-        clash = sorted(passed.keys() & type(self).model_fields.keys())
-        if clash:
-            yield f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
-        secret = secret_argument(passed, "passthrough_kwargs")
-        if own is not None and own.secret is not None:
-            secret = f"{self.backend}.{own.secret}"
+    def _argument_contradictions(self) -> Iterator[str]:
+        section, passthrough = getattr(self, self.backend), self.passthrough_kwargs or {}
+        reserved = sorted(passthrough.keys() & type(self).model_fields.keys())
+        if reserved:
+            yield f"passthrough_kwargs may not set {', '.join(reserved)}; set it at the top level"
+        secret = secret_argument(passthrough, "passthrough_kwargs")
+        if section is not None and section.secret is not None:
+            secret = f"{self.backend}.{section.secret}"
         if secret is not None:
-            raise refused([secret_fault(secret)])
-        engine = getattr(own, "engine", None)
-        listed = {} if engine is None else engine.plain
-        passed = passed if self.backend != "pytorch" else {}
-        moving = [name for name in passed if is_listener(name)]
-        moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
-        if moving:
+            raise rejection([secret_fault(secret)])
+        engine = getattr(section, "engine", None)
+        arguments = {} if engine is None else engine.plain
+        if self.backend == "pytorch":
+            passthrough = {}
+        listeners = [name for name in passthrough if is_listener(name)]
+        arguments = {**arguments, **passthrough}
+        listeners += [name for name, value in arguments.items() if is_option(value)]
+        if listeners:
             yield (
-                f"{moving[0]} is not for a study: the engine's server listens on this machine "
+                f"{listeners[0]} is not for a study: the engine's server listens on this machine "
                 "alone, at a free port"
             )
 
@@ -288,24 +290,23 @@ class ExperimentConfig(Section):
     @cached_property
     def external_server(self) -> bool:
         """Whether a server that the user has started does the work."""
-        own = {} if self.openai is None else {"command": self.openai.command}
-        return is_external({"backend": self.backend, "openai": own})
+        return self.backend == "openai" and (self.openai is None or self.openai.command is None)
 
     def command_values(self) -> dict[str, Any]:
         """Return the values of the placeholders in ``openai.command``, without those of a run."""
-        own = {} if self.openai is None else self.openai.values or {}
-        return {**self.plain, **own}
+        values = {} if self.openai is None else self.openai.values or {}
+        return {**self.plain, **values}
 
-    def held_by_command(self) -> dict[str, Any]:
+    def command_settings(self) -> dict[str, Any]:
         """Return the settings that ``openai.command`` contains, by placeholder."""
-        known, names = self.command_values(), self.openai.placeholders() if self.openai else ()
-        return {name: value_at(known, name) for name in names}
+        values, names = self.command_values(), self.openai.placeholders() if self.openai else ()
+        return {name: value_at(values, name) for name in names}
 
     @property
     def fewest_tokens(self) -> int | None:
         """The fewest tokens of an answer that may end by itself; null if none may."""
-        least = self.decoder.min_new_tokens
-        return least or 1 if self.answer_length == "natural" else least
+        min_tokens = self.decoder.min_new_tokens
+        return min_tokens or 1 if self.answer_length == "natural" else min_tokens
 
     def drawn_in(self, cycle: int) -> "ExperimentConfig":
         """Return what is drawn in a cycle by its own seed: traffic, and answers that are natural.
@@ -314,8 +315,8 @@ class ExperimentConfig(Section):
         """
         if self.serving is None and (self.answer_length != "natural" or self.decoder.greedy):
             return self
-        drawn = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
-        return self.model_copy(update={"random_seed": int(drawn, 16) % 2**31})
+        digest = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
+        return self.model_copy(update={"random_seed": int(digest, 16) % 2**31})
 
     def synthetic(self) -> SyntheticDataset | None:
         """Return the synthetic data set with every value filled in; null for any other."""

@@ -63,10 +63,10 @@ def field_in(model: type[BaseModel], name: str) -> FieldInfo | None:
     if field is not None or not issubclass(model, EngineSection):
         return field
     parameter = model.parameter(name)
-    return None if parameter is None else _as_field(parameter)
+    return None if parameter is None else _parameter_field(parameter)
 
 
-def _as_field(parameter: Schema) -> FieldInfo:
+def _parameter_field(parameter: Schema) -> FieldInfo:
     """Return an engine's parameter in the form of a model's setting."""
     kinds = forms(parameter)
     annotation: Any = Any
@@ -91,13 +91,11 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     section = section_at(path[:-1], root)
     if section is not None:
         return field_in(section, path[-1])
-    around = field_at(path[:-1], root)
-    return around if around is not None and takes_any_key(around.annotation) else None
+    parent = field_at(path[:-1], root)
+    return parent if parent is not None and takes_any_key(parent.annotation) else None
 
 
-def section_at(
-    path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig
-) -> type[BaseModel] | None:
+def section_at(path: tuple[str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """Return the model of the section at a path below ``root``; None if there is no section."""
     section = root
     for part in path:
@@ -111,26 +109,26 @@ def section_at(
 
 def unknown_settings(
     values: Mapping[str, Any],
-    also: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
     section: type[BaseModel] = ExperimentConfig,
-    above: tuple[str, ...] = (),
+    parent: tuple[str, ...] = (),
 ) -> Iterator[Fault]:
     """Yield a fault for each key that is no setting of an experiment, at any depth.
 
     Args:
         values: the section's content.
-        also: further keys that are known at the top, such as those of a study.
+        extra: further keys that are known at the top, such as those of a study.
         section: the section that the keys are looked for in.
-        above: the path of the section.
+        parent: the path of the section.
     """
     for name, value in values.items():
-        field, path = field_in(section, name), (*above, name)
+        field, path = field_in(section, name), (*parent, name)
         if field is None:
             message = "unknown key; dotted keys are for sweep, write nested mappings here"
-            yield Fault(path, message if "." in name else unknown_key_message(path, also), value)
+            yield Fault(path, message if "." in name else unknown_key_message(path, extra), value)
         elif isinstance(value, Mapping):
             for inner in submodels(field.annotation):
-                yield from unknown_settings(value, also, inner, path)
+                yield from unknown_settings(value, extra, inner, path)
 
 
 def settings(
@@ -151,52 +149,53 @@ def all_paths() -> tuple[str, ...]:
 
 def unknown_key_message(
     path: tuple[str, ...],
-    also: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
     root: type[BaseModel] = ExperimentConfig,
 ) -> str:
     """Return what to say about a key that is not known, with the nearest ones that are.
 
     Args:
         path: the path of the key, below ``root``.
-        also: further keys that are known at the top, such as those of a study.
+        extra: further keys that are known at the top, such as those of a study.
         root: what was checked.
     """
     section = _engine_section(path[:-1], root)
     reason = None if section is None else section.refusal(path[-1])
     if reason is not None:
         return reason
-    nearest = suggestions(path, also, root)
+    nearest = suggestions(path, extra, root)
     if nearest:
         return f"unknown key{did_you_mean(nearest)}"
     if section is not None:
         return section.unknown()
-    known = names_in(path[:-1], also, root)
-    aside = "; a file is named by itself, as dataset: prompts.csv" if path[0] == "dataset" else ""
-    return f"unknown key; known here: {', '.join(known)}{aside}" if known else "unknown key"
+    names = known_names(path[:-1], extra, root)
+    hint = "; a file is named by itself, as dataset: prompts.csv" if path[0] == "dataset" else ""
+    return f"unknown key; known here: {', '.join(names)}{hint}" if names else "unknown key"
 
 
-def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]) -> list[str]:
+def suggestions(path: tuple[str, ...], extra: tuple[str, ...], root: type[BaseModel]) -> list[str]:
     """Return the known dotted paths that ``path`` may stand for, best first, at most two."""
-    *before, name = path
-    prefix, ours = tuple(before), root is ExperimentConfig
+    prefix, name = path[:-1], path[-1]
+    of_experiment = root is ExperimentConfig
     section = _engine_section(prefix, root)
     alias = None if section is None else section.alias(name)
     if alias is not None:
         return [".".join((*prefix, alias))]
-    known = names_in(prefix, also, root)
-    *section_of, today = FORMER_NAMES.get(name, "").split(".")
-    if today in known and section_of == list(prefix):
-        return [FORMER_NAMES[name]]
-    if ours and not prefix and name in FORMER_NAMES:  # in an experiment a study's names are none
-        return [FORMER_NAMES[name]] if (*section_of, today)[0] in known else []
-    longer = [] if section else [each for each in known if each.startswith(f"{name}_")]
-    close = longer or nearest_names(name, known)
-    if close or not ours:
-        return [".".join((*prefix, each)) for each in close[:1]]
-    elsewhere = [each for each in all_paths() if each.rsplit(".", 1)[-1] == name]
-    elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
-    if not prefix and len(name) > 3:
-        elsewhere = elsewhere or [each for each in all_paths() if f".{name}_" in each]
+    names = known_names(prefix, extra, root)
+    replacement = FORMER_NAMES.get(name, "")
+    parent, _, new_name = replacement.rpartition(".")
+    if new_name in names and parent == ".".join(prefix):
+        return [replacement]
+    if replacement and of_experiment and not prefix:  # an experiment has none of a study's keys
+        return [replacement] if replacement.partition(".")[0] in names else []
+    longer = [] if section else [key for key in names if key.startswith(f"{name}_")]
+    close = longer or nearest_names(name, names)
+    if close or not of_experiment:
+        return [".".join((*prefix, key)) for key in close[:1]]
+    elsewhere = [key for key in all_paths() if key.rsplit(".", 1)[-1] == name]
+    elsewhere += [f"{part.study_path}.{name}" for part in ENGINE_SECTIONS if part.parameter(name)]
+    if not elsewhere and not prefix and len(name) > 3:
+        elsewhere = [key for key in all_paths() if f".{name}_" in key]
     if elsewhere:
         return list(dict.fromkeys(elsewhere))[:2]
     if section is not None:
@@ -204,12 +203,12 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseMod
     return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
 
 
-def names_in(
-    prefix: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]
+def known_names(
+    prefix: tuple[str, ...], extra: tuple[str, ...], root: type[BaseModel]
 ) -> tuple[str, ...]:
     """Return the names known in the section at a path, with those that are known at the top too."""
     if not prefix:
-        return tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
+        return tuple(dict.fromkeys((*root.model_fields, *extra)))  # a study has its own of some
     engine, section = _engine_section(prefix, root), section_at(prefix, root)
     if engine is not None:
         return engine.names()
@@ -222,22 +221,22 @@ def _engine_section(path: tuple[str, ...], root: type[BaseModel]) -> type[Engine
     return section if section is not None and issubclass(section, EngineSection) else None
 
 
-def limits(field: FieldInfo) -> list[Any]:
+def constraints(field: FieldInfo) -> list[Any]:
     """Return the constraints on a setting's value, of any kind."""
-    kinds = [each for each in _parts(field.annotation) if get_origin(each) is Annotated]
-    shared = [info for kind in kinds for info in get_args(kind)[1:] if isinstance(info, FieldInfo)]
-    return [*field.metadata, *(each for info in shared for each in info.metadata)]
+    annotated = [part for part in _parts(field.annotation) if get_origin(part) is Annotated]
+    infos = [i for part in annotated for i in get_args(part)[1:] if isinstance(i, FieldInfo)]
+    return [*field.metadata, *(constraint for info in infos for constraint in info.metadata)]
 
 
 def alternatives(annotation: Any) -> list[Any]:
     """Return the alternatives of a type, without the constraints on their values."""
     parts = _parts(annotation)
-    return [get_args(each)[0] if get_origin(each) is Annotated else each for each in parts]
+    return [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
 
 
 def _parts(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
-        return [part for each in get_args(annotation) for part in _parts(each)]
+        return [part for alternative in get_args(annotation) for part in _parts(alternative)]
     return [annotation]
 
 

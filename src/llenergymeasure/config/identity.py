@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files, ids
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import NO_TEMPLATE, OWN_TEMPLATE, SYNTHETIC, TINY_LLAMA
 from llenergymeasure.errors import ConfigurationError, Problem
 
@@ -27,15 +28,13 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
 }
 """Settings that may name a local file or folder, with the endings that only a file has."""
 
-_PARTS = {key: key.split(".") for key in LOCAL_SETTINGS}
-
-BUILT_IN = {
+BUILT_IN_NAMES = {
     "model": (TINY_LLAMA,),
     "dataset": (SYNTHETIC,),
     "chat.template": (OWN_TEMPLATE, NO_TEMPLATE),
 }
 
-_REMEMBERED_BYTES = 1024 * 1024
+_CACHED_BYTES = 1024 * 1024
 """Smaller files are hashed again each time, which is quicker than a look-up."""
 
 
@@ -70,54 +69,51 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: a local file or folder is missing.
     """
-    changed = dict(config)
+    result = dict(config)
     for key, suffixes in LOCAL_SETTINGS.items():
-        found = _written(changed, key)
-        if found is not None:
-            place, name = found
-            path = local_path(place[name], suffixes)
-            place[name] = place[name] if path is None else str(path.absolute())
-    return changed
+        name = _local_name(result, key)
+        path = None if name is None else local_path(name, suffixes)
+        if path is not None:
+            _set_value(result, key, str(path.absolute()))
+    return result
 
 
-def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
-    """Return the mapping in ``values`` with a setting that may name a file, and the key there.
+def _local_name(config: Mapping[str, Any], key: str) -> str | None:
+    """Return a setting that may name a local file; None where it is not set, or is built in."""
+    value = value_at(config, key)
+    return value if isinstance(value, str) and value not in BUILT_IN_NAMES.get(key, ()) else None
 
-    The sections around it are copied, so that it can be replaced. None where it is not set, or
-    names what is built in.
-    """
-    *sections, name = _PARTS[key]
-    place = values
-    for section in sections:
-        inside = place.get(section)
-        if not isinstance(inside, dict):
-            return None
-        place[section] = dict(inside)
-        place = place[section]
-    value = place.get(name)
-    return (place, name) if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
+
+def _set_value(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a setting in ``config``, and leave the sections that it shares with others alone."""
+    *parents, name = key.split(".")
+    section = config
+    for parent in parents:
+        section[parent] = dict(section[parent])
+        section = section[parent]
+    section[name] = value
 
 
 def local_files(config: Mapping[str, Any], *, inside: bool = False) -> Iterator[Path]:
     """Yield the files that a resolved configuration names here, also those ``inside`` folders."""
     for key in LOCAL_SETTINGS:
-        found = _written(dict(config), key)
-        path = None if found is None else local_path(found[0][found[1]])
+        name = _local_name(config, key)
+        path = None if name is None else local_path(name)
         if path is not None and path.is_file():
             yield path
         elif path is not None and inside:
-            yield from (path / name for name in _files_below(path))
+            yield from (path / file for file in _files_below(path))
 
 
 class Identifier:
     """Gives experiments their ids, hashing each local file once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, frozenset[str]], str | None] = {}
-        self._settings: dict[tuple[str, str], str] = {}
-        self._remembered = _cache_folder() / "hashes.json"
-        self._hashes: dict[str, str] | None = None
-        self._changed = False
+        self._content_hashes: dict[tuple[str, frozenset[str]], str | None] = {}
+        self._setting_digests: dict[tuple[str, str], str] = {}
+        self._cache_path = _cache_folder() / "hashes.json"
+        self._file_hashes: dict[str, str] | None = None
+        self._has_new_hashes = False
 
     def experiment_id(self, config: dict[str, Any]) -> str:
         """Return the id of a resolved configuration.
@@ -128,48 +124,47 @@ class Identifier:
         Raises:
             ConfigurationError: a local file or folder is missing or cannot be read.
         """
-        counted = {key: value for key, value in config.items() if key != "output_dir"}
-        decoder = counted.get("decoder")
+        identity = {key: value for key, value in config.items() if key != "output_dir"}
+        decoder = identity.get("decoder")
         if isinstance(decoder, dict) and "preset" in decoder:
-            counted["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
-        asked = counted.get("openai")
-        if isinstance(asked, dict) and asked.get("body"):
-            counted["openai"] = {**asked, "body": _with_none(asked["body"])}
-        if counted.get("answer_length") == "fixed":
-            del counted["answer_length"]
+            identity["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
+        openai = identity.get("openai")
+        if isinstance(openai, dict) and openai.get("body"):
+            identity["openai"] = {**openai, "body": _marking_none(openai["body"])}
+        if identity.get("answer_length") == "fixed":
+            del identity["answer_length"]
         for key, suffixes in LOCAL_SETTINGS.items():
-            if _PARTS[key][0] in counted:
-                self._by_content(counted, key, suffixes)
-        return ids.experiment_id(counted, self._settings)
+            if key.partition(".")[0] in identity:
+                self._replace_by_hash(identity, key, suffixes)
+        return ids.experiment_id(identity, self._setting_digests)
 
     def save(self) -> None:
         """Store the hashes of large files for the next study."""
-        if not self._changed:
+        if not self._has_new_hashes:
             return
         try:
-            files.write_text(self._remembered, json.dumps(self._hashes, indent=1))
+            files.write_text(self._cache_path, json.dumps(self._file_hashes, indent=1))
         except OSError:
             return  # A cache that cannot be written only costs time.
-        self._changed = False
+        self._has_new_hashes = False
 
-    def _by_content(self, values: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
-        found = _written(values, key)
-        if found is None:
+    def _replace_by_hash(self, config: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
+        name = _local_name(config, key)
+        if name is None:
             return
-        place, name = found
-        known = (place[name], suffixes)
-        if known not in self._known:
+        cache_key = (name, suffixes)
+        if cache_key not in self._content_hashes:
             try:
-                path = local_path(place[name], suffixes)
-                self._known[known] = None if path is None else self.content(path)
+                path = local_path(name, suffixes)
+                self._content_hashes[cache_key] = None if path is None else self.content(path)
             except ConfigurationError as error:
                 raise ConfigurationError(replace(error.problems[0], key=key)) from None
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
-                raise ConfigurationError(Problem(message, key=key, found=place[name])) from None
-        content = self._known[known]
-        if content is not None:
-            place[name] = {"sha256": content}
+                raise ConfigurationError(Problem(message, key=key, found=name)) from None
+        content_hash = self._content_hashes[cache_key]
+        if content_hash is not None:
+            _set_value(config, key, {"sha256": content_hash})
 
     def content(self, path: Path) -> str:
         """Return the hash of a file's bytes, or of all files below a folder and their names.
@@ -193,24 +188,24 @@ class Identifier:
     def _sha256(self, path: Path) -> str:
         """Return a file's hash; a large one's is kept under path, size and time of change."""
         state = path.stat()
-        if state.st_size < _REMEMBERED_BYTES:
+        if state.st_size < _CACHED_BYTES:
             return files.sha256(path)
-        if self._hashes is None:
-            stored = files.read_json(self._remembered) or {}
-            self._hashes = {key: value for key, value in stored.items() if isinstance(value, str)}
+        if self._file_hashes is None:
+            stored = files.read_json(self._cache_path) or {}
+            self._file_hashes = {k: v for k, v in stored.items() if isinstance(v, str)}
         key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        if key not in self._hashes:
-            self._hashes[key] = files.sha256(path)
-            self._changed = True
-        return self._hashes[key]
+        if key not in self._file_hashes:
+            self._file_hashes[key] = files.sha256(path)
+            self._has_new_hashes = True
+        return self._file_hashes[key]
 
 
-def _with_none(value: Any) -> Any:
+def _marking_none(value: Any) -> Any:
     """Return a request's fields so that None counts: its field is left out, or sent as such."""
     if isinstance(value, dict):
-        return {name: _with_none(each) for name, each in value.items()}
+        return {name: _marking_none(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_with_none(each) for each in value]
+        return [_marking_none(item) for item in value]
     return {"none": True} if value is None else value
 
 
@@ -220,13 +215,13 @@ def _files_below(folder: Path) -> list[str]:
     A model's folder may be the working folder, where results go: each run would change its id.
     """
     names = []
-    for root, folders, found in os.walk(folder):
+    for root, folders, file_names in os.walk(folder):
         folders[:] = [
             name
             for name in folders
             if not name.startswith((".", "__")) and not Path(root, name, ".lock").is_file()
         ]
-        for name in found:
+        for name in file_names:
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():
                 names.append(path.relative_to(folder).as_posix())

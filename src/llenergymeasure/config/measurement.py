@@ -92,9 +92,9 @@ class EnergyConfig(Section):
     )
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        off = "backend" in data and data["backend"] is None
-        return {**data, "backend": "none"} if off else data
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        is_off = "backend" in data and data["backend"] is None
+        return {**data, "backend": "none"} if is_off else data
 
 
 class GpuConfig(Section):
@@ -127,7 +127,7 @@ class GpuConfig(Section):
 
     @field_validator("devices")
     @classmethod
-    def _each_once(cls, value: list[str | int] | None) -> list[str | int] | None:
+    def _check_devices(cls, value: list[str | int] | None) -> list[str | int] | None:
         names = [str(name).strip() for name in value or []]
         if "" in names or any(name.startswith("-") for name in names):
             raise ValueError("must name each GPU by its UUID or its index, 0 or more")

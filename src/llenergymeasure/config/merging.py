@@ -13,16 +13,16 @@ from llenergymeasure.config.study_file import StudyFile
 Assignments = Mapping[tuple[str, ...], Any]
 
 
-def merged(
-    under: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
+def merge(
+    base: Mapping[str, Any], changes: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
 ) -> dict[str, Any]:
-    """Return ``under`` updated with ``over``; a null in ``over`` unsets."""
-    result = dict(under)
-    for key, value in over.items():
+    """Return ``base`` updated with ``changes``; a null in ``changes`` unsets."""
+    result = dict(base)
+    for key, value in changes.items():
         section = _section(model, key)
-        below = result.get(key)
-        if section is not None and isinstance(value, Mapping) and isinstance(below, Mapping):
-            result[key] = merged(below, value, section)
+        current = result.get(key)
+        if section is not None and isinstance(value, Mapping) and isinstance(current, Mapping):
+            result[key] = merge(current, value, section)
         else:
             result[key] = value
     return result
@@ -47,27 +47,27 @@ def assigned(values: Mapping[str, Any], assignments: Assignments) -> dict[str, A
     """
     result = dict(values)
     for path, value in assignments.items():
-        at = result
+        section = result
         model: type[BaseModel] | None = ExperimentConfig
         for part in path[:-1]:
-            inside = at.get(part)
-            if part == "dataset" and inside == SYNTHETIC:
-                inside = None
-            if inside is not None and not isinstance(inside, Mapping):
+            nested = section.get(part)
+            if part == "dataset" and nested == SYNTHETIC:
+                nested = None
+            if nested is not None and not isinstance(nested, Mapping):
                 raise NotASectionError(path, part)
-            at[part] = dict(inside or {})
-            at = at[part]
+            section[part] = dict(nested or {})
+            section = section[part]
             model = None if model is None else _section(model, part)
-        over = {path[-1]: value}
-        at.update(over if model is None else merged(at, over, model))
+        change = {path[-1]: value}
+        section.update(change if model is None else merge(section, change, model))
     if any(path[0] == "dataset" and len(path) > 1 for path in assignments):
         _complete_dataset(result, values.get("dataset"))
     return result
 
 
-def _complete_dataset(result: dict[str, Any], before: Any) -> None:
+def _complete_dataset(result: dict[str, Any], previous: Any) -> None:
     """Give a data set that was plain ``synthetic`` the lengths that word stands for."""
-    if before not in (None, SYNTHETIC) or not isinstance(result.get("dataset"), dict):
+    if previous not in (None, SYNTHETIC) or not isinstance(result.get("dataset"), dict):
         return
     for name, source in (
         ("input_len", "max_input_tokens"),
@@ -78,7 +78,7 @@ def _complete_dataset(result: dict[str, Any], before: Any) -> None:
             result["dataset"].setdefault(name, result[source])
 
 
-def flattened(
+def flatten(
     values: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
 ) -> dict[tuple[str, ...], Any]:
     """Return each setting in ``values`` under its path; free mappings are not split."""
@@ -86,8 +86,8 @@ def flattened(
     for key, value in values.items():
         section = _section(model, key)
         if section is not None and isinstance(value, Mapping):
-            inner = flattened(value, section)
-            settings |= {(key, *path): each for path, each in inner.items()}
+            inner = flatten(value, section)
+            settings |= {(key, *path): item for path, item in inner.items()}
         else:
             settings[key,] = value
     return settings

@@ -3,14 +3,14 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-FEW = 30
+MAX_LISTED = 30
 
 
-def nearest_names(name: str, known: Sequence[str], cutoff: float = 0.7) -> list[str]:
-    """Return the names in ``known`` that ``name`` is likely a misspelling of, best first."""
-    folded = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=cutoff)
-    return [folded[item] for item in close]
+def nearest_names(name: str, choices: Sequence[str], cutoff: float = 0.7) -> list[str]:
+    """Return the names in ``choices`` that ``name`` is likely a misspelling of, best first."""
+    folded = {candidate.lower(): candidate for candidate in choices}
+    matches = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=cutoff)
+    return [folded[candidate] for candidate in matches]
 
 
 def did_you_mean(names: Iterable[str]) -> str:
@@ -19,9 +19,9 @@ def did_you_mean(names: Iterable[str]) -> str:
     return f"; did you mean {joined}?" if joined else ""
 
 
-def among(name: object, known: Sequence[str]) -> str:
-    """Return the end of a message about a name that is none of ``known``: the nearest, or all."""
-    near = nearest_names(name, known) if isinstance(name, str) else []
-    if near or len(known) > FEW:
+def known_names_hint(name: object, choices: Sequence[str]) -> str:
+    """Return the end of a message about a name that is none of ``choices``: the nearest, or all."""
+    near = nearest_names(name, choices) if isinstance(name, str) else []
+    if near or len(choices) > MAX_LISTED:
         return did_you_mean(near[:1])
-    return f"; known here: {', '.join(known)}"
+    return f"; known here: {', '.join(choices)}"

@@ -66,7 +66,7 @@ class NotifyConfig(Section):
 
     @field_validator("webhook")
     @classmethod
-    def _may_be_told(cls, value: str) -> str:
+    def _check_webhook(cls, value: str) -> str:
         reason = address_problem(value)
         if reason is not None:
             raise ValueError(reason)

@@ -1,7 +1,7 @@
 """Names of earlier releases, the original tool's and the engines', and their replacements.
 
 Studies of the original's v1.19 are read as they are. Those of its releases 0.6 and later have
-another format: `convert` rewrites them by the table ``ORIGINAL``.
+another format: `convert` rewrites them by the table ``KEY_REPLACEMENTS``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ FORMER_FIELDS: Mapping[str, Mapping[str, str]] = {
 }
 """Fields of an engine's classes under the names of older releases: read as today's."""
 
-ATTENTION_LEFT = (
+REMOVED_ATTENTION_FIELDS = (
     "use_prefill_decode_attention",
     "use_cudnn_prefill",
     "use_trtllm_ragged_deepseek_prefill",
@@ -49,7 +49,7 @@ REPLACED = {
     "vllm.engine.compilation_config.level": "newer vLLM calls it mode",
     **{
         f"vllm.engine.attention.{name}": "newer vLLM has no such setting, and it is left out"
-        for name in ATTENTION_LEFT
+        for name in REMOVED_ATTENTION_FIELDS
     },
 }
 """Settings that are still read, with a note on what replaced them."""
@@ -58,16 +58,16 @@ REPLACED = {
 ENGINES = {"transformers": "pytorch", "vllm": "vllm", "tensorrt": "tensorrt"}
 """The original tool's names of engines, and their backends."""
 
-STRUCTURE = (
+NON_SETTINGS = (
     *("base", "engine", "sweep", "experiments", "runners", "images"),
     *("name", "study_name", "study_execution", "output"),
 )
 """Keys of its studies that are no settings of an experiment; a base's are not taken."""
 
-MARKS = ("task", "study_execution", "serving_mode", "study_name", "measurement", "harness")
+FORMAT_MARKS = ("task", "study_execution", "serving_mode", "study_name", "measurement", "harness")
 """Keys that only studies in the original's later format have."""
 
-ORIGINAL: Mapping[str, str] = {
+KEY_REPLACEMENTS: Mapping[str, str] = {
     "name": "name",
     "study_name": "name",
     "version": "",
@@ -121,15 +121,15 @@ ORIGINAL: Mapping[str, str] = {
 A key that only sets what is always so here has no replacement.
 """
 
-SPELLINGS: Mapping[tuple[int, str], tuple[str, ...]] = {
+PART_SPELLINGS: Mapping[tuple[int, str], tuple[str, ...]] = {
     (0, "task"): (),
     (0, "offline"): ("measurement",),
     (1, "engine_params"): (),
     (1, "sampling_params"): ("sampling",),
 }
-"""What ``ORIGINAL`` has for a part of a key, by the part's place."""
+"""What ``KEY_REPLACEMENTS`` has for a part of a key, by the part's place."""
 
-ORIGINAL_VALUES: Mapping[str, Mapping[Any, Any]] = {
+VALUE_REPLACEMENTS: Mapping[str, Mapping[Any, Any]] = {
     "backend": ENGINES,
     "precision": {
         **dict.fromkeys(("float16", "half"), "fp16"),
@@ -154,36 +154,37 @@ ORIGINAL_DEFAULTS: Mapping[str, Any] = {
 """Defaults of its studies that differ from ours."""
 
 
-def in_the_originals_format(values: Mapping[str, Any]) -> bool:
+def is_original_format(values: Mapping[str, Any]) -> bool:
     """Whether a study is in the format of the original's releases 0.6 and later."""
-    listed = values.get("experiments")
-    entries = listed if isinstance(listed, list) else []
+    experiments = values.get("experiments")
+    entries = experiments if isinstance(experiments, list) else []
     parts = [part for part in (values, *entries) if isinstance(part, Mapping)]
-    return any(mark in part for part in parts for mark in MARKS)
+    return any(mark in part for part in parts for mark in FORMAT_MARKS)
 
 
-def of_vllm_today(given: Mapping[str, Any]) -> dict[str, Any]:
+def current_vllm_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return vLLM's arguments under today's names; what has no successor is left out."""
-    today = {key: value for key, value in given.items() if key != "swap_space"}
-    draft, tokens = today.pop("speculative_model", None), today.pop("num_speculative_tokens", None)
+    current = {key: value for key, value in arguments.items() if key != "swap_space"}
+    draft = current.pop("speculative_model", None)
+    tokens = current.pop("num_speculative_tokens", None)
     if draft is not None:
-        today["speculative_config"] = {"model": draft, "num_speculative_tokens": tokens}
-    attention = today.pop("attention", None) or {}
-    kept = {key: value for key, value in attention.items() if key not in ATTENTION_LEFT}
-    if kept:
-        today["attention_config"] = kept
-    compilation = today.get("compilation_config")
+        current["speculative_config"] = {"model": draft, "num_speculative_tokens": tokens}
+    attention = current.pop("attention", None) or {}
+    attention = {k: v for k, v in attention.items() if k not in REMOVED_ATTENTION_FIELDS}
+    if attention:
+        current["attention_config"] = attention
+    compilation = current.get("compilation_config")
     if isinstance(compilation, Mapping):
         former = FORMER_FIELDS["vllm.engine.compilation_config"]
-        today["compilation_config"] = {former.get(k, k): v for k, v in compilation.items()}
-    return today
+        current["compilation_config"] = {former.get(k, k): v for k, v in compilation.items()}
+    return current
 
 
 def notes(configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each replaced setting that some experiment's configuration sets."""
-    left = dict(REPLACED)
+    unreported = dict(REPLACED)
     for config in configs:
-        if not left or "vllm" not in config:
+        if not unreported or "vllm" not in config:
             continue
-        for key in [key for key in left if value_at(config, key) is not None]:
-            yield f"{key}: {left.pop(key)}"
+        for key in [key for key in unreported if value_at(config, key) is not None]:
+            yield f"{key}: {unreported.pop(key)}"

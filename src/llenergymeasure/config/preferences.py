@@ -18,7 +18,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section, Text
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.config.study_document import read_document
-from llenergymeasure.config.validation_messages import validated
+from llenergymeasure.config.validation_messages import validate
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -76,39 +76,39 @@ def user_preferences() -> Preferences:
     """
     path = user_configuration()
     values, places = strict_yaml.read(path) if os.path.lexists(path) else (None, {})
-    return Preferences() if values is None else validated(Preferences, values, places)
+    return Preferences() if values is None else validate(Preferences, values, places)
 
 
-def preferred_folder(given: Path | None) -> Path:
+def preferred_folder(study_folder: Path | None) -> Path:
     """Return the folder that results go under.
 
     Args:
-        given: what the study says, if anything.
+        study_folder: what the study says, if anything.
 
     Raises:
         ConfigurationError: the user's file cannot be used.
     """
-    asked = os.environ.get(FOLDER_VARIABLE)
-    if asked:
-        return Path(asked).expanduser()
-    if given is not None:
-        return given.expanduser()
-    own = user_preferences().output_dir
-    return DEFAULT_RESULTS if own is None else Path(own).expanduser()
+    variable = os.environ.get(FOLDER_VARIABLE)
+    if variable:
+        return Path(variable).expanduser()
+    if study_folder is not None:
+        return study_folder.expanduser()
+    preferred = user_preferences().output_dir
+    return DEFAULT_RESULTS if preferred is None else Path(preferred).expanduser()
 
 
-def preferred_notify(given: NotifyConfig | None) -> NotifyConfig | None:
+def preferred_notify(study_notify: NotifyConfig | None) -> NotifyConfig | None:
     """Return whom to notify of a study's end; None for nobody.
 
     Args:
-        given: what the study says, if anything.
+        study_notify: what the study says, if anything.
 
     Raises:
         ConfigurationError: the user's file or the variable cannot be used.
     """
     if os.environ.get(NOTIFY_VARIABLE):
         return _notify_in_environment()
-    return given or user_preferences().notify
+    return study_notify or user_preferences().notify
 
 
 def runner_variable(backend: BackendName) -> str:
@@ -141,46 +141,48 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     Raises:
         ConfigurationError: the study, the user's file or a variable cannot be used.
     """
-    path, own = user_configuration(), user_preferences()
+    user = user_preferences()
     study = Preferences()
     if study_file is not None:
-        written = read_document(study_file)
-        named = {k: each for k, each in written.values.items() if k in Preferences.model_fields}
-        study = validated(Preferences, named, written.places)
-    asked, in_study, in_file = _environment(), _as_written(study), _as_written(own)
+        document = read_document(study_file)
+        values = {k: v for k, v in document.values.items() if k in Preferences.model_fields}
+        study = validate(Preferences, values, document.places)
+    in_environment = _environment_values()
+    in_study, in_file = _written_values(study), _written_values(user)
     variables = {f"runners.{name}": runner_variable(name) for name in BACKENDS}
-    found = []
+    preferences = []
     for key, variable, built_in in (
         ("output_dir", FOLDER_VARIABLE, str(DEFAULT_RESULTS)),
         *((key, variable, "automatic") for key, variable in variables.items()),
         ("notify", NOTIFY_VARIABLE, "nobody"),
     ):
         ranked = (
-            (asked.get(key), f"environment: {variable}"),
+            (in_environment.get(key), f"environment: {variable}"),
             (in_study.get(key), f"study: {study_file}"),
-            (in_file.get(key), f"file: {path}"),
+            (in_file.get(key), f"file: {user_configuration()}"),
             (built_in, BUILT_IN),
         )
-        value, origin = next(each for each in ranked if each[0] is not None)
-        found.append(Preference(key, value, origin))
-    return found
+        value, origin = next(candidate for candidate in ranked if candidate[0] is not None)
+        preferences.append(Preference(key, value, origin))
+    return preferences
 
 
-def _environment() -> dict[str, str | None]:
+def _environment_values() -> dict[str, str | None]:
     """Return the environment's settings by dotted name; a path there need not be UTF-8."""
     runners = {name: runner_in_environment(name) for name in BACKENDS}
-    found = {f"runners.{name}": str(each) for name, each in runners.items() if each is not None}
+    values = {f"runners.{name}": str(runner) for name, runner in runners.items() if runner}
     if os.environ.get(NOTIFY_VARIABLE):
         notify = _notify_in_environment()
-        found["notify"] = "nobody" if notify is None else notify.whom()
-    return {**found, "output_dir": os.environ.get(FOLDER_VARIABLE) or None}
+        values["notify"] = "nobody" if notify is None else notify.whom()
+    return {**values, "output_dir": os.environ.get(FOLDER_VARIABLE) or None}
 
 
-def _as_written(given: Preferences) -> dict[str, str]:
+def _written_values(preferences: Preferences) -> dict[str, str]:
     """Return what is set, by its dotted name."""
-    found = {} if given.output_dir is None else {"output_dir": given.output_dir}
-    found |= {f"runners.{name}": str(each) for name, each in given.runners.choices().items()}
-    return found if given.notify is None else {**found, "notify": given.notify.whom()}
+    values = {} if preferences.output_dir is None else {"output_dir": preferences.output_dir}
+    runners = preferences.runners.choices()
+    values |= {f"runners.{name}": str(runner) for name, runner in runners.items()}
+    return values if preferences.notify is None else {**values, "notify": preferences.notify.whom()}
 
 
 def _notify_in_environment() -> NotifyConfig | None:
@@ -195,4 +197,4 @@ def _notify_in_environment() -> NotifyConfig | None:
     if not isinstance(values, dict):
         message = "must be a mapping such as {webhook_env: NAME}, or none"
         raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE))
-    return validated(NotifyConfig, values, {}, (NOTIFY_VARIABLE,))
+    return validate(NotifyConfig, values, {}, (NOTIFY_VARIABLE,))

@@ -122,7 +122,7 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
     ),
 }
 
-_IDLE_WHEN_ASKED_S = 10.0
+_DEFAULT_IDLE_S = 10.0
 """Length of an idle phase that a study asks for under a protocol that has none."""
 
 
@@ -136,8 +136,8 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
     auto: ResolvedProtocol = "standard" if measured else "quick"
     named = _NAMED[auto if config.protocol == "auto" else config.protocol]
     warmup, window = config.warmup, config.window
-    idle_before_s, idle_after_s = _idle(config, named)
-    own: dict[str, Any] = {
+    idle_before_s, idle_after_s = _idle_phases_s(config, named)
+    explicit: dict[str, Any] = {
         "window_min_s": window.min_seconds,
         "window_min_source": None if window.min_seconds is None else "study",
         "precision": window.precision,
@@ -153,9 +153,9 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
         "warmup_window_size": warmup.window_size,
         "warmup_min_prompts": warmup.min_prompts,
     }
-    settings = replace(named, **{name: value for name, value in own.items() if value is not None})
-    needed = settings.warmup_n, settings.warmup_min_prompts, settings.warmup_window_size
-    return replace(settings, warmup_max_prompts=max(settings.warmup_max_prompts, *needed))
+    settings = replace(named, **{k: v for k, v in explicit.items() if v is not None})
+    fewest = settings.warmup_n, settings.warmup_min_prompts, settings.warmup_window_size
+    return replace(settings, warmup_max_prompts=max(settings.warmup_max_prompts, *fewest))
 
 
 def cycles_min(config: ExperimentConfig) -> int:
@@ -163,7 +163,7 @@ def cycles_min(config: ExperimentConfig) -> int:
     return 1 if config.protocol == "auto" else _NAMED[config.protocol].cycles_min
 
 
-def _idle(config: ExperimentConfig, named: ProtocolSettings) -> tuple[float, float]:
+def _idle_phases_s(config: ExperimentConfig, named: ProtocolSettings) -> tuple[float, float]:
     baseline = config.baseline
     if baseline.enabled is False:
         return 0.0, 0.0
@@ -171,7 +171,7 @@ def _idle(config: ExperimentConfig, named: ProtocolSettings) -> tuple[float, flo
         return baseline.duration_seconds, baseline.duration_seconds
     if baseline.enabled:
         return (
-            named.idle_before_s or _IDLE_WHEN_ASKED_S,
-            named.idle_after_s or _IDLE_WHEN_ASKED_S,
+            named.idle_before_s or _DEFAULT_IDLE_S,
+            named.idle_after_s or _DEFAULT_IDLE_S,
         )
     return named.idle_before_s, named.idle_after_s

@@ -51,7 +51,7 @@ class QualityConfig(RunSection):
 
     @field_validator("texts")
     @classmethod
-    def _is_a_file(cls, texts: str | None) -> str | None:
+    def _check_texts(cls, texts: str | None) -> str | None:
         path = None if texts is None else Path(texts).expanduser().absolute()
         if path is not None and not path.is_file():
             raise ValueError("is no file here")

@@ -6,14 +6,14 @@ from typing import Any
 
 MAX_VALUES = 10_000
 
-FORMS = "{min, max, num}, {log: {min, max, num}} or {pow2: {min, max}}"
+RANGE_FORMS = "{min, max, num}, {log: {min, max, num}} or {pow2: {min, max}}"
 
 
 class RangeError(ValueError):
     """A range that cannot be used; the message says what would do."""
 
 
-def expand(value: Mapping[str, Any], whole: bool) -> list[int | float]:
+def expand(value: Mapping[str, Any], integers: bool) -> list[int | float]:
     """Return the numbers that a range stands for, rising, each once.
 
     ``{min, max, num}`` gives num evenly spaced numbers with both ends, ``{log: …}`` the same on a
@@ -21,7 +21,7 @@ def expand(value: Mapping[str, Any], whole: bool) -> list[int | float]:
 
     Args:
         value: the range as written.
-        whole: whether the setting takes whole numbers only; the numbers are rounded then.
+        integers: whether the setting takes whole numbers only; the numbers are rounded then.
 
     Raises:
         RangeError: the range is incomplete, empty or too long.
@@ -30,22 +30,22 @@ def expand(value: Mapping[str, Any], whole: bool) -> list[int | float]:
         low, high, num = _bounds(value["log"], "log")
         if low <= 0:
             raise RangeError("log needs a min above 0")
-        logs = _spaced(math.log(low), math.log(high), num)
+        logs = _linspace(math.log(low), math.log(high), num)
         numbers = [low, *(math.exp(x) for x in logs[1:-1]), high] if num > 1 else [low]
     elif set(value) == {"pow2"}:
         return _powers_of_two(value["pow2"])
     else:
         low, high, num = _bounds(value, None)
-        numbers = _spaced(low, high, num)
-    if whole:
+        numbers = _linspace(low, high, num)
+    if integers:
         return list(dict.fromkeys(round(number) for number in numbers))
     # Twelve digits: 0.1 steps must give 0.3, not 0.30000000000000004.
-    return list(dict.fromkeys(_short(float(f"{number:.12g}")) for number in numbers))
+    return list(dict.fromkeys(_int_if_integral(float(f"{number:.12g}")) for number in numbers))
 
 
 def _bounds(value: Any, name: str | None) -> tuple[float, float, int]:
     if not isinstance(value, Mapping) or set(value) != {"min", "max", "num"}:
-        raise RangeError(f"{name or 'a range'} needs min, max and num: use {FORMS}")
+        raise RangeError(f"{name or 'a range'} needs min, max and num: use {RANGE_FORMS}")
     low, high = _number(value, "min"), _number(value, "max")
     num = value["num"]
     if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_VALUES:
@@ -78,11 +78,11 @@ def _number(value: Mapping[str, Any], name: str) -> float:
     return number
 
 
-def _spaced(low: float, high: float, num: int) -> list[float]:
+def _linspace(low: float, high: float, num: int) -> list[float]:
     if num == 1:
         return [low]
-    return [low + (high - low) * place / (num - 1) for place in range(num)]
+    return [low + (high - low) * index / (num - 1) for index in range(num)]
 
 
-def _short(number: float) -> int | float:
+def _int_if_integral(number: float) -> int | float:
     return int(number) if number.is_integer() and abs(number) < 2**53 else number

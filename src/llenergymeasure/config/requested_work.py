@@ -33,8 +33,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
-    own = (section.get(name) for name in ("sampling", "beam_search", "body"))
-    sampling: Mapping[str, Any] = next(filter(None, own), {})
+    sampling = section.get("sampling") or section.get("beam_search") or section.get("body") or {}
     answers: dict[str, Any] = {}
     limits = [sampling[name] for name in LONGEST if isinstance(sampling.get(name), int)]
     if limits and limits[0] != config.get("max_output_tokens"):
@@ -49,12 +48,13 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether the study itself allows answers shorter than asked for."""
-    least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
-    natural = work.get("answer_length") or (work.get("answers") or {}).get("may_end")
-    return bool(least or natural)
+    work = work_of(config)
+    if work.get("answer_length") or (work.get("answers") or {}).get("may_end"):
+        return True
+    return bool((config.get("decoder") or {}).get("min_new_tokens"))
 
 
-def fewest_tokens(config: Mapping[str, Any], asked: int) -> int:
+def fewest_tokens(config: Mapping[str, Any], requested: int) -> int:
     """Return the fewest tokens that an answer may have of those asked for."""
-    least = (config.get("decoder") or {}).get("min_new_tokens") or 0
-    return min(least, asked) if may_end_early(config) else asked
+    min_tokens = (config.get("decoder") or {}).get("min_new_tokens") or 0
+    return min(min_tokens, requested) if may_end_early(config) else requested

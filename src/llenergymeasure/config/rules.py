@@ -6,10 +6,10 @@ engine checks, or only late: after it has loaded a model, or by silently cutting
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.config.backends.facts import Names, names_of
+from llenergymeasure.config.backends.facts import ParameterNames, names_of
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.requested_work import LONGEST
@@ -49,9 +49,9 @@ class Facts:
     """
 
     config: ExperimentConfig
-    names: Names
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    shape: Shape | None = None
+    names: ParameterNames
+    settings: Mapping[str, Any]
+    shape: Shape | None
 
     def value(self, name: str | None) -> Any:
         """Return a setting by its dotted name; None where it is not set."""
@@ -62,7 +62,7 @@ class Facts:
         value = self.value(name)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def of_sampling(self, name: str, default: Any = None) -> Any:
+    def sampling_value(self, name: str, default: Any = None) -> Any:
         """Return a sampling parameter of the engine's section, or else ``default``."""
         value = self.value(f"{self.config.backend}.sampling.{name}")
         return default if value is None else value
@@ -72,7 +72,7 @@ class Facts:
         return any(self.value(f"{self.config.backend}.engine.{name}") for name in names)
 
 
-Found = Iterator[tuple[str, str]]
+Breaches = Iterator[tuple[str, str]]
 """The key to change and the message, for each breach."""
 
 PRECISIONS: Mapping[str, frozenset[str]] = {
@@ -86,29 +86,27 @@ MODEL_OVERRIDES = ("hf_overrides", "rope_scaling", "json_model_override_args", "
 """Engines' parameters that change what a model is made for."""
 
 
-def heads_divide(facts: Facts) -> Found:
+def heads_divide(facts: Facts) -> Breaches:
     """Attention heads split evenly over tensor parallel GPUs; KV heads split, or repeat, evenly."""
-    ours = "tensorrt.tp_size" if facts.config.backend == "tensorrt" else None
-    for key in filter(None, (facts.names.tensor_parallel, ours)):
-        size, shape = facts.number(key), facts.shape
-        # With data parallel attention each GPU holds all heads of its share of the requests.
-        if (
-            shape is None
-            or not size
-            or size == 1
-            or facts.has("enable_dp_attention", "attn_dp_size")
-        ):
+    study_name = "tensorrt.tp_size" if facts.config.backend == "tensorrt" else None
+    shape = facts.shape
+    # With data parallel attention each GPU holds all heads of its share of the requests.
+    if shape is None or facts.has("enable_dp_attention", "attn_dp_size"):
+        return
+    for key in filter(None, (facts.names.tensor_parallel, study_name)):
+        size = facts.number(key) or 1
+        if size == 1:
             continue
         if shape.heads % size:
-            fit = [str(each) for each in range(1, shape.heads + 1) if shape.heads % each == 0]
+            divisors = [str(n) for n in range(1, shape.heads + 1) if shape.heads % n == 0]
             yield (
                 key,
                 f"{size} does not divide the model's {shape.heads} attention heads; "
-                f"use {', '.join(fit)}",
+                f"use {', '.join(divisors)}",
             )
             continue
-        few, many = sorted((shape.kv_heads, size))
-        if many % few:
+        smaller, larger = sorted((shape.kv_heads, size))
+        if larger % smaller:
             yield (
                 key,
                 f"the model's {shape.kv_heads} key and value heads neither split nor repeat "
@@ -116,7 +114,7 @@ def heads_divide(facts: Facts) -> Found:
             )
 
 
-def stages_have_layers(facts: Facts) -> Found:
+def stages_have_layers(facts: Facts) -> Breaches:
     """Each pipeline stage holds at least one layer."""
     key = facts.names.pipeline_parallel
     size = facts.number(key)
@@ -124,7 +122,7 @@ def stages_have_layers(facts: Facts) -> Found:
         yield key, f"{size} stages are more than the model's {facts.shape.layers} layers"
 
 
-def context_within_positions(facts: Facts) -> Found:
+def context_within_positions(facts: Facts) -> Breaches:
     """The longest context asked for is within the model's own.
 
     If the study overrides the model's own configuration, or the variable is set by which engines
@@ -135,21 +133,17 @@ def context_within_positions(facts: Facts) -> Found:
         return
     length = facts.number(key)
     positions = None if facts.shape is None else facts.shape.max_positions
-    if (
-        positions is None
-        or length is None
-        or length <= positions
-        or os.environ.get(variable) == "1"
-    ):
+    if positions is None or length is None or os.environ.get(variable) == "1":
         return
-    yield (
-        key,
-        f"{length} tokens are more than the {positions} the model is made for; lower it, or "
-        f"set {variable}=1 where the engine runs",
-    )
+    if length > positions:
+        yield (
+            key,
+            f"{length} tokens are more than the {positions} the model is made for; lower it, or "
+            f"set {variable}=1 where the engine runs",
+        )
 
 
-def workload_fits(facts: Facts) -> Found:
+def workload_fits(facts: Facts) -> Breaches:
     """Prompt and answer fit into the context, or engines cut answers short silently."""
     length = facts.number(facts.names.context)
     synthetic = None if length is None else facts.config.synthetic()
@@ -161,7 +155,7 @@ def workload_fits(facts: Facts) -> Found:
         prompt = traffic.input_tokens.longest or 0
     if traffic is not None and traffic.output_tokens is not None:
         answer = traffic.output_tokens.longest or 0
-    longest = prompt + (facts.number(facts.names.most_tokens) or answer)
+    longest = prompt + (facts.number(facts.names.max_tokens) or answer)
     if 0 < length < longest:
         yield (
             str(facts.names.context),
@@ -170,7 +164,7 @@ def workload_fits(facts: Facts) -> Found:
         )
 
 
-def one_precision(facts: Facts) -> Found:
+def one_precision(facts: Facts) -> Breaches:
     """An engine's own data type, where it is set, is the study's precision."""
     dtype, precision = facts.value(facts.names.dtype), facts.config.precision
     if isinstance(dtype, str) and dtype not in ("auto", *PRECISIONS[precision]):
@@ -178,70 +172,65 @@ def one_precision(facts: Facts) -> Found:
         yield str(facts.names.dtype), message
 
 
-def one_seed(facts: Facts) -> Found:
+def one_seed(facts: Facts) -> Breaches:
     """An engine's own seed, where it is set, is the study's."""
-    seed, ours = facts.number(facts.names.seed), facts.config.random_seed
-    if seed is not None and seed != ours:
-        yield str(facts.names.seed), f"is {seed}, but random_seed is {ours}; set that alone"
+    seed, random_seed = facts.number(facts.names.seed), facts.config.random_seed
+    if seed is not None and seed != random_seed:
+        yield str(facts.names.seed), f"is {seed}, but random_seed is {random_seed}; set that alone"
 
 
-def answer_lengths_agree(facts: Facts) -> Found:
+def answer_lengths_agree(facts: Facts) -> Breaches:
     """The fewest tokens are no more than the most, and these replace no lengths of traffic."""
-    least = facts.number(facts.names.least_tokens)
-    key, most = _most_tokens(facts)
-    least = facts.config.decoder.min_new_tokens if least is None else least
-    limit = facts.config.max_output_tokens if most is None else most
-    if facts.names.least_tokens and least is not None and least > limit:
+    min_tokens = facts.number(facts.names.min_tokens)
+    key, max_tokens = _max_tokens(facts)
+    min_tokens = facts.config.decoder.min_new_tokens if min_tokens is None else min_tokens
+    limit = facts.config.max_output_tokens if max_tokens is None else max_tokens
+    if facts.names.min_tokens and min_tokens is not None and min_tokens > limit:
         yield (
-            facts.names.least_tokens,
-            f"the fewest tokens ({least}) are more than the most ({limit})",
+            facts.names.min_tokens,
+            f"the fewest tokens ({min_tokens}) are more than the most ({limit})",
         )
     traffic = facts.config.serving
-    if most is None or traffic is None:
+    if max_tokens is None or traffic is None:
         return
     lengths = traffic.output_tokens
-    replaced = None
-    if lengths is not None and lengths.tokens != most:
-        replaced = "serving.output_tokens"
+    source = None
+    if lengths is not None and lengths.tokens != max_tokens:
+        source = "serving.output_tokens"
     elif lengths is None and traffic.arrivals == "trace":
-        replaced = "the trace's lengths"
-    if replaced is not None:
+        source = "the trace's lengths"
+    if source is not None:
         yield (
             key,
-            f"would be the limit of each answer in place of {replaced}; remove it or, for answers "
-            f"of one limit, set serving.output_tokens: {{tokens: {most}}}",
+            f"would be the limit of each answer in place of {source}; remove it or, for answers "
+            f"of one limit, set serving.output_tokens: {{tokens: {max_tokens}}}",
         )
 
 
-def _most_tokens(facts: Facts) -> tuple[str, int | None]:
+def _max_tokens(facts: Facts) -> tuple[str, int | None]:
     """Return the engine's own limit of an answer's tokens, and its key."""
-    keys = (facts.names.most_tokens or "", *(f"openai.body.{name}" for name in LONGEST))
-    given = ((key, facts.number(key)) for key in keys)
-    return next(((key, most) for key, most in given if most is not None), ("", None))
+    keys = (facts.names.max_tokens or "", *(f"openai.body.{name}" for name in LONGEST))
+    limits = ((key, facts.number(key)) for key in keys)
+    return next(((key, limit) for key, limit in limits if limit is not None), ("", None))
 
 
-def greedy_gives_one(facts: Facts) -> Found:
+def greedy_gives_one_answer(facts: Facts) -> Breaches:
     """Greedy decoding gives the same answer every time."""
-    number, decoder = facts.of_sampling("n"), facts.config.decoder
-    greedy = not decoder.do_sample or facts.of_sampling("temperature", decoder.temperature) == 0
-    if (
-        isinstance(number, int)
-        and number > 1
-        and greedy
-        and not facts.of_sampling("use_beam_search")
-    ):
-        key = f"{facts.config.backend}.sampling.n"
+    key = f"{facts.config.backend}.sampling.n"
+    number, decoder = facts.number(key) or 1, facts.config.decoder
+    greedy = not decoder.do_sample or facts.sampling_value("temperature", decoder.temperature) == 0
+    if number > 1 and greedy and not facts.sampling_value("use_beam_search"):
         yield key, f"asks for {number} answers of greedy decoding, which are all the same; sample"
 
 
-def a_share_is_left(facts: Facts) -> Found:
+def top_p_leaves_tokens(facts: Facts) -> Breaches:
     """A share of zero leaves no token to choose."""
-    share = facts.of_sampling("top_p", facts.config.decoder.top_p)
+    share = facts.sampling_value("top_p", facts.config.decoder.top_p)
     if facts.config.backend in ("vllm", "sglang") and share == 0:
         yield "decoder.top_p", "a share of 0 leaves no token to choose; 1 is off"
 
 
-def natural_answers(facts: Facts) -> Found:
+def natural_answers_have_no_seed(facts: Facts) -> Breaches:
     """Answers that end by themselves are drawn in each cycle by the study's own seed."""
     if facts.config.answer_length != "natural" or facts.config.backend == "pytorch":
         return
@@ -252,7 +241,7 @@ def natural_answers(facts: Facts) -> Found:
                 yield key, f"answer_length: natural settles {name}; remove it"
 
 
-def prompt_lookup_alone(facts: Facts) -> Found:
+def prompt_lookup_conditions(facts: Facts) -> Breaches:
     """Prompt lookup works on one prompt at a time, without beams, with the default cache."""
     settings = facts.config.pytorch
     if settings is None or settings.prompt_lookup_num_tokens is None:
@@ -268,14 +257,14 @@ def prompt_lookup_alone(facts: Facts) -> Found:
         yield key, "needs the default cache; remove pytorch.cache_implementation"
 
 
-def adapter_on_pytorch(facts: Facts) -> Found:
+def adapter_needs_pytorch(facts: Facts) -> Breaches:
     """Adapters are put on a model by pytorch alone; preflight says so of servers."""
     if facts.config.lora is not None and facts.config.backend not in ("pytorch", "openai"):
         message = "is for backend pytorch alone; merge the adapter into the model's folder first"
         yield "lora", message
 
 
-RULES: tuple[Callable[[Facts], Found], ...] = (
+RULES: tuple[Callable[[Facts], Breaches], ...] = (
     heads_divide,
     stages_have_layers,
     context_within_positions,
@@ -283,15 +272,15 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
     one_precision,
     one_seed,
     answer_lengths_agree,
-    greedy_gives_one,
-    a_share_is_left,
-    natural_answers,
-    prompt_lookup_alone,
-    adapter_on_pytorch,
+    greedy_gives_one_answer,
+    top_p_leaves_tokens,
+    natural_answers_have_no_seed,
+    prompt_lookup_conditions,
+    adapter_needs_pytorch,
 )
 
 
-def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Problem]:
+def breaches(config: ExperimentConfig, shape: Shape | None) -> list[Problem]:
     """Return an experiment's settings that exclude each other, each with the key to change.
 
     Args:
@@ -301,6 +290,6 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Probl
     section = getattr(config, config.backend)
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
-    given: dict[str, Any] = {config.backend: {} if section is None else section.plain}
-    facts = Facts(config, names_of(config.backend), given, shape)
+    settings: dict[str, Any] = {config.backend: {} if section is None else section.plain}
+    facts = Facts(config, names_of(config.backend), settings, shape)
     return [Problem(message, key) for rule in RULES for key, message in rule(facts)]

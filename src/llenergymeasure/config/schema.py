@@ -50,15 +50,15 @@ def study_schema() -> Schema:
     schema = StudyFile.model_json_schema(schema_generator=_Untitled)
     experiment = ExperimentConfig.model_json_schema(schema_generator=_Untitled)
     definitions = experiment["$defs"] | schema.pop("$defs")
-    _engines_words(definitions)
+    _add_engine_parameters(definitions)
     energy = definitions["EnergyConfig"]["properties"]["backend"]
     energy["enum"] = [*energy["enum"], None]
     del energy["type"]
     del schema["required"]  # The name is the file's where none is written.
-    shared, own = experiment["properties"], schema["properties"]
-    one = {"type": "object", "additionalProperties": False, "properties": shared}
-    own["experiments"] |= {"items": one}
-    own["sweep"] |= _sweep_schema(shared)
+    shared, properties = experiment["properties"], schema["properties"]
+    entry = {"type": "object", "additionalProperties": False, "properties": shared}
+    properties["experiments"] |= {"items": entry}
+    properties["sweep"] |= _sweep_schema(shared)
     definitions["Range"] = _range_schema()
     return {
         "$schema": DIALECT,
@@ -66,53 +66,52 @@ def study_schema() -> Schema:
         "title": "LLenergyMeasure study",
         "description": "What to measure: shared settings, a sweep over some, explicit experiments.",
         "additionalProperties": False,
-        "properties": shared | own,
+        "properties": shared | properties,
         "$defs": definitions,
     }
 
 
-def _engines_words(definitions: Schema) -> None:
+def _add_engine_parameters(definitions: Schema) -> None:
     """Add the parameters that engines describe themselves."""
     for section in ENGINE_SECTIONS:
-        described = definitions[section.__name__]
-        described["properties"] = described.get("properties", {}) | parameter_properties(section)
-        described["additionalProperties"] = False
+        target = definitions[section.__name__]
+        target["properties"] = target.get("properties", {}) | parameter_properties(section)
+        target["additionalProperties"] = False
     for backend in dict.fromkeys(section.owner() for section in ENGINE_SECTIONS):
         definitions |= {
-            f"{backend}.{name}": _for_editors(backend, each)
-            for name, each in load(backend).get("$defs", {}).items()
+            f"{backend}.{name}": _editor_schema(backend, definition)
+            for name, definition in load(backend).get("$defs", {}).items()
         }
-    _former_fields(definitions)
+    _add_former_fields(definitions)
 
 
-def _former_fields(definitions: Schema) -> None:
+def _add_former_fields(definitions: Schema) -> None:
     """Add the fields of engines' classes that studies may still give under an older name."""
     for key, names in FORMER_FIELDS.items():
         section, _, parameter = key.rpartition(".")
-        described = parameters(section)[parameter]["$ref"].rpartition("/")[2]
-        fields = definitions[f"{section.partition('.')[0]}.{described}"]["properties"]
-        for former, today in names.items():
-            fields[former] = {**fields[today], "deprecated": True}
+        class_name = parameters(section)[parameter]["$ref"].rpartition("/")[2]
+        fields = definitions[f"{section.partition('.')[0]}.{class_name}"]["properties"]
+        for former, current in names.items():
+            fields[former] = {**fields[current], "deprecated": True}
 
 
 def parameter_properties(section: type[EngineSection]) -> Schema:
     """Return the schema of each parameter that a section takes without having a field for it."""
     return {
-        name: _for_editors(section.owner(), parameter)
+        name: _editor_schema(section.owner(), parameter)
         for name in section.names()
         if name not in section.model_fields and (parameter := section.parameter(name)) is not None
     }
 
 
-def _for_editors(backend: str, schema: Any) -> Any:
+def _editor_schema(backend: str, schema: Any) -> Any:
     """Return an engine's schema as a part of the study's: its classes named, its texts short."""
     if isinstance(schema, list):
-        return [_for_editors(backend, each) for each in schema]
+        return [_editor_schema(backend, item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {
-        key: _for_editors(backend, each) for key, each in schema.items() if not key.startswith("x-")
-    }
+    standard = {key: part for key, part in schema.items() if not key.startswith("x-")}
+    result = {key: _editor_schema(backend, part) for key, part in standard.items()}
     if isinstance(schema.get("$ref"), str):
         result["$ref"] = schema["$ref"].replace("#/$defs/", f"#/$defs/{backend}.")
     if isinstance(schema.get("description"), str):
@@ -129,11 +128,11 @@ def _first_sentence(text: str) -> str:
 
 def sweep_pattern(section: type[EngineSection]) -> str:
     """Return the pattern of a sweep's key for a parameter, or for a key inside one."""
-    own = section.model_fields
-    names = [re.escape(name) for name in section.names() if name not in own]
-    inside = [re.escape(name) for name in own if _is_mapping(section.parameter(name))]
+    fields = section.model_fields
+    names = [re.escape(name) for name in section.names() if name not in fields]
+    mappings = [re.escape(name) for name in fields if _is_mapping(section.parameter(name))]
     parts = [rf"({'|'.join(names)})(\..+)?"] if names else []
-    parts += [rf"({'|'.join(inside)})\..+"] if inside else []
+    parts += [rf"({'|'.join(mappings)})\..+"] if mappings else []
     return rf"^{re.escape(section.study_path)}\.({'|'.join(parts)})$"
 
 
@@ -141,15 +140,15 @@ def _is_mapping(parameter: Described | None) -> bool:
     return parameter is not None and "object" in forms(parameter)
 
 
-def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
+def _sweep_schema(shared_names: Iterable[str]) -> Schema:
     axes = {}
     anything = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]}
     patterns = {sweep_pattern(section): anything for section in ENGINE_SECTIONS}
     for key, model, field in settings():
         if key in NOT_SWEPT:
             continue
-        inside = "" if model is ExperimentConfig else f"$defs/{model.__name__}/"
-        value = {"$ref": f"#/{inside}properties/{key.rpartition('.')[2]}"}
+        parent = "" if model is ExperimentConfig else f"$defs/{model.__name__}/"
+        value = {"$ref": f"#/{parent}properties/{key.rpartition('.')[2]}"}
         # Null means unset.
         items = {"anyOf": [value, {"type": "null"}]}
         values: Schema = {"type": "array", "minItems": 1, "items": items}
@@ -157,10 +156,10 @@ def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
         axes[key] = {"description": field.description, "anyOf": [values, *ranges]}
         if takes_any_key(field.annotation):
             patterns[rf"^{re.escape(key)}\..+$"] = anything
-    of_all = "|".join(
-        name for name in settings_of_all if name not in (*NOT_SWEPT, *BACKENDS, "backend")
+    shared = "|".join(
+        name for name in shared_names if name not in (*NOT_SWEPT, *BACKENDS, "backend")
     )
-    patterns[rf"^({'|'.join(BACKENDS)})\.({of_all})(\..+)?$"] = anything
+    patterns[rf"^({'|'.join(BACKENDS)})\.({shared})(\..+)?$"] = anything
     return {
         "type": "object",
         "minProperties": 1,
@@ -178,15 +177,15 @@ def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
 def _range_schema() -> Schema:
     number = {"type": "number"}
     num = {"type": "integer", "minimum": 1, "maximum": MAX_VALUES}
-    spaced = _mapping_of(min=number, max=number, num=num)
-    powers = _mapping_of(min=number, max=number)
+    spaced = _mapping_schema(min=number, max=number, num=num)
+    powers = _mapping_schema(min=number, max=number)
     return {
         "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
-        "anyOf": [spaced, _mapping_of(log=spaced), _mapping_of(pow2=powers)],
+        "anyOf": [spaced, _mapping_schema(log=spaced), _mapping_schema(pow2=powers)],
     }
 
 
-def _mapping_of(**properties: Schema) -> Schema:
+def _mapping_schema(**properties: Schema) -> Schema:
     """Return the schema of a mapping that has all of these keys, and no other."""
     return {
         "type": "object",

@@ -13,7 +13,7 @@ from llenergymeasure.redact import secret_argument
 FAULT = "fault"
 """Type of a validation error whose message can be shown unchanged."""
 
-_WORDS = {"yes": True, "on": True, "no": False, "off": False}
+_YAML_BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -70,17 +70,17 @@ class Section(BaseModel):
         """Yield the contradictions in it; the first one is the error."""
         yield from ()
 
-    def _refuse(self) -> None:
+    def _check(self) -> None:
         for message in self._contradictions():
             raise ValueError(message)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        self._refuse()
+    def _run_checks(self) -> Self:
+        self._check()
         return self
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the written values in the form in which they are checked."""
         return data
 
@@ -89,29 +89,29 @@ class Section(BaseModel):
     def _set_values(cls, data: Any) -> Any:
         if not isinstance(data, dict | Mapping):
             return data
-        prepared = cls._prepared(data).items()
-        strange = set() if cls.model_config["extra"] == "allow" else set(data) - {*cls.model_fields}
+        prepared = cls._prepare(data).items()
+        unknown = set() if cls.model_config["extra"] == "allow" else set(data) - {*cls.model_fields}
         return {
             key: cls._read(str(key), value)
             for key, value in prepared
-            if value is not None or key in strange
+            if value is not None or key in unknown
         }
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
         """Return a value; the words of YAML 1.1 for booleans are read if a boolean is expected."""
-        if isinstance(value, str) and value.lower() in _WORDS and cls.takes_boolean(name):
-            return _WORDS[value.lower()]
+        if isinstance(value, str) and value.lower() in _YAML_BOOLEANS and cls.takes_boolean(name):
+            return _YAML_BOOLEANS[value.lower()]
         return value
 
 
 class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
-    def _refuse(self) -> None:
+    def _check(self) -> None:
         if self.secret is not None:  # first, as a reader of the other faults may leave it there
-            raise refused([secret_fault(self.secret)])
-        super()._refuse()
+            raise rejection([secret_fault(self.secret)])
+        super()._check()
 
     def for_run(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -126,13 +126,13 @@ class Fault:
         path: the key to blame.
         message: what is wrong and what would do.
         found: the value there, or ``...`` where there is none to show.
-        alone: whether only that value is wrong, and not several together.
+        standalone: whether only that value is wrong, and not several together.
     """
 
     path: tuple[str | int, ...]
     message: str
     found: Any
-    alone: bool = True
+    standalone: bool = True
 
 
 def secret_fault(name: str) -> Fault:
@@ -144,12 +144,12 @@ def secret_fault(name: str) -> Fault:
     return Fault(tuple(name.split(".")), message, ...)
 
 
-def refused(faults: Iterable[Fault]) -> ValidationError:
+def rejection(faults: Iterable[Fault]) -> ValidationError:
     """Return what a validator raises for faults that it has found itself."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError(
-                FAULT, "{reason}", {"reason": fault.message, "alone": fault.alone}
+                FAULT, "{reason}", {"reason": fault.message, "standalone": fault.standalone}
             ),
             loc=fault.path,
             input=fault.found,

@@ -11,7 +11,7 @@ from typing import Any
 READY_LIMIT_S = 1800.0
 """How long the start of a server may take."""
 
-_ARGUMENTS = (
+_LISTENER_ARGUMENTS = (
     *("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port"),
     *("grpc_port", "grpc_http_sidecar_port", "smg_http_sidecar_port", "gated_launch_port"),
     *("kv_events_config", "load_publish_endpoint"),
@@ -42,14 +42,14 @@ def is_here(host: str) -> bool:
 
     Nothing is sent to it. False where it is another, or a name that this machine does not go by.
     """
-    name, own = host.rstrip(".").lower(), socket.gethostname().lower()
-    if name in ("localhost", own):
+    name, own_name = host.rstrip(".").lower(), socket.gethostname().lower()
+    if name in ("localhost", own_name):
         return True
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        alike = name.partition(".")[0] == own.partition(".")[0]
-        return alike and name == socket.getfqdn().lower()
+        same_host = name.partition(".")[0] == own_name.partition(".")[0]
+        return same_host and name == socket.getfqdn().lower()
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_loopback or address.is_unspecified:
         return True
@@ -64,11 +64,11 @@ def is_here(host: str) -> bool:
 
 def is_listener(name: str) -> bool:
     """Return whether an argument configures the server's listener."""
-    plain = name.partition(".")[0].replace("-", "_").strip("_").lower()
-    return any(each.startswith(plain) for each in _ARGUMENTS)
+    option = name.partition(".")[0].replace("-", "_").strip("_").lower()
+    return any(argument.startswith(option) for argument in _LISTENER_ARGUMENTS)
 
 
 def is_option(value: Any) -> bool:
     """Return whether a value would be read as an argument of its own on a command line."""
     values = value if isinstance(value, list | tuple) else [value]
-    return any(isinstance(each, str) and each.startswith("--") for each in values)
+    return any(isinstance(item, str) and item.startswith("--") for item in values)

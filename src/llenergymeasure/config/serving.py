@@ -15,7 +15,7 @@ MAX_RATE_PER_S = 100_000.0
 MAX_TOKENS = 10_000_000
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
-_NEEDS: dict[Arrivals, tuple[str, ...]] = {
+_REQUIRED_FIELDS: dict[Arrivals, tuple[str, ...]] = {
     "constant": ("rate_per_s",),
     "poisson": ("rate_per_s",),
     "gamma": ("rate_per_s", "burstiness"),
@@ -23,7 +23,7 @@ _NEEDS: dict[Arrivals, tuple[str, ...]] = {
     "trace": ("trace",),
     "closed": ("concurrency",),
 }
-_OF_SOME: dict[str, tuple[Arrivals, ...]] = {
+_ARRIVALS_BY_FIELD: dict[str, tuple[Arrivals, ...]] = {
     "rate_per_s": ("constant", "poisson", "gamma", "ramp"),
     "rate_end_per_s": ("ramp",),
     "burstiness": ("gamma",),
@@ -60,17 +60,17 @@ class LengthConfig(Section):
         return self.tokens or self.max_tokens
 
     def _contradictions(self) -> Iterator[str]:
-        needed = {
+        required = {
             "fixed": ("tokens",),
             "uniform": ("min_tokens", "max_tokens"),
             "lognormal": ("mean_tokens", "cv"),
             "data": (),
         }[self.distribution]
-        missing = [name for name in needed if getattr(self, name) is None]
+        missing = [name for name in required if getattr(self, name) is None]
         if missing:
             yield f"distribution {self.distribution} needs {' and '.join(missing)}"
-        own = {"tokens": "fixed", "mean_tokens": "lognormal", "cv": "lognormal"}
-        for name, distribution in own.items():
+        distributions = {"tokens": "fixed", "mean_tokens": "lognormal", "cv": "lognormal"}
+        for name, distribution in distributions.items():
             if getattr(self, name) is not None and self.distribution != distribution:
                 yield f"{name} belongs to distribution {distribution}; remove it"
         if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
@@ -207,10 +207,10 @@ class ServingConfig(Section):
     )
 
     def _contradictions(self) -> Iterator[str]:
-        for name in _NEEDS[self.arrivals]:
+        for name in _REQUIRED_FIELDS[self.arrivals]:
             if getattr(self, name) is None:
                 yield f"arrivals {self.arrivals} need {name}"
-        for name, kinds in _OF_SOME.items():
+        for name, kinds in _ARRIVALS_BY_FIELD.items():
             if getattr(self, name) is not None and self.arrivals not in kinds:
                 yield f"{name} belongs to arrivals {', '.join(kinds)}; remove it"
         for name in ("input_tokens", "output_tokens"):

@@ -44,13 +44,13 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, which quotes text that a reader of either YAML takes for another value."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     """Quote text with line ends of Unicode, which a reader takes for spaces otherwise."""
     style = '"' if re.search("[\x85\u2028\u2029]", text) else None
     return dumper.represent_scalar(_STANDARD + "str", text, style=style)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
 class _Loader(_Base):  # type: ignore[misc]
@@ -61,11 +61,7 @@ class _Loader(_Base):  # type: ignore[misc]
 
 for _name, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    (
-        "bool",
-        r"^(?:true|True|TRUE|false|False|FALSE)$",
-        list("tTfF"),
-    ),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     (
         "int",
         r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)$",
@@ -83,10 +79,10 @@ for _name, _pattern, _first in (
         _reader.add_implicit_resolver(_STANDARD + _name, re.compile(_pattern), _first)
 
 
-def written(values: Mapping[str, Any], **how: Any) -> str:
+def written(values: Mapping[str, Any], **options: Any) -> str:
     """Return plain values as a file from which :func:`read` gives the same."""
-    how = {"sort_keys": False, "allow_unicode": True, **how}
-    return str(yaml.dump(dict(values), Dumper=_Dumper, **how))
+    options = {"sort_keys": False, "allow_unicode": True, **options}
+    return str(yaml.dump(dict(values), Dumper=_Dumper, **options))
 
 
 def read(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
@@ -161,10 +157,10 @@ def _check_shape(text: str, file: Path | None) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or nodes > MAX_NODES:
-            what = _TOO_DEEP if depth > MAX_DEPTH else _TOO_MANY
+            size = _TOO_DEEP if depth > MAX_DEPTH else _TOO_MANY
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
-            raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
+            raise ConfigurationError(Problem(f"is {size}; make it simpler", file=file, line=line))
 
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH}"
@@ -182,24 +178,24 @@ class _Builder:
         self.places: dict[KeyPath, Place] = {}
         self.problems: list[Problem] = []
         self._built = 0
-        self._open: dict[int, yaml.Node] = {}
+        self._open_nodes: dict[int, yaml.Node] = {}
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._built += 1
         message = None
-        if id(node) in self._open:
+        if id(node) in self._open_nodes:
             message = "an anchor refers to itself; remove it"
         elif self._built > MAX_NODES:
             message = f"its aliases expand to something {_TOO_MANY}"
-        elif len(self._open) > MAX_DEPTH:
+        elif len(self._open_nodes) > MAX_DEPTH:
             message = f"its aliases are nested deeper than {MAX_DEPTH}"
         if message is not None:
             # The alias to blame stands below all that it is part of; what it names, above.
-            last = max((*self._open.values(), node), key=lambda each: each.start_mark.line)
-            raise ConfigurationError(self._problem(last, (), message))
-        self._open[id(node)] = node
+            lowest = max((*self._open_nodes.values(), node), key=lambda n: n.start_mark.line)
+            raise ConfigurationError(self._problem(lowest, (), message))
+        self._open_nodes[id(node)] = node
         value = self._value(node, path)
-        del self._open[id(node)]
+        del self._open_nodes[id(node)]
         return value
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
@@ -220,18 +216,18 @@ class _Builder:
             raise ConfigurationError(self._problem(node, path, message))
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        merged: list[yaml.Node] = []
+        sources: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
-                several = isinstance(value_node, yaml.SequenceNode)
-                merged += value_node.value if several else [value_node]
+                is_list = isinstance(value_node, yaml.SequenceNode)
+                sources += value_node.value if is_list else [value_node]
                 continue
             key = self._key(key_node, path)
             if key is None:
                 continue
             name, colon, _ = key.partition(":")
-            glued = value_node.start_mark.index == key_node.end_mark.index
-            if colon and glued and value_node.value == "" and not key_node.style:
+            no_blank = value_node.start_mark.index == key_node.end_mark.index
+            if colon and no_blank and value_node.value == "" and not key_node.style:
                 message = "needs a blank after its colon; without one YAML reads no value"
                 self._add(key_node, (*path, name), message)
                 continue
@@ -244,7 +240,7 @@ class _Builder:
             lines[key] = line
             self.places.setdefault((*path, key), Place(self.file, line))
             values[key] = self.build(value_node, (*path, key))
-        for source in merged:
+        for source in sources:
             if not isinstance(source, yaml.MappingNode):
                 self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
                 continue
@@ -290,7 +286,7 @@ class _Builder:
     ) -> Problem:
         return Problem(
             message,
-            key=dotted(path) or None,
+            key=dotted_name(path) or None,
             found=None if found is None else found[:60],
             file=self.file,
             line=node.start_mark.line + 1,
@@ -302,7 +298,7 @@ _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _KNOWN_TAGS = frozenset({"str", "null", "bool", "int", "float", "map", "seq", "merge", "value"})
 
 
-def dotted(path: KeyPath) -> str:
+def dotted_name(path: KeyPath) -> str:
     """Return ``path`` as it is written in messages: ``experiments[0].decoder.top_k``."""
     text = ""
     for part in path:
@@ -313,19 +309,19 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def _digits(text: str) -> str:
+def _plain_digits(text: str) -> str:
     if len(text) > MAX_DIGITS:
         raise ValueError("too many digits")
     return text.replace("_", "").lower()
 
 
 def _integer(text: str) -> int:
-    digits = _digits(text)
+    digits = _plain_digits(text)
     return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)
 
 
 def _number(text: str) -> int | float:
-    digits = _digits(text)
+    digits = _plain_digits(text)
     if digits.lstrip("+-") in (".inf", ".nan"):
         return math.nan
     number = float(digits)
@@ -348,22 +344,22 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Prob
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(f"is no valid YAML: {str(error).splitlines()[0]}", file=file)
     mark = error.problem_mark or error.context_mark
-    what = error.problem or error.context or "cannot be parsed"
+    problem = error.problem or error.context or "cannot be parsed"
     if error.context == "while scanning a simple key" and error.context_mark is not None:
         # The scanner sees only on a later line that the colon is not there.
-        mark, what = error.context_mark, "a key without a colon and a blank; write key: value"
-    remedy = next((advice for part, advice in _SYNTAX_ADVICE.items() if part in what), None)
-    what = f"{what}; {remedy}" if remedy else what
+        mark, problem = error.context_mark, "a key without a colon and a blank; write key: value"
+    remedy = next((advice for words, advice in _SYNTAX_ADVICE.items() if words in problem), None)
+    problem = f"{problem}; {remedy}" if remedy else problem
     if mark is None:
-        return Problem(f"is no valid YAML: {what}", file=file)
+        return Problem(f"is no valid YAML: {problem}", file=file)
     lines = text.splitlines()
-    written = lines[mark.line] if mark.line < len(lines) else ""
+    line_text = lines[mark.line] if mark.line < len(lines) else ""
     line = mark.line + 1
     if "single document" in f"{error.context} {error.problem}":
         return Problem("holds several documents; keep one, without ---", file=file, line=line)
-    if "nesting depth" in what:  # libyaml from 0.2.6 on refuses the deepest by itself
+    if "nesting depth" in problem:  # libyaml from 0.2.6 on refuses the deepest by itself
         return Problem(f"is {_TOO_DEEP}; make it simpler", file=file, line=line)
-    if written[mark.column : mark.column + 1] == "\t":
+    if line_text[mark.column : mark.column + 1] == "\t":
         return Problem("is indented with a tab; use spaces", file=file, line=line)
-    found = repr(written.strip()[:60]) if written.strip() else None
-    return Problem(f"is no valid YAML: {what}", found=found, file=file, line=line)
+    found = repr(line_text.strip()[:60]) if line_text.strip() else None
+    return Problem(f"is no valid YAML: {problem}", found=found, file=file, line=line)

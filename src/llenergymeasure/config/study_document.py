@@ -10,32 +10,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.dotted import nested
+from llenergymeasure.config.dotted import nest
 from llenergymeasure.config.fields import (
     field_at,
     takes_any_key,
     unknown_key_message,
     unknown_settings,
 )
-from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
-from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.old_names import in_the_originals_format
+from llenergymeasure.config.identity import BUILT_IN_NAMES, LOCAL_SETTINGS
+from llenergymeasure.config.merging import NotASectionError, assigned, flatten, merge
+from llenergymeasure.config.old_names import is_original_format
 from llenergymeasure.config.section import Fault
-from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile
-from llenergymeasure.config.validation_messages import describe, faults_of, located
+from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted_name
+from llenergymeasure.config.study_file import STUDY_KEYS, StudyFile
+from llenergymeasure.config.validation_messages import as_problem, describe, validation_faults
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS
 
 MAX_BASES = 20
 
-_OWN_OF_EACH = ("name", "base", "sweep", "experiments", "runners", "execution")
+_NOT_INHERITED = ("name", "base", "sweep", "experiments", "runners", "execution")
 """What a study does not take from its base."""
 
-_FILES = (*LOCAL_SETTINGS, "quality.texts")
+_PATH_SETTINGS = (*LOCAL_SETTINGS, "quality.texts")
 """Settings whose path is relative to the file that names them, as its base is."""
 
-_OF_A_SERVER = ("openai.model", "openai.body.model")
+_SERVER_MODEL_NAMES = ("openai.model", "openai.body.model")
 """What a server calls its model: a name, whatever lies here under it."""
 
 
@@ -58,12 +58,12 @@ class Document:
     notes: tuple[str, ...] = ()
 
 
-def read_document(path: Path, above: tuple[Path, ...] = ()) -> Document:
+def read_document(path: Path, based_on_it: tuple[Path, ...] = ()) -> Document:
     """Return a study file with its base merged in.
 
     Args:
         path: the file.
-        above: the files that are based on it.
+        based_on_it: the files that are based on it.
 
     Raises:
         ConfigurationError: a file is missing, is not strict YAML, or bases itself on itself.
@@ -79,9 +79,9 @@ def read_document(path: Path, above: tuple[Path, ...] = ()) -> Document:
         message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
     notes: dict[str, str] = {}
-    values = _from_folder(values, path, notes)
-    read = Document(values, places, path, notes=tuple(notes.values()))
-    return _with_base(read, (*above, resolved))
+    values = _resolve_paths(values, path, notes)
+    document = Document(values, places, path, notes=tuple(notes.values()))
+    return _with_base(document, (*based_on_it, resolved))
 
 
 def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
@@ -112,39 +112,46 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         raise ConfigurationError(problems)
     values, places = dict(document.values), dict(document.places)
     settings: dict[tuple[str, ...], Any] = {}
-    seen: set[tuple[str, ...]] = set()
+    seen_paths: set[tuple[str, ...]] = set()
     for key, value in plain.items():
-        path = tuple(key.split("."))
-        if not all(path):
-            raise ConfigurationError(Problem("is no setting's name", key=key))
-        if path[0] == "base":
-            message = "cannot be set over a study; name it in the study itself"
-            raise ConfigurationError(Problem(message, key=key))
-        if path[0] in OF_A_STUDY:
-            if path[0] == "sweep" and len(path) > 1:
-                path = ("sweep", ".".join(path[1:]))
-            if path == ("backend",):
-                values = _on_backend(values, value)
-            try:
-                values = assigned(values, {path: value})
-            except NotASectionError as error:
-                message = str(error)
-                if path[0] in ("experiments", "name"):  # neither can be a mapping
-                    message = "cannot be set from outside here"
-                raise ConfigurationError(Problem(message, key=key)) from None
-            own = {path: value} if path[0] == "sweep" else flattened(nested(path, value))
+        path = _override_path(key)
+        if path[0] in STUDY_KEYS:
+            values = _with_study_key(values, path, value)
+            assignments = {path: value} if path[0] == "sweep" else flatten(nest(path, value))
         else:
-            own = _settings(path, value)
-            settings |= own
-        for each in own.keys() & seen:
-            message = f"sets {'.'.join(each)}, which is set already"
+            assignments = _override_settings(path, value)
+            settings |= assignments
+        for setting in assignments.keys() & seen_paths:
+            message = f"sets {'.'.join(setting)}, which is set already"
             raise ConfigurationError(Problem(message, key=key))
-        seen |= own.keys()
-        for outside in own:
-            for place in [known for known in places if known[: len(outside)] == outside]:
-                del places[place]
-            places[outside] = Place(None)
+        seen_paths |= assignments.keys()
+        for setting in assignments:
+            places = {at: place for at, place in places.items() if at[: len(setting)] != setting}
+            places[setting] = Place(None)
     return replace(document, values=values, places=places, overrides=settings)
+
+
+def _override_path(key: str) -> tuple[str, ...]:
+    """Return the path of an override; a key of the sweep is one part of it, dots and all."""
+    path = tuple(key.split("."))
+    if not all(path):
+        raise ConfigurationError(Problem("is no setting's name", key=key))
+    if path[0] == "base":
+        message = "cannot be set over a study; name it in the study itself"
+        raise ConfigurationError(Problem(message, key=key))
+    return ("sweep", ".".join(path[1:])) if path[0] == "sweep" and path[1:] else path
+
+
+def _with_study_key(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    if path == ("backend",):
+        values = _on_one_backend(values, value)
+    try:
+        return assigned(values, {path: value})
+    except NotASectionError as error:
+        message = str(error)
+        if path[0] in ("experiments", "name"):  # neither can be a mapping
+            message = "cannot be set from outside here"
+        raise ConfigurationError(Problem(message, key=".".join(path))) from None
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
@@ -178,22 +185,23 @@ def checked(document: Document) -> StudyFile:
         ConfigurationError: the parts that cannot; all are named at once.
     """
     default = "study" if document.file is None else document.file.stem
-    values = {key: each for key, each in document.values.items() if (key, each) != ("name", None)}
-    values = {"name": default} | values
-    shared = {key: each for key, each in values.items() if key not in OF_A_STUDY}
-    wrong = list(unknown_settings(shared, OF_A_STUDY))
+    values = {"name": default, **document.values}
+    if values["name"] is None:
+        values["name"] = default
+    shared = {key: value for key, value in values.items() if key not in STUDY_KEYS}
+    faults = list(unknown_settings(shared, STUDY_KEYS))
     try:
         study = StudyFile.model_validate(values)
-        wrong = wrong or _unused_sections(study, {path[0] for path in document.overrides})
+        faults = faults or _unused_sections(study, {path[0] for path in document.overrides})
     except ValidationError as error:
-        wrong += faults_of(error, values, StudyFile)
-    if wrong:
-        raise ConfigurationError([located(each, document.places) for each in wrong])
+        faults += validation_faults(error, values, StudyFile)
+    if faults:
+        raise ConfigurationError([as_problem(fault, document.places) for fault in faults])
     return study
 
 
-def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
-    used = study.used_backends
+def _unused_sections(study: StudyFile, override_sections: set[str]) -> list[Fault]:
+    backends = study.used_backends
     return [
         Fault(
             (name,),
@@ -202,25 +210,25 @@ def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
             ...,
         )
         for name in BACKENDS
-        if name not in used and (name in study.shared or name in overridden)
+        if name not in backends and (name in study.shared or name in override_sections)
     ]
 
 
-def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
+def _override_settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
     """Return what an override sets, a mapping of a section taken apart."""
     field = field_at(path)
     if field is None:
-        message = unknown_key_message(path, OF_A_STUDY)
+        message = unknown_key_message(path, STUDY_KEYS)
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
     if not isinstance(value, Mapping) or takes_any_key(field.annotation):
         return {path: value}  # what else a free mapping or a data set holds stays
-    own: dict[str, Any] = nested(path, value)
-    for fault in unknown_settings(own, OF_A_STUDY):  # a key without a value would be lost silently
-        raise ConfigurationError(located(fault, {}))
-    return flattened(own)
+    settings: dict[str, Any] = nest(path, value)
+    for fault in unknown_settings(settings, STUDY_KEYS):  # else a key without a value is lost
+        raise ConfigurationError(as_problem(fault, {}))
+    return flatten(settings)
 
 
-def _from_folder(value: Any, file: Path, notes: dict[str, str], path: tuple[str, ...] = ()) -> Any:
+def _resolve_paths(value: Any, file: Path, notes: dict[str, str], path: KeyPath = ()) -> Any:
     """Return a study's values with each path that exists next to ``file`` as seen from here.
 
     What is not there keeps its words: it may be a model's id, or relative to the working folder as
@@ -228,23 +236,23 @@ def _from_folder(value: Any, file: Path, notes: dict[str, str], path: tuple[str,
     as a path.
     """
     if isinstance(value, Mapping):
-        return {key: _from_folder(each, file, notes, (*path, key)) for key, each in value.items()}
+        return {key: _resolve_paths(item, file, notes, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_from_folder(each, file, notes, path) for each in value]
+        return [_resolve_paths(item, file, notes, path) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    named = f".{'.'.join(path)}"
-    key = next((key for key in _FILES if named.endswith(f".{key}")), None)
-    if key is None or any(value in names for names in BUILT_IN.values()):
+    name = f".{dotted_name(path)}"
+    key = next((key for key in _PATH_SETTINGS if name.endswith(f".{key}")), None)
+    if key is None or any(value in names for names in BUILT_IN_NAMES.values()):
         return value
-    found = str(file.parent / value) if _exists(file.parent / value) else None
-    asked = next((each for each in _OF_A_SERVER if named.endswith(f".{each}")), None)
-    if asked is not None and found not in (None, value):
-        sent = f"{asked}: {value} is sent as written; earlier versions sent {found}"
-        notes[sent] = f"{sent}, under another id"
-    elif asked is None and found is not None:
-        return found
-    elif asked is None and _exists(Path(value)):
+    resolved = str(file.parent / value) if _exists(file.parent / value) else None
+    server_key = next((key for key in _SERVER_MODEL_NAMES if name.endswith(f".{key}")), None)
+    if server_key is not None and resolved not in (None, value):
+        note = f"{server_key}: {value} is sent as written; earlier versions sent {resolved}"
+        notes[note] = f"{note}, under another id"
+    elif server_key is None and resolved is not None:
+        return resolved
+    elif server_key is None and _exists(Path(value)):
         notes.setdefault(
             key,
             f"{key}: {value} is found from the working folder, as in earlier versions; write it "
@@ -260,8 +268,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
-    if in_the_originals_format(document.values):
+def _with_base(document: Document, based_on_it: tuple[Path, ...]) -> Document:
+    if is_original_format(document.values):
         message = (
             "is a study in the format of LLenergyMeasure 0.6 or 0.7, which is another than that "
             f"of v1.19; `llem convert {shlex.quote(str(document.file or 'OLD.yaml'))} > new.yaml` "
@@ -272,25 +280,26 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     if base is None:
         return document
     folder = document.file.parent if document.file is not None else Path()
-    reason = _why_no_base(base, folder, above)
+    reason = _base_problem(base, folder, based_on_it)
     if reason is not None:
-        raise ConfigurationError(located(Fault(("base",), reason, base), document.places))
+        raise ConfigurationError(as_problem(Fault(("base",), reason, base), document.places))
     path = folder / base
     try:
-        under = read_document(path, above)
+        parent = read_document(path, based_on_it)
     except ConfigurationError as error:  # what a file that is no study holds is not to be shown
-        raise ConfigurationError([replace(each, found=None) for each in error.problems]) from None
-    shared = {key: value for key, value in under.values.items() if key not in _OWN_OF_EACH}
-    places = {place: where for place, where in under.places.items() if place[:1] != ()}
+        problems = [replace(problem, found=None) for problem in error.problems]
+        raise ConfigurationError(problems) from None
+    shared = {key: value for key, value in parent.values.items() if key not in _NOT_INHERITED}
+    places = {place: where for place, where in parent.places.items() if place[:1] != ()}
     return replace(
         document,
-        values=merged(shared, document.values),
+        values=merge(shared, document.values),
         places={**places, **document.places},
-        notes=(*under.notes, *document.notes),
+        notes=(*parent.notes, *document.notes),
     )
 
 
-def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None:
+def _base_problem(base: Any, folder: Path, based_on_it: tuple[Path, ...]) -> str | None:
     """Return why a study cannot be based on what it names; None if it can."""
     if not isinstance(base, str) or not base.strip() or "\0" in base:
         return "must be the path of a study file, relative to this one"
@@ -299,9 +308,9 @@ def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None
         return "no such file; base is a path relative to the file that names it"
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         return "is no study's file by its name, which ends in .yaml, .yml or .json"
-    if path.resolve() in above:
+    if path.resolve() in based_on_it:
         return "leads back to itself; remove one base"
-    if len(above) >= MAX_BASES:
+    if len(based_on_it) >= MAX_BASES:
         return f"is the end of a chain of more than {MAX_BASES} bases; merge some"
     return None
 
@@ -320,10 +329,10 @@ def as_plain(value: Any) -> Any:
 def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:
     """Return ``value`` in plain types; what has none is added to ``problems``."""
     value = as_plain(value)
-    key = dotted(path) or None
+    key = dotted_name(path) or None
     if len(path) > strict_yaml.MAX_DEPTH:
         message = "is nested too deep, or holds itself"
-        raise ConfigurationError(Problem(message, key=dotted(path[:3]), file=file))
+        raise ConfigurationError(Problem(message, key=dotted_name(path[:3]), file=file))
     if isinstance(value, Mapping):
         plain = {}
         for name, item in value.items():
@@ -349,34 +358,35 @@ def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None
     return None
 
 
-def _on_backend(values: dict[str, Any], backend: Any) -> dict[str, Any]:
+def _on_one_backend(values: dict[str, Any], backend: Any) -> dict[str, Any]:
     """Return a study whose sweep and experiments name no other backend than the one given.
 
     Of a group that has entries for it those are taken, and of any other all.
     """
     values = dict(values)
     if isinstance(values.get("sweep"), Mapping):
-        sweep = {key: each for key, each in values.pop("sweep").items() if key != "backend"}
-        axes = {key: _for_backend(each, backend) for key, each in sweep.items()}
-        left = {key: each for key, each in axes.items() if each == sweep[key] or any(each)}
-        values |= {"sweep": left} if left else {}
+        sweep = {key: value for key, value in values.pop("sweep").items() if key != "backend"}
+        axes = {key: _entries_for_backend(value, backend) for key, value in sweep.items()}
+        kept_axes = {key: value for key, value in axes.items() if value == sweep[key] or any(value)}
+        values |= {"sweep": kept_axes} if kept_axes else {}
     if "experiments" in values:
-        values["experiments"] = _unnamed(values["experiments"])
+        values["experiments"] = _without_backend(values["experiments"])
     return values
 
 
-def _for_backend(axis: Any, backend: Any) -> Any:
+def _entries_for_backend(axis: Any, backend: Any) -> Any:
     if not isinstance(axis, list):
         return axis
-    own = [each for each in axis if isinstance(each, Mapping) and each.get("backend") == backend]
-    return own or _unnamed(axis)
+    mappings = [entry for entry in axis if isinstance(entry, Mapping)]
+    entries = [entry for entry in mappings if entry.get("backend") == backend]
+    return entries or _without_backend(axis)
 
 
-def _unnamed(entries: Any) -> Any:
+def _without_backend(entries: Any) -> Any:
     if not isinstance(entries, list):
         return entries
     return [
-        {key: each for key, each in entry.items() if key != "backend"}
+        {key: value for key, value in entry.items() if key != "backend"}
         if isinstance(entry, Mapping)
         else entry
         for entry in entries

@@ -5,6 +5,7 @@ A file is read, expanded and checked by ``workload/load_study.py``.
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -21,36 +22,36 @@ from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.fields import unknown_settings
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
-from llenergymeasure.config.section import Fault, RunSection, Section, Text, refused
+from llenergymeasure.config.section import Fault, RunSection, Section, Text, rejection
 from llenergymeasure.config.sweep import (
     MAX_POINTS,
     Axis,
     backends_named,
     backends_scoped,
     count_points,
-    no_backend,
     parse_axes,
+    unknown_backend_message,
 )
 from llenergymeasure.units import BACKENDS, BackendName
 
 MAX_NAME_BYTES = 120
 
 
-def study_name(given: str) -> str:
-    """Return ``given`` as a folder's name: letters, digits, ``.``, ``-`` and ``_``.
+def study_name(text: str) -> str:
+    """Return ``text`` as a folder's name: letters, digits, ``.``, ``-`` and ``_``.
 
     Raises:
         ValueError: it is empty, too long, or holds what could lead to another folder.
     """
-    if not given.strip():
+    if not text.strip():
         raise ValueError("must not be empty")
-    if any(not char.isprintable() for char in given):
+    if any(not char.isprintable() for char in text):
         raise ValueError("must not hold line breaks or control characters")
-    if "/" in given or "\\" in given:
+    if "/" in text or "\\" in text:
         raise ValueError("must be a plain name, not a path: remove / and \\; output_dir says where")
-    if given.strip().startswith("."):
+    if text.strip().startswith("."):
         raise ValueError("must not start with a dot")
-    name = re.sub(r"[^\w.-]+", "-", given.strip()).strip("-")
+    name = re.sub(r"[^\w.-]+", "-", text.strip()).strip("-")
     if not re.search(r"\w", name):
         raise ValueError("must hold a letter or digit")
     try:
@@ -63,27 +64,27 @@ def study_name(given: str) -> str:
     return name
 
 
-def _folder(given: str) -> str:
-    if not given.strip() or not given.isprintable():
+def _check_folder(path: str) -> str:
+    if not path.strip() or not path.isprintable():
         raise ValueError("must be the path of a folder")
-    return given
+    return path
 
 
-def _listed(given: Any) -> Any:
-    return given if isinstance(given, list) else [given]
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
-def _axes(sweep: Any) -> tuple[Axis, ...]:
+def _parse_sweep(sweep: Any) -> tuple[Axis, ...]:
     return parse_axes(sweep, reserved=set(StudyFile.model_fields) - {"backend"})
 
 
-def _entry(values: dict[str, Any]) -> dict[str, Any]:
+def _check_entry(values: dict[str, Any]) -> dict[str, Any]:
     faults = list(unknown_settings(values))
     backend = values.get("backend")
     if backend is not None and backend not in BACKENDS:
-        faults.append(Fault(("backend",), no_backend(backend), backend))
+        faults.append(Fault(("backend",), unknown_backend_message(backend), backend))
     if faults:
-        raise refused(faults)
+        raise rejection(faults)
     return values
 
 
@@ -105,7 +106,7 @@ class StudyFile(Section):
     backend: Annotated[
         list[BackendName],
         BeforeValidator(
-            _listed,
+            _as_list,
             json_schema_input_type=BackendName | Annotated[list[BackendName], Field(min_length=1)],
         ),
     ] = Field(
@@ -114,19 +115,19 @@ class StudyFile(Section):
         description="Engine that runs the model; default pytorch. A list compares several.",
     )
     sweep: Annotated[
-        tuple[Axis, ...], PlainValidator(_axes, json_schema_input_type=dict[str, Any])
+        tuple[Axis, ...], PlainValidator(_parse_sweep, json_schema_input_type=dict[str, Any])
     ] = Field(
         default_factory=tuple,
         description="What varies: every combination is an experiment. A key that starts with a "
         "backend's name applies to that backend alone: pytorch.precision is the precision there.",
     )
-    experiments: list[Annotated[dict[str, Any], AfterValidator(_entry)]] = Field(
+    experiments: list[Annotated[dict[str, Any], AfterValidator(_check_entry)]] = Field(
         default_factory=list,
         min_length=1,
         max_length=MAX_POINTS,
         description="Explicit experiments, merged over the shared settings.",
     )
-    output_dir: Annotated[str, AfterValidator(_folder)] | None = Field(
+    output_dir: Annotated[str, AfterValidator(_check_folder)] | None = Field(
         default=None,
         min_length=1,
         max_length=4096,
@@ -147,29 +148,29 @@ class StudyFile(Section):
     @classmethod
     def _set_values(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Leave out what is None; a sweep or a list without anything below it is a mistake."""
-        blank = ("sweep", "experiments")
-        return {key: each for key, each in data.items() if each is not None or key in blank}
+        not_null = ("sweep", "experiments")
+        return {key: value for key, value in data.items() if value is not None or key in not_null}
 
     @model_validator(mode="after")
-    def _grid_can_be_made(self) -> Self:
+    def _check_grid(self) -> Self:
         faults = []
-        named = backends_named(self.sweep)
-        if named and len(self.backend) > 1:
+        swept = backends_named(self.sweep)
+        if swept and len(self.backend) > 1:
             faults.append(Fault(("backend",), "is a list here and in the sweep; keep one", ...))
-        used = self.grid_backends
+        backends = self.grid_backends
         for name, label in backends_scoped(self.sweep).items():
-            if name not in used:
+            if name not in backends:
                 message = (
                     f"sweeps {name}, which the study does not use: backend is "
-                    f"{', '.join(used)}; add {name} to backend or remove this key"
+                    f"{', '.join(backends)}; add {name} to backend or remove this key"
                 )
                 faults.append(Fault(("sweep", label), message, ...))
-        count = 0 if faults else count_points(self.sweep, used)
+        count = 0 if faults else count_points(self.sweep, backends)
         if count > MAX_POINTS:
             message = f"makes a grid of {count} points; at most {MAX_POINTS} can be planned"
             faults.append(Fault(("sweep",), message, ...))
         if faults:
-            raise refused(faults)
+            raise rejection(faults)
         return self
 
     @property
@@ -181,6 +182,11 @@ class StudyFile(Section):
     def shared_backends(self) -> list[BackendName]:
         """The backends of experiments that name none."""
         return list(dict.fromkeys(self.backend)) or ["pytorch"]
+
+    def entry_backends(self, entry: Mapping[str, Any]) -> list[BackendName]:
+        """Return the backends of a listed experiment: its own one, or the shared ones."""
+        backend = entry.get("backend")
+        return self.shared_backends if backend is None else [backend]
 
     @property
     def grid_backends(self) -> list[BackendName]:
@@ -196,19 +202,18 @@ class StudyFile(Section):
     @property
     def used_backends(self) -> list[BackendName]:
         """The backends that the grid and the listed experiments have points of."""
-        used = dict.fromkeys(self.grid_backends if self.has_grid else [])
+        backends = dict.fromkeys(self.grid_backends if self.has_grid else [])
         for entry in self.experiments:
-            given = entry.get("backend")
-            used |= dict.fromkeys(self.shared_backends if given is None else [given])
-        return list(used)
+            backends |= dict.fromkeys(self.entry_backends(entry))
+        return list(backends)
 
     def for_runs(self) -> dict[str, dict[str, Any]]:
         """Return the sections that each run is given, by name, as plain values."""
-        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            name: each.for_run() for name, each in parts.items() if isinstance(each, RunSection)
+            name: part.for_run() for name, part in sections.items() if isinstance(part, RunSection)
         }
 
 
-OF_A_STUDY = tuple(StudyFile.model_fields)
+STUDY_KEYS = tuple(StudyFile.model_fields)
 """The keys that are a study's own, and no setting of its experiments."""

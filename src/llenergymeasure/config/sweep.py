@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from llenergymeasure.config import ranges
-from llenergymeasure.config.dotted import leaves, nested
+from llenergymeasure.config.dotted import leaves, nest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
     field_at,
@@ -20,7 +20,7 @@ from llenergymeasure.config.fields import (
     unknown_settings,
 )
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.section import Fault, refused
+from llenergymeasure.config.section import Fault, rejection
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -67,12 +67,12 @@ class Axis:
         """
         steps: list[Step] = list(enumerate(self.entries))
         if self.names_backend:
-            return [(place, entry) for place, entry in steps if entry[_BACKEND] == backend]
-        own: list[Step] = [
-            (place, {s: value for s, value in entry.items() if scope_of(s) in (None, backend)})
-            for place, entry in steps
+            return [(index, entry) for index, entry in steps if entry[_BACKEND] == backend]
+        own_steps: list[Step] = [
+            (index, {s: value for s, value in entry.items() if scope_of(s) in (None, backend)})
+            for index, entry in steps
         ]
-        return own if any(entry for _, entry in own) else [(0, {})]
+        return own_steps if any(entry for _, entry in own_steps) else [(0, {})]
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class Point:
     Attributes:
         backend: the engine.
         settings: what it sets.
-        written: where each setting was written.
+        places: where each setting was written.
         steps: where along each axis it stands.
     """
 
     backend: BackendName
     settings: Mapping[Setting, Any]
-    written: Mapping[Setting, KeyPath]
+    places: Mapping[Setting, KeyPath]
     steps: tuple[int, ...]
 
 
@@ -98,16 +98,16 @@ def scope_of(setting: Setting) -> BackendName | None:
 
 
 @lru_cache(maxsize=4096)
-def meant(setting: Setting) -> Setting:
+def target_setting(setting: Setting) -> Setting:
     """Return what a key of the sweep sets: ``pytorch.precision`` is the precision on pytorch."""
     shared = setting[1:]
     if scope_of(setting) is None or not shared or field_at(setting) is not None:
         return setting
-    of_all = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
-    return shared if of_all and field_at(shared) is not None else setting
+    is_shared = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
+    return shared if is_shared and field_at(shared) is not None else setting
 
 
-def parse_axes(sweep: Any, reserved: Collection[str] = ()) -> tuple[Axis, ...]:
+def parse_axes(sweep: Any, reserved: Collection[str]) -> tuple[Axis, ...]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
     Args:
@@ -118,17 +118,17 @@ def parse_axes(sweep: Any, reserved: Collection[str] = ()) -> tuple[Axis, ...]:
         ValueError: keys or values that cannot be swept; all are named at once.
     """
     if not isinstance(sweep, Mapping):
-        raise refused([Fault((), "must be a mapping of settings to lists of values", sweep)])
+        raise rejection([Fault((), "must be a mapping of settings to lists of values", sweep)])
     if not sweep:
         message = "is empty; give it a setting and its values, or remove it"
-        raise refused([Fault((), message, ...)])
+        raise rejection([Fault((), message, ...)])
     faults: list[Fault] = []
-    axes = [_axis(key, value, reserved, faults) for key, value in sweep.items()]
-    made = tuple(axis for axis in axes if axis is not None)
-    faults += _set_twice(made)
+    axes = [_read_axis(key, value, reserved, faults) for key, value in sweep.items()]
+    parsed = tuple(axis for axis in axes if axis is not None)
+    faults += _overlap_faults(parsed)
     if faults:
-        raise refused(faults)
-    return made
+        raise rejection(faults)
+    return parsed
 
 
 def backends_named(axes: Sequence[Axis]) -> list[BackendName]:
@@ -158,84 +158,83 @@ def points(axes: Sequence[Axis], backends: Sequence[BackendName]) -> Iterator[Po
 
     Where no axis names the backend, it is the slowest.
     """
-    of_each = [_points_of(name, axes) for name in backends]
+    points_by_backend = [_backend_points(name, axes) for name in backends]
     if any(axis.names_backend for axis in axes):
-        return heapq.merge(*of_each, key=lambda point: point.steps)
-    return itertools.chain(*of_each)
+        return heapq.merge(*points_by_backend, key=lambda point: point.steps)
+    return itertools.chain(*points_by_backend)
 
 
-def _points_of(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
-    for chosen in itertools.product(*(axis.steps_for(backend) for axis in axes)):
+def _backend_points(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
+    for combination in itertools.product(*(axis.steps_for(backend) for axis in axes)):
         settings: dict[Setting, Any] = {}
-        written: dict[Setting, KeyPath] = {}
-        for axis, (place, entry) in zip(axes, chosen, strict=True):
+        places: dict[Setting, KeyPath] = {}
+        for axis, (step, entry) in zip(axes, combination, strict=True):
             for setting, value in entry.items():
-                settings[meant(setting)] = value
-                written[meant(setting)] = ("sweep", axis.label, place)
+                settings[target_setting(setting)] = value
+                places[target_setting(setting)] = ("sweep", axis.label, step)
         settings.pop(_BACKEND, None)
-        yield Point(backend, settings, written, tuple(place for place, _ in chosen))
+        yield Point(backend, settings, places, tuple(step for step, _ in combination))
 
 
-def _axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) -> Axis | None:
+def _read_axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) -> Axis | None:
     """Return an axis; None where it cannot be, and why is added to ``faults``."""
     setting = tuple(key.split("."))
-    before = len(faults)
+    fault_count = len(faults)
     entries: list[Mapping[Setting, Any]] = []
     if setting[0] in reserved:
         message = "is no setting of an experiment and cannot be swept; write it at the top level"
         faults.append(Fault((key,), message, value))
-    elif field_at(meant(setting)) is not None:
-        entries = [{setting: item} for item in _values(setting, value, faults)]
+    elif field_at(target_setting(setting)) is not None:
+        entries = [{setting: item} for item in _axis_values(setting, value, faults)]
     elif is_group(value):
-        entries = _group(key, value, reserved, faults)
+        entries = _group_entries(key, value, reserved, faults)
     else:
         faults.append(Fault((key,), unknown_key_message(setting), value))
-    return Axis(key, tuple(entries)) if len(faults) == before else None
+    return Axis(key, tuple(entries)) if len(faults) == fault_count else None
 
 
-def _values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
+def _axis_values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
     key = ".".join(setting)
-    field = field_at(meant(setting))
+    field = field_at(target_setting(setting))
     annotation = None if field is None else field.annotation
     message = None
-    if isinstance(value, Mapping):
-        if not takes_mapping(annotation):
-            try:
-                return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
-            except ranges.RangeError as error:
-                message = str(error)
-        else:
-            inside, _ = next(leaves(nested(setting, value)), (f"{key}.…", None))
-            while field_at(tuple(inside.split("."))) is None and inside != key:
-                inside = inside.rpartition(".")[0]
-            message = f"needs a list of mappings, each a value of {key}"
-            message += f"; to vary a setting in it write {inside}: […]" if inside != key else ""
+    if isinstance(value, Mapping) and not takes_mapping(annotation):
+        try:
+            return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
+        except ranges.RangeError as error:
+            message = str(error)
+    elif isinstance(value, Mapping):
+        inner_key, _ = next(leaves(nest(setting, value)), (f"{key}.…", None))
+        while field_at(tuple(inner_key.split("."))) is None and inner_key != key:
+            inner_key = inner_key.rpartition(".")[0]
+        message = f"needs a list of mappings, each a value of {key}"
+        message += f"; to vary a setting in it write {inner_key}: […]" if inner_key != key else ""
     elif not isinstance(value, list):
-        message = f"needs a list of values, such as [{_shown(value)}]"
+        message = f"needs a list of values, such as [{_example_values(value)}]"
     elif not value:
         message = "has no values; list at least one, or remove it"
     if message is not None:
         faults.append(Fault((key,), message, value))
         return []
     for place, item in enumerate(value):
-        faults += _faults_of_value(setting, item, (key, place))
+        faults += _value_faults(setting, item, (key, place))
     return list(value)
 
 
-def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[Fault]:
-    setting = meant(setting)
+def _value_faults(setting: Setting, value: Any, where: KeyPath) -> Iterator[Fault]:
+    setting = target_setting(setting)
     field = field_at(setting)
     if isinstance(value, Mapping) and field is not None:
         if not takes_mapping(field.annotation):
             yield Fault(where, f"{'.'.join(setting)} takes plain values, not a mapping", value)
             return
-        for fault in unknown_settings(nested(setting, value)):
+        for fault in unknown_settings(nest(setting, value)):
             yield replace(fault, path=(*where, *fault.path[len(setting) :]))
     elif setting == _BACKEND and value not in BACKENDS:
-        yield Fault(where, no_backend(value), value)
+        yield Fault(where, unknown_backend_message(value), value)
 
 
-def no_backend(name: Any) -> str:
+def unknown_backend_message(name: Any) -> str:
     """Return what to say of a name that is no backend."""
     near = nearest_names(name, list(BACKENDS)) if isinstance(name, str) else []
     return f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
@@ -246,7 +245,7 @@ def is_group(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
 
 
-def _group(
+def _group_entries(
     label: str, value: list[Any], reserved: Collection[str], faults: list[Fault]
 ) -> list[Mapping[Setting, Any]]:
     sections = [
@@ -254,33 +253,33 @@ def _group(
         for name, field in ExperimentConfig.model_fields.items()
         if takes_mapping(field.annotation)
     ]
-    near = nearest_names(label, sections, cutoff=0.82)
-    if near:
+    nearest = nearest_names(label, sections, cutoff=0.82)
+    if nearest:
         message = (
-            f"is no setting, but near to {near[0]}; correct it, or give the group another label"
+            f"is no setting, but near to {nearest[0]}; correct it, or give the group another label"
         )
         faults.append(Fault((label,), message, ...))
         return []
-    before = len(faults)
+    fault_count = len(faults)
     entries: list[Mapping[Setting, Any]] = []
     for place, item in enumerate(value):
         if not isinstance(item, Mapping):
             message = "each entry of a group must be a mapping of settings to values"
             faults.append(Fault((label, place), message, item))
             continue
-        entry = {tuple(key.split(".")): inner for key, inner in item.items()}
-        for setting, inner in entry.items():
+        entry = {tuple(key.split(".")): setting_value for key, setting_value in item.items()}
+        for setting, setting_value in entry.items():
             where = (label, place, ".".join(setting))
             if setting[0] in reserved:
                 message = "is no setting of an experiment and cannot be swept"
-                faults.append(Fault(where, message, inner))
-            elif field_at(meant(setting)) is None:
-                faults.append(Fault(where, unknown_key_message(setting), inner))
+                faults.append(Fault(where, message, setting_value))
+            elif field_at(target_setting(setting)) is None:
+                faults.append(Fault(where, unknown_key_message(setting), setting_value))
             else:
-                faults += _faults_of_value(setting, inner, where)
-                faults += _faults_in_entry(setting, entry, where)
+                faults += _value_faults(setting, setting_value, where)
+                faults += _entry_faults(setting, entry, where)
         entries.append(entry)
-    if len(faults) == before and not any(entries):
+    if len(faults) == fault_count and not any(entries):
         faults.append(Fault((label,), "sets nothing in any entry; remove it", ...))
     if 0 < sum(_BACKEND in entry for entry in entries) < len(entries):
         message = "names a backend in some entries only; name one in each, or in none"
@@ -288,22 +287,22 @@ def _group(
     return entries
 
 
-def _faults_in_entry(
+def _entry_faults(
     setting: Setting, entry: Mapping[Setting, Any], where: KeyPath
 ) -> Iterator[Fault]:
     """Yield what would be lost of an entry that says a thing twice, or of another backend."""
-    scope, named = scope_of(setting), entry.get(_BACKEND)
-    if scope not in (None, named) and named is not None and meant(setting) != setting:
-        yield Fault(where, f"is for {scope}, and its entry for {named}; remove one", ...)
-    for other in itertools.takewhile(lambda each: each != setting, entry):
-        outer, inner = sorted((other, setting), key=lambda each: len(meant(each)))
-        below = meant(inner)[len(meant(outer)) :]
-        if _overlap(outer, inner) and _holds(entry[outer], below):
+    scope, backend = scope_of(setting), entry.get(_BACKEND)
+    if scope not in (None, backend) and backend is not None and target_setting(setting) != setting:
+        yield Fault(where, f"is for {scope}, and its entry for {backend}; remove one", ...)
+    for other in itertools.takewhile(lambda key: key != setting, entry):
+        outer, inner = sorted((other, setting), key=lambda key: len(target_setting(key)))
+        below = target_setting(inner)[len(target_setting(outer)) :]
+        if _overlaps(outer, inner) and _sets_value_at(entry[outer], below):
             yield Fault(where, f"is set by {'.'.join(other)} of the same entry too; keep one", ...)
 
 
-def _holds(value: Any, below: Setting) -> bool:
-    for part in below:
+def _sets_value_at(value: Any, path: Setting) -> bool:
+    for part in path:
         if not isinstance(value, Mapping):
             return value is not None
         if part not in value:
@@ -312,25 +311,26 @@ def _holds(value: Any, below: Setting) -> bool:
     return True
 
 
-def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
+def _overlap_faults(axes: Sequence[Axis]) -> Iterator[Fault]:
     owners: dict[Setting, str] = {}
     for axis in axes:
         for setting in axis.settings:
-            for other, label in owners.items():
-                if label != axis.label and _overlap(setting, other):
+            for earlier, label in owners.items():
+                if label != axis.label and _overlaps(setting, earlier):
                     message = f"sets {'.'.join(setting)}, which {label} sets too; keep one"
                     yield Fault((axis.label,), message, ...)
             owners.setdefault(setting, axis.label)
 
 
-def _overlap(one: Setting, other: Setting) -> bool:
+def _overlaps(first: Setting, second: Setting) -> bool:
     """Return whether two keys are for one backend, and set the same or a part of it."""
-    apart = len({scope_of(one), scope_of(other)} - {None}) > 1
-    one, other = meant(one), meant(other)
-    shared = min(len(one), len(other))
-    return not apart and one[:shared] == other[:shared]
+    if len({scope_of(first), scope_of(second)} - {None}) > 1:
+        return False
+    first, second = target_setting(first), target_setting(second)
+    shared = min(len(first), len(second))
+    return first[:shared] == second[:shared]
 
 
-def _shown(value: Any) -> str:
+def _example_values(value: Any) -> str:
     text = "" if value is None else str(value)[:40]
     return "1, 2, 4" if re.search(r"[(\[{]", text) else text

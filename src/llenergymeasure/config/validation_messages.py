@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llenergymeasure.config.engine_parameters.check import YES_AND_NO
+from llenergymeasure.config.engine_parameters.check import BOOLEAN_HINT
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
+    constraints,
     field_at,
-    limits,
-    names_in,
+    known_names,
     takes_mapping,
     unknown_key_message,
 )
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.old_names import ORIGINAL_VALUES
+from llenergymeasure.config.old_names import VALUE_REPLACEMENTS
 from llenergymeasure.config.section import FAULT, Fault
-from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
+from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted_name
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import without_secrets
 
@@ -32,14 +32,14 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 SHOWN_NAMES = 8
-FORMER: Mapping[str, str] = {
-    **ORIGINAL_VALUES["backend"],
-    **ORIGINAL_VALUES["precision"],
+FORMER_VALUES: Mapping[str, Any] = {
+    **VALUE_REPLACEMENTS["backend"],
+    **VALUE_REPLACEMENTS["precision"],
     "hf": "pytorch",
     "trt": "tensorrt",
     "trtllm": "tensorrt",
 }
-BEYOND = {
+HINTS = {
     "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
     "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
 }
@@ -79,7 +79,7 @@ def describe(value: Any) -> str:
     return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
 
 
-def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
+def as_problem(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
     """Return a fault as a problem of the file, with the place of the nearest key written there.
 
     Args:
@@ -87,20 +87,20 @@ def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Proble
         places: where each key was written; without any, the problem names its key alone.
         path: where the fault stands in the file, if not at its own path.
     """
-    at = fault.path if path is None else path
-    written = (places[at[:length]] for length in range(len(at), -1, -1) if at[:length] in places)
-    place = next(written, Place(None))
-    hidden = any(name in CREDENTIALS for part in at for name in str(part).split("."))
+    key_path = fault.path if path is None else path
+    prefixes = (key_path[:length] for length in range(len(key_path), -1, -1))
+    place = next((places[prefix] for prefix in prefixes if prefix in places), Place(None))
+    is_secret = any(name in CREDENTIALS for part in key_path for name in str(part).split("."))
     return Problem(
         fault.message,
-        key=dotted(at) or None,
-        found=None if fault.found is ... or hidden else describe(fault.found),
+        key=dotted_name(key_path) or None,
+        found=None if fault.found is ... or is_secret else describe(fault.found),
         file=place.file,
         line=place.line,
     )
 
 
-def faults_of(
+def validation_faults(
     error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]
 ) -> list[Fault]:
     """Return each reason in a validation error once, in the order of the model.
@@ -110,22 +110,23 @@ def faults_of(
         values: the mapping it was given.
         model: the model.
     """
-    found: dict[KeyPath, Fault] = {}
+    faults: dict[KeyPath, Fault] = {}
     for details in error.errors(include_url=False):
         path, value = _real_path(details["loc"], values, details["type"])
         message = _message(details, path, value, model)
-        if path in found and found[path].message != message:
-            message = f"{found[path].message}, or it {message}"
+        if path in faults and faults[path].message != message:
+            message = f"{faults[path].message}, or it {message}"
         if details["type"] == FAULT:
             value = details["input"]  # nothing where it is not to be shown
-            found[path] = Fault(path, message, value, details["ctx"]["alone"])
+            faults[path] = Fault(path, message, value, details["ctx"]["standalone"])
             continue
-        together = details["type"] in ("missing", "value_error") and _whole(value)
-        found[path] = Fault(path, message, ... if together else value, not together)
-    return list(found.values())
+        is_section = value is ... or isinstance(value, Mapping | BaseModel)
+        is_joint = is_section and details["type"] in ("missing", "value_error")
+        faults[path] = Fault(path, message, ... if is_joint else value, not is_joint)
+    return list(faults.values())
 
 
-def validated(
+def validate(
     model: type[Validated], values: Mapping[str, Any], places: Places, prefix: KeyPath = ()
 ) -> Validated:
     """Return a mapping, that stands at ``prefix`` of a file, as its model.
@@ -136,44 +137,41 @@ def validated(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = faults_of(error, values, model)
-        found = [located(each, places, (*prefix, *each.path)) for each in faults]
-        raise ConfigurationError(found) from None
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, Mapping | BaseModel) or value is ...
+        faults = validation_faults(error, values, model)
+        problems = [as_problem(fault, places, (*prefix, *fault.path)) for fault in faults]
+        raise ConfigurationError(problems) from None
 
 
 def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyPath, Any]:
     """Return ``loc`` without the names of union branches, and the value that is there."""
     path: list[str | int] = []
-    at: Any = values
-    for place, part in enumerate(loc):
-        last = place == len(loc) - 1
-        inside_list = isinstance(at, list) and isinstance(part, int) and part < len(at)
-        if inside_list or (isinstance(at, Mapping) and part in at):
-            at = at[part]
+    current: Any = values
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        inside_list = isinstance(current, list) and isinstance(part, int) and part < len(current)
+        if inside_list or (isinstance(current, Mapping) and part in current):
+            current = current[part]
         elif last and kind == "missing":
-            at = ...
-        elif isinstance(at, Mapping) and str(part) in at:
-            at, part = at[str(part)], str(part)
+            current = ...
+        elif isinstance(current, Mapping) and str(part) in current:
+            current, part = current[str(part)], str(part)
         else:
             continue
         path.append(part)
-    return tuple(path), at
+    return tuple(path), current
 
 
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     keys = tuple(str(part) for part in path)
-    text, swept = _plain_message(details, path, value, model), model is ExperimentConfig
+    text, can_sweep = _plain_message(details, path, value, model), model is ExperimentConfig
     if text == _MESSAGES["dict_type"]:
-        known = names_in(keys, (), model)
-        names = ", ".join((*known[:SHOWN_NAMES], *(["…"] if len(known) > SHOWN_NAMES else [])))
-        return f"{text} of {names}" if names else text
-    field = field_at(keys, model) if swept and path and isinstance(path[-1], str) else None
-    one = field is not None and not takes_mapping(field.annotation)
-    if isinstance(value, list) and one and not details["type"].startswith("too_"):
+        names = known_names(keys, (), model)
+        if len(names) > SHOWN_NAMES:
+            names = (*names[:SHOWN_NAMES], "…")
+        return f"{text} of {', '.join(names)}" if names else text
+    field = field_at(keys, model) if can_sweep and path and isinstance(path[-1], str) else None
+    is_plain = field is not None and not takes_mapping(field.annotation)
+    if isinstance(value, list) and is_plain and not details["type"].startswith("too_"):
         return f"{text}; to compare several, write sweep: {{{'.'.join(keys)}: […]}}"
     return text
 
@@ -202,14 +200,15 @@ def _plain_message(details: ErrorDetails, path: KeyPath, value: Any, model: type
 
 def _literal(expected: str, value: Any) -> str:
     names = re.findall(r"'([^']*)'", expected)
-    listed = expected.replace("'", "")
-    text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
+    values = expected.replace("'", "")
+    text = f"must be {'' if ' or ' not in values else 'one of '}{values}"
     if isinstance(value, str):
-        near = [FORMER[value]] if FORMER.get(value) in names else nearest_names(value, names)
-        unsaid = near or value in FORMER
-        more = next((words for name, words in BEYOND.items() if name in names and not unsaid), "")
-        text += did_you_mean(near[:1]) + more
-    return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
+        current = FORMER_VALUES.get(value, "")
+        near = [current] if current in names else nearest_names(value, names)
+        text += did_you_mean(near[:1])
+        if not near and value not in FORMER_VALUES:
+            text += next((hint for name, hint in HINTS.items() if name in names), "")
+    return f"{text}; {BOOLEAN_HINT}" if isinstance(value, bool) else text
 
 
 def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
@@ -218,10 +217,10 @@ def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
     if kind == "string_type":
         if isinstance(value, bool):
-            return f"{message}; {YES_AND_NO}"
+            return f"{message}; {BOOLEAN_HINT}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
     if kind == "list_type" and isinstance(value, str | int):
-        return f"{message}, such as {describe(_listed(value, name))}"
+        return f"{message}, such as {describe(_as_list(value, name))}"
     if isinstance(value, str) and kind.startswith(("int", "float")):
         if re.search(r"\d\s*(?!e[+-]?\d)[a-zµ%]", value, re.IGNORECASE):
             return f"{message}, without a unit"
@@ -229,7 +228,7 @@ def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
     return f"{message}, without quotes" if isinstance(value, str) and "bool" in kind else message
 
 
-def _listed(value: str | int, name: str) -> list[str | int]:
+def _as_list(value: str | int, name: str) -> list[str | int]:
     """Return a list as it was meant that was given as text, or its one value."""
     if isinstance(value, int):
         return [value]
@@ -245,7 +244,7 @@ def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -
     """Return both bounds, though only one was broken: the next guess should do."""
     field = field_at(tuple(str(part) for part in path), model)
     bounds = dict(context)
-    for limit in [] if field is None else limits(field):
-        bounds |= {name: getattr(limit, name) for name in _BOUNDS if hasattr(limit, name)}
+    for constraint in [] if field is None else constraints(field):
+        bounds |= {name: getattr(constraint, name) for name in _BOUNDS if hasattr(constraint, name)}
     parts = [f"{word} {bounds[name]}" for name, word in _BOUNDS.items() if name in bounds]
     return f"must be {' and '.join(parts)}"

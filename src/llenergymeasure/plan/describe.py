@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.plan.estimate import JUDGING, Estimates, duration
-from llenergymeasure.plan.fairness import fairness, unlike
+from llenergymeasure.plan.estimate import JUDGING_TIME, Estimates, duration
+from llenergymeasure.plan.fairness import fairness, unmatched_experiments
 from llenergymeasure.plan.plan import Plan
 from llenergymeasure.screen import aligned
 
@@ -38,11 +38,11 @@ def _lines(plan: Plan, estimates: Estimates, share: bool, jobs: str | None) -> I
     yield from () if jobs is None else (f"  {jobs}",)
     order = plan.execution.get("cycle_order")
     yield f"  {_count(len(plan.experiments), 'experiment')} x {_cycles(plan)}, {order}"
-    added_up = "one run after the other" if jobs is None else "all jobs added up, without the queue"
-    yield f"  {_estimated(plan, estimates, share=share)}, {added_up}"
+    sequence = "one run after the other" if jobs is None else "all jobs added up, without the queue"
+    yield f"  {_estimated(plan, estimates, share=share)}, {sequence}"
     if plan.execution.get("precision_target") is not None:
-        most = _estimated(_longest(plan), estimates, share=share)
-        yield f"  with all cycles that it may take: {most}"
+        longest = _estimated(_longest(plan), estimates, share=share)
+        yield f"  with all cycles that it may take: {longest}"
     estimate = estimates.plan(plan)
     unknown = estimate.unknown
     if unknown:
@@ -51,15 +51,15 @@ def _lines(plan: Plan, estimates: Estimates, share: bool, jobs: str | None) -> I
     elif estimate.longest:
         yield "  counted at max_input_tokens and max_output_tokens: shorter texts take less"
         if "quality" in plan.sections:
-            yield f"  not counted: {JUDGING}"
+            yield f"  not counted: {JUDGING_TIME}"
     yield from _precision(plan)
     yield from _sessions(plan, share=share)
     yield from _runners(plan, "" if jobs is None else "in its job ")
     yield ""
     yield _table(plan)
-    hidden = len(plan.runs) - SHOWN_RUNS
-    if hidden > 0:
-        yield f"… and {_count(hidden, 'more run')}"
+    hidden_count = len(plan.runs) - SHOWN_RUNS
+    if hidden_count > 0:
+        yield f"… and {_count(hidden_count, 'more run')}"
     if plan.left_out or plan.same_as:
         yield ""
         yield from left_out_lines(plan)
@@ -74,13 +74,13 @@ def _longest(plan: Plan) -> Plan:
     Its runs stand for their number and their length; they are in no order to run them in.
     """
     cycles = Counter(run.experiment for run in plan.runs)
-    more = [
+    extra_runs = [
         replace(run, cycle=cycle)
         for run in {run.experiment: run for run in plan.runs}.values()
         if run.experiment not in plan.stopping
         for cycle in range(cycles[run.experiment] + 1, int(plan.execution["max_cycles"]) + 1)
     ]
-    return replace(plan, runs=plan.runs + tuple(more))
+    return replace(plan, runs=plan.runs + tuple(extra_runs))
 
 
 def _precision(plan: Plan) -> Iterator[str]:
@@ -88,18 +88,18 @@ def _precision(plan: Plan) -> Iterator[str]:
     target = plan.execution.get("precision_target")
     if target is None:
         return
-    pilot, most = plan.execution["n_cycles"], plan.execution["max_cycles"]
+    pilot, max_cycles = plan.execution["n_cycles"], plan.execution["max_cycles"]
     experiments = len(plan.experiments)
     yield (
         f"  to ±{100 * target:g} % of the energy per output token: {pilot} pilot cycles, then as "
-        f"many as their spread asks for, at most {most}"
+        f"many as their spread asks for, at most {max_cycles}"
     )
     decided = len(plan.stopping)
     if decided == experiments:
         yield "  every experiment's number of cycles is fixed by its pilot"
         return
-    told = "no experiment's" if decided == 0 else f"{decided} of {experiments} experiments'"
-    yield f"  {told} number of cycles is fixed yet: at most {len(_longest(plan).runs)} runs in all"
+    fixed = "no experiment's" if decided == 0 else f"{decided} of {experiments} experiments'"
+    yield f"  {fixed} number of cycles is fixed yet: at most {len(_longest(plan).runs)} runs in all"
 
 
 def _sessions(plan: Plan, *, share: bool) -> Iterator[str]:
@@ -120,12 +120,12 @@ def _sessions(plan: Plan, *, share: bool) -> Iterator[str]:
 def _cycles(plan: Plan) -> str:
     """Return how many cycles the experiments have; under a precision target they may differ."""
     counts = Counter(run.experiment for run in plan.runs).values()
-    least, most = min(counts, default=1), max(counts, default=1)
-    return _count(most, "cycle") if least == most else f"{least} to {most} cycles"
+    fewest, most = min(counts, default=1), max(counts, default=1)
+    return _count(most, "cycle") if fewest == most else f"{fewest} to {most} cycles"
 
 
 def _estimated(plan: Plan, estimates: Estimates, *, share: bool) -> str:
-    quick, standard = (estimates.plan(plan, each, share=share) for each in (False, True))
+    quick, standard = (estimates.plan(plan, measured, share=share) for measured in (False, True))
     if quick == standard:
         return f"{quick} by estimate"
     return (
@@ -135,10 +135,10 @@ def _estimated(plan: Plan, estimates: Estimates, *, share: bool) -> str:
 
 
 def _engines(plan: Plan) -> Iterator[str]:
-    found = fairness(plan)
-    if found is None:
+    comparison = fairness(plan)
+    if comparison is None:
         return
-    groups = found["same_work"]
+    groups = comparison["same_work"]
     shared = sum(len(group) for group in groups)
     yield ""
     yield (
@@ -147,8 +147,8 @@ def _engines(plan: Plan) -> Iterator[str]:
         if groups
         else "Engines compared: none does the work of another"
     )
-    for each in unlike(plan):
-        yield f"Not comparable: {each}"
+    for pair in unmatched_experiments(plan):
+        yield f"Not comparable: {pair}"
 
 
 def _runners(plan: Plan, in_job: str) -> Iterator[str]:
@@ -172,31 +172,31 @@ def _table(plan: Plan) -> str:
 
 def left_out_lines(plan: Plan) -> Iterator[str]:
     """Yield which points of the grid are not run, and why; nothing where all are."""
-    yield from _points("Left out", plan.left_out, plan.swept_keys)
-    merged = [
-        {**each, "reason": f"as {each['experiment']}, for {each['reason']}"}
-        for each in plan.same_as
+    yield from _point_lines("Left out", plan.left_out, plan.swept_keys)
+    repeated = [
+        {**point, "reason": f"as {point['experiment']}, for {point['reason']}"}
+        for point in plan.same_as
     ]
-    yield from _points("Measured once with another", merged, plan.swept_keys)
+    yield from _point_lines("Measured once with another", repeated, plan.swept_keys)
 
 
-def _points(
+def _point_lines(
     title: str, points: Sequence[Mapping[str, Any]], swept_keys: Sequence[str]
 ) -> Iterator[str]:
     if not points:
         return
     yield f"{title}: {_count(len(points), 'point')}"
-    for each in points[:SHOWN_LEFT_OUT]:
-        yield f"  {_point(each['config'], swept_keys)}: {each['reason']}"
-    hidden = len(points) - SHOWN_LEFT_OUT
-    if hidden > 0:
-        yield f"  … and {hidden} more"
+    for point in points[:SHOWN_LEFT_OUT]:
+        yield f"  {_point_text(point['config'], swept_keys)}: {point['reason']}"
+    hidden_count = len(points) - SHOWN_LEFT_OUT
+    if hidden_count > 0:
+        yield f"  … and {hidden_count} more"
 
 
-def _point(config: dict[str, Any], keys: Sequence[str]) -> str:
+def _point_text(config: dict[str, Any], keys: Sequence[str]) -> str:
     values = {key: value_at(config, key) for key in keys}
-    shown = [f"{key}={_cell(value)}" for key, value in values.items() if value is not None]
-    return " ".join([f"backend={config.get('backend')}", *shown])
+    parts = [f"{key}={_cell(value)}" for key, value in values.items() if value is not None]
+    return " ".join([f"backend={config.get('backend')}", *parts])
 
 
 def _cell(value: Any) -> str:

@@ -35,9 +35,9 @@ SEQUENCES_AT_ONCE = 64
 WAITED_SHARE = 0.25
 """Of the longest wait for a steady temperature or steady traffic, what is needed on average."""
 
-JUDGING = "how long the quality takes to judge"
+JUDGING_TIME = "how long the quality takes to judge"
 
-LIMIT_TIMES = 20.0
+LIMIT_FACTOR = 20.0
 LIMIT_SPARE_S = 600.0
 """A run's limit: for a machine so many times as slow, and so much on top."""
 
@@ -94,11 +94,11 @@ class Work(NamedTuple):
         at_once = SEQUENCES_AT_ONCE
         if config.backend == "pytorch":
             at_once = (content.get("pytorch") or {}).get("batch_size") or 1
-        requests, longest_in, longest_out = _sizes(content).values()
-        made = config.dataset
-        if isinstance(made, str):
-            return cls(requests, longest_in, longest_out, at_once)
-        return cls(made.n or requests, made.input_len, made.output_len, at_once)
+        requests, input_tokens, output_tokens = _sizes(content).values()
+        dataset = config.dataset
+        if isinstance(dataset, str):
+            return cls(requests, input_tokens, output_tokens, at_once)
+        return cls(dataset.n or requests, dataset.input_len, dataset.output_len, at_once)
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,15 @@ class Estimate:
 
     def __str__(self) -> str:
         """Return it in words."""
-        least = "at least" if self.unknown else "up to about" if self.longest else "about"
-        return f"{least} {duration(self.seconds)}"
+        qualifier = "at least" if self.unknown else "up to about" if self.longest else "about"
+        return f"{qualifier} {duration(self.seconds)}"
 
 
-_LARGE = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
+_LARGE_MODEL = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
 _SLOW_GPU = Device("a slow GPU", 1e13, 1e11)
 """What a limit takes for what is not known."""
 
-Knows = Callable[[ExperimentConfig], Known]
+Lookup = Callable[[ExperimentConfig], Known]
 """Returns what is known of an experiment."""
 
 
@@ -150,11 +150,11 @@ def run_estimate(
     One that ``starts`` nothing is measured on the server of the run before it.
     """
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
-    needed = () if config.external_server else (known.model, known.device)
-    unknown = tuple(each for each in needed if isinstance(each, str))
-    given = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
-    longest = not config.served and (given or config.answer_length == "natural")
-    seconds = _run_s(config, protocol, known, work, slower=1.0, starts=starts)
+    inputs = () if config.external_server else (known.model, known.device)
+    unknown = tuple(item for item in inputs if isinstance(item, str))
+    is_text_dataset = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
+    longest = not config.served and (is_text_dataset or config.answer_length == "natural")
+    seconds = _run_s(config, protocol, known, work, slowdown=1.0, starts=starts)
     return Estimate(seconds, unknown, longest)
 
 
@@ -170,10 +170,10 @@ def limit_s(
     Of a model and a device that are not known, a large one and a slow one are assumed.
     """
     if isinstance(known.model, str):
-        known = replace(known, model=_LARGE)
+        known = replace(known, model=_LARGE_MODEL)
     if isinstance(known.device, str):
         known = replace(known, device=_SLOW_GPU)
-    most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slower=LIMIT_TIMES)
+    most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slowdown=LIMIT_FACTOR)
     if config.openai is not None and not config.external_server:
         most_s += READY_LIMIT_S  # of a program that nothing is known of
     if config.serving is not None:
@@ -188,11 +188,11 @@ class Estimates:
     that differ in sizes, seeds and the like alone.
     """
 
-    def __init__(self, knows: Knows = lambda _config: Known()) -> None:
+    def __init__(self, look_up: Lookup = lambda _config: Known()) -> None:
         """Take who knows models and devices."""
-        self._knows = knows
+        self._look_up = look_up
         self._shapes: dict[str, _Shape] = {}
-        self._of_experiment: dict[tuple[str, bool, bool], Estimate] = {}
+        self._estimates: dict[tuple[str, bool, bool], Estimate] = {}
 
     def plan(self, plan: Plan, measured: bool = True, *, share: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
@@ -202,7 +202,7 @@ class Estimates:
             unknown |= dict.fromkeys(estimate.unknown)
             longest |= estimate.longest
         if "quality" in plan.sections and (unknown or not longest):  # else it is the most
-            unknown = {JUDGING: None} | unknown
+            unknown = {JUDGING_TIME: None} | unknown
         return Estimate(runs_s, tuple(unknown), longest)
 
     def jobs(
@@ -212,21 +212,23 @@ class Estimates:
 
         The job of a session's first measures all of the session, where servers are shared.
         """
-        found: list[Estimate] = []
-        first: dict[tuple[int, int], int] = {}
-        for place, run in enumerate(runs):
-            alone = run.session is None or not share
-            lead = place if alone else first.setdefault((run.session or 0, run.cycle), place)
-            key = run.experiment, measured, lead == place
-            if key not in self._of_experiment:
-                self._of_experiment[key] = self.run(run.config, measured, starts=lead == place)
-            estimate = self._of_experiment[key]
-            found.append(replace(estimate, seconds=estimate.seconds + run.gap_s))
-            if lead != place:
-                whole_s = found[lead].seconds + found[place].seconds
-                found[lead] = replace(found[lead], seconds=whole_s)
-                found[place] = Estimate(FINISH_S)
-        return found
+        jobs: list[Estimate] = []
+        leaders: dict[tuple[int, int], int] = {}
+        for index, run in enumerate(runs):
+            leader = index
+            if share and run.session is not None:
+                leader = leaders.setdefault((run.session, run.cycle), index)
+            starts = leader == index
+            key = run.experiment, measured, starts
+            if key not in self._estimates:
+                self._estimates[key] = self.run(run.config, measured, starts=starts)
+            job = replace(self._estimates[key], seconds=self._estimates[key].seconds + run.gap_s)
+            if not starts:
+                session_s = jobs[leader].seconds + job.seconds
+                jobs[leader] = replace(jobs[leader], seconds=session_s)
+                job = Estimate(FINISH_S)
+            jobs.append(job)
+        return jobs
 
     def run(
         self, content: Mapping[str, Any], measured: bool = True, *, starts: bool = True
@@ -254,15 +256,15 @@ class Estimates:
         return id(config), min(work.requests, work.at_once), longest
 
     def _shape(self, content: Mapping[str, Any]) -> "_Shape":
-        rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
-        if "pytorch" in rest:
-            rest["pytorch"] = {**rest["pytorch"], "batch_size": None}
-        key = repr(rest)
+        shared = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
+        if "pytorch" in shared:
+            shared["pytorch"] = {**shared["pytorch"], "batch_size": None}
+        key = repr(shared)
         if key not in self._shapes:
             # A server's command may hold any setting.
-            config = ExperimentConfig.model_validate(content if "openai" in content else rest)
-            protocol = {each: resolve_protocol(config, each) for each in (False, True)}
-            self._shapes[key] = _Shape(config, protocol, self._knows(config))
+            config = ExperimentConfig.model_validate(content if "openai" in content else shared)
+            protocol = {measured: resolve_protocol(config, measured) for measured in (False, True)}
+            self._shapes[key] = _Shape(config, protocol, self._look_up(config))
         return self._shapes[key]
 
 
@@ -302,41 +304,46 @@ def _run_s(
     known: Known,
     work: Work,
     *,
-    slower: float,
+    slowdown: float,
     starts: bool = True,
 ) -> float:
-    """Return the length of a run whose guessed parts take ``slower`` times as long."""
-    waited = min(1.0, WAITED_SHARE * slower)
+    """Return the length of a run whose guessed parts take ``slowdown`` times as long."""
+    wait_share = min(1.0, WAITED_SHARE * slowdown)
     batch_s, batches = _batch(config, known, work)
-    batch_s *= slower
+    batch_s *= slowdown
     start_s = START_S.get(config.backend, ENGINE_START_S) + _load_s(config, known)
     idle_s = 2 * protocol.idle_before_s + protocol.idle_after_s
     if not starts:
         start_s, idle_s = 0.0, idle_s - protocol.idle_before_s
-    settle_s = waited * protocol.settle_max_s if protocol.settle_enabled else 0.0
-    warmup_s = 0.0
-    if protocol.warmup_enabled:
-        least = protocol.warmup_min_prompts if protocol.warmup_convergence else 0
-        passes = max(protocol.warmup_n, least)
-        warmup_s = passes * batch_s
-        if config.serving is not None:  # a request without its answer has failed by then
-            most = protocol.warmup_max_prompts if protocol.warmup_convergence else passes
-            warmup_s = min(warmup_s, most * config.serving.timeout_s)
-        warmup_s = max(protocol.warmup_floor_s, warmup_s)
-        # The GPUs are watched too, for as long as a rest before the run may take.
-        warmup_s = max(warmup_s, settle_s if protocol.warmup_convergence else 0.0)
+    settle_s = wait_share * protocol.settle_max_s if protocol.settle_enabled else 0.0
+    warmup_s = _warmup_s(config, protocol, batch_s, settle_s) if protocol.warmup_enabled else 0.0
     if config.served:
         window_s = protocol.window_min_s + batch_s
         if config.serving is not None:
             window_s = protocol.window_min_s + min(batch_s, config.serving.timeout_s)
-            window_s += waited * config.serving.ramp_up_max_s
+            window_s += wait_share * config.serving.ramp_up_max_s
     else:
         pass_s = batches * batch_s
         passes = max(1, math.ceil(protocol.min_batches / batches))
         if pass_s > 0:
             passes = max(passes, math.ceil(protocol.window_min_s / pass_s))
         window_s = max(protocol.window_min_s, passes * pass_s)
-    return slower * start_s + settle_s + idle_s + warmup_s + window_s
+    return slowdown * start_s + settle_s + idle_s + warmup_s + window_s
+
+
+def _warmup_s(
+    config: ExperimentConfig, protocol: ProtocolSettings, batch_s: float, settle_s: float
+) -> float:
+    batches = max_batches = protocol.warmup_n
+    if protocol.warmup_convergence:
+        batches = max(batches, protocol.warmup_min_prompts)
+        max_batches = protocol.warmup_max_prompts
+    warmup_s = batches * batch_s
+    if config.serving is not None:  # a request without its answer has failed by then
+        warmup_s = min(warmup_s, max_batches * config.serving.timeout_s)
+    # The GPUs are watched too, for as long as a rest before the run may take.
+    watched_s = settle_s if protocol.warmup_convergence else 0.0
+    return max(protocol.warmup_floor_s, warmup_s, watched_s)
 
 
 def _load_s(config: ExperimentConfig, known: Known) -> float:

@@ -16,7 +16,7 @@ from llenergymeasure.plan.plan import Plan
 
 
 @dataclass(frozen=True)
-class Unlike:
+class Unmatched:
     """Experiments of one backend that none of another's does the same work as.
 
     Attributes:
@@ -36,11 +36,11 @@ class Unlike:
     def __str__(self) -> str:
         """Return it in words."""
         number = "no experiment" if len(self.experiments) == self.of else "not every experiment"
-        how = ", ".join(
-            f"{key} is {_value(own)} with {self.backend} and {_value(others)} with {self.other}"
-            for key, (own, others) in self.differs.items()
+        differences = ", ".join(
+            f"{key} is {_text(one)} with {self.backend} and {_text(other)} with {self.other}"
+            for key, (one, other) in self.differs.items()
         )
-        return f"{number} of {self.backend} does the work of one of {self.other}: {how}"
+        return f"{number} of {self.backend} does the work of one of {self.other}: {differences}"
 
 
 def planned_work(config: Mapping[str, Any]) -> str:
@@ -57,22 +57,22 @@ def configs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]
     return {run["experiment"]: run.get("config") or {} for run in runs}
 
 
-def unlike(plan: Plan) -> list[Unlike]:
+def unmatched_experiments(plan: Plan) -> list[Unmatched]:
     """Return which experiments of a backend have no counterpart with another one; none is fair."""
     by_backend: dict[str, dict[str, dict[str, Any]]] = {}
     for run in plan.runs:
         by_backend.setdefault(run.backend, {})[run.experiment] = work_of(run.config)
-    found = []
-    for (one, own), (other, others) in permutations(by_backend.items(), 2):
-        known = set(map(_key, others.values()))
-        alone = {experiment: work for experiment, work in own.items() if _key(work) not in known}
-        if alone:
+    groups = []
+    for (backend, works), (other, other_works) in permutations(by_backend.items(), 2):
+        other_keys = set(map(_key, other_works.values()))
+        unmatched = {name: work for name, work in works.items() if _key(work) not in other_keys}
+        if unmatched:
             differences = (
-                dict(_differences(a, b)) for a in alone.values() for b in others.values()
+                dict(_differences(a, b)) for a in unmatched.values() for b in other_works.values()
             )
             nearest = min(differences, key=len)
-            found.append(Unlike(one, other, tuple(alone), len(own), nearest))
-    return found
+            groups.append(Unmatched(backend, other, tuple(unmatched), len(works), nearest))
+    return groups
 
 
 def fairness(plan: Plan) -> dict[str, Any] | None:
@@ -81,30 +81,31 @@ def fairness(plan: Plan) -> dict[str, Any] | None:
     ``same_work`` groups experiments that do the same work on several backends; ``not_comparable``
     are those without a counterpart.
     """
-    first = {run.experiment: run for run in reversed(plan.runs)}
-    if len({run.backend for run in first.values()}) < 2:
+    runs = {run.experiment: run for run in reversed(plan.runs)}
+    if len({run.backend for run in runs.values()}) < 2:
         return None
     groups: dict[str, list[str]] = {}
-    for experiment in plan.experiments:
-        groups.setdefault(planned_work(first[experiment].config), []).append(experiment)
-    shared = [each for each in groups.values() if len({first[one].backend for one in each}) > 1]
-    return {"same_work": shared, "not_comparable": [asdict(each) for each in unlike(plan)]}
+    for name in plan.experiments:
+        groups.setdefault(planned_work(runs[name].config), []).append(name)
+    shared = [group for group in groups.values() if len({runs[name].backend for name in group}) > 1]
+    not_comparable = [asdict(group) for group in unmatched_experiments(plan)]
+    return {"same_work": shared, "not_comparable": not_comparable}
 
 
 def _differences(
-    own: Mapping[str, Any], others: Mapping[str, Any], prefix: str = ""
+    first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for name in dict.fromkeys([*own, *others]):
-        one, other = own.get(name), others.get(name)
-        if one == other:
+    for name in dict.fromkeys([*first, *second]):
+        first_value, second_value = first.get(name), second.get(name)
+        if first_value == second_value:
             continue
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other, f"{prefix}{name}.")
+        if isinstance(first_value, Mapping) and isinstance(second_value, Mapping):
+            yield from _differences(first_value, second_value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", (one, other)
+            yield f"{prefix}{name}", (first_value, second_value)
 
 
-def _value(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value)

@@ -25,7 +25,7 @@ TRAFFIC = frozenset({"serving", "slo"})
 """Sections that say what a server is asked, and nothing of how it is started."""
 
 
-def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
+def order_slots(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
     """Yield each experiment in each cycle once, in the order to run them.
 
     Args:
@@ -40,8 +40,8 @@ def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iter
     return _slots([cycles] * experiments, 0, order, seed, rows=cycles)
 
 
-def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
-    """Yield the cycles of each experiment after the pilot's, in an order as in :func:`ordered`.
+def later_slots(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
+    """Yield the cycles of each experiment after the pilot's, in an order as in :func:`order_slots`.
 
     A Latin square goes on with its next rows.
     """
@@ -49,15 +49,15 @@ def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) ->
 
 
 def _slots(
-    cycles: Sequence[int], after: int, order: CycleOrder, seed: str, rows: int | None
+    cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str, rows: int | None
 ) -> Iterator[Slot]:
     if order == "sequential":
-        for index, last in enumerate(cycles):
-            for cycle in range(after + 1, last + 1):
+        for index, cycle_count in enumerate(cycles):
+            for cycle in range(pilot + 1, cycle_count + 1):
                 yield index, cycle
         return
     experiments = len(cycles)
-    for cycle in range(after + 1, max(cycles, default=0) + 1):
+    for cycle in range(pilot + 1, max(cycles, default=0) + 1):
         of_square = rows or max(experiments, cycle)
         for index in _row(experiments, of_square, cycle, order, seed):
             if cycle <= cycles[index]:
@@ -107,41 +107,41 @@ def _zigzag(size: int) -> list[int]:
     return [(place + 1) // 2 if place % 2 else (size - place // 2) % size for place in range(size)]
 
 
-def server_of(experiment: Experiment) -> str | None:
+def server_key(experiment: Experiment) -> str | None:
     """Return what an experiment's server is started for; None where none is, or none to share."""
     config: ExperimentConfig = experiment.model
     serving = config.serving
     if serving is None or config.external_server or serving.cached_prompts:
         return None
     rest = {key: value for key, value in experiment.config.items() if key not in TRAFFIC}
-    return json.dumps({**rest, "command": config.held_by_command()}, sort_keys=True)
+    return json.dumps({**rest, "command": config.command_settings()}, sort_keys=True)
 
 
-def together(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], dict[Slot, int]]:
+def group_by_session(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], dict[Slot, int]]:
     """Return the slots with those of a session next to each other, where its first one was.
 
     And the number of the session of each slot that shares its server.
     """
     servers = _servers(study)
-    places: dict[tuple[int, str | int], int] = {}
+    first_places: dict[tuple[int, str | int], int] = {}
     for place, (index, cycle) in enumerate(slots):
-        places.setdefault((cycle, servers.get(index, index)), place)
-    joined = sorted(slots, key=lambda slot: places[slot[1], servers.get(slot[0], slot[0])])
-    asked = {slot: (slot[1], servers[slot[0]]) for slot in joined if slot[0] in servers}
-    shared = [each for each, runs in Counter(asked.values()).items() if runs > 1]
-    numbers = {each: number for number, each in enumerate(shared, start=1)}
-    return joined, {slot: numbers[each] for slot, each in asked.items() if each in numbers}
+        first_places.setdefault((cycle, servers.get(index, index)), place)
+    order = sorted(slots, key=lambda slot: first_places[slot[1], servers.get(slot[0], slot[0])])
+    keys = {slot: (slot[1], servers[slot[0]]) for slot in order if slot[0] in servers}
+    shared = [key for key, runs in Counter(keys.values()).items() if runs > 1]
+    numbers = {key: number for number, key in enumerate(shared, start=1)}
+    return order, {slot: numbers[key] for slot, key in keys.items() if key in numbers}
 
 
 def _servers(study: Study) -> dict[int, str]:
     """Return what the server of each experiment is started for, of those that may share it."""
-    judged = study.sections.get("quality", {}).get("command") is not None  # once the server is gone
-    if not study.execution.share_server or judged:
+    judge = study.sections.get("quality", {}).get("command")  # runs once the server is gone
+    if not study.execution.share_server or judge is not None:
         return {}
-    outside = study.execution.meter == "host"  # a container then holds one run's engine alone
-    found = {
-        index: server_of(each)
-        for index, each in enumerate(study.experiments)
-        if not outside or study.runner(each.model.backend).runner == "local"
+    on_host = study.execution.meter == "host"  # a container then holds one run's engine alone
+    servers = {
+        index: server_key(experiment)
+        for index, experiment in enumerate(study.experiments)
+        if not on_host or study.runner(experiment.model.backend).runner == "local"
     }
-    return {index: server for index, server in found.items() if server is not None}
+    return {index: server for index, server in servers.items() if server is not None}

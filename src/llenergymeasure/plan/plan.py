@@ -93,10 +93,10 @@ class Plan:
         Raises:
             ResultsError: the plan has no such run.
         """
-        found = self._by_name.get((experiment, cycle))
-        if found is None:
+        run = self._by_name.get((experiment, cycle))
+        if run is None:
             raise ResultsError(f"the plan of {self.study} has no run {experiment}/{cycle}")
-        return found
+        return run
 
     def label(self, run: PlannedRun) -> str:
         """Return a run's name for people: its settings and its cycle."""
@@ -105,16 +105,14 @@ class Plan:
     @cached_property
     def labels(self) -> dict[str, str]:
         """The settings in which each experiment differs from another one, as in the report."""
-        varied = {
+        swept = {
             run.experiment: {"backend": run.backend, **dict(leaves(run.swept))} for run in self.runs
         }
-        keys = dict.fromkeys(key for settings in varied.values() for key in settings)
-        differing = [
-            key for key in keys if len({_dump(each.get(key)) for each in varied.values()}) > 1
-        ]
+        keys = dict.fromkeys(key for settings in swept.values() for key in settings)
+        differing = [key for key in keys if len({_dump(s.get(key)) for s in swept.values()}) > 1]
         return {
             run.experiment: settings_label(
-                {key: varied[run.experiment].get(key) for key in differing}
+                {key: swept[run.experiment].get(key) for key in differing}
             )
             or str(run.config.get("model", run.experiment))
             for run in self.runs
@@ -129,20 +127,20 @@ class Plan:
     def _by_name(self) -> dict[tuple[str, int], PlannedRun]:
         return {(run.experiment, run.cycle): run for run in self.runs}
 
-    def to_json_bytes(self, more: Mapping[str, Any] | None = None) -> bytes:
+    def to_json_bytes(self, extra: Mapping[str, Any] | None = None) -> bytes:
         """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
         Args:
-            more: keys given next to the plan's own, which reading it back leaves aside.
+            extra: keys given next to the plan's own, which reading it back leaves aside.
         """
-        empty = (name for name in ("stopping", "sections") if not getattr(self, name))
-        apart = {*_IN_LINES, *empty}
-        own = {key: getattr(self, name) for name, key in _KEYS.items() if name not in apart}
-        head = {"schema_version": PLAN_VERSION, **own, **(more or {})}
+        empty_parts = (name for name in ("stopping", "sections") if not getattr(self, name))
+        omitted = {*_IN_LINES, *empty_parts}
+        values = {key: getattr(self, name) for name, key in _KEYS.items() if name not in omitted}
+        head = {"schema_version": PLAN_VERSION, **values, **(extra or {})}
         parts = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
         for key in _IN_LINES:
-            each = self._run_lines() if key == "runs" else map(_dump, getattr(self, key))
-            joined = ",\n".join(each)
+            lines = self._run_lines() if key == "runs" else map(_dump, getattr(self, key))
+            joined = ",\n".join(lines)
             parts.append(f'"{key}": [\n{joined}\n]' if joined else f'"{key}": []')
         return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
@@ -175,22 +173,22 @@ class Plan:
                 f"{path}: has plan version {version}; this program reads {PLAN_VERSION}"
             )
         try:
-            given = {
+            values = {
                 name: stored[key]
                 for name, key in _KEYS.items()
                 if key in stored or key not in _ADDED_LATER
             }
-            given["runs"] = [PlannedRun(**run) for run in given["runs"]]
-            given["sections"] = sections_of(stored)
+            values["runs"] = [PlannedRun(**run) for run in values["runs"]]
+            values["sections"] = sections_of(stored)
             for name in _OBJECTS:
-                _check_object(name, given[name])
-            listed = {name: tuple(given[name]) for name in _LISTS if name in given}
-            return cls(**{**given, **listed})
+                _check_object(name, values[name])
+            tuples = {name: tuple(values[name]) for name in _LISTS if name in values}
+            return cls(**{**values, **tuples})
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None
 
 
-_KEYS = {each.name: each.name for each in fields(Plan)} | {"swept_keys": "swept"}
+_KEYS = {part.name: part.name for part in fields(Plan)} | {"swept_keys": "swept"}
 """What the file calls each part of a plan."""
 
 _IN_LINES = ("runs", "left_out", "same_as")
@@ -212,10 +210,10 @@ def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def settings_label(settings: Mapping[str, Any]) -> str:
     """Return the settings that have a value, by their dotted names, as one line for people."""
-    return " · ".join(_named(key, value) for key, value in settings.items() if value is not None)
+    return " · ".join(_text(key, value) for key, value in settings.items() if value is not None)
 
 
-def _named(key: str, value: Any) -> str:
+def _text(key: str, value: Any) -> str:
     text = value if isinstance(value, str) else _dump(value)
     return text if key in PLAIN_VALUES else f"{key.rpartition('.')[2]}={text}"
 

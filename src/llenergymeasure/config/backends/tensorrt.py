@@ -8,7 +8,7 @@ from pydantic import Field
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.section import Count, Processes, Section, Text
 
-_OF_COMPILED_ENGINES = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
+_COMPILED_ARGUMENTS = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
 
 
 class TensorRTEngineConfig(EngineSection):
@@ -49,17 +49,16 @@ class TensorRTConfig(Section):
         arguments = {} if self.engine is None else self.engine.given()
         if "backend" in arguments:
             return bool(arguments["backend"] == "tensorrt")
-        ours = self.quantization is not None or self.engine_path is not None
-        return ours or bool(_OF_COMPILED_ENGINES & set(arguments))
+        return bool(self.quantization or self.engine_path or _COMPILED_ARGUMENTS & set(arguments))
 
     def _contradictions(self) -> Iterator[str]:
         if not self.compiled and (self.quantization or self.engine_path):
             yield "quantization and engine_path need engine.backend: tensorrt"
-        engine = self.engine.extras() if self.engine is not None else {}
-        for ours, theirs in (
+        engine_extras = self.engine.extras() if self.engine is not None else {}
+        for name, engine_name in (
             ("max_batch_size", "max_batch_size"),
             ("tp_size", "tensor_parallel_size"),
             ("quantization", "quant_config"),
         ):
-            if getattr(self, ours) is not None and theirs in engine:
-                yield f"{ours} and engine.{theirs} are the same setting; keep one"
+            if getattr(self, name) is not None and engine_name in engine_extras:
+                yield f"{name} and engine.{engine_name} are the same setting; keep one"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.old_names import of_vllm_today
+from llenergymeasure.config.old_names import current_vllm_arguments
 from llenergymeasure.config.section import Count, Section, Text
 from llenergymeasure.config.serving import Tokens
 
@@ -73,7 +73,7 @@ class VLLMEngineConfig(EngineSection):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are set, as today's vLLM names them."""
-        return of_vllm_today(self.given())
+        return current_vllm_arguments(self.given())
 
 
 class VLLMSamplingConfig(EngineSection):

@@ -27,8 +27,8 @@ def load(backend: str) -> Schema:
     server) and ``readOnly`` (the engine sets it by itself).
     """
     text = files(__name__).joinpath(f"{backend}.json").read_text("utf-8")
-    found: Schema = json.loads(text)
-    return found
+    schema: Schema = json.loads(text)
+    return schema
 
 
 def parameters(study_path: str) -> Schema:
@@ -36,14 +36,14 @@ def parameters(study_path: str) -> Schema:
     backend, _, part = study_path.partition(".")
     schema = load(backend)
     section = schema["properties"][part] if part else schema
-    found: Schema = section["properties"]
-    return found
+    by_name: Schema = section["properties"]
+    return by_name
 
 
 def forms(schema: Schema) -> frozenset[str]:
     """Return the kinds of value a schema takes: JSON Schema's types, or ``any``."""
     if "anyOf" in schema:
-        return frozenset().union(*(forms(each) for each in schema["anyOf"]))
+        return frozenset().union(*(forms(part) for part in schema["anyOf"]))
     if "$ref" in schema:
         return frozenset({"object"})
     if "enum" in schema:
@@ -55,12 +55,12 @@ def forms(schema: Schema) -> frozenset[str]:
 
 def choices(schema: Schema) -> list[Any]:
     """Return the values that a schema lists."""
-    return [choice for each in schema.get("anyOf", [schema]) for choice in each.get("enum", ())]
+    return [choice for part in schema.get("anyOf", [schema]) for choice in part.get("enum", ())]
 
 
 def type_text(schema: Schema) -> str:
     """Return a type as people read it."""
-    return " | ".join(dict.fromkeys(_part_text(each) for each in schema.get("anyOf", [schema])))
+    return " | ".join(dict.fromkeys(_part_text(part) for part in schema.get("anyOf", [schema])))
 
 
 _TYPES = {"boolean": "bool", "integer": "int", "number": "float", "string": "str"}

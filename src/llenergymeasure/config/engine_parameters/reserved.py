@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 _CREDENTIAL = "would be written into the results; give it by the environment: {}"
-_COUNTS = "would change what is counted as output, so it may not be set"
+_CHANGES_COUNT = "would change what is counted as output, so it may not be set"
 _ADDRESS = "is not for a study: the server listens on this machine alone, at a free port"
-_CARDS = "may not be set: a run's energy is that of the GPUs it is given; see CUDA_VISIBLE_DEVICES"
-_NODES = "may not be set: what other machines draw would be missing from the energy"
+_GPUS = "may not be set: a run's energy is that of the GPUs it is given; see CUDA_VISIBLE_DEVICES"
+_MACHINES = "may not be set: what other machines draw would be missing from the energy"
 
 NAMED_IN_STUDY = {
     "max_new_tokens": "max_output_tokens",
@@ -25,7 +25,7 @@ NAMED_IN_STUDY = {
 }
 """Arguments of transformers that have a name of their own in a study, and no field of their own."""
 
-COUNTED = (
+COUNT_CHANGING = (
     "eos_token_id",
     "num_return_sequences",
     "output_loading_info",
@@ -46,14 +46,14 @@ _PYTORCH = {
 RESERVED: Mapping[str, Mapping[str, str]] = {
     "pytorch": {
         **{name: f"has a name of its own in a study; set {key}" for name, key in _PYTORCH.items()},
-        **dict.fromkeys(COUNTED, _COUNTS),
+        **dict.fromkeys(COUNT_CHANGING, _CHANGES_COUNT),
         "token": _CREDENTIAL.format("HF_TOKEN"),
         "proxies": _CREDENTIAL.format("HTTPS_PROXY"),
     },
     "vllm.engine": {
         "model": "is the study's own model; set model",
         "hf_token": _CREDENTIAL.format("HF_TOKEN"),
-        "device_ids": _CARDS,
+        "device_ids": _GPUS,
         **dict.fromkeys(
             (
                 "nnodes",
@@ -66,7 +66,7 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
                 "data_parallel_hybrid_lb",
                 "data_parallel_external_lb",
             ),
-            _NODES,
+            _MACHINES,
         ),
         "kv_events_config": _ADDRESS,
         "worker_extension_cls": "is taken: by it each worker is asked for its device and memory",
@@ -75,8 +75,8 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
         "model_path": "is the study's own model; set model",
         "served_model_name": "is not for a study: the server has one model, and one to ask it",
         "skip_tokenizer_init": "is settled: batches are token ids, servers have a tokenizer",
-        **dict.fromkeys(("base_gpu_id", "gpu_id_step"), _CARDS),
-        **dict.fromkeys(("nnodes", "node_rank", "dist_init_addr"), _NODES),
+        **dict.fromkeys(("base_gpu_id", "gpu_id_step"), _GPUS),
+        **dict.fromkeys(("nnodes", "node_rank", "dist_init_addr"), _MACHINES),
         **dict.fromkeys(
             (
                 *("host", "port", "api_key", "admin_api_key", "ssl_keyfile_password"),

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from llenergymeasure.config.engine_parameters import Schema, forms, load, parameters
 from llenergymeasure.config.engine_parameters.check import faults
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
-from llenergymeasure.config.section import Fault, Section, refused
+from llenergymeasure.config.section import Fault, Section, rejection
 
 
 class EngineSection(Section):
@@ -41,15 +41,15 @@ class EngineSection(Section):
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return every name that a study may set here."""
-        known = [name for name in parameters(cls.study_path) if cls.refusal(name) is None]
-        return tuple(dict.fromkeys([*cls.model_fields, *known]))
+        settable = [name for name in parameters(cls.study_path) if cls.refusal(name) is None]
+        return tuple(dict.fromkeys([*cls.model_fields, *settable]))
 
     @classmethod
     def alias(cls, name: str) -> str | None:
         """Return the parameter that the engine's command line also calls ``name``, if any."""
-        for known, schema in parameters(cls.study_path).items():
-            if name in schema.get("x-aliases", ()) and cls.refusal(known) is None:
-                return known
+        for parameter, schema in parameters(cls.study_path).items():
+            if name in schema.get("x-aliases", ()) and cls.refusal(parameter) is None:
+                return parameter
         return None
 
     def given(self) -> dict[str, Any]:
@@ -73,15 +73,15 @@ class EngineSection(Section):
         return "boolean" in kinds and not kinds & {"string", "any"}
 
     @classmethod
-    def _prepared(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = [
+    def _prepare(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        rejected = [
             replace(fault, path=(str(name), *fault.path))
             for name, value in data.items()
             if value is not None
             for fault in cls._faults(str(name), cls._read(str(name), value))
         ]
-        if found:
-            raise refused(found)
+        if rejected:
+            raise rejection(rejected)
         return data
 
     @classmethod
@@ -94,9 +94,10 @@ class EngineSection(Section):
     def faults(cls, name: str, value: Any) -> Iterator[Fault]:
         """Yield why the setting ``name`` may not have that value; nothing if it may."""
         reason = cls.refusal(name)
-        if name in parameters(cls.study_path) or reason is not None:
-            faulty = [Fault((), reason, value)] if reason else faults(cls.study_path, name, value)
-            yield from faulty
+        if reason is not None:
+            yield Fault((), reason, value)
+        elif name in parameters(cls.study_path):
+            yield from faults(cls.study_path, name, value)
         elif name not in cls.model_fields:
             yield Fault((), cls.unknown(), value)
 

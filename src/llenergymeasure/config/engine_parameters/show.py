@@ -22,7 +22,7 @@ _SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiv
 
 
 @dataclass(frozen=True)
-class Shown:
+class EngineSetting:
     """One setting of a study file, as it is shown.
 
     Attributes:
@@ -40,57 +40,56 @@ class Shown:
     note: str | None = None
 
 
-def matching(backend: str, pattern: str | None) -> list[Shown]:
+def matching(backend: str, pattern: str | None) -> list[EngineSetting]:
     """Return the settings of a backend whose name holds every word of ``pattern``.
 
     Where no name does, those whose help does.
     """
-    sections = [each for each in ENGINE_SECTIONS if each.owner() == backend]
-    everything = [shown for section in sections for shown in _shown(section)]
+    sections = [section for section in ENGINE_SECTIONS if section.owner() == backend]
+    settings = [setting for section in sections for setting in _section_settings(section)]
     words = (pattern or "").lower().replace("-", "_").split()
-    named = [each for each in everything if all(word in each.key.lower() for word in words)]
-    if named:
-        return named
-    return [each for each in everything if all(word in each.help.lower() for word in words)]
+    by_name = [s for s in settings if all(word in s.key.lower() for word in words)]
+    return by_name or [s for s in settings if all(word in s.help.lower() for word in words)]
 
 
-def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Iterator[str]:
+def setting_lines(backend: str, settings: Sequence[EngineSetting], *, brief: bool) -> Iterator[str]:
     """Yield the lines that show settings; ``brief`` leaves their help out."""
-    for each in found:
-        default = "" if each.default is None else f" = {each.default}"
-        line = f"{each.key}: {each.type}{default}"
+    for setting in settings:
+        default = "" if setting.default is None else f" = {setting.default}"
+        line = f"{setting.key}: {setting.type}{default}"
         if brief:
             yield line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
             continue
         yield from textwrap.wrap(line, WIDTH, subsequent_indent="      ")
-        for text in (each.note, each.help):
+        for text in (setting.note, setting.help):
             if text:
                 yield from textwrap.wrap(
                     text, WIDTH, initial_indent="    ", subsequent_indent="    "
                 )
     if brief:
-        count = len(found)
+        count = len(settings)
         yield f"{count} settings; llem config {backend} PATTERN shows those that fit, with help"
 
 
-def _shown(section: type[EngineSection]) -> Iterator[Shown]:
-    engine, known = load(section.owner()), parameters(section.study_path)
-    for name in dict.fromkeys([*section.model_fields, *known]):
-        own = section.model_fields.get(name)
-        described = (own.description or "") if own is not None else ""
+def _section_settings(section: type[EngineSection]) -> Iterator[EngineSetting]:
+    engine, schemas = load(section.owner()), parameters(section.study_path)
+    package = f"{engine['x-package']} {engine['x-version']}"
+    for name in dict.fromkeys([*section.model_fields, *schemas]):
+        field = section.model_fields.get(name)
+        description = (field.description or "") if field is not None else ""
         key = f"{section.study_path}.{name}"
-        schema = known.get(name)
+        schema = schemas.get(name)
         if schema is None:
-            note = f"not among the arguments of {engine['x-package']} {engine['x-version']}"
-            kind = _annotation_text(own.annotation if own is not None else None)
-            yield Shown(key, kind, None, described, note)
+            kind = _annotation_text(field.annotation if field is not None else None)
+            missing = f"not among the arguments of {package}"
+            yield EngineSetting(key, kind, None, description, missing)
             continue
         reason = section.refusal(name)
-        note_or_none = f"not for a study to set: it {reason}" if reason else None
+        note = f"not for a study to set: it {reason}" if reason else None
         if reason is None and schema.get("deprecated"):
-            note_or_none = "deprecated by the engine"
-        text = schema.get("description") or described
-        yield Shown(key, _type_with_bounds(schema), default_text(schema), text, note_or_none)
+            note = "deprecated by the engine"
+        text = schema.get("description") or description
+        yield EngineSetting(key, _type_with_bounds(schema), default_text(schema), text, note)
 
 
 def _annotation_text(annotation: Any) -> str:
