@@ -1,6 +1,6 @@
 import pytest
 
-from llenergymeasure.report.experiments import flags
+from llenergymeasure.report.experiments import flag_rows
 from llenergymeasure.report.failed_runs import advise, failures
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
@@ -51,7 +51,7 @@ def test_runs_of_one_reason_stand_together():
 
 def test_every_validity_code_is_explained():
     shown = {
-        each["code"]: each for each in flags([{"validity": [*VALIDITY, "of_a_later_version"]}])
+        each["code"]: each for each in flag_rows([{"validity": [*VALIDITY, "of_a_later_version"]}])
     }
     assert all(shown[code]["meaning"].endswith(".") for code in VALIDITY)
     left_out = {code for code in shown if shown[code]["consequence"] == "left out of means"}

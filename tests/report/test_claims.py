@@ -18,7 +18,7 @@ from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.experiments import declared, table_rows
+from llenergymeasure.report.experiments import footprint_units, table_rows
 from llenergymeasure.report.formatting import scale_for
 from llenergymeasure.report.plain_text import study_text
 from llenergymeasure.report.relations import (
@@ -27,7 +27,7 @@ from llenergymeasure.report.relations import (
     inconclusive_sentence,
     relations_content,
 )
-from llenergymeasure.report.serving import ramped
+from llenergymeasure.report.serving import ramp_experiments
 from llenergymeasure.results.record import Tokens
 from report.studies import Made, config, on, table, write_study
 from results.synthetic import make_result, write_plan
@@ -131,9 +131,9 @@ def said(folder: Path) -> str:
     content = relations_content(folder, summary)
     verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in content.pairs]
     sentences = findings.headline(
-        summary, runs, content.verdicts, ramped(read_plan(folder / "plan.json"))
+        summary, runs, content.verdicts, ramp_experiments(read_plan(folder / "plan.json"))
     )
-    sentences += [*verdicts, method.method(summary, runs)]
+    sentences += [*verdicts, method.paragraph(summary, runs)]
     sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
 
@@ -398,7 +398,7 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     scale = scale_for([1.0], "J")
     shown = table_rows(summary, scale, scale)[0]["runs"]
     assert shown == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
-    assert "4 runs stand outside the means: 4 of another machine" in method.method(summary, runs)
+    assert "4 runs stand outside the means: 4 of another machine" in method.paragraph(summary, runs)
     states = [point["state"] for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
@@ -412,13 +412,13 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     for row, reached in zip(summary, (True, False), strict=True):
         row |= {"precision_target": 0.02, "precision_reached": reached, "cycles_needed": 15}
         row["interval_method"] = "stein"
-    text = method.method(summary, runs)
+    text = method.paragraph(summary, runs)
     assert "from the pilot's cycles alone, on the logarithm (two-stage procedure, Stein" in text
     assert "±2.0 % of energy per output token, which 1 of 2 experiments reached; 15 cycles" in text
-    (missed,) = findings.precision_missed(summary)
+    (missed,) = findings.missed_precision_note(summary)
     assert "is not reached by 1 of 2 experiments" in missed
     summary[1]["precision_reached"] = True
-    assert findings.precision_missed(summary) == []
+    assert findings.missed_precision_note(summary) == []
 
 
 @pytest.mark.parametrize("correlated", [True, False, None])
@@ -429,7 +429,7 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     for row in summary:
         row["cycles_correlated"] = correlated
-    text = method.method(summary, runs)
+    text = method.paragraph(summary, runs)
     assert ("In 2 of 2 experiments successive cycles are alike" in text) == (correlated is True)
     assert ("cycles are too few to show whether they are" in text) == (correlated is None)
 
@@ -437,14 +437,14 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
 def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path: Path) -> None:
     write_study(tmp_path, apart)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == {}
+    assert footprint_units(summary, runs) == {}
     assert "gCO2e" not in study_text(tmp_path)
     plan = read_plan(tmp_path / "plan.json")
     carbon = {"grid_gco2e_per_kwh": 300.0, "pue": 1.2, "price_per_kwh": 0.25, "currency": "EUR"}
     write_plan(tmp_path, {**plan, "sections": {"carbon": carbon}})
     write_tables(tmp_path, partial=False)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == {"carbon": "gCO2e", "cost": "EUR"}
+    assert footprint_units(summary, runs) == {"carbon": "gCO2e", "cost": "EUR"}
     scale = scale_for([1.0], "J")
     shown = [row["carbon"].split()[0] for row in table_rows(summary, scale, scale)]
     # 1,000 requests of 50 J or so are 0.0139 kWh, at the site 1.2 times that.

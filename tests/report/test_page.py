@@ -13,7 +13,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
-from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked, write_report
+from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked_figures, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
@@ -354,7 +354,7 @@ def test_figures_of_an_earlier_report_that_this_one_has_not_are_gone(tmp_path, p
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in own)
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.pdf")} - {"power_over_time"}
-    assert _linked(tmp_path / "report.html") == drawn
+    assert _linked_figures(tmp_path / "report.html") == drawn
     assert (tmp_path / "figures" / "against_pytorch_batch_size.svg").is_file()
 
 

@@ -302,6 +302,6 @@ def test_groups_differ_by_shape_in_every_figure() -> None:
 
 
 def test_latencies_next_to_each_other_are_drawn_so() -> None:
-    chart = serving._by_load([], "J", {"value": "circle"}, wide=True)
+    chart = serving._energy_latency_chart([], "J", {"value": "circle"}, wide=True)
     for encoding in (layer["encoding"] for layer in chart["layer"]):
         assert encoding["x"]["scale"] == encoding["y"]["scale"] == {"zero": True}

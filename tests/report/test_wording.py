@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.report.formatting import (
     change,
-    changes,
+    change_range,
     counted,
     listed,
     mean_text,
@@ -97,7 +97,7 @@ def test_percent_has_two_digits_and_what_is_not_all_does_not_read_as_all(share, 
 
 def test_a_hundredth_is_not_nothing():
     assert change(0.004) == "99.6 % less"
-    assert changes(0.001, 0.004) == "99.6 % to 99.9 % less"
+    assert change_range(0.001, 0.004) == "99.6 % to 99.9 % less"
 
 
 @given(st.text())
@@ -132,7 +132,7 @@ def test_words():
     ],
 )
 def test_ratios_are_told_as_what_they_save_or_add(low, high, told):
-    assert changes(low, high) == told
+    assert change_range(low, high) == told
 
 
 def test_a_ratio_is_less_more_or_times():

@@ -16,8 +16,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
-from llenergymeasure.report.experiments import declared
-from llenergymeasure.report.findings import not_ranked, ranked, unseen
+from llenergymeasure.report.experiments import footprint_units
+from llenergymeasure.report.findings import not_ranked_notes, ranked, unseen
 from llenergymeasure.report.formatting import plain
 from llenergymeasure.report.plain_text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
@@ -329,9 +329,9 @@ class StudyResult:
         folder = self.paths.folder
         rows = ranked(read_table(folder, SUMMARY_NAME).to_pylist())
         runs = read_table(folder, RUNS_NAME).to_pylist()
-        cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
+        cells = [line[1:] for line in experiment_cells(rows, footprint_units(rows, runs))]
         head = [study_head(rows, runs), behind(folder)]
-        remarks = [*not_ranked(rows), flags_line(runs), *unseen(runs)]
+        remarks = [*not_ranked_notes(rows), flags_line(runs), *unseen(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from llenergymeasure.screen import UNSEEN
 from llenergymeasure.units import NOTHING, percent
 
-Interval: TypeAlias = tuple[float | None, float | None, float | None]
+MeanInterval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
 
 NOISE_REL = 1e-6
@@ -43,7 +43,7 @@ class Scale:
         """Return a value of the base unit in this one."""
         return value * self.factor
 
-    def of(self, row: Mapping[str, Any], metric: str) -> Interval:
+    def interval(self, row: Mapping[str, Any], metric: str) -> MeanInterval:
         """Return the mean of a quantity and its interval's ends in this unit, each None if unknown.
 
         Args:
@@ -97,7 +97,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     if half_width <= NOISE_REL * abs(value):
         return rounded(value)
     decimals = _decimals(value, half_width)
-    above, below = (_not_zero(reach, decimals) for reach in (high - value, value - low))
+    above, below = (_nonzero_text(reach, decimals) for reach in (high - value, value - low))
     reach = f"± {above}" if above == below else f"+{above} -{below}"
     return f"{mean_text(value, low, high)} {reach}"
 
@@ -106,7 +106,7 @@ def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
     """Return a mean with the digits that its interval justifies, without the interval."""
     if mean is None or low is None or high is None:
         return rounded(mean)
-    return _not_zero(mean, _decimals(mean, (high - low) / 2))
+    return _nonzero_text(mean, _decimals(mean, (high - low) / 2))
 
 
 def rounded_range(low: float | None, high: float | None) -> str:
@@ -117,7 +117,7 @@ def rounded_range(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return NOTHING
     decimals = _decimals(high, (high - low) / 2)
-    return f"{_not_zero(low, decimals)} to {_not_zero(high, decimals)}"
+    return f"{_nonzero_text(low, decimals)} to {_nonzero_text(high, decimals)}"
 
 
 def change(ratio: float) -> str:
@@ -127,7 +127,7 @@ def change(ratio: float) -> str:
     return f"{percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
 
 
-def changes(low: float, high: float) -> str:
+def change_range(low: float, high: float) -> str:
     """Return an interval of ratios: ``9 % to 15 % less``, ``3 % less to 2 % more``."""
     nearer, farther = (high, low) if high <= 1 else (low, high)
     first, last = change(nearer), change(farther)
@@ -159,8 +159,8 @@ def plain(text: object, limit: int | None = None) -> str:
     characters.
     """
     shown = UNSEEN.sub(" ", str(text))
-    kept = "".join(sign if sign.isprintable() else " " for sign in shown)
-    line = " ".join(kept.split())
+    printable = "".join(sign if sign.isprintable() else " " for sign in shown)
+    line = " ".join(printable.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 
 
@@ -183,8 +183,8 @@ def setting_texts(
 ) -> dict[Any, str]:
     """Return the text of each value of a setting; in full if two shortened ones would be equal."""
     texts = {value: setting_text(value, limit, absent) for value in values}
-    seen = Counter(texts.values())
-    return {value: text if seen[text] == 1 else plain(value) for value, text in texts.items()}
+    counts = Counter(texts.values())
+    return {value: text if counts[text] == 1 else plain(value) for value, text in texts.items()}
 
 
 def listed(words: Sequence[str]) -> str:
@@ -199,7 +199,7 @@ def scopes_text(scopes: Sequence[str] | None) -> str:
     return listed([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
 
 
-def _not_zero(value: float, decimals: int) -> str:
+def _nonzero_text(value: float, decimals: int) -> str:
     """Return a number with a fixed number of decimals, or its first digit if those are all 0."""
     if value and abs(value) < 0.5 * 10.0**-decimals:
         decimals = min(-math.floor(math.log10(abs(value))), 9)
