@@ -65,10 +65,10 @@ def test_a_format_gives_its_counts_and_a_range_that_holds_its_work(
     assert found.output_tokens == files.OUTPUT_TOKENS
     assert found.duration_ns == pytest.approx(end_ns - start_ns, abs=10_000)
     slack_ns = 5_000_000
-    assert found.began_ns[0] - slack_ns <= start_ns <= found.began_ns[1] + slack_ns
+    assert found.start_range_ns[0] - slack_ns <= start_ns <= found.start_range_ns[1] + slack_ns
     assert (found.unsure_s < 0.1) == (name in EXACT)
     assert (found.advice is None) == (name in EXACT)
-    assert found.what not in ("", "None")
+    assert found.description not in ("", "None")
 
 
 @pytest.mark.parametrize("name", ["sglang", "vllm"])
@@ -81,7 +81,7 @@ def test_lines_of_earlier_benchmarks_are_left_out(
 
     (found,) = read(path, old + FORMS[name](*work), work[0] - S, before=old)
 
-    assert found.began_ns[0] >= work[0] - S
+    assert found.start_range_ns[0] >= work[0] - S
 
 
 def test_of_a_request_that_guidellm_cuts_off_its_part_counts(
@@ -127,8 +127,8 @@ def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
 
     prompt, generation = read(tmp_path / "bench.jsonl", content, end_ns - 20 * S)
 
-    assert prompt.began_ns[0] <= first[0] <= prompt.began_ns[1] <= second[0] + S - 3 * S
-    assert generation.began_ns[0] <= second[0] <= generation.began_ns[1]
+    assert prompt.start_range_ns[0] <= first[0] <= prompt.start_range_ns[1] <= second[0] + S - 3 * S
+    assert generation.start_range_ns[0] <= second[0] <= generation.start_range_ns[1]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_work_that_ends_without_an_answer_leaves_open_when_vllms_began(
         tmp_path / "result.json", changed("vllm", **listed, **ended_last)(*work), start_ns - 9 * S
     )
 
-    assert found.began_ns[0] <= start_ns <= found.began_ns[1]
+    assert found.start_range_ns[0] <= start_ns <= found.start_range_ns[1]
     assert found.unsure_s == pytest.approx(0.75 * duration_s / 2, abs=1e-3)
 
 
