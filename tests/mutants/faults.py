@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/relations.py",
-        "abs(ratio - 1) >= left_open",
+        "abs(ratio - 1) >= shared_u95_rel",
         "ratio > 0",
         "a difference less than what the sensor leaves open, without a word of that",
         (f"{_SENTENCE}[less than what the sensor leaves open-undersampled]",),
@@ -370,7 +370,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/relations.py",
-        'return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))',
+        'return bool((row["ratio"] < 1) == (row["experiment_b"] == first["experiment"]))',
         "return True",
         "less energy where the pairs show more",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),

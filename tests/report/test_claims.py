@@ -479,7 +479,7 @@ def test_small_shares_of_a_front_are_said_with_two_digits():
     point = {"objective": "perplexity", "on_front": True}
     shares = {"rare": 0.004, "often": 0.853, "always": 1.0, "unknown": None}
     rows = [{**point, "label": name, "front_share": share} for name, share in shares.items()]
-    (told,) = relations._fronts(rows)
+    (told,) = relations._fronts(rows, [])
     assert told == (
         "Energy against perplexity: rare (0.40 %); often (85 %); always (100 %); unknown."
     )

@@ -10,7 +10,6 @@ from llenergymeasure.report.formatting import (
     mean_text,
     p_value,
     plain,
-    rounded,
     rounded_range,
     scale_for,
     scopes_text,
@@ -35,7 +34,8 @@ from llenergymeasure.units import percent
     ],
 )
 def test_digits_follow_the_interval(value, half_width, text):
-    assert rounded(value, half_width) == text
+    ends = (None, None) if half_width is None else (value - half_width, value + half_width)
+    assert mean_text(value, *ends) == text
 
 
 def test_how_far_an_interval_reaches_stands_beside_its_value():

@@ -363,8 +363,8 @@ def _read_llama_bench(documents: Sequence[Document], times: CommandTimes) -> Ite
 
 def _describe(document: Document, first: str, *names: str) -> str:
     """Return the named values that a document has, the first without its name."""
-    named = [f"{name} {document[name]}" for name in names if document.get(name) is not None]
-    return ", ".join([str(document.get(first)), *named])
+    parts = [f"{name} {document[name]}" for name in names if document.get(name) is not None]
+    return ", ".join([str(document.get(first)), *parts])
 
 
 FORMATS = (

@@ -63,13 +63,13 @@ def _select_card(samples: Samples, devices: str | None) -> SensorInfo:
     cards = [
         card
         for card in samples.header.sensors
-        if card.sensor == "nvml" and card.scope == "gpu" and card.unavailable is None
-        if devices is None or card.device == devices or len(samples.header.sensors) == 1
+        if (card.sensor, card.scope, card.unavailable) == ("nvml", "gpu", None)
+        and (devices is None or card.device == devices or len(samples.header.sensors) == 1)
     ]
     if len(cards) != 1:
         message = "one card at a time can be held against a meter; record it alone"
-        found = ", ".join(card.device for card in cards) or "none"
-        raise ConfigurationError(Problem(message, key="--devices", found=found))
+        names = ", ".join(card.device for card in cards) or "none"
+        raise ConfigurationError(Problem(message, key="--devices", found=names))
     return cards[0]
 
 

@@ -163,9 +163,9 @@ class ExperimentResult:
             *("energy_per_output_token_j", "energy_per_request_j", "energy_j", "energy_u95_j"),
             *("power_mean_w", "output_tokens_per_s", "window_s", "kind", "experiment"),
         ]
-        shown = [(name, getattr(self, name)) for name in names]
-        shown.append(("validity", ", ".join(self.validity) or "no doubts"))
-        return html_table(str(self), [("", "value"), *shown])
+        values = [(name, getattr(self, name)) for name in names]
+        values.append(("validity", ", ".join(self.validity) or "no doubts"))
+        return html_table(str(self), [("", "value"), *values])
 
     def _table(self, name: str) -> pa.Table:
         if name in self._tables:

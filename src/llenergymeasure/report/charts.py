@@ -93,12 +93,13 @@ class Axis:
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
         known_ends = [scale(end) for end in ends if end is not None]
         high = min(max([highest, *known_ends]) * HEADROOM, REACH * highest)
-        axis_title = f"{title} ({scale.unit})" if unit else title
-        if lowest > 0 and highest / lowest > LOG_RATIO:
-            axis_title = f"{title} ({scale.unit}, log scale)" if unit else f"{title} (log scale)"
-            low = max(min([lowest, *known_ends]) / HEADROOM, lowest / REACH)
-            return cls(metric, axis_title, scale, low, high, logarithmic=True)
-        return cls(metric, axis_title, scale, 0.0, high or 1.0, logarithmic=False)
+        is_log = lowest > 0 and highest / lowest > LOG_RATIO
+        details = ", ".join(part for part in (scale.unit, "log scale" if is_log else "") if part)
+        axis_title = f"{title} ({details})" if details else title
+        if not is_log:
+            return cls(metric, axis_title, scale, 0.0, high or 1.0, logarithmic=False)
+        low = max(min([lowest, *known_ends]) / HEADROOM, lowest / REACH)
+        return cls(metric, axis_title, scale, low, high, logarithmic=True)
 
     def values(self, row: Row) -> dict[str, float | None]:
         """Return an experiment's mean and its interval's ends in the unit of the axis."""
@@ -133,7 +134,8 @@ class Axis:
 def clipped_note(rows: Sequence[Row], *axes: Axis) -> str:
     """Return the caption's note on intervals that continue beyond an axis."""
     for axis in axes:
-        for _, low, high in (axis.scale.interval(row, axis.metric) for row in rows):
+        for row in rows:
+            _, low, high = axis.scale.interval(row, axis.metric)
             if axis.clips(low, high):
                 return CLIPPED
     return ""

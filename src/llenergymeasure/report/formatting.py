@@ -75,14 +75,9 @@ def scale_for(values: Iterable[float | None], unit: str) -> Scale:
     return Scale(10.0**-exponent, prefix + unit)
 
 
-def rounded(value: float | None, half_width: float | None = None) -> str:
-    """Return a number with as many digits as its interval justifies: two of the half width.
-
-    Without an interval it has three significant digits. None gives a dash.
-    """
-    if value is None:
-        return NOTHING
-    return f"{value:,.{_decimals(value, half_width)}f}"
+def rounded(value: float | None) -> str:
+    """Return a number without an interval, with three significant digits; None gives a dash."""
+    return NOTHING if value is None else f"{value:,.{_decimals(value)}f}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -158,8 +153,8 @@ def plain(text: object, limit: int | None = None) -> str:
     invisible characters become spaces; several blanks become one. ``limit`` cuts to that many
     characters.
     """
-    shown = UNSEEN.sub(" ", str(text))
-    printable = "".join(sign if sign.isprintable() else " " for sign in shown)
+    visible = UNSEEN.sub(" ", str(text))
+    printable = "".join(sign if sign.isprintable() else " " for sign in visible)
     line = " ".join(printable.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 
@@ -206,8 +201,9 @@ def _nonzero_text(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _decimals(value: float, half_width: float | None) -> int:
-    if half_width is not None and half_width > NOISE_REL * abs(value):
+def _decimals(value: float, half_width: float = 0.0) -> int:
+    """Return the decimals that an interval justifies, two digits of its half width."""
+    if half_width > NOISE_REL * abs(value):
         leading = math.floor(math.log10(half_width))
         return min(max(1 - leading, 0), 9)
     if value == 0:

@@ -43,8 +43,8 @@ def paragraph(summary: Sequence[Row], runs: Sequence[Row]) -> str:
 def run_counts(rows: Sequence[Row]) -> str:
     """Return the number of runs in a mean, such as ``3 to 5 runs``."""
     numbers = [row["n"] for row in rows]
-    least, most = min(numbers), max(numbers)
-    return counted(least, "run") if least == most else f"{least} to {most} runs"
+    low, high = min(numbers), max(numbers)
+    return counted(low, "run") if low == high else f"{low} to {high} runs"
 
 
 def interval_method(rows: Sequence[Row]) -> str:
@@ -96,8 +96,8 @@ def precision_note(rows: Sequence[Row]) -> list[str]:
         f"{reached} of {counted(len(rows_with_target), 'experiment')} reached"
     )
     needed = [row["cycles_needed"] for row in rows_with_target if not row["precision_reached"]]
-    most = max((number for number in needed if number is not None), default=None)
-    return [text if most is None else f"{text}; {most} cycles would be needed"]
+    n_cycles = max((number for number in needed if number is not None), default=None)
+    return [text if n_cycles is None else f"{text}; {n_cycles} cycles would be needed"]
 
 
 def exclusion_note(summary: Sequence[Row]) -> list[str]:

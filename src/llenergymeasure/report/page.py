@@ -62,9 +62,10 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         "energy_order": charts.order_figure(findings.order_points(summary, runs, by_experiment)),
     }
     traces = trace_figures(study_dir, summary, used)
-    group_of = {row["experiment"]: row["comparison_group"] for row in summary}
+    group_numbers = {row["experiment"]: row["comparison_group"] for row in summary}
     ramp_names = ramp_experiments(plan)
-    serving = serving_content(runs, _settings(runs), group_of, ramp_names)
+    settings = [name for name in (runs[0] if runs else ()) if name not in RUN_SCHEMA.names]
+    serving = serving_content(runs, settings, group_numbers, ramp_names)
     all_figures = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in all_figures.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
@@ -191,10 +192,10 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
     }
 
 
-def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _captions(plotted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the captions' notes on the experiments that figures show."""
     energies = (f"{findings.TOKEN}_mean", "energy_per_request_j_mean")
-    rows = [row for row in shown if any(row[name] is not None for name in energies)]
+    rows = [row for row in plotted if any(row[name] is not None for name in energies)]
     repeated = any(row["n"] > 1 for row in rows)
     meters = "; ".join(meter for _, meter in method.meters(rows))
     estimated = any(row["kind"] == "estimated" for row in rows)
@@ -215,11 +216,6 @@ def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the notes of runs' preflights and workloads, each once."""
     notes = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
     return [note if count == len(runs) else f"{note} ({noted_in(count)})" for note, count in notes]
-
-
-def _settings(runs: list[dict[str, Any]]) -> list[str]:
-    """Return the columns of the swept settings."""
-    return [name for name in (runs[0] if runs else {}) if name not in RUN_SCHEMA.names]
 
 
 def _study_file(plan: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ def _labels(
     """
     length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
     places = [(row, _mark_position(row, energy, other, size)) for row in rows]
-    taken = [(x - MARK_RADIUS, x + MARK_RADIUS, y) for _, (x, y) in places]
+    boxes = [(x - MARK_RADIUS, x + MARK_RADIUS, y) for _, (x, y) in places]
     for row, place in sorted(places, key=lambda row_and_place: not row_and_place[0]["front"]):
         name = [shortened(row["name"], length)] if row["front"] else []
         for text, (dx, dy) in product(
@@ -111,8 +111,8 @@ def _labels(
             right, baseline = left + width, place[1] + dy - BASELINE
             if left < 0 or right > size["width"]:
                 continue
-            if not any(a < right and left < b and abs(baseline - y) < HEIGHT for a, b, y in taken):
-                taken.append((left, right, baseline))
+            if not any(a < right and left < b and abs(baseline - y) < HEIGHT for a, b, y in boxes):
+                boxes.append((left, right, baseline))
                 yield _label({**row, "text": text}, energy, other, dx, dy)
                 break
 

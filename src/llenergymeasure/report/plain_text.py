@@ -181,7 +181,7 @@ def groups_text(
         metric: the column averaged.
         labels: the settings of each experiment, where they are grouped by it.
     """
-    settings = [] if labels is None else ["settings"]
+    settings = ["settings"] if labels is not None else []
     header = [*group_by, *settings, "experiments", "runs", "mean", "95 % interval", "left out"]
     lines = [header]
     rows = table.to_pylist()
@@ -199,23 +199,14 @@ def groups_text(
             )
             if row[name]
         ]
-        lines.append(
-            [
-                *(value_texts[name][row[name]] for name in group_by),
-                *(
-                    []
-                    if labels is None
-                    else [plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT)]
-                ),
-                str(row["experiments"]),
-                str(row["n"]),
-                mean_text(mean, low, high),
-                f"{rounded_range(low, high)} over {row['interval_method']}"
-                if low is not None
-                else row["interval_unavailable"],
-                ", ".join(exclusions) or NOTHING,
-            ]
-        )
+        cells = [value_texts[name][row[name]] for name in group_by]
+        if labels is not None:
+            cells.append(plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT))
+        interval = row["interval_unavailable"]
+        if low is not None:
+            interval = f"{rounded_range(low, high)} over {row['interval_method']}"
+        cells += [str(row["experiments"]), str(row["n"]), mean_text(mean, low, high), interval]
+        lines.append([*cells, ", ".join(exclusions) or NOTHING])
     experiments = header.index("experiments")
     left = (*range(experiments), len(header) - 2, len(header) - 1)
     unique_labels = labels is not None and len(set(labels.values())) == len(labels)

@@ -46,30 +46,30 @@ _OBJECTIVES = {
 class Pairs:
     """The compared pairs of one quantity, from rows of ``comparisons.parquet``."""
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = {frozenset((row["experiment_a"], row["experiment_b"])): row for row in rows}
         self.n_tested = sum(row["p_holm"] is not None for row in self._rows.values())
 
-    def find(self, one: Row, other: Row) -> Row | None:
+    def find(self, first: Row, second: Row) -> Row | None:
         """Return the row of two experiments of the summary; None if there is none."""
-        return self._rows.get(frozenset((one["experiment"], other["experiment"])))
+        return self._rows.get(frozenset((first["experiment"], second["experiment"])))
 
-    def shows_less(self, one: Row, other: Row) -> bool:
-        """Return whether ``one`` is shown to have less than ``other``."""
-        row = self.find(one, other)
+    def shows_less(self, first: Row, second: Row) -> bool:
+        """Return whether ``first`` is shown to have less than ``second``."""
+        row = self.find(first, second)
         if row is None or not is_significant(row):
             return False
-        return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))
+        return bool((row["ratio"] < 1) == (row["experiment_b"] == first["experiment"]))
 
-    def incomparable_reason(self, one: Row, other: Row) -> str | None:
+    def incomparable_reason(self, first: Row, second: Row) -> str | None:
         """Return why two experiments may not be compared; None if they may."""
-        reason = (self.find(one, other) or {}).get("unavailable") or ""
+        reason = (self.find(first, second) or {}).get("unavailable") or ""
         return reason.removeprefix(NOT_COMPARABLE) if reason.startswith(NOT_COMPARABLE) else None
 
     def any_significant(self, experiments: Sequence[Row]) -> bool:
         """Return whether any two of the experiments are shown to differ."""
-        among = {row["experiment"] for row in experiments}
-        return any(is_significant(row) for pair, row in self._rows.items() if pair <= among)
+        ids = {row["experiment"] for row in experiments}
+        return any(is_significant(row) for pair, row in self._rows.items() if pair <= ids)
 
 
 def is_significant(row: Row) -> bool:
@@ -100,39 +100,39 @@ def within_sensor(row: Row, ratio: float) -> str | None:
         row: the pair's.
         ratio: its ratio, in the direction in which the difference is written.
     """
-    left_open = row.get("shared_u95_rel") or 0.0
-    if not is_significant(row) or abs(ratio - 1) >= left_open:
+    shared_u95_rel = row.get("shared_u95_rel") or 0.0
+    if not is_significant(row) or abs(ratio - 1) >= shared_u95_rel:
         return None
-    return f"less than what the sensor leaves open, ±{percent(left_open)}"
+    return f"less than what the sensor leaves open, ±{percent(shared_u95_rel)}"
 
 
-def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
+def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
     """Return how much less one experiment has than another; None if that is not shown.
 
     Args:
         pairs: on energy per output token.
-        least: the experiment of the summary with the lower mean.
-        most: the one with the higher.
+        lower: the experiment of the summary with the lower mean.
+        higher: the one with the higher.
     """
-    row = pairs.find(least, most)
-    if row is None or not pairs.shows_less(least, most):
+    row = pairs.find(lower, higher)
+    if row is None or not pairs.shows_less(lower, higher):
         return None
     low, high = _joint_interval(row, pairs.n_tested)
     ratio = row["ratio"]
-    if row["experiment_a"] == least["experiment"]:
+    if row["experiment_a"] == lower["experiment"]:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
     for_pairs = f" for all {pairs.n_tested} pairs" if pairs.n_tested > 1 else ""
     details = [how(row), f"p {_p_relation(row['p_holm'])}{' after Holm' if for_pairs else ''}"]
     if high < 1:
         details.append(f"95 % interval{for_pairs} {change_range(low, high)}")
     details += filter(None, [within_sensor(row, ratio)])
-    verb = "is estimated to use" if least["kind"] == "estimated" else "uses"
+    verb = "is estimated to use" if lower["kind"] == "estimated" else "uses"
     sentence = (
-        f"{label_text(least)} {verb} {change(ratio)} energy per output token than "
-        f"{label_text(most)} ({'; '.join(details)})."
+        f"{label_text(lower)} {verb} {change(ratio)} energy per output token than "
+        f"{label_text(higher)} ({'; '.join(details)})."
     )
     if row["differs"]:
-        names = [difference(name, least, most) for name in row["differs"]]
+        names = [difference(name, lower, higher) for name in row["differs"]]
         sentence += f" Apart from settings they differ in {plain(listed(names), 120)}."
     if row["method"] == "unpaired":
         sentence += (
@@ -142,9 +142,9 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
     return sentence
 
 
-def difference(name: str, one: Row, other: Row) -> str:
+def difference(name: str, first: Row, second: Row) -> str:
     """Return in what two experiments of the summary differ; of the answers' length, how far."""
-    lengths = [row.get(f"{LENGTH}_mean") for row in (one, other)]
+    lengths = [row.get(f"{LENGTH}_mean") for row in (first, second)]
     if name != LENGTH or None in lengths:
         return name
     return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
@@ -157,14 +157,14 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         pairs: on energy per output token.
         experiments: of one comparable group, by their means.
     """
-    least, most = experiments[0], experiments[-1]
-    pair = f"{label_text(least)} and {label_text(most)}"
-    row = pairs.find(least, most)
+    lowest, highest = experiments[0], experiments[-1]
+    pair = f"{label_text(lowest)} and {label_text(highest)}"
+    row = pairs.find(lowest, highest)
     if row is None:
         return f"Inconclusive: {pair} were not compared with each other."
     covers_all = len(experiments) > 2 and not pairs.any_significant(experiments)
-    among = f"the {len(experiments)} experiments" if covers_all else pair
-    claim = f"Inconclusive: no difference between {among} is shown"
+    names = f"the {len(experiments)} experiments" if covers_all else pair
+    claim = f"Inconclusive: no difference between {names} is shown"
     if row["p_holm"] is None:
         return f"{claim} ({plain(row['unavailable'] or 'they were not tested', 300)})."
     if is_significant(row):
@@ -313,7 +313,7 @@ def _interval_text(row: Row) -> str:
     return NOTHING if row["ci95_low"] is None else change_range(row["ci95_low"], row["ci95_high"])
 
 
-def _fronts(pareto: Sequence[Row], summary: Sequence[Row] = ()) -> list[str]:
+def _fronts(pareto: Sequence[Row], summary: Sequence[Row]) -> list[str]:
     sentences = []
     models = {row["model"] for row in summary}
     for objective, words in _OBJECTIVES.items():

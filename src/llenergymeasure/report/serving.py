@@ -91,7 +91,7 @@ def ramp_experiments(plan: Mapping[str, Any]) -> set[str]:
 def serving_content(
     runs: Sequence[Row],
     settings: Sequence[str],
-    group_of: Mapping[str, int | None],
+    group_numbers: Mapping[str, int | None],
     ramps: Collection[str] = (),
 ) -> ServingContent | None:
     """Return the page's part on traffic; None if no run had any.
@@ -99,13 +99,13 @@ def serving_content(
     Args:
         runs: rows of ``runs.parquet``.
         settings: the columns of the swept settings.
-        group_of: the ``comparison_group`` of each experiment.
+        group_numbers: the ``comparison_group`` of each experiment.
         ramps: experiments whose rate rises within the window, so that they have no rate to keep.
     """
     serving_runs = [run for run in runs if run["offered_requests_per_s"] is not None]
     if not serving_runs:
         return None
-    groups = served_groups(serving_runs, settings, group_of)
+    groups = served_groups(serving_runs, settings, group_numbers)
     names = _group_names(list(groups))
     n_ungrouped = len(serving_runs) - sum(map(len, groups.values()))
     token_scale = scale_for((run[TOKEN] for run in serving_runs), "J")
@@ -256,20 +256,20 @@ def undrawn_sentence(names: Sequence[str]) -> list[str]:
 def _energy_latency_figure(groups: Sequence[NamedRuns]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
     token = scale_for((run[TOKEN] for _, members in groups for run in members), "J")
-    values: list[dict[str, Any]] = [
-        {
-            "group": name,
-            "latency": 1e3 * fmean(run[_LATENCY] for run in used),
-            "energy": token(fmean(run[TOKEN] for run in used)),
-            "load": fmean(run["offered_requests_per_s"] for run in used),
-            "state": _state(used),
-        }
-        for name, members in groups
-        for selection in selections(members).values()
-        if (used := selection.used)
-        and all(run[TOKEN] is not None and run[_LATENCY] is not None for run in used)
-    ]
-    values = [{**value, "label": f"{value['load']:.3g}/s"} for value in values]
+    values: list[dict[str, Any]] = []
+    for name, members in groups:
+        for selection in selections(members).values():
+            used = selection.used
+            if not used or any(run[TOKEN] is None or run[_LATENCY] is None for run in used):
+                continue
+            load = fmean(run["offered_requests_per_s"] for run in used)
+            means = {
+                "latency": 1e3 * fmean(run[_LATENCY] for run in used),
+                "energy": token(fmean(run[TOKEN] for run in used)),
+                "load": load,
+                "label": f"{load:.3g}/s",
+            }
+            values.append({"group": name, "state": _state(used), **means})
     title = "Energy per output token against latency under load"
     if not values:
         return no_figure(title, NO_ENERGY)
@@ -346,7 +346,7 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
         title,
         text,
-        " ".join(note for note, holds in notes if holds),
+        " ".join(note for note, applies in notes if applies),
     )
 
 

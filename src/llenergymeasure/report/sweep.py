@@ -298,17 +298,22 @@ def setting_channel(sweep: Sweep) -> Channel:
     """Return the setting's axis: of base 2 where it spans a large factor, or of categories."""
     if not sweep.numeric:
         return nominal("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
-    title, least, most = sweep.title, sweep.x_values[0], sweep.x_values[-1]
+    title, smallest, largest = sweep.title, sweep.x_values[0], sweep.x_values[-1]
     axis: dict[str, Any] = {"grid": False, "format": ".3~r" if sweep.title == OFFERED else ".12~r"}
     if len(sweep.x_values) <= LISTED_TICKS:
         axis["values"] = sweep.x_values
-    if least > 0 and most / least >= LOG2_RATIO:
+    if smallest > 0 and largest / smallest >= LOG2_RATIO:
         title = f"{title} (log scale)"
-        edge = (most / least) ** 0.04
-        scale = {"type": "log", "base": 2, "domain": [least / edge, most * edge], "nice": False}
+        edge = (largest / smallest) ** 0.04
+        scale = {
+            "type": "log",
+            "base": 2,
+            "domain": [smallest / edge, largest * edge],
+            "nice": False,
+        }
     else:
-        edge = 0.04 * (most - least)
-        scale = {"domain": [least - edge, most + edge], "nice": False, "zero": False}
+        edge = 0.04 * (largest - smallest)
+        scale = {"domain": [smallest - edge, largest + edge], "nice": False, "zero": False}
     return quantitative("x", title=title, scale=scale, axis=axis)
 
 

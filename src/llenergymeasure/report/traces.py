@@ -83,12 +83,12 @@ def trace_figures(
     Returns:
         The figures for which any of these runs has the data.
     """
-    traces = [
-        trace
-        for row in summary[:SHOWN_RUNS]
-        if (run := _typical_run(row, runs)) is not None
-        and (trace := _read_trace(StudyFolder(study_dir), row, run)) is not None
-    ]
+    traces = []
+    for row in summary[:SHOWN_RUNS]:
+        run = _typical_run(row, runs)
+        trace = None if run is None else _read_trace(StudyFolder(study_dir), row, run)
+        if trace is not None:
+            traces.append(trace)
     figures = {}
     note = (
         f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
@@ -178,10 +178,10 @@ def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
     times_s = [time_s for trace in traces for _, *ends in trace.phases for time_s in ends]
     times_s += [time_s for trace in traces for time_s in (trace.power[0][0], trace.power[-1][0])]
     time = {"scale": {"domain": [min(times_s), max(times_s)], "nice": False}}
-    most = max(value for trace in traces for _, value in trace.power)
+    max_power_w = max(value for trace in traces for _, value in trace.power)
     power = {
         "title": "W",
-        "scale": {"domain": [0, 1.05 * most], "nice": False},
+        "scale": {"domain": [0, 1.05 * max_power_w], "nice": False},
         "axis": {"tickCount": 3, "titleAngle": 0},
     }
     inner = {**time, "title": None, "axis": {"labels": False}}
@@ -197,7 +197,7 @@ def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, w
         {"phase": _phase_kind(name), "start": start, "end": end}
         for name, start, end in trace.phases
     ]
-    points = [{"start": at, "power": value} for at, value in trace.power]
+    points = [{"start": time_s, "power": value} for time_s, value in trace.power]
     line = {"type": "line", "strokeWidth": 1.3, "color": COLOURS["ink"]}
     shade = {"type": "rect", "opacity": 0.25}
     x, y = quantitative("start", **time), quantitative("power", **power)

@@ -82,13 +82,13 @@ _PLUGINS: dict[str, dict[str, Any]] = {
     "embodied": _arithmetic(("emissions-embodied-total", "time-share"), "carbon-embodied"),
     "carbon": _arithmetic(("carbon-operational", "carbon-embodied"), "carbon", "Sum"),
     **{
-        f"sci-{one}": {
+        f"sci-{singular}": {
             "path": "builtin",
             "method": "Sci",
-            "config": {"functional-unit": many},
-            "mapping": {"sci": f"sci-per-{one}"},
+            "config": {"functional-unit": plural},
+            "mapping": {"sci": f"sci-per-{singular}"},
         }
-        for many, one in FUNCTIONAL_UNITS.items()
+        for plural, singular in FUNCTIONAL_UNITS.items()
     },
 }
 
@@ -146,8 +146,8 @@ def _outputs(inputs: Mapping[str, Any], factor: float = 1.0) -> dict[str, float]
         "carbon-embodied": embodied_g,
         "carbon": operational_g + embodied_g,
         **{
-            f"sci-per-{one}": (operational_g + embodied_g) / inputs[many]
-            for many, one in FUNCTIONAL_UNITS.items()
-            if inputs[many]
+            f"sci-per-{singular}": (operational_g + embodied_g) / inputs[plural]
+            for plural, singular in FUNCTIONAL_UNITS.items()
+            if inputs[plural]
         },
     }

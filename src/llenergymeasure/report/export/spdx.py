@@ -68,8 +68,10 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     if mean_j is None:
         return {**package, "comment": "Its energy was not observed."}
     ends = total95(row, "energy_per_request_j")
-    interval = ", 95 % interval with the sensor's gain {} to {}" if ends else ""
-    interval = interval.format(*map(_kwh_per_1000, ends or ()))
+    interval = ""
+    if ends:
+        low, high = map(_kwh_per_1000, ends)
+        interval = f", 95 % interval with the sensor's gain {low} to {high}"
     comment = (
         f"Energy of inference is that of 1,000 requests in kWh: mean of {counted(row['n'], 'run')}"
         f"{interval}; {row['kind']} by {row['energy_source']}, "

@@ -10,12 +10,7 @@ from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, footprint_units
-from llenergymeasure.report.findings import (
-    MIN_SHARED_REL,
-    not_ranked_notes,
-    ranked,
-    unseen,
-)
+from llenergymeasure.report.findings import MIN_SHARED_REL, not_ranked_notes, ranked, unseen
 from llenergymeasure.report.formatting import (
     Scale,
     counted,
@@ -39,7 +34,7 @@ _TITLES = {
     "cost_per_1000_requests": "Cost of 1,000 requests",
 }
 _UNITS = {"output_tokens_per_s": "tokens/s", "goodput_requests_per_s": "requests/s"}
-_SUFFIXES = {"_j": "J", "_w": "W", "_s": "s"}
+_SUFFIX_UNITS = {"_j": "J", "_w": "W", "_s": "s"}
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -108,9 +103,9 @@ def make_table(
     has_runs = [row["n"] > 0 for row in rows]
     common = {}
     for name, values in facts.items():
-        distinct_values = set(compress(values, has_runs)) - (
-            {NOTHING} if name != "Device" else set()
-        )
+        distinct_values = set(compress(values, has_runs))
+        if name != "Device":
+            distinct_values.discard(NOTHING)
         if len(distinct_values) < 2:
             common[name] = next(iter(distinct_values), NOTHING)
     texts = {}
@@ -182,16 +177,18 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], facts: Mappin
     caption = f"{plain(study, 80)}: means over n runs."
     if rows_with_energy:
         meter = listed([meter for _, meter in meters(rows_with_energy)])
-        how = f"Energy is {meter}. " if "Kind" in facts else ""
-        caption += f" {interval_method(rows_with_energy)}. {how}No idle draw is taken off."
+        meter_note = f"Energy is {meter}. " if "Kind" in facts else ""
+        caption += f" {interval_method(rows_with_energy)}. {meter_note}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
-    named = {
+    facts_by_name = {
         "Model": models.pop() if len(models) == 1 else "",
         "Engine": "; ".join(distinct(runs, "engine_version")),
         "Device": facts.get("Device", NOTHING),
     }
-    known = [f" {name}: {value}." for name, value in named.items() if value not in ("", NOTHING)]
-    return caption + "".join(known)
+    details = [
+        f" {name}: {value}." for name, value in facts_by_name.items() if value not in ("", NOTHING)
+    ]
+    return caption + "".join(details)
 
 
 def _missing_runs_notes(rows: Sequence[Row]) -> list[str]:
@@ -214,10 +211,11 @@ def _outside_intervals(rows: Sequence[Row]) -> str:
 
 def _column(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tuple[str, list[str]]:
     """Return a quantity's header and its cells: the mean, and its interval where there is one."""
-    unit = units.get(metric) or _SUFFIXES.get(metric[-2:], "")
+    suffix = metric[-2:]
+    unit = units.get(metric) or _SUFFIX_UNITS.get(suffix, "")
     scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
-    plain_name = metric.removesuffix(metric[-2:] if metric[-2:] in _SUFFIXES else "")
-    title = _TITLES.get(metric, plain_name) + (f" ({scale.unit})" if unit else "")
+    name = metric.removesuffix(suffix) if suffix in _SUFFIX_UNITS else metric
+    title = _TITLES.get(metric, name) + (f" ({scale.unit})" if unit else "")
     return title, [_cell(row, metric, scale) for row in rows]
 
 
