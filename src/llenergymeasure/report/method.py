@@ -95,9 +95,9 @@ def precision_note(rows: Sequence[Row]) -> list[str]:
         f"{percent(rows_with_target[0]['precision_target'])} of energy per output token, which "
         f"{reached} of {counted(len(rows_with_target), 'experiment')} reached"
     )
-    needed = [row["cycles_needed"] for row in rows_with_target if not row["precision_reached"]]
-    n_cycles = max((number for number in needed if number is not None), default=None)
-    return [text if n_cycles is None else f"{text}; {n_cycles} cycles would be needed"]
+    missed = [row for row in rows_with_target if not row["precision_reached"]]
+    needed = [row["cycles_needed"] for row in missed if row["cycles_needed"] is not None]
+    return [f"{text}; {max(needed)} cycles would be needed" if needed else text]
 
 
 def exclusion_note(summary: Sequence[Row]) -> list[str]:
@@ -136,15 +136,12 @@ def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
     """Return where the numbers come from: a name and all values that occurred."""
     completed = [run for run in runs if run["status"] == "completed"]
     started = sorted(run["started_at"] for run in completed if run["started_at"])
-    dates = [started[0], started[-1]] if started else []
+    dates = " to ".join(dict.fromkeys(map(_minute, started[:1] + started[-1:])))
     order = (plan.get("execution") or {}).get("cycle_order")
     facts = [
         ("Study", [plain(plan["study"])]),
         ("Design hash", [plain(plan["study_design_hash"])]),
-        (
-            "Runs began",
-            [" to ".join(dict.fromkeys(_minute(date) for date in dates))] if dates else [],
-        ),
+        ("Runs began", [dates] if dates else []),
         ("Model", distinct(runs, "model")),
         ("Backend", distinct(runs, "backend")),
         ("Runner", distinct(runs, "runner")),

@@ -103,13 +103,12 @@ def _figures(
         }
         return front_figure(summary, front, metric)
 
-    token, request = "energy_per_output_token_j", "energy_per_request_j"
     has_quality = any(row["quality_score_mean"] is not None for row in summary)
     quality = {"energy_quality": tradeoff("quality_score")} if has_quality else {}
     return {
         **quality,
-        token.removesuffix("_j"): charts.intervals_figure(summary, used, token),
-        request.removesuffix("_j"): charts.intervals_figure(summary, used, request),
+        "energy_per_output_token": charts.intervals_figure(summary, used, findings.TOKEN),
+        "energy_per_request": charts.intervals_figure(summary, used, experiments.REQUEST),
         "energy_throughput": tradeoff("output_tokens_per_s"),
         "energy_latency": tradeoff("request_latency_p95_s" if served else "request_latency_p50_s"),
     }

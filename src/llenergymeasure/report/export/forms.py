@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.tables import harmless_text
-from llenergymeasure.report.export.sci import sci
+from llenergymeasure.report.export.sci import REQUEST, sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import escape_tex, latex, make_table, markdown
 from llenergymeasure.report.findings import ranked
@@ -48,10 +48,6 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     Values that the form asks for but were not observed stay empty.
     """
     used = used_runs(runs)
-    metric, intervals = (
-        "energy_per_request_j",
-        (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high")),
-    )
     return _csv(
         [
             {
@@ -60,10 +56,9 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
                 "settings": plain(row["label"], 200),
                 "device": listed(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
-                **{
-                    f"wh_per_1000_queries{suffix}": _wh_per_1000(row[f"{metric}_{name}"])
-                    for suffix, name in intervals
-                },
+                "wh_per_1000_queries": _wh_per_1000(row[f"{REQUEST}_mean"]),
+                "wh_per_1000_queries_ci95_low": _wh_per_1000(row[f"{REQUEST}_ci95_low"]),
+                "wh_per_1000_queries_ci95_high": _wh_per_1000(row[f"{REQUEST}_ci95_high"]),
                 "n": row["n"],
                 "scopes": ";".join(row["energy_scopes"] or ()),
             }
