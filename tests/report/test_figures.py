@@ -38,7 +38,7 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow_head(along, head):
     axis, marks = marks_of([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], along)
     assert axis.high < 40
     assert [mark["mark"].get("shape") for mark in marks[1:]] == [head]
-    assert [each["end"] for each in marks[1]["data"]["values"]] == [axis.high]
+    assert [value["end"] for value in marks[1]["data"]["values"]] == [axis.high]
     assert axis.clips(1, 40)
 
 
@@ -140,7 +140,7 @@ def test_two_settings_that_begin_alike_have_a_figure_each():
     rows = grid(**{f"{long}_one": [1, 2], f"{long}_two": [3, 4]})
     figures = sweep_figures(rows, {})
     assert len(figures) == 2
-    assert len({each.text for each in figures.values()}) == 2
+    assert len({figure.text for figure in figures.values()}) == 2
     assert len({figure.title for figure in figures.values()}) == 2
 
 

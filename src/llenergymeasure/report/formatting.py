@@ -118,7 +118,7 @@ def rounded_range(low: float | None, high: float | None) -> str:
 def change(ratio: float) -> str:
     """Return a ratio as its saving or addition: ``9 % less``, ``12 % more``, ``2.5 times``."""
     if ratio >= 2:
-        return f"{ratio:.2g} times"
+        return f"{ratio:.2g} times" if ratio < 99.5 else f"{ratio:,.0f} times"
     return f"{percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
 
 

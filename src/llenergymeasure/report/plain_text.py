@@ -63,10 +63,10 @@ def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
     study = next((run["study"] for run in runs if run["study"]), "study")
     n_completed = sum(run["status"] == "completed" for run in runs)
     lines = [f"{plain(study)}: {n_completed} of {counted(len(runs), 'run')} completed"]
-    left_out, reasons = _exclusions(rows)
+    left_out, exclusion_lines = _exclusions(rows)
     if left_out:
         lines[0] += f", {left_out} left out of the means"
-        lines += reasons
+        lines += exclusion_lines
     energies = [f"Energy: {meter}" for _, meter in meters(rows)]
     lines += energies
     if not n_completed:

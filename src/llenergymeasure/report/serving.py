@@ -198,7 +198,7 @@ def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[st
     sustained = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
         f"{name}: keeps up{condition} with {sustained} and no longer with {knee.failed_per_s:g} "
-        "requests a second: the knee lies between."
+        "requests per second: the knee lies between."
     ]
 
 
