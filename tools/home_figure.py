@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.report.figures import COLOURS, Chart, drawn, layer, numbers
+from llenergymeasure.report.figures import COLOURS, Chart, draw_figure, layer, quantitative
 from llenergymeasure.report.formatting import rounded
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.record_files import read_result
@@ -22,7 +22,7 @@ def main() -> None:
         key=lambda row: row["batch_size"],
     )
     means = ", ".join(f"{row['text']} at batch size {row['batch_size']}" for row in rows)
-    figure = drawn(
+    figure = draw_figure(
         lambda _: _chart(rows), "Energy per output token against batch size on an H100", means
     )
     (DOCS / "images" / "h100.svg").write_text(figure.svg)
@@ -51,7 +51,7 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _chart(rows: list[dict[str, Any]]) -> Chart:
     sizes = [row["batch_size"] for row in rows]
-    x = numbers(
+    x = quantitative(
         "batch_size",
         title="Batch size",
         scale={"type": "log", "base": 2, "domain": [0.8, 110], "nice": False},
@@ -63,8 +63,8 @@ def _chart(rows: list[dict[str, Any]]) -> Chart:
         "axis": {"values": [0.2, 0.5, 1, 2, 5]},
     }
     colour = COLOURS["measured"]
-    y = numbers("energy_j", **energy)
-    band = {"y": numbers("low_j", **energy), "y2": {"field": "high_j"}}
+    y = quantitative("energy_j", **energy)
+    band = {"y": quantitative("low_j", **energy), "y2": {"field": "high_j"}}
     words = {"type": "text", "align": "left", "dx": 10, "dy": -8, "fontSize": 13}
     return {
         "layer": [

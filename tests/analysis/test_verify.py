@@ -24,7 +24,7 @@ from llenergymeasure.results.complete import Difference, is_complete
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import vouch_again
 from support.attempts import start
 from support.studies import ROOT, SERVED, environment, llem, write_study
@@ -272,7 +272,7 @@ def test_the_report_is_made_anew_with_the_same_tables(
 
 def test_the_report_of_an_unfinished_study_is_older_than_any_input(study: Path, call: Call) -> None:
     shutil.rmtree(a_run(study).path)
-    with not_drawn():
+    with without_drawing():
         done = call("report", str(study))
     assert done.code == 0, done.err
     assert (study / "report.html").stat().st_mtime == 86_400

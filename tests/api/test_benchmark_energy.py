@@ -57,18 +57,19 @@ def test_a_format_gives_its_counts_and_a_range_that_holds_its_work(
 ) -> None:
     start_ns, end_ns = work
 
-    (found,) = read(tmp_path / "result.json", FORMS[name](*work), start_ns - S)
+    (benchmark,) = read(tmp_path / "result.json", FORMS[name](*work), start_ns - S)
 
     failed = None if name == "sglang" else 0  # it lists them with --output-details alone
-    assert (found.requests, found.failed_requests) == (files.REQUESTS, failed)
-    assert found.input_tokens == files.INPUT_TOKENS
-    assert found.output_tokens == files.OUTPUT_TOKENS
-    assert found.duration_ns == pytest.approx(end_ns - start_ns, abs=10_000)
+    assert (benchmark.requests, benchmark.failed_requests) == (files.REQUESTS, failed)
+    assert benchmark.input_tokens == files.INPUT_TOKENS
+    assert benchmark.output_tokens == files.OUTPUT_TOKENS
+    assert benchmark.duration_ns == pytest.approx(end_ns - start_ns, abs=10_000)
     slack_ns = 5_000_000
-    assert found.began_ns[0] - slack_ns <= start_ns <= found.began_ns[1] + slack_ns
-    assert (found.unsure_s < 0.1) == (name in EXACT)
-    assert (found.advice is None) == (name in EXACT)
-    assert found.what not in ("", "None")
+    earliest_ns, latest_ns = benchmark.start_range_ns
+    assert earliest_ns - slack_ns <= start_ns <= latest_ns + slack_ns
+    assert (benchmark.unsure_s < 0.1) == (name in EXACT)
+    assert (benchmark.advice is None) == (name in EXACT)
+    assert benchmark.description not in ("", "None")
 
 
 @pytest.mark.parametrize("name", ["sglang", "vllm"])
@@ -79,9 +80,9 @@ def test_lines_of_earlier_benchmarks_are_left_out(
     old = FORMS[name](work[0] - 900 * S, work[1] - 900 * S) + "\n" * (name == "vllm")
     path = tmp_path / "result.jsonl"
 
-    (found,) = read(path, old + FORMS[name](*work), work[0] - S, before=old)
+    (benchmark,) = read(path, old + FORMS[name](*work), work[0] - S, before=old)
 
-    assert found.began_ns[0] >= work[0] - S
+    assert benchmark.start_range_ns[0] >= work[0] - S
 
 
 def test_of_a_request_that_guidellm_cuts_off_its_part_counts(
@@ -97,13 +98,13 @@ def test_of_a_request_that_guidellm_cuts_off_its_part_counts(
         ]
     ):
         content = files.guidellm(*work, incomplete=incomplete, cut_off=cut_off)
-        (found,) = read(tmp_path / f"{number}.json", content, work[0] - S)
-        assert found.requests == files.REQUESTS
-        assert found.requests_worked == pytest.approx(worked, rel=1e-14)
-        assert (found.requests_worked == found.requests) == (incomplete == 0)
+        (benchmark,) = read(tmp_path / f"{number}.json", content, work[0] - S)
+        assert benchmark.requests == files.REQUESTS
+        assert benchmark.requests_worked == pytest.approx(worked, rel=1e-14)
+        assert (benchmark.requests_worked == benchmark.requests) == (incomplete == 0)
     for name in set(FORMS) - {"guidellm"}:
-        (other,) = read(tmp_path / f"{name}.json", FORMS[name](*work), work[0] - S)
-        assert other.requests_worked is None
+        (rest,) = read(tmp_path / f"{name}.json", FORMS[name](*work), work[0] - S)
+        assert rest.requests_worked is None
 
 
 @pytest.mark.parametrize("between", ["", "\n", "\r\n\r\n"])
@@ -127,12 +128,12 @@ def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
 
     prompt, generation = read(tmp_path / "bench.jsonl", content, end_ns - 20 * S)
 
-    assert prompt.began_ns[0] <= first[0] <= prompt.began_ns[1] <= second[0] + S - 3 * S
-    assert generation.began_ns[0] <= second[0] <= generation.began_ns[1]
+    assert prompt.start_range_ns[0] <= first[0] <= prompt.start_range_ns[1] <= second[0] + S - 3 * S
+    assert generation.start_range_ns[0] <= second[0] <= generation.start_range_ns[1]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "none of the formats"),
         ("no json", "not JSON alone"),
@@ -146,23 +147,23 @@ def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_use_is_named_with_the_reason(
-    tmp_path: Path, content: str, says: str
+    tmp_path: Path, content: str, message: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=rf"--result .*result\.json: .*{says}"):
+    with pytest.raises(ConfigurationError, match=rf"--result .*result\.json: .*{message}"):
         read(tmp_path / "result.json", content, time.monotonic_ns())
 
 
 def changed(name: str, **values: Any) -> Callable[[int, int], str]:
-    def made(start_ns: int, end_ns: int) -> str:
+    def content(start_ns: int, end_ns: int) -> str:
         document = json.loads(FORMS[name](start_ns, end_ns))
         (document[0] if isinstance(document, list) else document).update(values)
         return json.dumps(document)
 
-    return made
+    return content
 
 
 @pytest.mark.parametrize(
-    ("form", "says"),
+    ("form", "message"),
     [
         (changed("aiperf", is_complete=False, incomplete_reason="stalled"), "stalled"),
         (changed("llama_bench", n_depth=512), "n-depth"),
@@ -175,9 +176,9 @@ def changed(name: str, **values: Any) -> Callable[[int, int], str]:
     ],
 )
 def test_what_cannot_be_a_benchmark_of_this_command_is_refused(
-    tmp_path: Path, work: tuple[int, int], form: Callable[..., str], says: str
+    tmp_path: Path, work: tuple[int, int], form: Callable[..., str], message: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=message):
         read(tmp_path / "result.json", form(*work), work[0] - S)
 
 
@@ -188,22 +189,22 @@ def test_what_a_release_does_not_count_as_failed_follows_from_what_was_asked(
     document = json.loads(files.vllm(*work)) | {"completed": 30, "failed": failed}
     if failed:
         del document["failed"]
-    (found,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
-    assert (found.requests, found.failed_requests) == (30, files.REQUESTS - 30)
+    (benchmark,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
+    assert (benchmark.requests, benchmark.failed_requests) == (30, files.REQUESTS - 30)
 
 
 def test_what_a_release_counts_as_failed_is_believed(tmp_path: Path, work: tuple[int, int]) -> None:
     """A data set may hold fewer prompts than were asked for."""
     counted = {"completed": 30, "failed": 0, "num_prompts": 1000}
     document = json.loads(files.vllm(*work)) | counted
-    (found,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
-    assert found.failed_requests == 0
+    (benchmark,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
+    assert benchmark.failed_requests == 0
 
 
 def test_what_sglang_lists_as_failed_is_counted(tmp_path: Path, work: tuple[int, int]) -> None:
-    listed = changed("sglang", errors=["", "timed out", ""])(*work)
-    (found,) = read(tmp_path / "result.jsonl", listed, work[0] - S)
-    assert found.failed_requests == 1
+    content = changed("sglang", errors=["", "timed out", ""])(*work)
+    (benchmark,) = read(tmp_path / "result.jsonl", content, work[0] - S)
+    assert benchmark.failed_requests == 1
 
 
 @pytest.mark.parametrize(
@@ -220,12 +221,12 @@ def test_work_that_ends_without_an_answer_leaves_open_when_vllms_began(
         "latencies": [duration_s / 4, 0.0],
         "errors": ["", "timeout"],
     }
-    (found,) = read(
+    (benchmark,) = read(
         tmp_path / "result.json", changed("vllm", **listed, **ended_last)(*work), start_ns - 9 * S
     )
 
-    assert found.began_ns[0] <= start_ns <= found.began_ns[1]
-    assert found.unsure_s == pytest.approx(0.75 * duration_s / 2, abs=1e-3)
+    assert benchmark.start_range_ns[0] <= start_ns <= benchmark.start_range_ns[1]
+    assert benchmark.unsure_s == pytest.approx(0.75 * duration_s / 2, abs=1e-3)
 
 
 @pytest.mark.parametrize("cut", ["warmup_duration", "cooldown_duration"])
@@ -257,7 +258,7 @@ def test_a_folder_that_is_not_there_is_an_error_before_the_benchmark(tmp_path: P
 def test_the_energy_is_that_of_the_benchmarks_own_window(tmp_path: Path) -> None:
     card = sim.Device(power_w=[(0.0, 100.0), (60.0, 700.0)], uuid=uuid(1))
     variables = card_environment(tmp_path, [card])
-    written = {name: BenchmarkFile(tmp_path / name) for name in FORMS}
+    files_by_name = {name: BenchmarkFile(tmp_path / name) for name in FORMS}
     with environment(variables), meter(rest_s=2.0) as metered:
         ahead, started_ns = [ahead_ns()], time.monotonic_ns()
         time.sleep(1.0)
@@ -273,19 +274,19 @@ def test_the_energy_is_that_of_the_benchmarks_own_window(tmp_path: Path) -> None
     true_j = card.true_energy_j((start_ns - t0_ns) / 1e9, (end_ns - t0_ns) / 1e9)
     # The card draws 10 W more each second, so that 4 s of it hold 40 J more for each second later.
     later_w = 10.0 * 4.0
-    for name, file in written.items():
+    for name, file in files_by_name.items():
         (benchmark,) = file.read(started_ns, time.monotonic_ns(), ahead)
-        found = benchmark_energy(metered, benchmark, server=True)
-        energy = found["energy"]
+        report = benchmark_energy(metered, benchmark, server=True)
+        energy = report["energy"]
         assert abs(energy["gross_j"] - true_j) <= energy["gross_u95_j"], name
         # How much is left open depends on where in its second the work began.
-        left_open_j = later_w * found["window"]["unsure_s"]
+        left_open_j = later_w * report["window"]["unsure_s"]
         assert energy["placing_j"] == pytest.approx(left_open_j, abs=0.005 * true_j), name
         per_token_j = energy["per_output_token_j"]
         assert per_token_j == pytest.approx(energy["gross_j"] / files.OUTPUT_TOKENS)
         worked = benchmark.requests_worked or files.REQUESTS
         assert energy["per_request_j"] == pytest.approx(energy["gross_j"] / worked)
-        identity_w = per_token_j * found["output_tokens_per_s"]
+        identity_w = per_token_j * report["output_tokens_per_s"]
         assert identity_w == pytest.approx(energy["power_mean_w"])
         assert energy["net_j"] < energy["gross_j"]
         assert energy["net_u95_j"] > 0

@@ -28,22 +28,22 @@ def card_of(tmp_path: Path, **keys: object) -> dict[str, str]:
 
 def test_power_that_does_not_change_is_not_kept(tmp_path: Path) -> None:
     with environment(card_of(tmp_path)):
-        (found,), _ = probe(command=["sleep", "1"])
-    assert not found.kept
-    assert "changed too little" in found.reason
+        (probed,), _ = probe(command=["sleep", "1"])
+    assert not probed.kept
+    assert "changed too little" in probed.reason
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "message"),
     [
         (["no-such-program-anywhere"], "cannot be started"),
         ([], "sees no GPU"),
         (["sh", "-c", "echo soon > $LLEM_STEPS"], "soon"),
     ],
 )
-def test_a_load_that_fails_is_reported(tmp_path: Path, command: list[str], says: str) -> None:
-    with environment(card_of(tmp_path)), pytest.raises(MeterError, match=says):
+def test_a_load_that_fails_is_reported(tmp_path: Path, command: list[str], message: str) -> None:
+    with environment(card_of(tmp_path)), pytest.raises(MeterError, match=message):
         probe(command=command)
 
 
@@ -63,10 +63,10 @@ def test_what_was_found_is_said_where_the_recording_cannot_be_kept(
     place.mkdir()
     with environment(card_of(tmp_path)):
         code = sensors(["true"], characterise=True, samples=place)
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 1
-    assert uuid(1) in said.out
-    assert said.err == f"llem: the recording is not kept: {place}: Is a directory\n"
+    assert uuid(1) in output.out
+    assert output.err == f"llem: the recording is not kept: {place}: Is a directory\n"
 
 
 def test_without_a_card_there_is_nothing_to_characterise(tmp_path: Path) -> None:
@@ -88,6 +88,6 @@ def test_the_own_load_steps_at_uneven_times(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_own_load_says_what_it_lacks(tmp_path: Path) -> None:
-    done = run_module("llenergymeasure.sensors.stepping_load", variables=card_of(tmp_path))
-    assert done.returncode == 1
-    assert "after --" in done.stderr
+    child = run_module("llenergymeasure.sensors.stepping_load", variables=card_of(tmp_path))
+    assert child.returncode == 1
+    assert "after --" in child.stderr

@@ -87,14 +87,14 @@ print(json.dumps({**found, "complete": energy.samples.complete}))
 
 
 def test_leaving_does_not_wait_for_a_process_that_the_block_has_forked() -> None:
-    done = sim.run_python(FORKING, os.environ)
+    process = sim.run_python(FORKING, os.environ)
 
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["lives"]
-    assert found["complete"]
-    assert not found["lost"]
-    assert found["left_s"] < 5
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["lives"]
+    assert report["complete"]
+    assert not report["lost"]
+    assert report["left_s"] < 5
 
 
 LEAVING = """
@@ -123,19 +123,19 @@ else:
 """
 
 
-@pytest.mark.parametrize("how", ["exit", "end", "raise"])
-def test_a_process_that_the_block_has_forked_may_leave_it(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("way", ["exit", "end", "raise"])
+def test_a_process_that_the_block_has_forked_may_leave_it(tmp_path: Path, way: str) -> None:
     variables = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", LEAVING, how],
+    child = subprocess.run(
+        [sys.executable, "-c", LEAVING, way],
         env=variables,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) >= 0.5
+    assert child.returncode == 0, child.stderr
+    assert float(child.stdout) >= 0.5
     assert not list(tmp_path.iterdir())
 
 
@@ -149,7 +149,7 @@ def test_the_recording_is_kept_where_asked(tmp_path: Path, name: str) -> None:
     with pytest.raises(ZeroDivisionError), llenergymeasure.meter(samples=path):
         work()
     assert read_samples(path).complete
-    assert [each.name for each in path.parent.iterdir()] == [name]
+    assert [file.name for file in path.parent.iterdir()] == [name]
 
 
 def test_a_recording_of_another_ending_is_refused_at_once(tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_a_card_is_named_by_a_number_too_and_its_calibration_by_a_file(
     file = tmp_path / "gains.yaml"
     card = {"gain": 0.5, "u_gain_rel": 0.01, "source": "a meter"}
     file.write_text(json.dumps({"gpus": {uuid(1): card}}))
-    shown = sim.Device(power_w=[(0.0, WATTS)], uuid=uuid(1))
+    device = sim.Device(power_w=[(0.0, WATTS)], uuid=uuid(1))
     with (
-        environment(card_environment(tmp_path, [shown, sim.Device(uuid=uuid(2))])),
+        environment(card_environment(tmp_path, [device, sim.Device(uuid=uuid(2))])),
         llenergymeasure.meter(devices, calibration=file) as energy,
     ):
         time.sleep(1)

@@ -58,6 +58,6 @@ def test_every_error_is_one_of_ours() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, llenergymeasure; print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for heavy in ("numpy", "pyarrow", "pydantic", "torch", "pandas", "snakemake"):
-        assert f"'{heavy}'" not in done.stdout
+        assert f"'{heavy}'" not in child.stdout

@@ -31,7 +31,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
 
 
-def _left(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -43,21 +43,21 @@ def test_an_experiment_leaves_nothing_behind(
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr("tempfile.tempdir", None)
-    told: list[str] = []
+    lines: list[str] = []
     carbon = {"grid_gco2e_per_kwh": 250.0, "source": "a test"}
     quality = {"command": ["echo", "0.5"]}
-    result = run_experiment(**SETTINGS, carbon=carbon, quality=quality, progress=told.append)
+    result = run_experiment(**SETTINGS, carbon=carbon, quality=quality, progress=lines.append)
     assert isinstance(result, ExperimentResult)
     assert result.folder is None
-    assert _left(temporary) == []
-    assert _left(tmp_path) == ["temporary"]
-    assert told[0] == "This study:"
-    assert "echo 0.5" in told[1]
+    assert _file_names(temporary) == []
+    assert _file_names(tmp_path) == ["temporary"]
+    assert lines[0] == "This study:"
+    assert "echo 0.5" in lines[1]
     # What else the machine does may be said beside it.
-    *phases, ended = [line for line in told[2:] if not line.startswith("Note: ")]
+    *phases, last = [line for line in lines[2:] if not line.startswith("Note: ")]
     assert phases
-    assert all(line.startswith("[1/1] tiny-llama, cycle 1: ") for line in (*phases, ended))
-    assert "per output token" in ended
+    assert all(line.startswith("[1/1] tiny-llama, cycle 1: ") for line in (*phases, last))
+    assert "per output token" in last
 
     assert result.kind in ("measured", "estimated")
     assert result.energy_j is not None
@@ -88,7 +88,7 @@ def test_an_experiment_is_kept_where_asked_and_not_measured_again(tmp_path: Path
     assert first.folder.is_relative_to(tmp_path / "kept")
     assert first.config["n"] == 2
     assert first.config["pytorch"]["batch_size"] == 2
-    assert _left(tmp_path) == ["kept", "one.yaml"]
+    assert _file_names(tmp_path) == ["kept", "one.yaml"]
     again = run_experiment(study, directory="kept", n=2, pytorch={"batch_size": 2})
     assert again.record == first.record
     assert load_result(first.folder).record == first.record
@@ -117,7 +117,7 @@ def test_a_run_that_fails_is_told_with_its_log() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "settings", "told"),
+    ("config", "settings", "message"),
     [
         ({"model": "tiny-llama", "sweep": {"n": [1, 2]}}, {}, "describes 2; run_study"),
         (None, {}, "model: is missing"),
@@ -127,11 +127,11 @@ def test_a_run_that_fails_is_told_with_its_log() -> None:
     ],
 )
 def test_settings_that_cannot_be_used_run_nothing(
-    config: Any, settings: dict[str, Any], told: str, tmp_path: Path
+    config: Any, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         run_experiment(config, **settings)
-    assert _left(tmp_path) == []
+    assert _file_names(tmp_path) == []
 
 
 def test_a_damaged_data_set_is_refused_before_any_run(tmp_path: Path) -> None:
@@ -153,17 +153,17 @@ def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) 
             {"precision": "bf16", "lora": {"adapter_id": "someone/no-such-adapter"}},
         ],
     }
-    told: list[str] = []
-    result = run_study(study, directory="there", progress=told.append)
+    lines: list[str] = []
+    result = run_study(study, directory="there", progress=lines.append)
     assert isinstance(result, StudyResult)
     assert [run.config["precision"] for run in result.completed] == ["fp32"]
     (failed,) = result.failed
     assert (failed.status, failed.error_class, failed.cycle) == ("failed", "BackendError", 1)
     assert "no-such-adapter" in str(failed.error_message)
     assert failed.log.is_file()
-    (said,) = [line for line in told if "failed in" in line]
-    assert said.startswith("[2/2] ")
-    assert "BackendError" in said
+    (failed_line,) = [line for line in lines if "failed in" in line]
+    assert failed_line.startswith("[2/2] ")
+    assert "BackendError" in failed_line
     assert str(result) == "small: 1 of 2 runs completed"
     assert result.paths.folder == tmp_path / "there" / "small"
     assert not (tmp_path / "results").exists()

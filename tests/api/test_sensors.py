@@ -59,14 +59,14 @@ def test_what_is_missing_has_a_reason_and_a_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counter", "says", "window_s"),
+    ("counter", "words", "window_s"),
     [
         ("independent", "counts what the power readings do not see; it counts 20 ms late", 1.0),
         ("sum", "is the sum of the power readings", 3.125),
         ("unverified", "nothing has shown yet what it counts", 3.125),
     ],
 )
-def test_what_a_probe_has_found_is_said_in_words(counter: str, says: str, window_s: float) -> None:
+def test_what_a_probe_has_found_is_said_in_words(counter: str, words: str, window_s: float) -> None:
     parts = (
         PowerBehaviour("power_instant_w", 0.1, 0.025, "found"),
         PowerBehaviour("power_average_w", 0.1, None, "found"),
@@ -78,7 +78,7 @@ def test_what_a_probe_has_found_is_said_in_words(counter: str, says: str, window
     json.dumps(report)
     text = "\n".join(known_lines(report))
     assert "counter: a step every 100 ms; " in text
-    assert says in text
+    assert words in text
     assert "a mean over 25 ms: it sees 25 % of the time" in text
     assert "power_average_w: updated every 100 ms, averaging window not found" in text
     assert "driver 580.1" in text

@@ -186,7 +186,7 @@ def kept(*arguments, **options):
 command.metered_block = kept
 command.meter(["sleep", "1"], json_path=folder / "m.json", samples_path=folder / "s.parquet")
 (energy,) = metered
-again = account(read_samples(folder / "s.parquet"), energy.account.window, energy._marks)
+again = account(read_samples(folder / "s.parquet"), energy.account.window, energy._phase_spans)
 print(json.dumps({
     "metered": [energy.energy_j, energy.energy_u95_j, energy.energy_u_sys_j],
     "readings": [each.model_dump() for each in energy.readings],

@@ -16,7 +16,7 @@ from llenergymeasure.files import locked
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workload.load_study import load_study
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import make_result, write_result
 from support.studies import (
     MAIN,
@@ -115,7 +115,7 @@ def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_by_command(study: Path, call: Call) -> None:
     (study / "figures").write_text("in the way")
-    with not_drawn():
+    with without_drawing():
         done = call("report", str(study))
     assert done.code == 1
     assert done.err == f"llem: {study}/figures: Not a directory\n"

@@ -25,7 +25,7 @@ from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import write_runs
 from support.studies import MAIN, SMALL, llem, write_study
 
@@ -286,11 +286,11 @@ def test_the_state_names_runs_by_their_settings(call: Call) -> None:
 
 def test_the_report_of_an_unfinished_study_says_so(call: Call) -> None:
     folder = StudyFolder(made(Path("results"), "small", 1e9, sweep={"precision": ["fp32", "bf16"]}))
-    with not_drawn():
+    with without_drawing():
         assert call("report", str(folder.path)).err == ""
     first = Plan.read(folder.plan).runs[0]
     folder.run(first.experiment, 1).result.unlink()
-    with not_drawn():
+    with without_drawing():
         said = call("report", str(folder.path))
     assert said.code == 0, said.err
     assert said.out == "results/small/report.html\n"

@@ -22,7 +22,7 @@ class Browser:
     """A Chromium, spoken to through its debugging pipe (Chrome DevTools Protocol)."""
 
     def __init__(self) -> None:
-        name = next((each for each in ("chromium", "google-chrome") if shutil.which(each)), None)
+        name = next((path for path in ("chromium", "google-chrome") if shutil.which(path)), None)
         if name is None:
             raise FileNotFoundError("no chromium: apt install chromium")
         self._profile = tempfile.mkdtemp(prefix="llem-chromium-")
@@ -107,18 +107,18 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, or of the promise that it is."""
-        found = self.call(
+        response = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        return found["result"].get("value")
+        return response["result"].get("value")
 
     def picture(self, selector: str = "html") -> bytes:
         """Return an element, or the page's upper part, as PNG."""
-        found = f"document.querySelector('{selector}').getBoundingClientRect()"
-        x, y, width, height = self.value(f"(at => [at.x, at.y, at.width, at.height])({found})")
+        rectangle = f"document.querySelector('{selector}').getBoundingClientRect()"
+        x, y, width, height = self.value(f"(at => [at.x, at.y, at.width, at.height])({rectangle})")
         clip = {"x": x, "y": y, "width": width, "height": min(TALLEST, height), "scale": 1}
-        shot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        return base64.b64decode(shot["data"])
+        screenshot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(screenshot["data"])
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from llenergymeasure.analysis.tables import read_table, write_tables
 from results.synthetic import GPU, make_plan, write_runs
 
 SWEPT = ["pytorch.batch_size"]
-Made = Callable[[Mapping[str, Any], int], dict[str, Any]]
+MakeRecord = Callable[[Mapping[str, Any], int], dict[str, Any]]
 """What a run's record holds, from the run and the place of its experiment."""
 
 
@@ -18,14 +18,14 @@ def config(size: int, **more: Any) -> dict[str, Any]:
     return {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}, **more}
 
 
-def on(host: str = "node-1", name: str = "NVIDIA H200", uuid: str = GPU) -> dict[str, Any]:
+def machine(host: str = "node-1", name: str = "NVIDIA H200", uuid: str = GPU) -> dict[str, Any]:
     card = {"uuid": uuid, "name": name, "driver": "570.1", "power_limit_w": 700.0}
     return {"environment": {"host": host, "gpus": [card]}}
 
 
 def write_study(
     folder: Path,
-    made: Made,
+    record: MakeRecord,
     *,
     configs: Sequence[Mapping[str, Any]] = (config(1), config(2)),
     cycles: int = 5,
@@ -35,7 +35,7 @@ def write_study(
 
     Args:
         folder: of the study.
-        made: gives each run's record.
+        record: gives each run's record.
         configs: one an experiment.
         cycles: of each.
         sequential: all cycles of an experiment before the next one's, else cycle by cycle.
@@ -44,13 +44,13 @@ def write_study(
     place = {run["experiment"]: number for number, run in enumerate(plan["runs"][: len(configs)])}
     if sequential:
         plan["runs"].sort(key=lambda run: place[run["experiment"]])
-        plan["runs"] = [{**run, "order": at} for at, run in enumerate(plan["runs"], start=1)]
-    write_runs(folder, plan, lambda run: made(run, place[run["experiment"]]))
+        plan["runs"] = [{**run, "order": order} for order, run in enumerate(plan["runs"], start=1)]
+    write_runs(folder, plan, lambda run: record(run, place[run["experiment"]]))
     write_tables(folder, partial=False)
 
 
 @contextlib.contextmanager
-def not_drawn() -> Iterator[None]:
+def without_drawing() -> Iterator[None]:
     """Leave figures empty: drawing them is most of a page's time."""
     with (
         patch("vl_convert.vegalite_to_svg", lambda *_, **__: "<svg></svg>"),

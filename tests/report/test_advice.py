@@ -1,6 +1,6 @@
 import pytest
 
-from llenergymeasure.report.experiments import flags
+from llenergymeasure.report.experiments import flag_rows
 from llenergymeasure.report.failed_runs import advise, failures
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
@@ -50,11 +50,11 @@ def test_runs_of_one_reason_stand_together():
 
 
 def test_every_validity_code_is_explained():
-    shown = {
-        each["code"]: each for each in flags([{"validity": [*VALIDITY, "of_a_later_version"]}])
+    rows = {
+        row["code"]: row for row in flag_rows([{"validity": [*VALIDITY, "of_a_later_version"]}])
     }
-    assert all(shown[code]["meaning"].endswith(".") for code in VALIDITY)
-    left_out = {code for code in shown if shown[code]["consequence"] == "left out of means"}
+    assert all(rows[code]["meaning"].endswith(".") for code in VALIDITY)
+    left_out = {code for code in rows if rows[code]["consequence"] == "left out of means"}
     assert left_out == DISQUALIFYING
-    assert all(shown[code]["consequence"] == "in means, shown" for code in shown.keys() - left_out)
-    assert "another version" in shown["of_a_later_version"]["meaning"]
+    assert all(rows[code]["consequence"] == "in means, shown" for code in rows.keys() - left_out)
+    assert "another version" in rows["of_a_later_version"]["meaning"]

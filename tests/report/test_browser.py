@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.system]
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     study = write_study(folder, sweep={"pytorch.batch_size": [1, 2]}, execution={"n_cycles": 2})
-    done = llem(folder, "run", str(study))
-    assert done.returncode == 0, done.stderr
+    child = llem(folder, "run", str(study))
+    assert child.returncode == 0, child.stderr
     return folder / "results" / "small" / "report.html"
 
 
@@ -37,13 +37,13 @@ def test_it_fits_and_is_drawn(browser: Browser, page: Path, name: str, dark: boo
 
 
 def test_one_of_two_drawings_is_shown_at_each_width(browser: Browser, page: Path) -> None:
-    shown = "[...document.querySelectorAll('figure .{}')].filter(e => e.offsetParent).length"
+    count = "[...document.querySelectorAll('figure .{}')].filter(e => e.offsetParent).length"
     browser.open(page, WIDTHS["desktop"])
-    assert browser.value(shown.format("wide")) >= 4
-    assert browser.value(shown.format("narrow")) == 0
+    assert browser.value(count.format("wide")) >= 4
+    assert browser.value(count.format("narrow")) == 0
     browser.open(page, WIDTHS["phone"])
-    assert browser.value(shown.format("wide")) == 0
-    assert browser.value(shown.format("narrow")) >= 4
+    assert browser.value(count.format("wide")) == 0
+    assert browser.value(count.format("narrow")) >= 4
 
 
 def test_nothing_is_fetched(browser: Browser, page: Path) -> None:

@@ -18,7 +18,7 @@ from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
-from llenergymeasure.report.experiments import declared, table_rows
+from llenergymeasure.report.experiments import footprint_units, table_rows
 from llenergymeasure.report.formatting import scale_for
 from llenergymeasure.report.plain_text import study_text
 from llenergymeasure.report.relations import (
@@ -27,9 +27,9 @@ from llenergymeasure.report.relations import (
     inconclusive_sentence,
     relations_content,
 )
-from llenergymeasure.report.serving import ramped
+from llenergymeasure.report.serving import ramp_experiments
 from llenergymeasure.results.record import Tokens
-from report.studies import Made, config, on, table, write_study
+from report.studies import MakeRecord, config, machine, table, write_study
 from results.synthetic import make_result, write_plan
 
 FOUR = [config(size) for size in (1, 2, 4, 8)]
@@ -53,7 +53,7 @@ def two_meters(run: Any, place: int) -> dict[str, Any]:
 
 
 def two_machines(run: Any, place: int) -> dict[str, Any]:
-    return {**apart(run, place), **on("node-1" if place % 2 else "node-2")}
+    return {**apart(run, place), **machine("node-1" if place % 2 else "node-2")}
 
 
 def missing_level(run: Any, place: int) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def one_token_more(run: Any, place: int) -> dict[str, Any]:
 
 def shorter_answers(run: Any, place: int) -> dict[str, Any]:
     tokens = (2000, 2000, 1000)[place]
-    done = Tokens(input=8000, output=tokens, requests=20, prompt_hash="a" * 64)
-    return {**apart(run, place), "tokens": done, "output_tokens": tokens}
+    counts = Tokens(input=8000, output=tokens, requests=20, prompt_hash="a" * 64)
+    return {**apart(run, place), "tokens": counts, "output_tokens": tokens}
 
 
 def undersampled(run: Any, place: int) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def _unseen(run: Any, place: int, share: float) -> dict[str, Any]:
     return {"energy": energy.model_copy(update=widths), "validity": ["undersampled"]}
 
 
-def estimated(made: Made) -> Made:
-    return lambda run, place: {**made(run, place), "kind": "estimated", "source": "codecarbon"}
+def estimated(record: MakeRecord) -> MakeRecord:
+    return lambda run, place: {**record(run, place), "kind": "estimated", "source": "codecarbon"}
 
 
 BACKENDS = [{**config(1), "backend": name} for name in ("pytorch", "vllm")]
-STUDIES: dict[str, tuple[Made, dict[str, Any]]] = {
+STUDIES: dict[str, tuple[MakeRecord, dict[str, Any]]] = {
     "apart": (apart, {"configs": FOUR}),
     "null": (null, {"configs": FOUR}),
     "unpaired": (apart, {"configs": FOUR, "sequential": True}),
@@ -118,75 +118,75 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     @cache
     def text(name: str) -> str:
         folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
-        made, how = STUDIES[name]
-        write_study(folder, made, **how)
-        return said(folder)
+        record, options = STUDIES[name]
+        write_study(folder, record, **options)
+        return claims(folder)
 
     return text
 
 
-def said(folder: Path) -> str:
+def claims(folder: Path) -> str:
     """Return the page's sentences and verdicts, and the terminal's text."""
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
     content = relations_content(folder, summary)
     verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in content.pairs]
     sentences = findings.headline(
-        summary, runs, content.verdicts, ramped(read_plan(folder / "plan.json"))
+        summary, runs, content.verdicts, ramp_experiments(read_plan(folder / "plan.json"))
     )
-    sentences += [*verdicts, method.method(summary, runs)]
+    sentences += [*verdicts, method.paragraph(summary, runs)]
     sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
 
 
 def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(tmp_path):
-    found = []
-    for name, made in (("seen", apart), ("unseen", undersampled)):
-        write_study(tmp_path / name, made, configs=FOUR)
-        found.append([table(tmp_path / name, each) for each in ("comparisons", "levels", "pareto")])
-    seen, unseen = found
+    tables = []
+    for name, record in (("seen", apart), ("unseen", undersampled)):
+        write_study(tmp_path / name, record, configs=FOUR)
+        tables.append([table(tmp_path / name, key) for key in ("comparisons", "levels", "pareto")])
+    seen, unseen = tables
     assert seen[1:] == unseen[1:]
-    for one, other in zip(seen[0], unseen[0], strict=True):
-        is_energy = other["metric"].startswith("energy_")
-        assert one["shared_u95_rel"] is None
+    for row, changed in zip(seen[0], unseen[0], strict=True):
+        is_energy = changed["metric"].startswith("energy_")
+        assert row["shared_u95_rel"] is None
         expected = pytest.approx(0.4 * 2**0.5) if is_energy else None
-        assert other == {**one, "shared_u95_rel": expected}
+        assert changed == {**row, "shared_u95_rel": expected}
 
 
 @pytest.mark.parametrize("step", [0, 1])
 def test_runs_that_do_not_scatter_are_compared_and_inconclusive(tmp_path, step):
     write_study(tmp_path, lambda _, place: {"energy_j": 1000.0 * (1 + step * place)})
-    text = said(tmp_path)
+    text = claims(tmp_path)
     assert "verdict: inconclusive; note: interval: repeats do not scatter" in text
     assert "do not differ" not in text
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_best_load_that_was_not_kept_up_with_is_said_to_be(tmp_path, place):
-    def made(run: Any, at: int) -> dict[str, Any]:
-        return {**apart(run, at), "validity": ["over_saturated"] if at == place else []}
+    def record(run: Any, index: int) -> dict[str, Any]:
+        return {**apart(run, index), "validity": ["over_saturated"] if index == place else []}
 
-    write_study(tmp_path, made)
-    told = "With batch_size=1 requests came faster than they were answered in 5 of 5 runs"
-    assert (told in said(tmp_path)) == (place == 0)
+    write_study(tmp_path, record)
+    sentence = "With batch_size=1 requests came faster than they were answered in 5 of 5 runs"
+    assert (sentence in claims(tmp_path)) == (place == 0)
 
 
-@pytest.mark.parametrize("of", ["a disqualified run", "a ramp"])
-def test_of_a_load_that_is_in_no_mean_or_has_no_rate_nothing_is_said(tmp_path, of):
-    def made(run: Any, at: int) -> dict[str, Any]:
-        codes = ["over_saturated"] if of == "a ramp" else ["over_saturated", "counter_reset"]
-        late = at == 0 and (of == "a ramp" or run["cycle"] == 1)
-        return {**apart(run, at), "validity": codes if late else []}
+@pytest.mark.parametrize("case", ["a disqualified run", "a ramp"])
+def test_of_a_load_that_is_in_no_mean_or_has_no_rate_nothing_is_said(tmp_path, case):
+    def record(run: Any, index: int) -> dict[str, Any]:
+        codes = ["over_saturated"] if case == "a ramp" else ["over_saturated", "counter_reset"]
+        late = index == 0 and (case == "a ramp" or run["cycle"] == 1)
+        return {**apart(run, index), "validity": codes if late else []}
 
-    ramp = {"serving": {"arrivals": "ramp"}} if of == "a ramp" else {}
-    write_study(tmp_path, made, configs=[{**config(size), **ramp} for size in (1, 8)])
-    assert "requests came faster" not in said(tmp_path)
+    ramp = {"serving": {"arrivals": "ramp"}} if case == "a ramp" else {}
+    write_study(tmp_path, record, configs=[{**config(size), **ramp} for size in (1, 8)])
+    assert "requests came faster" not in claims(tmp_path)
 
 
 def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_path):
     limits, swept = (300.0, 400.0), "gpu.power_limit_w"
 
-    def made(run: Any, place: int) -> dict[str, Any]:
-        environment = on()["environment"]
+    def record(run: Any, place: int) -> dict[str, Any]:
+        environment = machine()["environment"]
         return {
             **apart(run, place),
             "environment": {
@@ -195,25 +195,25 @@ def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_pa
             },
         }
 
-    configs = [config(1, gpu={"power_limit_w": each}) for each in limits]
+    configs = [config(1, gpu={"power_limit_w": limit}) for limit in limits]
     with patch("report.studies.SWEPT", [swept]):
-        write_study(tmp_path, made, configs=configs)
-    text = said(tmp_path)
+        write_study(tmp_path, record, configs=configs)
+    text = claims(tmp_path)
     assert "power_limit_w=300 uses 9.5 % less energy" in text
     assert "Apart from settings" not in text
 
 
 def test_a_method_that_records_do_not_name_is_another_one(tmp_path):
-    def made(run: Any, place: int) -> dict[str, Any]:
+    def record(run: Any, place: int) -> dict[str, Any]:
         return {**apart(run, place), "provenance": {"energy_method": [None, METHOD][place]}}
 
-    write_study(tmp_path, made)
+    write_study(tmp_path, record)
     sentence = f"unlike methods of the meter, {METHOD} and one that records do not name: they may"
-    assert said(tmp_path).count(sentence) == 2  # the page's and the terminal's
+    assert claims(tmp_path).count(sentence) == 2  # the page's and the terminal's
 
 
 def test_of_estimates_no_method_of_the_meter_is_said(tmp_path):
-    def made(run: Any, place: int) -> dict[str, Any]:
+    def record(run: Any, place: int) -> dict[str, Any]:
         estimate = {"source": "codecarbon", "kind": "estimated"}
         return {
             **apart(run, place),
@@ -221,18 +221,18 @@ def test_of_estimates_no_method_of_the_meter_is_said(tmp_path):
             "provenance": {"energy_method": [3, METHOD][place]},
         }
 
-    write_study(tmp_path, made)
-    assert "unlike methods" not in said(tmp_path)
+    write_study(tmp_path, record)
+    assert "unlike methods" not in claims(tmp_path)
 
 
 @pytest.mark.parametrize("method", [4, METHOD])
 def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tmp_path, method):
-    def made(run: Any, place: int) -> dict[str, Any]:
+    def record(run: Any, place: int) -> dict[str, Any]:
         parts = undersampled(run, place)
         return {**parts, "provenance": {"energy_method": method if run["cycle"] == 1 else METHOD}}
 
-    write_study(tmp_path, made, configs=FOUR)
-    text = said(tmp_path)
+    write_study(tmp_path, record, configs=FOUR)
+    text = claims(tmp_path)
     assert "may move each value by up to ±40 %" in text
     assert ("smears over a window's ends" in text) == (method == METHOD)
     assert ("longer windows shrink" in text) == (method == METHOD)
@@ -291,11 +291,11 @@ def test_a_claim_stands_where_it_is_true_and_nowhere_else(
 
 
 def test_an_experiment_that_may_be_as_good_as_the_best_is_named(tmp_path: Path) -> None:
-    def made(run: Any, place: int) -> dict[str, Any]:
+    def record(run: Any, place: int) -> dict[str, Any]:
         return {"energy_j": (1000.0, 1000.0, 1300.0)[place] * noise(run, place)}
 
-    write_study(tmp_path, made, configs=FOUR[:3])
-    text = said(tmp_path)
+    write_study(tmp_path, record, configs=FOUR[:3])
+    text = claims(tmp_path)
     assert "Least energy" in text
     assert "Not shown to use more than it: batch_size=" in text
 
@@ -308,7 +308,7 @@ def test_equal_studies_are_told_apart_in_five_per_cent_at_most() -> None:
         order = np.array([rng.permutation(experiments) for _ in range(cycles)], float)
         order += experiments * np.arange(cycles)[:, None]
         data = Blocks(names, tuple(range(cycles)), logs, order, np.zeros_like(logs), order)
-        pairs = Pairs(asdict(each) | {"differs": []} for each in compare(data))
+        pairs = Pairs(asdict(comparison) | {"differs": []} for comparison in compare(data))
         means = [
             {"experiment": name, "label": name, "kind": "measured", "mean": value}
             for name, value in zip(names, np.exp(logs).mean(axis=0), strict=True)
@@ -338,14 +338,14 @@ A, B = ({"experiment": name, "label": name.upper(), "kind": "measured"} for name
 
 
 def test_a_difference_is_told_with_its_pair_and_what_else_differs() -> None:
-    told = difference_sentence(Pairs([PAIR]), A, B)
-    assert told == (
+    sentence = difference_sentence(Pairs([PAIR]), A, B)
+    assert sentence == (
         "A uses 9.1 % less energy per output token than B (paired over 5 cycles; p = 0.003; "
         "95 % interval 5.0 % to 13 % less)."
     )
-    more = difference_sentence(Pairs([{**PAIR, "differs": ["host"]}]), A, B)
-    assert more is not None
-    assert more.endswith("Apart from settings they differ in host.")
+    longer = difference_sentence(Pairs([{**PAIR, "differs": ["host"]}]), A, B)
+    assert longer is not None
+    assert longer.endswith("Apart from settings they differ in host.")
 
 
 @pytest.mark.parametrize(
@@ -362,13 +362,13 @@ def test_no_difference_is_told_without_its_verdict(row: dict[str, Any]) -> None:
 
 
 def test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less() -> None:
-    others = [{**PAIR, "experiment_a": f"x{n}", "experiment_b": f"y{n}"} for n in range(5)]
-    told = difference_sentence(Pairs([PAIR, *others]), A, B)
-    assert told is not None
-    assert "p = 0.003 after Holm; 95 % interval for all 6 pairs 1.7 % to 16 % less" in told
+    other_pairs = [{**PAIR, "experiment_a": f"x{n}", "experiment_b": f"y{n}"} for n in range(5)]
+    sentence = difference_sentence(Pairs([PAIR, *other_pairs]), A, B)
+    assert sentence is not None
+    assert "p = 0.003 after Holm; 95 % interval for all 6 pairs 1.7 % to 16 % less" in sentence
     # Holm may show what the joint interval does not: then no interval stands beside it.
-    wide = difference_sentence(Pairs([{**PAIR, "ci95_low": 1.001}, *others]), A, B)
-    assert wide is not None
+    wide_sentence = difference_sentence(Pairs([{**PAIR, "ci95_low": 1.001}, *other_pairs]), A, B)
+    assert wide_sentence is not None
 
 
 @pytest.mark.parametrize(
@@ -388,17 +388,17 @@ def test_what_is_not_shown_says_why_and_what_would_decide_it(
 
 
 def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_path: Path) -> None:
-    def made(run: Any, place: int) -> dict[str, Any]:
+    def record(run: Any, place: int) -> dict[str, Any]:
         moved = run["cycle"] > 3
-        card = on(name="NVIDIA A100") if moved else on()
+        card = machine(name="NVIDIA A100") if moved else machine()
         return {**card, "energy_j": (2.0 if moved else 1.0) * apart(run, place)["energy_j"]}
 
-    write_study(tmp_path, made)
+    write_study(tmp_path, record)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     scale = scale_for([1.0], "J")
-    shown = table_rows(summary, scale, scale)[0]["runs"]
-    assert shown == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
-    assert "4 runs stand outside the means: 4 of another machine" in method.method(summary, runs)
+    run_counts = table_rows(summary, scale, scale)[0]["runs"]
+    assert run_counts == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
+    assert "4 runs stand outside the means: 4 of another machine" in method.paragraph(summary, runs)
     states = [point["state"] for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
@@ -412,13 +412,13 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     for row, reached in zip(summary, (True, False), strict=True):
         row |= {"precision_target": 0.02, "precision_reached": reached, "cycles_needed": 15}
         row["interval_method"] = "stein"
-    text = method.method(summary, runs)
+    text = method.paragraph(summary, runs)
     assert "from the pilot's cycles alone, on the logarithm (two-stage procedure, Stein" in text
     assert "±2.0 % of energy per output token, which 1 of 2 experiments reached; 15 cycles" in text
-    (missed,) = findings.precision_missed(summary)
+    (missed,) = findings.missed_precision_note(summary)
     assert "is not reached by 1 of 2 experiments" in missed
     summary[1]["precision_reached"] = True
-    assert findings.precision_missed(summary) == []
+    assert findings.missed_precision_note(summary) == []
 
 
 @pytest.mark.parametrize("correlated", [True, False, None])
@@ -429,7 +429,7 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     for row in summary:
         row["cycles_correlated"] = correlated
-    text = method.method(summary, runs)
+    text = method.paragraph(summary, runs)
     assert ("In 2 of 2 experiments successive cycles are alike" in text) == (correlated is True)
     assert ("cycles are too few to show whether they are" in text) == (correlated is None)
 
@@ -437,18 +437,18 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
 def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path: Path) -> None:
     write_study(tmp_path, apart)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == {}
+    assert footprint_units(summary, runs) == {}
     assert "gCO2e" not in study_text(tmp_path)
     plan = read_plan(tmp_path / "plan.json")
     carbon = {"grid_gco2e_per_kwh": 300.0, "pue": 1.2, "price_per_kwh": 0.25, "currency": "EUR"}
     write_plan(tmp_path, {**plan, "sections": {"carbon": carbon}})
     write_tables(tmp_path, partial=False)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
-    assert declared(summary, runs) == {"carbon": "gCO2e", "cost": "EUR"}
+    assert footprint_units(summary, runs) == {"carbon": "gCO2e", "cost": "EUR"}
     scale = scale_for([1.0], "J")
-    shown = [row["carbon"].split()[0] for row in table_rows(summary, scale, scale)]
+    carbon_texts = [row["carbon"].split()[0] for row in table_rows(summary, scale, scale)]
     # 1,000 requests of 50 J or so are 0.0139 kWh, at the site 1.2 times that.
-    assert shown == ["4.988", "5.51"]
+    assert carbon_texts == ["4.988", "5.51"]
     text = study_text(tmp_path)
     assert "gCO2e/1000 requests  EUR/1000 requests" in text
     assert "0.004157" in text
@@ -470,39 +470,39 @@ def test_pairs_and_values_that_are_not_listed_are_counted(tmp_path, monkeypatch)
     write_study(tmp_path, apart, configs=FOUR)
     monkeypatch.setattr(relations, "LISTED_PAIRS", 2)
     monkeypatch.setattr(relations, "LISTED_LEVELS", 1)
-    found = relations_content(tmp_path, table(tmp_path, "summary"))
-    assert (len(found.baseline), found.baseline_total) == (2, 3)
-    assert (len(found.levels), found.levels_total) == (1, 3)
+    content = relations_content(tmp_path, table(tmp_path, "summary"))
+    assert (len(content.baseline), content.baseline_total) == (2, 3)
+    assert (len(content.levels), content.levels_total) == (1, 3)
 
 
 def test_small_shares_of_a_front_are_said_with_two_digits():
     point = {"objective": "perplexity", "on_front": True}
     shares = {"rare": 0.004, "often": 0.853, "always": 1.0, "unknown": None}
     rows = [{**point, "label": name, "front_share": share} for name, share in shares.items()]
-    (told,) = relations._fronts(rows)
-    assert told == (
+    (text,) = relations._fronts(rows, [])
+    assert text == (
         "Energy against perplexity: rare (0.40 %); often (85 %); always (100 %); unknown."
     )
-    (told,) = relations._fronts(rows, [{"model": "a"}, {"model": "b"}])
-    assert "perplexity (of a token, which models of one tokenizer alone have in common):" in told
+    (text,) = relations._fronts(rows, [{"model": "a"}, {"model": "b"}])
+    assert "perplexity (of a token, which models of one tokenizer alone have in common):" in text
 
 
 def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):
     def on_two_cards(run: Any, place: int) -> dict[str, Any]:
-        return {**apart(run, place), **on(uuid=f"GPU-{run['cycle'] % 2}")}
+        return {**apart(run, place), **machine(uuid=f"GPU-{run['cycle'] % 2}")}
 
     write_study(tmp_path, on_two_cards)
-    text = said(tmp_path)
+    text = claims(tmp_path)
     assert "gain may shift all values of one meter and card together" in text
     assert "not ranked with the rest" not in text
 
 
 def silent(run: Any, place: int, *, cycles: tuple[int, ...], places: tuple[int, ...]) -> Any:
     """Return runs of which some wrote no token, and their energy is known."""
-    how = apart(run, place)
+    record = apart(run, place)
     if run["cycle"] not in cycles or place not in places:
-        return how
-    energy = make_result(run, **how).energy.model_copy(update={"per_output_token_j": None})
+        return record
+    energy = make_result(run, **record).energy.model_copy(update={"per_output_token_j": None})
     return {
         "tokens": Tokens(input=100, output=0, requests=20, prompt_hash="a" * 64),
         "energy": energy,
@@ -511,7 +511,7 @@ def silent(run: Any, place: int, *, cycles: tuple[int, ...], places: tuple[int, 
 
 def test_an_experiment_whose_mean_one_run_without_a_token_takes_away_is_named(tmp_path):
     write_study(tmp_path, lambda run, place: silent(run, place, cycles=(2,), places=(1,)))
-    text = said(tmp_path)
+    text = claims(tmp_path)
     assert (
         "Not ranked, as not every run of theirs has energy per output token: batch_size=2" in text
     )
@@ -520,7 +520,7 @@ def test_an_experiment_whose_mean_one_run_without_a_token_takes_away_is_named(tm
 def test_energy_without_a_token_is_not_said_to_be_unobserved(tmp_path):
     every = {"cycles": (1, 2, 3, 4, 5), "places": (0, 1)}
     write_study(tmp_path, lambda run, place: silent(run, place, **every))
-    text = said(tmp_path)
+    text = claims(tmp_path)
     assert "No energy was observed" not in text
     assert "Energy was observed, but no experiment has it per output token" in text
     assert "Energy: measured by nvml" in text
@@ -533,19 +533,19 @@ def test_only_experiments_without_a_mean_are_said_not_to_be_ranked(text_of, name
 
 @pytest.mark.parametrize("versions", [("0.9", "0.9"), ("0.9", "0.10"), (None, "0.10")])
 def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versions):
-    def made(run: Any, place: int) -> dict[str, Any]:
-        told = {} if versions[place] is None else {"vllm": versions[place]}
-        engine = {"engine": {"versions": told}}
-        return {**apart(run, place), "environment": {**on()["environment"], **engine}}
+    def record(run: Any, place: int) -> dict[str, Any]:
+        packages = {} if versions[place] is None else {"vllm": versions[place]}
+        engine = {"engine": {"versions": packages}}
+        return {**apart(run, place), "environment": {**machine()["environment"], **engine}}
 
     for name, configs in (("one", (config(1), config(2))), ("two", BACKENDS)):
-        write_study(tmp_path / name, made, configs=configs)
-        named = "they differ in engine_version" in said(tmp_path / name)
+        write_study(tmp_path / name, record, configs=configs)
+        named = "they differ in engine_version" in claims(tmp_path / name)
         assert named == (name == "one" and versions == ("0.9", "0.10"))
 
 
 @pytest.mark.parametrize(
-    ("came", "worked", "said"),
+    ("came", "worked", "expected"),
     [
         ((None, None), (None, None), []),
         ((None, None), (19.5, 20), []),
@@ -557,7 +557,7 @@ def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versi
     ],
 )
 def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
-    came: tuple[int | None, ...], worked: tuple[float | None, ...], said: list[str]
+    came: tuple[int | None, ...], worked: tuple[float | None, ...], expected: list[str]
 ) -> None:
     rows = [
         {
@@ -572,4 +572,4 @@ def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
         for tokens, requests in zip(came, worked, strict=True)
     ]
     sentences = findings.unseen(rows)
-    assert [each.partition(" under traffic")[0] for each in sentences] == said
+    assert [sentence.partition(" under traffic")[0] for sentence in sentences] == expected

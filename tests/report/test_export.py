@@ -79,11 +79,11 @@ def test_latex_has_caption_label_and_escapes(study, capsys):
 
 
 def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
-    def made(run):
-        guessed = {"kind": "estimated", "source": "codecarbon"}
-        return guessed if run["config"]["pytorch"]["batch_size"] == 8 else {}
+    def record(run):
+        estimate = {"kind": "estimated", "source": "codecarbon"}
+        return estimate if run["config"]["pytorch"]["batch_size"] == 8 else {}
 
-    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
+    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), record)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "latex", capsys)
     assert r"pytorch.batch\_size & Kind & Scope & n" in text
@@ -94,7 +94,7 @@ def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
 @pytest.mark.parametrize("gain", [None, 0.05])
 @pytest.mark.parametrize("hosts", [("node-1", "node-1"), ("node-1", "node-2")])
 def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, capsys, hosts, gain):
-    def made(run):
+    def record(run):
         result = make_result(run)
         gross_j = result.energy.gross_j
         widths = {"shared_u95_j": 0.02 * gross_j, "u_sys_j": gain and gain * gross_j}
@@ -104,11 +104,11 @@ def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, cap
             "environment": {**result.environment, "host": host},
         }
 
-    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), made)
+    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), record)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "markdown", capsys)
-    parted = "batch_size=8 is not ranked with the rest: other machines: host is node-1 and node-2."
-    assert (parted in text) == (len(set(hosts)) == 2)
+    reason = "batch_size=8 is not ranked with the rest: other machines: host is node-1 and node-2."
+    assert (reason in text) == (len(set(hosts)) == 2)
     by_gain = "be off by the sensor's gain, ±5.0 %, and by ±2.0 % by what else it leaves open"
     assert ("be off by ±2.0 % by what the sensor leaves open" if gain is None else by_gain) in text
 
@@ -162,11 +162,11 @@ def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path,
 def test_what_ran_on_no_gpu_is_not_said_to_have_run_on_the_others(tmp_path, capsys):
     plan = make_plan(CONFIGS, ["pytorch.batch_size"])
 
-    def made(run):
+    def record(run):
         on_cpu = run["config"]["pytorch"]["batch_size"] == 8
         return {"environment": {"host": "node-1", "gpus": []}} if on_cpu else {}
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     write_tables(tmp_path, partial=False)
     text = exported(tmp_path, "markdown", capsys)
     assert text.startswith("| pytorch.batch_size | Device | n |")
@@ -190,16 +190,16 @@ def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
     export(study, "ro-crate", out)
     capsys.readouterr()
     with zipfile.ZipFile(out) as archive:
-        told = json.loads(archive.read("ro-crate-metadata.json"))
-        entries = {each["@id"]: each for each in told["@graph"]}
-        files = {name for name, each in entries.items() if each["@type"] == "File"}
+        metadata = json.loads(archive.read("ro-crate-metadata.json"))
+        entries = {entry["@id"]: entry for entry in metadata["@graph"]}
+        files = {name for name, entry in entries.items() if entry["@type"] == "File"}
         assert files == set(archive.namelist()) - {"ro-crate-metadata.json"}
         assert entries["figures/energy.pdf"]["encodingFormat"] == "application/pdf"
         for name in files:
             content = archive.read(name)
             assert entries[name]["sha256"] == hashlib.sha256(content).hexdigest()
             assert entries[name]["contentSize"] == str(len(content))
-    assert {each["@id"] for each in entries["./"]["hasPart"]} == files
+    assert {entry["@id"] for entry in entries["./"]["hasPart"]} == files
     assert entries["ro-crate-metadata.json"]["about"] == {"@id": "./"}
     assert {"plan.json", "runs.parquet", "summary.csv"} <= files
 
@@ -232,9 +232,9 @@ def test_the_same_study_gives_the_same_crate(study, tmp_path):
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
-@pytest.mark.parametrize(("form", "told"), [("pdf", "is none of"), ("ro-crate", "--out")])
-def test_what_cannot_be_written_is_said(study, form, told):
-    with pytest.raises(ConfigurationError, match=told):
+@pytest.mark.parametrize(("form", "message"), [("pdf", "is none of"), ("ro-crate", "--out")])
+def test_what_cannot_be_written_is_said(study, form, message):
+    with pytest.raises(ConfigurationError, match=message):
         export(study, form, None)
 
 
@@ -324,22 +324,22 @@ and of its plugins' inputs, as JSON Schema; what it would pass over unread is no
 def impact_framework(manifest: dict, child: dict) -> dict[str, float]:
     """What Impact Framework's builtin plugins make of a child's inputs."""
     jsonschema.validate(manifest, MANIFEST)
-    (values,) = (dict(each) for each in child["inputs"])
+    (values,) = (dict(inputs) for inputs in child["inputs"])
     for name in child["pipeline"]["compute"]:
         plugin = manifest["initialize"]["plugins"][name]
         assert plugin["path"] == "builtin"
         config = plugin["config"]
         if plugin["method"] in ("Multiply", "Sum"):
             parts = [values[part] for part in config["input-parameters"]]
-            made = math.prod(parts) if plugin["method"] == "Multiply" else sum(parts)
-            values[config["output-parameter"]] = made
+            result = math.prod(parts) if plugin["method"] == "Multiply" else sum(parts)
+            values[config["output-parameter"]] = result
         elif plugin["method"] == "Divide":
             values[config["output"]] = values[config["numerator"]] / values[config["denominator"]]
         else:
             assert values["carbon"] >= 0
             assert values[config["functional-unit"]] > 0
-            made = values["carbon"] / values[config["functional-unit"]]
-            values[plugin["mapping"]["sci"]] = made
+            result = values["carbon"] / values[config["functional-unit"]]
+            values[plugin["mapping"]["sci"]] = result
     return values
 
 
@@ -360,7 +360,7 @@ def test_an_sci_score_is_operational_and_embodied_carbon_per_functional_unit(tmp
     low, high = output["sci-per-request-low"], output["sci-per-request-high"]
     assert embodied_g / 40 < low < output["sci-per-request"] < high
     recomputed = impact_framework(manifest, child)
-    numbers = {name: each for name, each in recomputed.items() if isinstance(each, int | float)}
+    numbers = {name: value for name, value in recomputed.items() if isinstance(value, int | float)}
     assert {name: output[name] for name in numbers} == pytest.approx(numbers, rel=1e-12)
     assert set(numbers) >= {f"sci-per-{one}" for one in ("request", "token", "output-token")}
     assert plan["study_design_hash"] in manifest["description"]
@@ -391,8 +391,8 @@ def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys)
     plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
     write_plan(tmp_path, plan)
     result = make_result(plan["runs"][0])
-    none_ended = result.tokens.model_copy(update={"requests": 0})
-    write_result(tmp_path, result.model_copy(update={"tokens": none_ended}))
+    counts = result.tokens.model_copy(update={"requests": 0})
+    write_result(tmp_path, result.model_copy(update={"tokens": counts}))
     write_tables(tmp_path, partial=False)
     manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
     (child,) = manifest["tree"]["children"].values()
@@ -404,8 +404,8 @@ def test_an_sci_score_of_a_request_under_traffic_is_of_the_work_on_one(tmp_path,
     plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
     write_plan(tmp_path, plan)
     result = make_result(plan["runs"][0])
-    cut = result.tokens.model_copy(update={"requests": 20, "requests_worked": 25.0})
-    write_result(tmp_path, result.model_copy(update={"tokens": cut}))
+    counts = result.tokens.model_copy(update={"requests": 20, "requests_worked": 25.0})
+    write_result(tmp_path, result.model_copy(update={"tokens": counts}))
     write_tables(tmp_path, partial=False)
     (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
     assert child["inputs"][0]["requests"] == 25
@@ -414,12 +414,12 @@ def test_an_sci_score_of_a_request_under_traffic_is_of_the_work_on_one(tmp_path,
 def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
     declared_study(tmp_path, None)
     document = json.loads(exported(tmp_path, "spdx", capsys))
-    (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
-    (told,) = package["ai_energyConsumption"]["ai_inferenceEnergyConsumption"]
+    (package,) = (element for element in document["@graph"] if element["type"] == "ai_AIPackage")
+    (consumption,) = package["ai_energyConsumption"]["ai_inferenceEnergyConsumption"]
     # 55 J a request on average: 55,000 J the thousand.
-    assert float(told["ai_energyQuantity"]) == pytest.approx(55_000 / 3.6e6, rel=1e-12)
-    assert re.fullmatch(r"\d+(\.\d*)?", told["ai_energyQuantity"])
-    assert told["ai_energyUnit"] == "kilowattHour"
+    assert float(consumption["ai_energyQuantity"]) == pytest.approx(55_000 / 3.6e6, rel=1e-12)
+    assert re.fullmatch(r"\d+(\.\d*)?", consumption["ai_energyQuantity"])
+    assert consumption["ai_energyUnit"] == "kilowattHour"
     assert "1,000 requests in kWh: mean of 2 runs, 95 % interval" in package["comment"]
     assert "measured by nvml, scope gpu" in package["comment"]
 
@@ -440,9 +440,9 @@ def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
         assert (objects_energy is None) == (energy_j is None)
         if objects_energy is None:
             continue
-        (told,) = objects_energy.ai_inferenceEnergyConsumption
-        assert told.ai_energyUnit == model.ai_EnergyUnitType.kilowattHour
-        assert float(told.ai_energyQuantity) == pytest.approx(50 * energy_j / 3.6e6)
+        (description,) = objects_energy.ai_inferenceEnergyConsumption
+        assert description.ai_energyUnit == model.ai_EnergyUnitType.kilowattHour
+        assert float(description.ai_energyQuantity) == pytest.approx(50 * energy_j / 3.6e6)
 
 
 def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tmp_path, capsys):
@@ -451,16 +451,16 @@ def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tm
     write_plan(tmp_path, plan)
     for run, tokens in zip(plan["runs"], (1000, 2000, 3000), strict=True):
         result = make_result(run, energy_j=tokens / 2.0, output_tokens=tokens)
-        done = result.tokens.model_copy(update={"requests": 10})
+        counts = result.tokens.model_copy(update={"requests": 10})
         energy = result.energy.model_copy(update={"per_request_j": tokens / 20.0})
-        write_result(tmp_path, result.model_copy(update={"tokens": done, "energy": energy}))
+        write_result(tmp_path, result.model_copy(update={"tokens": counts, "energy": energy}))
     write_tables(tmp_path, partial=False)
     (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
     (output,) = child["outputs"]
     assert output["sci-per-request-high"] > 1.9 * output["sci-per-request"]
     assert output["sci-per-output-token-high"] < 1.06 * output["sci-per-output-token"]
     document = json.loads(exported(tmp_path, "spdx", capsys))
-    (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
+    (package,) = (element for element in document["@graph"] if element["type"] == "ai_AIPackage")
     low, high = re.findall(r"gain ([\d.]+) to ([\d.]+);", package["comment"])[0]
     assert float(high) > 5 * float(low)
 
@@ -511,8 +511,8 @@ def test_what_a_sensor_may_not_see_is_next_to_the_intervals(tmp_path, capsys, fo
         for run in plan["runs"]:
             result = make_result(run, validity=codes)
             energy = result.energy.model_copy(update={"bound_j": 1.17 * result.energy.gross_j})
-            whole = result.model_copy(update={"energy": energy})
-            write_result(tmp_path / folder, whole, plan["swept"])
+            doubtful = result.model_copy(update={"energy": energy})
+            write_result(tmp_path / folder, doubtful, plan["swept"])
         write_tables(tmp_path / folder, partial=False)
         text = exported(tmp_path / folder, form, capsys)
         text = text.replace("\\u00b1", "±").replace("\\", "")

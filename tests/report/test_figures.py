@@ -6,13 +6,13 @@ import pytest
 
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import (
-    BEYOND,
+    CLIPPED,
     Axis,
-    beyond_note,
+    clipped_note,
     interval_marks,
     kind_points,
 )
-from llenergymeasure.report.sweep import place_channel, sweep_figures, sweep_of, swept_settings
+from llenergymeasure.report.sweep import make_sweep, setting_channel, sweep_figures, swept_settings
 
 TOKEN = "energy_per_output_token_j"
 BATCH = "pytorch.batch_size"
@@ -29,7 +29,7 @@ def experiment(
 
 
 def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, Any]]]:
-    axis = Axis.over(rows, TOKEN)
+    axis = Axis.for_rows(rows, TOKEN)
     return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
 
 
@@ -38,8 +38,8 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow_head(along, head):
     axis, marks = marks_of([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], along)
     assert axis.high < 40
     assert [mark["mark"].get("shape") for mark in marks[1:]] == [head]
-    assert [each["end"] for each in marks[1]["data"]["values"]] == [axis.high]
-    assert axis.beyond(1, 40)
+    assert [value["end"] for value in marks[1]["data"]["values"]] == [axis.high]
+    assert axis.clips(1, 40)
 
 
 def test_an_interval_below_zero_ends_in_an_arrow_head_at_zero():
@@ -51,14 +51,14 @@ def test_an_interval_below_zero_ends_in_an_arrow_head_at_zero():
 def test_intervals_within_the_axis_have_no_arrow_heads():
     axis, marks = marks_of([experiment(3, 2.9, 3.1), experiment(4, 3.9, 4.1)])
     assert len(marks) == 1
-    assert not axis.beyond(2.9, 3.1)
+    assert not axis.clips(2.9, 3.1)
 
 
 def test_a_caption_says_where_an_interval_goes_on_beyond_its_axis():
     wide, narrow = [experiment(3, 1, 40)], [experiment(3, 2.9, 3.1), experiment(4)]
     (axis, _), (other, _) = marks_of(wide), marks_of(narrow)
-    assert beyond_note(wide, other, axis) == BEYOND
-    assert beyond_note(narrow, other) == ""
+    assert clipped_note(wide, other, axis) == CLIPPED
+    assert clipped_note(narrow, other) == ""
 
 
 def test_means_far_apart_stand_on_a_logarithmic_axis_with_their_intervals():
@@ -93,8 +93,8 @@ def test_settings_that_move_together_have_one_figure():
     ("values", "kind"), [([1, 2, 32], "log"), ([1, 2, 4], None), ([0, 2, 32], None)]
 )
 def test_a_number_that_spans_a_factor_of_eight_is_on_an_axis_of_base_two(values, kind):
-    sweep = sweep_of(grid(pytorch__batch_size=values), BATCH, [], {})
-    channel = place_channel(sweep)
+    sweep = make_sweep(grid(pytorch__batch_size=values), BATCH, [], {})
+    channel = setting_channel(sweep)
     assert channel["scale"].get("type") == kind
     assert channel["scale"].get("base") == (2 if kind else None)
     assert channel["title"] == BATCH + (" (log scale)" if kind else "")
@@ -102,21 +102,21 @@ def test_a_number_that_spans_a_factor_of_eight_is_on_an_axis_of_base_two(values,
 
 
 def test_texts_are_categories():
-    sweep = sweep_of(grid(precision=["fp8", "bf16"]), "precision", [], {})
-    channel = place_channel(sweep)
+    sweep = make_sweep(grid(precision=["fp8", "bf16"]), "precision", [], {})
+    channel = setting_channel(sweep)
     assert (channel["type"], channel["sort"]) == ("nominal", ["bf16", "fp8"])
 
 
 def test_a_third_setting_stands_still_and_the_caption_says_where():
     rows = grid(pytorch__batch_size=[1, 8], precision=["bf16", "fp8"], max_output_tokens=[16, 32])
-    sweep = sweep_of(rows, BATCH, ["precision", "max_output_tokens"], {})
+    sweep = make_sweep(rows, BATCH, ["precision", "max_output_tokens"], {})
     assert {row["max_output_tokens"] for row in sweep.rows} == {16}
     assert sweep.notes == ["Drawn at max_output_tokens=16; 4 more experiments in the table."]
 
 
 def test_a_setting_of_another_engine_is_not_drawn_and_said():
     rows = [*grid(pytorch__batch_size=[1, 8]), experiment(5, **{BATCH: None})]
-    sweep = sweep_of(rows, BATCH, [], {})
+    sweep = make_sweep(rows, BATCH, [], {})
     assert len(sweep.rows) == 2
     assert sweep.notes == ["Not drawn: 1 experiment without it."]
 
@@ -124,7 +124,7 @@ def test_a_setting_of_another_engine_is_not_drawn_and_said():
 def test_under_traffic_the_axis_is_the_load_that_was_offered():
     rows = grid(serving__rate_per_s=[1, 2])
     offered = {row["experiment"]: 0.9 * row["serving.rate_per_s"] for row in rows}
-    sweep = sweep_of(rows, "serving.rate_per_s", [], offered)
+    sweep = make_sweep(rows, "serving.rate_per_s", [], offered)
     assert sweep.title == "Requests offered per second"
     assert sweep.x_values == [0.9, 1.8]
 
@@ -140,7 +140,7 @@ def test_two_settings_that_begin_alike_have_a_figure_each():
     rows = grid(**{f"{long}_one": [1, 2], f"{long}_two": [3, 4]})
     figures = sweep_figures(rows, {})
     assert len(figures) == 2
-    assert len({each.text for each in figures.values()}) == 2
+    assert len({figure.text for figure in figures.values()}) == 2
     assert len({figure.title for figure in figures.values()}) == 2
 
 
@@ -167,8 +167,8 @@ def test_estimates_are_hollow_in_the_figures_against_settings_as_captions_say(ki
 def test_two_values_that_are_cut_alike_are_two_places_and_two_series():
     models = [f"/data/models/{name}/checkpoints/final" for name in ("llama-3-8b", "qwen-3-7b")]
     rows = [experiment(3, model=name, **{BATCH: size}) for name in models for size in (1, 8)]
-    assert sweep_of(rows, "model", [BATCH], {}).x_values == models
-    assert sweep_of(rows, BATCH, ["model"], {}).series_values == models
+    assert make_sweep(rows, "model", [BATCH], {}).x_values == models
+    assert make_sweep(rows, BATCH, ["model"], {}).series_values == models
 
 
 def test_words_for_a_figure_have_the_digits_of_the_table_and_the_values_of_the_study():
@@ -185,5 +185,5 @@ def test_words_for_a_figure_have_the_digits_of_the_table_and_the_values_of_the_s
 
 
 def test_a_logarithmic_axis_is_said_to_be_one():
-    assert Axis.over([experiment(1), experiment(30)], TOKEN).title.endswith("(J, log scale)")
-    assert Axis.over([experiment(1), experiment(3)], TOKEN).title.endswith("(J)")
+    assert Axis.for_rows([experiment(1), experiment(30)], TOKEN).title.endswith("(J, log scale)")
+    assert Axis.for_rows([experiment(1), experiment(3)], TOKEN).title.endswith("(J)")

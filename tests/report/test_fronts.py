@@ -35,22 +35,22 @@ def test_no_label_lies_on_another_and_the_front_keeps_its_names() -> None:
     energy = Axis("", "", AS_IS, 0.0, 25.0, logarithmic=False)
     speed = Axis("", "", AS_IS, 0.0, 350.0, logarithmic=False)
     charts = _labels(rows[::-1], energy, speed, wide=True)
-    shown = [chart["data"]["values"][0]["text"] for chart in charts]
-    assert shown[0] == "best"
-    assert len(shown) < len(rows)
+    texts = [chart["data"]["values"][0]["text"] for chart in charts]
+    assert texts[0] == "best"
+    assert len(texts) < len(rows)
 
 
 def test_where_the_front_is_crowded_numbers_stand_for_names_and_nothing_is_on_a_mark() -> None:
     rows = [
-        {"value": 5.0 + at, "x_value": 3.0 + at, "front": True, "name": "n" * 20, "number": str(at)}
-        for at in range(20)
+        {"value": 5.0 + n, "x_value": 3.0 + n, "front": True, "name": "n" * 20, "number": str(n)}
+        for n in range(20)
     ]
     energy = Axis("", "", AS_IS, 0.0, 50.0, logarithmic=False)
     speed = Axis("", "", AS_IS, 0.0, 50.0, logarithmic=False)
     charts = [*_labels(rows, energy, speed, wide=True)]
-    shown = [chart["data"]["values"][0] for chart in charts]
-    assert {row["number"] for row in shown} == {row["number"] for row in rows}
-    assert {row["text"] == row["name"] for row in shown} == {True, False}
+    labels = [chart["data"]["values"][0] for chart in charts]
+    assert {row["number"] for row in labels} == {row["number"] for row in rows}
+    assert {row["text"] == row["name"] for row in labels} == {True, False}
     # The marks rise to the right: what is right of one but the last lies below it, or on the next.
-    marks = [each["mark"] for each in charts[:-1]]
+    marks = [chart["mark"] for chart in charts[:-1]]
     assert {(mark["dx"] > 0, mark["dy"] > 0) for mark in marks} == {(True, True), (False, False)}

@@ -13,14 +13,14 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
-from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked, write_report
+from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked_figures, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.validity_codes import DISQUALIFYING
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import (
     GPU,
     make_plan,
@@ -82,7 +82,7 @@ def by_size(run, one, eight):
 def report(folder, *, partial=False, drawn=False):
     """Write a report and read its page; most of its time goes into drawing its figures."""
     write_tables(folder, partial=partial)
-    with contextlib.nullcontext() if drawn else not_drawn():
+    with contextlib.nullcontext() if drawn else without_drawing():
         write_report(folder, partial=partial)
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -111,11 +111,11 @@ def test_page_states_the_finding_with_its_interval_and_kind(tmp_path, plan):
 
 
 def test_pairs_by_cycle_part_what_overlapping_intervals_do_not(tmp_path, plan):
-    def made(run):
+    def record(run):
         level = (1000.0, 1200.0, 1401.0)[run["cycle"] - 1]
         return {"energy_j": by_size(run, 1.0, 0.9) * level + run["cycle"] % 2}
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     text = report(tmp_path).text
     assert "Inconclusive" not in text
     assert "batch_size=8 uses 10.0 % less energy per output token than batch_size=1" in text
@@ -134,10 +134,10 @@ def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan
         write_samples(make_samples(rows, header), folder.samples)
     page = report(tmp_path, drawn=True)
     assert "Power over time" in page.text
-    drawn = (tmp_path / "figures" / "power_over_time.svg").read_text()
+    svg = (tmp_path / "figures" / "power_over_time.svg").read_text()
     for word in (">W<", "batch_size=8", "measure", "load"):
-        assert word in drawn
-    assert drawn.count("Time from the start of the window") == 1
+        assert word in svg
+    assert svg.count("Time from the start of the window") == 1
     assert "2 of 6 runs in the means: the one nearest to its mean of each of 2" in page.text
 
 
@@ -151,8 +151,8 @@ def test_pairs_with_the_first_experiment_come_first_and_all_are_folded(tmp_path)
     page = report(tmp_path)
     assert "Against batch_size=1, the first experiment of the plan" in page.text
     source = (tmp_path / "report.html").read_text()
-    shown, _, folded = source[source.index('id="relations"') :].partition("<details>")
-    assert shown.count('scope="row"') - 2 == 2  # two levels, then two pairs
+    visible, _, folded = source[source.index('id="relations"') :].partition("<details>")
+    assert visible.count('scope="row"') - 2 == 2  # two levels, then two pairs
     assert "3 of 3 pairs" in folded
 
 
@@ -161,8 +161,8 @@ def test_the_page_holds_the_study_file(tmp_path, plan):
     write_complete_study(tmp_path, {**plan, "written": written, "overrides": {"n": 4}})
     page = report(tmp_path)
     text = (tmp_path / "report.html").read_text()
-    shown = html.unescape(text.split("<summary>The study file</summary>")[1])
-    file = shown.partition('<pre tabindex="0">')[2].partition("</pre>")[0]
+    details = html.unescape(text.split("<summary>The study file</summary>")[1])
+    file = details.partition('<pre tabindex="0">')[2].partition("</pre>")[0]
     assert yaml.safe_load(file) == written
     assert "# set over it: n: 4" in page.text
 
@@ -275,7 +275,7 @@ def test_scrolling_parts_can_be_reached_by_keyboard(complete):
 
 def test_regions_have_names_of_their_own_and_every_column_has_a_title(tmp_path, plan):
     latency = Latency(p50_s=1.0)
-    served = Serving(
+    traffic = Serving(
         arrivals="poisson",
         endpoint="chat",
         ramp_up="steady",
@@ -303,11 +303,11 @@ def test_regions_have_names_of_their_own_and_every_column_has_a_title(tmp_path, 
         input_tokens_differ=0,
         timeline=[],
     )
-    write_runs(tmp_path, plan, lambda run: {"serving": served, "energy_j": 900.0 + run["cycle"]})
+    write_runs(tmp_path, plan, lambda run: {"serving": traffic, "energy_j": 900.0 + run["cycle"]})
     report(tmp_path)
     source = (tmp_path / "report.html").read_text()
     titles = dict(re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', source))
-    sections = [titles[each] for each in re.findall(r'<section aria-labelledby="([^"]+)">', source)]
+    sections = [titles[part] for part in re.findall(r'<section aria-labelledby="([^"]+)">', source)]
     tables = re.findall(r'role="region" aria-label="([^"]*)"', source)
     assert "Under traffic" in sections
     assert "Table of runs under traffic" in tables
@@ -340,21 +340,21 @@ def test_figures_of_an_earlier_report_that_this_one_has_not_are_gone(tmp_path, p
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         write_result(tmp_path, make_result(run), plan["swept"])
-    old = [tmp_path / "figures" / name for name in ("against_model.svg", "energy_quality.pdf")]
-    own = [
+    stale = [tmp_path / "figures" / name for name in ("against_model.svg", "energy_quality.pdf")]
+    user_files = [
         tmp_path / "figures" / name
         for name in ("mine.svg", "against_mine.svg", "power_over_time.pdf", "against_model.txt")
     ]
-    own[0].parent.mkdir()
-    for path in (*old, *own):
+    user_files[0].parent.mkdir()
+    for path in (*stale, *user_files):
         path.write_text("drawn")
-    links = "".join(f'<a href="figures/{path.stem}.svg">SVG</a>' for path in old)
+    links = "".join(f'<a href="figures/{path.stem}.svg">SVG</a>' for path in stale)
     (tmp_path / "report.html").write_text(f"{links} figures/mine.svg")
     report(tmp_path)
-    assert not any(path.exists() for path in old)
-    assert all(path.exists() for path in own)
-    drawn = {path.stem for path in (tmp_path / "figures").glob("*.pdf")} - {"power_over_time"}
-    assert _linked(tmp_path / "report.html") == drawn
+    assert not any(path.exists() for path in stale)
+    assert all(path.exists() for path in user_files)
+    names = {path.stem for path in (tmp_path / "figures").glob("*.pdf")} - {"power_over_time"}
+    assert _linked_figures(tmp_path / "report.html") == names
     assert (tmp_path / "figures" / "against_pytorch_batch_size.svg").is_file()
 
 
@@ -441,13 +441,13 @@ def drifting(folder, cycles=6, *, mixed=True, jump=0.0, slope=0.02):
         if mixed and run["cycle"] % 2:
             run["order"] += 1 if run["order"] % 2 else -1
     jumps = random.Random(1)
-    of_cycle = [1 + jumps.gauss(0, jump) for _ in range(cycles)]
+    factors = [1 + jumps.gauss(0, jump) for _ in range(cycles)]
 
-    def made(run):
+    def record(run):
         noise = 1 + 0.001 * (run["order"] * 7 % 5)
-        return {"energy_j": 1000 * (1 + slope * run["order"]) * of_cycle[run["cycle"] - 1] * noise}
+        return {"energy_j": 1000 * (1 + slope * run["order"]) * factors[run["cycle"] - 1] * noise}
 
-    write_runs(folder, plan, made)
+    write_runs(folder, plan, record)
 
 
 def test_drift_with_the_order_is_told(tmp_path):
@@ -456,7 +456,7 @@ def test_drift_with_the_order_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("study", "told"),
+    ("study", "sentence"),
     [
         ({"slope": 0.0, "jump": 0.03}, "No drift with the order shows"),
         ({"mixed": False}, "Whether energy drifted over the study is not known"),
@@ -464,11 +464,11 @@ def test_drift_with_the_order_is_told(tmp_path):
     ],
     ids=["cycles that jump", "always the same order", "one cycle"],
 )
-def test_no_drift_is_claimed_that_the_runs_do_not_show(tmp_path, study, told):
+def test_no_drift_is_claimed_that_the_runs_do_not_show(tmp_path, study, sentence):
     drifting(tmp_path, **study)
     write_tables(tmp_path, partial=False)
     runs = read_table(tmp_path, "runs.parquet").to_pylist()
-    assert trend_sentence(order_trend(runs, used_runs(runs))).startswith(told)
+    assert trend_sentence(order_trend(runs, used_runs(runs))).startswith(sentence)
 
 
 def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
@@ -482,13 +482,13 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
     write_tables(tmp_path, partial=False)
     levels = read_table(tmp_path, "levels.parquet").to_pylist()
     corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
-    shown = [
+    p_values = [
         float(row["p"])
         for row in relations_content(
             tmp_path, read_table(tmp_path, "summary.parquet").to_pylist()
         ).levels
     ]
-    assert shown == [pytest.approx(p, rel=0.05) for p in corrected]
+    assert p_values == [pytest.approx(p, rel=0.05) for p in corrected]
     assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
 
 
@@ -533,13 +533,13 @@ def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_p
         [{"model": "tiny-llama", "precision": p} for p in ("fp32", "bf16", "fp16")], ["precision"]
     )
 
-    def made(run):
+    def record(run):
         low = run["config"]["precision"] == "bf16"
         right = {"fp32": 32, "bf16": 28, "fp16": 0}[run["config"]["precision"]]
         score = Quality(score=right / 40, correct=right, items=40)
         return {"energy_j": (800.0 if low else 1000.0) + run["cycle"], "quality": score}
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     write_tables(tmp_path, partial=False)
     write_report(tmp_path, partial=False)
     page = (tmp_path / "report.html").read_text()
@@ -552,36 +552,36 @@ def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_p
     assert "()" not in drawing
 
 
-@pytest.mark.parametrize(("longer", "said"), [(1.02, False), (1.5, True)])
-def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, plan, longer, said):
+@pytest.mark.parametrize(("factor", "noted"), [(1.02, False), (1.5, True)])
+def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, plan, factor, noted):
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
-        made = make_result(run, energy_j=1000.0 + run["cycle"])
+        result = make_result(run, energy_j=1000.0 + run["cycle"])
         if run["config"]["pytorch"]["batch_size"] == 8:
-            tokens = made.tokens.model_copy(update={"output": round(2000 * longer)})
-            made = made.model_copy(update={"tokens": tokens})
-        write_result(tmp_path, made)
+            tokens = result.tokens.model_copy(update={"output": round(2000 * factor)})
+            result = result.model_copy(update={"tokens": tokens})
+        write_result(tmp_path, result)
     text = report(tmp_path).text
     assert (
         "Energy per output token compares them better, and so does llem compare" in text
-    ) is said
-    assert ("Answers are 100 to 150 output tokens long" in text) is said
-    assert ("the answers' length (100 and 150 tokens)" in text) is said
+    ) is noted
+    assert ("Answers are 100 to 150 output tokens long" in text) is noted
+    assert ("the answers' length (100 and 150 tokens)" in text) is noted
 
 
 def test_runs_of_two_versions_are_not_said_to_be_of_two_machines(tmp_path, plan):
-    def made(run):
+    def record(run):
         return {"provenance": {"llenergymeasure_version": f"0.{run['cycle']}.0"}}
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     text = report(tmp_path).text
     assert "The runs differ in version of LLenergyMeasure." in text
     assert "Not one machine" not in text
 
 
 def captions(page):
-    found = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
-    return [" ".join(each.split()) for each in found]
+    parts = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    return [" ".join(part.split()) for part in parts]
 
 
 def test_what_is_in_no_mean_is_said_above_the_figures(tmp_path, plan):
@@ -602,20 +602,20 @@ def test_what_is_in_no_mean_is_said_above_the_figures(tmp_path, plan):
 def test_a_caption_names_runs_interval_and_meter(tmp_path, cycles):
     write_complete_study(tmp_path, make_plan(CONFIGS, SWEPT, cycles=cycles))
     report(tmp_path)
-    found = captions((tmp_path / "report.html").read_text())
+    texts = captions((tmp_path / "report.html").read_text())
     means = "Means over 4 runs with 95 % Student t intervals"
-    for caption in found[:3]:
+    for caption in texts[:3]:
         assert caption.startswith(means if cycles > 1 else "Single runs, without intervals")
-    assert "Energy was measured by nvml (GPU)." in found[1]
-    assert ("dashed line" in found[1]) == (cycles == 1)
-    assert any("intervals, often" in caption for caption in found) == (cycles > 1)
+    assert "Energy was measured by nvml (GPU)." in texts[1]
+    assert ("dashed line" in texts[1]) == (cycles == 1)
+    assert any("intervals, often" in caption for caption in texts) == (cycles > 1)
 
 
 def test_a_caption_speaks_of_no_interval_where_there_is_none(tmp_path):
     """A model's estimate has no uncertainty of its own; without energy nothing is drawn."""
 
-    def first_captions(name, made, cycles=3):
-        write_runs(tmp_path / name, make_plan(CONFIGS, SWEPT, cycles=cycles), made)
+    def first_captions(name, record, cycles=3):
+        write_runs(tmp_path / name, make_plan(CONFIGS, SWEPT, cycles=cycles), record)
         report(tmp_path / name)
         return captions((tmp_path / name / "report.html").read_text())
 
@@ -623,20 +623,20 @@ def test_a_caption_speaks_of_no_interval_where_there_is_none(tmp_path):
         energy = make_result(run, kind="estimated", source="codecarbon").energy
         return {"energy": energy.model_copy(update={"u95_j": None, "u_sys_j": None})}
 
-    assert not [each for each in first_captions("one", estimated, 1) if "dashed" in each]
-    found = first_captions("none", lambda _: {"energy_j": None})
-    assert found[0].startswith("No experiment has a mean of energy.")
-    assert not [each for each in found[:3] if "interval" in each or "Single" in each]
+    assert not [caption for caption in first_captions("one", estimated, 1) if "dashed" in caption]
+    texts = first_captions("none", lambda _: {"energy_j": None})
+    assert texts[0].startswith("No experiment has a mean of energy.")
+    assert not [caption for caption in texts[:3] if "interval" in caption or "Single" in caption]
 
 
 def test_an_experiment_that_is_not_ranked_is_named_once(tmp_path, plan):
     """Its runs are disqualified, and on another machine."""
 
-    def made(run):
-        other = {"validity": [min(DISQUALIFYING)], "environment": A100}
-        return by_size(run, {"environment": H200}, other)
+    def record(run):
+        disqualified = {"validity": [min(DISQUALIFYING)], "environment": A100}
+        return by_size(run, {"environment": H200}, disqualified)
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     text = report(tmp_path).text
     assert "Not ranked, as no run of theirs counts: batch_size=8." in text
     assert "batch_size=8 is not ranked with the rest" not in text
@@ -645,24 +645,24 @@ def test_an_experiment_that_is_not_ranked_is_named_once(tmp_path, plan):
 def test_one_more_reason_is_one_reason(tmp_path):
     configs = [CONFIGS[0] | {"pytorch": {"batch_size": size}} for size in range(1, 6)]
 
-    def made(run):
+    def record(run):
         return {"environment": H200 | {"host": f"node-{run['config']['pytorch']['batch_size']}"}}
 
-    write_runs(tmp_path, make_plan(configs, SWEPT), made)
+    write_runs(tmp_path, make_plan(configs, SWEPT), record)
     assert "Nor are others; further reasons: 1." in report(tmp_path).text
 
 
 def test_values_of_two_machines_stand_in_one_unit_and_captions_name_no_other(tmp_path, plan):
     """The figures show one machine's experiment in mJ, the table has the other's in J."""
 
-    def made(run):
+    def record(run):
         return {"energy_j": by_size(run, 400.0, 4e4), "environment": by_size(run, A100, H200)}
 
-    write_runs(tmp_path, plan, made)
+    write_runs(tmp_path, plan, record)
     text = report(tmp_path).text
     assert "batch_size=1 used 0.200 J" in text
     assert "batch_size=8 used 20.0 J" in text
-    assert not [each for each in captions((tmp_path / "report.html").read_text()) if "J" in each]
+    assert "J" not in "".join(captions((tmp_path / "report.html").read_text()))
 
 
 def test_the_method_says_that_energy_is_gross_and_in_what_order_runs_were(tmp_path, plan):
@@ -676,10 +676,10 @@ def test_the_first_lines_name_the_version_of_each_of_three_engines(tmp_path):
     engines = {"pytorch": "torch", "vllm": "vllm", "sglang": "sglang"}
     configs = [{"model": "tiny-llama", "backend": name} for name in engines]
 
-    def made(run):
+    def record(run):
         versions = {"versions": {engines[run["backend"]]: "1.2"}}
         return {"environment": {"host": "node-1", "engine": versions}}
 
-    write_runs(tmp_path, make_plan(configs, ["backend"]), made)
+    write_runs(tmp_path, make_plan(configs, ["backend"]), record)
     text = report(tmp_path).text
     assert "Engine pytorch; torch 1.2; vllm 1.2; sglang 1.2 " in text

@@ -59,7 +59,7 @@ def test_knee_and_curve_are_told_and_drawn() -> None:
 
 def test_a_rate_from_which_traffic_rose_is_none_that_was_kept_up_with_or_not() -> None:
     runs = [run(rate, over_saturated=True) for rate in (1, 2)]
-    content = serving_content(runs, [RATE], {}, {each["experiment"] for each in runs})
+    content = serving_content(runs, [RATE], {}, {row["experiment"] for row in runs})
     assert content is not None
     assert "keeps up" not in " ".join(content.sentences)
 
@@ -86,15 +86,15 @@ def test_settings_that_a_group_does_not_set_are_not_in_its_name() -> None:
     arrivals, turns = "serving.arrivals", "serving.turns"
     both = ({arrivals: "poisson", turns: None}, {arrivals: "closed", turns: 2.0})
     runs = [
-        {**run(rate, experiment=f"{each[arrivals]}{rate}"), **each}
-        for each in both
+        {**run(rate, experiment=f"{settings[arrivals]}{rate}"), **settings}
+        for settings in both
         for rate in (1, 2)
     ]
     content = serving_content(runs, [RATE, arrivals, turns], {})
     assert content is not None
     names = [sentence.split(":")[0] for sentence in content.sentences]
     assert names == ["arrivals=poisson", "arrivals=closed, turns=2"]
-    content = serving_content([each | {arrivals: "poisson"} for each in runs], [RATE, turns], {})
+    content = serving_content([row | {arrivals: "poisson"} for row in runs], [RATE, turns], {})
     assert content is not None
     names = [sentence.split(":")[0] for sentence in content.sentences]
     assert names == ["turns not set", "turns=2"]
@@ -112,8 +112,8 @@ def test_groups_have_the_settings_of_their_names_as_their_experiments_do() -> No
         for long in (16, 32)
         for rate in (1, 2)
     ]
-    for each in runs[2:]:
-        each["decoder.top_p"] = 0.1234568
+    for row in runs[2:]:
+        row["decoder.top_p"] = 0.1234568
     content = serving_content(runs, [RATE, "max_output_tokens", "decoder.top_p"], {})
     assert content is not None
     names = [sentence.split(":")[0] for sentence in content.sentences]
@@ -234,8 +234,8 @@ def test_a_missing_line_is_explained_where_another_is_drawn_or_bent(
 ) -> None:
     runs = [
         run(rate, backend=name, experiment=f"{name}{rate}", power_mean_w=power)
-        for name, of_name in (("vllm", watts), ("sglang", {1: 103.0, 2: 106.0}))
-        for rate, power in of_name.items()
+        for name, points in (("vllm", watts), ("sglang", {1: 103.0, 2: 106.0}))
+        for rate, power in points.items()
     ]
     content = serving_content(runs, [RATE], {})
     assert content is not None
@@ -251,26 +251,26 @@ def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:
 
 def test_no_power_at_no_load_is_told_of_what_is_no_line() -> None:
     watts = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
-    content = serving_content([run(each, power_mean_w=w) for each, w in watts.items()], [RATE], {})
+    content = serving_content([run(rate, power_mean_w=w) for rate, w in watts.items()], [RATE], {})
     assert content is not None
     text = " ".join(content.sentences)
     assert "power is no straight line over these loads" in text
     assert "W at no load" not in text
 
 
-@pytest.mark.parametrize(("cycles", "said"), [(1, "60.0 W"), (2, "60 ± 13 W")])
-def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, said: str) -> None:
+@pytest.mark.parametrize(("cycles", "power"), [(1, "60.0 W"), (2, "60 ± 13 W")])
+def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, power: str) -> None:
     watts = {0: 60.0, 1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
     runs = [
-        run(each, power_mean_w=w + (cycles - 1) * (-1) ** cycle, cycle=cycle)
-        for each, w in watts.items()
+        run(rate, power_mean_w=power_w + (cycles - 1) * (-1) ** cycle, cycle=cycle)
+        for rate, power_w in watts.items()
         for cycle in range(1, cycles + 1)
     ]
     content = serving_content(runs, [RATE], {})
     assert content is not None
     text = " ".join(content.sentences)
     assert "power is no straight line over these loads" in text
-    assert f"without traffic it is {said} in the mean of such runs" in text
+    assert f"without traffic it is {power} in the mean of such runs" in text
     assert "only a run without traffic" not in text
 
 
@@ -302,6 +302,6 @@ def test_groups_differ_by_shape_in_every_figure() -> None:
 
 
 def test_latencies_next_to_each_other_are_drawn_so() -> None:
-    chart = serving._by_load([], "J", {"value": "circle"}, wide=True)
+    chart = serving._energy_latency_chart([], "J", {"value": "circle"}, wide=True)
     for encoding in (layer["encoding"] for layer in chart["layer"]):
         assert encoding["x"]["scale"] == encoding["y"]["scale"] == {"zero": True}

@@ -64,14 +64,14 @@ def test_columns_line_up(tmp_path, plan):
 def test_a_run_that_never_began_has_no_log(tmp_path, plan, status):
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
-        place = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
-        place.path.mkdir(parents=True)
-        place.outcome.touch()
+        folder = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
+        folder.path.mkdir(parents=True)
+        folder.outcome.touch()
     assert "missing: NeverBegan" in text_of(tmp_path)
     runs = pq.read_table(tmp_path / "runs.parquet")
-    at = runs.schema.get_field_index("status")
-    stated = runs.set_column(at, "status", [[status] * len(runs)])
-    pq.write_table(stated, tmp_path / "runs.parquet")
+    column = runs.schema.get_field_index("status")
+    table = runs.set_column(column, "status", [[status] * len(runs)])
+    pq.write_table(table, tmp_path / "runs.parquet")
     text = study_text(tmp_path)
     assert f"{status}: NeverBegan" in text
     assert "log: " not in text

@@ -4,7 +4,13 @@ import pytest
 
 from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.traces import Trace, _phases_chart, _phases_text, _power, _typical
+from llenergymeasure.report.traces import (
+    Trace,
+    _phases_chart,
+    _phases_text,
+    _total_power,
+    _typical_run,
+)
 from llenergymeasure.sensors.base import SensorInfo
 
 ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
@@ -13,12 +19,12 @@ ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
 def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
     energies_j = {1: 1.0, 2: 2.1, 3: 3.0, 4: 1.9}
     runs = [{"experiment": "a", "cycle": n, TOKEN: energy_j} for n, energy_j in energies_j.items()]
-    others = [{"experiment": "b", "cycle": 9, TOKEN: 2.0}, {**runs[0], TOKEN: None, "cycle": 5}]
-    chosen = _typical(ROW, [*others, *runs])
-    assert chosen is not None
-    assert chosen["cycle"] in (2, 4)
-    assert _typical({**ROW, f"{TOKEN}_mean": None}, runs) is None
-    assert _typical(ROW, others) is None
+    other_runs = [{"experiment": "b", "cycle": 9, TOKEN: 2.0}, {**runs[0], TOKEN: None, "cycle": 5}]
+    run = _typical_run(ROW, [*other_runs, *runs])
+    assert run is not None
+    assert run["cycle"] in (2, 4)
+    assert _typical_run({**ROW, f"{TOKEN}_mean": None}, runs) is None
+    assert _typical_run(ROW, other_runs) is None
 
 
 def test_power_is_that_of_the_cards_whose_energy_is_the_headline() -> None:
@@ -33,8 +39,8 @@ def test_power_is_that_of_the_cards_whose_energy_is_the_headline() -> None:
     header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00", infos)
     samples = make_samples(rows, header)
     both = {("nvml", card) for card in watts}
-    for shown, power_w in (({("nvml", "GPU-1")}, 300.0), (both, 400.0)):
-        assert {value for _, value in _power(samples, shown, 0)} == {power_w}
+    for sensors, power_w in (({("nvml", "GPU-1")}, 300.0), (both, 400.0)):
+        assert {value for _, value in _total_power(samples, sensors, 0)} == {power_w}
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -15,12 +15,12 @@ def run(bound_j: float | None, code: str = "undersampled") -> dict[str, Any]:
     return dict(zip(names, values, strict=True)) | alike
 
 
-def without_bound(made: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in made.items() if name != "energy_bound_j"}
+def without_bound(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "energy_bound_j"}
 
 
 @pytest.mark.parametrize(
-    ("runs", "said"),
+    ("runs", "parts"),
     [
         ([run(61.0)], ("In the one run nothing", "by up to ±61 %, which")),
         ([run(61.0), run(1.0)], ("In 1 of 2 runs", "±61 %")),
@@ -29,10 +29,10 @@ def without_bound(made: dict[str, Any]) -> dict[str, Any]:
         ([without_bound(run(None)), run(30.0)], ("In 2 of 2", "±30 %, or an amount that")),
     ],
 )
-def test_how_far_off_a_load_in_step_may_be(runs: list[Any], said: tuple[str, ...]) -> None:
+def test_how_far_off_a_load_in_step_may_be(runs: list[Any], parts: tuple[str, ...]) -> None:
     assert set(run(1.0)) == UNSEEN_COLUMNS
     (sentence,) = unseen(runs)
-    assert all(part in sentence for part in said)
+    assert all(part in sentence for part in parts)
     assert "±0 %" not in sentence
 
 

@@ -4,13 +4,12 @@ from hypothesis import strategies as st
 
 from llenergymeasure.report.formatting import (
     change,
-    changes,
+    change_range,
     counted,
     listed,
     mean_text,
     p_value,
     plain,
-    rounded,
     rounded_range,
     scale_for,
     scopes_text,
@@ -35,7 +34,8 @@ from llenergymeasure.units import percent
     ],
 )
 def test_digits_follow_the_interval(value, half_width, text):
-    assert rounded(value, half_width) == text
+    ends = (None, None) if half_width is None else (value - half_width, value + half_width)
+    assert mean_text(value, *ends) == text
 
 
 def test_how_far_an_interval_reaches_stands_beside_its_value():
@@ -97,14 +97,14 @@ def test_percent_has_two_digits_and_what_is_not_all_does_not_read_as_all(share, 
 
 def test_a_hundredth_is_not_nothing():
     assert change(0.004) == "99.6 % less"
-    assert changes(0.001, 0.004) == "99.6 % to 99.9 % less"
+    assert change_range(0.001, 0.004) == "99.6 % to 99.9 % less"
 
 
 @given(st.text())
 def test_plain_text_steers_no_terminal(text):
-    shown = plain(text)
-    assert shown.isprintable()
-    assert "\x1b" not in shown
+    cleaned = plain(text)
+    assert cleaned.isprintable()
+    assert "\x1b" not in cleaned
 
 
 def test_plain_text_keeps_letters_and_drops_direction_marks():
@@ -122,7 +122,7 @@ def test_words():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "told"),
+    ("low", "high", "text"),
     [
         (0.85, 0.91, "9.0 % to 15 % less"),
         (0.97, 1.02, "3.0 % less to 2.0 % more"),
@@ -131,18 +131,25 @@ def test_words():
         (2.5, 3.0, "2.5 to 3 times"),
     ],
 )
-def test_ratios_are_told_as_what_they_save_or_add(low, high, told):
-    assert changes(low, high) == told
+def test_ratios_are_told_as_what_they_save_or_add(low, high, text):
+    assert change_range(low, high) == text
 
 
 def test_a_ratio_is_less_more_or_times():
-    assert [change(each) for each in (0.5, 1.12, 6.21)] == ["50 % less", "12 % more", "6.2 times"]
+    assert [change(ratio) for ratio in (0.5, 1.12, 6.21)] == ["50 % less", "12 % more", "6.2 times"]
+
+
+def test_a_large_ratio_has_no_exponent():
+    assert [change(ratio) for ratio in (99.4, 99.5, 123.4, 4321.0)] == [
+        *("99 times", "100 times", "123 times", "4,321 times")
+    ]
+    assert change_range(2.5, 150.0) == "2.5 to 150 times"
 
 
 def test_p_values_have_two_digits():
-    assert [p_value(each) for each in (None, 0.0001, 0.0123, 1.0)] == ["-", "< 0.001", "0.012", "1"]
+    assert [p_value(p) for p in (None, 0.0001, 0.0123, 1.0)] == ["-", "< 0.001", "0.012", "1"]
     # A verdict and its p value must not contradict each other.
-    assert [p_value(each) for each in (0.0496, 0.05, 0.0504)] == ["0.0496", "0.05", "0.0504"]
+    assert [p_value(p) for p in (0.0496, 0.05, 0.0504)] == ["0.0496", "0.05", "0.0504"]
 
 
 def test_long_names_are_cut_in_their_middle():

@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.analysis.tables import _write_csv
 from llenergymeasure.api.notebook import SavedFigure, html_table
-from llenergymeasure.report.export.text_tables import Table, _markdown, markdown
+from llenergymeasure.report.export.text_tables import Table, _escape_markdown, markdown
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_other_cells_stay(tmp_path: Path) -> None:
 
 
 def test_a_markdown_cell_stays_text() -> None:
-    assert _markdown("<script>x</script>") == "&lt;script>x&lt;/script>"
-    assert _markdown("a|b") == "a\\|b"
-    assert _markdown("![x](http://y)") == "!\\[x\\](http://y)"
-    assert _markdown("tiny-llama n=1") == "tiny-llama n=1"
+    assert _escape_markdown("<script>x</script>") == "&lt;script>x&lt;/script>"
+    assert _escape_markdown("a|b") == "a\\|b"
+    assert _escape_markdown("![x](http://y)") == "!\\[x\\](http://y)"
+    assert _escape_markdown("tiny-llama n=1") == "tiny-llama n=1"
 
 
 def test_a_markdown_caption_stays_text() -> None:

@@ -24,7 +24,7 @@ from llenergymeasure.run.engine.quality import command_score
 from llenergymeasure.run.pin import hold_to_pin
 from llenergymeasure.workflow.recovery import clear_leftovers
 from llenergymeasure.workload.load_study import load_study
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import make_result, write_result
 from support.recording import header
 from support.studies import write_study
@@ -34,7 +34,7 @@ KEPT = "what I wrote\n"
 
 @pytest.fixture(autouse=True)
 def _not_drawn() -> Iterator[None]:
-    with not_drawn():
+    with without_drawing():
         yield
 
 

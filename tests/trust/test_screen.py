@@ -13,7 +13,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import only_printable, printable, steer
 from llenergymeasure.workload.load_study import load_study
-from report.studies import not_drawn
+from report.studies import without_drawing
 from results.synthetic import write_outcome
 from support.studies import write_study
 
@@ -101,6 +101,6 @@ def folder(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("folder")
 def test_every_command(call: Call, arguments: tuple[str, ...]) -> None:
-    with not_drawn():
+    with without_drawing():
         done = call(*arguments)
     assert not STEERING & set(done.out + done.err), os.linesep.join([done.out, done.err])

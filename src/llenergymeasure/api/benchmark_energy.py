@@ -17,23 +17,24 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
     processes are known, so that all others are strangers.
     """
     own_server = benchmark.in_process or server
-    made = metered.within(*benchmark.window, own_server=own_server)
-    worked = benchmark.requests_worked or benchmark.requests
-    energy = made.energy(benchmark.output_tokens, benchmark.input_tokens, worked)
-    placing_j = _placing_j(made, benchmark)
-    gross_u95_j = _sum(energy.u95_j, placing_j)
+    account = metered.within(*benchmark.window, own_server=own_server)
+    requests = benchmark.requests_worked or benchmark.requests
+    energy = account.energy(benchmark.output_tokens, benchmark.input_tokens, requests)
+    placing_j = _placing_j(account, benchmark)
+    gross_u95_j = _add(energy.u95_j, placing_j)
     validity: dict[str, str] = {}
-    for window in {benchmark.window, *benchmark.windows()[:: len(benchmark.windows()) - 1 or 1]}:
+    windows = benchmark.windows()
+    for window in {benchmark.window, windows[0], windows[-1]}:
         validity |= metered.within(*window, own_server=own_server).validity
     failed = benchmark.failed_requests or 0
-    asked = benchmark.requests + failed
-    if failed > FAILED_SHARE_MAX * asked:
-        validity["failed_requests"] = f"{failed} of {asked} requests failed"
+    attempted = benchmark.requests + failed
+    if failed > FAILED_SHARE_MAX * attempted:
+        validity["failed_requests"] = f"{failed} of {attempted} requests failed"
     start_ns, end_ns = benchmark.window
     duration_s = (end_ns - start_ns) / NS_PER_S
     return {
         "tool": benchmark.tool,
-        "what": benchmark.what,
+        "what": benchmark.description,
         "window": {
             "start_monotonic_ns": start_ns,
             "end_monotonic_ns": end_ns,
@@ -52,9 +53,9 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
             "gross_j": energy.gross_j,
             "gross_u95_j": gross_u95_j,
             "net_j": energy.net_j,
-            "net_u95_j": _sum(energy.net_u95_j, placing_j),
+            "net_u95_j": _add(energy.net_u95_j, placing_j),
             "placing_j": placing_j,
-            "bound_j": _sum(energy.bound_j, placing_j),
+            "bound_j": _add(energy.bound_j, placing_j),
             "u_sys_j": energy.u_sys_j,
             "power_mean_w": energy.power_mean_w,
             "per_output_token_j": energy.per_output_token_j,
@@ -62,7 +63,7 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
             "per_input_token_j": energy.per_input_token_j,
             "per_input_token_u95_j": _per(gross_u95_j, benchmark.input_tokens),
             "per_request_j": energy.per_request_j,
-            "per_request_u95_j": _per(gross_u95_j, worked),
+            "per_request_u95_j": _per(gross_u95_j, requests),
             "unavailable": energy.unavailable,
         },
         "validity": list(validity),
@@ -71,16 +72,17 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
     }
 
 
-def _placing_j(made: Account, benchmark: Benchmark) -> float | None:
+def _placing_j(account: Account, benchmark: Benchmark) -> float | None:
     """Return by how much the energy may differ where the work was at another of its moments."""
-    middle = made.total
-    placed = [made.stretch(*window) for window in benchmark.windows()]
-    if middle is None or None in placed:
+    middle = account.total
+    stretches = [account.stretch(*window) for window in benchmark.windows()]
+    if middle is None or None in stretches:
         return None
-    return max(abs(each.gross_j - middle.gross_j) for each in placed if each is not None)
+    placed_j = [stretch.gross_j for stretch in stretches if stretch is not None]
+    return max(abs(gross_j - middle.gross_j) for gross_j in placed_j)
 
 
-def _sum(half_j: float | None, placing_j: float | None) -> float | None:
+def _add(half_j: float | None, placing_j: float | None) -> float | None:
     return None if half_j is None or placing_j is None else half_j + placing_j
 
 

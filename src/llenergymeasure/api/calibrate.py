@@ -27,7 +27,7 @@ SLOW_LOAD = (*OWN_LOAD, "--steps", "40", "--slower", "10")
 def calibrate(
     log: Path,
     recording: Path | None,
-    known: Surely,
+    meter: Surely,
     devices: str | None = None,
     command: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
@@ -37,7 +37,7 @@ def calibrate(
         log: the meter's, a CSV of times and watts.
         recording: of the card over that time (``llem meter --samples``); one that is not there is
             made while a load steps, and kept here.
-        known: what is known of the meter.
+        meter: what is known of the meter.
         devices: the card, by UUID or NVML index, where there are several.
         command: the load, in place of the project's own.
 
@@ -51,45 +51,45 @@ def calibrate(
     else:
         samples, _ = record_load(devices, command or SLOW_LOAD)
         notes = [f"  {line}" for line in keep_recording(samples, recording)]
-    info = _the_card(samples, devices)
+    info = _select_card(samples, devices)
     channels = open_device(samples, info).channels(0, 1)
     if not channels:
         raise MeterError(f"{info.device}: the recording holds no energy of this card")
-    held = hold_against(channels[0], _readings(_read(log), samples.header), known)
-    return _file(info, held, log, samples), _words(info, held) + notes
+    fit = hold_against(channels[0], _readings(_read_log(log), samples.header), meter)
+    return _calibration_yaml(info, fit, log, samples), _summary_lines(info, fit) + notes
 
 
-def _the_card(samples: Samples, devices: str | None) -> SensorInfo:
+def _select_card(samples: Samples, devices: str | None) -> SensorInfo:
     cards = [
-        each
-        for each in samples.header.sensors
-        if each.sensor == "nvml" and each.scope == "gpu" and each.unavailable is None
-        if devices is None or each.device == devices or len(samples.header.sensors) == 1
+        card
+        for card in samples.header.sensors
+        if (card.sensor, card.scope, card.unavailable) == ("nvml", "gpu", None)
+        and (devices is None or card.device == devices or len(samples.header.sensors) == 1)
     ]
     if len(cards) != 1:
         message = "one card at a time can be held against a meter; record it alone"
-        found = ", ".join(each.device for each in cards) or "none"
-        raise ConfigurationError(Problem(message, key="--devices", found=found))
+        names = ", ".join(card.device for card in cards) or "none"
+        raise ConfigurationError(Problem(message, key="--devices", found=names))
     return cards[0]
 
 
-def _read(log: Path) -> list[Logged]:
+def _read_log(log: Path) -> list[Logged]:
     try:
         with log.open("rb") as file:
             start = max(file.seek(0, os.SEEK_END) - MOST_BYTES, 0)
             file.seek(start)
             return read_lines(file.read(MOST_BYTES).decode(errors="replace").splitlines())
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(
-            Problem(f"this meter's log cannot be used: {why}", file=log)
+            Problem(f"this meter's log cannot be used: {reason}", file=log)
         ) from error
 
 
 def _readings(lines: Sequence[Logged], header: Header) -> Readings:
     """Return a log on the recording's time; a moment that is there twice counts once."""
-    began_s = datetime.fromisoformat(header.started_at).timestamp()
-    t_s = np.array([line.at_s - began_s for line in lines])
+    start_s = datetime.fromisoformat(header.started_at).timestamp()
+    t_s = np.array([line.at_s - start_s for line in lines])
     watts = np.array([line.watts for line in lines])
     rising = np.concatenate(([True], np.diff(t_s) > 0))
     return Readings(
@@ -97,16 +97,16 @@ def _readings(lines: Sequence[Logged], header: Header) -> Readings:
     )
 
 
-def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
+def _calibration_yaml(info: SensorInfo, fit: Held, log: Path, samples: Samples) -> str:
     header = samples.header
     span_s = (int(samples.table["t_ns"][-1].as_py()) - header.started_monotonic_ns) / NS_PER_S
     entry = {
-        "gain": round(held.gain, 5),
-        "u_gain_rel": round(held.u_gain_rel, 5),
-        "offset_w": round(held.offset_w, 3),
-        "u_offset_w": round(held.u_offset_w, 3),
+        "gain": round(fit.gain, 5),
+        "u_gain_rel": round(fit.u_gain_rel, 5),
+        "offset_w": round(fit.offset_w, 3),
+        "u_offset_w": round(fit.u_offset_w, 3),
         "source": f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from "
-        f"{header.started_at}, {held.levels} levels",
+        f"{header.started_at}, {fit.levels} levels",
     }
     try:
         check_entry(info.device, entry)
@@ -118,11 +118,11 @@ def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
     return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
 
 
-def _words(info: SensorInfo, held: Held) -> list[str]:
+def _summary_lines(info: SensorInfo, fit: Held) -> list[str]:
     return [
         f"{info.device}  {info.name}",
-        f"  indicated = {held.gain:.4f} (± {100 * held.u_gain_rel:.2f} %) · true power "
-        f"{held.offset_w:+.2f} (± {held.u_offset_w:.2f}) W, from {held.levels} levels",
-        f"  the meter is {held.lag.lag_s:.2f} (± {held.lag.u95_s:.2f}) s late",
-        *(f"  {note}" for note in held.notes),
+        f"  indicated = {fit.gain:.4f} (± {100 * fit.u_gain_rel:.2f} %) · true power "
+        f"{fit.offset_w:+.2f} (± {fit.u_offset_w:.2f}) W, from {fit.levels} levels",
+        f"  the meter is {fit.lag.lag_s:.2f} (± {fit.lag.u95_s:.2f}) s late",
+        *(f"  {note}" for note in fit.notes),
     ]

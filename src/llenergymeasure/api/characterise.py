@@ -74,7 +74,7 @@ def probe(
     """
     samples, edges_ns = record_load(devices, command or OWN_LOAD)
     probed = [
-        _judged(samples, info, edges_ns)
+        _probe_result(samples, info, edges_ns)
         for info in samples.header.sensors
         if info.unavailable is None
     ]
@@ -97,20 +97,20 @@ def record_load(devices: str | None, command: Sequence[str]) -> tuple[Samples, l
     Raises:
         MeterError, ConfigurationError: as :func:`probe`.
     """
-    with tempfile.TemporaryDirectory(prefix="llem-probe-") as name:
-        stream = Path(name) / "samples.arrows"
+    with tempfile.TemporaryDirectory(prefix="llem-probe-") as folder:
+        stream = Path(folder) / "samples.arrows"
         recorder = RecorderProcess.start(stream, devices=devices, sensors="nvml")
         try:
             ready = recorder.wait_ready(READY_S)
-            reasons = [each["unavailable"] for each in ready["sensors"]]
+            reasons = [sensor["unavailable"] for sensor in ready["sensors"]]
             if None not in reasons:
                 raise MeterError(
                     f"there is no card whose sensor could be characterised: {'; '.join(reasons)}"
                 )
             time.sleep(REST_S)
-            began_ns = time.monotonic_ns()
-            edges_ns = _work(command, Path(name) / "steps")
-            ended_ns = time.monotonic_ns()
+            start_ns = time.monotonic_ns()
+            edges_ns = _run_load(command, Path(folder) / "steps")
+            end_ns = time.monotonic_ns()
             time.sleep(REST_S)
         finally:
             status = recorder.stop(STOP_S)
@@ -118,42 +118,42 @@ def record_load(devices: str | None, command: Sequence[str]) -> tuple[Samples, l
             raise MeterError("the recorder ended before it was asked to; nothing was found")
         samples = read_samples(stream)
     cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
-    for code, reason in surroundings(samples, cards, (began_ns, ended_ns)):
+    for code, reason in surroundings(samples, cards, (start_ns, end_ns)):
         if code == "other_process":
             raise MeterError(f"not characterised: {reason}; wait until they have ended")
     return samples, edges_ns
 
 
-def _work(command: Sequence[str], steps: Path) -> list[int]:
+def _run_load(command: Sequence[str], steps: Path) -> list[int]:
     """Have the load run; return when it stepped, where it says so."""
-    own = tuple(command[: len(OWN_LOAD)]) == OWN_LOAD
+    is_own_load = tuple(command[: len(OWN_LOAD)]) == OWN_LOAD
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=_STANDARD_ERROR,
-            stderr=subprocess.PIPE if own else None,
+            stderr=subprocess.PIPE if is_own_load else None,
             text=True,
             check=False,
             env={**os.environ, STEPS_FILE: str(steps)},
         )
     except OSError as error:
         raise MeterError(f"the load {command[0]} cannot be started: {error.strerror}") from error
-    if done.returncode != 0:
-        last = (done.stderr or "").strip().splitlines()[-1:]
-        why = last[0] if last else f"it ended with {done.returncode}"
-        raise MeterError(f"the load failed: {why}")
+    if process.returncode != 0:
+        last_lines = (process.stderr or "").strip().splitlines()[-1:]
+        reason = last_lines[0] if last_lines else f"it ended with {process.returncode}"
+        raise MeterError(f"the load failed: {reason}")
     try:
         return [int(line) for line in steps.read_text().split()] if steps.exists() else []
     except ValueError as error:
         raise MeterError(f"the load wrote no moments to {STEPS_FILE}: {error}") from error
 
 
-def _judged(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> Probed:
-    found = Characterised.now(info, characterise(samples, info.device, edges_ns, info.sensor))
+def _probe_result(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> Probed:
+    result = Characterised.now(info, characterise(samples, info.device, edges_ns, info.sensor))
     reason = None
-    if not found.behaviour.says_something:
+    if not result.behaviour.says_something:
         reason = "power changed too little, too seldom or too evenly"
-    elif not keep(found):
+    elif not keep(result):
         reason = "the place for it cannot be written to"
-    return Probed(info, found, reason)
+    return Probed(info, result, reason)

@@ -25,12 +25,12 @@ from llenergymeasure.units import NS_PER_S, Kind, Scope
 
 READY_S = 60.0
 STOP_S = 10.0
-_KEPT_AS = (".parquet", ".arrows")
+_SUFFIXES = (".parquet", ".arrows")
 
 NODE_S = 8.0
 """How long it rests before and after where the whole machine is metered: its meter is late."""
 
-_MEANS = frozenset({"power_average_w", "power_usage_w"})
+_MEAN_QUANTITIES = frozenset({"power_average_w", "power_usage_w"})
 AVERAGED_S = 1.2
 """How long the recording goes on where readings are means over a second, so that they cover the
 window's end."""
@@ -45,8 +45,8 @@ class Metered:
     def __init__(self, ready: Mapping[str, Any]) -> None:
         """Made by :func:`meter`."""
         self.ready = ready
-        self._marks: list[tuple[str, int, int]] = []
-        self._recorded: partial[Account] | None = None
+        self._phase_spans: list[tuple[str, int, int]] = []
+        self._calculation: partial[Account] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -55,47 +55,47 @@ class Metered:
         try:
             yield
         finally:
-            self._marks.append((name, start_ns, time.monotonic_ns()))
+            self._phase_spans.append((name, start_ns, time.monotonic_ns()))
 
     @property
     def energy_j(self) -> float | None:
         """The headline energy of the block."""
-        return self._ended.gross_j
+        return self._energy.gross_j
 
     @property
     def energy_u95_j(self) -> float | None:
         """Half width of its 95 % interval; the sensor's gain is not in it."""
-        return self._ended.u95_j
+        return self._energy.u95_j
 
     @property
     def energy_u_sys_j(self) -> float | None:
         """Half width of the band of the sensor's gain."""
-        return self._ended.u_sys_j
+        return self._energy.u_sys_j
 
     @property
     def kind(self) -> Kind | None:
         """Whether the headline was measured or estimated."""
-        return self._ended.kind
+        return self._energy.kind
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
         """What the headline covers."""
-        return tuple(self._ended.scopes)
+        return tuple(self._energy.scopes)
 
     @property
     def readings(self) -> tuple[Reading, ...]:
         """What each sensor saw on each device, those that could not be read included."""
-        return tuple(self._ended.readings)
+        return tuple(self._energy.readings)
 
     @property
     def phases(self) -> tuple[PhaseEnergy, ...]:
         """The headline energy of each phase that was named."""
-        return tuple(each for each in self._ended.phases if each.phase not in MARGINS)
+        return tuple(phase for phase in self._energy.phases if phase.phase not in MARGINS)
 
     @property
     def power_mean_w(self) -> float | None:
         """Mean power over the block."""
-        return self._ended.power_mean_w
+        return self._energy.power_mean_w
 
     @property
     def window_s(self) -> float:
@@ -111,7 +111,7 @@ class Metered:
     @property
     def unavailable(self) -> str | None:
         """Why there is no energy, where there is none."""
-        return self._ended.unavailable
+        return self._energy.unavailable
 
     @property
     def measures(self) -> bool:
@@ -121,7 +121,7 @@ class Metered:
     @cached_property
     def account(self) -> Account:
         """All that was computed; a MeterError before the block has ended."""
-        return self._recording()
+        return self._calculate()
 
     def within(self, start_ns: int, end_ns: int, *, own_server: bool = True) -> Account:
         """Compute the same of a stretch inside the recording, as if it had been the block.
@@ -132,12 +132,12 @@ class Metered:
             own_server: whether all that worked in it is the block's own: else nobody is taken for
                 a stranger on the CPUs.
         """
-        return self._recording(window=(start_ns, end_ns), own_server=own_server)
+        return self._calculate(window=(start_ns, end_ns), own_server=own_server)
 
     @property
     def samples(self) -> Samples:
         """The recording."""
-        samples: Samples = self._recording.args[0]
+        samples: Samples = self._calculate.args[0]
         return samples
 
     def __str__(self) -> str:
@@ -155,42 +155,42 @@ class Metered:
 
     def __repr__(self) -> str:
         """Return the headline between angle brackets, or that it is not known yet."""
-        return f"<Metered {self if self._recorded else 'until the block has ended'}>"
+        return f"<Metered {self if self._calculation else 'until the block has ended'}>"
 
     def _repr_html_(self) -> str:
-        if self._recorded is None:
+        if self._calculation is None:
             return html_table(repr(self))
         names = ["device", "sensor", "kind", "scope", "channel", "gross_j", "gross_u95_j"]
-        if any(each.unavailable for each in self.readings):
+        if any(reading.unavailable for reading in self.readings):
             names.append("unavailable")
-        cells = [[getattr(each, name) for name in names] for each in self.readings]
+        cells = [[getattr(reading, name) for name in names] for reading in self.readings]
         doubts = [f"{code}: {reason}" for code, reason in self.validity.items()]
         return html_table(str(self), [names, *cells], "\n".join(doubts))
 
     @property
-    def _recording(self) -> "partial[Account]":
-        if self._recorded is None:
+    def _calculate(self) -> "partial[Account]":
+        if self._calculation is None:
             raise MeterError(
                 "the energy is known once the block has ended, in the process that began it"
             )
-        return self._recorded
+        return self._calculation
 
     @cached_property
-    def _ended(self) -> Energy:
+    def _energy(self) -> Energy:
         return self.account.energy()
 
-    def _end(
+    def _finish(
         self, stream: Path, window: tuple[int, int], calibration: Calibration, *, lost: bool
     ) -> None:
         samples = read_samples(stream)
-        known = load_characterised(samples.header.sensors)
-        self._recorded = partial(
+        characterised = load_characterised(samples.header.sensors)
+        self._calculation = partial(
             account,
             samples,
             window=window,
-            phases=self._marks,
+            phases=self._phase_spans,
             calibration=calibration,
-            known={key: each.behaviour for key, each in known.items()},
+            known={key: card.behaviour for key, card in characterised.items()},
             recorder_lost=lost,
         )
 
@@ -232,29 +232,29 @@ def meter(
         ConfigurationError: the devices, the server or the calibration are not there, or ``samples``
             has another ending.
     """
-    kept = None if samples is None else Path(samples)
-    if kept is not None and kept.suffix not in _KEPT_AS:
-        raise ConfigurationError(f"samples: {kept} must end in {' or '.join(_KEPT_AS)}")
+    recording_path = None if samples is None else Path(samples)
+    if recording_path is not None and recording_path.suffix not in _SUFFIXES:
+        raise ConfigurationError(f"samples: {recording_path} must end in {' or '.join(_SUFFIXES)}")
     if not isinstance(calibration, Calibration):
         calibration = read_calibration(Path(calibration))
     owner = os.getpid()
-    with ExitStack() as at_end:
+    with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="llem-meter-"))
-        at_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         stream = folder / "samples.arrows"
-        if kept is not None and kept.suffix == ".arrows":
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            stream = kept
-        engine = None if server is None else _write_root(server, folder / "engine_pid")
+        if recording_path is not None and recording_path.suffix == ".arrows":
+            recording_path.parent.mkdir(parents=True, exist_ok=True)
+            stream = recording_path
+        engine = None if server is None else _write_server_root(server, folder / "engine_pid")
         recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
-        at_end.callback(recorder.stop, STOP_S)
+        cleanup.callback(recorder.stop, STOP_S)
         metered = Metered(recorder.wait_ready(READY_S))
-        rests = align and metered.measures
-        rest_each_s = max(rest_s, MARGIN_S if rests else 0.0)
-        read = metered.ready["sensors"]
-        has_node = any(each["scope"] == "node" and each["quantities"] for each in read)
+        aligns = align and metered.measures
+        rest_each_s = max(rest_s, MARGIN_S if aligns else 0.0)
+        sensors = metered.ready["sensors"]
+        has_node = any(sensor["scope"] == "node" and sensor["quantities"] for sensor in sensors)
         node_s = NODE_S if has_node else 0.0
-        averages = any(_MEANS.intersection(each["quantities"]) for each in read)
+        averages = any(_MEAN_QUANTITIES.intersection(sensor["quantities"]) for sensor in sensors)
         _rest(node_s)
         before = _rest(rest_each_s)
         start_ns = time.monotonic_ns()
@@ -263,22 +263,22 @@ def meter(
         finally:
             window = (start_ns, time.monotonic_ns())
             if os.getpid() != owner:  # forked by the block: recorder and files are not its own
-                at_end.pop_all()
+                cleanup.pop_all()
             else:
                 after = _rest(rest_each_s)
                 _rest(node_s + (AVERAGED_S - MARGIN_S if averages else 0.0))
-                lost = recorder.stop(STOP_S) != 0
-                if rests:
+                recorder_lost = recorder.stop(STOP_S) != 0
+                if aligns:
                     margin_ns = round(MARGIN_S * NS_PER_S)
-                    metered._marks += [
+                    metered._phase_spans += [
                         (MARGINS[0], window[0] - margin_ns, window[0]),
                         (MARGINS[1], window[1], window[1] + margin_ns),
                     ]
                 if rest_s:
-                    metered._marks += [("idle_before", *before), ("idle_after", *after)]
-                metered._end(stream, window, calibration, lost=lost)
-                if kept is not None and kept != stream:
-                    write_samples(metered.samples, kept)
+                    metered._phase_spans += [("idle_before", *before), ("idle_after", *after)]
+                metered._finish(stream, window, calibration, lost=recorder_lost)
+                if recording_path is not None and recording_path != stream:
+                    write_samples(metered.samples, recording_path)
 
 
 def _rest(seconds: float) -> tuple[int, int]:
@@ -287,7 +287,7 @@ def _rest(seconds: float) -> tuple[int, int]:
     return start_ns, time.monotonic_ns()
 
 
-def _write_root(server: str, path: Path) -> Path:
+def _write_server_root(server: str, path: Path) -> Path:
     """Write the root of a server's processes where the recorder looks for it."""
     from llenergymeasure.backends.serving.listener import server_root
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
-from llenergymeasure.report.experiments import declared
-from llenergymeasure.report.findings import not_ranked, ranked, unseen
+from llenergymeasure.report.experiments import footprint_units
+from llenergymeasure.report.findings import not_ranked_notes, ranked, unseen
 from llenergymeasure.report.formatting import plain
 from llenergymeasure.report.plain_text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
@@ -119,11 +119,11 @@ class ExperimentResult:
     @property
     def label(self) -> str:
         """Its settings for people: model, backend, precision, and what differs from a default."""
-        usual = dict(leaves(ExperimentConfig(model="any").model_dump(mode="json")))
-        written = dict(leaves(self.config))
+        defaults = dict(leaves(ExperimentConfig(model="any").model_dump(mode="json")))
+        settings = dict(leaves(self.config))
         label = settings_label(
             {name: self.config.get(name) for name in PLAIN_VALUES}
-            | {name: value for name, value in written.items() if value != usual.get(name)}
+            | {name: value for name, value in settings.items() if value != defaults.get(name)}
         )
         return plain(label, 200)
 
@@ -163,9 +163,9 @@ class ExperimentResult:
             *("energy_per_output_token_j", "energy_per_request_j", "energy_j", "energy_u95_j"),
             *("power_mean_w", "output_tokens_per_s", "window_s", "kind", "experiment"),
         ]
-        shown = [(name, getattr(self, name)) for name in names]
-        shown.append(("validity", ", ".join(self.validity) or "no doubts"))
-        return html_table(str(self), [("", "value"), *shown])
+        values = [(name, getattr(self, name)) for name in names]
+        values.append(("validity", ", ".join(self.validity) or "no doubts"))
+        return html_table(str(self), [("", "value"), *values])
 
     def _table(self, name: str) -> pa.Table:
         if name in self._tables:
@@ -234,15 +234,18 @@ class StudyResult:
     @property
     def failed(self) -> tuple[FailedRun, ...]:
         """The runs without a result, in the planned order."""
-        names = [each.name for each in fields(FailedRun) if each.name != "log"]
-        open_runs: list[dict[str, Any]] = [
-            {name: run.get(name) for name in names}
+        return tuple(
+            FailedRun(
+                experiment=run["experiment"],
+                cycle=run["cycle"],
+                status=run["status"],
+                phase=run.get("phase"),
+                error_class=run.get("error_class"),
+                error_message=run.get("error_message"),
+                log=self._folder.run(run["experiment"], run["cycle"]).log,
+            )
             for run in self._states
             if run["status"] != "completed"
-        ]
-        return tuple(
-            FailedRun(**run, log=self._folder.run(run["experiment"], run["cycle"]).log)
-            for run in open_runs
         )
 
     @property
@@ -254,12 +257,12 @@ class StudyResult:
         Raises:
             ResultsError: the table was not written yet; so do the other tables.
         """
-        return self._merged(RUNS_NAME).to_pandas()
+        return self._read_merged(RUNS_NAME).to_pandas()
 
     @property
     def summary(self) -> "pd.DataFrame":
         """One row an experiment: means, deviations and 95 % intervals over its cycles."""
-        return self._merged(SUMMARY_NAME).to_pandas()
+        return self._read_merged(SUMMARY_NAME).to_pandas()
 
     def table(self) -> "pd.DataFrame":
         """Return the settings of each experiment with its energy, interval and throughput.
@@ -278,11 +281,11 @@ class StudyResult:
             "output_tokens_per_s_mean": "output_tokens_per_s",
             "power_mean_w_mean": "power_mean_w",
         }
-        summary = self._merged(SUMMARY_NAME)
+        summary = self._read_merged(SUMMARY_NAME)
         rows = ranked(summary.to_pylist())
         keys = dict.fromkeys(("model", "backend", *Plan.read(self.paths.plan).swept_keys))
-        apart = {key: f"setting.{key}" for key in keys}
-        columns = [apart[key] if apart[key] in summary.column_names else key for key in keys]
+        prefixed = {key: f"setting.{key}" for key in keys}
+        columns = [prefixed[key] if prefixed[key] in summary.column_names else key for key in keys]
         settings = [name for name in columns if name in summary.column_names]
         frame = pa.Table.from_pylist(rows, summary.schema).to_pandas()
         return frame[[*settings, *names]].rename(columns=names)
@@ -290,17 +293,17 @@ class StudyResult:
     @property
     def comparisons(self) -> "pd.DataFrame":
         """Pairs of experiments: ratio, interval and p value of each quantity."""
-        return self._merged("comparisons.parquet").to_pandas()
+        return self._read_merged("comparisons.parquet").to_pandas()
 
     @property
     def levels(self) -> "pd.DataFrame":
         """What each value of a swept setting changes against the first."""
-        return self._merged("levels.parquet").to_pandas()
+        return self._read_merged("levels.parquet").to_pandas()
 
     @property
     def pareto(self) -> "pd.DataFrame":
         """The experiments that no other is better than in two quantities at once."""
-        return self._merged("pareto.parquet").to_pandas()
+        return self._read_merged("pareto.parquet").to_pandas()
 
     def figure(self, name: str) -> SavedFigure:
         """Return one of the report's figures, which a notebook draws.
@@ -310,13 +313,13 @@ class StudyResult:
         """
         path = self.paths.folder / "figures" / f"{name}.svg"
         if not path.is_file():
-            there = ", ".join(sorted(each.stem for each in path.parent.glob("*.svg"))) or "none"
-            raise ResultsError(f"{self.paths.folder} has no figure {name}; there are {there}")
+            available = ", ".join(sorted(file.stem for file in path.parent.glob("*.svg"))) or "none"
+            raise ResultsError(f"{self.paths.folder} has no figure {name}; there are {available}")
         return SavedFigure(path)
 
-    def _merged(self, name: str) -> pa.Table:
-        if old := behind(self.paths.folder):
-            warnings.warn(old, stacklevel=3)
+    def _read_merged(self, name: str) -> pa.Table:
+        if outdated := behind(self.paths.folder):
+            warnings.warn(outdated, stacklevel=3)
         return read_table(self.paths.folder, name)
 
     def __repr__(self) -> str:
@@ -329,15 +332,15 @@ class StudyResult:
         folder = self.paths.folder
         rows = ranked(read_table(folder, SUMMARY_NAME).to_pylist())
         runs = read_table(folder, RUNS_NAME).to_pylist()
-        cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
+        cells = [line[1:] for line in experiment_cells(rows, footprint_units(rows, runs))]
         head = [study_head(rows, runs), behind(folder)]
-        remarks = [*not_ranked(rows), flags_line(runs), *unseen(runs)]
+        remarks = [*not_ranked_notes(rows), flags_line(runs), *unseen(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:
         """Return how far it is in one line."""
-        done = sum(run["status"] == "completed" for run in self._states)
-        return f"{self.name}: {done} of {len(self._states)} runs completed"
+        n_completed = sum(run["status"] == "completed" for run in self._states)
+        return f"{self.name}: {n_completed} of {len(self._states)} runs completed"
 
     @property
     def _folder(self) -> StudyFolder:
@@ -358,8 +361,9 @@ def load_results(path: Path | str) -> StudyResult:
     if not folder.path.is_dir():
         raise ResultsError(f"{path}: no such folder")
     if not folder.plan.is_file():
-        inside = ", ".join(map(str, sorted(each.parent for each in Path(path).glob("*/plan.json"))))
-        hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
+        hint = f": there is no {folder.plan.name}"
+        if studies := [str(plan.parent) for plan in sorted(Path(path).glob("*/plan.json"))]:
+            hint = f"; its folders hold {', '.join(studies)}"
         raise ResultsError(f"{path}: holds no study{hint}")
     names = ("runs.parquet", "summary.parquet", "summary.csv", "report.html")
     paths = StudyPaths(folder.path, folder.plan, *(folder.path / name for name in names))

@@ -69,7 +69,7 @@ def run_experiment(
         ConfigurationError: the settings cannot be used, or describe several experiments.
         RunFailedError: the run ended without a result.
     """
-    study = _load(config, settings)
+    study = _resolve_study(config, settings)
     if len(study.experiments) != 1:
         raise ConfigurationError(
             f"run_experiment makes one experiment, and this describes {len(study.experiments)}; "
@@ -113,18 +113,18 @@ def run_study(
         KeyboardInterrupt: it was interrupted; what had finished is kept.
         LlemError: the workflow did not start.
     """
-    study = _load(config, settings)
+    study = _resolve_study(config, settings)
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
     study = with_runners(study, apptainer_offered=False)
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
-    call = Call(_plain(settings), profile, environment=environment)
+    call = Call(_to_plain(settings), profile, environment=environment)
     with locked(folder.lock, OWNER) as lock:
         study_file = folder.path / "study.yaml" if isinstance(config, Mapping) else Path(config)
         if isinstance(config, Mapping):
             # Whom to notify is for this call alone: results are shared.
-            kept = {key: each for key, each in config.items() if key != "notify"}
-            mapping = {"name": study.name, **kept}
+            shared = {key: value for key, value in config.items() if key != "notify"}
+            mapping = {"name": study.name, **shared}
             if mapping.get("base") is not None:
                 # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())
@@ -132,18 +132,18 @@ def run_study(
         for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
             if progress is not None:
                 progress(line)
-        _check(*complete_study(study, study_file, folder, Listener(progress), call, lock))
+        _raise_stopped(*complete_study(study, study_file, folder, Listener(progress), call, lock))
     return load_results(folder.path)
 
 
-def _load(config: Config | None, settings: Mapping[str, Any]) -> Study:
+def _resolve_study(config: Config | None, settings: Mapping[str, Any]) -> Study:
     if config is None:
         study = study_from_mapping(settings)
     elif isinstance(config, Mapping):
         study = study_from_mapping(config, overrides=settings)
     else:
         study = load_study(Path(config), settings)
-    check_files(each.model for each in study.experiments)
+    check_files(experiment.model for experiment in study.experiments)
     return study
 
 
@@ -170,8 +170,8 @@ def _measure_once(
     mapping = {key: value for key, value in mapping.items() if value not in (None, {})}
     study_file = folder / f"{study.name}.yaml"
     _write_study(study_file, mapping)
-    once = load_study(study_file)
-    plan = make_plan(with_runners(once, apptainer_offered=False))
+    single_run = load_study(study_file)
+    plan = make_plan(with_runners(single_run, apptainer_offered=False))
     results = StudyFolder(folder / "results" / study.name)
     run = results.run(experiment.id, 1)
     call = Call(
@@ -184,14 +184,14 @@ def _measure_once(
         listener.say(line)
     with locked(results.lock, OWNER) as lock:
         snakemake = SnakemakeProcess(study_file, plan, results, listener, lock)
-        _check_run(snakemake.run(call), snakemake, run, plan)
+        _raise_if_failed(snakemake.run(call), snakemake, run, plan)
     return run
 
 
-def _check_run(code: int, snakemake: SnakemakeProcess, run: RunFolder, plan: Plan) -> None:
+def _raise_if_failed(code: int, snakemake: SnakemakeProcess, run: RunFolder, plan: Plan) -> None:
     if code != EXIT_SIGINT and run.result.is_file():
         return
-    _check(code, snakemake.complaint)
+    _raise_stopped(code, snakemake.complaint)
     outcome = read_outcome(run.outcome)
     error = outcome.error
     reason = "it ended without a word" if error is None else f"{error.class_}: {error.message}"
@@ -200,18 +200,18 @@ def _check_run(code: int, snakemake: SnakemakeProcess, run: RunFolder, plan: Pla
         f"{plan.runs[0].experiment}: {outcome.status}{where}: {reason}",
         status=outcome.status,
         phase=outcome.phase,
-        log=_text_of(run.log),
+        log=_read_text(run.log),
     )
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError:  # it does not hide why the run failed
         return ""
 
 
-def _check(code: int, complaint: str) -> None:
+def _raise_stopped(code: int, complaint: str) -> None:
     """Raise what ended the workflow, where no run did."""
     if code == EXIT_SIGINT:
         raise KeyboardInterrupt
@@ -222,13 +222,13 @@ def _check(code: int, complaint: str) -> None:
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
-    write_text(path, strict_yaml.written(_plain(mapping)))
+    write_text(path, strict_yaml.written(_to_plain(mapping)))
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     value = as_plain(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -50,56 +50,56 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
         finally:
             recorder.stop(_STOP_S)
         samples = read_samples(stream)
-    known = load_characterised(samples.header.sensors)
+    characterised = load_characterised(samples.header.sensors)
     sensors = []
     for info in samples.header.sensors:
-        mine = known.get((info.sensor, info.device))
-        what = None if mine is None else known_report(info, mine)
-        sensors.append({**asdict(info), "observed": _observed(samples, info), "known": what})
+        card = characterised.get((info.sensor, info.device))
+        known = None if card is None else known_report(info, card)
+        sensors.append({**asdict(info), "observed": _observed(samples, info), "known": known})
     return {"sensors": sensors, **{name: ready[name] for name in ("selected_by", "warnings")}}
 
 
 def measures(sensors: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether one of them measures; the machine's own meter at its plug does not count."""
     return any(
-        each["kind"] == "measured" and each["scope"] != "node" and each["unavailable"] is None
-        for each in sensors
+        sensor["kind"] == "measured" and sensor["scope"] != "node" and sensor["unavailable"] is None
+        for sensor in sensors
     )
 
 
 def sensors_text(report: dict[str, Any]) -> str:
     """Return the report for a person."""
-    lines = [line for sensor in report["sensors"] for line in _lines(sensor)]
+    lines = [line for sensor in report["sensors"] for line in _sensor_lines(sensor)]
     return "\n".join([*lines, *(f"note: {warning}" for warning in report["warnings"])])
 
 
 def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
     """Return the update period seen of each quantity, and the mean time of a read, in s."""
-    seen: dict[str, float | None] = {}
+    observed: dict[str, float | None] = {}
     for quantity in info.quantities:
         series = samples.series(info.device, info.sensor, quantity)
         renewed = series.t_ns[series.t_before_ns < series.t_ns]
         period_s = float(np.median(np.diff(renewed))) / 1e9 if len(renewed) > 2 else None
-        seen[f"{quantity}_period_s"] = period_s
+        observed[f"{quantity}_period_s"] = period_s
     reads = samples.series(info.device, info.sensor, "read_s")
-    seen["read_s"] = float(np.mean(reads.value)) if len(reads) else None
-    return seen
+    observed["read_s"] = float(np.mean(reads.value)) if len(reads) else None
+    return observed
 
 
-def known_report(info: SensorInfo, found: Characterised) -> dict[str, Any]:
+def known_report(info: SensorInfo, characterised: Characterised) -> dict[str, Any]:
     """Return what a probe found of a card's channels, and the shortest window that follows."""
-    resolved = resolution(info, found.behaviour)
+    resolved = resolution(info, characterised.behaviour)
     window_s = None if resolved is None else resolved.window_s(PRECISION)
-    return {**asdict(found), "shortest_window_s": window_s, "precision": PRECISION}
+    return {**asdict(characterised), "shortest_window_s": window_s, "precision": PRECISION}
 
 
-def _lines(sensor: dict[str, Any]) -> list[str]:
+def _sensor_lines(sensor: dict[str, Any]) -> list[str]:
     head = f"{sensor['sensor']:<11} {sensor['device']}"
     if sensor["unavailable"] is not None:
         lines = [f"✗ {head}  unavailable: {sensor['unavailable']}"]
         return lines + ([f"    to fix: {sensor['remedy']}"] if sensor["remedy"] else [])
     lines = [f"✓ {head}  {sensor['name']}: {sensor['kind']}, scope {sensor['scope']}"]
-    lines += [f"    {quantity}{_pace(sensor, quantity)}" for quantity in sensor["quantities"]]
+    lines += [f"    {quantity}{_pace_text(sensor, quantity)}" for quantity in sensor["quantities"]]
     if sensor["note"]:
         lines.append(f"    {sensor['note']}")
     if sensor["known"] is not None:
@@ -115,14 +115,14 @@ def known_lines(known: dict[str, Any]) -> list[str]:
     behaviour = known["behaviour"]
     if behaviour["counter_period_s"] is not None:
         lag_s = behaviour["counter_lag_s"]
-        late = "" if lag_s is None else f"; it counts {_ms(lag_s)} late"
+        lag_text = "" if lag_s is None else f"; it counts {_ms(lag_s)} late"
         lines.append(
             f"      counter: a step every {_ms(behaviour['counter_period_s'])}; "
-            f"{_COUNTERS[behaviour['counter']]}{late}"
+            f"{_COUNTERS[behaviour['counter']]}{lag_text}"
         )
-    for part in behaviour["power"]:
-        pace = f"updated every {_ms(part['update_period_s'])}"
-        lines.append(f"      {part['quantity']}: {pace}, {_averaging(part)}")
+    for power in behaviour["power"]:
+        pace = f"updated every {_ms(power['update_period_s'])}"
+        lines.append(f"      {power['quantity']}: {pace}, {_averaging_text(power)}")
     if known["shortest_window_s"] is not None:
         lines.append(
             f"      windows of {known['shortest_window_s']:.1f} s and longer reach "
@@ -138,20 +138,20 @@ _COUNTERS = {
 }
 
 
-def _averaging(part: dict[str, Any]) -> str:
-    window_s, period_s = part["window_s"], part["update_period_s"]
+def _averaging_text(power: dict[str, Any]) -> str:
+    window_s, period_s = power["window_s"], power["update_period_s"]
     if window_s is None:
         return "averaging window not found"
-    share = PowerBehaviour(part["quantity"], period_s, window_s, part["source"]).share_seen
-    seen = "" if share is None else f": it sees {100 * share:.0f} % of the time"
-    return f"a mean over {_ms(window_s)}{seen}"
+    share = PowerBehaviour(power["quantity"], period_s, window_s, power["source"]).share_seen
+    share_text = "" if share is None else f": it sees {100 * share:.0f} % of the time"
+    return f"a mean over {_ms(window_s)}{share_text}"
 
 
 def _ms(period_s: float | None) -> str:
     return "an unknown time" if period_s is None else f"{period_s * 1000:.3g} ms"
 
 
-def _pace(sensor: dict[str, Any], quantity: str) -> str:
+def _pace_text(sensor: dict[str, Any], quantity: str) -> str:
     period_s = sensor["update_period_s"] or sensor["observed"].get(f"{quantity}_period_s")
     parts = [] if period_s is None else [f"updated every {_ms(period_s)}"]
     if quantity == "energy_counter_j" and sensor["counter_resolution_j"]:

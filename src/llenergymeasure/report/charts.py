@@ -13,18 +13,17 @@ from llenergymeasure.report.figures import (
     Channel,
     Chart,
     Figure,
-    drawn,
+    draw_figure,
     layer,
     no_figure,
-    numbers,
+    nominal,
     plot_size,
-    texts,
+    quantitative,
 )
 from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
     counted,
-    rounded,
     scale_for,
     shortened,
     with_interval,
@@ -47,7 +46,7 @@ wide interval of two or three runs would squeeze the rest. An arrow head shows t
 MIN_REACH_PERCENT = 1.0
 KINDS = ("measured", "estimated", "unknown")
 STATES = ("in means", "flagged", "left out")
-BEYOND = "An arrow head marks an interval that goes on beyond the axis."
+CLIPPED = "An arrow head marks an interval that goes on beyond the axis."
 NO_ENERGY = "No run with energy to show"
 
 QUANTITIES = {
@@ -85,25 +84,27 @@ class Axis:
     logarithmic: bool
 
     @classmethod
-    def over(cls, rows: Sequence[Row], metric: str) -> "Axis":
+    def for_rows(cls, rows: Sequence[Row], metric: str) -> "Axis":
         """Return the axis for the means of ``rows``, with as much of their intervals as fits."""
         title, unit = QUANTITIES[metric]
         means = [row[f"{metric}_mean"] for row in rows]
         scale = scale_for(means, unit) if unit else AS_IS
-        least, most = scale(min(means)), scale(max(means))
+        lowest, highest = scale(min(means)), scale(max(means))
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
-        known = [scale(end) for end in ends if end is not None]
-        high = min(max([most, *known]) * HEADROOM, REACH * most)
-        titled = f"{title} ({scale.unit})" if unit else title
-        if least > 0 and most / least > LOG_RATIO:
-            titled = f"{title} ({scale.unit}, log scale)" if unit else f"{title} (log scale)"
-            low = max(min([least, *known]) / HEADROOM, least / REACH)
-            return cls(metric, titled, scale, low, high, logarithmic=True)
-        return cls(metric, titled, scale, 0.0, high or 1.0, logarithmic=False)
+        known_ends = [scale(end) for end in ends if end is not None]
+        high = min(max([highest, *known_ends]) * HEADROOM, REACH * highest)
+        is_log = lowest > 0 and highest / lowest > LOG_RATIO
+        details = ", ".join(part for part in (scale.unit, "log scale" if is_log else "") if part)
+        axis_title = f"{title} ({details})" if details else title
+        if not is_log:
+            return cls(metric, axis_title, scale, 0.0, high or 1.0, logarithmic=False)
+        low = max(min([lowest, *known_ends]) / HEADROOM, lowest / REACH)
+        return cls(metric, axis_title, scale, low, high, logarithmic=True)
 
     def values(self, row: Row) -> dict[str, float | None]:
         """Return an experiment's mean and its interval's ends in the unit of the axis."""
-        return dict(zip(("value", "low", "high"), self.scale.of(row, self.metric), strict=True))
+        mean, low, high = self.scale.interval(row, self.metric)
+        return {"value": mean, "low": low, "high": high}
 
     def channel(self, field: str, **options: Any) -> Channel:
         """Return the encoding of a field along this axis."""
@@ -117,7 +118,7 @@ class Axis:
             **options.pop("axis", {}),
             **({"values": self._ticks()} if self.logarithmic else {}),
         }
-        return numbers(field, **{"scale": scale, "title": self.title, "axis": axis, **options})
+        return quantitative(field, **{"scale": scale, "title": self.title, "axis": axis, **options})
 
     def _ticks(self) -> list[float]:
         """Return the ticks of a logarithmic axis: 1, 2 and 5 times each power of ten in it."""
@@ -125,17 +126,18 @@ class Axis:
         ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
-    def beyond(self, low: float | None, high: float | None) -> bool:
+    def clips(self, low: float | None, high: float | None) -> bool:
         """Return whether an interval continues beyond the axis."""
         return low is not None and high is not None and (low < self.low or high > self.high)
 
 
-def beyond_note(rows: Sequence[Row], *axes: Axis) -> str:
+def clipped_note(rows: Sequence[Row], *axes: Axis) -> str:
     """Return the caption's note on intervals that continue beyond an axis."""
     for axis in axes:
-        for _, low, high in (axis.scale.of(row, axis.metric) for row in rows):
-            if axis.beyond(low, high):
-                return BEYOND
+        for row in rows:
+            _, low, high = axis.scale.interval(row, axis.metric)
+            if axis.clips(low, high):
+                return CLIPPED
     return ""
 
 
@@ -161,24 +163,24 @@ def interval_marks(
         options: of the axis's encoding.
     """
     low, high = fields
-    known = [row for row in rows if row[low] is not None]
+    bounded_rows = [row for row in rows if row[low] is not None]
     ends = {along: axis.channel(low, **(options or {})), f"{along}2": {"field": high}}
-    rules = layer(known, {"type": "rule", "strokeWidth": width}, **ends, **across)
+    rules = layer(bounded_rows, {"type": "rule", "strokeWidth": width}, **ends, **across)
     down, up = ("left", "right") if along == "x" else ("down", "up")
     layers = [rules]
-    for toward, edge, beyond in (
-        (down, axis.low, [row for row in known if row[low] < axis.low]),
-        (up, axis.high, [row for row in known if row[high] > axis.high]),
+    for toward, edge, clipped_rows in (
+        (down, axis.low, [row for row in bounded_rows if row[low] < axis.low]),
+        (up, axis.high, [row for row in bounded_rows if row[high] > axis.high]),
     ):
-        if beyond:
+        if clipped_rows:
             mark = {"type": "point", "size": 70, "opacity": 1, "filled": True}
-            heads = [{**row, "end": edge} for row in beyond]
+            heads = [{**row, "end": edge} for row in clipped_rows]
             end = {along: axis.channel("end", **(options or {}))}
             layers.append(layer(heads, {**mark, "shape": f"triangle-{toward}"}, **end, **across))
     return layers
 
 
-def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figure:
+def intervals_figure(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figure:
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
     If one run gives no interval, a dashed line shows the meter's own 95 % uncertainty.
@@ -189,47 +191,46 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str) -> Figur
         metric: the energy's column in ``runs``.
     """
     title, _ = QUANTITIES[metric]
-    shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
-    if not shown:
+    shown_rows = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
+    if not shown_rows:
         return no_figure(title, NO_ENERGY)
-    axis = Axis.over(shown, metric)
-    rows = [{"place": place, **_named(row, axis)} for place, row in enumerate(shown)]
-    places = {row["experiment"]: place for place, row in enumerate(shown)}
+    axis = Axis.for_rows(shown_rows, metric)
+    rows = [{"place": place, **_labelled(row, axis)} for place, row in enumerate(shown_rows)]
+    places = {row["experiment"]: place for place, row in enumerate(shown_rows)}
     ticks = [
         {"place": places[run["experiment"]], "value": axis.scale(run[metric])}
         for run in runs
         if run["experiment"] in places and run[metric] is not None
     ]
-    told = "; ".join(f"{row['label']}: {row['shown']} {axis.scale.unit}" for row in rows)
-    note = beyond_note(shown, axis)
-    return drawn(lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, note)
+    text = "; ".join(f"{row['label']}: {row['text']} {axis.scale.unit}" for row in rows)
+    note = clipped_note(shown_rows, axis)
+    return draw_figure(lambda wide: _rows_chart(rows, ticks, axis, wide=wide), title, text, note)
 
 
-def _named(row: Row, axis: Axis) -> dict[str, Any]:
-    values = axis.values(row)
-    mean, high = values["value"], values["high"]
-    own = row["energy_u95_rel"] if high is None else None
+def _labelled(row: Row, axis: Axis) -> dict[str, Any]:
+    mean, values = axis.scale(row[f"{axis.metric}_mean"]), axis.values(row)
+    text = with_interval(mean, values["low"], values["high"])
+    has_interval = values["high"] is not None
+    meter_u95_rel = None if has_interval else row["energy_u95_rel"]
     return {
         **values,
         "label": shortened(row["label"], NAME_LENGTH),
         "kind": row["kind"] or "unknown",
-        "shown": f"{rounded(mean)} (1 run)"
-        if mean is None or high is None
-        else with_interval(mean, values["low"], high),
-        "own_low": None if own is None or mean is None else mean * (1 - own),
-        "own_high": None if own is None or mean is None else mean * (1 + own),
+        "text": text if has_interval else f"{text} (1 run)",
+        "meter_low": None if meter_u95_rel is None else mean * (1 - meter_u95_rel),
+        "meter_high": None if meter_u95_rel is None else mean * (1 + meter_u95_rel),
     }
 
 
-def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) -> Chart:
+def _rows_chart(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) -> Chart:
     y = {"field": "place", "type": "ordinal", "axis": None, "scale": {"padding": 0.5}}
     along = {"axis": {"tickCount": 8 if wide else 5}}
     x = axis.channel("value", **along)
-    colour = kind_of()
+    colour = kind_colour()
     across = {"y": y, "color": colour}
     tick = {"type": "tick", "thickness": 1, "size": 13, "opacity": 0.6, "color": COLOURS["muted"]}
-    own = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
-    own_ends = {"x": axis.channel("own_low", **along), "x2": {"field": "own_high"}}
+    meter_rule = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
+    meter_ends = {"x": axis.channel("meter_low", **along), "x2": {"field": "meter_high"}}
     text = {"type": "text", "baseline": "middle", "dy": 0 if wide else -16, "fontSize": 13.5}
     name_width = CHARACTER_WIDTH * max(len(row["label"]) for row in rows) + 12
     plot_width = WIDE - name_width - VALUE_WIDTH if wide else NARROW - 20
@@ -239,11 +240,11 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
     return {
         "layer": [
             layer(ticks, tick, x=x, y=y),
-            layer(rows, own, y=y, color=colour, **own_ends),
+            layer(rows, meter_rule, y=y, color=colour, **meter_ends),
             *interval_marks(rows, axis, "x", across, width=2.5, options=along),
             kind_points(rows, x, y),
-            layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=texts("label")),
-            layer(rows, values, x={"value": value_place}, y=y, text=texts("shown")),
+            layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=nominal("label")),
+            layer(rows, values, x={"value": value_place}, y=y, text=nominal("text")),
         ],
         "width": plot_width,
         "height": (28 if wide else 46) * len(rows),
@@ -252,7 +253,7 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
     }
 
 
-def order(points: Sequence[Row]) -> Figure:
+def order_figure(points: Sequence[Row]) -> Figure:
     """Return each run's deviation from its experiment's mean, in the order in which runs began.
 
     A run that is in no mean may be beyond the axis: then it is drawn at its edge.
@@ -264,22 +265,22 @@ def order(points: Sequence[Row]) -> Figure:
     title = "Energy of each run against its experiment's mean, by order"
     if not points:
         return no_figure(title, "Needs two runs of one experiment")
-    inside = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
-    most = max(inside, default=0.0)
-    text = f"{counted(len(points), 'run')}, at most {percent(most / 100)} from the mean."
-    return drawn(lambda wide: _order(points, most, wide=wide), title, text)
+    deviations = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
+    largest = max(deviations, default=0.0)
+    text = f"{counted(len(points), 'run')}, at most {percent(largest / 100)} from the mean."
+    return draw_figure(lambda wide: _order_chart(points, largest, wide=wide), title, text)
 
 
-def _order(points: Sequence[Row], most: float, *, wide: bool) -> Chart:
-    reach = 1.2 * max(MIN_REACH_PERCENT, most)
+def _order_chart(points: Sequence[Row], largest: float, *, wide: bool) -> Chart:
+    reach = 1.2 * max(MIN_REACH_PERCENT, largest)
     last = max(point["position"] for point in points)
-    x = numbers(
+    x = quantitative(
         "position",
         title="Run, in the order in which they began",
         scale={"domain": [0.5, last + 0.5], "nice": False},
         axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10 if wide else 5)},
     )
-    y = numbers(
+    y = quantitative(
         "deviation",
         title="Energy against its experiment's mean (%)",
         scale={"domain": [-reach, reach], "clamp": True},
@@ -292,8 +293,8 @@ def _order(points: Sequence[Row], most: float, *, wide: bool) -> Chart:
         {"type": "point", "size": 48, "opacity": 0.9, "strokeWidth": 1.8},
         x=x,
         y=y,
-        color=texts("state", title=None, scale={"domain": STATES, "range": colours}),
-        shape=texts("state", title=None, scale={"domain": STATES, "range": shapes}),
+        color=nominal("state", title=None, scale={"domain": STATES, "range": colours}),
+        shape=nominal("state", title=None, scale={"domain": STATES, "range": shapes}),
     )
     return {
         "layer": [zero, dots],
@@ -309,13 +310,13 @@ def kind_points(rows: Sequence[Row], x: Channel, y: Channel) -> Chart:
         {"type": "point", "size": 46, "opacity": 1, "strokeWidth": 1.8},
         x=x,
         y=y,
-        shape=texts("kind", legend=None, scale=shapes),
-        stroke=kind_of(),
-        fill=kind_of(("measured", "paper", "paper")),
+        shape=nominal("kind", legend=None, scale=shapes),
+        stroke=kind_colour(),
+        fill=kind_colour(("measured", "paper", "paper")),
     )
 
 
-def kind_of(colours: Iterable[str] = ("measured", "estimated", "muted")) -> Channel:
+def kind_colour(colours: Iterable[str] = ("measured", "estimated", "muted")) -> Channel:
     """Return a colour that says whether energy was measured or estimated."""
     scale = {"domain": KINDS, "range": [COLOURS[name] for name in colours]}
-    return texts("kind", legend=None, scale=scale)
+    return nominal("kind", legend=None, scale=scale)

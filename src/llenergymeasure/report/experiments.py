@@ -22,7 +22,7 @@ from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}
 """Columns that depend on what a study declares."""
-LEFT_OUT = {
+EXCLUSIONS = {
     "n_disqualified": "disqualified",
     "n_other_meter": "other meter",
     "n_other_machine": "other machine",
@@ -33,7 +33,7 @@ LEFT_OUT = {
 UNKNOWN_CODE = "A code of another version; see that version's documentation."
 
 
-def declared(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, str]:
+def footprint_units(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, str]:
     """Return the units of carbon and of cost, as far as any experiment has them."""
     currencies = dict.fromkeys(run["cost_currency"] for run in runs if run["cost_currency"])
     units = {"carbon": "gCO2e", "cost": plain("/".join(currencies), 20)}
@@ -72,16 +72,17 @@ def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
 
 
 def _run_counts(row: Row) -> str:
-    rest = [f"{row[name]} {words}" for name, words in LEFT_OUT.items() if row[name]]
+    exclusions = [f"{row[name]} {words}" for name, words in EXCLUSIONS.items() if row[name]]
     differs = f": {'; '.join(row['differs'])}" if row["differs"] else ""
-    return plain(f"{row['n']}" + (f" ({', '.join(rest)}{differs})" if rest else ""), 240)
+    outside = f" ({', '.join(exclusions)}{differs})" if exclusions else ""
+    return plain(f"{row['n']}{outside}", 240)
 
 
 def _with_interval(row: Row, metric: str, scale: Scale = AS_IS) -> str:
-    return with_interval(*scale.of(row, metric))
+    return with_interval(*scale.interval(row, metric))
 
 
-def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
+def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
     """Return the energy of a right answer of each experiment that was asked, as texts."""
     name = PER_CORRECT
     return [
@@ -98,7 +99,7 @@ def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
     ]
 
 
-def unlike_lengths(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
+def length_note(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
     """Return a note if the experiments' answers differ in length; None if they do not.
 
     Under traffic requests overlap, so none has an energy of its own that could be compared.
@@ -106,19 +107,19 @@ def unlike_lengths(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
     if not means or max(means) <= LENGTHS_APART * min(means):
         return None
-    served = any(run["offered_requests_per_s"] is not None for run in runs)
-    matched = (
+    is_serving = any(run["offered_requests_per_s"] is not None for run in runs)
+    alternative = (
         ", and so does llem compare of two settings, over the requests that both answered at one "
         "length"
     )
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
         "mean: the energies per request are of unlike answers, and no ranking of the settings. "
-        f"Energy per output token compares them better{'' if served else matched}."
+        f"Energy per output token compares them better{'' if is_serving else alternative}."
     )
 
 
-def flags(runs: Iterable[Row]) -> list[dict[str, Any]]:
+def flag_rows(runs: Iterable[Row]) -> list[dict[str, Any]]:
     """Return the validity codes that occurred, each with its number of runs and its meaning."""
     counts = Counter(code for run in runs for code in run["validity"] or ())
     return [

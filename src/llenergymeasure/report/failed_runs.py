@@ -33,7 +33,7 @@ _JOB = (
     "Nothing was measured: run the study again. If nobody ended it and it happens twice, look at "
     "snakemake.log in the study's folder: it has the message, or names the log of the job itself."
 )
-_BY_CLASS = {
+_ADVICE_BY_CLASS = {
     "NeverBegan": _JOB,
     "ProcessGone": "Ended without a word, as after a power cut, or a kill for want of memory; in "
     "an image file also where its job was cancelled or over its time. Run the study again, and "
@@ -63,7 +63,7 @@ _BY_CLASS = {
 }
 """What to do, by the error's class; its message is only for people."""
 
-_BY_STATUS = {
+_ADVICE_BY_STATUS = {
     "running": "Still running when these tables were written.",
     "missing": "Never started: run the study again.",
     "interrupted": "Stopped from outside: do what the message asks for, if anything, and run the "
@@ -71,7 +71,7 @@ _BY_STATUS = {
     "lost": "Ended without a word, as after a power cut or a kill: run the study again, and "
     "look at the log if it happens twice.",
 }
-_ELSE = "Look at the log, fix the cause, and run the study again."
+_DEFAULT_ADVICE = "Look at the log, fix the cause, and run the study again."
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,19 @@ class Failure:
     @property
     def reason(self) -> str:
         """Return status, phase and error as one line."""
-        place = f" in {self.phase}" if self.phase else ""
+        phase = f" in {self.phase}" if self.phase else ""
         error = ": ".join(part for part in (self.error_class, self.message) if part)
-        return f"{self.status}{place}" + (f": {error}" if error else "")
+        return f"{self.status}{phase}" + (f": {error}" if error else "")
 
 
 def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
     """Return the runs without a result, grouped by reason."""
-    grouped: dict[tuple[str, str | None, str | None, str | None], list[tuple[str, int]]] = {}
+    runs_by_reason: dict[tuple[str, str | None, str | None, str | None], list[tuple[str, int]]] = {}
     for run in runs:
         if run["status"] == "completed":
             continue
         key = (run["status"], _line(run["phase"]), _line(run["error_class"]), run["error_message"])
-        grouped.setdefault(key, []).append((run["experiment"], run["cycle"]))
+        runs_by_reason.setdefault(key, []).append((run["experiment"], run["cycle"]))
     return [
         Failure(
             status,
@@ -119,7 +119,7 @@ def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
             advise(status, error_class),
             tuple(members),
         )
-        for (status, phase, error_class, message), members in grouped.items()
+        for (status, phase, error_class, message), members in runs_by_reason.items()
     ]
 
 
@@ -129,6 +129,6 @@ def _line(text: str | None) -> str | None:
 
 def advise(status: str, error_class: str | None) -> str:
     """Return what to do about a run that ended this way."""
-    if status in {"failed", "lost", "missing"} and error_class in _BY_CLASS:
-        return _BY_CLASS[error_class]
-    return _BY_STATUS.get(status, _ELSE)
+    if status in {"failed", "lost", "missing"} and error_class in _ADVICE_BY_CLASS:
+        return _ADVICE_BY_CLASS[error_class]
+    return _ADVICE_BY_STATUS.get(status, _DEFAULT_ADVICE)

@@ -97,7 +97,7 @@ class Figure:
     pdf: bytes
 
 
-def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "") -> Figure:
+def draw_figure(chart: Callable[[bool], Chart], title: str, text: str, note: str = "") -> Figure:
     """Return a chart drawn at both widths; ``chart`` is called with whether it is the wide one."""
     import vl_convert
 
@@ -110,8 +110,8 @@ def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "")
         title=title,
         text=text,
         note=note,
-        svg=_titled(wide, title, text),
-        narrow_svg=_titled(narrow, title, text),
+        svg=_accessible(wide, title, text),
+        narrow_svg=_accessible(narrow, title, text),
         pdf=vl_convert.svg_to_pdf(wide),
     )
 
@@ -120,11 +120,11 @@ def no_figure(title: str, reason: str) -> Figure:
     """Return a figure that only says why it cannot be drawn."""
 
     def chart(wide: bool) -> Chart:
-        words = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
+        mark = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
         width = WIDE - 20 if wide else NARROW - 20
-        return {**layer([{}], words, text={"value": reason}), "width": width, "height": 90}
+        return {**layer([{}], mark, text={"value": reason}), "width": width, "height": 90}
 
-    return drawn(chart, title, reason)
+    return draw_figure(chart, title, reason)
 
 
 def layer(rows: Sequence[Any], mark: str | dict[str, Any], **encoding: Channel) -> Chart:
@@ -132,12 +132,12 @@ def layer(rows: Sequence[Any], mark: str | dict[str, Any], **encoding: Channel) 
     return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
 
 
-def numbers(name: str, **options: Any) -> Channel:
+def quantitative(name: str, **options: Any) -> Channel:
     """Return the encoding of a field of numbers."""
     return {"field": name, "type": "quantitative", **options}
 
 
-def texts(name: str, **options: Any) -> Channel:
+def nominal(name: str, **options: Any) -> Channel:
     """Return the encoding of a field of texts."""
     return {"field": name, "type": "nominal", **options}
 
@@ -146,7 +146,7 @@ _MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"( ar
 """Attributes that make each mark an unnamed image of its own: noise for screen readers."""
 
 
-def _titled(svg: str, title: str, text: str) -> str:
+def _accessible(svg: str, title: str, text: str) -> str:
     """Return a drawing that is one image with a title and a text, for screen readers."""
     from markupsafe import escape
 

@@ -27,17 +27,17 @@ from llenergymeasure.report.relations import (
     Pairs,
     difference_sentence,
     inconclusive_sentence,
-    name_of,
-    names_of,
-    saturated,
+    label_text,
+    labels_text,
+    saturation_note,
 )
 from llenergymeasure.units import percent
 
-Used: TypeAlias = Mapping[str, Sequence[Row]]
+UsedRuns: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """If an interval reaches this far above the mean, the page says that there are too few runs."""
-_PARTLY_SEEN = {"counter_unverified", "undersampled"}
+_COVERAGE_CODES = {"counter_unverified", "undersampled"}
 UNSEEN_COLUMNS = frozenset(
     {
         *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
@@ -46,10 +46,10 @@ UNSEEN_COLUMNS = frozenset(
     }
 )
 """The columns of a run that :func:`unseen` reads."""
-_LEAST_UNSEEN = 0.02
+_MIN_UNSEEN_REL = 0.02
 """A bound that is less beyond the interval is that of a sensor which another one watches, or of
 the window's ends: two channels of one card may differ by as much."""
-LEAST_SHARED = 0.001
+MIN_SHARED_REL = 0.001
 """Below this share of the energy, what repeats share apart from the gain is not mentioned."""
 SHOWN_GROUPS = 3
 LISTED_REASONS = 3
@@ -77,11 +77,11 @@ def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
     Args:
         summary: the experiments, ranked.
     """
-    told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
-    return [list(members) for _, members in groupby(told, lambda row: row["comparison_group"])]
+    rows = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
+    return [list(members) for _, members in groupby(rows, itemgetter("comparison_group"))]
 
 
-def drawn_together(summary: Sequence[Row]) -> list[Row]:
+def comparable_experiments(summary: Sequence[Row]) -> list[Row]:
     """Return the experiments that may be on one axis: those of the first group."""
     groups = comparable_groups(summary)
     return groups[0] if groups else list(summary)
@@ -102,38 +102,39 @@ def headline(
     groups = comparable_groups(summary)
     if not groups:
         return [_no_energy(runs)]
-    told = [row for group in groups for row in group]
-    scale = scale_for((row[f"{TOKEN}_mean"] for row in told), "J")
-    shown = groups[:SHOWN_GROUPS]
-    sentences = [line for group in shown for line in finding(group, pairs, scale, with_rate)]
-    sentences += not_ranked(row for group in groups[1:] for row in group)
-    sentences += without_mean(summary)
-    sentences += precision_missed(told)
-    shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
-    if shared >= LEAST_SHARED:
-        left_open = (
+    rows = [row for group in groups for row in group]
+    scale = scale_for((row[f"{TOKEN}_mean"] for row in rows), "J")
+    sentences = []
+    for group in groups[:SHOWN_GROUPS]:
+        sentences += group_notes(group, pairs, scale, with_rate)
+    sentences += not_ranked_notes(row for group in groups[1:] for row in group)
+    sentences += no_mean_notes(summary)
+    sentences += missed_precision_note(rows)
+    shared = max(row["energy_shared_u95_rel"] or 0.0 for row in rows)
+    if shared >= MIN_SHARED_REL:
+        claim = (
             "What a sensor does not see, smears over a window's ends or counts late, or two "
             "channels disagree about, may"
         )
-        shrinks = "no cycles shrink it; longer windows shrink what is smeared or late"
+        remedy = "no cycles shrink it; longer windows shrink what is smeared or late"
         if not all(knows_ends(run) for run in runs if in_means(run)):
-            left_open = (
+            claim = (
                 "Records of an earlier energy method do not say which part of their intervals "
                 "repeats share: what a sensor leaves open may"
             )
-            shrinks = "it is taken as if no cycles shrank it"
+            remedy = "it is taken as if no cycles shrank it"
         sentences.append(
-            f"{left_open} move each value by up to ±{percent(shared)}; it is in no interval of "
-            f"a mean nor of a difference, and {shrinks}."
+            f"{claim} move each value by up to ±{percent(shared)}; it is in no interval of "
+            f"a mean nor of a difference, and {remedy}."
         )
     sentences += unseen(runs)
-    bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
+    bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"]]
     if bands:
         cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
-        one = len(groups) == 1 and len(cards) < 2
-        which = "all values" if one else "all values of one meter and card"
+        one_card = len(groups) == 1 and len(cards) < 2
+        values = "all values" if one_card else "all values of one meter and card"
         sentences.append(
-            f"The sensor's gain may shift {which} together by ±{percent(max(bands))}, which is in "
+            f"The sensor's gain may shift {values} together by ±{percent(max(bands))}, which is in "
             "no interval."
         )
     return sentences
@@ -146,36 +147,35 @@ def unseen(runs: Sequence[Row]) -> list[str]:
     even, and show nothing of what they miss. Of versions: what they compute or count otherwise.
     """
     used = [run for run in runs if in_means(run) and run["energy_gross_j"]]
-    return [*_partly_seen(used), *_computed_otherwise(used), *_counted_otherwise(used)]
+    return [*_coverage_caveat(used), *_method_caveat(used), *_counting_caveat(used)]
 
 
-def _computed_otherwise(used: Sequence[Row]) -> list[str]:
+def _method_caveat(used: Sequence[Row]) -> list[str]:
     """Return the meter's methods that energies were computed with, if there are several."""
-    methods = sorted(
-        {run.get("energy_method") or 0 for run in used if run.get("kind") != "estimated"},
-        key=lambda each: (not each, each),
-    )
+    methods = {run.get("energy_method") or 0 for run in used if run.get("kind") != "estimated"}
     if len(methods) < 2:
         return []
-    named = [str(method) if method else "one that records do not name" for method in methods]
+    names = [*map(str, sorted(methods - {0}))]
+    if 0 in methods:
+        names.append("one that records do not name")
     return [
-        f"Energies were computed by unlike methods of the meter, {listed(named)}: they may differ "
+        f"Energies were computed by unlike methods of the meter, {listed(names)}: they may differ "
         "by more than an interval says."
     ]
 
 
-def _counted_otherwise(used: Sequence[Row]) -> list[str]:
+def _counting_caveat(used: Sequence[Row]) -> list[str]:
     """Return that some runs under traffic count what ended or came, others what was worked."""
-    served = [run for run in used if run.get("offered_requests_per_s") is not None]
-    ways = Counter(
-        tuple(run.get(name) is None for name in ("output_tokens_came", "requests_worked"))
-        for run in served
+    counts = Counter(
+        (run.get("output_tokens_came") is None, run.get("requests_worked") is None)
+        for run in used
+        if run.get("offered_requests_per_s") is not None
     )
-    if len(ways) < 2:
+    if len(counts) < 2:
         return []
-    latest = ways[min(ways)]
+    total, n_latest = counts.total(), counts[min(counts)]
     return [
-        f"{len(served) - latest} of {counted(len(served), 'run')} under traffic are of an earlier "
+        f"{total - n_latest} of {counted(total, 'run')} under traffic are of an earlier "
         "version and count the tokens that came in the window, or the requests that ended in it, "
         "the others the work in it: energy, carbon and cost of a token or a request and "
         "tokens and requests per second may differ by that alone, which is in no interval and no "
@@ -183,31 +183,32 @@ def _counted_otherwise(used: Sequence[Row]) -> list[str]:
     ]
 
 
-def _partly_seen(used: Sequence[Row]) -> list[str]:
-    doubted = [run for run in used if _PARTLY_SEEN & set(run["validity"] or ()) and _open(run)]
-    if not doubted:
+def _coverage_caveat(used: Sequence[Row]) -> list[str]:
+    open_runs = [run for run in used if _may_miss_energy(run)]
+    if not open_runs:
         return []
-    bounds_j = [(run.get("energy_bound_j"), run["energy_gross_j"]) for run in doubted]
+    bounds_j = [(run.get("energy_bound_j"), run["energy_gross_j"]) for run in open_runs]
     shares = [bound_j / gross_j for bound_j, gross_j in bounds_j if bound_j is not None]
-    most = f"up to ±{percent(max(shares))}" if shares else ""
-    if len(shares) < len(doubted):
-        most += f"{', or ' if shares else ''}an amount that some records do not hold"
-    where = "the one run" if len(used) == 1 else f"{len(doubted):,} of {len(used):,} runs"
+    amount = f"up to ±{percent(max(shares))}" if shares else ""
+    if len(shares) < len(open_runs):
+        amount += f"{', or ' if shares else ''}an amount that some records do not hold"
+    where = "the one run" if len(used) == 1 else f"{len(open_runs):,} of {len(used):,} runs"
     return [
         f"In {where} nothing shows that the sensor saw all "
         "of the time: of a load that repeats in step with its readings the energy may be off by "
-        f"{most}, which is in no interval and no verdict."
+        f"{amount}, which is in no interval and no verdict."
     ]
 
 
-def _open(run: Row) -> bool:
-    """Return whether a run's bound is clearly beyond its interval, or is not known."""
-    bound_j = run.get("energy_bound_j")
-    beyond_j = None if bound_j is None else bound_j - (run.get("energy_u95_j") or 0.0)
-    return beyond_j is None or beyond_j > _LEAST_UNSEEN * run["energy_gross_j"]
+def _may_miss_energy(run: Row) -> bool:
+    """Return whether an unwatched run's bound is clearly beyond its interval, or is not known."""
+    if _COVERAGE_CODES.isdisjoint(run["validity"] or ()):
+        return False
+    bound_j, u95_j = run.get("energy_bound_j"), run.get("energy_u95_j") or 0.0
+    return bound_j is None or bool(bound_j - u95_j > _MIN_UNSEEN_REL * run["energy_gross_j"])
 
 
-def finding(group: Sequence[Row], pairs: Pairs, scale: Scale, runs: Sequence[Row]) -> list[str]:
+def group_notes(group: Sequence[Row], pairs: Pairs, scale: Scale, runs: Sequence[Row]) -> list[str]:
     """Return what the experiments of one comparable group show.
 
     Args:
@@ -217,12 +218,12 @@ def finding(group: Sequence[Row], pairs: Pairs, scale: Scale, runs: Sequence[Row
         runs: those that had a rate to keep up with.
     """
     best = group[0]
-    ranked = [row for row in group if pairs.barred(best, row) is None]
+    comparable_rows = [row for row in group if pairs.incomparable_reason(best, row) is None]
     return [
-        *_ranking(ranked, pairs, scale),
-        *saturated(best, runs),
-        *other_work(group, pairs),
-        *imprecise(best),
+        *_ranking(comparable_rows, pairs, scale),
+        *saturation_note(best, runs),
+        *other_work_note(group, pairs),
+        *wide_interval_note(best),
     ]
 
 
@@ -230,49 +231,50 @@ def _ranking(group: Sequence[Row], pairs: Pairs, scale: Scale) -> list[str]:
     best, worst = group[0], group[-1]
     verb = "is estimated to use" if best["kind"] == "estimated" else "used"
     if len(group) == 1:
-        return [f"{name_of(best)} {verb} {_quantity(best, scale)} per output token."]
+        return [f"{label_text(best)} {verb} {_energy_text(best, scale)} per output token."]
     difference = difference_sentence(pairs, best, worst)
     if difference is None:
         means = "Estimated means" if best["kind"] == "estimated" else "Means"
         return [
-            f"{means} of energy per output token lie between {_quantity(best, scale)} with "
-            f"{name_of(best)} and {_quantity(worst, scale)} with {name_of(worst)}.",
+            f"{means} of energy per output token lie between {_energy_text(best, scale)} with "
+            f"{label_text(best)} and {_energy_text(worst, scale)} with {label_text(worst)}.",
             inconclusive_sentence(pairs, group),
         ]
     return [
-        f"Least energy: {name_of(best)} {verb} {_quantity(best, scale)} per output token.",
-        f"Most: {name_of(worst)} with {_quantity(worst, scale)}.",
+        f"Least energy: {label_text(best)} {verb} {_energy_text(best, scale)} per output token.",
+        f"Most: {label_text(worst)} with {_energy_text(worst, scale)}.",
         difference,
-        *undecided(group, pairs),
+        *undecided_note(group, pairs),
     ]
 
 
-def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
+def other_work_note(group: Sequence[Row], pairs: Pairs) -> list[str]:
     """Return for how many experiments of other backends other work was planned than the best's."""
-    reasons = [pairs.barred(group[0], row) for row in group]
-    found = list(filter(None, reasons))
-    if not found:
+    best = group[0]
+    reasons = [reason for row in group if (reason := pairs.incomparable_reason(best, row))]
+    if not reasons:
         return []
-    number, verb = counted(len(found), "experiment"), "is" if len(found) == 1 else "are"
-    return [f"{number} {verb} not compared with {name_of(group[0])}: {plain(found[0], 200)}."]
+    number, verb = counted(len(reasons), "experiment"), "is" if len(reasons) == 1 else "are"
+    return [f"{number} {verb} not compared with {label_text(best)}: {plain(reasons[0], 200)}."]
 
 
-def not_ranked(summary: Iterable[Row]) -> list[str]:
+def not_ranked_notes(summary: Iterable[Row]) -> list[str]:
     """Return which experiments are not ranked with the first group's, by reason."""
-    apart: dict[str, list[Row]] = {}
-    for row in (row for row in summary if row["not_comparable"]):
-        apart.setdefault(row["not_comparable"], []).append(row)
-    said = [
-        f"{names_of(rows)} {'is' if len(rows) == 1 else 'are'} not ranked with the rest: "
+    rows_by_reason: dict[str, list[Row]] = {}
+    for row in summary:
+        if row["not_comparable"]:
+            rows_by_reason.setdefault(row["not_comparable"], []).append(row)
+    sentences = [
+        f"{labels_text(rows)} {'is' if len(rows) == 1 else 'are'} not ranked with the rest: "
         f"{plain(reason, 200)}."
-        for reason, rows in apart.items()
+        for reason, rows in rows_by_reason.items()
     ]
-    rest = len(said) - LISTED_REASONS
+    rest = len(sentences) - LISTED_REASONS
     more = [f"Nor are others; further reasons: {rest}."] if rest > 0 else []
-    return said[:LISTED_REASONS] + more
+    return sentences[:LISTED_REASONS] + more
 
 
-def without_mean(summary: Iterable[Row]) -> list[str]:
+def no_mean_notes(summary: Iterable[Row]) -> list[str]:
     """Return which experiments have no mean of energy per output token, and why."""
     missing = [row for row in summary if row[f"{TOKEN}_mean"] is None]
     reasons = {
@@ -280,20 +282,20 @@ def without_mean(summary: Iterable[Row]) -> list[str]:
         "no run of theirs counts": [row for row in missing if not row["n"]],
     }
     return [
-        f"Not ranked, as {reason}: {names_of(rows)}." for reason, rows in reasons.items() if rows
+        f"Not ranked, as {reason}: {labels_text(rows)}." for reason, rows in reasons.items() if rows
     ]
 
 
-def precision_missed(summary: Iterable[Row]) -> list[str]:
+def missed_precision_note(summary: Iterable[Row]) -> list[str]:
     """Return which experiments did not reach the precision that the study asks for."""
-    asked = [row for row in summary if row["precision_target"] is not None]
-    missed = [row for row in asked if not row["precision_reached"]]
+    rows_with_target = [row for row in summary if row["precision_target"] is not None]
+    missed = [row for row in rows_with_target if not row["precision_reached"]]
     if not missed:
         return []
-    target = percent(asked[0]["precision_target"])
+    target = percent(rows_with_target[0]["precision_target"])
     return [
         f"The precision asked for, ±{target} of energy per output token, is not reached by "
-        f"{len(missed)} of {counted(len(asked), 'experiment')}."
+        f"{len(missed)} of {counted(len(rows_with_target), 'experiment')}."
     ]
 
 
@@ -306,11 +308,9 @@ def _no_energy(runs: Sequence[Row]) -> str:
             "Energy was observed, but no experiment has it per output token in every run. What "
             "there is stands in the table."
         )
-    reasons = [
-        plain(run["energy_unavailable"], 200) for run in completed if run["energy_unavailable"]
-    ]
+    reasons = [run["energy_unavailable"] for run in completed if run["energy_unavailable"]]
     if reasons:
-        return f"No energy was observed: {reasons[0]}. Speeds are in the table."
+        return f"No energy was observed: {plain(reasons[0], 200)}. Speeds are in the table."
     if not any(in_means(run) for run in completed):
         return "Every completed run was disqualified: there is no mean to report."
     return "No energy was observed. Speeds are in the table."
@@ -320,17 +320,17 @@ def _completed(runs: Sequence[Row]) -> list[Row]:
     return [run for run in runs if run["status"] == "completed"]
 
 
-def _quantity(row: Row, scale: Scale) -> str:
-    mean, low, high = scale.of(row, TOKEN)
+def _energy_text(row: Row, scale: Scale) -> str:
+    mean, low, high = scale.interval(row, TOKEN)
     if low is None or high is None:
-        own = row["energy_u95_rel"]
-        doubt = "" if own is None else f"; the meter alone ±{percent(own)}"
+        meter_u95_rel = row["energy_u95_rel"]
+        doubt = "" if meter_u95_rel is None else f"; the meter alone ±{percent(meter_u95_rel)}"
         return f"{rounded(mean)} {scale.unit} (one run, no interval{doubt})"
-    reach = rounded_range(low, high)
-    return f"{mean_text(mean, low, high)} {scale.unit} (95 % interval {reach}, n = {row['n']})"
+    interval = rounded_range(low, high)
+    return f"{mean_text(mean, low, high)} {scale.unit} (95 % interval {interval}, n = {row['n']})"
 
 
-def imprecise(best: Row) -> list[str]:
+def wide_interval_note(best: Row) -> list[str]:
     """Return a sentence if the interval is too wide to be of use; its upper side is the wider."""
     mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
     if high is None or high - mean <= WIDE_REL * mean:
@@ -342,16 +342,16 @@ def imprecise(best: Row) -> list[str]:
     ]
 
 
-def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
+def undecided_note(group: Sequence[Row], pairs: Pairs) -> list[str]:
     """Return the experiments that are not shown to use more than the best."""
-    close = [row for row in group[1:] if not pairs.less(group[0], row)]
+    close = [row for row in group[1:] if not pairs.shows_less(group[0], row)]
     if not close:
         return []
     which = "Which uses the least is inconclusive."
-    return [f"Not shown to use more than it: {names_of(close)}. {which}"]
+    return [f"Not shown to use more than it: {labels_text(close)}. {which}"]
 
 
-def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[Row]:
+def order_points(summary: Sequence[Row], runs: Sequence[Row], used: UsedRuns) -> list[Row]:
     """Return each run relative to its experiment's mean, in the order in which runs began.
 
     Args:
@@ -366,14 +366,14 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> lis
         mean = row[f"{TOKEN}_mean"]
         if row["n"] < 2 or not mean or run[TOKEN] is None or meter_of(run) != meter_of(row):
             continue
-        is_used = any(run is each for each in used[run["experiment"]])
+        is_used = any(run is used_run for used_run in used[run["experiment"]])
         state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]
         deviation = 100 * (run[TOKEN] / mean - 1)
         points.append({"position": position, "deviation": deviation, "state": state})
     return points
 
 
-def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
+def order_trend(runs: Sequence[Row], used: UsedRuns) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
     return drift(blocks(used, _completed(runs), itemgetter(TOKEN)))
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from llenergymeasure.screen import UNSEEN
 from llenergymeasure.units import NOTHING, percent
 
-Interval: TypeAlias = tuple[float | None, float | None, float | None]
+MeanInterval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
 
 NOISE_REL = 1e-6
@@ -43,7 +43,7 @@ class Scale:
         """Return a value of the base unit in this one."""
         return value * self.factor
 
-    def of(self, row: Mapping[str, Any], metric: str) -> Interval:
+    def interval(self, row: Mapping[str, Any], metric: str) -> MeanInterval:
         """Return the mean of a quantity and its interval's ends in this unit, each None if unknown.
 
         Args:
@@ -75,14 +75,9 @@ def scale_for(values: Iterable[float | None], unit: str) -> Scale:
     return Scale(10.0**-exponent, prefix + unit)
 
 
-def rounded(value: float | None, half_width: float | None = None) -> str:
-    """Return a number with as many digits as its interval justifies: two of the half width.
-
-    Without an interval it has three significant digits. None gives a dash.
-    """
-    if value is None:
-        return NOTHING
-    return f"{value:,.{_decimals(value, half_width)}f}"
+def rounded(value: float | None) -> str:
+    """Return a number without an interval, with three significant digits; None gives a dash."""
+    return NOTHING if value is None else f"{value:,.{_decimals(value)}f}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -97,7 +92,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     if half_width <= NOISE_REL * abs(value):
         return rounded(value)
     decimals = _decimals(value, half_width)
-    above, below = (_not_zero(reach, decimals) for reach in (high - value, value - low))
+    above, below = (_nonzero_text(reach, decimals) for reach in (high - value, value - low))
     reach = f"± {above}" if above == below else f"+{above} -{below}"
     return f"{mean_text(value, low, high)} {reach}"
 
@@ -106,7 +101,7 @@ def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
     """Return a mean with the digits that its interval justifies, without the interval."""
     if mean is None or low is None or high is None:
         return rounded(mean)
-    return _not_zero(mean, _decimals(mean, (high - low) / 2))
+    return _nonzero_text(mean, _decimals(mean, (high - low) / 2))
 
 
 def rounded_range(low: float | None, high: float | None) -> str:
@@ -117,17 +112,17 @@ def rounded_range(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return NOTHING
     decimals = _decimals(high, (high - low) / 2)
-    return f"{_not_zero(low, decimals)} to {_not_zero(high, decimals)}"
+    return f"{_nonzero_text(low, decimals)} to {_nonzero_text(high, decimals)}"
 
 
 def change(ratio: float) -> str:
     """Return a ratio as its saving or addition: ``9 % less``, ``12 % more``, ``2.5 times``."""
     if ratio >= 2:
-        return f"{ratio:.2g} times"
+        return f"{ratio:.2g} times" if ratio < 99.5 else f"{ratio:,.0f} times"
     return f"{percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
 
 
-def changes(low: float, high: float) -> str:
+def change_range(low: float, high: float) -> str:
     """Return an interval of ratios: ``9 % to 15 % less``, ``3 % less to 2 % more``."""
     nearer, farther = (high, low) if high <= 1 else (low, high)
     first, last = change(nearer), change(farther)
@@ -158,9 +153,9 @@ def plain(text: object, limit: int | None = None) -> str:
     invisible characters become spaces; several blanks become one. ``limit`` cuts to that many
     characters.
     """
-    shown = UNSEEN.sub(" ", str(text))
-    kept = "".join(sign if sign.isprintable() else " " for sign in shown)
-    line = " ".join(kept.split())
+    visible = UNSEEN.sub(" ", str(text))
+    printable = "".join(sign if sign.isprintable() else " " for sign in visible)
+    line = " ".join(printable.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 
 
@@ -183,8 +178,8 @@ def setting_texts(
 ) -> dict[Any, str]:
     """Return the text of each value of a setting; in full if two shortened ones would be equal."""
     texts = {value: setting_text(value, limit, absent) for value in values}
-    seen = Counter(texts.values())
-    return {value: text if seen[text] == 1 else plain(value) for value, text in texts.items()}
+    counts = Counter(texts.values())
+    return {value: text if counts[text] == 1 else plain(value) for value, text in texts.items()}
 
 
 def listed(words: Sequence[str]) -> str:
@@ -199,15 +194,16 @@ def scopes_text(scopes: Sequence[str] | None) -> str:
     return listed([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
 
 
-def _not_zero(value: float, decimals: int) -> str:
+def _nonzero_text(value: float, decimals: int) -> str:
     """Return a number with a fixed number of decimals, or its first digit if those are all 0."""
     if value and abs(value) < 0.5 * 10.0**-decimals:
         decimals = min(-math.floor(math.log10(abs(value))), 9)
     return f"{value:,.{decimals}f}"
 
 
-def _decimals(value: float, half_width: float | None) -> int:
-    if half_width is not None and half_width > NOISE_REL * abs(value):
+def _decimals(value: float, half_width: float = 0.0) -> int:
+    """Return the decimals that an interval justifies, two digits of its half width."""
+    if half_width > NOISE_REL * abs(value):
         leading = math.floor(math.log10(half_width))
         return min(max(1 - leading, 0), 9)
     if value == 0:

@@ -7,56 +7,56 @@ from llenergymeasure.report.formatting import counted, listed, plain, rounded, s
 from llenergymeasure.units import percent
 
 
-def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
+def paragraph(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     """Return a paragraph on how the numbers were made, for quoting."""
-    told = [row for row in summary if row["kind"] is not None and row["n"]]
-    if not told:
+    rows = [row for row in summary if row["kind"] is not None and row["n"]]
+    if not rows:
         return "No run gave energy."
-    how = listed([meter for _, meter in meters(told)])
-    windows = [row["window_s_mean"] for row in told if row["window_s_mean"] is not None]
-    bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"] is not None]
+    meters_text = listed([meter for _, meter in meters(rows)])
+    windows = [row["window_s_mean"] for row in rows if row["window_s_mean"] is not None]
+    bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"] is not None]
     text = (
-        f"Energy was {how} over windows of {_span(windows)} s, with {sizes(told)} in each mean; "
-        "model loading and warm-up are outside the window, and no idle draw is taken off. "
-        f"{intervals(told)}"
+        f"Energy was {meters_text} over windows of {_span(windows)} s, with {run_counts(rows)} in "
+        "each mean; model loading and warm-up are outside the window, and no idle draw is taken "
+        f"off. {interval_method(rows)}"
     )
     if bands:
         text += (
             f"; the sensor's gain band of ±{percent(max(bands))} is common to all runs, is not "
             "shrunk by repeats and is not part of the intervals"
         )
-    said = (*precision(told), *independence(told), *left_out(summary))
-    text += "".join(f". {sentence}" for sentence in said)
+    notes = (*precision_note(rows), *independence_notes(rows), *exclusion_note(summary))
+    text += "".join(f". {sentence}" for sentence in notes)
     hashes: dict[int, set[str]] = {}
     for run in runs:
         if run["prompt_hash"]:
             hashes.setdefault(run["cycle"], set()).add(run["prompt_hash"])
-    sets = max(map(len, hashes.values()), default=0)
-    if sets > 1:
+    n_sets = max(map(len, hashes.values()), default=0)
+    if n_sets > 1:
         text += (
-            f". The experiments answered {sets} different sets of prompts or asked lengths: "
+            f". The experiments answered {n_sets} different sets of prompts or asked lengths: "
             "energy per token is not like for like between them"
         )
     return f"{text}."
 
 
-def sizes(told: Sequence[Row]) -> str:
+def run_counts(rows: Sequence[Row]) -> str:
     """Return the number of runs in a mean, such as ``3 to 5 runs``."""
-    numbers = [row["n"] for row in told]
-    least, most = min(numbers), max(numbers)
-    return counted(least, "run") if least == most else f"{least} to {most} runs"
+    numbers = [row["n"] for row in rows]
+    low, high = min(numbers), max(numbers)
+    return counted(low, "run") if low == high else f"{low} to {high} runs"
 
 
-def intervals(told: Sequence[Row]) -> str:
+def interval_method(rows: Sequence[Row]) -> str:
     """Return which intervals are used; with a precision target, Stein's for energy per token.
 
     Args:
-        told: experiments with energy.
+        rows: experiments with energy.
     """
-    if not any(row["interval_method"] for row in told):
+    if not any(row["interval_method"] for row in rows):
         return "One run has no interval"
     text = "Intervals are two-sided 95 % Student t intervals over runs, on the logarithm"
-    if any(row["interval_method"] == "stein" for row in told):
+    if any(row["interval_method"] == "stein" for row in rows):
         text += (
             "; that of energy per output token takes its spread from the pilot's cycles alone, on "
             "the logarithm (two-stage procedure, Stein 1945)"
@@ -64,42 +64,43 @@ def intervals(told: Sequence[Row]) -> str:
     return text
 
 
-def independence(told: Sequence[Row]) -> list[str]:
+def independence_notes(rows: Sequence[Row]) -> list[str]:
     """Return whether successive cycles are independent, as a t interval assumes."""
-    repeated = [row for row in told if row["n"] > 1]
-    alike = sum(row["cycles_correlated"] is True for row in repeated)
-    open_ = sum(row["cycles_correlated"] is None for row in repeated)
-    said = []
-    if alike:
-        said.append(
-            f"In {alike} of {counted(len(repeated), 'experiment')} successive cycles are alike, "
-            "and the intervals are widened for it"
+    repeated = [row for row in rows if row["n"] > 1]
+    total = counted(len(repeated), "experiment")
+    n_correlated = sum(row["cycles_correlated"] is True for row in repeated)
+    n_unknown = sum(row["cycles_correlated"] is None for row in repeated)
+    notes = []
+    if n_correlated:
+        notes.append(
+            f"In {n_correlated} of {total} successive cycles are alike, and the intervals are "
+            "widened for it"
         )
-    if open_:
-        said.append(
-            f"In {open_} of {counted(len(repeated), 'experiment')} the cycles are too few to show "
-            "whether they are independent, which the intervals take for granted"
+    if n_unknown:
+        notes.append(
+            f"In {n_unknown} of {total} the cycles are too few to show whether they are "
+            "independent, which the intervals take for granted"
         )
-    return said
+    return notes
 
 
-def precision(told: Sequence[Row]) -> list[str]:
+def precision_note(rows: Sequence[Row]) -> list[str]:
     """Return whether the precision that the study asks for was reached; nothing without one."""
-    asked = [row for row in told if row["precision_target"] is not None]
-    if not asked:
+    rows_with_target = [row for row in rows if row["precision_target"] is not None]
+    if not rows_with_target:
         return []
-    reached = sum(bool(row["precision_reached"]) for row in asked)
+    reached = sum(bool(row["precision_reached"]) for row in rows_with_target)
     text = (
         f"The spread of the pilot's cycles set their number, for an interval over runs of ±"
-        f"{percent(asked[0]['precision_target'])} of energy per output token, which "
-        f"{reached} of {counted(len(asked), 'experiment')} reached"
+        f"{percent(rows_with_target[0]['precision_target'])} of energy per output token, which "
+        f"{reached} of {counted(len(rows_with_target), 'experiment')} reached"
     )
-    wanted = [row["cycles_needed"] for row in asked if not row["precision_reached"]]
-    most = max((number for number in wanted if number is not None), default=None)
-    return [text if most is None else f"{text}; {most} cycles would be needed"]
+    missed = [row for row in rows_with_target if not row["precision_reached"]]
+    needed = [row["cycles_needed"] for row in missed if row["cycles_needed"] is not None]
+    return [f"{text}; {max(needed)} cycles would be needed" if needed else text]
 
 
-def left_out(summary: Sequence[Row]) -> list[str]:
+def exclusion_note(summary: Sequence[Row]) -> list[str]:
     """Return how many completed runs are not in a mean, and why."""
     reasons = {
         "n_disqualified": "disqualified",
@@ -117,11 +118,11 @@ def left_out(summary: Sequence[Row]) -> list[str]:
 
 def meters(summary: Sequence[Row]) -> list[tuple[str, str]]:
     """Return every kind of energy that occurs, and its meter in words."""
-    told = [row for row in summary if row["kind"] is not None]
-    return list(dict.fromkeys((row["kind"], _meter(row)) for row in told))
+    rows = [row for row in summary if row["kind"] is not None]
+    return list(dict.fromkeys((row["kind"], _meter_text(row)) for row in rows))
 
 
-def _meter(row: Row) -> str:
+def _meter_text(row: Row) -> str:
     kind = "estimated, not measured," if row["kind"] == "estimated" else row["kind"]
     return f"{kind} by {plain(row['energy_source'])} ({scopes_text(row['energy_scopes'])})"
 
@@ -135,15 +136,12 @@ def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
     """Return where the numbers come from: a name and all values that occurred."""
     completed = [run for run in runs if run["status"] == "completed"]
     started = sorted(run["started_at"] for run in completed if run["started_at"])
-    dates = [started[0], started[-1]] if started else []
+    dates = " to ".join(dict.fromkeys(map(_minute, started[:1] + started[-1:])))
     order = (plan.get("execution") or {}).get("cycle_order")
-    named = [
+    facts = [
         ("Study", [plain(plan["study"])]),
         ("Design hash", [plain(plan["study_design_hash"])]),
-        (
-            "Runs began",
-            [" to ".join(dict.fromkeys(_minute(date) for date in dates))] if dates else [],
-        ),
+        ("Runs began", [dates] if dates else []),
         ("Model", distinct(runs, "model")),
         ("Backend", distinct(runs, "backend")),
         ("Runner", distinct(runs, "runner")),
@@ -155,7 +153,7 @@ def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
         ("Host", distinct(completed, "host")),
         ("Energy source", distinct(completed, "energy_source")),
     ]
-    return [(name, values) for name, values in named if values]
+    return [(name, values) for name, values in facts if values]
 
 
 def _minute(moment: str) -> str:
@@ -170,13 +168,13 @@ def distinct(runs: Iterable[Row], column: str) -> list[str]:
     return list(dict.fromkeys(plain(run[column], 300) for run in runs if run[column]))
 
 
-def mixtures(runs: Sequence[Row]) -> list[str]:
+def differing_facts(runs: Sequence[Row]) -> list[str]:
     """Return what differed between the completed runs although a comparison takes it as equal."""
     completed = [run for run in runs if run["status"] == "completed"]
-    named = (
+    columns = (
         ("GPU", "gpu_name"),
         ("driver", "driver_version"),
         ("host", "host"),
         ("version of LLenergyMeasure", "llenergymeasure_version"),
     )
-    return [name for name, column in named if len(distinct(completed, column)) > 1]
+    return [name for name, column in columns if len(distinct(completed, column)) > 1]

@@ -18,7 +18,7 @@ from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.formatting import counted, plain, scale_for, shortened
 from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import relations_content
-from llenergymeasure.report.serving import ramped, serving_content
+from llenergymeasure.report.serving import ramp_experiments, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.results.columns import RUN_SCHEMA
@@ -49,45 +49,45 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         ResultsError: plan or tables are absent or damaged.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    planned = read_table(study_dir, SUMMARY_NAME).to_pylist()
     runs = read_table(study_dir, RUNS_NAME).to_pylist()
-    summary = findings.ranked(planned)
+    summary = findings.ranked(read_table(study_dir, SUMMARY_NAME).to_pylist())
     by_experiment = used_runs(runs)
     used = [run for members in by_experiment.values() for run in members]
     relations = relations_content(study_dir, summary)
-    shown = findings.drawn_together(summary)
-    offered = _offered(used)
-    sweeps = sweep_figures(shown, offered)
+    plotted = findings.comparable_experiments(summary)
+    offered_loads = _mean_offered_loads(used)
+    sweeps = sweep_figures(plotted, offered_loads)
     figures = {
-        **_figures(study_dir, shown, used, served=bool(offered)),
-        "energy_order": charts.order(findings.order_points(summary, runs, by_experiment)),
+        **_figures(study_dir, plotted, used, served=bool(offered_loads)),
+        "energy_order": charts.order_figure(findings.order_points(summary, runs, by_experiment)),
     }
     traces = trace_figures(study_dir, summary, used)
-    group_of = {row["experiment"]: row["comparison_group"] for row in summary}
-    ramps = ramped(plan)
-    serving = serving_content(runs, _settings(runs), group_of, ramps)
-    drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
-    for name, figure in drawings.items():
+    group_numbers = {row["experiment"]: row["comparison_group"] for row in summary}
+    ramp_names = ramp_experiments(plan)
+    settings = [name for name in (runs[0] if runs else ()) if name not in RUN_SCHEMA.names]
+    serving = serving_content(runs, settings, group_numbers, ramp_names)
+    all_figures = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
+    for name, figure in all_figures.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
             path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
             _write(path, drawing, partial=partial)
-    for name in _linked(study_dir / PAGE_NAME) - set(drawings):
+    for name in _linked_figures(study_dir / PAGE_NAME) - set(all_figures):
         for suffix in ("svg", "pdf"):
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
     groups = findings.comparable_groups(summary)
     page = _render(
         **_content(plan, summary, runs),
-        **_captions(shown),
-        headline=findings.headline(summary, runs, relations.verdicts, ramps),
+        **_captions(plotted),
+        headline=findings.headline(summary, runs, relations.verdicts, ramp_names),
         trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
-        drawn_total=len(shown),
-        not_drawn=sum(map(len, groups)) - len(shown) if groups else 0,
+        drawn_total=len(plotted),
+        not_drawn=sum(map(len, groups)) - len(plotted) if groups else 0,
         sweeps=sweeps,
         figures=figures,
         serving=serving,
         relations=relations,
         traces=traces,
-        files=drawings,
+        files=all_figures,
     )
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
@@ -95,27 +95,26 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
 def _figures(
     study_dir: Path, summary: list[Any], used: list[Any], *, served: bool
 ) -> dict[str, Figure]:
-    pareto = read_table(study_dir, "pareto.parquet").to_pylist()
+    points = read_table(study_dir, "pareto.parquet").to_pylist()
 
-    def against(metric: str) -> Figure:
+    def tradeoff(metric: str) -> Figure:
         front = {
-            row["experiment"] for row in pareto if row["objective"] == metric and row["on_front"]
+            row["experiment"] for row in points if row["objective"] == metric and row["on_front"]
         }
         return front_figure(summary, front, metric)
 
-    token, request = "energy_per_output_token_j", "energy_per_request_j"
-    judged = any(row["quality_score_mean"] is not None for row in summary)
-    quality = {"energy_quality": against("quality_score")} if judged else {}
+    has_quality = any(row["quality_score_mean"] is not None for row in summary)
+    quality = {"energy_quality": tradeoff("quality_score")} if has_quality else {}
     return {
         **quality,
-        token.removesuffix("_j"): charts.intervals(summary, used, token),
-        request.removesuffix("_j"): charts.intervals(summary, used, request),
-        "energy_throughput": against("output_tokens_per_s"),
-        "energy_latency": against("request_latency_p95_s" if served else "request_latency_p50_s"),
+        "energy_per_output_token": charts.intervals_figure(summary, used, findings.TOKEN),
+        "energy_per_request": charts.intervals_figure(summary, used, experiments.REQUEST),
+        "energy_throughput": tradeoff("output_tokens_per_s"),
+        "energy_latency": tradeoff("request_latency_p95_s" if served else "request_latency_p50_s"),
     }
 
 
-def _offered(used: list[Any]) -> dict[str, float]:
+def _mean_offered_loads(used: list[Any]) -> dict[str, float]:
     """Return the mean load offered to each experiment that was under traffic."""
     loads: dict[str, list[float]] = {}
     for run in used:
@@ -124,7 +123,7 @@ def _offered(used: list[Any]) -> dict[str, float]:
     return {experiment: fmean(values) for experiment, values in loads.items()}
 
 
-def _linked(page: Path) -> set[str]:
+def _linked_figures(page: Path) -> set[str]:
     """Return the figures that an earlier report links to; other files there are the user's own."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
@@ -136,11 +135,11 @@ def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[st
         plain(run["config"]["protocol"]) for run in plan["runs"] if "protocol" in run["config"]
     )
     engines = facts.get("Engine", [])
-    named = {word for each in engines for word in each.replace(",", " ").split()}
+    words = {word for engine in engines for word in engine.replace(",", " ").split()}
     lines = {
         "Model": facts.get("Model"),
         "Device": facts.get("GPU") or (["no GPU"] if facts.get("Host") else None),
-        "Engine": [*(name for name in facts.get("Backend", []) if name not in named), *engines],
+        "Engine": [*(name for name in facts.get("Backend", []) if name not in words), *engines],
         "Protocol": list(protocols),
         "Runs began": facts.get("Runs began"),
     }
@@ -164,63 +163,58 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
-        "unlike_lengths": experiments.unlike_lengths(summary, runs),
-        "declared": experiments.declared(summary, runs),
-        "correct": experiments.per_correct(summary[:LISTED_EXPERIMENTS]),
-        "drawn": SHOWN_EXPERIMENTS,
+        "length_note": experiments.length_note(summary, runs),
+        "footprint_units": experiments.footprint_units(summary, runs),
+        "correct_answers": experiments.correct_answer_rows(summary[:LISTED_EXPERIMENTS]),
+        "drawn_limit": SHOWN_EXPERIMENTS,
         "token_unit": token.unit,
         "request_unit": request.unit,
         "runs_total": len(runs),
         "runs_completed": sum(run["status"] == "completed" for run in runs),
-        "flags": experiments.flags(runs),
+        "flags": experiments.flag_rows(runs),
         "failures": failed[:LISTED_FAILURES],
         "failures_total": len(failed),
         "failed_runs": sum(len(failure.runs) for failure in failed),
         "listed_runs": LISTED_RUNS,
         "labels": {row["experiment"]: shortened(row["label"], 120) for row in summary},
-        "left_out": [_left_out(item) for item in left_out[:LISTED_LEFT_OUT]],
+        "left_out": [_left_out_row(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
-        "method": method.method(summary, runs),
-        "outside": method.left_out(summary),
+        "method": method.paragraph(summary, runs),
+        "exclusions": method.exclusion_note(summary),
         "notes": [plain(note, 400) for note in [*(plan.get("notes") or []), *_run_notes(runs)]],
         "head": _head(dict(provenance), plan),
         "study_yaml": _study_file(plan),
         "tables": TABLE_NAMES,
         "provenance": provenance,
-        "mixtures": method.mixtures(runs),
+        "differing_facts": method.differing_facts(runs),
         "version": ", ".join(dict(provenance).get("LLenergyMeasure", [])),
     }
 
 
-def _captions(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _captions(plotted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the captions' notes on the experiments that figures show."""
     energies = (f"{findings.TOKEN}_mean", "energy_per_request_j_mean")
-    told = [row for row in shown if any(row[name] is not None for name in energies)]
-    repeated = any(row["n"] > 1 for row in told)
-    how = "; ".join(meter for _, meter in method.meters(told))
-    estimated = any(row["kind"] == "estimated" for row in told)
-    hollow = " A hollow mark is an estimate." if estimated else ""
+    rows = [row for row in plotted if any(row[name] is not None for name in energies)]
+    repeated = any(row["n"] > 1 for row in rows)
+    meters = "; ".join(meter for _, meter in method.meters(rows))
+    estimated = any(row["kind"] == "estimated" for row in rows)
+    hollow_note = " A hollow mark is an estimate." if estimated else ""
     if repeated:
-        means = f"Means over {method.sizes(told)} with 95 % Student t intervals"
+        means = f"Means over {method.run_counts(rows)} with 95 % Student t intervals"
     else:
-        means = "Single runs, without intervals" if told else "No experiment has a mean of energy"
+        means = "Single runs, without intervals" if rows else "No experiment has a mean of energy"
     return {
         "means": means,
         "repeated": repeated,
-        "dashed": any(row["n"] == 1 and row["energy_u95_rel"] is not None for row in told),
-        "energies": f"Energy was {how}.{hollow}" if how else "",
+        "dashed": any(row["n"] == 1 and row["energy_u95_rel"] is not None for row in rows),
+        "energies": f"Energy was {meters}.{hollow_note}" if meters else "",
     }
 
 
 def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the notes of runs' preflights and workloads, each once."""
-    said = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
-    return [note if of == len(runs) else f"{note} ({noted_in(of)})" for note, of in said]
-
-
-def _settings(runs: list[dict[str, Any]]) -> list[str]:
-    """Return the columns of the swept settings."""
-    return [name for name in (runs[0] if runs else {}) if name not in RUN_SCHEMA.names]
+    notes = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
+    return [note if count == len(runs) else f"{note} ({noted_in(count)})" for note, count in notes]
 
 
 def _study_file(plan: Mapping[str, Any]) -> str:
@@ -231,12 +225,12 @@ def _study_file(plan: Mapping[str, Any]) -> str:
     if not plan.get("written"):
         return ""
     overrides = plan.get("overrides") or {}
-    over = strict_yaml.written(overrides, allow_unicode=False) if overrides else ""
+    overrides_yaml = strict_yaml.written(overrides, allow_unicode=False) if overrides else ""
     text = strict_yaml.written(plan["written"], allow_unicode=False, width=100)
-    return text + "".join(f"# set over it: {line}\n" for line in over.splitlines())
+    return text + "".join(f"# set over it: {line}\n" for line in overrides_yaml.splitlines())
 
 
-def _left_out(item: dict[str, Any]) -> dict[str, str]:
+def _left_out_row(item: dict[str, Any]) -> dict[str, str]:
     settings = leaves(item.get("config") or {})
     return {
         "config": plain(" · ".join(f"{key}={value}" for key, value in settings), 300),
@@ -260,7 +254,7 @@ def _render(**content: Any) -> str:
     environment.globals["css"] = Markup(  # noqa: S704 - ours, with our colours
         environment.get_template("page.css").render(colours=COLOURS)
     )
-    environment.globals["drawing"] = lambda figure: Markup(_drawing(figure))  # noqa: S704 - escaped
+    environment.globals["draw"] = lambda figure: Markup(_drawing(figure))  # noqa: S704 - escaped
     return environment.get_template("page.html").render(content)
 
 

@@ -11,21 +11,21 @@ from llenergymeasure.report.charts import (
     QUANTITIES,
     SHOWN_EXPERIMENTS,
     Axis,
-    beyond_note,
+    clipped_note,
     interval_marks,
-    kind_of,
+    kind_colour,
     kind_points,
 )
 from llenergymeasure.report.figures import (
     COLOURS,
     Chart,
     Figure,
-    drawn,
+    draw_figure,
     layer,
     no_figure,
-    numbers,
+    nominal,
     plot_size,
-    texts,
+    quantitative,
 )
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import listed, plain, shortened
@@ -47,14 +47,15 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
         metric: the other quantity.
     """
     heading = f"Energy per output token against {QUANTITIES[metric][0].lower()}"
-    shown = [
+    numbered_rows = [
         (str(number), row)
         for number, row in enumerate(summary, start=1)
         if row[f"{TOKEN}_mean"] is not None and row[f"{metric}_mean"] is not None
     ][:SHOWN_EXPERIMENTS]
-    if not shown:
+    if not numbered_rows:
         return no_figure(heading, NO_ENERGY)
-    energy, other = (Axis.over([row for _, row in shown], name) for name in (TOKEN, metric))
+    shown_rows = [row for _, row in numbered_rows]
+    energy, other = (Axis.for_rows(shown_rows, name) for name in (TOKEN, metric))
     rows: list[dict[str, Any]] = [
         {
             **energy.values(row),
@@ -64,23 +65,23 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
             "name": plain(row["label"]),
             "front": row["experiment"] in front,
         }
-        for number, row in shown
+        for number, row in numbered_rows
     ]
     best = [row["name"] for row in rows if row["front"]]
     text = f"On the Pareto front: {listed(best[:8])}." if best else "No Pareto front was computed."
-    note = beyond_note([row for _, row in shown], energy, other)
-    return drawn(lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, note)
+    note = clipped_note(shown_rows, energy, other)
+    return draw_figure(lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, note)
 
 
 def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
     x, y = other.channel("x_value"), energy.channel("value")
-    colour = kind_of()
+    colour = kind_colour()
     ends = ("x_low", "x_high")
     line = {"type": "line", "strokeWidth": 2, "color": COLOURS["green"]}
     on_front = [row for row in rows if row["front"]]
     return {
         "layer": [
-            layer(on_front, line, x=x, y=y, order=numbers("x_value")),
+            layer(on_front, line, x=x, y=y, order=quantitative("x_value")),
             *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
             *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
             kind_points(rows, x, y),
@@ -98,32 +99,33 @@ def _labels(
     Names are placed before numbers; a name without a free place is replaced by its number.
     """
     length, size = LABEL_LENGTH if wide else NARROW_LABEL_LENGTH, plot_size(340, 280, wide=wide)
-    placed = [(row, _place(row, energy, other, size)) for row in rows]
-    taken = [(x - MARK_RADIUS, x + MARK_RADIUS, y) for _, (x, y) in placed]
-    for row, place in sorted(placed, key=lambda each: not each[0]["front"]):
+    places = [(row, _mark_position(row, energy, other, size)) for row in rows]
+    boxes = [(x - MARK_RADIUS, x + MARK_RADIUS, y) for _, (x, y) in places]
+    for row, place in sorted(places, key=lambda row_and_place: not row_and_place[0]["front"]):
         name = [shortened(row["name"], length)] if row["front"] else []
         for text, (dx, dy) in product(
-            (*name, row["number"]), _sides(place, size, front=row["front"])
+            (*name, row["number"]), _label_offsets(place, size, front=row["front"])
         ):
             width = LETTER_WIDTH * len(text)
             left = place[0] + dx - (width if dx < 0 else 0)
-            right, at = left + width, place[1] + dy - BASELINE
-            free = not any(left < b and a < right and abs(at - y) < HEIGHT for a, b, y in taken)
-            if free and left >= 0 and right <= size["width"]:
-                taken.append((left, right, at))
+            right, baseline = left + width, place[1] + dy - BASELINE
+            if left < 0 or right > size["width"]:
+                continue
+            if not any(a < right and left < b and abs(baseline - y) < HEIGHT for a, b, y in boxes):
+                boxes.append((left, right, baseline))
                 yield _label({**row, "text": text}, energy, other, dx, dy)
                 break
 
 
-def _place(
+def _mark_position(
     row: Mapping[str, Any], energy: Axis, other: Axis, size: Mapping[str, int]
 ) -> tuple[float, float]:
     """Return where a mark is, in pixels from the left and, below zero, from the bottom."""
-    across, up = _share(row["x_value"], other), _share(row["value"], energy)
+    across, up = _axis_share(row["x_value"], other), _axis_share(row["value"], energy)
     return across * size["width"], -up * size["height"]
 
 
-def _sides(
+def _label_offsets(
     place: tuple[float, float], size: Mapping[str, int], *, front: bool
 ) -> list[tuple[int, int]]:
     """Return the places of a label around its mark, the best first: below it for the front."""
@@ -142,10 +144,10 @@ def _label(row: dict[str, Any], energy: Axis, other: Axis, dx: int, dy: int) -> 
         "color": COLOURS["ink" if row["front"] else "muted"],
     }
     x, y = other.channel("x_value"), energy.channel("value")
-    return layer([row], mark, x=x, y=y, text=texts("text"))
+    return layer([row], mark, x=x, y=y, text=nominal("text"))
 
 
-def _share(value: float, axis: Axis) -> float:
+def _axis_share(value: float, axis: Axis) -> float:
     """Return the position of a value along an axis, as a share of its length."""
     if axis.logarithmic:
         return math.log(value / axis.low) / math.log(axis.high / axis.low)

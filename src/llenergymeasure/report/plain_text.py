@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.report.experiments import FOOTPRINT, declared, flags
+from llenergymeasure.report.experiments import FOOTPRINT, flag_rows, footprint_units
 from llenergymeasure.report.failed_runs import Failure, failures
-from llenergymeasure.report.findings import not_ranked, ranked, unseen
+from llenergymeasure.report.findings import not_ranked_notes, ranked, unseen
 from llenergymeasure.report.formatting import (
     AS_IS,
     counted,
@@ -32,7 +32,7 @@ LISTED_FAILURES = 12
 LISTED_RUNS = 3
 LISTED_DIFFERENCES = 3
 
-TWO_SETTINGS = 20
+TWO_SETTINGS_WIDTH = 20
 """Signs of most labels with two settings, such as `bf16 · batch_size=1`."""
 
 
@@ -49,11 +49,11 @@ def study_text(study_dir: Path) -> str:
     runs = read_table(study_dir, RUNS_NAME).to_pylist()
     blocks = [
         study_head(rows, runs),
-        _experiments(rows, declared(rows, runs)),
-        "\n".join(not_ranked(rows)),
+        _experiments_table(rows, footprint_units(rows, runs)),
+        "\n".join(not_ranked_notes(rows)),
         flags_line(runs),
         *unseen(runs),
-        _failures(failures(runs), StudyFolder(study_dir)),
+        _failures_text(failures(runs), StudyFolder(study_dir)),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -61,15 +61,15 @@ def study_text(study_dir: Path) -> str:
 def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
     """Return one line on how many runs are done, and one on their energy."""
     study = next((run["study"] for run in runs if run["study"]), "study")
-    done = sum(run["status"] == "completed" for run in runs)
-    lines = [f"{plain(study)}: {done} of {counted(len(runs), 'run')} completed"]
-    left_out, reasons = _left_out(rows)
+    n_completed = sum(run["status"] == "completed" for run in runs)
+    lines = [f"{plain(study)}: {n_completed} of {counted(len(runs), 'run')} completed"]
+    left_out, exclusion_lines = _exclusions(rows)
     if left_out:
         lines[0] += f", {left_out} left out of the means"
-        lines += reasons
+        lines += exclusion_lines
     energies = [f"Energy: {meter}" for _, meter in meters(rows)]
     lines += energies
-    if not done:
+    if not n_completed:
         lines.append("No run completed: there is no energy to report.")
     elif not energies:
         reasons = [run["energy_unavailable"] for run in runs if run["energy_unavailable"]]
@@ -77,7 +77,7 @@ def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
+def _exclusions(rows: Sequence[Row]) -> tuple[int, list[str]]:
     """Return how many measured runs are not in a mean, and a line for each reason."""
     reasons = {
         "n_disqualified": "disqualified; Validity below names the codes",
@@ -85,26 +85,26 @@ def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
         "n_other_machine": "made on an unlike machine",
     }
     counts = {name: sum(row[name] for row in rows) for name in reasons}
-    differs = dict.fromkeys(plain(each) for row in rows for each in row["differs"] or ())
+    differs = dict.fromkeys(plain(text) for row in rows for text in row["differs"] or ())
     lines = [f"  {number} {reasons[name]}" for name, number in counts.items() if number]
     if counts["n_other_machine"] and differs:
         lines[-1] += f" ({'; '.join(list(differs)[:LISTED_DIFFERENCES])})"
     return sum(counts.values()), lines
 
 
-def _experiments(rows: Sequence[Row], given: Mapping[str, str]) -> str:
-    cells = experiment_cells(rows[:LISTED_EXPERIMENTS], given)
-    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS)
+def _experiments_table(rows: Sequence[Row], units: Mapping[str, str]) -> str:
+    cells = experiment_cells(rows[:LISTED_EXPERIMENTS], units)
+    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS_WIDTH)
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
 
-def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list[str]]:
+def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list[str]]:
     """Return a header and a line of cells for each experiment, its id first.
 
     Args:
         rows: the experiments.
-        given: the units of carbon and cost, where declared.
+        units: the units of carbon and cost, where declared.
     """
     token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
     request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
@@ -119,10 +119,10 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
         "W",
         "token/s",
     ]
-    lines = [[*header, *(f"{unit}/1000 requests" for unit in given.values())]]
-    others = ("power_mean_w", "output_tokens_per_s", *(FOOTPRINT[name] for name in given))
+    lines = [[*header, *(f"{unit}/1000 requests" for unit in units.values())]]
+    metrics = ("power_mean_w", "output_tokens_per_s", *(FOOTPRINT[name] for name in units))
     for row in rows:
-        mean, low, high = token.of(row, "energy_per_output_token_j")
+        mean, low, high = token.interval(row, "energy_per_output_token_j")
         lines.append(
             [
                 row["experiment"],
@@ -131,8 +131,8 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
                 row["kind"] or NOTHING,
                 mean_text(mean, low, high),
                 rounded_range(low, high),
-                mean_text(*request.of(row, "energy_per_request_j")),
-                *(mean_text(*AS_IS.of(row, name)) for name in others),
+                mean_text(*request.interval(row, "energy_per_request_j")),
+                *(mean_text(*AS_IS.interval(row, name)) for name in metrics),
             ]
         )
     return lines
@@ -141,19 +141,19 @@ def experiment_cells(rows: Sequence[Row], given: Mapping[str, str]) -> list[list
 def flags_line(runs: Sequence[Row]) -> str:
     """Return each validity code with its number of runs; nothing where there is none."""
     parts = [
-        f"{each['code']} ({counted(each['runs'], 'run')}"
-        f"{', left out' if each['code'] in DISQUALIFYING else ''})"
-        for each in flags(runs)
+        f"{flag['code']} ({counted(flag['runs'], 'run')}"
+        f"{', left out' if flag['code'] in DISQUALIFYING else ''})"
+        for flag in flag_rows(runs)
     ]
     return f"Validity: {', '.join(parts)}" if parts else ""
 
 
-def _failures(found: Sequence[Failure], folder: StudyFolder) -> str:
-    if not found:
+def _failures_text(groups: Sequence[Failure], folder: StudyFolder) -> str:
+    if not groups:
         return ""
-    total = sum(len(failure.runs) for failure in found)
+    total = sum(len(failure.runs) for failure in groups)
     lines = [f"Without a result: {counted(total, 'run')}"]
-    for failure in found[:LISTED_FAILURES]:
+    for failure in groups[:LISTED_FAILURES]:
         lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
         # Tables of earlier versions call a run that never began lost.
@@ -164,7 +164,7 @@ def _failures(found: Sequence[Failure], folder: StudyFolder) -> str:
         rest = len(failure.runs) - LISTED_RUNS
         if rest > 0:
             lines.append(f"    ... and {rest} more")
-    rest = len(found) - LISTED_FAILURES
+    rest = len(groups) - LISTED_FAILURES
     if rest > 0:
         lines.append(f"  ... and {rest} more reasons; see runs.parquet")
     return "\n".join(lines)
@@ -181,45 +181,36 @@ def groups_text(
         metric: the column averaged.
         labels: the settings of each experiment, where they are grouped by it.
     """
-    settings = [] if labels is None else ["settings"]
+    settings = ["settings"] if labels is not None else []
     header = [*group_by, *settings, "experiments", "runs", "mean", "95 % interval", "left out"]
     lines = [header]
     rows = table.to_pylist()
-    of = {
+    value_texts = {
         name: setting_texts((row[name] for row in rows), GROUP_LIMIT, NOTHING) for name in group_by
     }
     for row in rows:
-        mean, low, high = AS_IS.of(row, metric)
-        others = [
-            f"{row[name]} {told}"
-            for name, told in (
+        mean, low, high = AS_IS.interval(row, metric)
+        exclusions = [
+            f"{row[name]} {words}"
+            for name, words in (
                 ("n_disqualified", "disqualified"),
                 ("n_not_observed", "not observed"),
                 ("n_failed", "without a result"),
             )
             if row[name]
         ]
-        lines.append(
-            [
-                *(of[name][row[name]] for name in group_by),
-                *(
-                    []
-                    if labels is None
-                    else [plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT)]
-                ),
-                str(row["experiments"]),
-                str(row["n"]),
-                mean_text(mean, low, high),
-                f"{rounded_range(low, high)} over {row['interval_method']}"
-                if low is not None
-                else row["interval_unavailable"],
-                ", ".join(others) or NOTHING,
-            ]
-        )
+        cells = [value_texts[name][row[name]] for name in group_by]
+        if labels is not None:
+            cells.append(plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT))
+        interval = row["interval_unavailable"]
+        if low is not None:
+            interval = f"{rounded_range(low, high)} over {row['interval_method']}"
+        cells += [str(row["experiments"]), str(row["n"]), mean_text(mean, low, high), interval]
+        lines.append([*cells, ", ".join(exclusions) or NOTHING])
     experiments = header.index("experiments")
     left = (*range(experiments), len(header) - 2, len(header) - 1)
-    apart = labels is not None and len(set(labels.values())) == len(labels)
-    ids = (header.index("experiment"),) if apart else ()
+    unique_labels = labels is not None and len(set(labels.values())) == len(labels)
+    ids = (header.index("experiment"),) if unique_labels else ()
     return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments, *ids))}"
 
 

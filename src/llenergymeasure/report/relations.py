@@ -19,7 +19,7 @@ from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.formatting import (
     change,
-    changes,
+    change_range,
     counted,
     listed,
     p_value,
@@ -46,33 +46,33 @@ _OBJECTIVES = {
 class Pairs:
     """The compared pairs of one quantity, from rows of ``comparisons.parquet``."""
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = {frozenset((row["experiment_a"], row["experiment_b"])): row for row in rows}
-        self.tested = sum(row["p_holm"] is not None for row in self._rows.values())
+        self.n_tested = sum(row["p_holm"] is not None for row in self._rows.values())
 
-    def of(self, one: Row, other: Row) -> Row | None:
+    def find(self, first: Row, second: Row) -> Row | None:
         """Return the row of two experiments of the summary; None if there is none."""
-        return self._rows.get(frozenset((one["experiment"], other["experiment"])))
+        return self._rows.get(frozenset((first["experiment"], second["experiment"])))
 
-    def less(self, one: Row, other: Row) -> bool:
-        """Return whether ``one`` is shown to have less than ``other``."""
-        row = self.of(one, other)
-        if row is None or not shown(row):
+    def shows_less(self, first: Row, second: Row) -> bool:
+        """Return whether ``first`` is shown to have less than ``second``."""
+        row = self.find(first, second)
+        if row is None or not is_significant(row):
             return False
-        return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))
+        return bool((row["ratio"] < 1) == (row["experiment_b"] == first["experiment"]))
 
-    def barred(self, one: Row, other: Row) -> str | None:
+    def incomparable_reason(self, first: Row, second: Row) -> str | None:
         """Return why two experiments may not be compared; None if they may."""
-        reason = (self.of(one, other) or {}).get("unavailable") or ""
+        reason = (self.find(first, second) or {}).get("unavailable") or ""
         return reason.removeprefix(NOT_COMPARABLE) if reason.startswith(NOT_COMPARABLE) else None
 
-    def any_shown(self, experiments: Sequence[Row]) -> bool:
+    def any_significant(self, experiments: Sequence[Row]) -> bool:
         """Return whether any two of the experiments are shown to differ."""
-        among = {row["experiment"] for row in experiments}
-        return any(shown(row) for pair, row in self._rows.items() if pair <= among)
+        ids = {row["experiment"] for row in experiments}
+        return any(is_significant(row) for pair, row in self._rows.items() if pair <= ids)
 
 
-def shown(row: Row) -> bool:
+def is_significant(row: Row) -> bool:
     """Return whether a pair's difference is shown after the correction for all pairs."""
     return row["p_holm"] is not None and row["p_holm"] < LEVEL
 
@@ -81,7 +81,7 @@ def verdict(row: Row) -> str:
     """Return a pair's verdict in a word."""
     if row["ratio"] is None:
         return "not compared"
-    return "differ" if shown(row) else "inconclusive"
+    return "differ" if is_significant(row) else "inconclusive"
 
 
 def how(row: Row) -> str:
@@ -100,39 +100,39 @@ def within_sensor(row: Row, ratio: float) -> str | None:
         row: the pair's.
         ratio: its ratio, in the direction in which the difference is written.
     """
-    left_open = row.get("shared_u95_rel") or 0.0
-    if not shown(row) or abs(ratio - 1) >= left_open:
+    shared_u95_rel = row.get("shared_u95_rel") or 0.0
+    if not is_significant(row) or abs(ratio - 1) >= shared_u95_rel:
         return None
-    return f"less than what the sensor leaves open, ±{percent(left_open)}"
+    return f"less than what the sensor leaves open, ±{percent(shared_u95_rel)}"
 
 
-def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
+def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
     """Return how much less one experiment has than another; None if that is not shown.
 
     Args:
         pairs: on energy per output token.
-        least: the experiment of the summary with the lower mean.
-        most: the one with the higher.
+        lower: the experiment of the summary with the lower mean.
+        higher: the one with the higher.
     """
-    row = pairs.of(least, most)
-    if row is None or not pairs.less(least, most):
+    row = pairs.find(lower, higher)
+    if row is None or not pairs.shows_less(lower, higher):
         return None
-    low, high = _joint_interval(row, pairs.tested)
+    low, high = _joint_interval(row, pairs.n_tested)
     ratio = row["ratio"]
-    if row["experiment_a"] == least["experiment"]:
+    if row["experiment_a"] == lower["experiment"]:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
-    counted = f" for all {pairs.tested} pairs" if pairs.tested > 1 else ""
-    details = [how(row), f"p {_equal(row['p_holm'])}{' after Holm' if counted else ''}"]
+    for_pairs = f" for all {pairs.n_tested} pairs" if pairs.n_tested > 1 else ""
+    details = [how(row), f"p {_p_relation(row['p_holm'])}{' after Holm' if for_pairs else ''}"]
     if high < 1:
-        details.append(f"95 % interval{counted} {changes(low, high)}")
+        details.append(f"95 % interval{for_pairs} {change_range(low, high)}")
     details += filter(None, [within_sensor(row, ratio)])
-    verb = "is estimated to use" if least["kind"] == "estimated" else "uses"
+    verb = "is estimated to use" if lower["kind"] == "estimated" else "uses"
     sentence = (
-        f"{name_of(least)} {verb} {change(ratio)} energy per output token than {name_of(most)} "
-        f"({'; '.join(details)})."
+        f"{label_text(lower)} {verb} {change(ratio)} energy per output token than "
+        f"{label_text(higher)} ({'; '.join(details)})."
     )
     if row["differs"]:
-        names = [difference(name, least, most) for name in row["differs"]]
+        names = [difference(name, lower, higher) for name in row["differs"]]
         sentence += f" Apart from settings they differ in {plain(listed(names), 120)}."
     if row["method"] == "unpaired":
         sentence += (
@@ -142,9 +142,9 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
     return sentence
 
 
-def difference(name: str, one: Row, other: Row) -> str:
+def difference(name: str, first: Row, second: Row) -> str:
     """Return in what two experiments of the summary differ; of the answers' length, how far."""
-    lengths = [row.get(f"{LENGTH}_mean") for row in (one, other)]
+    lengths = [row.get(f"{LENGTH}_mean") for row in (first, second)]
     if name != LENGTH or None in lengths:
         return name
     return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
@@ -157,62 +157,62 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         pairs: on energy per output token.
         experiments: of one comparable group, by their means.
     """
-    least, most = experiments[0], experiments[-1]
-    both = f"{name_of(least)} and {name_of(most)}"
-    row = pairs.of(least, most)
+    lowest, highest = experiments[0], experiments[-1]
+    pair = f"{label_text(lowest)} and {label_text(highest)}"
+    row = pairs.find(lowest, highest)
     if row is None:
-        return f"Inconclusive: {both} were not compared with each other."
-    whole = len(experiments) > 2 and not pairs.any_shown(experiments)
-    among = f"the {len(experiments)} experiments" if whole else both
-    claim = f"Inconclusive: no difference between {among} is shown"
+        return f"Inconclusive: {pair} were not compared with each other."
+    covers_all = len(experiments) > 2 and not pairs.any_significant(experiments)
+    names = f"the {len(experiments)} experiments" if covers_all else pair
+    claim = f"Inconclusive: no difference between {names} is shown"
     if row["p_holm"] is None:
         return f"{claim} ({plain(row['unavailable'] or 'they were not tested', 300)})."
-    if shown(row):
+    if is_significant(row):
         return f"{claim}: the means and the {how(row)} point in opposite ways."
     cycles = row.get("cycles_to_decide")
-    wanted = (
+    remedy = (
         "More cycles (execution.n_cycles) would show smaller differences."
         if cycles is None
         else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
     )
-    extremes = f"{both}: " if whole else ""
-    return f"{claim} ({extremes}p {_equal(row['p_holm'])} after Holm; {how(row)}). {wanted}"
+    extremes = f"{pair}: " if covers_all else ""
+    return f"{claim} ({extremes}p {_p_relation(row['p_holm'])} after Holm; {how(row)}). {remedy}"
 
 
-def _joint_interval(row: Row, tested: int) -> tuple[float, float]:
+def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
     """Return the interval of a pair's ratio that holds for all pairs tested together."""
     freedom = row["degrees_of_freedom"]
-    wider = t_upper(0.025 / max(tested, 1), freedom) / t_upper(0.025, freedom)
+    widening = t_upper(0.025 / max(n_tested, 1), freedom) / t_upper(0.025, freedom)
     center = math.log(row["ratio"])
-    half_width = wider * (math.log(row["ci95_high"]) - center)
+    half_width = widening * (math.log(row["ci95_high"]) - center)
     return math.exp(center - half_width), math.exp(center + half_width)
 
 
-def name_of(row: Row) -> str:
+def label_text(row: Row) -> str:
     """Return an experiment's name in a sentence."""
     return plain(row["label"], 90)
 
 
-def names_of(experiments: Sequence[Row]) -> str:
+def labels_text(experiments: Sequence[Row]) -> str:
     """Return experiments' names in a sentence: the first ones, and how many more there are."""
     rest = len(experiments) - LISTED_NAMES
     more = f" and {rest} more" if rest > 0 else ""
-    return f"{'; '.join(map(name_of, experiments[:LISTED_NAMES]))}{more}"
+    return f"{'; '.join(map(label_text, experiments[:LISTED_NAMES]))}{more}"
 
 
-def _equal(p: float) -> str:
+def _p_relation(p: float) -> str:
     text = p_value(p)
     return text if text.startswith("<") else f"= {text}"
 
 
-def saturated(best: Row, runs: Sequence[Row]) -> list[str]:
+def saturation_note(best: Row, runs: Sequence[Row]) -> list[str]:
     """Return in how many runs of its mean the best could not keep up with its load."""
     used = used_runs(runs).get(best["experiment"], ())
-    late = sum("over_saturated" in (run["validity"] or ()) for run in used)
-    if not late:
+    n_late = sum("over_saturated" in (run["validity"] or ()) for run in used)
+    if not n_late:
         return []
     return [
-        f"With {name_of(best)} requests came faster than they were answered in {late} of "
+        f"With {label_text(best)} requests came faster than they were answered in {n_late} of "
         f"{counted(len(used), 'run')} (over_saturated): the longer that lasts, the longer they "
         "wait."
     ]
@@ -265,13 +265,13 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     levels = [row for row in tables["levels"] if row["metric"] == ENERGY]
     if all(row["ratio"] is None for row in levels):
         levels = []  # nothing to compare: the reasons are given with the runs that are left out
-    of = {row["experiment"]: row for row in summary}
+    rows_by_id = {row["experiment"]: row for row in summary}
     return Relations(
-        baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],
-        pairs=[_pair(row, of) for row in pairs[:LISTED_PAIRS]],
+        baseline=[_pair_texts(row, rows_by_id) for row in baseline[:LISTED_PAIRS]],
+        pairs=[_pair_texts(row, rows_by_id) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
         baseline_total=len(baseline),
-        levels=[_level(row) for row in levels[:LISTED_LEVELS]],
+        levels=[_level_texts(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"], summary),
         unpaired=any(row["method"] == "unpaired" for row in pairs),
@@ -279,15 +279,15 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     )
 
 
-def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
-    pair = of[row["experiment_a"]], of[row["experiment_b"]]
+def _pair_texts(row: Row, rows_by_id: Mapping[str, Row]) -> dict[str, str]:
+    pair = rows_by_id[row["experiment_a"]], rows_by_id[row["experiment_b"]]
     differs = listed([difference(name, *pair) for name in row["differs"] or []])
     reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {
         "a": plain(row["label_a"], 80),
         "b": plain(row["label_b"], 80),
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
-        "interval": _interval(row),
+        "interval": _interval_text(row),
         "p": p_value(row["p_holm"]),
         "verdict": verdict(row),
         "how": how(row),
@@ -297,39 +297,39 @@ def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
     }
 
 
-def _level(row: Row) -> dict[str, str]:
+def _level_texts(row: Row) -> dict[str, str]:
     return {
         "factor": plain(row["factor"], 60),
         "level": plain(row["level"], 60),
         "reference": plain(row["reference"], 60),
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
-        "interval": _interval(row),
+        "interval": _interval_text(row),
         "p": p_value(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
     }
 
 
-def _interval(row: Row) -> str:
-    return NOTHING if row["ci95_low"] is None else changes(row["ci95_low"], row["ci95_high"])
+def _interval_text(row: Row) -> str:
+    return NOTHING if row["ci95_low"] is None else change_range(row["ci95_low"], row["ci95_high"])
 
 
-def _fronts(pareto: Sequence[Row], summary: Sequence[Row] = ()) -> list[str]:
-    found = []
+def _fronts(pareto: Sequence[Row], summary: Sequence[Row]) -> list[str]:
+    sentences = []
     models = {row["model"] for row in summary}
     for objective, words in _OBJECTIVES.items():
-        mine = [row for row in pareto if row["objective"] == objective]
-        compared = [row for row in mine if row["on_front"] is not None]
+        rows = [row for row in pareto if row["objective"] == objective]
+        compared = [row for row in rows if row["on_front"] is not None]
         best = [row for row in compared if row["on_front"]]
         if not best or len(compared) < 2:
             continue
-        names = [_on_front(row) for row in best[:8]]
+        names = [_front_entry(row) for row in best[:8]]
         more = f" and {len(best) - 8} more" if len(best) > 8 else ""
         if objective == "perplexity" and len(models) > 1:
             words += " (of a token, which models of one tokenizer alone have in common)"
-        found.append(f"Energy against {words}: {'; '.join(names)}{more}.")
-    return found
+        sentences.append(f"Energy against {words}: {'; '.join(names)}{more}.")
+    return sentences
 
 
-def _on_front(row: Row) -> str:
+def _front_entry(row: Row) -> str:
     name, share = plain(row["label"], 60), row["front_share"]
     return name if share is None else f"{name} ({percent(share)})"

@@ -25,12 +25,12 @@ from llenergymeasure.report.figures import (
     Channel,
     Chart,
     Figure,
-    drawn,
+    draw_figure,
     layer,
     no_figure,
-    numbers,
+    nominal,
     plot_size,
-    texts,
+    quantitative,
 )
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import (
@@ -57,7 +57,7 @@ NO_LINE = (
 )
 NAME_LIMIT = 60
 
-Named: TypeAlias = tuple[str, Sequence[Row]]
+NamedRuns: TypeAlias = tuple[str, Sequence[Row]]
 """A group's name and its runs."""
 _LATENCY = "request_latency_p95_s"
 
@@ -81,16 +81,17 @@ class ServingContent:
     energy_unit: str
 
 
-def ramped(plan: Mapping[str, Any]) -> set[str]:
+def ramp_experiments(plan: Mapping[str, Any]) -> set[str]:
     """Return the experiments whose rate of requests rises within the window."""
-    traffic = {name: each.get("serving") or {} for name, each in configs_of(plan["runs"]).items()}
-    return {name for name, each in traffic.items() if each.get("arrivals") == "ramp"}
+    configs = configs_of(plan["runs"])
+    traffic = {name: config.get("serving") or {} for name, config in configs.items()}
+    return {name for name, serving in traffic.items() if serving.get("arrivals") == "ramp"}
 
 
 def serving_content(
     runs: Sequence[Row],
     settings: Sequence[str],
-    group_of: Mapping[str, int | None],
+    group_numbers: Mapping[str, int | None],
     ramps: Collection[str] = (),
 ) -> ServingContent | None:
     """Return the page's part on traffic; None if no run had any.
@@ -98,64 +99,58 @@ def serving_content(
     Args:
         runs: rows of ``runs.parquet``.
         settings: the columns of the swept settings.
-        group_of: the ``comparison_group`` of each experiment.
+        group_numbers: the ``comparison_group`` of each experiment.
         ramps: experiments whose rate rises within the window, so that they have no rate to keep.
     """
-    served = [run for run in runs if run["offered_requests_per_s"] is not None]
-    if not served:
+    serving_runs = [run for run in runs if run["offered_requests_per_s"] is not None]
+    if not serving_runs:
         return None
-    groups = served_groups(served, settings, group_of)
-    names = _names(list(groups))
-    odd = len(served) - sum(map(len, groups.values()))
-    token = scale_for((run[TOKEN] for run in served), "J")
-    first = min((key.group or 0 for key in groups), default=0)
-    shown = [(names[key], groups[key]) for key in groups if (key.group or 0) == first]
-    apart = [names[key] for key in groups if (key.group or 0) != first]
+    groups = served_groups(serving_runs, settings, group_numbers)
+    names = _group_names(list(groups))
+    n_ungrouped = len(serving_runs) - sum(map(len, groups.values()))
+    token_scale = scale_for((run[TOKEN] for run in serving_runs), "J")
+    first_group = min((key.group or 0 for key in groups), default=0)
+    drawn_groups = [(names[key], groups[key]) for key in groups if (key.group or 0) == first_group]
+    undrawn_names = [names[key] for key in groups if (key.group or 0) != first_group]
+    sentences = []
+    for key, members in groups.items():
+        with_rate = [run for run in members if run["experiment"] not in ramps]
+        has_slo = any(run["slo_attained"] is not None for run in members)
+        sentences += knee_sentence(names[key], find_knee(with_rate), slo=has_slo)
+        sentences += line_sentence(names[key], load_curve(load_points(members)))
+    sentences += [*ungrouped_sentence(n_ungrouped), *undrawn_sentence(undrawn_names)]
     return ServingContent(
         figures={
-            FIGURE_NAMES[0]: _energy_latency(shown),
-            FIGURE_NAMES[1]: _power_load(shown),
+            FIGURE_NAMES[0]: _energy_latency_figure(drawn_groups),
+            FIGURE_NAMES[1]: _power_load_figure(drawn_groups),
         },
-        rows=[_row(run, token) for run in served[:LISTED_RUNS]],
-        rows_total=len(served),
-        sentences=[
-            sentence
-            for key, members in groups.items()
-            for sentence in (
-                *knee_sentence(
-                    names[key],
-                    find_knee([run for run in members if run["experiment"] not in ramps]),
-                    slo=any(run["slo_attained"] is not None for run in members),
-                ),
-                *line_sentence(names[key], load_curve(load_points(members))),
-            )
-        ]
-        + odd_sentence(odd)
-        + apart_sentence(apart),
-        energy_unit=token.unit,
+        rows=[_run_row(run, token_scale) for run in serving_runs[:LISTED_RUNS]],
+        rows_total=len(serving_runs),
+        sentences=sentences,
+        energy_unit=token_scale.unit,
     )
 
 
-def _names(keys: Sequence[Key]) -> dict[Key, str]:
+def _group_names(keys: Sequence[Key]) -> dict[Key, str]:
     """Return a distinct name for each group, from what the groups differ in."""
     varied = [
         name
-        for place, (name, _) in enumerate(keys[0].values)
-        if len({key.values[place][1] for key in keys}) > 1
+        for index, (name, _) in enumerate(keys[0].values)
+        if len({key.values[index][1] for key in keys}) > 1
     ]
-    texts = {
-        key: _text([each for each in key.values if each[0] in varied]) or plain(key.values[0][1])
-        for key in keys
-    }
-    seen, given, names = Counter(texts.values()), Counter[str](), {}
+    texts = {}
+    for key in keys:
+        settings = [(name, value) for name, value in key.values if name in varied]
+        texts[key] = _settings_text(settings) or plain(key.values[0][1])
+    text_counts, name_counts, names = Counter(texts.values()), Counter[str](), {}
     for key, text in texts.items():
-        name = text if seen[text] == 1 else f"{text} (group {key.group})"
-        given[name] += 1
-        names[key] = name if given[name] == 1 else f"{name} #{given[name]}"
+        name = text if text_counts[text] == 1 else f"{text} (group {key.group})"
+        name_counts[name] += 1
+        names[key] = name if name_counts[name] == 1 else f"{name} #{name_counts[name]}"
     return names
 
 
-def _text(values: Sequence[tuple[str, Any]]) -> str:
+def _settings_text(values: Sequence[tuple[str, Any]]) -> str:
     """Return the settings as in an experiment's name; if none is set, those that are not."""
     parts = [
         str(value) if name in SURROUNDINGS else label_part(name, value)
@@ -165,7 +160,7 @@ def _text(values: Sequence[tuple[str, Any]]) -> str:
     return plain(", ".join(parts or [f"{name.rpartition('.')[2]} not set" for name, _ in values]))
 
 
-def _row(run: Row, token: Any) -> dict[str, str]:
+def _run_row(run: Row, token_scale: Any) -> dict[str, str]:
     def ms(column: str) -> str:
         return rounded(None if run[column] is None else run[column] * 1e3)
 
@@ -178,7 +173,7 @@ def _row(run: Row, token: Any) -> dict[str, str]:
         "tpot_p50": ms("time_per_output_token_p50_s"),
         "e2e_p99": ms("request_latency_p99_s"),
         "good": percent(run["slo_share"]),
-        "energy": rounded(None if energy is None else token(energy)),
+        "energy": rounded(None if energy is None else token_scale(energy)),
         "energy_good": rounded(run["energy_per_good_request_j"]),
         "power": rounded(run["power_mean_w"]),
         "failed": str(run["requests_failed"] or 0),
@@ -194,16 +189,16 @@ def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[st
 
     With an ``slo``, a rate at which it was missed counts as not kept up with.
     """
-    name, how = shortened(name, NAME_LIMIT), " within its SLO" if slo else ""
+    name, condition = shortened(name, NAME_LIMIT), " within its SLO" if slo else ""
     if knee is None:
         return []
     if knee.failed_per_s is None:
         highest = f"the highest {knee.sustained_per_s:g}/s"
-        return [f"{name}: kept up{how} with every rate that was measured, {highest}."]
-    kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
+        return [f"{name}: kept up{condition} with every rate that was measured, {highest}."]
+    sustained = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
-        f"{name}: keeps up{how} with {kept} and no longer with {knee.failed_per_s:g} requests a "
-        "second: the knee lies between."
+        f"{name}: keeps up{condition} with {sustained} and no longer with {knee.failed_per_s:g} "
+        "requests per second: the knee lies between."
     ]
 
 
@@ -222,15 +217,16 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
         at_no_load = "what it is at no load only a run without traffic shows"
         if curve.idle_w is not None:
             idle_w, half_w = curve.idle_w
-            power = _plus_minus(idle_w, half_w) if half_w else rounded(idle_w)
-            at_no_load = f"without traffic it is {power} W in the mean of such runs"
+            power_text = _plus_minus(idle_w, half_w) if half_w else rounded(idle_w)
+            at_no_load = f"without traffic it is {power_text} W in the mean of such runs"
         return [
             f"{name}: power is no straight line over these loads, {slope} J for each request more "
             f"in their mean ({basis}); {at_no_load}."
         ]
-    power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
+    power_text = _plus_minus(curve.intercept_w, curve.intercept_half_w)
     return [
-        f"{name}: {power} W at no load by the line, and {slope} J for each request more ({basis})."
+        f"{name}: {power_text} W at no load by the line, and {slope} J for each request more "
+        f"({basis})."
     ]
 
 
@@ -238,18 +234,18 @@ def _plus_minus(value: float, half_width: float) -> str:
     return with_interval(value, value - half_width, value + half_width)
 
 
-def odd_sentence(odd: int) -> list[str]:
+def ungrouped_sentence(count: int) -> list[str]:
     """Return how many runs are in no group because of their meter or machine."""
-    if not odd:
+    if not count:
         return []
-    verb = "is" if odd == 1 else "are"
+    verb = "is" if count == 1 else "are"
     return [
-        f"{counted(odd, 'run')} of another meter or machine than the rest of "
-        f"{'its' if odd == 1 else 'their'} experiment {verb} in no line and no figure."
+        f"{counted(count, 'run')} of another meter or machine than the rest of "
+        f"{'its' if count == 1 else 'their'} experiment {verb} in no line and no figure."
     ]
 
 
-def apart_sentence(names: Sequence[str]) -> list[str]:
+def undrawn_sentence(names: Sequence[str]) -> list[str]:
     """Return which groups are not drawn because they may not be compared with the drawn ones."""
     if not names:
         return []
@@ -257,60 +253,60 @@ def apart_sentence(names: Sequence[str]) -> list[str]:
     return [f"Not drawn, because they may not be compared with what is: {listing}."]
 
 
-def _energy_latency(groups: Sequence[Named]) -> Figure:
+def _energy_latency_figure(groups: Sequence[NamedRuns]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
     token = scale_for((run[TOKEN] for _, members in groups for run in members), "J")
-    values: list[dict[str, Any]] = [
-        {
-            "group": name,
-            "latency": 1e3 * fmean(run[_LATENCY] for run in used),
-            "energy": token(fmean(run[TOKEN] for run in used)),
-            "load": fmean(run["offered_requests_per_s"] for run in used),
-            "state": _state(used),
-        }
-        for name, members in groups
-        for chosen in selections(members).values()
-        if (used := chosen.used)
-        and all(run[TOKEN] is not None and run[_LATENCY] is not None for run in used)
-    ]
-    values = [{**value, "label": f"{value['load']:.3g}/s"} for value in values]
+    values: list[dict[str, Any]] = []
+    for name, members in groups:
+        for selection in selections(members).values():
+            used = selection.used
+            if not used or any(run[TOKEN] is None or run[_LATENCY] is None for run in used):
+                continue
+            load = fmean(run["offered_requests_per_s"] for run in used)
+            means = {
+                "latency": 1e3 * fmean(run[_LATENCY] for run in used),
+                "energy": token(fmean(run[TOKEN] for run in used)),
+                "load": load,
+                "label": f"{load:.3g}/s",
+            }
+            values.append({"group": name, "state": _state(used), **means})
     title = "Energy per output token against latency under load"
     if not values:
         return no_figure(title, NO_ENERGY)
-    told = [
-        f"{each['group']} at {each['label']}: {rounded(each['energy'])} {token.unit} and "
-        f"{rounded(each['latency'])} ms"
-        for each in values
-    ]
+    text = "; ".join(
+        f"{value['group']} at {value['label']}: {rounded(value['energy'])} {token.unit} and "
+        f"{rounded(value['latency'])} ms"
+        for value in values
+    )
     shape = _shape(groups)
-    return drawn(
-        lambda wide: _by_load(values, token.unit, shape, wide=wide), title, "; ".join(told)
+    return draw_figure(
+        lambda wide: _energy_latency_chart(values, token.unit, shape, wide=wide), title, text
     )
 
 
-def _shape(groups: Sequence[Named]) -> Channel:
+def _shape(groups: Sequence[NamedRuns]) -> Channel:
     """Return the marks of groups; if there are several, their shapes differ."""
-    return texts("group", title=None) if len(groups) > 1 else {"value": "circle"}
+    return nominal("group", title=None) if len(groups) > 1 else {"value": "circle"}
 
 
-def _by_load(values: Sequence[Row], unit: str, shape: Channel, *, wide: bool) -> Chart:
+def _energy_latency_chart(values: Sequence[Row], unit: str, shape: Channel, *, wide: bool) -> Chart:
     """Return means by energy and latency, joined as the load rises; numbers are offered loads."""
     zero = {"scale": {"zero": True}}  # these are means without intervals: no axis enlarges noise
-    x = numbers("latency", title="95th percentile of the time to the last token (ms)", **zero)
-    y = numbers("energy", title=f"Energy per output token ({unit})", **zero)
+    x = quantitative("latency", title="95th percentile of the time to the last token (ms)", **zero)
+    y = quantitative("energy", title=f"Energy per output token ({unit})", **zero)
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"], "strokeDash": [4, 3]}
     label = {"type": "text", "align": "left", "dx": 8, "dy": -6, "fontSize": 12}
     return {
         "layer": [
-            layer(values, line, x=x, y=y, order=numbers("load"), detail=texts("group")),
+            layer(values, line, x=x, y=y, order=quantitative("load"), detail=nominal("group")),
             layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=shape),
-            layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=texts("label")),
+            layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=nominal("label")),
         ],
         **plot_size(320, 260, wide=wide),
     }
 
 
-def _power_load(groups: Sequence[Named]) -> Figure:
+def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
     """Return power against the requests answered per second, and the line through them."""
     values = [
         {
@@ -326,31 +322,31 @@ def _power_load(groups: Sequence[Named]) -> Figure:
     title = "Power against load"
     if not values:
         return no_figure(title, NO_ENERGY)
-    most = max(value["load"] for value in values)
+    max_load = max(value["load"] for value in values)
     curves = [(name, load_curve(load_points(members))) for name, members in groups]
-    shown = [(name, curve) for name, curve in curves if curve is not None and curve.shown]
+    shown_curves = [(name, curve) for name, curve in curves if curve is not None and curve.shown]
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
-        for name, curve in shown
+        for name, curve in shown_curves
         if not curve.bent
-        for load in (0.0, most)
+        for load in (0.0, max_load)
     ]
-    is_bent = any(curve.bent for _, curve in shown)
-    notes = ((LINE, ends), (BENT, is_bent), (NO_LINE, len(shown) < len(curves)))
-    x = numbers("load", title="Requests answered per second")
-    y = numbers("power", title="Power (W)", scale={"zero": True})
+    is_bent = any(curve.bent for _, curve in shown_curves)
+    notes = ((LINE, ends), (BENT, is_bent), (NO_LINE, len(shown_curves) < len(curves)))
+    x = quantitative("load", title="Requests answered per second")
+    y = quantitative("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
     marks = [
-        layer(ends, line, x=x, y=y, detail=texts("group")),
+        layer(ends, line, x=x, y=y, detail=nominal("group")),
         layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=_shape(groups)),
     ]
     text = counted(len(values), "run") + ("; the lines are given in words above." if ends else ".")
     chart = {"layer": marks}
-    return drawn(
+    return draw_figure(
         lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
         title,
         text,
-        " ".join(note for note, holds in notes if holds),
+        " ".join(note for note, applies in notes if applies),
     )
 
 
@@ -364,4 +360,4 @@ def _state(runs: Sequence[Row]) -> str:
 def _state_colour() -> Channel:
     """Return the colours of runs that keep up and of those that do not."""
     states = {"keeps up": COLOURS["measured"], "over-saturated": COLOURS["flag"]}
-    return texts("state", title=None, scale={"domain": [*states], "range": [*states.values()]})
+    return nominal("state", title=None, scale={"domain": [*states], "range": [*states.values()]})

@@ -14,7 +14,7 @@ from typing import Any
 from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
-from llenergymeasure.report.charts import Axis, beyond_note, interval_marks
+from llenergymeasure.report.charts import Axis, clipped_note, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,
     NARROW,
@@ -22,10 +22,10 @@ from llenergymeasure.report.figures import (
     Channel,
     Chart,
     Figure,
-    drawn,
+    draw_figure,
     layer,
-    numbers,
-    texts,
+    nominal,
+    quantitative,
 )
 from llenergymeasure.report.formatting import (
     counted,
@@ -38,10 +38,10 @@ from llenergymeasure.report.formatting import (
 )
 from llenergymeasure.results.columns import SETTING_COLUMNS
 
-SHOWN = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
-SHOWN_OF_BATCHES = (*SHOWN, "request_latency_p50_s")
-SHOWN_OF_TRAFFIC = (
-    *SHOWN,
+METRICS = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
+BATCH_METRICS = (*METRICS, "request_latency_p50_s")
+TRAFFIC_METRICS = (
+    *METRICS,
     "goodput_requests_per_s",
     "request_latency_p95_s",
     "time_to_first_token_p99_s",
@@ -97,21 +97,25 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
     figures = {}
     for setting in settings[:SHOWN_SETTINGS]:
         others = [name for name in settings if name != setting]
-        sweep = sweep_of(rows, setting, others, offered)
+        sweep = make_sweep(rows, setting, others, offered)
         if sweep is None:
             continue
-        metrics = SHOWN_OF_TRAFFIC if offered else SHOWN_OF_BATCHES
+        metrics = TRAFFIC_METRICS if offered else BATCH_METRICS
         name = "against_" + re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
         while name in figures:  # of a setting that is cut alike
             name += "_"
-        figures[name] = _figure(sweep, metrics)
+        figures[name] = _sweep_figure(sweep, metrics)
     return figures
 
 
 def varied_settings(rows: Sequence[Row]) -> list[str]:
     """Return the columns of the settings in which experiments differ."""
     names = [*SETTING_COLUMNS, *(name for name in rows[0] if name not in SUMMARY_SCHEMA.names)]
-    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+    return [name for name in names if _n_values(rows, name) > 1]
+
+
+def _n_values(rows: Sequence[Row], name: str) -> int:
+    return len({str(row[name]) for row in rows})
 
 
 def swept_settings(rows: Sequence[Row]) -> list[str]:
@@ -144,73 +148,66 @@ def _is_numeric(rows: Sequence[Row], name: str) -> bool:
     )
 
 
-def sweep_of(
+def make_sweep(
     rows: Sequence[Row], setting: str, others: Sequence[str], offered: Mapping[str, float]
 ) -> Sweep | None:
     """Return the experiments of one figure; None if fewer than two places are left."""
-    having = [row for row in rows if row[setting] is not None]
-    fitting = [name for name in others if len({str(row[name]) for row in having}) <= len(SERIES)]
-    series = next(iter(fitting), "")
-    held = [name for name in others if name != series]
-    kept, notes = _held(having, held)
-    if len({row[setting] for row in kept}) < 2:
+    candidates = [row for row in rows if row[setting] is not None]
+    series = next((name for name in others if _n_values(candidates, name) <= len(SERIES)), "")
+    fixed_settings = [name for name in others if name != series]
+    drawn_rows, notes = _fix_settings(candidates, fixed_settings)
+    if len({row[setting] for row in drawn_rows}) < 2:
         return None
-    if len(having) < len(rows):
-        notes.append(f"Not drawn: {counted(len(rows) - len(having), 'experiment')} without it.")
-    by_load = setting in LOAD_SETTINGS and all(row["experiment"] in offered for row in kept)
-    numeric = _is_numeric(kept, setting)
-    names = setting_texts(row[setting] for row in kept)
-    series_names = setting_texts(row[series] for row in kept) if series else {}
+    if len(candidates) < len(rows):
+        notes.append(f"Not drawn: {counted(len(rows) - len(candidates), 'experiment')} without it.")
+    by_load = setting in LOAD_SETTINGS and all(row["experiment"] in offered for row in drawn_rows)
+    numeric = _is_numeric(drawn_rows, setting)
+    value_texts = setting_texts(row[setting] for row in drawn_rows)
+    series_texts = setting_texts(row[series] for row in drawn_rows) if series else {}
 
     def place(row: Row) -> Any:
-        return (
-            offered[row["experiment"]]
-            if by_load
-            else row[setting]
-            if numeric
-            else names[row[setting]]
-        )
+        if by_load:
+            return offered[row["experiment"]]
+        return row[setting] if numeric else value_texts[row[setting]]
 
-    placed = [
-        {
-            **row,
-            "x": place(row),
-            "series": series_names[row[series]] if series else "",
-        }
-        for row in kept
+    placed_rows = [
+        {**row, "x": place(row), "series": series_texts[row[series]] if series else ""}
+        for row in drawn_rows
     ]
-    x_values = list(dict.fromkeys(row["x"] for row in placed))
+    series_values = [""]
+    if series:
+        series_values = [series_texts[value] for value in _ordered_values(drawn_rows, series)]
     return Sweep(
         title=OFFERED if by_load else shortened(setting, 60),
         numeric=numeric,
-        rows=placed,
-        x_values=sorted(x_values),
+        rows=placed_rows,
+        x_values=sorted({row["x"] for row in placed_rows}),
         series=series,
-        series_values=[series_names[each] for each in _ordered(kept, series)] if series else [""],
+        series_values=series_values,
         notes=notes,
     )
 
 
-def _held(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[str]]:
+def _fix_settings(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Return the experiments that share the most common values of ``names``, and a note on it."""
-    varied = [name for name in names if len({str(row[name]) for row in rows}) > 1]
+    varied = [name for name in names if _n_values(rows, name) > 1]
     if not varied:
         return list(rows), []
     counts = Counter(tuple(str(row[name]) for name in varied) for row in rows)
-    chosen = counts.most_common(1)[0][0]
-    kept = [row for row in rows if tuple(str(row[name]) for name in varied) == chosen]
-    told = listed(
+    values = counts.most_common(1)[0][0]
+    drawn_rows = [row for row in rows if tuple(str(row[name]) for name in varied) == values]
+    text = listed(
         [
             f"{shortened(name, 40)}={shortened(value, 40)}"
-            for name, value in zip(varied, chosen, strict=True)
+            for name, value in zip(varied, values, strict=True)
         ]
     )
-    return kept, [
-        f"Drawn at {told}; {counted(len(rows) - len(kept), 'more experiment')} in the table."
+    return drawn_rows, [
+        f"Drawn at {text}; {counted(len(rows) - len(drawn_rows), 'more experiment')} in the table."
     ]
 
 
-def _ordered(rows: Sequence[Row], name: str) -> list[Any]:
+def _ordered_values(rows: Sequence[Row], name: str) -> list[Any]:
     numeric = _is_numeric(rows, name)
     return sorted(
         {row[name] for row in rows},
@@ -218,30 +215,30 @@ def _ordered(rows: Sequence[Row], name: str) -> list[Any]:
     )
 
 
-def _figure(sweep: Sweep, metrics: Sequence[str]) -> Figure:
+def _sweep_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure:
     axes = []
     for metric in metrics:
-        known = [row for row in sweep.rows if row[f"{metric}_mean"] is not None]
-        if known:
-            axes.append(Axis.over(known, metric))
-    notes = filter(None, [*sweep.notes, beyond_note(sweep.rows, *axes)])
-    return drawn(
+        rows = [row for row in sweep.rows if row[f"{metric}_mean"] is not None]
+        if rows:
+            axes.append(Axis.for_rows(rows, metric))
+    notes = filter(None, [*sweep.notes, clipped_note(sweep.rows, *axes)])
+    return draw_figure(
         lambda wide: _panels(sweep, axes, wide=wide),
         f"{axes[0].title.partition(' (')[0]} and other quantities against {sweep.title}",
-        _told(sweep, axes[0]),
+        _means_text(sweep, axes[0]),
         " ".join(notes),
     )
 
 
-def _told(sweep: Sweep, axis: Axis) -> str:
+def _means_text(sweep: Sweep, axis: Axis) -> str:
     """Return the means of the first quantity, in words."""
     parts = []
     for series in sweep.series_values:
         rows = [row for row in sweep.rows if row["series"] == series]
         rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
-        at = rounded if sweep.title == OFFERED else partial(setting_text, limit=200)
+        place_text = rounded if sweep.title == OFFERED else partial(setting_text, limit=200)
         means = ", ".join(
-            f"{mean_text(*axis.values(row).values())} at {at(row['x'])}" for row in rows
+            f"{mean_text(*axis.values(row).values())} at {place_text(row['x'])}" for row in rows
         )
         parts.append(f"{sweep.series}={series}: {means}" if sweep.series else means)
     return f"{axis.title}: {'; '.join(parts)}."
@@ -267,28 +264,28 @@ def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
         for row in sweep.rows
         if row[f"{axis.metric}_mean"] is not None
     ]
-    shown = {"title": None, "axis": {"tickCount": 5}}
-    y = axis.channel("value", **shown)
+    options = {"title": None, "axis": {"tickCount": 5}}
+    y = axis.channel("value", **options)
     channels = {
-        "x": place_channel(sweep),
-        "color": _series(sweep, [COLOURS[name] for name, _ in SERIES]),
+        "x": setting_channel(sweep),
+        "color": _series_channel(sweep, [COLOURS[name] for name, _ in SERIES]),
     }
     if not sweep.numeric and sweep.series:
-        channels["xOffset"] = texts("series", sort=sweep.series_values)
+        channels["xOffset"] = nominal("series", sort=sweep.series_values)
     line = layer(rows, {"type": "line", "strokeWidth": 1.5}, y=y, **channels)
     hollow = {"condition": {"test": "datum.kind != 'measured'", "value": COLOURS["paper"]}}
     points = layer(
         rows,
         {"type": "point", "size": 55, "opacity": 1, "filled": False, "strokeWidth": 1.8},
         y=y,
-        shape=_series(sweep, [shape for _, shape in SERIES]),
+        shape=_series_channel(sweep, [shape for _, shape in SERIES]),
         fill=hollow | channels["color"],
         **channels,
     )
     return {
         "layer": [
             *([line] if sweep.numeric else []),
-            *interval_marks(rows, axis, "y", channels, options=shown),
+            *interval_marks(rows, axis, "y", channels, options=options),
             points,
         ],
         "title": axis.title,
@@ -297,26 +294,31 @@ def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
     }
 
 
-def place_channel(sweep: Sweep) -> Channel:
+def setting_channel(sweep: Sweep) -> Channel:
     """Return the setting's axis: of base 2 where it spans a large factor, or of categories."""
     if not sweep.numeric:
-        return texts("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
-    title, least, most = sweep.title, sweep.x_values[0], sweep.x_values[-1]
+        return nominal("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
+    title, smallest, largest = sweep.title, sweep.x_values[0], sweep.x_values[-1]
     axis: dict[str, Any] = {"grid": False, "format": ".3~r" if sweep.title == OFFERED else ".12~r"}
     if len(sweep.x_values) <= LISTED_TICKS:
         axis["values"] = sweep.x_values
-    if least > 0 and most / least >= LOG2_RATIO:
+    if smallest > 0 and largest / smallest >= LOG2_RATIO:
         title = f"{title} (log scale)"
-        edge = (most / least) ** 0.04
-        scale = {"type": "log", "base": 2, "domain": [least / edge, most * edge], "nice": False}
+        edge = (largest / smallest) ** 0.04
+        scale = {
+            "type": "log",
+            "base": 2,
+            "domain": [smallest / edge, largest * edge],
+            "nice": False,
+        }
     else:
-        edge = 0.04 * (most - least)
-        scale = {"domain": [least - edge, most + edge], "nice": False, "zero": False}
-    return numbers("x", title=title, scale=scale, axis=axis)
+        edge = 0.04 * (largest - smallest)
+        scale = {"domain": [smallest - edge, largest + edge], "nice": False, "zero": False}
+    return quantitative("x", title=title, scale=scale, axis=axis)
 
 
-def _series(sweep: Sweep, looks: Sequence[str]) -> Channel:
+def _series_channel(sweep: Sweep, styles: Sequence[str]) -> Channel:
     """Return the second setting as colour or shape."""
-    scale = {"domain": sweep.series_values, "range": looks[: len(sweep.series_values)]}
+    scale = {"domain": sweep.series_values, "range": styles[: len(sweep.series_values)]}
     title = shortened(sweep.series, 40)
-    return texts("series", title=title, scale=scale, **({} if sweep.series else {"legend": None}))
+    return nominal("series", title=title, scale=scale, **({} if sweep.series else {"legend": None}))

@@ -19,11 +19,11 @@ from llenergymeasure.report.figures import (
     Channel,
     Chart,
     Figure,
-    drawn,
+    draw_figure,
     layer,
-    numbers,
+    nominal,
     plot_size,
-    texts,
+    quantitative,
 )
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import counted, rounded, scale_for, shortened
@@ -34,7 +34,7 @@ from llenergymeasure.units import NS_PER_S
 POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6
 PANEL_HEIGHT = 82
-POINTS, LOOKS = 400, 4
+POINTS, SAMPLES_PER_POINT = 400, 4
 """Points drawn of a run, and the looks within each point's time that it averages."""
 
 _POWER: tuple[Quantity, ...] = (
@@ -83,12 +83,12 @@ def trace_figures(
     Returns:
         The figures for which any of these runs has the data.
     """
-    traces = [
-        trace
-        for row in summary[:SHOWN_RUNS]
-        if (run := _typical(row, runs)) is not None
-        and (trace := _trace(StudyFolder(study_dir), row, run)) is not None
-    ]
+    traces = []
+    for row in summary[:SHOWN_RUNS]:
+        run = _typical_run(row, runs)
+        trace = None if run is None else _read_trace(StudyFolder(study_dir), row, run)
+        if trace is not None:
+            traces.append(trace)
     figures = {}
     note = (
         f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
@@ -98,26 +98,26 @@ def trace_figures(
     if traces:
         peaks = [max(value for _, value in trace.power) for trace in traces]
         text = f"Highest power of each: {', '.join(rounded(peak) for peak in peaks)} W."
-        figures[POWER_NAME] = drawn(
+        figures[POWER_NAME] = draw_figure(
             lambda wide: _power_chart(traces, wide=wide), "Power over time", text, note
         )
     if any(trace.energies for trace in traces):
         text = "; ".join(_phases_text(trace) for trace in traces if trace.energies)
-        figures[PHASES_NAME] = drawn(
+        figures[PHASES_NAME] = draw_figure(
             lambda wide: _phases_chart(traces, wide=wide), "Energy by phase", text, note
         )
     return figures
 
 
-def _typical(row: Row, runs: Sequence[Row]) -> Row | None:
+def _typical_run(row: Row, runs: Sequence[Row]) -> Row | None:
     mean = row[f"{TOKEN}_mean"]
-    mine = [run for run in runs if run["experiment"] == row["experiment"] and run[TOKEN]]
-    if mean is None or not mine:
+    candidates = [run for run in runs if run["experiment"] == row["experiment"] and run[TOKEN]]
+    if mean is None or not candidates:
         return None
-    return min(mine, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))
+    return min(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))
 
 
-def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
+def _read_trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     """Return a run's series; None if its files are gone or hold none."""
     folder = study.run(run["experiment"], run["cycle"])
     try:
@@ -125,8 +125,12 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     except (ResultsError, OSError, ValueError):
         return None
     zero_ns = record["window"]["start_monotonic_ns"]
-    readings = (each for each in record["energy"]["readings"] if each.get("headline"))
-    power = _power(samples, {(each["sensor"], each["device"]) for each in readings}, zero_ns)
+    headline_sensors = {
+        (reading["sensor"], reading["device"])
+        for reading in record["energy"]["readings"]
+        if reading.get("headline")
+    }
+    power = _total_power(samples, headline_sensors, zero_ns)
     if not power:
         return None
     return Trace(
@@ -134,73 +138,73 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
         power=power,
         phases=[
             (
-                each["name"],
-                (each["start_monotonic_ns"] - zero_ns) / NS_PER_S,
-                (each["end_monotonic_ns"] - zero_ns) / NS_PER_S,
+                phase["name"],
+                (phase["start_monotonic_ns"] - zero_ns) / NS_PER_S,
+                (phase["end_monotonic_ns"] - zero_ns) / NS_PER_S,
             )
-            for each in record["phases"]
+            for phase in record["phases"]
         ],
         energies=[
-            (_kind(each["phase"]), each["energy_j"])
-            for each in record["energy"]["phases"]
-            if each["energy_j"] is not None
+            (_phase_kind(phase["phase"]), phase["energy_j"])
+            for phase in record["energy"]["phases"]
+            if phase["energy_j"] is not None
         ],
     )
 
 
-def _power(
-    samples: Samples, shown: Collection[tuple[str, str]], zero_ns: int
+def _total_power(
+    samples: Samples, headline_sensors: Collection[tuple[str, str]], zero_ns: int
 ) -> list[tuple[float, float]]:
     """Return the total power of the headline's sensors and devices, at common times."""
     series = []
-    for sensor, device in dict.fromkeys(
-        (each.sensor, each.device) for each in samples.header.sensors
-    ):
-        if (sensor, device) not in shown:
+    sensors = dict.fromkeys((info.sensor, info.device) for info in samples.header.sensors)
+    for sensor, device in sensors:
+        if (sensor, device) not in headline_sensors:
             continue
-        found = (samples.series(device, sensor, quantity) for quantity in _POWER)
-        longest = next((each for each in found if len(each) > 1), None)
-        if longest is not None:
-            series.append(((longest.t_ns - zero_ns) / NS_PER_S, longest.value))
+        candidates = (samples.series(device, sensor, quantity) for quantity in _POWER)
+        power = next((candidate for candidate in candidates if len(candidate) > 1), None)
+        if power is not None:
+            series.append(((power.t_ns - zero_ns) / NS_PER_S, power.value))
     if not series:
         return []
     low, high = max(times[0] for times, _ in series), min(times[-1] for times, _ in series)
-    grid = np.linspace(low, high, POINTS * LOOKS).reshape(POINTS, LOOKS)
-    whole = np.sum([np.interp(grid, times, values) for times, values in series], axis=0)
-    return [*zip(grid.mean(axis=1).tolist(), whole.mean(axis=1).tolist(), strict=True)]
+    grid = np.linspace(low, high, POINTS * SAMPLES_PER_POINT).reshape(POINTS, SAMPLES_PER_POINT)
+    total_w = np.sum([np.interp(grid, times, values) for times, values in series], axis=0)
+    return [*zip(grid.mean(axis=1).tolist(), total_w.mean(axis=1).tolist(), strict=True)]
 
 
 def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
     """Return a panel for each run, all with the same axes of time and power."""
-    moments = [at for trace in traces for _, *ends in trace.phases for at in ends]
-    moments += [at for trace in traces for at in (trace.power[0][0], trace.power[-1][0])]
-    time = {"scale": {"domain": [min(moments), max(moments)], "nice": False}}
-    most = max(value for trace in traces for _, value in trace.power)
+    times_s = [time_s for trace in traces for _, *ends in trace.phases for time_s in ends]
+    times_s += [time_s for trace in traces for time_s in (trace.power[0][0], trace.power[-1][0])]
+    time = {"scale": {"domain": [min(times_s), max(times_s)], "nice": False}}
+    max_power_w = max(value for trace in traces for _, value in trace.power)
     power = {
         "title": "W",
-        "scale": {"domain": [0, 1.05 * most], "nice": False},
+        "scale": {"domain": [0, 1.05 * max_power_w], "nice": False},
         "axis": {"tickCount": 3, "titleAngle": 0},
     }
     inner = {**time, "title": None, "axis": {"labels": False}}
     last = {**time, "title": "Time from the start of the window (s)"}
-    shown = [
+    panels = [
         _panel(trace, last if trace is traces[-1] else inner, power, wide=wide) for trace in traces
     ]
-    return {"vconcat": shown, "spacing": 8}
+    return {"vconcat": panels, "spacing": 8}
 
 
 def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, wide: bool) -> Chart:
     bands = [
-        {"phase": _kind(name), "start": start, "end": end} for name, start, end in trace.phases
+        {"phase": _phase_kind(name), "start": start, "end": end}
+        for name, start, end in trace.phases
     ]
-    points = [{"start": at, "power": value} for at, value in trace.power]
+    points = [{"start": time_s, "power": value} for time_s, value in trace.power]
     line = {"type": "line", "strokeWidth": 1.3, "color": COLOURS["ink"]}
     shade = {"type": "rect", "opacity": 0.25}
-    x = numbers("start", **time)
+    x, y = quantitative("start", **time), quantitative("power", **power)
     return {
         "layer": [
             layer(bands, shade, x=x, x2={"field": "end"}, color=_phase_colour()),
-            layer(points, {**line, "interpolate": "step-after"}, x=x, y=numbers("power", **power)),
+            layer(points, {**line, "interpolate": "step-after"}, x=x, y=y),
         ],
         "title": trace.label,
         **plot_size(PANEL_HEIGHT, wide=wide),
@@ -220,10 +224,10 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
     chart = layer(
         values,
         {"type": "bar", "size": 14},
-        x=numbers("energy", title=f"Energy ({scale.unit})", stack="zero"),
-        y=texts("run", title=None, sort=[trace.label for trace in traces], axis=names),
+        x=quantitative("energy", title=f"Energy ({scale.unit})", stack="zero"),
+        y=nominal("run", title=None, sort=[trace.label for trace in traces], axis=names),
         color=_phase_colour(),
-        order=numbers("place"),
+        order=quantitative("place"),
     )
     return {**chart, **plot_size(44 * len(traces), wide=wide)}
 
@@ -233,14 +237,14 @@ def _phases_text(trace: Trace) -> str:
     sums: dict[str, float] = {}
     for kind, energy in trace.energies:
         sums[kind] = sums.get(kind, 0.0) + energy
-    told = [f"{kind} {rounded(scale(energy))} {scale.unit}" for kind, energy in sums.items()]
-    return f"{trace.label}: {', '.join(told)}"
+    parts = [f"{kind} {rounded(scale(energy))} {scale.unit}" for kind, energy in sums.items()]
+    return f"{trace.label}: {', '.join(parts)}"
 
 
 def _phase_colour() -> Channel:
     scale = {"domain": list(_COLOURS), "range": list(_COLOURS.values())}
-    return texts("phase", title=None, scale=scale)
+    return nominal("phase", title=None, scale=scale)
 
 
-def _kind(phase: str) -> str:
+def _phase_kind(phase: str) -> str:
     return "idle" if phase.startswith("idle") else phase if phase in _COLOURS else "other"

@@ -20,7 +20,7 @@ from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 METADATA = "ro-crate-metadata.json"
 LICENCE = "#licence"
 
-_KINDS = {
+_MEDIA_TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".csv": "text/csv",
     ".json": "application/json",
@@ -49,25 +49,25 @@ def write_crate(
         ResultsError: a file is a link out of the folder: what it brings in may be private; or it
             cannot be read.
     """
-    inside, files = study_dir.resolve(), sorted(_files(study_dir))
-    outside = [path for path in files if not path.resolve().is_relative_to(inside)]
-    if outside:
+    root, files = study_dir.resolve(), sorted(_crate_files(study_dir))
+    outside_links = [path for path in files if not path.resolve().is_relative_to(root)]
+    if outside_links:
         raise ResultsError(
-            f"{outside[0]} is a link to what is outside of the results folder, and so may be "
-            f"{len(outside) - 1} more; put copies in their place (git annex unlock)"
+            f"{outside_links[0]} is a link to what is outside of the results folder, and so may be "
+            f"{len(outside_links) - 1} more; put copies in their place (git annex unlock)"
         )
     with (
         replacing(out) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        entries = [_packed(archive, study_dir, path) for path in files]
+        entries = [_pack(archive, study_dir, path) for path in files]
         metadata = _metadata(entries, plan, measured_at)
         text = json.dumps(metadata, indent=1, sort_keys=True)
         archive.writestr(zipfile.ZipInfo(METADATA, _STAMP), text)
     return len(files)
 
 
-def _files(study_dir: Path) -> Iterator[Path]:
+def _crate_files(study_dir: Path) -> Iterator[Path]:
     names = ["plan.json", *TABLE_NAMES, "report.html"]
     yield from (path for name in names if (path := study_dir / name).is_file())
     yield from (path for path in (study_dir / "figures").glob("*") if path.is_file())
@@ -109,31 +109,31 @@ def _metadata(
     }
 
 
-def _packed(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, Any]:
+def _pack(archive: zipfile.ZipFile, study_dir: Path, path: Path) -> dict[str, Any]:
     """Pack a file; return its entry, made from the packed bytes: a study may still be running."""
     entry = zipfile.ZipInfo(path.relative_to(study_dir).as_posix(), _STAMP)
     # Parquet and PNG are compressed already.
-    packed = path.suffix not in (".parquet", ".png")
-    entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    is_compressible = path.suffix not in (".parquet", ".png")
+    entry.compress_type = zipfile.ZIP_DEFLATED if is_compressible else zipfile.ZIP_STORED
     entry.external_attr = 0o644 << 16
     digest, size = hashlib.sha256(), 0
     with suppress(OSError):  # reading says why
         entry.file_size = path.stat().st_size  # of 2 GiB and more the ZIP must know first
     with archive.open(entry, "w") as target:
-        for part in _parts(path):
-            target.write(part)
-            digest.update(part)
-            size += len(part)
+        for chunk in _chunks(path):
+            target.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
     return {
         "@id": entry.filename,
         "@type": "File",
-        "encodingFormat": _KINDS.get(path.suffix, "application/octet-stream"),
+        "encodingFormat": _MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
         "contentSize": str(size),
         "sha256": digest.hexdigest(),
     }
 
 
-def _parts(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path) -> Iterator[bytes]:
     """Yield a file's bytes.
 
     Raises:
@@ -141,7 +141,7 @@ def _parts(path: Path) -> Iterator[bytes]:
     """
     try:
         with open_to_read(path) as source:
-            while part := source.read(1 << 20):
-                yield part
+            while chunk := source.read(1 << 20):
+                yield chunk
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from error

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.tables import harmless_text
-from llenergymeasure.report.export.sci import sci
+from llenergymeasure.report.export.sci import REQUEST, sci
 from llenergymeasure.report.export.spdx import spdx
-from llenergymeasure.report.export.text_tables import latex, markdown, table, tex
+from llenergymeasure.report.export.text_tables import escape_tex, latex, make_table, markdown
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.formatting import listed, plain
 from llenergymeasure.report.method import distinct
@@ -25,7 +25,7 @@ def citation(plan: Mapping[str, Any], runs: Sequence[Row]) -> str:
     versions = sorted({run["llenergymeasure_version"] for run in runs} - {None})
     version = ", ".join(versions) or llenergymeasure.__version__
     years = sorted(str(run["started_at"])[:4] for run in runs if run["started_at"])
-    study = tex(_braceless(plain(plan["study"], 80)))
+    study = escape_tex(_without_braces(plain(plan["study"], 80)))
     return (
         "@software{llenergymeasure,\n"
         "  title = {LLenergyMeasure},\n"
@@ -36,7 +36,7 @@ def citation(plan: Mapping[str, Any], runs: Sequence[Row]) -> str:
     )
 
 
-def _braceless(text: str) -> str:
+def _without_braces(text: str) -> str:
     return text.replace("{", "(").replace("}", ")").replace("\\", "/")
 
 
@@ -48,7 +48,6 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     Values that the form asks for but were not observed stay empty.
     """
     used = used_runs(runs)
-    intervals = (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high"))
     return _csv(
         [
             {
@@ -57,10 +56,9 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
                 "settings": plain(row["label"], 200),
                 "device": listed(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
-                **{
-                    f"wh_per_1000_queries{suffix}": _thousand(row[f"energy_per_request_j_{name}"])
-                    for suffix, name in intervals
-                },
+                "wh_per_1000_queries": _wh_per_1000(row[f"{REQUEST}_mean"]),
+                "wh_per_1000_queries_ci95_low": _wh_per_1000(row[f"{REQUEST}_ci95_low"]),
+                "wh_per_1000_queries_ci95_high": _wh_per_1000(row[f"{REQUEST}_ci95_high"]),
                 "n": row["n"],
                 "scopes": ";".join(row["energy_scopes"] or ()),
             }
@@ -69,7 +67,7 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     )
 
 
-def _thousand(energy_j: float | None) -> float | None:
+def _wh_per_1000(energy_j: float | None) -> float | None:
     return None if energy_j is None else 1000 * energy_j / J_PER_WH
 
 
@@ -78,17 +76,17 @@ def _csv(rows: Sequence[Row]) -> str:
     writer = csv.DictWriter(text, list(rows[0] if rows else ()), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        texts = {key: harmless_text(each) for key, each in row.items() if isinstance(each, str)}
+        texts = {key: harmless_text(text) for key, text in row.items() if isinstance(text, str)}
         writer.writerow({**row, **texts})
     return text.getvalue()
 
 
 FORMS: dict[str, Writer] = {
     "markdown": lambda plan, summary, runs, columns: markdown(
-        table(summary, runs, str(plan["study"]), columns)
+        make_table(summary, runs, str(plan["study"]), columns)
     ),
     "latex": lambda plan, summary, runs, columns: latex(
-        table(summary, runs, str(plan["study"]), columns), str(plan["study"])
+        make_table(summary, runs, str(plan["study"]), columns), str(plan["study"])
     ),
     "citation": lambda plan, _summary, runs, _columns: citation(plan, runs),
     "energy-score": lambda _plan, summary, runs, _columns: energy_score(summary, runs),

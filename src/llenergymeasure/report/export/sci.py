@@ -66,29 +66,29 @@ def _description(plan: Mapping[str, Any], declared: Row, left_out: int) -> str:
     )
 
 
-def _product(of: Sequence[str], gives: str, method: str = "Multiply") -> dict[str, Any]:
-    config = {"input-parameters": list(of), "output-parameter": gives}
+def _arithmetic(inputs: Sequence[str], output: str, method: str = "Multiply") -> dict[str, Any]:
+    config = {"input-parameters": list(inputs), "output-parameter": output}
     return {"path": "builtin", "method": method, "config": config}
 
 
 _PLUGINS: dict[str, dict[str, Any]] = {
-    "site-energy": _product(("energy-metered", "pue"), "energy"),
-    "operational": _product(("energy", "grid/carbon-intensity"), "carbon-operational"),
+    "site-energy": _arithmetic(("energy-metered", "pue"), "energy"),
+    "operational": _arithmetic(("energy", "grid/carbon-intensity"), "carbon-operational"),
     "time-share": {
         "path": "builtin",
         "method": "Divide",
         "config": {"numerator": "duration", "denominator": "lifetime", "output": "time-share"},
     },
-    "embodied": _product(("emissions-embodied-total", "time-share"), "carbon-embodied"),
-    "carbon": _product(("carbon-operational", "carbon-embodied"), "carbon", "Sum"),
+    "embodied": _arithmetic(("emissions-embodied-total", "time-share"), "carbon-embodied"),
+    "carbon": _arithmetic(("carbon-operational", "carbon-embodied"), "carbon", "Sum"),
     **{
-        f"sci-{one}": {
+        f"sci-{singular}": {
             "path": "builtin",
             "method": "Sci",
-            "config": {"functional-unit": many},
-            "mapping": {"sci": f"sci-per-{one}"},
+            "config": {"functional-unit": plural},
+            "mapping": {"sci": f"sci-per-{singular}"},
         }
-        for many, one in FUNCTIONAL_UNITS.items()
+        for plural, singular in FUNCTIONAL_UNITS.items()
     },
 }
 
@@ -146,8 +146,8 @@ def _outputs(inputs: Mapping[str, Any], factor: float = 1.0) -> dict[str, float]
         "carbon-embodied": embodied_g,
         "carbon": operational_g + embodied_g,
         **{
-            f"sci-per-{one}": (operational_g + embodied_g) / inputs[many]
-            for many, one in FUNCTIONAL_UNITS.items()
-            if inputs[many]
+            f"sci-per-{singular}": (operational_g + embodied_g) / inputs[plural]
+            for plural, singular in FUNCTIONAL_UNITS.items()
+            if inputs[plural]
         },
     }

@@ -26,7 +26,7 @@ def spdx(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) -
     base = f"urn:llenergymeasure:{plan['study_design_hash']}"
     rows = ranked(summary)
     starts = [run["started_at"] for run in runs if run["started_at"]]
-    at = datetime.fromisoformat(max(starts)) if starts else datetime.now(UTC)
+    created_at = datetime.fromisoformat(max(starts)) if starts else datetime.now(UTC)
     agent = {
         "type": "SoftwareAgent",
         "spdxId": f"{base}:agent",
@@ -37,7 +37,7 @@ def spdx(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) -
         "type": "CreationInfo",
         "@id": _INFO,
         "specVersion": "3.0.1",
-        "created": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "createdBy": [agent["spdxId"]],
     }
     used = used_runs(runs)
@@ -68,8 +68,10 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     if mean_j is None:
         return {**package, "comment": "Its energy was not observed."}
     ends = total95(row, "energy_per_request_j")
-    interval = ", 95 % interval with the sensor's gain {} to {}" if ends else ""
-    interval = interval.format(*map(_thousand_kwh, ends or ()))
+    interval = ""
+    if ends:
+        low, high = map(_kwh_per_1000, ends)
+        interval = f", 95 % interval with the sensor's gain {low} to {high}"
     comment = (
         f"Energy of inference is that of 1,000 requests in kWh: mean of {counted(row['n'], 'run')}"
         f"{interval}; {row['kind']} by {row['energy_source']}, "
@@ -83,7 +85,7 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
             "ai_inferenceEnergyConsumption": [
                 {
                     "type": "ai_EnergyConsumptionDescription",
-                    "ai_energyQuantity": _thousand_kwh(mean_j),
+                    "ai_energyQuantity": _kwh_per_1000(mean_j),
                     "ai_energyUnit": "kilowattHour",
                 }
             ],
@@ -91,6 +93,6 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _thousand_kwh(energy_j: float) -> str:
+def _kwh_per_1000(energy_j: float) -> str:
     """Return the kWh of a thousand as a decimal without exponent, as SPDX has it."""
     return format(Decimal(repr(energy_j / J_PER_WH)), "f")

@@ -9,13 +9,8 @@ from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.charts import QUANTITIES
-from llenergymeasure.report.experiments import FOOTPRINT, declared
-from llenergymeasure.report.findings import (
-    LEAST_SHARED,
-    not_ranked,
-    ranked,
-    unseen,
-)
+from llenergymeasure.report.experiments import FOOTPRINT, footprint_units
+from llenergymeasure.report.findings import MIN_SHARED_REL, not_ranked_notes, ranked, unseen
 from llenergymeasure.report.formatting import (
     Scale,
     counted,
@@ -28,7 +23,7 @@ from llenergymeasure.report.formatting import (
     setting_texts,
     shortened,
 )
-from llenergymeasure.report.method import distinct, intervals, left_out, meters
+from llenergymeasure.report.method import distinct, exclusion_note, interval_method, meters
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.units import NOTHING, percent
 
@@ -39,7 +34,7 @@ _TITLES = {
     "cost_per_1000_requests": "Cost of 1,000 requests",
 }
 _UNITS = {"output_tokens_per_s": "tokens/s", "goodput_requests_per_s": "requests/s"}
-_SUFFIXES = {"_j": "J", "_w": "W", "_s": "s"}
+_SUFFIX_UNITS = {"_j": "J", "_w": "W", "_s": "s"}
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -76,7 +71,7 @@ class Table:
     caption: str
 
 
-def table(
+def make_table(
     summary: Sequence[Row], runs: Sequence[Row], study: str, columns: Sequence[str] = ()
 ) -> Table:
     """Return the table: a column for each setting that varies, and one for each quantity.
@@ -99,26 +94,29 @@ def table(
             )
     rows = ranked(summary)
     used = used_runs(runs)
-    about = {
+    facts = {
         "Kind": [row["kind"] or NOTHING for row in rows],
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     # An experiment without a run in its mean has none of these; without a GPU it has no device.
-    some = [row["n"] > 0 for row in rows]
-    known = {name: set(compress(values, some)) for name, values in about.items()}
-    for name in ("Kind", "Scope"):
-        known[name].discard(NOTHING)
-    same = {name: each.pop() if each else NOTHING for name, each in known.items() if len(each) < 2}
+    has_runs = [row["n"] > 0 for row in rows]
+    common = {}
+    for name, values in facts.items():
+        distinct_values = set(compress(values, has_runs))
+        if name != "Device":
+            distinct_values.discard(NOTHING)
+        if len(distinct_values) < 2:
+            common[name] = next(iter(distinct_values), NOTHING)
     texts = {}
     for name in varied_settings(rows):
-        of_value = setting_texts((row[name] for row in rows), 60, NOTHING)
-        texts[name] = [of_value[row[name]] for row in rows]
+        value_texts = setting_texts((row[name] for row in rows), 60, NOTHING)
+        texts[name] = [value_texts[row[name]] for row in rows]
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
-    texts |= {name: values for name, values in about.items() if name not in same}
-    units = _UNITS | {FOOTPRINT[name]: unit for name, unit in declared(summary, runs).items()}
-    numbers = [_quantity(rows, name, units) for name in columns or DEFAULT_COLUMNS]
+    texts |= {name: values for name, values in facts.items() if name not in common}
+    units = _UNITS | {FOOTPRINT[key]: unit for key, unit in footprint_units(summary, runs).items()}
+    numbers = [_column(rows, name, units) for name in columns or DEFAULT_COLUMNS]
     cells = [*texts.values(), [str(row["n"]) for row in rows], *(values for _, values in numbers)]
     return Table(
         header=[*(shortened(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
@@ -126,45 +124,45 @@ def table(
         texts=len(texts),
         caption=" ".join(
             (
-                _caption(study, rows, runs, same) + _not_in_them(rows),
-                *_without_result(rows),
-                *not_ranked(rows),
+                _caption(study, rows, runs, common) + _outside_intervals(rows),
+                *_missing_runs_notes(rows),
+                *not_ranked_notes(rows),
                 *unseen(runs),
             )
         ),
     )
 
 
-def markdown(told: Table) -> str:
+def markdown(table: Table) -> str:
     """Return a table as Markdown."""
-    rule = ["---"] * told.texts + ["---:"] * (len(told.header) - told.texts)
-    lines = [told.header, rule, *told.rows]
-    escaped = [[_markdown(cell) for cell in line] for line in lines]
+    rule = ["---"] * table.texts + ["---:"] * (len(table.header) - table.texts)
+    lines = [table.header, rule, *table.rows]
+    escaped = [[_escape_markdown(cell) for cell in line] for line in lines]
     return (
         "\n".join(f"| {' | '.join(line)} |" for line in escaped)
-        + f"\n\n{_markdown(told.caption)}\n"
+        + f"\n\n{_escape_markdown(table.caption)}\n"
     )
 
 
-def _markdown(cell: str) -> str:
+def _escape_markdown(cell: str) -> str:
     """Return text that cannot make a cell, a tag, a link or an image."""
     return re.sub(r"([|\\`\[\]])", r"\\\1", cell).replace("&", "&amp;").replace("<", "&lt;")
 
 
-def latex(told: Table, study: str) -> str:
+def latex(table: Table, study: str) -> str:
     """Return a table as LaTeX (package booktabs), with its caption and a label."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", study).strip("-") or "study"
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{tex(told.caption)}}}",
+            rf"\caption{{{escape_tex(table.caption)}}}",
             rf"\label{{tab:{slug}}}",
-            rf"\begin{{tabular}}{{{'l' * told.texts}{'r' * (len(told.header) - told.texts)}}}",
+            rf"\begin{{tabular}}{{{'l' * table.texts}{'r' * (len(table.header) - table.texts)}}}",
             r"\toprule",
-            _tex_line(told.header),
+            _tex_line(table.header),
             r"\midrule",
-            *map(_tex_line, told.rows),
+            *map(_tex_line, table.rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -173,53 +171,56 @@ def latex(told: Table, study: str) -> str:
     )
 
 
-def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], same: Mapping[str, str]) -> str:
+def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], facts: Mapping[str, str]) -> str:
     """Return what was measured and where, as far as it is not in the rows."""
-    told = [row for row in rows if row["kind"] is not None and row["n"]]
+    rows_with_energy = [row for row in rows if row["kind"] is not None and row["n"]]
     caption = f"{plain(study, 80)}: means over n runs."
-    if told:
-        meter = listed([meter for _, meter in meters(told)])
-        how = f"Energy is {meter}. " if "Kind" in same else ""
-        caption += f" {intervals(told)}. {how}No idle draw is taken off."
+    if rows_with_energy:
+        meter = listed([meter for _, meter in meters(rows_with_energy)])
+        meter_note = f"Energy is {meter}. " if "Kind" in facts else ""
+        caption += f" {interval_method(rows_with_energy)}. {meter_note}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
-    facts = {
+    facts_by_name = {
         "Model": models.pop() if len(models) == 1 else "",
         "Engine": "; ".join(distinct(runs, "engine_version")),
-        "Device": same.get("Device", NOTHING),
+        "Device": facts.get("Device", NOTHING),
     }
-    known = [f" {name}: {value}." for name, value in facts.items() if value not in ("", NOTHING)]
-    return caption + "".join(known)
+    details = [
+        f" {name}: {value}." for name, value in facts_by_name.items() if value not in ("", NOTHING)
+    ]
+    return caption + "".join(details)
 
 
-def _without_result(rows: Sequence[Row]) -> list[str]:
+def _missing_runs_notes(rows: Sequence[Row]) -> list[str]:
     """Return how many runs have no result, and how many of the others are not in a mean."""
     missing = sum(row["n_failed"] + row["n_pending"] for row in rows)
-    said = [f"{counted(missing, 'run has', 'runs have')} no result"] if missing else []
-    return [f"{sentence}." for sentence in (*said, *left_out(rows))]
+    sentences = [f"{counted(missing, 'run has', 'runs have')} no result"] if missing else []
+    return [f"{sentence}." for sentence in (*sentences, *exclusion_note(rows))]
 
 
-def _not_in_them(rows: Sequence[Row]) -> str:
+def _outside_intervals(rows: Sequence[Row]) -> str:
     """Return what may shift energies but is not in the intervals over cycles."""
     band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
     shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
     parts = [f"by the sensor's gain, ±{percent(band)}"] if band else []
-    if shared >= LEAST_SHARED:
+    if shared >= MIN_SHARED_REL:
         what = "what else it leaves" if band else "what the sensor leaves"
         parts.append(f"by ±{percent(shared)} by {what} open of every run")
     return f" Energies may be off {', and '.join(parts)}." if parts else ""
 
 
-def _quantity(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tuple[str, list[str]]:
+def _column(rows: Sequence[Row], metric: str, units: Mapping[str, str]) -> tuple[str, list[str]]:
     """Return a quantity's header and its cells: the mean, and its interval where there is one."""
-    unit = units.get(metric) or _SUFFIXES.get(metric[-2:], "")
+    suffix = metric[-2:]
+    unit = units.get(metric) or _SUFFIX_UNITS.get(suffix, "")
     scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
-    plain_name = metric.removesuffix(metric[-2:] if metric[-2:] in _SUFFIXES else "")
-    title = _TITLES.get(metric, plain_name) + (f" ({scale.unit})" if unit else "")
+    name = metric.removesuffix(suffix) if suffix in _SUFFIX_UNITS else metric
+    title = _TITLES.get(metric, name) + (f" ({scale.unit})" if unit else "")
     return title, [_cell(row, metric, scale) for row in rows]
 
 
 def _cell(row: Row, metric: str, scale: Scale) -> str:
-    mean, low, high = scale.of(row, metric)
+    mean, low, high = scale.interval(row, metric)
     text = mean_text(mean, low, high)
     return text if low is None else f"{text} ({rounded_range(low, high)})"
 
@@ -229,9 +230,9 @@ def _devices(runs: Sequence[Row]) -> str:
 
 
 def _tex_line(cells: Sequence[str]) -> str:
-    return " & ".join(map(tex, cells)) + r" \\"
+    return " & ".join(map(escape_tex, cells)) + r" \\"
 
 
-def tex(text: str) -> str:
+def escape_tex(text: str) -> str:
     """Return text that LaTeX prints unchanged."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
