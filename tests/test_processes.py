@@ -54,7 +54,7 @@ def test_nothing_is_sent_to_a_number_that_may_be_anothers(monkeypatch: pytest.Mo
 def test_what_the_kernel_cannot_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a process amid a call into a driver that hangs."""
     with child("sleep", "60") as one, monkeypatch.context() as patched:
-        patched.setattr(processes, "FREED_S", 0.2)
+        patched.setattr(processes, "MEMORY_RELEASE_WAIT_S", 0.2)
         patched.setattr(os, "killpg", lambda *_: None)
         assert processes.end_group(one, 0.1) == -signal.SIGKILL
         patched.undo()
