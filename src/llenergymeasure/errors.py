@@ -31,9 +31,10 @@ def as_message(error: LlemError | OSError) -> str:
     if error.errno is None:
         return (str(error).splitlines() or [type(error).__name__])[0]
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
-    if not places:
-        places = ["the output cannot be written"] if error.errno == errno.ENOSPC else []
-    return ": ".join([*(places and [" to ".join(places)]), os.strerror(error.errno)])
+    if not places and error.errno == errno.ENOSPC:
+        places = ["the output cannot be written"]
+    cause = os.strerror(error.errno)
+    return f"{' to '.join(places)}: {cause}" if places else cause
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
             path.write_text(content + "\n")
         (tmp_path / "self").write_text(membership + "\n")
         monkeypatch.setattr(host, "_CGROUP", tmp_path / "cgroup")
-        monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "self", raising=False)
+        monkeypatch.setattr(host, "_PROCESS_GROUPS", tmp_path / "self", raising=False)
         monkeypatch.setattr(host, "memory_bytes", lambda _name: 64 * GB)
 
     return make
@@ -103,7 +103,7 @@ def test_a_kernel_without_control_groups_limits_nothing(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine("", {})
-    monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "absent", raising=False)
+    monkeypatch.setattr(host, "_PROCESS_GROUPS", tmp_path / "absent", raising=False)
     assert limits() == (None, None)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares, runs_at_once, take_cpu_share
-from llenergymeasure.machine.host import numbers
+from llenergymeasure.machine.host import parse_numbers
 
 
 def test_shares_are_equal_and_overlap_nowhere():
@@ -83,7 +83,7 @@ def test_how_many_run_at_once(told, count):
 
 @pytest.mark.parametrize(("text", "found"), [("0-2,5", {0, 1, 2, 5}), ("²", set()), ("0-²", set())])
 def test_a_list_of_numbers(text, found):
-    assert numbers(text) == found
+    assert parse_numbers(text) == found
 
 
 def test_a_run_alone_has_all_processors(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.machine.scheduler import handed_on, job_facts, time_limit_over
+from llenergymeasure.machine.scheduler import job_facts, job_variable, time_limit_over
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -39,10 +39,10 @@ def test_a_task_of_an_array_goes_by_the_number_that_squeue_shows() -> None:
 
 
 def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> None:
-    told = handed_on(SLURM)
+    told = job_variable(SLURM)
     assert not [name for name in told if name.startswith("SLURM")]
     assert job_facts(told) == job_facts(SLURM)
-    assert handed_on({"PATH": "/bin"}) == {}
+    assert job_variable({"PATH": "/bin"}) == {}
 
 
 def controller(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:

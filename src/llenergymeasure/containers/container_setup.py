@@ -15,7 +15,7 @@ from llenergymeasure.files import try_lock
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.environment import variables
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.scheduler import handed_on
+from llenergymeasure.machine.scheduler import job_variable
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
@@ -147,7 +147,7 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": environ.get("TOKENIZERS_PARALLELISM", "false"),
         **passed,
-        **handed_on(environ),
+        **job_variable(environ),
         "HF_HOME": str(hugging_face_home(environ)),
         "LLEM_CACHE": str(cache_folder().resolve()),
         "PYTHONPATH": INSIDE,
