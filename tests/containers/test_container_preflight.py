@@ -1,5 +1,6 @@
 """What is wrong with a container is one clear message, before the first run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,13 @@ from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.installation import install_command
-from support.studies import snakemake, write_study
+from support.studies import snakemake, wait_for, write_study
+
+BUILD = (
+    "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
+    "image_build.free_bytes = lambda folder: None;"
+    "image_build.build_sif('pytorch', Path(sys.argv[1]))"
+)
 
 
 @pytest.fixture
@@ -121,12 +128,7 @@ def test_two_builds_of_one_image_at_a_time_are_both_whole(
     for each in left:
         (images / ".a.{}.{}.part.sif".format(*each)).touch()
     out = images / "a.sif"
-    build = (
-        "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
-        "image_build.free_bytes = lambda folder: None;"
-        "image_build.build_sif('pytorch', Path(sys.argv[1]))"
-    )
-    builds = [subprocess.Popen([sys.executable, "-c", build, str(out)]) for _ in range(2)]
+    builds = [subprocess.Popen([sys.executable, "-c", BUILD, str(out)]) for _ in range(2)]
     assert [each.wait(60) for each in builds] == [0, 0]
     first, second = out.read_text().split()
     assert first == second
@@ -135,6 +137,34 @@ def test_two_builds_of_one_image_at_a_time_are_both_whole(
         f".a.{host}.{alive}.part.sif",
         f".a.{host}.b.{ended.pid}.part.sif",
     }
+
+
+def test_a_build_that_ends_within_another_s_end_leaves_no_digest_of_the_other_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub, out = tmp_path / "apptainer", tmp_path / "a.sif"
+    stub.write_text(
+        "#!/bin/sh\n"
+        'for word; do before=$last; last=$word; done; echo $$ > "$before"; echo >> "$0.built"\n'
+    )
+    stub.chmod(0o755)
+    built = tmp_path / "apptainer.built"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(image_build, "free_bytes", lambda _folder: None)
+    digest, others = SifImage.digest, []
+
+    def digest_then_another_build(image: SifImage) -> str | None:
+        found = digest(image)
+        others.append(subprocess.Popen([sys.executable, "-c", BUILD, str(out)]))
+        wait_for(lambda: built.read_text().count("\n") == 2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            others[0].wait(1)
+        return found
+
+    monkeypatch.setattr(SifImage, "digest", digest_then_another_build)
+    image_build.build_sif("pytorch", out)
+    assert others[0].wait(60) == 0
+    assert Path(f"{out}.digest").read_text().split()[0] == digest(SifImage(str(out)))
 
 
 def test_no_apptainer(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ BASE is a folder or an image.
 """
 
 import argparse
+import fcntl
 import glob
 import os
 import shutil
@@ -97,13 +98,26 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     try:
         args += [str(temporary), str(folder / f"{backend}.def")]
         _run_build(args, folder.parent, environment)
-        temporary.replace(out)
-        # A run in the same call of the workflow was described before there was an image.
-        size_bytes, digest = out.stat().st_size, SifImage(str(out)).digest()
-        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+        _move_in(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
     return out
+
+
+def _move_in(temporary: Path, out: Path) -> None:
+    """Put an image in its place with its digest next to it: of two builds, both are of the later.
+
+    A run in the same call of the workflow was described before there was an image.
+    """
+    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        temporary.replace(out)
+        size_bytes, digest = out.stat().st_size, SifImage(str(out)).digest()
+        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+    finally:
+        os.close(folder)
 
 
 def _temporary_image(out: Path, pid: int | str) -> Path:
