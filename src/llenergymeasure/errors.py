@@ -95,8 +95,7 @@ class Problem:
         place = "" if self.file is None else str(self.file)
         if place and self.line is not None:
             place += f":{self.line}"
-        parts = [part for part in (place, self.key, self.message) if part]
-        text = ": ".join(parts)
+        text = ": ".join(filter(None, (place, self.key, self.message)))
         return text if self.found is None else f"{text} (found {self.found})"
 
 

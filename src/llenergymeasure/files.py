@@ -57,9 +57,12 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
             parent = handle
             handle = _open_below(parent, name, path, make=make)
             os.close(parent)
-        fd_path = Path(f"/proc/self/fd/{handle}")
-        with _public_path_in_errors(fd_path, folder):
-            yield fd_path
+        yield Path(f"/proc/self/fd/{handle}")
+    except OSError as error:
+        if error.filename is not None:  # as people know the file
+            fd_path = f"/proc/self/fd/{handle}"
+            error.filename = str(error.filename).replace(fd_path, str(folder), 1)
+        raise
     finally:
         os.close(handle)
 
@@ -102,17 +105,6 @@ def _link_error(path: Path) -> ResultsError:
         f"{path} is a link, and none is followed here to write or to delete. Look where it leads, "
         "and remove it"
     )
-
-
-@contextmanager
-def _public_path_in_errors(fd_path: Path, folder: Path) -> Iterator[None]:
-    """Let errors name a file as people know it."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None:
-            error.filename = str(error.filename).replace(str(fd_path), str(folder), 1)
-        raise
 
 
 def make_folder(folder: Path) -> None:

@@ -25,7 +25,6 @@ def read_parquet(
         ResultsError: it is not there, cannot be read, is damaged, has another number of rows, or
             would take more memory than anything that is ever written here.
     """
-    column_names = None if columns is None else list(columns)
     try:
         content = read_bytes(path)
         with within_memory(path):
@@ -34,7 +33,7 @@ def read_parquet(
                 row_count = file.metadata.num_rows
                 raise ResultsError(f"{path} holds {row_count} rows; it must have {rows}")
             # A process that ends soon after Arrow's threads have read may abort: arrow#34314.
-            table = file.read(columns=column_names, use_threads=False)
+            table = file.read(None if columns is None else list(columns), use_threads=False)
             for column in table.columns:
                 _check_decoded_size(column)
             return table

@@ -80,8 +80,7 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from texts(item)
+        yield from texts(list(value.values()))
     elif isinstance(value, list | tuple):
         for item in value:
             yield from texts(item)

@@ -23,8 +23,11 @@ _MODE = 0o1777
 
 def free_bytes(path: Path) -> int | None:
     """Return what a process may still write where ``path`` is or will be; None if unknown."""
+    folder = path.absolute()
     try:
-        status = os.statvfs(_nearest(path))
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        status = os.statvfs(folder)
     except OSError:
         return None
     return status.f_bavail * status.f_frsize
@@ -49,14 +52,6 @@ def why_not_writable(folder: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
-
-
-def _nearest(path: Path) -> Path:
-    """Return ``path``, or the nearest folder above it that exists."""
-    folder = path.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 @dataclass(frozen=True)

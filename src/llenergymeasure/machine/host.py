@@ -63,10 +63,8 @@ def parse_numbers(text: str) -> set[int]:
 
 def memory_bytes(name: str) -> int | None:
     """Return an entry of /proc/meminfo, such as ``MemAvailable``."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    value = _field_value(_lines(Path("/proc/meminfo")), f"{name}:")
+    return None if value is None else int(value.split()[0]) * 1024
 
 
 def memory_limit_bytes() -> int | None:
@@ -127,18 +125,16 @@ def _flag(path: Path) -> bool | None:
     return text == "1" if text else None
 
 
-def _field_value(lines: list[str], key: str) -> str | None:
+def _field_value(lines: list[str], key: str, separator: str = ":") -> str | None:
     for line in lines:
         if line.startswith(key):
-            return line.partition(":")[2].strip() or None
+            return line.partition(separator)[2].strip() or None
     return None
 
 
 def _os_name() -> str | None:
-    for line in _lines(Path("/etc/os-release")):
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip().strip('"')
-    return None
+    name = _field_value(_lines(Path("/etc/os-release")), "PRETTY_NAME=", "=")
+    return None if name is None else name.strip('"')
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,13 +10,7 @@ from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPRedirectHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from llenergymeasure.config.servers import is_loopback
 
@@ -39,8 +33,9 @@ def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
         WebError: there was no answer in time, it was an error, or it was too long.
     """
     host = urlsplit(request.full_url).hostname or ""
+    handlers: list[Any] = [_NoRedirect(), *([ProxyHandler({})] if is_loopback(host) else [])]
     try:
-        with _opener(host).open(request, timeout=timeout_s) as response:
+        with build_opener(*handlers).open(request, timeout=timeout_s) as response:
             body: bytes = response.read(most_bytes + 1) if most_bytes else b""
     except HTTPError as error:
         error.close()
@@ -61,14 +56,6 @@ def failure_kind(reason: object) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     return type(reason).__name__
-
-
-def _opener(host: str) -> OpenerDirector:
-    """Return what sends to ``host``: no redirect is followed, no proxy used on this machine."""
-    handlers: list[Any] = [_NoRedirect()]
-    if is_loopback(host):
-        handlers.append(ProxyHandler({}))
-    return build_opener(*handlers)
 
 
 class _NoRedirect(HTTPRedirectHandler):

@@ -330,7 +330,10 @@ def _select_listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, st
         name = entry.strip()
         gpu = _find(name, ordered)
         if gpu is None:
-            warnings += _unknown_name_warnings(name)
+            if name not in _NO_GPU:  # else a way to say that there is none
+                warnings.append(
+                    f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"
+                )
             break
         if name.startswith("MIG"):
             warnings.append(f"{name} is a part of {gpu.uuid}: energy is that of the whole card")
@@ -351,13 +354,6 @@ def _find(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
         return _card_of_slice(name, ordered)
     matches = [gpu for gpu in ordered if _fits(name, gpu)]
     return matches[0] if len(matches) == 1 else None
-
-
-def _unknown_name_warnings(name: str) -> list[str]:
-    """What is no way to say that there is no GPU is a mistake."""
-    if name in _NO_GPU:
-        return []
-    return [f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"]
 
 
 def _fits(name: str, gpu: Gpu) -> bool:

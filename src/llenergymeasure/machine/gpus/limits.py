@@ -102,7 +102,7 @@ def _user_records(folder: Path) -> dict[str, Path]:
     records = {}
     for path in folder.glob(f"{prefix}*.json"):
         with contextlib.suppress(FileNotFoundError):  # put back since
-            if _is_this_users(path.lstat()):
+            if path.lstat().st_uid == os.geteuid():
                 records[path.stem.removeprefix(prefix).partition(_SUFFIX_MARK)[0]] = path
     return records
 
@@ -119,21 +119,10 @@ def _lock_abandoned() -> GpuLocks:
     return locks
 
 
-def _is_this_users(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid()
-
-
 def _call_with_locks(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
     return ask(*question, limit_s=ANSWER_S, inherit=locks.handles)
-
-
-def _with_failures(reason: str, failures: dict[str, str]) -> str:
-    if not failures:
-        return reason
-    cards = "; ".join(f"GPU {uuid}: {failure}" for uuid, failure in failures.items())
-    return f"{reason}; not put back yet, the next start tries again: {cards}"
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,7 @@ def _read_record(path: Path) -> LimitRecord | None:
         OSError: it cannot be read.
     """
     with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as stream:
-        if not _is_this_users(os.fstat(stream.fileno())):
+        if os.fstat(stream.fileno()).st_uid != os.geteuid():
             raise LimitsError(f"{path} belongs to somebody else; delete it")
         try:
             content: dict[str, Any] = json.load(stream)
@@ -231,14 +220,17 @@ def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any])
             changes.append((card, record))
             readings[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
     except (LlemError, OSError) as error:
-        failures = {}
+        failures = []
         for card, record in changes:
             try:
                 _restore_card(card, _actual_changes(card, record))
                 _record_path(folder, card.uuid).unlink()
             except (LlemError, OSError) as failure:
-                failures[card.uuid] = str(failure)
-        raise LimitsError(_with_failures(str(error), failures)) from error
+                failures.append(f"GPU {card.uuid}: {failure}")
+        reason = str(error)
+        if failures:
+            reason += f"; not put back yet, the next start tries again: {'; '.join(failures)}"
+        raise LimitsError(reason) from error
     return readings
 
 
