@@ -243,8 +243,8 @@ def test_who_has_process_ids_of_its_own_ends_no_container_of_the_host() -> None:
     words = [sys.executable, "-c", code, docker._owner_label()]
     for apart, expected in (([], "[False, False]"), (["--pid", "--fork"], "[False, True]")):
         command = ["unshare", *apart, *(["--mount-proc"] if apart else []), *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment())
-        assert done.stdout.strip() == expected, done.stderr
+        result = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert result.stdout.strip() == expected, result.stderr
 
 
 def test_looking_for_a_process_that_is_not_its_own_leaves_no_file_open(tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ def test_version_1_has_a_tree_for_each_controller(machine: Machine) -> None:
     assert limits() == (3 * GB, 0.5)
 
 
-@pytest.mark.parametrize("own", ["/", "/docker/0123abcd", "/../../job_42"])
-def test_in_a_container_its_own_group_is_the_root(machine: Machine, own: str) -> None:
-    machine(f"0::{own}", {"memory.max": str(GB), "cpu.max": "200000 100000"})
+@pytest.mark.parametrize("group", ["/", "/docker/0123abcd", "/../../job_42"])
+def test_in_a_container_its_own_group_is_the_root(machine: Machine, group: str) -> None:
+    machine(f"0::{group}", {"memory.max": str(GB), "cpu.max": "200000 100000"})
     assert limits() == (GB, 2.0)
 
 
