@@ -303,7 +303,7 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
 
 def kill_descendants(grace_s: float = 2.0) -> list[int]:
     """Kill every descendant of this process that is left; return those that were found."""
-    found = remaining = descendants(os.getpid())
+    killed = remaining = descendants(os.getpid())
     deadline = time.monotonic() + grace_s
     while remaining and time.monotonic() < deadline:
         for pid in remaining:
@@ -314,7 +314,7 @@ def kill_descendants(grace_s: float = 2.0) -> list[int]:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         remaining = descendants(os.getpid())
-    return found
+    return killed
 
 
 def exit_code(returncode: int) -> int:
@@ -368,13 +368,13 @@ def below(roots: Collection[int], fields_by_pid: Mapping[int, Sequence[str]]) ->
     children: dict[int, list[int]] = {}
     for pid, fields in fields_by_pid.items():
         children.setdefault(int(fields[1]), []).append(pid)
-    found: list[int] = []
+    descendant_pids: list[int] = []
     pending = list(roots)
     while pending:
         for child in children.get(pending.pop(), []):
-            found.append(child)
+            descendant_pids.append(child)
             pending.append(child)
-    return found
+    return descendant_pids
 
 
 def pids(proc: Path = Path("/proc")) -> Iterator[int]:

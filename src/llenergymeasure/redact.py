@@ -104,8 +104,8 @@ def secret_argument(value: Any, name: str = "") -> str | None:
     """Return the dotted name of the first argument that is given a secret; None if none is."""
     if isinstance(value, dict | Mapping):
         for key, item in value.items():
-            if found := secret_argument(item, f"{name}.{key}".strip(".")):
-                return found
+            if secret_name := secret_argument(item, f"{name}.{key}".strip(".")):
+                return secret_name
         return None
     if isinstance(value, list | tuple):
         for option, item in zip(["", *map(_option_name, value)], value, strict=False):
@@ -199,8 +199,8 @@ def _patterns(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _P
 
 
 def _is_secret(name: str, value: str) -> bool:
-    named = _SECRET_NAME.search(name) is not None
-    return named or bool(_PASS_NAME.search(name) and not _PLAIN_WORD.fullmatch(value))
+    has_secret_name = _SECRET_NAME.search(name) is not None
+    return has_secret_name or bool(_PASS_NAME.search(name) and not _PLAIN_WORD.fullmatch(value))
 
 
 @functools.lru_cache(maxsize=8)

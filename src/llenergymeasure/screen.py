@@ -17,7 +17,7 @@ def printable(text: str) -> str:
     Escape sequences, carriage returns, direction overrides, NUL and the like become ``\u001b``,
     as JSON writes them; lines and tabs stay.
     """
-    visible = UNSEEN.sub(lambda found: _json_escape(found[0]), text)
+    visible = UNSEEN.sub(lambda match: _json_escape(match[0]), text)
     if visible.isprintable():
         return visible
     return "".join(_json_escape(char) if _is_control(char) else char for char in visible)

@@ -121,15 +121,15 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
 
 
 def _unreachable(command: str, problem: str) -> str:
-    docker_host = os.environ.get("DOCKER_HOST")
-    place = without_secrets(f" at DOCKER_HOST={docker_host}") if docker_host else ""
+    address = os.environ.get("DOCKER_HOST")
+    where = without_secrets(f" at DOCKER_HOST={address}") if address else ""
     problem = without_secrets(problem)
     if "permission denied" in problem.lower():
         return (
-            f"this user may not talk to {command}'s daemon{place}: join the group docker, or use "
+            f"this user may not talk to {command}'s daemon{where}: join the group docker, or use "
             f"rootless Docker, Podman or Apptainer ({problem})"
         )
-    return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({problem})"
+    return f"{command}'s daemon{where} does not answer: start it, or set DOCKER_HOST ({problem})"
 
 
 def find_image(engine: Engine, image: str) -> tuple[str, str] | None:

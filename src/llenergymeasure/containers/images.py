@@ -86,15 +86,15 @@ def image_folder() -> Path:
     return Path(configured).absolute() if configured else cache_folder().absolute() / "images"
 
 
-def sif_image(backend: str, given: str | None) -> SifImage:
+def sif_image(backend: str, location: str | None) -> SifImage:
     """Return the image of a backend for Apptainer: the one given, else the project's own.
 
     The project's own is what was built here; else what was released; else what will be built.
     """
-    if given is not None:
-        if "://" in given:
-            return SifImage(given)
-        return SifImage(str(Path(given).expanduser().absolute()))
+    if location is not None:
+        if "://" in location:
+            return SifImage(location)
+        return SifImage(str(Path(location).expanduser().absolute()))
     built = image_folder() / f"{backend}.sif"
     pinned = released().get(backend)
     if pinned is not None and not built.exists():
@@ -102,9 +102,9 @@ def sif_image(backend: str, given: str | None) -> SifImage:
     return SifImage(str(built), built_here=True)
 
 
-def docker_image(backend: str, given: str | None) -> str:
+def docker_image(backend: str, image: str | None) -> str:
     """Return the image of a backend for Docker: the one given, else released, else built here."""
-    return given or released().get(backend) or local_tag(backend)
+    return image or released().get(backend) or local_tag(backend)
 
 
 def local_tag(backend: str) -> str:

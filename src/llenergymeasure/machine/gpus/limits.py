@@ -68,18 +68,18 @@ def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[
         return {"restored": False, "unchanged_meanwhile": None, "left": failures}
 
 
-def restore_left(held: GpuLocks | None = None) -> dict[str, str | None]:
+def restore_left(held_locks: GpuLocks | None = None) -> dict[str, str | None]:
     """Put back what killed runs left; costs a look into a folder if there is nothing.
 
     Args:
-        held: locks that this process has: what was left on these cards is put back too.
+        held_locks: locks that this process has: what was left on these cards is put back too.
 
     Returns:
         For each card the reason if it was not put back, else None.
     """
     outcomes: dict[str, str | None] = {}
     with _lock_abandoned() as abandoned:
-        for locks in (abandoned,) if held is None else (held, abandoned):
+        for locks in (abandoned,) if held_locks is None else (held_locks, abandoned):
             uuids = _recorded_uuids(locks)
             if uuids:
                 failures = restore_limits(locks, uuids)["left"]

@@ -123,7 +123,7 @@ def reasons_in(bits: int) -> list[str]:
     return [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
 
 
-def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
+def at_work_beside(own_uuids: Collection[str]) -> list[dict[str, Any]]:
     """Return each GPU but the run's own that has a compute process now, and how many it has.
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
@@ -132,7 +132,7 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
     return [
         {"uuid": uuid, "processes": count}
         for uuid, count in counts.items()
-        if uuid not in own and count
+        if uuid not in own_uuids and count
     ]
 
 
