@@ -35,22 +35,22 @@ from support.real_benchmarks import (
 from support.trained import llama_cpp, trained_model
 
 LLEM = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
-Found = tuple[dict[str, float], list[str]]
+Measured = tuple[dict[str, float], list[str]]
 """What is compared, by its name with the unit; and the codes."""
 
 
 def main() -> None:
     """Print each pair and the ratio of all."""
-    asked = parser(__doc__)
-    asked.add_argument("tool", choices=["llama-bench", "vllm"])
-    asked.add_argument("program", type=Path, help="llama-bench itself, or the Python with vLLM")
-    asked.add_argument("--pairs", type=int, default=5)
-    asked.add_argument("--seconds", type=float, default=20, help="about as long is each window")
-    options = begin(asked)
+    arguments = parser(__doc__)
+    arguments.add_argument("tool", choices=["llama-bench", "vllm"])
+    arguments.add_argument("program", type=Path, help="llama-bench itself, or the Python with vLLM")
+    arguments.add_argument("--pairs", type=int, default=5)
+    arguments.add_argument("--seconds", type=float, default=20, help="about as long is each window")
+    options = begin(arguments)
     # On a core both answer about two requests a second.
     program, requests = options.program.absolute(), round(2 * options.seconds)
     model = trained_model()
-    ours: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "model": str(model),
         "backend": "openai",
         "dataset": "synthetic",
@@ -62,51 +62,56 @@ def main() -> None:
     }
     if options.tool == "llama-bench":
         bench = llama_bench_command(program, model, requests)
-        _pairs(options.pairs, bench, None, {**ours, "openai": llama_cpp()})
+        _pairs(options.pairs, bench, None, {**settings, "openai": llama_cpp()})
         return
     with vllm_server(program, model) as url:
-        ours["openai"] = {"base_url": f"{url}/v1", "model": str(model)}
-        ours["serving"] = {"arrivals": "closed", "concurrency": USERS}
-        _pairs(options.pairs, vllm_bench_command(program, model, url, requests), url, ours)
+        settings["openai"] = {"base_url": f"{url}/v1", "model": str(model)}
+        settings["serving"] = {"arrivals": "closed", "concurrency": USERS}
+        _pairs(options.pairs, vllm_bench_command(program, model, url, requests), url, settings)
 
 
 def _pairs(count: int, bench: Sequence[str], url: str | None, settings: dict[str, Any]) -> None:
     logs: dict[str, list[float]] = {}
     for number in range(count):
         # In turns first, so that what drifts meets both.
-        found: dict[str, Found] = {}
-        for who in ("theirs", "ours") if number % 2 else ("ours", "theirs"):
-            found[who] = _theirs(bench, url) if who == "theirs" else _ours(settings)
-        (theirs, their_codes), (ours, our_codes) = found["theirs"], found["ours"]
+        measured: dict[str, Measured] = {}
+        for side in ("theirs", "ours") if number % 2 else ("ours", "theirs"):
+            measured[side] = (
+                _measure_theirs(bench, url) if side == "theirs" else _measure_ours(settings)
+            )
+        (their_values, their_codes), (our_values, our_codes) = measured["theirs"], measured["ours"]
         codes = ", ".join(sorted({*their_codes, *our_codes})) or "no code"
-        for name, value in theirs.items():
-            logs.setdefault(name, []).append(math.log(value / ours[name]))
-            print(f"{name}: theirs {value:.4g}, ours {ours[name]:.4g}")
+        for name, value in their_values.items():
+            logs.setdefault(name, []).append(math.log(value / our_values[name]))
+            print(f"{name}: theirs {value:.4g}, ours {our_values[name]:.4g}")
         print(codes, flush=True)
     for name, ratios in logs.items() if count > 1 else ():
         mean = statistics.mean(ratios)
         half = t_quantile(count - 1) * statistics.stdev(ratios) / math.sqrt(count)
-        low, middle, high = (math.exp(mean + each) for each in (-half, 0.0, half))
+        low, middle, high = (math.exp(mean + offset) for offset in (-half, 0.0, half))
         print(f"{name}, theirs over ours: {middle:.3f} ({low:.3f} to {high:.3f}), {count} pairs")
 
 
-def _theirs(bench: Sequence[str], url: str | None) -> Found:
+def _measure_theirs(bench: Sequence[str], url: str | None) -> Measured:
     with tempfile.TemporaryDirectory() as name:
         energy = json.loads(metered(LLEM, bench, Path(name), url).read_text())
-        (found,) = energy["benchmarks"]
-        values = {"J/token": found["energy"]["per_output_token_j"]}
+        (benchmark,) = energy["benchmarks"]
+        values = {"J/token": benchmark["energy"]["per_output_token_j"]}
         if url is not None:
             times = json.loads((Path(name) / "result.json").read_text())
-            values |= {f"{of.upper()}, ms": times[f"median_{of}_ms"] for of in ("ttft", "tpot")}
-    return values, found["validity"]
+            values |= {
+                f"{measure.upper()}, ms": times[f"median_{measure}_ms"]
+                for measure in ("ttft", "tpot")
+            }
+    return values, benchmark["validity"]
 
 
-def _ours(settings: dict[str, Any]) -> Found:
+def _measure_ours(settings: dict[str, Any]) -> Measured:
     result = run_once(settings).result
     values = {"J/token": result["energy"]["per_output_token_j"]}
     if result["serving"] is not None:
-        for of, field in ("TTFT", "time_to_first_token"), ("TPOT", "time_per_output_token"):
-            values[f"{of}, ms"] = 1e3 * result["serving"][field]["p50_s"]
+        for measure, field in ("TTFT", "time_to_first_token"), ("TPOT", "time_per_output_token"):
+            values[f"{measure}, ms"] = 1e3 * result["serving"][field]["p50_s"]
     return values, result["validity"]
 
 

@@ -91,29 +91,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--seed", type=int, default=20260301)
     parser.add_argument("--quick", action="store_true", help="few studies, to see that it works")
-    asked = harness.begin(parser, arguments)
-    studies = 30 if asked.quick else asked.studies
+    options = harness.begin(parser, arguments)
+    studies = 30 if options.quick else options.studies
     sizes = (
-        ((2, 5), (6, 3)) if asked.quick else [(e, c) for e in (2, 4, 12, 40) for c in (3, 5, 10)]
+        ((2, 5), (6, 3)) if options.quick else [(e, c) for e in (2, 4, 12, 40) for c in (3, 5, 10)]
     )
     start_s = time.perf_counter()
     print(f"{studies} studies a line; claims in % of the studies\n")
     print(f"{'scenario':<15}{'size':>8}" + "".join(f"{name:>8}" for name in (*CLAIMS, "power")))
-    kept = True
+    holds = True
     for number, scenario in enumerate(SCENARIOS):
         for experiments, cycles in sizes:
-            rng = np.random.default_rng([asked.seed, number, experiments, cycles])
-            fewer = studies // 3 if experiments >= MANY else studies
-            kept &= print_claims(scenario, experiments, cycles, fewer, rng)
+            rng = np.random.default_rng([options.seed, number, experiments, cycles])
+            study_count = studies // 3 if experiments >= MANY else studies
+            holds &= print_claims(scenario, experiments, cycles, study_count, rng)
     print(f"\n95 % intervals, {4 * studies} a line; % that hold the truth\n")
     for cycles in (3, 5, 10):
-        for name, held in intervals(
-            cycles, 4 * studies, np.random.default_rng([asked.seed, cycles])
+        for name, held_truth in intervals(
+            cycles, 4 * studies, np.random.default_rng([options.seed, cycles])
         ):
-            kept &= _within(held, LEAST_HELD, above=True)
-            print(f"{name:<58}n = {cycles:<4}{100 * np.mean(held):6.1f}")
+            holds &= _within(held_truth, LEAST_HELD, above=True)
+            print(f"{name:<58}n = {cycles:<4}{100 * np.mean(held_truth):6.1f}")
     print(f"\n{time.perf_counter() - start_s:.0f} s")
-    return int(not kept)
+    return int(not holds)
 
 
 def simulated(
@@ -142,23 +142,23 @@ def print_claims(
     scenario: Scenario, experiments: int, cycles: int, studies: int, rng: np.random.Generator
 ) -> bool:
     """Print one line; return whether no claim is made too often."""
-    made = np.array(
+    claimed = np.array(
         [claims(simulated(scenario, experiments, cycles, rng)) for _ in range(studies)], float
     )
     different = (
         simulated(scenario, experiments, cycles, rng, TRUE_DIFFERENCE) for _ in range(studies)
     )
-    right = [best_claimed(each, with_holm(compare(each))) == experiments - 1 for each in different]
-    cells, kept = [], True
-    for place, name in enumerate(CLAIMS):
-        told = made[np.isfinite(made[:, place]), place]
+    right = [best_claimed(data, with_holm(compare(data))) == experiments - 1 for data in different]
+    cells, holds = [], True
+    for index, name in enumerate(CLAIMS):
+        decided = claimed[np.isfinite(claimed[:, index]), index]
         is_true = name == "drift" and scenario.drift > 0
-        share = f"{100 * told.mean():.1f}" if len(told) else "-"
+        share = f"{100 * decided.mean():.1f}" if len(decided) else "-"
         cells.append(f"({share})" if is_true else share)
-        kept &= is_true or scenario.wander > 0 or _within(told, MOST_CLAIMS, above=False)
+        holds &= is_true or scenario.wander > 0 or _within(decided, MOST_CLAIMS, above=False)
     line = "".join(f"{cell:>8}" for cell in (*cells, f"{100 * np.mean(right):.0f}"))
     print(f"{scenario.name:<15}{f'{experiments} x {cycles}':>8}{line}", flush=True)
-    return kept
+    return holds
 
 
 def claims(data: Blocks) -> tuple[float, ...]:
@@ -166,8 +166,8 @@ def claims(data: Blocks) -> tuple[float, ...]:
     pairs = with_holm(compare(data))
     trend = drift(data)
     count = len(data.experiments)
-    factors = {"one": [place // 2 for place in range(count)], "other": [0, 1] * (count // 2)}
-    found = levels(data, factors)
+    factors = {"one": [index // 2 for index in range(count)], "other": [0, 1] * (count // 2)}
+    settings = levels(data, factors)
     quality = {
         name: [
             {"cycle": cycle, METRIC: energy, "quality_score": 0.3}
@@ -177,10 +177,10 @@ def claims(data: Blocks) -> tuple[float, ...]:
     }
     return (
         best_claimed(data, pairs) is not None,
-        any(_shown(each.p_holm) for each in pairs),
+        any(_is_significant(comparison.p_holm) for comparison in pairs),
         np.nan if trend is None else trend.detected,
-        any(_shown(each.p_holm) for each in found),
-        any(_shown(point.beaten_p_holm) for point in pareto(quality, [1])),
+        any(_is_significant(comparison.p_holm) for comparison in settings),
+        any(_is_significant(point.beaten_p_holm) for point in pareto(quality, [1])),
     )
 
 
@@ -191,11 +191,11 @@ def best_claimed(data: Blocks, pairs: list[Comparison]) -> int | None:
     names = {data.experiments[best], data.experiments[worst]}
     for pair in pairs:
         if {pair.experiment_a, pair.experiment_b} == names:
-            return best if _shown(pair.p_holm) else None
+            return best if _is_significant(pair.p_holm) else None
     return None
 
 
-def _shown(p: float | None) -> bool:
+def _is_significant(p: float | None) -> bool:
     return p is not None and p < LEVEL
 
 
@@ -216,28 +216,33 @@ def intervals(n: int, count: int, rng: np.random.Generator) -> list[tuple[str, l
             ),
         ),
     }
-    found = []
+    kinds = []
     for name, (truth, draw) in means.items():
-        drawn = [estimate(draw().tolist()) for _ in range(count)]
-        found.append((name, [_holds(each.ci95_low, each.ci95_high, truth) for each in drawn]))
+        estimates = [estimate(draw().tolist()) for _ in range(count)]
+        kinds.append(
+            (
+                name,
+                [_holds(estimated.ci95_low, estimated.ci95_high, truth) for estimated in estimates],
+            )
+        )
     correlated = [np.exp(CV * following(rng, (n, 1), LAG1)[:, 0]).tolist() for _ in range(count)]
     sound = [
-        _holds(each.ci95_low, each.ci95_high, float(np.exp(CV**2 / 2)))
-        or each.correlated is not False
-        for each in map(estimate, correlated)
+        _holds(estimated.ci95_low, estimated.ci95_high, float(np.exp(CV**2 / 2)))
+        or estimated.correlated is not False
+        for estimated in map(estimate, correlated)
     ]
-    found.append((f"mean, cycles follow each other ({LAG1}), sound", sound))
-    found.append(("ratio, experiments spread unlike", [_ratio_holds(n, rng) for _ in range(count)]))
-    found.append(("level, of two settings", [_level_holds(n, rng) for _ in range(count)]))
+    kinds.append((f"mean, cycles follow each other ({LAG1}), sound", sound))
+    kinds.append(("ratio, experiments spread unlike", [_ratio_holds(n, rng) for _ in range(count)]))
+    kinds.append(("level, of two settings", [_level_holds(n, rng) for _ in range(count)]))
     if n >= 5:
-        found.append(("stopping, CV 2 %", [_stopping_holds(n, 0.0, rng) for _ in range(count)]))
-        found.append(
+        kinds.append(("stopping, CV 2 %", [_stopping_holds(n, 0.0, rng) for _ in range(count)]))
+        kinds.append(
             (
                 f"stopping, cycles follow each other ({LAG1}), sound",
                 [_stopping_holds(n, LAG1, rng) for _ in range(count)],
             )
         )
-    return found
+    return kinds
 
 
 def _ratio_holds(n: int, rng: np.random.Generator) -> bool:
@@ -261,19 +266,19 @@ def _stopping_holds(pilot_cycles: int, lag1: float, rng: np.random.Generator) ->
     used = runs[: decide(pilot, pilot_cycles, 0.02, 20).cycles]
     ends = interval(pilot, used)
     assert ends is not None
-    held = _holds(*ends, float(np.exp((2 * CV) ** 2 / 2)))
+    holds_truth = _holds(*ends, float(np.exp((2 * CV) ** 2 / 2)))
     independent = autocorrelation(np.log(used).tolist()).correlated is False
-    return held or (lag1 > 0 and not independent)
+    return holds_truth or (lag1 > 0 and not independent)
 
 
 def _holds(low: float | None, high: float | None, truth: float) -> bool:
     return low is not None and high is not None and low <= truth <= high
 
 
-def _within(found: Reals | list[bool], limit: float, *, above: bool) -> bool:
+def _within(outcomes: Reals | list[bool], limit: float, *, above: bool) -> bool:
     """Return whether a share keeps its limit, but for what the simulation itself is unsure of."""
-    error = ERRORS * np.sqrt(limit * (1 - limit) / max(len(found), 1))
-    share = float(np.mean(found)) if len(found) else limit
+    error = ERRORS * np.sqrt(limit * (1 - limit) / max(len(outcomes), 1))
+    share = float(np.mean(outcomes)) if len(outcomes) else limit
     return bool(share >= limit - error if above else share <= limit + error)
 
 

@@ -48,14 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.stage is not None:
         running.run_here(options.stage, out, Path(options.work), int(options.parent))
     names = [stage.name for stage in running.STAGES]
-    asked = options.only.split(",") if options.only else names
-    left_out = [each for each in options.skip.split(",") if each]
-    unknown = sorted({*asked, *left_out} - {*names})
+    stage_names = options.only.split(",") if options.only else names
+    left_out = [name for name in options.skip.split(",") if name]
+    unknown = sorted({*stage_names, *left_out} - {*names})
     if unknown:
         parser.error(f"no such stage: {', '.join(unknown)}; there are {', '.join(names)}")
     if options.simulated is not None:
         card.use_simulated(options.simulated, out / "simulated", options.scale)
-    chosen = [each for each in running.STAGES if each.name in asked and each.name not in left_out]
+    chosen_names = set(stage_names) - set(left_out)
+    chosen = [stage for stage in running.STAGES if stage.name in chosen_names]
     running.validate(out, chosen, options.minutes)
     for check in checks.judge(out):
         print(check)

@@ -40,16 +40,16 @@ def begin(
     options: argparse.ArgumentParser, arguments: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """Return the arguments' values, and say on standard error where this runs."""
-    found = options.parse_args(arguments)
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    values = options.parse_args(arguments)
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     print(
         f"commit {commit or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, load average "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}",
         file=sys.stderr,
         flush=True,
     )
-    return found
+    return values
 
 
 def card_library() -> Path:
@@ -62,16 +62,16 @@ def card_library() -> Path:
     return library
 
 
-def told(criteria: Iterable[Criterion]) -> int:
+def report_criteria(criteria: Iterable[Criterion]) -> int:
     """Print what must hold; return the exit code, 1 if something does not."""
     code = 0
-    for holds, text in criteria:
-        print(f"{'pass' if holds else 'FAIL'}  {text}")
-        code |= not holds
+    for is_met, text in criteria:
+        print(f"{'pass' if is_met else 'FAIL'}  {text}")
+        code |= not is_met
     return code
 
 
-def counted(words: Iterable[str]) -> str:
+def word_counts(words: Iterable[str]) -> str:
     """Return how often each word occurs, the most frequent first."""
     return ", ".join(f"{word} {count}" for word, count in Counter(words).most_common())
 
@@ -82,7 +82,7 @@ def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row.get(name, 0.0) for row in rows) for name in names}
 
 
-class Ran(NamedTuple):
+class TimedRun(NamedTuple):
     """One run: its record, and the process that made it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Ran(NamedTuple):
     wall_s: float
 
 
-def run_once(settings: Mapping[str, Any]) -> Ran:
+def run_once(settings: Mapping[str, Any]) -> TimedRun:
     """Make the first run of a study with these settings, without a workflow around it.
 
     Raises:
@@ -110,12 +110,12 @@ def run_once(settings: Mapping[str, Any]) -> Ran:
         spec = read_spec(folder / "plan.json", f"{run.experiment}/{run.cycle}")
         (folder / "spec.json").write_text(json.dumps({**spec, "gap_s": 0.0}))
         script = ROOT / "scripts" / f"measure_{spec['backend']}.py"
-        asked = ["--spec", str(folder / "spec.json"), "--out", str(folder / "run")]
+        arguments = ["--spec", str(folder / "spec.json"), "--out", str(folder / "run")]
         began_s = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, str(script), *asked], capture_output=True, text=True, check=False
+        result = subprocess.run(
+            [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
         )
         wall_s = time.monotonic() - began_s
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr)
-        return Ran(json.loads((folder / "run" / "result.json").read_text()), began_s, wall_s)
+        if result.returncode != 0:
+            raise RuntimeError(result.stderr)
+        return TimedRun(json.loads((folder / "run" / "result.json").read_text()), began_s, wall_s)

@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mode.add_argument("--faults", action="store_true", help="faulty counters and cards")
     mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
     options = harness.begin(parser, arguments)
-    known = {*LOADS, RAPL, *(model.name for model in MODELS)}
-    if unknown := {*(options.loads or ()), *(options.sensors or ())} - known:
+    valid_names = {*LOADS, RAPL, *(model.name for model in MODELS)}
+    if unknown := {*(options.loads or ()), *(options.sensors or ())} - valid_names:
         parser.error(f"no such load or sensor: {', '.join(sorted(unknown))}")
     library = harness.card_library()
     os.nice(5)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = {"rows": rows, "criteria": [{"met": m, "text": text} for m, text in met]}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     print()
-    return harness.told(met)
+    return harness.report_criteria(met)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -82,10 +82,10 @@ def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list
     if options.faults:
         recording.load_library(library)
         return faults.run(options.seed)
-    found = _measure(options, library)
-    judge.print_table(found)
-    judge.print_cells(found)
-    return [asdict(window) for window in found], list(judge.criteria(found))
+    measured = _measure(options, library)
+    judge.print_table(measured)
+    judge.print_cells(measured)
+    return [asdict(window) for window in measured], list(judge.criteria(measured))
 
 
 def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
@@ -99,7 +99,7 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
     )
     with pool:
         chances = [np.random.default_rng((options.seed + 1000 * n, 1)) for n in range(PROBES)]
-        known = pool.starmap(windows.probe, [(names, rng) for rng in chances], chunksize=1)
+        known_cards = pool.starmap(windows.probe, [(names, rng) for rng in chances], chunksize=1)
         jobs = [
             Job(
                 load,
@@ -107,13 +107,15 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
                 options.seed,
                 lengths_s,
                 (*names, *rapl),
-                known[repetition % PROBES],
+                known_cards[repetition % PROBES],
                 real_zeus=repetition == 0,
             )
             for repetition in range(2 if options.quick else options.windows)
             for load in loads
         ]
-        return [window for some in pool.map(windows.measure, jobs, chunksize=1) for window in some]
+        return [
+            window for batch in pool.map(windows.measure, jobs, chunksize=1) for window in batch
+        ]
 
 
 if __name__ == "__main__":

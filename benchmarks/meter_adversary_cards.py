@@ -65,7 +65,7 @@ class DrawnCard:
         self, trace: Trace, limit_w: float, sensor: Mapping[str, Any] | None = None, **keys: Any
     ) -> sim.Device:
         """Return the simulated card under a load, with further settings."""
-        own = {
+        defaults = {
             "phase_ms": self.phase_ms,
             "counter_phase_ms": self.counter_phase_ms,
             "counter_from": "samples" if self.model.kind == "sum" else "true",
@@ -74,7 +74,7 @@ class DrawnCard:
             name=self.model.product,
             uuid=self.uuid,
             power_w=np.column_stack((trace.t_s, trace.power_w)).tolist(),
-            sensor=replace(self.model.sensor, **{**own, **(sensor or {})}),
+            sensor=replace(self.model.sensor, **{**defaults, **(sensor or {})}),
             keys={"power_limit_w": {"min": 100.0, "max": limit_w, "default": limit_w}, **keys},
         )
 
@@ -106,7 +106,7 @@ QUICK_MODELS = ("A100 sum", "H100 true", "H100 sum", "V100 true")
 
 def model(name: str) -> Model:
     """Return a kind of card by its name."""
-    return next(each for each in MODELS if each.name == name)
+    return next(kind for kind in MODELS if kind.name == name)
 
 
 class FakePowercap:
@@ -132,8 +132,8 @@ class FakePowercap:
 
     def start_over(self, moment_s: float) -> None:
         """Have the counter begin again from 0 at a moment, as after a suspension."""
-        place = self._place(moment_s)
-        self._energy_uj[place:] -= self._energy_uj[place]
+        index = self._place(moment_s)
+        self._energy_uj[index:] -= self._energy_uj[index]
 
     def wrap(self, moment_s: float) -> None:
         """Have the counter reach the end of its range at a moment, and go on from 0."""
@@ -163,5 +163,5 @@ class FakePowercap:
         (self._package / "energy_uj").write_text(f"{int(energy_uj)}\n")
 
     def _place(self, moment_s: float) -> int:
-        place = int((moment_s - self._phase_s) / 0.001)
-        return min(max(place, 0), len(self._energy_uj) - 1)
+        index = int((moment_s - self._phase_s) / 0.001)
+        return min(max(index, 0), len(self._energy_uj) - 1)

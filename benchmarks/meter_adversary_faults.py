@@ -13,7 +13,7 @@ from typing import Any
 import meter_adversary_loads as loads
 import meter_recording as recording
 import numpy as np
-from harness import Criterion, counted
+from harness import Criterion, word_counts
 from meter_adversary_cards import RAPL_SCALE, FakePowercap, model
 from meter_adversary_loads import Trace
 from meter_adversary_windows import (
@@ -140,14 +140,14 @@ def run(seed: int) -> tuple[list[object], list[Criterion]]:
     """Meet all faults, print the table; return what was met and what must hold."""
     rows: list[Row] = []
     for number, fault in enumerate(FAULTS):
-        chosen = LOADS if fault.constant_w is None else ("constant", "constant")
+        load_names = LOADS if fault.constant_w is None else ("constant", "constant")
         rng = np.random.default_rng((seed, 3, number))
         met: list[Window] = []
         for _ in range(REPETITIONS):
-            known = None
+            known_cards = None
             if fault.probed:
-                known = probe((fault.card,), rng, fault.sensor, fault.latency_s)[fault.card]
-            met += [_meet(fault, load, known, rng) for load in chosen]
+                known_cards = probe((fault.card,), rng, fault.sensor, fault.latency_s)[fault.card]
+            met += [_meet(fault, load, known_cards, rng) for load in load_names]
         rows.append((fault.name, met))
     for number, name in enumerate(RAPL_FAULTS):
         seeds = seed, 4, number
@@ -155,11 +155,13 @@ def run(seed: int) -> tuple[list[object], list[Criterion]]:
             (name, [_meet_rapl(name, load, np.random.default_rng(seeds)) for load in LOADS])
         )
     _print(rows)
-    found = [{"fault": name, **asdict(window)} for name, row in rows for window in row]
-    return list(found), list(_criteria(rows))
+    records = [{"fault": name, **asdict(window)} for name, row in rows for window in row]
+    return list(records), list(_criteria(rows))
 
 
-def _meet(fault: Fault, load: str, known: KnownCards | None, rng: np.random.Generator) -> Window:
+def _meet(
+    fault: Fault, load: str, known_cards: KnownCards | None, rng: np.random.Generator
+) -> Window:
     scene = loads.free_scene(load, LENGTH_S, rng)
     trace = scene.trace
     if fault.constant_w is not None:
@@ -178,7 +180,7 @@ def _meet(fault: Fault, load: str, known: KnownCards | None, rng: np.random.Gene
         indices = list(range(len(devices)))
         run_pid = os.getpid() if fault.watched else None
         samples = recording.record(inventory, indices, clock, scene.end_s, run_pid)
-    energy = energy_of(samples, (start_s, end_s), (), known)
+    energy = energy_of(samples, (start_s, end_s), (), known_cards)
     return Window(
         load,
         fault.card,
@@ -187,7 +189,7 @@ def _meet(fault: Fault, load: str, known: KnownCards | None, rng: np.random.Gene
         TICKS,
         true_j,
         energy,
-        known is not None,
+        known_cards is not None,
         needs_code=fault.needs_code,
     )
 
@@ -221,22 +223,22 @@ def _print(rows: Sequence[Row]) -> None:
             f"{sum(window.covered for window in row):4}"
             f"{sum(bool(window.energy.codes) for window in row):6}"
             f"{sum(window.silent for window in row):7}"
-            f"  {counted(code for window in row for code in window.energy.codes)}"
+            f"  {word_counts(code for window in row for code in window.energy.codes)}"
         )
 
 
 def _criteria(rows: Sequence[Row]) -> Iterator[Criterion]:
-    every = [window for _, row in rows for window in row]
-    silent = sum(window.silent for window in every)
+    windows = [window for _, row in rows for window in row]
+    silent = sum(window.silent for window in windows)
     yield silent == 0, f"numbers that a code is missing from: {silent}"
     for name, row in rows:
         count = sum(window.silent for window in row)
         if count:
             yield False, f"  {name}, {row[0].sensor}: {count} of {len(row)}"
-    zeros = sum(window.energy.gross_j == 0 for window in every)
+    zeros = sum(window.energy.gross_j == 0 for window in windows)
     yield zeros == 0, f"energies of 0: {zeros}"
 
 
 def _median(values: Iterable[float | None]) -> str:
-    given = [value for value in values if value is not None]
-    return f"{float(np.median(given)):.4f}" if given else "-"
+    numbers = [value for value in values if value is not None]
+    return f"{float(np.median(numbers)):.4f}" if numbers else "-"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from harness import Criterion, counted
+from harness import Criterion, word_counts
 from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
@@ -32,21 +32,23 @@ def print_table(windows: Sequence[Window]) -> None:
         f"{'Zeus q95':>9}{'poll q95':>9}"
     )
     groups = _grouped(windows, lambda w: (w.length_s, w.probed, w.cut, w.kind))
-    for (length_s, probed, cut, kind), some in sorted(groups.items(), key=lambda pair: pair[0][:3]):
-        errors, widths = _errors(some), _widths(some)
+    for (length_s, probed, cut, kind), group in sorted(
+        groups.items(), key=lambda pair: pair[0][:3]
+    ):
+        errors, widths = _errors(group), _widths(group)
         ratios = [
             window.half_width / max(abs(window.error), 1e-9)
-            for window in some
+            for window in group
             if window.half_width is not None and window.error is not None
         ]
-        polled = _finite(window.off(window.poll_j) for window in some)
-        silent = sum(window.silent for window in some) / len(some)
-        nothing = len(some) - len(errors)
+        polled = _finite(window.off(window.poll_j) for window in group)
+        silent = sum(window.silent for window in group) / len(group)
+        nothing = len(group) - len(errors)
         print(
-            f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
-            f"{nothing:5}{_covered(some):7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
+            f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(group):5}"
+            f"{nothing:5}{_covered(group):7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
             f"{max(errors, default=math.nan):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
-            f"{_q95(_zeus(some)):9.3f}{_q95(polled):9.2f}"
+            f"{_q95(_zeus(group)):9.3f}{_q95(polled):9.2f}"
         )
 
 
@@ -60,8 +62,8 @@ def print_cells(windows: Sequence[Window]) -> None:
     for name in names:
         line = f"{name:16}"
         for sensor in sensors:
-            some = cells.get((sensor, name), [])
-            share = 100 * _covered(some) if some else math.nan
+            cell = cells.get((sensor, name), [])
+            share = 100 * _covered(cell) if cell else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
     print_codes(windows)
@@ -69,7 +71,7 @@ def print_cells(windows: Sequence[Window]) -> None:
 
 def print_codes(windows: Sequence[Window]) -> None:
     """Print how often each validity code was given."""
-    codes = counted(code for window in windows for code in window.energy.codes)
+    codes = word_counts(code for window in windows for code in window.energy.codes)
     print(f"\ncodes: {codes or 'none'}")
 
 
@@ -88,34 +90,34 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
     if bad:
         worst = max(bad, key=lambda window: abs(window.error or 0.0))
-        text += f"; worst {_told(worst)}"
+        text += f"; worst {_description(worst)}"
     yield not bad, text
-    for cut, some in _grouped(windows, lambda window: (window.cut,)).items():
+    for cut, group in _grouped(windows, lambda window: (window.cut,)).items():
         yield (
-            not any(window.silent for window in some),
-            f"  {cut[0]}: {sum(window.silent for window in some)} of {len(some)}",
+            not any(window.silent for window in group),
+            f"  {cut[0]}: {sum(window.silent for window in group)} of {len(group)}",
         )
 
 
 def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
     cells: dict[Key, list[Window]] = {}
-    rest = windows
+    remaining = windows
     for part in _CELLS:
-        finer = _grouped(rest, part)
-        large = {name: some for name, some in finer.items() if len(some) >= ENOUGH}
+        finer = _grouped(remaining, part)
+        large = {name: cell for name, cell in finer.items() if len(cell) >= ENOUGH}
         cells |= large
-        rest = [window for name, some in finer.items() if name not in large for window in some]
-    low = {key: some for key, some in cells.items() if _covered(some) < LEAST_COVERED}
-    chance = sum(_chance_below(len(some)) for some in cells.values())
+        remaining = [window for name, cell in finer.items() if name not in large for window in cell]
+    low = {key: cell for key, cell in cells.items() if _covered(cell) < LEAST_COVERED}
+    chance = sum(_chance_below(len(cell)) for cell in cells.values())
     yield (
         not low,
         f"cells that cover less than {LEAST_COVERED:.0%}: {len(low)} of {len(cells)} "
         f"(with intervals of exactly 95 % chance alone would give {chance:.0f})",
     )
-    for key, some in sorted(low.items(), key=lambda pair: _covered(pair[1])):
-        misses = sum(not window.covered for window in some)
-        where = ", ".join(str(part) for part in key)
-        yield False, f"  {where}: {_covered(some):.1%} ({misses} of {len(some)} missed)"
+    for key, cell in sorted(low.items(), key=lambda pair: _covered(pair[1])):
+        misses = sum(not window.covered for window in cell)
+        place = ", ".join(str(part) for part in key)
+        yield False, f"  {place}: {_covered(cell):.1%} ({misses} of {len(cell)} missed)"
 
 
 def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
@@ -124,33 +126,33 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
     Intervals are held to be narrow where something shows what the counter counts: one of which
     nothing is shown (``counter_unverified``) is wider by what readings may have missed.
     """
-    for (kind, cut, length_s), some in _grouped(
+    for (kind, cut, length_s), group in _grouped(
         windows, lambda w: (w.kind, w.cut, w.length_s)
     ).items():
         what = f"{kind} counter, {length_s:g} s, {cut}"
-        shown = [window for window in some if "counter_unverified" not in window.energy.codes]
-        if shown:
-            error, width = _median(_errors(shown)), _median(_widths(shown))
+        verified = [window for window in group if "counter_unverified" not in window.energy.codes]
+        if verified:
+            error, width = _median(_errors(verified)), _median(_widths(verified))
             yield (
                 width <= WIDEST * error,
-                f"{what}, shown to be one ({len(shown)} of {len(some)}): median u95 {width:.4f} % "
-                f"<= {WIDEST:g} x median |e| {error:.4f} %",
+                f"{what}, shown to be one ({len(verified)} of {len(group)}): median u95 "
+                f"{width:.4f} % <= {WIDEST:g} x median |e| {error:.4f} %",
             )
         if length_s in ERROR_LIMITS:
             limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
-            q95 = _q95(_errors(some))
+            q95 = _q95(_errors(group))
             yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
 
 
 def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
     behind = []
-    for (load, kind, cut, length_s), some in _grouped(
+    for (load, kind, cut, length_s), group in _grouped(
         windows, lambda w: (w.load, w.kind, w.cut, w.length_s)
     ).items():
-        points = _q95(_errors(some)) - _q95(_zeus(some))
+        points = _q95(_errors(group)) - _q95(_zeus(group))
         if points > BEHIND_POINTS:
-            where = f"{load}, {kind} counter, {cut}, {length_s:g} s"
-            behind.append((points, f"  {where}: {points:.2f} points ({len(some)} windows)"))
+            place = f"{load}, {kind} counter, {cut}, {length_s:g} s"
+            behind.append((points, f"  {place}: {points:.2f} points ({len(group)} windows)"))
     yield not behind, f"loads on which Zeus is better by more than {BEHIND_POINTS} points (q95 |e|)"
     for _, text in sorted(behind, reverse=True):
         yield False, text
@@ -163,14 +165,14 @@ def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
     text = f"windows beyond their bound: {len(beyond)}"
     if not bounded:
         text += " (no bounds given)"
-    yield not beyond, text + (f"; such as {_told(beyond[0])}" if beyond else "")
+    yield not beyond, text + (f"; such as {_description(beyond[0])}" if beyond else "")
 
 
-def _told(window: Window) -> str:
-    known = "after a probe" if window.probed else "no probe"
+def _description(window: Window) -> str:
+    knowledge = "after a probe" if window.probed else "no probe"
     error, width = window.error, window.half_width
     return (
-        f"{window.load}, {window.sensor}, {window.length_s:g} s, {window.cut}, {known}: "
+        f"{window.load}, {window.sensor}, {window.length_s:g} s, {window.cut}, {knowledge}: "
         f"{math.nan if error is None else error:+.4f} % +- "
         f"{math.nan if width is None else width:.4f} %"
     )
@@ -182,8 +184,10 @@ def _covered(windows: Sequence[Window]) -> float:
 
 def _chance_below(count: int) -> float:
     """Return how likely a 95 % interval covers less than the least share of ``count`` windows."""
-    most = math.floor(count * (1 - LEAST_COVERED) + 1e-9)
-    return 1 - sum(math.comb(count, k) * 0.05**k * 0.95 ** (count - k) for k in range(most + 1))
+    max_misses = math.floor(count * (1 - LEAST_COVERED) + 1e-9)
+    return 1 - sum(
+        math.comb(count, k) * 0.05**k * 0.95 ** (count - k) for k in range(max_misses + 1)
+    )
 
 
 def _grouped(windows: Iterable[Window], key: Callable[[Window], Key]) -> dict[Key, list[Window]]:

@@ -47,16 +47,16 @@ class Trace:
         """Return the true energy from 0 s to each moment."""
         steps_j = np.diff(self.t_s) * (self.power_w[1:] + self.power_w[:-1]) / 2
         knots_j = np.concatenate(([0.0], np.cumsum(steps_j)))
-        place = np.clip(np.searchsorted(self.t_s, moment_s, side="right") - 1, 0, len(self.t_s) - 2)
-        span_s = self.t_s[place + 1] - self.t_s[place]
-        x_s = moment_s - self.t_s[place]
+        index = np.clip(np.searchsorted(self.t_s, moment_s, side="right") - 1, 0, len(self.t_s) - 2)
+        span_s = self.t_s[index + 1] - self.t_s[index]
+        x_s = moment_s - self.t_s[index]
         slope = np.divide(
-            self.power_w[place + 1] - self.power_w[place],
+            self.power_w[index + 1] - self.power_w[index],
             span_s,
             out=np.zeros_like(x_s),
             where=span_s > 0,
         )
-        energy: Floats = knots_j[place] + self.power_w[place] * x_s + slope * x_s**2 / 2
+        energy: Floats = knots_j[index] + self.power_w[index] * x_s + slope * x_s**2 / 2
         return energy
 
 
@@ -286,18 +286,18 @@ def _between(points: Points, from_s: float, to_s: float) -> Points:
 def _power_at(points: Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
     """Return the power at moments; at a step, that before it (``left``) or after it."""
     t_s, power_w = points
-    found = np.searchsorted(t_s, moments_s, side=side)
-    after = np.clip(found, 1, len(t_s) - 1)
+    index = np.searchsorted(t_s, moments_s, side=side)
+    after = np.clip(index, 1, len(t_s) - 1)
     spans_s = np.maximum(t_s[after] - t_s[after - 1], 1e-12)
     share = (moments_s - t_s[after - 1]) / spans_s
     between_w = power_w[after - 1] + share * (power_w[after] - power_w[after - 1])
-    outside = [found <= 0, found >= len(t_s)]
+    outside = [index <= 0, index >= len(t_s)]
     watts: Floats = np.select(outside, [power_w[0], power_w[-1]], between_w)
     return watts
 
 
 def _trace(load: str, parts: list[Points]) -> Trace:
-    kept = [(t_s, power_w) for t_s, power_w in parts if t_s[-1] > t_s[0]]
-    t_s, power_w = (np.concatenate(column) for column in zip(*kept, strict=True))
+    pieces = [(t_s, power_w) for t_s, power_w in parts if t_s[-1] > t_s[0]]
+    t_s, power_w = (np.concatenate(column) for column in zip(*pieces, strict=True))
     # Sums of times may be a rounding apart.
     return Trace(load, np.maximum.accumulate(t_s), power_w)

@@ -61,7 +61,7 @@ def run(count: int, seed: int) -> tuple[list[object], list[Criterion]]:
     """Meter ``count`` commands; print the tables, return the windows and what must hold."""
     rng = np.random.default_rng((seed, 7))
     names = list(loads.LOADS)
-    turns = itertools.cycle(MODELS[place] for place in rng.permutation(len(MODELS)))
+    turns = itertools.cycle(MODELS[index] for index in rng.permutation(len(MODELS)))
     plan = [
         Real(
             names[int(rng.integers(len(names)))],
@@ -87,12 +87,12 @@ def _meter(real: Real) -> Window:
         folder = Path(name)
         make = _made_load if real.cut == BRACKETED else _given_load
         command, keys, trace = make(real, folder, rng)
-        device = real.card.device(trace or _rest(), loads.SPIKE_LIMIT_W, **keys)
+        device = real.card.device(trace or _resting_trace(), loads.SPIKE_LIMIT_W, **keys)
         t0_ns = time.monotonic_ns()
         variables = sim.environment(sim.Trace([device]).write(folder), t0_ns=t0_ns)
         variables["XDG_CACHE_HOME"] = str(folder / "cache")
         written = folder / "meter.json"
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", _LLEM, "meter", "--json", str(written), "--", *command],
             env=variables,
             capture_output=True,
@@ -101,7 +101,9 @@ def _meter(real: Real) -> Window:
             check=False,
         )
         if not written.exists():
-            raise RuntimeError(f"llem meter ended with {done.returncode}: {done.stderr[-2000:]}")
+            raise RuntimeError(
+                f"llem meter ended with {result.returncode}: {result.stderr[-2000:]}"
+            )
         document = json.loads(written.read_text())
         if trace is None:
             trace = _trace_of(folder / "load.csv", t0_ns)
@@ -142,7 +144,7 @@ def _made_load(
     return command, keys, None
 
 
-def _rest() -> Trace:
+def _resting_trace() -> Trace:
     return Trace("rest", np.array([0.0, 1.0]), np.full(2, REST_W))
 
 
@@ -160,8 +162,8 @@ def _window(real: Real, document: dict[str, Any], trace: Trace, t0_ns: int) -> W
     span = document["window"]
     ends_s = [(span[key] - t0_ns) / 1e9 for key in ("start_monotonic_ns", "end_monotonic_ns")]
     headline = [reading for reading in document["readings"] if reading["headline"]]
-    whole = headline[0] if len(headline) == 1 else {}
-    given_j = {name: whole.get(name) for name in ("gross_j", "gross_u95_j", "bound_j")}
+    total = headline[0] if len(headline) == 1 else {}
+    energies_j = {name: total.get(name) for name in ("gross_j", "gross_u95_j", "bound_j")}
     return Window(
         real.load,
         real.card.model.name,
@@ -169,16 +171,16 @@ def _window(real: Real, document: dict[str, Any], trace: Trace, t0_ns: int) -> W
         COMMAND_S,
         real.cut,
         trace.energy_j(*ends_s),
-        Energy(tuple(document["validity"]), **given_j),
+        Energy(tuple(document["validity"]), **energies_j),
     )
 
 
 def _line(window: Window) -> str:
     error, width = window.error, window.half_width
-    given = "no number" if error is None or width is None else f"{error:+9.4f} % +- {width:.4f} %"
+    figures = "no number" if error is None or width is None else f"{error:+9.4f} % +- {width:.4f} %"
     state = "inside" if window.covered else "SILENT" if window.silent else "outside"
     return (
-        f"{window.load:16} {window.sensor:17} {window.cut:10} {window.true_j:8.1f} J {given:26} "
+        f"{window.load:16} {window.sensor:17} {window.cut:10} {window.true_j:8.1f} J {figures:26} "
         f"{state:8} {', '.join(window.energy.codes)}"
     )
 

@@ -139,13 +139,13 @@ def probe(
     settings = sensor(trace, loads.PROBE_S / 2)
     devices = [card.device(trace, loads.LIMIT_W, settings) for card in cards]
     edges_ns = [recording.nanoseconds(edge_s) for edge_s in edges_s]
-    found: dict[str, KnownCards] = {}
+    known_cards: dict[str, KnownCards] = {}
     with opened(devices, rng, latency_s) as (inventory, clock):
         for index, card in enumerate(cards):
             samples = recording.record(inventory, [index], clock, loads.PROBE_S)
             behaviour = characterise(samples, card.uuid, edges_ns, "nvml")
-            found[card.model.name] = {("nvml", card.uuid): behaviour}
-    return found
+            known_cards[card.model.name] = {("nvml", card.uuid): behaviour}
+    return known_cards
 
 
 def measure(job: Job) -> list[Window]:
@@ -172,7 +172,7 @@ def _measure_scene(
             for cut, span_s in _cuts(scene, card, rng):
                 counted_j = recording.counter_difference_j(index, clock, *span_s)
                 polled_j = recording.polled_energy_j(index, clock, *span_s)
-                for known in (None, job.known[card.model.name]):
+                for known_card in (None, job.known[card.model.name]):
                     yield Window(
                         job.load,
                         card.model.name,
@@ -180,8 +180,8 @@ def _measure_scene(
                         length_s,
                         cut,
                         scene.trace.energy_j(*span_s),
-                        energy_of(samples, span_s, phases(scene, cut), known),
-                        known is not None,
+                        energy_of(samples, span_s, phases(scene, cut), known_card),
+                        known_card is not None,
                         counted_j,
                         polled_j,
                     )
@@ -230,11 +230,11 @@ def energy_of(
     known: KnownCards | None = None,
 ) -> Energy:
     """Return the project's headline energy of a window."""
-    made = account(samples, _ns(window_s), phases, known=known)
-    codes, whole = tuple(made.validity), made.total
-    if whole is None:
+    accounted = account(samples, _ns(window_s), phases, known=known)
+    codes, total = tuple(accounted.validity), accounted.total
+    if total is None:
         return Energy(codes)
-    return Energy(codes, whole.gross_j, whole.gross_u95_j, whole.bound_j)
+    return Energy(codes, total.gross_j, total.gross_u95_j, total.bound_j)
 
 
 def _cuts(

@@ -101,24 +101,26 @@ def opened(
         os.environ["NVML_SIM_CLOCK"] = str(folder / "clock")
         os.environ["NVML_SIM_T0"] = str(T0_NS)
         for call in ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues"):
-            late = _late(getattr(pynvml, call), latency_s, clock)
-            stack.enter_context(patch.object(pynvml, call, late))
+            delayed = _delayed_call(getattr(pynvml, call), latency_s, clock)
+            stack.enter_context(patch.object(pynvml, call, delayed))
         yield discover(), clock
         with suppress(pynvml.NVMLError):
             while True:
                 pynvml.nvmlShutdown()
 
 
-def _late(call: Callable[..., Any], latency_s: float, clock: CostlyClock) -> Callable[..., Any]:
+def _delayed_call(
+    call: Callable[..., Any], latency_s: float, clock: CostlyClock
+) -> Callable[..., Any]:
     """Have time pass while NVML is asked: under a stepped clock the card itself cannot wait."""
 
-    def late(*arguments: Any) -> Any:
+    def delayed(*arguments: Any) -> Any:
         clock.set(clock.now_ns + round(latency_s * 0.5e9))
         answer = call(*arguments)
         clock.set(clock.now_ns + round(latency_s * 0.5e9))
         return answer
 
-    return late
+    return delayed
 
 
 def record(
@@ -192,9 +194,9 @@ def polled_energy_j(index: int, clock: CostlyClock, start_s: float, end_s: float
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     moments_s = np.append(np.arange(start_s, end_s, POLL_S), end_s)
     watts = np.empty(len(moments_s))
-    for place, moment_s in enumerate(moments_s):
+    for number, moment_s in enumerate(moments_s):
         clock.set(nanoseconds(moment_s))
-        watts[place] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        watts[number] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
     return float(np.trapezoid(watts, moments_s))
 
 
@@ -214,5 +216,5 @@ def zeus_energies_j(
     clock.set(nanoseconds(end_s))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: dict[int, float] = monitor.end_window("all", sync_execution=False).gpu_energy
-    return found
+        energies_j: dict[int, float] = monitor.end_window("all", sync_execution=False).gpu_energy
+    return energies_j

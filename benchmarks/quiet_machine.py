@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 CODES = {"cpu_contended", "other_process", "stalled"}
 
 
-Made = tuple[dict[str, float], list[str]]
+RunFigures = tuple[dict[str, float], list[str]]
 """One run's figures, and the codes of a disturbance that it has."""
 
 
@@ -44,32 +44,34 @@ def main() -> None:
     parser.add_argument("--undisturbed", type=int, default=20)
     options = harness.begin(parser)
     counts = [int(count) for count in options.loops.split(",")]
-    made: dict[int, list[Made]] = {count: [] for count in counts}
+    runs_by_count: dict[int, list[RunFigures]] = {count: [] for count in counts}
     for _ in range(options.rounds):
         for count in counts:
-            made[count].append(_run(f"{count} loops", count))
+            runs_by_count[count].append(_run(f"{count} loops", count))
     if options.rounds:
-        _table(made)
+        _table(runs_by_count)
     undisturbed = [_run(f"undisturbed {n + 1}", 0) for n in range(options.undisturbed)]
-    marked = sum(bool(codes) for _, codes in undisturbed)
-    print(f"{marked} of {len(undisturbed)} undisturbed runs have a code")
+    marked_count = sum(bool(codes) for _, codes in undisturbed)
+    print(f"{marked_count} of {len(undisturbed)} undisturbed runs have a code")
 
 
-def _table(made: dict[int, list[Made]]) -> None:
-    medians = {count: harness.medians([row for row, _ in runs]) for count, runs in made.items()}
-    alone = medians[min(made)]
-    print(f"medians of {len(made[min(made)])} runs")
+def _table(runs_by_count: dict[int, list[RunFigures]]) -> None:
+    medians = {
+        count: harness.medians([row for row, _ in runs]) for count, runs in runs_by_count.items()
+    }
+    alone = medians[min(runs_by_count)]
+    print(f"medians of {len(runs_by_count[min(runs_by_count)])} runs")
     print("loops  others' share   J/token   token/s    marked")
     for count, median in medians.items():
         change = [median[name] / alone[name] - 1 for name in ("J/token", "token/s")]
-        marked = sum(bool(codes) for _, codes in made[count])
+        marked_count = sum(bool(codes) for _, codes in runs_by_count[count])
         print(
             f"{count:5d}  {median['others']:12.1%} {change[0]:+9.0%} {change[1]:+9.0%}"
-            f"    {marked} of {len(made[count])}"
+            f"    {marked_count} of {len(runs_by_count[count])}"
         )
 
 
-def _run(name: str, loops: int) -> Made:
+def _run(name: str, loops: int) -> RunFigures:
     with _busy(loops):
         result = harness.run_once(SETTINGS).result
     figures = {
@@ -78,8 +80,8 @@ def _run(name: str, loops: int) -> Made:
         "token/s": result["performance"]["output_tokens_per_s"],
     }
     codes = sorted(CODES & set(result["validity"]))
-    said = ", ".join(codes) or "no code"
-    print(f"{name}: others {figures['others']:.1%}, {figures['J/token']:.3g} J/token, {said}")
+    code_text = ", ".join(codes) or "no code"
+    print(f"{name}: others {figures['others']:.1%}, {figures['J/token']:.3g} J/token, {code_text}")
     return figures, codes
 
 

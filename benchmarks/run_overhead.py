@@ -35,7 +35,7 @@ def main() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     count = harness.begin(parser).runs
-    medians = harness.medians([_one() for _ in range(count)])
+    medians = harness.medians([_phase_times() for _ in range(count)])
     print(f"medians of {count} runs:")
     for name, median_s in {**medians, "aim for the overhead": AIM_S}.items():
         print(f"  {name:<24}{median_s:8.2f} s")
@@ -43,7 +43,7 @@ def main() -> int:
     return int(medians["overhead"] > AIM_S)
 
 
-def _one() -> dict[str, float]:
+def _phase_times() -> dict[str, float]:
     result, began_s, wall_s = harness.run_once(SETTINGS)
     phases = {
         phase["name"]: (phase["end_monotonic_ns"] - phase["start_monotonic_ns"]) / 1e9
@@ -62,9 +62,9 @@ def _one() -> dict[str, float]:
 
 def _import_s(count: int) -> float:
     """Return the median time that importing torch and transformers' model code takes."""
-    asked = [sys.executable, "-c", IMPORT]
-    done = [subprocess.run(asked, capture_output=True, check=True) for _ in range(count)]
-    return statistics.median(float(each.stdout) for each in done)
+    command = [sys.executable, "-c", IMPORT]
+    results = [subprocess.run(command, capture_output=True, check=True) for _ in range(count)]
+    return statistics.median(float(result.stdout) for result in results)
 
 
 if __name__ == "__main__":

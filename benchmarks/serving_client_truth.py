@@ -67,26 +67,26 @@ def measure(rate: float, seconds: float) -> bool:
     service = dict(zip(NAMES, (FIRST_MS / 1e3, NEXT_MS / 1e3, last_ms / 1e3), strict=True))
     good = True
     for latency, percentiles in zip(NAMES, measured, strict=True):
-        found = [getattr(percentiles, f"p{share}_s") for share in SHARES]
-        off_service = max(_off(value, service[latency]) for value in found)
+        values = [getattr(percentiles, f"p{share}_s") for share in SHARES]
+        off_service = max(_off(value, service[latency]) for value in values)
         off_served = max(
             _off(value, float(np.percentile(served[latency], share)))
-            for value, share in zip(found, SHARES, strict=True)
+            for value, share in zip(values, SHARES, strict=True)
         )
         good &= off_served <= 1
-        row = " | ".join(f"{value * 1e3:.2f} ms" for value in found)
+        row = " | ".join(f"{value * 1e3:.2f} ms" for value in values)
         print(
             f"| {rate:g} | {latency} | {row} | {off_service:.2f} | {off_served:.2f} | "
             f"{'yes' if off_served <= 1 else 'NO'} |",
             flush=True,
         )
-    late = [row["lateness_s"] for row in run.requests.to_pylist() if row["in_window"]]
-    late_p99_s = float(np.percentile(late, 99))
+    lateness_s = [row["lateness_s"] for row in run.requests.to_pylist() if row["in_window"]]
+    late_p99_s = float(np.percentile(lateness_s, 99))
     flagged = "late_sends" in traffic_codes(run)
     failed = sum(row["failure"] is not None for row in run.requests.to_pylist())
-    cpu_us = 1e6 * run.told["client_cpu_s"] / (len(late) * TOKENS)
+    cpu_us = 1e6 * run.told["client_cpu_s"] / (len(lateness_s) * TOKENS)
     print(
-        f"| {rate:g} | sent late | p50 {np.median(late) * 1e3:.2f} ms, p99 "
+        f"| {rate:g} | sent late | p50 {np.median(lateness_s) * 1e3:.2f} ms, p99 "
         f"{late_p99_s * 1e3:.2f} ms{', flagged' if flagged else ''}; {failed} failed; client "
         f"{run.told['client_cpu_s'] / run.window_s:.2f} of a core, {cpu_us:.0f} µs a token"
         " | | | | | | |",
@@ -105,14 +105,14 @@ def truth(run: ServedRun, log: list[dict[str, list[int]]]) -> Mapping[str, NDArr
     rows = [row for row in run.requests.to_pylist() if row["in_window"]]
     planned = np.array([row["planned_monotonic_ns"] for row in rows])
     times = {entry["times_ns"][0]: np.array(entry["times_ns"][1:]) for entry in log}
-    taken = np.array(sorted(times))
+    taken_ns = np.array(sorted(times))
     # The request that the server took next after it was sent.
     sent = np.array([row["start_monotonic_ns"] for row in rows])
     first, gaps, last = [], [], []
-    for place, at_ns in enumerate(taken[np.searchsorted(taken, sent)]):
+    for index, at_ns in enumerate(taken_ns[np.searchsorted(taken_ns, sent)]):
         tokens = times[int(at_ns)]
-        first.append((tokens[0] - planned[place]) / 1e9)
-        last.append((tokens[-1] - planned[place]) / 1e9)
+        first.append((tokens[0] - planned[index]) / 1e9)
+        last.append((tokens[-1] - planned[index]) / 1e9)
         gaps.append(np.diff(tokens) / 1e9)
     return dict(zip(NAMES, (np.array(first), np.concatenate(gaps), np.array(last)), strict=True))
 

@@ -47,7 +47,7 @@ def main() -> int:
         f"slope {curve.slope_j:.3f} ± {curve.slope_half_j:.3f} J a request, "
         f"true {true_slope_j:.3f} J: {slope_off:+.2%}"
     )
-    return harness.told(
+    return harness.report_criteria(
         [(abs(intercept_off) <= WITHIN, intercept), (abs(slope_off) <= WITHIN, slope)]
     )
 
@@ -67,19 +67,21 @@ def _recover(folder: Path, rates: list[float], seconds: float) -> tuple[LoadCurv
     samples = read_samples(folder / "samples.arrows")
     points = []
     for rate, run in zip(rates, runs, strict=True):
-        made = account(samples, run.window, devices={uuid})
-        assert made.total is not None
-        assert made.total.gross_u95_j is not None
+        energy = account(samples, run.window, devices={uuid})
+        assert energy.total is not None
+        assert energy.total.gross_u95_j is not None
         load = run.tokens("").requests / run.window_s
-        power_w = made.total.gross_j / run.window_s
-        shared_j = made.total.shared_u95_j or 0.0
-        u_w = without(made.total.gross_u95_j, shared_j) / COVERAGE_FACTOR / run.window_s
+        power_w = energy.total.gross_j / run.window_s
+        shared_j = energy.total.shared_u95_j or 0.0
+        u_w = without(energy.total.gross_u95_j, shared_j) / COVERAGE_FACTOR / run.window_s
         points.append(
             LoadPoint(
                 load, power_w, u_w, shared_w=shared_j / run.window_s, experiment=f"{rate:g}/s"
             )
         )
-        print(f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W {sorted(made.validity)}")
+        print(
+            f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W {sorted(energy.validity)}"
+        )
     curve = load_curve(points)
     assert curve is not None
     requests = sum(run.requests.num_rows for run in runs)

@@ -77,8 +77,8 @@ def test_who_only_looks_at_a_lock_is_not_stopped_where_it_cannot_be_asked(
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
     path = tmp_path / "study" / ".lock"
-    who = f"the first .pid {os.getpid()}"
-    with locked(path, "the first"), pytest.raises(StudyLockedError, match=who):
+    holder = f"the first .pid {os.getpid()}"
+    with locked(path, "the first"), pytest.raises(StudyLockedError, match=holder):
         locked(path, "the second").__enter__()
     with locked(path, "the third"):
         pass
@@ -119,9 +119,9 @@ def test_where_there_are_no_locks_it_goes_on_and_says_so_once(
     with (tmp_path / "lock").open("w") as file:
         assert files.try_lock(file.fileno())
         assert files.try_lock(file.fileno())
-    said = capsys.readouterr().err
-    assert said.count("has no locks") == 1
-    assert str(tmp_path) in said
+    errors = capsys.readouterr().err
+    assert errors.count("has no locks") == 1
+    assert str(tmp_path) in errors
     monkeypatch.setattr(files.fcntl, "flock", refusing(errno.EIO))
     with (tmp_path / "lock").open("w") as file, pytest.raises(OSError, match="Input/output"):
         files.try_lock(file.fileno())

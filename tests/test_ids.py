@@ -38,9 +38,9 @@ def test_order_and_unset_values_do_not_matter(config: dict[str, Any]) -> None:
 @given(st.lists(_configs, max_size=3))
 def test_what_experiments_share_is_written_once_and_means_the_same(configs: list[Any]) -> None:
     written: dict[tuple[str, str], str] = {}
-    for config in ({**each, "model": "m"} for each in configs):
-        whole = digest({"config": config, "hash_version": HASH_VERSION})
-        assert experiment_id(config, written) == whole[:12]
+    for config in ({**settings, "model": "m"} for settings in configs):
+        expected = digest({"config": config, "hash_version": HASH_VERSION})
+        assert experiment_id(config, written) == expected[:12]
 
 
 def test_numbers_are_normalised() -> None:

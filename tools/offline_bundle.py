@@ -36,16 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
             # By its file, never by its name: what the index has under that name is another program.
-            own = f"{next(wheels.iterdir())}[{options.extras}]"
+            requirement = f"{next(wheels.iterdir())}[{options.extras}]"
             if options.python is None:
-                _pip("wheel", "--wheel-dir", str(wheels), *_constraints(), own)
+                _pip("wheel", "--wheel-dir", str(wheels), *_constraints(), requirement)
             else:
-                _download(wheels, own, options.python, options.platform)
+                _download(wheels, requirement, options.python, options.platform)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
-        wanted = own.removeprefix(f"{wheels.parent}/")
-        print(pack(wheels, wanted, options.out, options.python or "this", options.platform))
+        wheel = requirement.removeprefix(f"{wheels.parent}/")
+        print(pack(wheels, wheel, options.out, options.python or "this", options.platform))
     return 0
 
 
@@ -53,15 +53,17 @@ def _constraints() -> list[str]:
     return ["--constraint", str(ROOT / "envs" / "constraints.txt")]
 
 
-def _download(wheels: Path, wanted: str, python: str, processor: str) -> None:
+def _download(wheels: Path, requirement: str, python: str, processor: str) -> None:
     """Get the wheels for another interpreter, building those that no one offers."""
     for package in SOURCE_ONLY:
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), *_constraints(), package)
-    built = [wheel.name for wheel in wheels.iterdir() if not wheel.name.endswith("-none-any.whl")]
-    if built:
-        raise RuntimeError(f"made for this machine alone: {', '.join(built)}")
-    found = ["--find-links", str(wheels), *_constraints(), *tags(python, processor)]
-    _pip("download", "--dest", str(wheels), *found, wanted)
+    local_wheels = [
+        wheel.name for wheel in wheels.iterdir() if not wheel.name.endswith("-none-any.whl")
+    ]
+    if local_wheels:
+        raise RuntimeError(f"made for this machine alone: {', '.join(local_wheels)}")
+    options = ["--find-links", str(wheels), *_constraints(), *tags(python, processor)]
+    _pip("download", "--dest", str(wheels), *options, requirement)
 
 
 def tags(python: str, processor: str) -> Iterator[str]:
@@ -73,7 +75,7 @@ def tags(python: str, processor: str) -> Iterator[str]:
         yield from ("--platform", f"{older}_{processor}")
 
 
-def pack(wheels: Path, wanted: str, out: Path, python: str, processor: str) -> Path:
+def pack(wheels: Path, requirement: str, out: Path, python: str, processor: str) -> Path:
     """Write the archive and how to install from it; return its path."""
     if python == "this":
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -82,22 +84,22 @@ def pack(wheels: Path, wanted: str, out: Path, python: str, processor: str) -> P
     (wheels.parent / "INSTALL.txt").write_text(
         f"tar xf {name}\n"
         "python3 -m venv llem-env\n"
-        f"llem-env/bin/pip install --no-index --find-links wheels './{wanted}'\n"
+        f"llem-env/bin/pip install --no-index --find-links wheels './{requirement}'\n"
     )
     out.mkdir(parents=True, exist_ok=True)
-    beside = out / f".{name}.part"
-    with tarfile.open(beside, "w") as archive:  # wheels are compressed already
+    temporary = out / f".{name}.part"
+    with tarfile.open(temporary, "w") as archive:  # wheels are compressed already
         archive.add(wheels.parent / "INSTALL.txt", "INSTALL.txt")
         for wheel in sorted(wheels.iterdir()):
             archive.add(wheel, f"wheels/{wheel.name}")
-    return beside.replace(out / name)
+    return temporary.replace(out / name)
 
 
 def _pip(*arguments: str) -> None:
-    done = subprocess.run([*PIP, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).splitlines()
-        raise RuntimeError("\n".join(each for each in lines if not each.startswith("WARN"))[-2000:])
+    result = subprocess.run([*PIP, *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = (result.stdout + result.stderr).splitlines()
+        raise RuntimeError("\n".join(line for line in lines if not line.startswith("WARN"))[-2000:])
 
 
 if __name__ == "__main__":

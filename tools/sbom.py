@@ -35,8 +35,8 @@ def bill(name: str, digest: str, components: list[Component]) -> dict[str, Any]:
         digest: of the image, ``sha256:…``; empty if it has none.
         components: what it holds.
     """
-    listed = {each["bom-ref"]: each for each in components}
-    parts = [listed[ref] for ref in sorted(listed)]
+    by_ref = {component["bom-ref"]: component for component in components}
+    parts = [by_ref[ref] for ref in sorted(by_ref)]
     image = {"type": "container", "bom-ref": "image", "name": name}
     if digest:
         image["version"] = digest
@@ -53,28 +53,29 @@ def bill(name: str, digest: str, components: list[Component]) -> dict[str, Any]:
 
 def python_packages() -> list[Component]:
     """Return the packages of this interpreter, each once, as their purl type asks for them."""
-    found = []
-    for each in distributions():
-        name = re.sub(r"[-_.]+", "-", each.metadata["Name"] or "").lower()
+    components = []
+    for package in distributions():
+        name = re.sub(r"[-_.]+", "-", package.metadata["Name"] or "").lower()
         if name:
-            found.append(_component(name, each.version, f"pkg:pypi/{name}@{quote(each.version)}"))
-    return found
+            purl = f"pkg:pypi/{name}@{quote(package.version)}"
+            components.append(_component(name, package.version, purl))
+    return components
 
 
 def system_packages() -> list[Component]:
     """Return the packages of Debian or a system made of it; none elsewhere."""
     if shutil.which("dpkg-query") is None:
         return []
-    wanted = "${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n"
-    told = subprocess.check_output(["dpkg-query", "-W", "-f", wanted], text=True)
+    query_format = "${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n"
+    listing = subprocess.check_output(["dpkg-query", "-W", "-f", query_format], text=True)
     system = platform.freedesktop_os_release().get("ID", "debian")
-    found = []
-    for line in told.splitlines():
+    components = []
+    for line in listing.splitlines():
         status, name, version, architecture = line.split()
         if status == "ii":
             purl = f"pkg:deb/{system}/{quote(name)}@{quote(version)}?arch={architecture}"
-            found.append(_component(name, version, purl))
-    return found
+            components.append(_component(name, version, purl))
+    return components
 
 
 def _component(name: str, version: str, purl: str) -> Component:

@@ -38,17 +38,19 @@ NOT_HERE = {"base"}
 
 def settings_types() -> str:
     """Return the module as text."""
-    known = study_schema()["properties"]
-    assert set(ExperimentConfig.model_fields) <= set(known)
-    lines = [f"    {name}: {_kind(known[name])}" for name in known if name not in NOT_HERE]
+    properties = study_schema()["properties"]
+    assert set(ExperimentConfig.model_fields) <= set(properties)
+    lines = [
+        f"    {name}: {_kind(properties[name])}" for name in properties if name not in NOT_HERE
+    ]
     return HEAD + "\n".join(lines) + "\n"
 
 
 def _kind(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
-        return " | ".join(dict.fromkeys(_kind(each) for each in schema["anyOf"]))
+        return " | ".join(dict.fromkeys(_kind(item) for item in schema["anyOf"]))
     if "enum" in schema:
-        return f"Literal[{', '.join(_quoted(each) for each in schema['enum'])}]"
+        return f"Literal[{', '.join(_quoted(item) for item in schema['enum'])}]"
     if "const" in schema:
         return f"Literal[{_quoted(schema['const'])}]"
     return KINDS[schema.get("type", "object")]

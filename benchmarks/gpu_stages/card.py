@@ -121,15 +121,15 @@ def hold(work: Work, seconds: float) -> None:
 
 def pulse(work: Work, on_s: float, off_s: float, seconds: float) -> float:
     """Work in pulses; return the share of time with work handed over and not done."""
-    began = at = time.monotonic()
+    start_s = next_s = time.monotonic()
     busy_s = 0.0
-    while time.monotonic() < began + seconds:
+    while time.monotonic() < start_s + seconds:
         start = time.monotonic()
         hold(work, on_s - _HAND_OVER_S)
         busy_s += time.monotonic() - start
-        at += on_s + off_s
-        time.sleep(max(0.0, at - time.monotonic()))
-    return busy_s / (time.monotonic() - began)
+        next_s += on_s + off_s
+        time.sleep(max(0.0, next_s - time.monotonic()))
+    return busy_s / (time.monotonic() - start_s)
 
 
 PULSES = ((50, 50), (10, 10), (18.5, 18.5), (25, 75), (25, 75), (37, 63), (33.3, 33.3))

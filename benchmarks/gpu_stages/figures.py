@@ -16,18 +16,18 @@ from llenergymeasure.analysis.statistics import t_quantile
 
 def recording(path: Path) -> dict[str, Channel]:
     """Return what a recording of our meter holds of its one card, by quantity."""
-    wanted = (pc.field("sensor") == "nvml") & pc.field("value").is_valid()
-    table = pq.read_table(path, filters=wanted)
+    is_nvml_value = (pc.field("sensor") == "nvml") & pc.field("value").is_valid()
+    table = pq.read_table(path, filters=is_nvml_value)
     before_ns = pc.coalesce(table["t_before_ns"], table["t_ns"]).to_numpy()
     at_s, value = (table["t_ns"].to_numpy() + before_ns) / 2e9, table["value"].to_numpy()
     quantity = np.array(table["quantity"].to_pylist())
     apart_s = (table["t_ns"].to_numpy() - before_ns) / 1e9
-    found = {}
+    channels = {}
     for name in {*quantity}:
         its = quantity == name
         unsure_s = float(np.quantile(apart_s[its], 0.95)) / 2
-        found[name] = Channel(at_s[its], value[its], unsure_s)
-    return found
+        channels[name] = Channel(at_s[its], value[its], unsure_s)
+    return channels
 
 
 def windows(folder: Path) -> list[dict[str, Any]]:
@@ -44,15 +44,15 @@ def _window(
 ) -> dict[str, Any]:
     start_s, end_s = row["start_ns"] / 1e9, row["end_ns"] / 1e9
     seconds = end_s - start_s
-    said = [watts for at_s, watts in smi if start_s < at_s < end_s]
+    readings_w = [watts for at_s, watts in smi if start_s < at_s < end_s]
     return {
         "seconds": seconds,
         **_means(channels, start_s, end_s),
         "zeus_w": over(row.get("zeus_j"), seconds),
         "meter_w": over(row.get("meter_j"), row["meter_s"]),
         "meter_u95_w": over(row.get("meter_u95_j"), row["meter_s"]),
-        "nvidia_smi_w": sum(said) / len(said) if said else None,
-        "most_w": _most(channels, start_s, end_s),
+        "nvidia_smi_w": sum(readings_w) / len(readings_w) if readings_w else None,
+        "most_w": _highest_w(channels, start_s, end_s),
         "j_per_token": over(row.get("meter_j"), row.get("tokens")),
     }
 
@@ -75,25 +75,25 @@ def _means(channels: dict[str, Channel], start_s: float, end_s: float) -> dict[s
 def _nvidia_smi(path: Path) -> list[tuple[float, float]]:
     if not path.is_file():
         return []
-    found = []
+    readings = []
     for line in path.read_text().splitlines():
         parts = line.split(",")
         try:
-            found.append((int(parts[0]) / 1e9, float(parts[1])))
+            readings.append((int(parts[0]) / 1e9, float(parts[1])))
         except (ValueError, IndexError):  # its last line may be cut off
             continue
-    return found
+    return readings
 
 
-def _most(channels: dict[str, Channel], start_s: float, end_s: float) -> float | None:
+def _highest_w(channels: dict[str, Channel], start_s: float, end_s: float) -> float | None:
     """Return the greatest power around a window that any channel shows."""
-    seen = []
+    values = []
     for name in ("power_instant_w", "power_average_w"):
         channel = channels.get(name)
         if channel is not None:
             near = (channel.at_s > start_s - 0.2) & (channel.at_s < end_s + 0.2)
-            seen += [float(each) for each in channel.value[near]]
-    return max(seen, default=None)
+            values += [float(value) for value in channel.value[near]]
+    return max(values, default=None)
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
@@ -122,13 +122,13 @@ def _run(path: Path) -> dict[str, Any]:
         "tokens_per_s": performance["output_tokens_per_s"],
         "u95_rel": over(energy.get("u95_j"), energy["gross_j"]),
         **_means(channels, *span),
-        "celsius": [f"{each(heat.value):.0f}" for each in (min, max)] if heat else [],
+        "celsius": [f"{card(heat.value):.0f}" for card in (min, max)] if heat else [],
         "limit_w": next(
-            (each["power_limit_w"] for each in cards if each.get("power_limit_w")), None
+            (card["power_limit_w"] for card in cards if card.get("power_limit_w")), None
         ),
         "split": energy.get("split") or {},
         "validity": list(record["validity"]),
-        "released": [each.get("released") for each in released if isinstance(each, dict)],
+        "released": [card.get("released") for card in released if isinstance(card, dict)],
         "recorder_cpu_share": (provenance.get("recorder_cost") or {}).get("cpu_share"),
         "settle": provenance.get("settle"),
         "warmup": record.get("warmup_result"),
@@ -137,8 +137,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _named(config: dict[str, Any]) -> str:
     backend = config.get("backend", "pytorch")
-    own = config.get(backend) or {}
-    size = own.get("batch_size") or (own.get("engine") or {}).get("max_num_seqs")
+    section = config.get(backend) or {}
+    size = section.get("batch_size") or (section.get("engine") or {}).get("max_num_seqs")
     name = f"{backend}, {config['model']}"
     if size:
         name += f", {'sequences' if backend == 'vllm' else 'batch'} {size}"
@@ -150,12 +150,12 @@ def _named(config: dict[str, Any]) -> str:
 
 def failures(folder: Path) -> dict[str, str]:
     """Return the message of each study that has a run without a result."""
-    found = {}
+    messages = {}
     for path in sorted(folder.glob("*/*/outcome.json")):
         if not path.with_name("result.json").exists():
             error = json.loads(path.read_text()).get("error") or {}
-            found[path.parts[-3]] = str(error.get("message"))
-    return found
+            messages[path.parts[-3]] = str(error.get("message"))
+    return messages
 
 
 def mean_ratio(ratios: list[float]) -> tuple[float, float, float] | None:

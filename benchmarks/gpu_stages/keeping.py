@@ -35,28 +35,28 @@ class Place:
 
     Attributes:
         work: for whatever the stage needs; thrown away.
-        kept: raw recordings, the stage's own folder in the output folder.
-        found: figures, in the output folder's ``results.json`` once the stage has ended.
+        output: raw recordings, the stage's own folder in the output folder.
+        figures: those found, in the output folder's ``results.json`` once the stage has ended.
     """
 
-    def __init__(self, work: Path, kept: Path) -> None:
-        self.work, self.kept = work, kept
-        self.found: dict[str, Any] = {}
-        self._found_file = work / "found.json"
+    def __init__(self, work: Path, output: Path) -> None:
+        self.work, self.output = work, output
+        self.figures: dict[str, Any] = {}
+        self._figures_file = work / "found.json"
         self._lock = threading.Lock()
-        for each in (work, kept):
-            each.mkdir(parents=True, exist_ok=True)
+        for folder in (work, output):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, **found: Any) -> None:
+    def save(self, **figures: Any) -> None:
         """Add to what was found, so that a stage that is ended later has it."""
         with self._lock:
-            self.found.update(found)
-            write_json(self._found_file, self.found)
+            self.figures.update(figures)
+            write_json(self._figures_file, self.figures)
 
     def load(self) -> dict[str, Any]:
         """Return what the stage found up to its end."""
-        found: dict[str, Any] = read_json(self._found_file)
-        return found
+        figures: dict[str, Any] = read_json(self._figures_file)
+        return figures
 
 
 def put_aside(out: Path, stages: dict[str, Any], name: str) -> None:

@@ -44,7 +44,7 @@ class Meters:
         """Keep nvidia-smi's lines by its own stamp: its pipe may be buffered."""
         offset_ns = time.time_ns() - time.monotonic_ns()
         assert smi.stdout is not None
-        with (self._place.kept / "nvidia_smi.csv").open("w", buffering=1) as file:
+        with (self._place.output / "nvidia_smi.csv").open("w", buffering=1) as file:
             for line in smi.stdout:
                 stamp, _, rest = line.strip().partition(", ")
                 with contextlib.suppress(ValueError):
@@ -55,7 +55,7 @@ class Meters:
     def window(self, name: str) -> Iterator[dict[str, Any]]:
         """Meter a block; the row that is given may be added to."""
         go_on()
-        path = self._place.kept / f"{re.sub('[^a-z0-9.]+', '-', name)}.parquet"
+        path = self._place.output / f"{re.sub('[^a-z0-9.]+', '-', name)}.parquet"
         row: dict[str, Any] = {"window": name, "samples": path.name}
         with llenergymeasure.meter(samples=path) as energy:
             if self._zeus is not None:
@@ -66,13 +66,13 @@ class Meters:
             if self._zeus is not None:
                 measured = self._zeus.end_window(name, sync_execution=False)
                 row["zeus_j"] = float(measured.total_energy)
-        row.update(_said(energy))
+        row.update(_meter_figures(energy))
         self.windows.append(row)
-        write_json(self._place.kept / WINDOWS, self.windows)
+        write_json(self._place.output / WINDOWS, self.windows)
         power = (
             "no energy" if energy.energy_j is None else f"{energy.energy_j / row['meter_s']:.1f} W"
         )
-        line = f"{self._place.found.get('line', '')} {name}: {power}.".strip()
+        line = f"{self._place.figures.get('line', '')} {name}: {power}.".strip()
         self._place.save(windows=len(self.windows), line=line)
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class Meters:
             self._smi.wait(10)
 
 
-def _said(energy: llenergymeasure.Metered) -> dict[str, Any]:
+def _meter_figures(energy: llenergymeasure.Metered) -> dict[str, Any]:
     """Return what our meter made of a window; Zeus's own calls at its ends are in it."""
     return {
         "meter_s": energy.window_s,
@@ -133,12 +133,12 @@ def pulses(place: Place) -> None:
 def engine(place: Place) -> None:
     """Load one model with transformers; meter batches of it, and what our meter costs it."""
     setting = Setting.now()
-    began = time.monotonic()
+    start_s = time.monotonic()
     generate = _model()
-    place.save(load_s=round(time.monotonic() - began, 2))
-    usual, out, long = (16, 8, 64) if setting.simulated else (512, 128, 4096)
+    place.save(load_s=round(time.monotonic() - start_s, 2))
+    usual, out, long_prompt = (16, 8, 64) if setting.simulated else (512, 128, 4096)
     loads = {f"batch {size}": (size, usual, out) for size in (1, 8, 64)}
-    loads["long prompt, batch 8"] = (8, long, out // 2)
+    loads["long prompt, batch 8"] = (8, long_prompt, out // 2)
     for load in loads.values():
         generate(*load)
     meters = Meters(place)
@@ -151,10 +151,10 @@ def engine(place: Place) -> None:
 
 def _several(generate: Generate, load: tuple[int, int, int], seconds: float) -> tuple[int, float]:
     """Generate until the time is over; return tokens, and tokens/s."""
-    began, tokens = time.monotonic(), 0
+    start_s, tokens = time.monotonic(), 0
     while True:
         tokens += generate(*load)
-        spent_s = time.monotonic() - began
+        spent_s = time.monotonic() - start_s
         if spent_s >= seconds:
             return tokens, tokens / spent_s
 
@@ -169,7 +169,7 @@ def _cost(place: Place, setting: Setting, generate: Generate, load: tuple[int, i
                 pair["on" if on else "off"] = _several(generate, load, setting.seconds(1.6))[1]
             go_on()  # this one's recorder may have been asked to end too
         pairs.append(pair)
-        ratios = [each["on"] / each["off"] for each in pairs]
+        ratios = [watts["on"] / watts["off"] for watts in pairs]
         place.save(meter_cost_tokens_per_s=pairs, meter_on_over_off=ratios)
 
 
@@ -180,8 +180,8 @@ def _model() -> Generate:
     from llenergymeasure.workload.requests import Request
 
     names = ("model", "weights", "precision", "decoder")
-    wanted = {key: value for key, value in study_of("first").items() if key in names}
-    config = ExperimentConfig.model_validate({**wanted, "pytorch": {"batch_size": 64}})
+    settings = {key: value for key, value in study_of("first").items() if key in names}
+    config = ExperimentConfig.model_validate({**settings, "pytorch": {"batch_size": 64}})
     loaded = PyTorchEngine(config)
     chance = random.Random(1)
 

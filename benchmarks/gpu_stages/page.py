@@ -40,7 +40,7 @@ def text(folder: Path) -> str:
         "percent": _percent,
         "cell": _cell,
         "median": statistics.median,
-        "apart": _apart,
+        "apart": _offset_lines,
     }
     return writer.get_template("page.md.j2").render(_content(folder)).rstrip() + "\n"
 
@@ -55,7 +55,7 @@ def _content(folder: Path) -> dict[str, Any]:
     ]
     ratios = stages.get("engine", {}).get("meter_on_over_off") or []
     shares = [run["recorder_cpu_share"] for run in runs]
-    found = judge(folder)
+    checks = judge(folder)
     verdicts = ("ok", "not ok", "inconclusive")
     return {
         **results,
@@ -71,7 +71,9 @@ def _content(folder: Path) -> dict[str, Any]:
         "ratios": ratios,
         "cost": figures.mean_ratio(ratios),
         "shares": [share for share in shares if share is not None],
-        "checks": {each: [one for one in found if one.verdict == each] for each in verdicts},
+        "checks": {
+            verdict: [check for check in checks if check.verdict == verdict] for verdict in verdicts
+        },
         "kept": {name: _files(folder / name) for name in stages},
     }
 
@@ -85,19 +87,19 @@ def _files(folder: Path) -> list[str]:
     return sorted({path.name for path in folder.rglob("*") if path.is_file()})
 
 
-def _apart(rows: Sequence[Row]) -> Iterator[str]:
+def _offset_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how far the readings are from the counter, on steady work and on pulses."""
     for kind in ("steady", "pulses"):
         for name in ("average", "instant"):
-            apart = [
+            offsets = [
                 100 * (row[f"{name}_w"] / row["counter_w"] - 1)
                 for row in rows
                 if row["load"].endswith("ms") == (kind == "pulses")
                 and row[f"{name}_w"]
                 and row["counter_w"]
             ]
-            if apart:
-                ends = dict.fromkeys((f"{min(apart):+.1f}", f"{max(apart):+.1f}"))
+            if offsets:
+                ends = dict.fromkeys((f"{min(offsets):+.1f}", f"{max(offsets):+.1f}"))
                 yield f"{kind}: the {name} is {' to '.join(ends)} % from the counter."
 
 

@@ -46,15 +46,15 @@ def inventory(place: Place) -> None:
     place.save(fields=_fields(api, card))
     place.save(cards=gpus())
     _keep_output(place, "pip.txt", [sys.executable, "-m", "pip", "list"])
-    took = {name: each.get("median_ms") for name, each in place.found["nvml"].items()}
-    place.save(line=f"ms a call: {took}")
+    medians_ms = {name: figures.get("median_ms") for name, figures in place.figures["nvml"].items()}
+    place.save(line=f"ms a call: {medians_ms}")
 
 
 def _keep_output(place: Place, name: str, command: list[str]) -> None:
     """Keep what a command prints, where there is such a command."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
-        (place.kept / name).write_bytes(done.stdout)
+        result = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        (place.output / name).write_bytes(result.stdout)
 
 
 def timed(call: Callable[[], Any]) -> dict[str, Any]:
@@ -96,19 +96,19 @@ def _calls(api: Any, card: Any) -> Mapping[str, Callable[[], Any]]:
 
 def _fields(api: Any, card: Any) -> dict[str, list[int]]:
     """Return status, value and stamp in µs of each field about power and energy."""
-    found = {}
+    values = {}
     for name in dir(api):
         if name.startswith("NVML_FI_DEV_") and ("POWER" in name or "ENERGY" in name):
             with contextlib.suppress(Exception):
-                one = api.nvmlDeviceGetFieldValues(card, [getattr(api, name)])[0]
-                found[name] = [one.nvmlReturn, one.value.ullVal, one.timestamp]
-    return found
+                field = api.nvmlDeviceGetFieldValues(card, [getattr(api, name)])[0]
+                values[name] = [field.nvmlReturn, field.value.ullVal, field.timestamp]
+    return values
 
 
 def _buffered(api: Any, card: Any, after_us: int) -> dict[int, int]:
     """Return the driver's own samples of power: time in µs of the wall clock to mW."""
-    found = api.nvmlDeviceGetSamples(card, api.NVML_TOTAL_POWER_SAMPLES, after_us)[1]
-    return {int(one.timeStamp): int(one.sampleValue.uiVal) for one in found}
+    samples = api.nvmlDeviceGetSamples(card, api.NVML_TOTAL_POWER_SAMPLES, after_us)[1]
+    return {int(sample.timeStamp): int(sample.sampleValue.uiVal) for sample in samples}
 
 
 def raw(place: Place) -> None:
@@ -119,7 +119,7 @@ def raw(place: Place) -> None:
     rows: list[tuple[int, ...]] = []
     samples: dict[int, int] = {}
     offset_ns = time.time_ns() - time.monotonic_ns()
-    os.environ[MARKS] = str(place.kept / "marks.txt")
+    os.environ[MARKS] = str(place.output / "marks.txt")
     load = subprocess.Popen([sys.executable, str(ENTRY), "--play", "known"])
     try:
         _poll(load, rows, samples)
@@ -175,5 +175,5 @@ def _keep_polls(
 
 
 def _keep_arrays(place: Place, name: str, **arrays: Any) -> None:
-    with replacing(place.kept / name) as path, path.open("wb") as file:
+    with replacing(place.output / name) as path, path.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -47,31 +47,31 @@ class Stage:
 
 STAGES = (
     Stage("inventory", 3, 60, polling.inventory),
-    Stage("first", 74, 120, studies.own),
+    Stage("first", 74, 120, studies.own_study),
     Stage("raw", 72, 120, polling.raw),
     Stage("engine", 152, 220, meters.engine),
     Stage("probe", 75, 170, studies.probe),
     Stage("pulses", 75, 130, meters.pulses),
     Stage("faults", 59, 170, studies.faults),
-    Stage("vllm", 146, 290, studies.own),
-    Stage("serving", 240, 400, studies.own),
-    Stage("study", 260, 360, studies.own),
-    Stage("standard", 240, 400, studies.own),
+    Stage("vllm", 146, 290, studies.own_study),
+    Stage("serving", 240, 400, studies.own_study),
+    Stage("study", 260, 360, studies.own_study),
+    Stage("standard", 240, 400, studies.own_study),
 )
 """In the order of what they settle a minute."""
 
 
-def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, Any]:
+def validate(out: Path, chosen_stages: Sequence[Stage], minutes: float) -> dict[str, Any]:
     """Run the stages; whatever one does, what was done before it stays.
 
     An output folder of an earlier call is added to: its other stages stay as they are.
     """
-    began = time.monotonic()
+    start_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     # Commands that run elsewhere find the packages that are found here.
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    found = [str(ROOT / "src"), *(str(Path(each).absolute()) for each in given if each)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(found))
+    python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [str(ROOT / "src"), *(str(Path(entry).absolute()) for entry in python_path if entry)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     results: dict[str, Any] = read_json(out / RESULTS) or {"stages": {}}
     results.setdefault("began", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     stages = results["stages"]
@@ -80,16 +80,16 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
     # In the output folder, so that it comes back with it where this command is killed.
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as name:
         os.environ.setdefault("LLEM_CACHE", str(Path(name) / "cache"))
-        for stage in wanted:
-            left_s = minutes * 60 - (time.monotonic() - began)
+        for stage in chosen_stages:
+            left_s = minutes * 60 - (time.monotonic() - start_s)
             row = _skipped(stage, left_s)
             if row is None:
                 put_aside(out, stages, stage.name)
                 write_json(out / RESULTS, results)  # what is renamed has its row, come what may
-                row = _one(stage, Path(name) / stage.name, out, left_s)
+                row = _run_stage(stage, Path(name) / stage.name, out, left_s)
             stages.setdefault(stage.name, row)
             write_json(out / RESULTS, results)
-            _tell(stage, row, time.monotonic() - began)
+            _print_stage(stage, row, time.monotonic() - start_s)
     return results
 
 
@@ -100,42 +100,44 @@ def _skipped(stage: Stage, left_s: float) -> dict[str, Any] | None:
     return {"skipped": f"{max(left_s, 0):.0f} s left, takes about {usual_s:.0f} s"}
 
 
-def _one(stage: Stage, work: Path, out: Path, left_s: float) -> dict[str, Any]:
+def _run_stage(stage: Stage, work: Path, out: Path, left_s: float) -> dict[str, Any]:
     """Run a stage; return what it found, and how it ended."""
     place = Place(work, out / stage.name)
     log = work / "log.txt"
-    began = time.monotonic()
+    start_s = time.monotonic()
     command = [sys.executable, str(ENTRY), "--stage", stage.name, "--out", str(out)]
     command += ["--work", str(work), "--parent", str(os.getpid())]
-    ended: int | str = OVER
+    outcome: int | str = OVER
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            ended = process.wait(min(stage.limit_s * Setting.now().patience, left_s))
+            outcome = process.wait(min(stage.limit_s * Setting.now().patience, left_s))
         except subprocess.TimeoutExpired:
             pass
         finally:
             processes.end_group(process, _GRACE_S)
             with contextlib.suppress(OSError):
                 studies.keep_runs(place)
-    row = {"exit": ended, "took_s": round(time.monotonic() - began, 1)}
+    row = {"exit": outcome, "took_s": round(time.monotonic() - start_s, 1)}
     try:
         row |= place.load()
     except (OSError, ValueError) as error:
         row["error"] = f"what it found could not be kept: {error}"
-    if ended != 0:
+    if outcome != 0:
         row["log_end"] = log.read_text(errors="replace")[-3000:]
-    if not any(place.kept.iterdir()):
-        place.kept.rmdir()
+    if not any(place.output.iterdir()):
+        place.output.rmdir()
     shutil.rmtree(work, ignore_errors=True)
     return row
 
 
-def _tell(stage: Stage, row: dict[str, Any], at_s: float) -> None:
-    said = row.get("skipped") or f"exit {row['exit']}, {row['took_s']:.0f} s  {row.get('line', '')}"
-    print(f"[{at_s:5.0f} s] {stage.name}: {said}"[:400], flush=True)
+def _print_stage(stage: Stage, row: dict[str, Any], at_s: float) -> None:
+    summary = (
+        row.get("skipped") or f"exit {row['exit']}, {row['took_s']:.0f} s  {row.get('line', '')}"
+    )
+    print(f"[{at_s:5.0f} s] {stage.name}: {summary}"[:400], flush=True)
     if row.get("log_end") is not None:
         print("   " + row["log_end"].strip().replace("\n", "\n   ")[-900:], flush=True)
 

@@ -120,23 +120,26 @@ def lag_ms(grid: Ticks, stretches: list[Mark]) -> list[float]:
     after, says when the step came. A load's begin draws more than its level for some 100 ms, which
     reads as if the step came early: only its end tells of the counter.
     """
-    found, power = [], grid.power_w
+    lags_ms, power = [], grid.power_w
     for before, this in pairwise(stretches):
         if (before.what, this.what) != ("on", "off"):
             continue
         k = int(np.searchsorted(grid.at_s, this.at_s))  # the step lies before tick k
         first = int(np.searchsorted(grid.at_s, before.at_s)) + 2
         last = int(np.searchsorted(grid.at_s, this.until_s)) - 1
-        early, late = power[max(first, k - 4) : k - 1], power[k + 2 : min(last, k + 5)]
-        if k < 1 or k + 1 >= len(grid.at_s) or not len(early) or not len(late):
+        level_before, level_after = (
+            power[max(first, k - 4) : k - 1],
+            power[k + 2 : min(last, k + 5)],
+        )
+        if k < 1 or k + 1 >= len(grid.at_s) or not len(level_before) or not len(level_after):
             continue
-        low, high = float(early.mean()), float(late.mean())
+        low, high = float(level_before.mean()), float(level_after.mean())
         if abs(high - low) < _CLEAR_W:
             continue
         energy = grid.counter_j[k + 1] - grid.counter_j[k - 1]
         step_s = (energy - high * grid.at_s[k + 1] + low * grid.at_s[k - 1]) / (low - high)
-        found.append(float(step_s - this.at_s) * 1e3)
-    return found
+        lags_ms.append(float(step_s - this.at_s) * 1e3)
+    return lags_ms
 
 
 def gaps_ms(at_s: Numbers, value: Numbers) -> tuple[float, float, float] | None:
@@ -152,14 +155,14 @@ def raw(folder: Path) -> dict[str, Any]:
     """Return the figures of the channels polled flat out; nothing without them."""
     if not (folder / "raw.npz").is_file():
         return {}
-    with np.load(folder / "raw.npz") as kept:
-        rows = kept["rows"].astype(np.int64)
-    start_s, asked_s, at_s = (rows[:, place] / 1e9 for place in range(3))
-    counter_j, instant_w, average_w, usage_w = (rows[:, place] / 1e3 for place in range(3, 7))
+    with np.load(folder / "raw.npz") as arrays:
+        rows = arrays["rows"].astype(np.int64)
+    start_s, asked_s, at_s = (rows[:, column] / 1e9 for column in range(3))
+    counter_j, instant_w, average_w, usage_w = (rows[:, column] / 1e3 for column in range(3, 7))
     power_w = {"instant": instant_w, "average": average_w}
     grid, stretches = ticks(start_s, asked_s, counter_j), marks(folder / "marks.txt")
     steps_mj = np.diff(rows[:, 3])
-    asked = usage_w > 0
+    has_usage = usage_w > 0
     return {
         "polls": len(rows),
         "counter_call_ms": [*np.quantile((asked_s - start_s) * 1e3, [0.5, 0.95, 1])],
@@ -169,7 +172,7 @@ def raw(folder: Path) -> dict[str, Any]:
             **{name: gaps_ms(at_s, value) for name, value in power_w.items()},
         },
         "unit_mj": int(np.gcd.reduce(steps_mj[steps_mj > 0])) if np.any(steps_mj > 0) else None,
-        "usage_is_average": float(np.mean(usage_w[asked] == average_w[asked])),
+        "usage_is_average": float(np.mean(usage_w[has_usage] == average_w[has_usage])),
         "ticks": grid,
         "lag_ms": [] if grid is None else lag_ms(grid, stretches),
         "stretches": [] if grid is None else _stretches(stretches, grid, at_s, power_w),
@@ -178,38 +181,41 @@ def raw(folder: Path) -> dict[str, Any]:
 
 def behaviour(probe: dict[str, Any]) -> dict[str, Any]:
     """Return what our characterisation found of the first card: nature, lag, and each channel."""
-    said = (probe.get("characterised") or [{}])[0].get("behaviour")
-    if not said:
+    description = (probe.get("characterised") or [{}])[0].get("behaviour")
+    if not description:
         return {}
-    power = {each["quantity"]: each for each in said["power"]}
-    found = {"nature": said["counter"], "lag_ms": over(said.get("counter_lag_s"), 1e-3)}
-    found["counter"] = {"period_ms": over(said["counter_period_s"], 1e-3)}
+    power = {channel["quantity"]: channel for channel in description["power"]}
+    figures = {
+        "nature": description["counter"],
+        "lag_ms": over(description.get("counter_lag_s"), 1e-3),
+    }
+    figures["counter"] = {"period_ms": over(description["counter_period_s"], 1e-3)}
     for name in ("instant", "average"):
-        one = power.get(f"power_{name}_w", {})
-        found[name] = {"period_ms": over(one.get("update_period_s"), 1e-3)}
-        found[name]["window_ms"] = over(one.get("window_s"), 1e-3)
-    return found
+        channel = power.get(f"power_{name}_w", {})
+        figures[name] = {"period_ms": over(channel.get("update_period_s"), 1e-3)}
+        figures[name]["window_ms"] = over(channel.get("window_s"), 1e-3)
+    return figures
 
 
-def over(part: float | None, whole: float | None) -> float | None:
+def over(part: float | None, total: float | None) -> float | None:
     """Return a quotient; None where a part of it is not known."""
-    return None if part is None or not whole else part / whole
+    return None if part is None or not total else part / total
 
 
 def _stretches(
     stretches: list[Mark], grid: Ticks, at_s: Numbers, power_w: dict[str, Numbers]
 ) -> list[dict[str, Any]]:
     """Return the mean power of each steady or pulsing stretch, by channel."""
-    counter, found = Channel(grid.at_s, grid.counter_j), []
+    counter, stretch_rows = Channel(grid.at_s, grid.counter_j), []
     channels = {name: Channel(at_s, value) for name, value in power_w.items()}
-    for place, mark in enumerate(stretches):
+    for index, mark in enumerate(stretches):
         if not mark.what.startswith(("steady", "pulses")) or mark.until_s <= mark.at_s + _AVERAGE_S:
             continue
-        after = stretches[place + 1].what if place + 1 < len(stretches) else ""
+        after = stretches[index + 1].what if index + 1 < len(stretches) else ""
         span = (mark.at_s + _SETTLED_S, mark.until_s)
         # The average looks back a second: its mean is taken where all of that is in the stretch.
         settled = (mark.at_s + _AVERAGE_S, mark.until_s)
-        found.append(
+        stretch_rows.append(
             {
                 "load": _load(mark.what),
                 "busy_share": float(after.split()[1]) if after.startswith("done") else None,
@@ -218,12 +224,12 @@ def _stretches(
                 "average_w": channels["average"].held_mean(*settled),
             }
         )
-    return found
+    return stretch_rows
 
 
 def _load(what: str) -> str:
     kind, *spans_s = what.split()
-    spans_ms = " / ".join(f"{float(each) * 1e3:g}" for each in spans_s)
+    spans_ms = " / ".join(f"{float(span_s) * 1e3:g}" for span_s in spans_s)
     return f"{spans_ms} ms" if kind == "pulses" else what
 
 
@@ -231,16 +237,16 @@ def buffer(folder: Path) -> dict[str, Any]:
     """Return what the driver's buffer of samples says, against the counter; nothing without it."""
     if not (folder / "buffer.npz").is_file():
         return {}
-    with np.load(folder / "buffer.npz") as kept:
-        samples, polled = kept["samples"], kept["counter"]
-        offset_s = float(kept["wall_minus_monotonic_ns"]) / 1e9
+    with np.load(folder / "buffer.npz") as arrays:
+        samples, polled = arrays["samples"], arrays["counter"]
+        offset_s = float(arrays["wall_minus_monotonic_ns"]) / 1e9
     if len(samples) < 2:
         return {}
     at_s, value_w = samples[:, 0] / 1e6 - offset_s, samples[:, 1] / 1e3
     grid = ticks(polled[:, 0] / 1e9, polled[:, 1] / 1e9, polled[:, 2] / 1e3)
-    found: dict[str, Any] = {"samples": len(samples), "stretches": []}
-    found["gap_ms"] = [*np.quantile(np.diff(at_s) * 1e3, [0.05, 0.5, 0.95])]
+    figures: dict[str, Any] = {"samples": len(samples), "stretches": []}
+    figures["gap_ms"] = [*np.quantile(np.diff(at_s) * 1e3, [0.05, 0.5, 0.95])]
     if grid is not None:
         power_w = {"instant": value_w, "average": value_w}
-        found["stretches"] = _stretches(marks(folder / "marks.txt"), grid, at_s, power_w)
-    return found
+        figures["stretches"] = _stretches(marks(folder / "marks.txt"), grid, at_s, power_w)
+    return figures

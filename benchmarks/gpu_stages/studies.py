@@ -40,9 +40,9 @@ def study_of(stage: str) -> dict[str, Any]:
     study.pop("weights", None)
     loads = study.get("sweep", {}).get("load", [])
     del loads[2:]
-    for each in (study, *loads):
-        if "dataset" in each:
-            each["dataset"] = {"n": 8, "input_len": 16, "output_len": 8}
+    for section in (study, *loads):
+        if "dataset" in section:
+            section["dataset"] = {"n": 8, "input_len": 16, "output_len": 8}
     if "window" in study:
         study["window"]["min_seconds"] = setting.seconds(study["window"]["min_seconds"], 1)
     if setting.scale < 1:
@@ -53,9 +53,9 @@ def study_of(stage: str) -> dict[str, Any]:
     return study
 
 
-def own(place: Place) -> None:
+def own_study(place: Place) -> None:
     """Run the study of the stage, where its engine is installed."""
-    stage = place.kept.name
+    stage = place.output.name
     study = study_of(stage)
     if study.get("backend") == "vllm":
         if importlib.util.find_spec("vllm") is None:
@@ -73,13 +73,13 @@ def run_study(
     """Run a study with ``llem run`` and keep what it says and how it ended."""
     go_on()
     text = yaml.safe_dump({"name": name, **study}, sort_keys=False)
-    for folder in (place.work, place.kept):
+    for folder in (place.work, place.output):
         (folder / f"{name}.yaml").write_text(text)
-    began = time.monotonic()
-    log = place.kept / f"{name}.log"  # as it comes: a stage that is ended keeps what was said
-    ended: int | str = "over its limit"
+    start_s = time.monotonic()
+    log = place.output / f"{name}.log"  # as it comes: a stage that is ended keeps what was said
+    exit_code: int | str = "over its limit"
     with log.open("w") as file, contextlib.suppress(subprocess.TimeoutExpired):
-        ended = subprocess.run(
+        exit_code = subprocess.run(
             [*LLEM, "run", f"{name}.yaml"],
             cwd=place.work,
             stdout=file,
@@ -87,30 +87,32 @@ def run_study(
             timeout=None if limit_s is None else limit_s * Setting.now().patience,
             check=False,
         ).returncode
-    said = log.read_text(errors="replace")
-    print(said[-4000:], flush=True)
-    row: dict[str, Any] = {"exit": ended, "took_s": round(time.monotonic() - began, 1)}
-    if ended != 0:
-        row["said"] = said[-1500:]
-    studies = place.found.setdefault("studies", {})
+    log_text = log.read_text(errors="replace")
+    print(log_text[-4000:], flush=True)
+    row: dict[str, Any] = {"exit": exit_code, "took_s": round(time.monotonic() - start_s, 1)}
+    if exit_code != 0:
+        row["said"] = log_text[-1500:]
+    studies = place.figures.setdefault("studies", {})
     studies[name] = row
-    place.save(line=", ".join(f"{key}: exit {each['exit']}" for key, each in [*studies.items()]))
+    place.save(
+        line=", ".join(f"{key}: exit {study_row['exit']}" for key, study_row in [*studies.items()])
+    )
 
 
 def keep_runs(place: Place) -> None:
     """Keep the records and recordings of all runs, also of a stage that was ended."""
     for folder in sorted((place.work / "results").glob("*/runs/*/*")):
-        kept = place.kept / folder.parents[2].name / f"{folder.parent.name}-{folder.name}"
-        kept.mkdir(parents=True, exist_ok=True)
+        target = place.output / folder.parents[2].name / f"{folder.parent.name}-{folder.name}"
+        target.mkdir(parents=True, exist_ok=True)
         for name in _KEPT:
             with contextlib.suppress(OSError):
-                shutil.copy(folder / name, kept / name)
-        if (kept / "result.json").exists():
+                shutil.copy(folder / name, target / name)
+        if (target / "result.json").exists():
             continue
         with contextlib.suppress(OSError):
-            shutil.copy(folder / "samples.arrows", kept / "samples.arrows")
+            shutil.copy(folder / "samples.arrows", target / "samples.arrows")
         with contextlib.suppress(OSError):
-            (kept / "run.log").write_bytes((folder / "run.log").read_bytes()[-_LOG_BYTES:])
+            (target / "run.log").write_bytes((folder / "run.log").read_bytes()[-_LOG_BYTES:])
 
 
 def faults(place: Place) -> None:
@@ -148,11 +150,11 @@ def _stranger() -> Iterator[None]:
 def probe(place: Place) -> None:
     """Have ``llem sensors --characterise`` judge the sensor."""
     command = [*LLEM, "sensors", "--characterise", "--json"]
-    command += ["--samples", str(place.kept / "probe.parquet")]
+    command += ["--samples", str(place.output / "probe.parquet")]
     if Setting.now().simulated:
         command += ["--", sys.executable, str(ENTRY), "--play", "steps"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    (place.kept / "answer.json").write_text(done.stdout)
-    place.save(exit=done.returncode)
-    cards = json.loads(done.stdout)["characterised"]
-    place.save(characterised=cards, line=f"exit {done.returncode}, kept {cards[0]['kept']}")
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    (place.output / "answer.json").write_text(result.stdout)
+    place.save(exit=result.returncode)
+    cards = json.loads(result.stdout)["characterised"]
+    place.save(characterised=cards, line=f"exit {result.returncode}, kept {cards[0]['kept']}")

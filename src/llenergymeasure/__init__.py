@@ -54,7 +54,7 @@ __all__ = [
     "run_study",
 ]
 
-_HOME_OF = {
+_MODULES = {
     **dict.fromkeys(("Metered", "meter"), "api.metering"),
     **dict.fromkeys(("run_experiment", "run_study"), "api.running"),
     **dict.fromkeys(("ExperimentResult", "FailedRun", "StudyPaths", "StudyResult"), "api.results"),
@@ -64,10 +64,10 @@ _HOME_OF = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

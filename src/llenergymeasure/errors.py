@@ -31,9 +31,10 @@ def as_message(error: LlemError | OSError) -> str:
     if error.errno is None:
         return (str(error).splitlines() or [type(error).__name__])[0]
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
-    if not places:
-        places = ["the output cannot be written"] if error.errno == errno.ENOSPC else []
-    return ": ".join([*(places and [" to ".join(places)]), os.strerror(error.errno)])
+    if not places and error.errno == errno.ENOSPC:
+        places = ["the output cannot be written"]
+    cause = os.strerror(error.errno)
+    return f"{' to '.join(places)}: {cause}" if places else cause
 
 
 @contextmanager
@@ -94,8 +95,7 @@ class Problem:
         place = "" if self.file is None else str(self.file)
         if place and self.line is not None:
             place += f":{self.line}"
-        parts = [part for part in (place, self.key, self.message) if part]
-        text = ": ".join(parts)
+        text = ": ".join(filter(None, (place, self.key, self.message)))
         return text if self.found is None else f"{text} (found {self.found})"
 
 

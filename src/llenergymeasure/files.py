@@ -26,10 +26,10 @@ READ_LIMIT_BYTES = 8 << 30
 
 _POINTER = b"version https://git-lfs"
 
-LOCK_TOLD_S = 0.1
+LOCK_RETRY_S = 0.1
 """By then whoever took a lock has written who it is."""
 
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
+_NO_LOCKS_ERRNOS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
 """What flock answers on NFS before version 4, or Lustre mounted without it; 524 is ENOTSUPP, the
 kernel's own, which some network file systems let out."""
 
@@ -45,74 +45,66 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
     Raises:
         ResultsError: a link is on the way, or one that leads nowhere.
     """
-    around = (*folder.parents[3::-1], folder)
-    root = next((each for each in around if _is_results_folder(each, folder)), folder)
+    candidates = (*folder.parents[3::-1], folder)
+    root = next((path for path in candidates if _is_results_folder(path, folder)), folder)
     if make:
-        _make(root)
-    handle = os.open(root, _FOLDER)
-    at = root
+        _make_path(root)
+    handle = os.open(root, _FOLDER_FLAGS)
+    path = root
     try:
         for name in folder.relative_to(root).parts:
-            at /= name
-            outer = handle
-            handle = _open_below(outer, name, at, make=make)
-            os.close(outer)
-        place = Path(f"/proc/self/fd/{handle}")
-        with _named(place, folder):
-            yield place
+            path /= name
+            parent = handle
+            handle = _open_below(parent, name, path, make=make)
+            os.close(parent)
+        yield Path(f"/proc/self/fd/{handle}")
+    except OSError as error:
+        if error.filename is not None:  # as people know the file
+            fd_path = f"/proc/self/fd/{handle}"
+            error.filename = str(error.filename).replace(fd_path, str(folder), 1)
+        raise
     finally:
         os.close(handle)
 
 
-def _make(folder: Path) -> None:
+def _make_path(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        there = Path(error.filename)
-        if there.is_symlink():
-            message = f"{there} is a link that leads nowhere. Make what it names, or remove it"
+        existing = Path(error.filename)
+        if existing.is_symlink():
+            message = f"{existing} is a link that leads nowhere. Make what it names, or remove it"
             raise ResultsError(message) from None
         raise
 
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OF_A_RUN = re.compile(r"runs/[0-9a-f]{12}/[0-9]+(/|$)")
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_RUN_FOLDER = re.compile(r"runs/[0-9a-f]{12}/[0-9]+(/|$)")
 
 
 def _is_results_folder(path: Path, folder: Path) -> bool:
-    of_a_run = _OF_A_RUN.match(folder.relative_to(path).as_posix())
-    return of_a_run is not None or (path / "plan.json").is_file()
+    in_run_folder = _RUN_FOLDER.match(folder.relative_to(path).as_posix()) is not None
+    return in_run_folder or (path / "plan.json").is_file()
 
 
-def _open_below(outer: int, name: str, path: Path, *, make: bool) -> int:
+def _open_below(parent: int, name: str, path: Path, *, make: bool) -> int:
     if make:
         with suppress(FileExistsError):
-            os.mkdir(name, dir_fd=outer)
+            os.mkdir(name, dir_fd=parent)
     try:
-        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer)
+        return os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
         if path.is_symlink():
-            raise _link(path) from None
+            raise _link_error(path) from None
         error.filename = str(path)
         raise
 
 
-def _link(path: Path) -> ResultsError:
+def _link_error(path: Path) -> ResultsError:
     return ResultsError(
         f"{path} is a link, and none is followed here to write or to delete. Look where it leads, "
         "and remove it"
     )
-
-
-@contextmanager
-def _named(place: Path, folder: Path) -> Iterator[None]:
-    """Let errors name a file as people know it."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None:
-            error.filename = str(error.filename).replace(str(place), str(folder), 1)
-        raise
 
 
 def make_folder(folder: Path) -> None:
@@ -128,16 +120,16 @@ def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
         ResultsError: it is a link, or has another name elsewhere (a hard link).
         OSError: it cannot be opened, or is a pipe, a device or the like.
     """
-    careful = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    safe_flags = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with opened(path.parent) as folder:
         try:
-            handle = os.open(folder / path.name, careful, mode)
+            handle = os.open(folder / path.name, safe_flags, mode)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise _link(path) from None
+                raise _link_error(path) from None
             raise
     try:
-        _check_own(handle, path)
+        _check_plain_file(handle, path)
         if flags & os.O_TRUNC:
             os.ftruncate(handle, 0)
     except BaseException:
@@ -146,11 +138,11 @@ def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
     return handle
 
 
-def _check_own(handle: int, path: Path) -> None:
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
+def _check_plain_file(handle: int, path: Path) -> None:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is no file that can be written to", str(path))
-    if found.st_nlink > 1:
+    if status.st_nlink > 1:
         raise ResultsError(
             f"{path} has another name elsewhere (a hard link), and what is written here would "
             "stand there too. Put a copy in its place, or remove it"
@@ -160,11 +152,11 @@ def _check_own(handle: int, path: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all in it; of a link the link itself."""
     with suppress(FileNotFoundError), opened(path.parent) as folder:
-        inside = folder / path.name
-        if inside.is_dir() and not inside.is_symlink():
-            shutil.rmtree(inside)
+        entry = folder / path.name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
         else:
-            inside.unlink()
+            entry.unlink()
 
 
 @contextmanager
@@ -259,8 +251,8 @@ def write_if_changed(path: Path, content: bytes) -> bool:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder."""
-    with suppress(FileNotFoundError, NotADirectoryError), opened(folder) as place:
-        for path in place.glob(".*.part"):
+    with suppress(FileNotFoundError, NotADirectoryError), opened(folder) as fd_path:
+        for path in fd_path.glob(".*.part"):
             path.unlink(missing_ok=True)
 
 
@@ -277,10 +269,11 @@ def pointer_of_lfs(path: Path) -> str | None:
     """Return what is wrong with a file that Git LFS has left a pointer of; None for any other."""
     try:
         with path.open("rb") as file:
-            pointer = file.read(len(_POINTER)) == _POINTER
+            if file.read(len(_POINTER)) != _POINTER:
+                return None
     except OSError:
         return None
-    return "holds a pointer of Git LFS, not the file itself; run git lfs pull" if pointer else None
+    return "holds a pointer of Git LFS, not the file itself; run git lfs pull"
 
 
 def sha256(path: Path) -> str:
@@ -306,7 +299,7 @@ def locked(path: Path, owner: str) -> Iterator[int]:
     handle = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         if not try_lock(handle):
-            time.sleep(LOCK_TOLD_S)
+            time.sleep(LOCK_RETRY_S)
             if not try_lock(handle):  # who only looked for a moment has let go
                 holder = lock_owner(handle) or "another process"
                 raise StudyLockedError(f"{path.parent} is in use by {holder}; wait for it to end")
@@ -347,7 +340,7 @@ def lock_holder(path: Path) -> str | None:
 def lock_owner(handle: int) -> str:
     """Return who has locked a file, as far as that was written; any user may have."""
     text = os.pread(handle, 400, 0).decode(errors="replace").strip()
-    return "".join(sign for sign in text if sign.isprintable())
+    return "".join(char for char in text if char.isprintable())
 
 
 def try_lock(handle: int) -> bool:
@@ -361,14 +354,14 @@ def try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
+        if error.errno not in _NO_LOCKS_ERRNOS:
             raise
-        _say_without_locks(str(Path(f"/proc/self/fd/{handle}").readlink().parent))
+        _warn_no_locks(str(Path(f"/proc/self/fd/{handle}").readlink().parent))
     return True
 
 
 @functools.cache
-def _say_without_locks(folder: str) -> None:
+def _warn_no_locks(folder: str) -> None:
     say(
         f"{folder}: this file system has no locks (flock): two workflows on one folder are not "
         "kept apart here; choose another output_dir, or see to it that there is one at a time"

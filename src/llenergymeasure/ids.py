@@ -15,26 +15,26 @@ HASH_VERSION = 1
 
 ID_DIGITS = 12
 
-_AS_IS = (str, bool, int)
+_SCALARS = (str, bool, int)
 """Types that are their own canonical form; distinguished first, for plans hash a great many."""
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def normalised(value: Any) -> Any:
+def normalise(value: Any) -> Any:
     """Return ``value`` with nulls and empty mappings dropped and whole floats as integers.
 
     Raises:
         ValueError: a number is not finite; it has no canonical JSON.
     """
-    if value is None or type(value) in _AS_IS:
+    if value is None or type(value) in _SCALARS:
         return value
     if isinstance(value, dict | Mapping):
-        items = {str(key): normalised(item) for key, item in value.items()}
+        items = {str(key): normalise(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None and item != {}}
     if isinstance(value, list | tuple):
-        return [normalised(item) for item in value]
+        return [normalise(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no canonical form")
@@ -44,7 +44,7 @@ def normalised(value: Any) -> Any:
 
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of ``value``: sorted keys, no spaces, nothing unset."""
-    return _ENCODER.encode(normalised(value))
+    return _ENCODER.encode(normalise(value))
 
 
 def digest(value: Any) -> str:
@@ -53,27 +53,27 @@ def digest(value: Any) -> str:
 
 
 def experiment_id(
-    config: Mapping[str, Any], written: dict[tuple[str, str], str] | None = None
+    config: Mapping[str, Any], encoded: dict[tuple[str, str], str] | None = None
 ) -> str:
     """Return the first 12 hex digits of the hash of a resolved configuration.
 
     Args:
         config: the settings that define the experiment, without execution or runner settings
             and with local files given by content hash.
-        written: settings as they are in canonical JSON, by name and ``repr``, kept from one of a
+        encoded: settings as they are in canonical JSON, by name and ``repr``, kept from one of a
             study's experiments to the next: they have most of their settings in common.
     """
-    written = {} if written is None else written
+    encoded = {} if encoded is None else encoded
     parts = []
     for key in sorted(config):
-        name = key, repr(config[key])
-        if name not in written:
+        setting = key, repr(config[key])
+        if setting not in encoded:
             value = canonical_json(config[key])
-            written[name] = "" if value in ("null", "{}") else f"{canonical_json(key)}:{value}"
-        parts.append(written[name])
+            encoded[setting] = "" if value in ("null", "{}") else f"{canonical_json(key)}:{value}"
+        parts.append(encoded[setting])
     settings = ",".join(filter(None, parts))
-    whole = f'{{"config":{{{settings}}},"hash_version":{HASH_VERSION}}}'
-    return hashlib.sha256(whole.encode()).hexdigest()[:ID_DIGITS]
+    document = f'{{"config":{{{settings}}},"hash_version":{HASH_VERSION}}}'
+    return hashlib.sha256(document.encode()).hexdigest()[:ID_DIGITS]
 
 
 def study_design_hash(experiments: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from llenergymeasure.errors import ConfigurationError
 
 DISTRIBUTION = "llenergymeasure-workflow"
 
-_OTHER = "llenergymeasure"
+_NAMESAKE = "llenergymeasure"
 """Another author's distribution, with a module and a command of the same names as these."""
 
 
@@ -24,24 +24,24 @@ def install_command(extra: str) -> str:
     extras: its packages belong into the image.
     """
     try:
-        installed = metadata.distribution(DISTRIBUTION)
+        distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return (
             f"add the packages of its extra {extra} (pyproject.toml) to this environment or image"
         )
     pip = f"{shlex.quote(sys.executable)} -m pip install"
-    clone = _clone(installed)
+    clone = _editable_clone(distribution)
     if clone is not None:
         return f"{pip} -e {shlex.quote(f'{clone}[{extra}]')}"
-    marks = {f'extra == "{extra}"', f"extra == '{extra}'"}
-    lines = [line.partition(";") for line in installed.requires or ()]
-    needed = [name.strip() for name, _, condition in lines if condition.strip() in marks]
-    return f"{pip} {shlex.join(needed)}"
+    markers = {f'extra == "{extra}"', f"extra == '{extra}'"}
+    requirements = [requirement.partition(";") for requirement in distribution.requires or ()]
+    packages = [name.strip() for name, _, condition in requirements if condition.strip() in markers]
+    return f"{pip} {shlex.join(packages)}"
 
 
-def _clone(installed: metadata.Distribution) -> Path | None:
+def _editable_clone(distribution: metadata.Distribution) -> Path | None:
     """Return the folder an editable installation takes its code from (PEP 610)."""
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
         return None
     folder = Path(unquote(urlsplit(origin["url"]).path))
@@ -63,22 +63,22 @@ def workflow_root() -> Path:
 
 def engine_install(backend: str) -> str:
     """Return what installs the tested packages of an engine that has a file of them."""
-    place = Path("envs", f"{backend}.txt")
+    requirements = Path("envs", f"{backend}.txt")
     with suppress(ConfigurationError):
-        place = workflow_root() / place
-    return f"pip install -r {place}"
+        requirements = workflow_root() / requirements
+    return f"pip install -r {requirements}"
 
 
 def namesake() -> str | None:
     """Return in words that the other distribution of this name is installed here too."""
     try:
-        other = metadata.distribution(_OTHER)
+        other = metadata.distribution(_NAMESAKE)
     except metadata.PackageNotFoundError:
         return None
-    if _clone(other) is not None:  # this project's, from when it had that name
+    if _editable_clone(other) is not None:  # this project's, from when it had that name
         return None
     return (
-        f"{_OTHER} {other.version}, another program with the same command and module, is installed "
-        f"in {sys.prefix} too; each overwrites files of the other: pip uninstall {_OTHER}, then "
-        f"install {DISTRIBUTION} again, or give each an environment of its own"
+        f"{_NAMESAKE} {other.version}, another program with the same command and module, is "
+        f"installed in {sys.prefix} too; each overwrites files of the other: pip uninstall "
+        f"{_NAMESAKE}, then install {DISTRIBUTION} again, or give each an environment of its own"
     )

@@ -24,8 +24,8 @@ def within_memory(path: Path | str) -> Iterator[None]:
     Raises:
         OSError: it would take more.
     """
-    taken_bytes = _BLOCK_BYTES * Path(path).stat().st_blocks  # none where a file has holes
-    with _MEMORY.held(max(files.READ_LIMIT_BYTES, 8 * taken_bytes)):
+    allocated_bytes = _BLOCK_BYTES * Path(path).stat().st_blocks  # none where a file has holes
+    with _MEMORY.lowered(max(files.READ_LIMIT_BYTES, 8 * allocated_bytes)):
         try:
             yield
         except MemoryError:
@@ -40,14 +40,14 @@ class _MemoryLimit:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
-        self._found = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        self._original = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
     @contextmanager
-    def held(self, room_bytes: int) -> Iterator[None]:
-        """Hold the limit at what is taken now and so much more; whoever holds it keeps theirs."""
+    def lowered(self, headroom_bytes: int) -> Iterator[None]:
+        """Hold the limit at what is in use now and so much more; further readers keep the first."""
         with self._lock:
             if self._readers == 0:
-                self._lower(room_bytes)
+                self._lower(headroom_bytes)
             self._readers += 1
         try:
             yield
@@ -55,14 +55,14 @@ class _MemoryLimit:
             with self._lock:
                 self._readers -= 1
                 if self._readers == 0:
-                    resource.setrlimit(resource.RLIMIT_AS, self._found)
+                    resource.setrlimit(resource.RLIMIT_AS, self._original)
 
-    def _lower(self, room_bytes: int) -> None:
-        self._found = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = taken + room_bytes
-        most = most if soft == resource.RLIM_INFINITY else min(most, soft)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    def _lower(self, headroom_bytes: int) -> None:
+        self._original = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit_bytes = used_bytes + headroom_bytes
+        limit_bytes = limit_bytes if soft == resource.RLIM_INFINITY else min(limit_bytes, soft)
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
 
 
 _MEMORY = _MemoryLimit()

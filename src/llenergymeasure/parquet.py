@@ -25,18 +25,17 @@ def read_parquet(
         ResultsError: it is not there, cannot be read, is damaged, has another number of rows, or
             would take more memory than anything that is ever written here.
     """
-    names = None if columns is None else list(columns)
     try:
         content = read_bytes(path)
         with within_memory(path):
             file = pq.ParquetFile(pa.BufferReader(content))
             if rows is not None and file.metadata.num_rows != rows:
-                held = file.metadata.num_rows
-                raise ResultsError(f"{path} holds {held} rows; it must have {rows}")
+                row_count = file.metadata.num_rows
+                raise ResultsError(f"{path} holds {row_count} rows; it must have {rows}")
             # A process that ends soon after Arrow's threads have read may abort: arrow#34314.
-            table = file.read(columns=names, use_threads=False)
+            table = file.read(None if columns is None else list(columns), use_threads=False)
             for column in table.columns:
-                _check_written_out(column)
+                _check_decoded_size(column)
             return table
     except OSError as error:
         reason = error.strerror or str(error)
@@ -46,10 +45,10 @@ def read_parquet(
         raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
-def _check_written_out(column: pa.ChunkedArray) -> None:
+def _check_decoded_size(column: pa.ChunkedArray) -> None:
     """Fail where there is no room for a column's texts once each stands for itself."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column.cast(kind.value_type)
-    elif pa.types.is_nested(kind) and "dictionary<" in str(kind):
-        raise pa.ArrowNotImplementedError(f"no column here is of the type {kind}")
+    column_type = column.type
+    if pa.types.is_dictionary(column_type):
+        column.cast(column_type.value_type)
+    elif pa.types.is_nested(column_type) and "dictionary<" in str(column_type):
+        raise pa.ArrowNotImplementedError(f"no column here is of the type {column_type}")

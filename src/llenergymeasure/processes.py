@@ -27,10 +27,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 """Is to Python what ``-P`` is, for the processes that Snakemake starts for us (on clusters too)."""
 
-KILLED_S = 1.0
+KILL_WAIT_S = 1.0
 """Longest wait for a child that was killed to be gone."""
 
-FREED_S = 60.0
+MEMORY_RELEASE_WAIT_S = 60.0
 """The same for one that may have much memory to give back."""
 
 
@@ -84,10 +84,10 @@ def safe_path() -> dict[str, str]:
 
     An empty entry of PYTHONPATH, as ``PYTHONPATH=$PYTHONPATH:…`` makes one, means that folder.
     """
-    safe = {SAFE_PATH_VARIABLE: "1"}
-    if given := os.environ.get("PYTHONPATH"):
-        safe["PYTHONPATH"] = os.pathsep.join(filter(None, given.split(os.pathsep)))
-    return safe
+    variables = {SAFE_PATH_VARIABLE: "1"}
+    if python_path := os.environ.get("PYTHONPATH"):
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, python_path.split(os.pathsep)))
+    return variables
 
 
 def users_environment(**variables: str) -> dict[str, str]:
@@ -95,8 +95,8 @@ def users_environment(**variables: str) -> dict[str, str]:
 
     It is as it was, but for empty entries of PYTHONPATH.
     """
-    own = {key: value for key, value in os.environ.items() if key != SAFE_PATH_VARIABLE}
-    return own | variables
+    environment = {key: value for key, value in os.environ.items() if key != SAFE_PATH_VARIABLE}
+    return environment | variables
 
 
 def completed(
@@ -142,14 +142,14 @@ def completed(
     except OSError as error:
         raise ChildError(f"{command[0]} cannot be started: {error.strerror}") from None
     try:
-        out, err = child.communicate(given, limit_s)
+        stdout, stderr = child.communicate(given, limit_s)
     except subprocess.TimeoutExpired:
         name = name or " ".join(list(takewhile(lambda word: word[:1] != "-", command))[:3])
         raise ChildError(f"{name} did not answer within {limit_s:g} s") from None
     finally:
         if child.poll() is None:
             _abandon(child)
-    return subprocess.CompletedProcess(command, child.returncode, out, err)
+    return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
 
 
 def _abandon(child: "subprocess.Popen[str]") -> None:
@@ -159,7 +159,7 @@ def _abandon(child: "subprocess.Popen[str]") -> None:
             with suppress(OSError):
                 pipe.close()
     with suppress(subprocess.TimeoutExpired):
-        child.wait(KILLED_S)
+        child.wait(KILL_WAIT_S)
 
 
 def ask(
@@ -179,7 +179,7 @@ def ask(
         RefusedError: the function raised one of our errors, or OSError.
         ChildError: it did not answer in time, failed, or said something else.
     """
-    done = completed(
+    result = completed(
         [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()", function],
         limit_s,
         given=json.dumps(arguments),
@@ -187,14 +187,14 @@ def ask(
         name="the driver",
     )
     try:
-        said: dict[str, Any] = json.loads(done.stdout)
+        reply: dict[str, Any] = json.loads(result.stdout)
     except ValueError:
-        last = done.stderr.strip().splitlines()[-1:]
-        raise ChildError(last[0] if last else f"it ended with {done.returncode}") from None
-    if "refused" in said:
-        raise RefusedError(said["refused"])
-    answered: dict[str, Any] = said["answer"]
-    return answered
+        lines = result.stderr.strip().splitlines()
+        raise ChildError(lines[-1] if lines else f"it ended with {result.returncode}") from None
+    if "refused" in reply:
+        raise RefusedError(reply["refused"])
+    value: dict[str, Any] = reply["answer"]
+    return value
 
 
 def answer() -> None:
@@ -202,10 +202,10 @@ def answer() -> None:
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(module), name)
     try:
-        said = {"answer": function(*json.load(sys.stdin))}
+        reply = {"answer": function(*json.load(sys.stdin))}
     except (LlemError, OSError) as error:
-        said = {"refused": str(error)}
-    print(json.dumps(said))
+        reply = {"refused": str(error)}
+    print(json.dumps(reply))
 
 
 def start(
@@ -289,32 +289,32 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
         return process.returncode
     with suppress(ProcessLookupError):  # its code was taken just now
         handle = os.pidfd_open(process.pid)
-        ended = select.poll()  # the handle may be too high a number for select(2)
-        ended.register(handle, select.POLLIN)
-        if not ended.poll(0):
+        poller = select.poll()  # the handle may be too high a number for select(2)
+        poller.register(handle, select.POLLIN)
+        if not poller.poll(0):
             signal_group(process, signal.SIGTERM)
-            ended.poll(1000 * grace_s)
+            poller.poll(1000 * grace_s)
         os.close(handle)
         signal_group(process, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
-        return process.wait(FREED_S)
+        return process.wait(MEMORY_RELEASE_WAIT_S)
     return -signal.SIGKILL
 
 
 def kill_descendants(grace_s: float = 2.0) -> list[int]:
     """Kill every descendant of this process that is left; return those that were found."""
-    found = left = descendants(os.getpid())
+    killed = remaining = descendants(os.getpid())
     deadline = time.monotonic() + grace_s
-    while left and time.monotonic() < deadline:
-        for pid in left:
+    while remaining and time.monotonic() < deadline:
+        for pid in remaining:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        left = descendants(os.getpid())
-    return found
+        remaining = descendants(os.getpid())
+    return killed
 
 
 def exit_code(returncode: int) -> int:
@@ -359,22 +359,22 @@ def identity(pid: int) -> str:
 
 def descendants(pid: int) -> list[int]:
     """Return the process ids of all living descendants of ``pid``."""
-    every = {each: fields for each in pids() if (fields := stat_fields(each))}
-    return below({pid}, {each: fields for each, fields in every.items() if fields[0] != "Z"})
+    stats = {other: stat for other in pids() if (stat := stat_fields(other))}
+    return below({pid}, {other: stat for other, stat in stats.items() if stat[0] != "Z"})
 
 
-def below(roots: Collection[int], every: Mapping[int, Sequence[str]]) -> list[int]:
-    """Return which of ``every`` process, by its ``stat_fields``, descend from one of the roots."""
+def below(roots: Collection[int], fields_by_pid: Mapping[int, Sequence[str]]) -> list[int]:
+    """Return which processes, each with its ``stat_fields``, descend from one of the roots."""
     children: dict[int, list[int]] = {}
-    for each, fields in every.items():
-        children.setdefault(int(fields[1]), []).append(each)
-    found: list[int] = []
-    todo = list(roots)
-    while todo:
-        for child in children.get(todo.pop(), []):
-            found.append(child)
-            todo.append(child)
-    return found
+    for pid, fields in fields_by_pid.items():
+        children.setdefault(int(fields[1]), []).append(pid)
+    descendant_pids: list[int] = []
+    pending = list(roots)
+    while pending:
+        for child in children.get(pending.pop(), []):
+            descendant_pids.append(child)
+            pending.append(child)
+    return descendant_pids
 
 
 def pids(proc: Path = Path("/proc")) -> Iterator[int]:

@@ -61,33 +61,33 @@ _PASS_NAME = re.compile(r"(^|_|SSH|DB)PASS$", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,15}|[A-Z_]{1,16}|[a-z]+(?:[_.][a-z]+)+|\d{4}-\d\d-\d\d")
 """Names of passwords and of passes over something, and which of their values are no password."""
 
-_SHORTEST = 8
+_MIN_SECRET_CHARS = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
 
-_LONG = 512
-"""Signs of a value above which letters and digits are looked for as they are: a pattern of every
-form of each takes most of a second to make for a key of several kB."""
+_LONG_SECRET_CHARS = 512
+"""Above this length letters and digits are looked for as they are: a pattern of every form of each
+takes most of a second to make for a key of several kB."""
 
-_BREAK = re.compile(r"[ \t]{0,8}\r?\n[ \t]{0,80}")
+_LINE_BREAK = re.compile(r"[ \t]{0,8}\r?\n[ \t]{0,80}")
 """The end of a line, which a text in lines has within a secret."""
 
 _ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
-"""Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
+"""Is in a text in which characters are escaped, as in URLs, JSON or HTML."""
 
-_NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}
-"""What HTML calls the signs that it escapes."""
+_HTML_NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}
+"""What HTML calls the characters that it escapes."""
 
-_TYPED = {"\n": "n", "\r": "r", "\t": "t"}
-"""How JSON and most languages write these signs behind a backslash."""
+_BACKSLASH_CODES = {"\n": "n", "\r": "r", "\t": "t"}
+"""How JSON and most languages write these characters behind a backslash."""
 
-_ENCODED = ((base64.b64encode, 6, 3), (base64.urlsafe_b64encode, 6, 3), (base64.b32encode, 5, 5))
-"""What bytes are written in, how many bits a sign has, and after how many bytes signs repeat."""
+_ENCODINGS = ((base64.b64encode, 6, 3), (base64.urlsafe_b64encode, 6, 3), (base64.b32encode, 5, 5))
+"""What bytes are written in, bits per character, and after how many bytes they repeat."""
 
-_FIELD = re.compile(r"[a-z_]+(?:\d{1,2}(?:_[a-z_]+)?)?")
+_FIELD_NAME = re.compile(r"[a-z_]+(?:\d{1,2}(?:_[a-z_]+)?)?")
 """Names of ours, which the value of a variable may happen to stand in."""
 
-_BEFORE_CUT = 1 << 16
-"""Signs of a long text that are looked at before it is cut."""
+_EXCERPT_SCAN_CHARS = 1 << 16
+"""Characters of a long text that are looked at before it is cut."""
 
 _SECRET_ARGUMENT = re.compile(
     r"^token$|(^|_)(api_key|(hf|auth|access)_token|password|passwd|secret|credentials?|proxies)$",
@@ -97,19 +97,21 @@ _SECRET_ARGUMENT = re.compile(
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable of this name holds a secret."""
-    return any(each.search(name) for each in (_SECRET_NAME, _KEY_NAME, _PASS_NAME))
+    return any(pattern.search(name) for pattern in (_SECRET_NAME, _KEY_NAME, _PASS_NAME))
 
 
 def secret_argument(value: Any, name: str = "") -> str | None:
     """Return the dotted name of the first argument that is given a secret; None if none is."""
     if isinstance(value, dict | Mapping):
-        inner = (secret_argument(each, f"{name}.{key}".strip(".")) for key, each in value.items())
-        return next((found for found in inner if found), None)
+        for key, item in value.items():
+            if secret_name := secret_argument(item, f"{name}.{key}".strip(".")):
+                return secret_name
+        return None
     if isinstance(value, list | tuple):
-        options = ["", *(str(each).lstrip("-").replace("-", "_") for each in value)]
-        pairs = zip(options, value, strict=False)
-        found = (secret_argument(each, name) or secret_argument(each, key) for key, each in pairs)
-        return name if any(found) else None
+        for option, item in zip(["", *map(_option_name, value)], value, strict=False):
+            if secret_argument(item, name) or secret_argument(item, option):
+                return name
+        return None
     plain = value.replace(KEY_PLACE, "") if isinstance(value, str) else ""
     is_secret = _SECRET_ARGUMENT.search(name.rpartition(".")[2]) or _SECRET_VALUE.search(plain)
     return name if plain and is_secret else None
@@ -125,37 +127,43 @@ def without_secrets(
         environ: variables whose secrets are struck out literally; this process's if not given.
         also: further texts to strike out.
     """
-    return _struck(text, _known(os.environ if environ is None else environ, also))
+    return _redact(text, _patterns(os.environ if environ is None else environ, also))
 
 
 def without_secrets_in(value: Any) -> Any:
     """Return plain values, as JSON holds them, with the secrets in their texts replaced."""
-    return _within(value, _known(os.environ))
+    return _redact_value(value, _patterns(os.environ))
 
 
 def without_secret_arguments(command: Sequence[str]) -> list[str]:
     """Return the words of a command with its secrets replaced, also what stands after an option."""
-    struck = []
-    for before, word in zip(["", *command], command, strict=False):
-        name, sign, value = word.partition("=")
-        if _is_secret_option(before) and not word.startswith("--"):
-            struck.append(REMOVED)
-        elif sign and value and _is_secret_option(name):
-            struck.append(f"{name}={REMOVED}")
+    safe_words = []
+    for previous, word in zip(["", *command], command, strict=False):
+        name, equals, value = word.partition("=")
+        if _is_secret_option(previous) and not word.startswith("--"):
+            safe_words.append(REMOVED)
+        elif equals and value and _is_secret_option(name):
+            safe_words.append(f"{name}={REMOVED}")
         else:
-            struck.append(without_secrets(word))
-    return struck
+            safe_words.append(without_secrets(word))
+    return safe_words
+
+
+def _option_name(word: Any) -> str:
+    return str(word).lstrip("-").replace("-", "_")
 
 
 def _is_secret_option(word: str) -> bool:
-    name = word.lstrip("-").replace("-", "_")
-    patterns = (_SECRET_ARGUMENT, _PASS_NAME)
-    return word.startswith("-") and any(each.search(name) for each in patterns)
+    name = _option_name(word)
+    is_secret = _SECRET_ARGUMENT.search(name) or _PASS_NAME.search(name)
+    return word.startswith("-") and is_secret is not None
 
 
-def excerpt(text: str, most: int) -> str:
+def excerpt(text: str, max_chars: int) -> str:
     """Return the beginning of a text from outside; a secret is struck out before it is cut."""
-    return text if len(text) <= most else without_secrets(text[:_BEFORE_CUT])[:most]
+    if len(text) <= max_chars:
+        return text
+    return without_secrets(text[:_EXCERPT_SCAN_CHARS])[:max_chars]
 
 
 def make_key() -> str:
@@ -167,15 +175,15 @@ def make_key() -> str:
 
 def keep_secret(names: Iterable[str | None]) -> None:
     """Let the values of these variables be secrets, for this process and its children."""
-    known = os.environ.get(IN_USE_VARIABLE, "").split()
-    os.environ[IN_USE_VARIABLE] = " ".join(sorted({*known, *filter(None, names)}))
+    secret_names = os.environ.get(IN_USE_VARIABLE, "").split()
+    os.environ[IN_USE_VARIABLE] = " ".join(sorted({*secret_names, *filter(None, names)}))
 
 
-_Known = tuple[re.Pattern[str], re.Pattern[str]]
-"""What finds an environment's secrets, and what finds them where signs are escaped."""
+_Patterns = tuple[re.Pattern[str], re.Pattern[str]]
+"""What finds an environment's secrets, and what finds them where characters are escaped."""
 
 
-def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Known | None:
+def _patterns(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Patterns | None:
     """Return what finds the secrets of an environment, in all forms that text may have them in."""
     in_use = environ.get(IN_USE_VARIABLE, "").split()
     values = [
@@ -185,92 +193,95 @@ def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Know
         or (_is_secret(name, value.strip()) and not os.path.exists(value))  # noqa: PTH110
         or (_KEY_NAME.search(name) and _KEY_VALUE.fullmatch(value.strip()))
     ]
-    values = [value for value in values if len(value) >= _SHORTEST]
+    values = [value for value in values if len(value) >= _MIN_SECRET_CHARS]
     values += [value.strip() for value in also if value and value.strip()]
-    return _patterns(tuple(sorted(values, key=len, reverse=True)))
+    return _compile_patterns(tuple(sorted(values, key=len, reverse=True)))
 
 
 def _is_secret(name: str, value: str) -> bool:
-    named = _SECRET_NAME.search(name) is not None
-    return named or bool(_PASS_NAME.search(name) and not _PLAIN_WORD.fullmatch(value))
+    has_secret_name = _SECRET_NAME.search(name) is not None
+    return has_secret_name or bool(_PASS_NAME.search(name) and not _PLAIN_WORD.fullmatch(value))
 
 
 @functools.lru_cache(maxsize=8)
-def _patterns(values: tuple[str, ...]) -> _Known | None:
+def _compile_patterns(values: tuple[str, ...]) -> _Patterns | None:
     """Return what finds these secrets; made once, as many texts are looked through for them."""
-    forms = {form for value in values for form in _forms(value)}
+    forms = {form for value in values for form in _encoded_forms(value)}
     if not forms:
         return None
-    whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    escaped = "|".join(
-        "".join(sign if len(value) > _LONG and sign.isalnum() else _escaped(sign) for sign in value)
-        for value in values
-    )
-    return re.compile(whole), re.compile(escaped)
+    literal = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    return re.compile(literal), re.compile("|".join(map(_escaped_secret, values)))
 
 
-def _forms(secret: str) -> Iterator[str]:
+def _encoded_forms(secret: str) -> Iterator[str]:
     """Yield a secret as it is, and in hexadecimal and within base64 or base32 of a longer text."""
     yield secret
     yield secret.replace("\n", "\r\n")
     yield "\0".join(secret)  # UTF-16 that was read as if it were UTF-8
-    wide = secret.encode("utf-16-le", errors="surrogatepass")
-    for content, ways in (
-        (secret.encode(errors="surrogateescape"), _ENCODED),
-        (wide, _ENCODED[:1]),
-    ):
+    utf8 = secret.encode(errors="surrogateescape")
+    utf16 = secret.encode("utf-16-le", errors="surrogatepass")
+    for content, encodings in ((utf8, _ENCODINGS), (utf16, _ENCODINGS[:1])):
         yield content.hex()
         yield content.hex().upper()
-        for encode, bits, places in ways:
-            for before in range(places):
-                first, end = -(-8 * before // bits), 8 * (before + len(content)) // bits
-                yield encode(bytes(before) + content).decode()[first:end]
+        for encode, bits, offsets in encodings:
+            for offset in range(offsets):
+                first, end = -(-8 * offset // bits), 8 * (offset + len(content)) // bits
+                yield encode(bytes(offset) + content).decode()[first:end]
 
 
-def _escaped(sign: str) -> str:
-    """Return the pattern of a sign as it is, or escaped as in a URL, JSON or HTML."""
-    code = ord(sign)
+def _escaped_secret(secret: str) -> str:
+    """Return the pattern of a secret whose characters may be escaped."""
+    keep_alnum = len(secret) > _LONG_SECRET_CHARS
+    return "".join(char if keep_alnum and char.isalnum() else _escaped(char) for char in secret)
+
+
+def _escaped(char: str) -> str:
+    """Return the pattern of a character as it is, or escaped as in a URL, JSON or HTML."""
+    code = ord(char)
     # Escaped once or several times over, as in an address within an address.
-    url = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
-    names = [f"\\#0{{0,4}}{code}", f"\\#x0{{0,4}}{code:x}", *_NAMES.get(sign, ())]
+    url = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in char.encode(errors="surrogateescape"))
+    names = [f"\\#0{{0,4}}{code}", f"\\#x0{{0,4}}{code:x}", *_HTML_NAMES.get(char, ())]
     html = rf"&(?:amp;){{0,4}}(?:{'|'.join(names)});"
-    letters = "|".join([f"u{code:04x}", f"x{code:02x}", f"{code:03o}", *_TYPED.get(sign, "")])
-    text = rf"\\{{1,8}}(?:{letters})"
-    return rf"(?:(?i:{url}|{text}|{html})|\\{{0,8}}{re.escape(sign)})"
+    codes = [f"u{code:04x}", f"x{code:02x}", f"{code:03o}", *_BACKSLASH_CODES.get(char, "")]
+    backslash = rf"\\{{1,8}}(?:{'|'.join(codes)})"
+    return rf"(?:(?i:{url}|{backslash}|{html})|\\{{0,8}}{re.escape(char)})"
 
 
-def _struck(text: str, known: _Known | None) -> str:
-    if known is not None:
-        whole, escaped = known
-        text = _over_lines(whole.sub(REMOVED, text), whole)
+def _redact(text: str, patterns: _Patterns | None) -> str:
+    if patterns is not None:
+        literal, escaped = patterns
+        text = _redact_across_lines(literal.sub(REMOVED, text), literal)
         if _ESCAPE.search(text):
             text = escaped.sub(REMOVED, text)
     return _SECRET_VALUE.sub(REMOVED, text)
 
 
-def _over_lines(text: str, whole: re.Pattern[str]) -> str:
+def _redact_across_lines(text: str, literal: re.Pattern[str]) -> str:
     """Return ``text`` without the secrets that are broken over its lines."""
-    starts, taken = [0], [0]
-    for found in _BREAK.finditer(text):
-        starts.append(found.start() - taken[-1])
-        taken.append(taken[-1] + len(found[0]))
-    parts, after = [], 0
-    for found in whole.finditer(_BREAK.sub("", text)) if len(starts) > 1 else ():
-        begin = found.start() + taken[bisect_right(starts, found.start()) - 1]
-        parts += [text[after:begin], REMOVED]
-        after = found.end() + taken[bisect_left(starts, found.end()) - 1]
-    return "".join([*parts, text[after:]])
+    break_starts, removed_lengths = [0], [0]
+    for match in _LINE_BREAK.finditer(text):
+        break_starts.append(match.start() - removed_lengths[-1])
+        removed_lengths.append(removed_lengths[-1] + len(match[0]))
+    if len(break_starts) == 1:
+        return text
+    parts, end = [], 0
+    for match in literal.finditer(_LINE_BREAK.sub("", text)):
+        begin = match.start() + removed_lengths[bisect_right(break_starts, match.start()) - 1]
+        parts += [text[end:begin], REMOVED]
+        end = match.end() + removed_lengths[bisect_left(break_starts, match.end()) - 1]
+    return "".join([*parts, text[end:]])
 
 
-def _within(value: Any, known: _Known | None) -> Any:
+def _redact_value(value: Any, patterns: _Patterns | None) -> Any:
     if isinstance(value, str):
-        return _struck(value, known)
+        return _redact(value, patterns)
     if isinstance(value, Mapping):
-        return {_name(key, known): _within(each, known) for key, each in value.items()}
+        return {_redact_key(k, patterns): _redact_value(v, patterns) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_within(each, known) for each in value]
+        return [_redact_value(item, patterns) for item in value]
     return value
 
 
-def _name(key: Any, known: _Known | None) -> Any:
-    return key if isinstance(key, str) and _FIELD.fullmatch(key) else _within(key, known)
+def _redact_key(key: Any, patterns: _Patterns | None) -> Any:
+    is_field = isinstance(key, str) and _FIELD_NAME.fullmatch(key)
+    return key if is_field else _redact_value(key, patterns)

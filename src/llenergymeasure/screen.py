@@ -17,10 +17,10 @@ def printable(text: str) -> str:
     Escape sequences, carriage returns, direction overrides, NUL and the like become ``\u001b``,
     as JSON writes them; lines and tabs stay.
     """
-    shown = UNSEEN.sub(lambda found: _escaped(found[0]), text)
-    if shown.isprintable():
-        return shown
-    return "".join(_escaped(sign) if _steers(sign) else sign for sign in shown)
+    visible = UNSEEN.sub(lambda match: _json_escape(match[0]), text)
+    if visible.isprintable():
+        return visible
+    return "".join(_json_escape(char) if _is_control(char) else char for char in visible)
 
 
 def clean(text: str) -> str:
@@ -32,21 +32,21 @@ UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
     "|(?<![^\x00-\x7f])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef](?!\u20e3)"
 )
-"""Signs that count as letters or marks and show nothing: two names that look alike may differ.
+"""Characters that count as letters or marks and show nothing: two names that look alike may differ.
 
-Those that choose a form of the sign before them count only where that is of ASCII, which has no
-forms but that of a key. Source: Unicode, Default_Ignorable_Code_Point, as far as Python takes them
-for printable; and the blank of Braille.
+Those that choose a form of the character before them count only where that is of ASCII, which has
+no forms but that of a key. Source: Unicode, Default_Ignorable_Code_Point, as far as Python takes
+them for printable; and the blank of Braille.
 """
 
 
-def _steers(sign: str) -> bool:
-    return not sign.isprintable() and sign not in "\n\t" and unicodedata.category(sign) != "Zs"
+def _is_control(char: str) -> bool:
+    return not char.isprintable() and char not in "\n\t" and unicodedata.category(char) != "Zs"
 
 
-def _escaped(sign: str) -> str:
-    pairs = sign.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{pairs[at : at + 4]}" for at in range(0, len(pairs), 4))
+def _json_escape(char: str) -> str:
+    digits = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{digits[start : start + 4]}" for start in range(0, len(digits), 4))
 
 
 def say(line: str) -> None:
@@ -83,10 +83,10 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-_LEAST = 16
-"""Signs of a column that is broken."""
+_MIN_CHARS = 16
+"""Characters of a column that is broken."""
 
-_NARROWEST = 8
+_TIGHT_CHARS = 8
 """Likewise, where columns would be left out or cut."""
 
 
@@ -95,7 +95,7 @@ def aligned(
     left: Sequence[int],
     spare: Sequence[int] = (),
     names: Sequence[int] = (),
-    unbroken: int = _LEAST,
+    unbroken: int = _MIN_CHARS,
 ) -> str:
     """Return lines of cells as columns that fit the terminal.
 
@@ -104,7 +104,7 @@ def aligned(
         left: columns that are set to the left, the others to the right; these may be broken.
         spare: columns to leave out where the terminal is too narrow, the first one first.
         names: columns among the left that are broken only where nothing else helps.
-        unbroken: signs that the others among the left keep, as long as there is one to leave out.
+        unbroken: characters that the others among the left keep while there is one to leave out.
     """
     from rich.cells import cell_len
     from rich.console import Console
@@ -112,57 +112,55 @@ def aligned(
     from rich.text import Text
 
     width = columns() or 1_000_000
-    widest = [max(cell_len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    kept = list(range(len(widest)))
-    hidden = []
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    visible = list(range(len(widths)))
+    hidden_names = []
 
-    def least(place: int, broken: int) -> int:
-        may_break = place in left and (place not in names or broken == 1)
-        return min(widest[place], broken) if may_break else widest[place]
+    def min_width(column: int, chars: int) -> int:
+        may_break = column in left and (column not in names or chars == 1)
+        return min(widths[column], chars) if may_break else widths[column]
 
-    def fits(broken: int) -> bool:
-        return sum(least(place, broken) for place in kept) + 2 * (len(kept) - 1) <= width
+    def fits(chars: int) -> bool:
+        return sum(min_width(column, chars) for column in visible) + 2 * (len(visible) - 1) <= width
 
-    for place in spare:
+    for column in spare:
         if fits(unbroken):
             break
-        kept.remove(place)
-        hidden.append(lines[0][place])
+        visible.remove(column)
+        hidden_names.append(lines[0][column])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     # Where even the narrowest is too much, a column held wide would push the last one off.
-    broken = next(filter(fits, (unbroken, _LEAST, _NARROWEST)), 1)
-    leasts = {place: least(place, broken) if fits(broken) else 1 for place in kept}
-    fitted = _narrowed({place: widest[place] for place in kept}, leasts, width)
-    for place in kept:
-        justify: Literal["left", "right"] = "left" if place in left else "right"
-        table.add_column(overflow="fold", justify=justify, width=fitted[place])
+    chars = next(filter(fits, (unbroken, _MIN_CHARS, _TIGHT_CHARS)), 1)
+    min_widths = {column: min_width(column, chars) if fits(chars) else 1 for column in visible}
+    fitted_widths = _shrink({column: widths[column] for column in visible}, min_widths, width)
+    for column in visible:
+        justify: Literal["left", "right"] = "left" if column in left else "right"
+        table.add_column(overflow="fold", justify=justify, width=fitted_widths[column])
     for line in lines:
-        table.add_row(*(Text(line[place]) for place in kept))
-    console = Console(file=io.StringIO(), width=min(width, sum(widest) + 2 * len(widest) + 2))
+        table.add_row(*(Text(line[column]) for column in visible))
+    console = Console(file=io.StringIO(), width=min(width, sum(widths) + 2 * len(widths) + 2))
     with console.capture() as capture:
         console.print(table)
     text = "\n".join(line.rstrip() for line in capture.get().splitlines())
-    return (
-        f"{text}\n(left out, as the terminal is too narrow: {', '.join(hidden)})"
-        if hidden
-        else text
-    )
+    if not hidden_names:
+        return text
+    return f"{text}\n(left out, as the terminal is too narrow: {', '.join(hidden_names)})"
 
 
-def _narrowed(
-    widths: Mapping[int, int], leasts: Mapping[int, int], width: int
+def _shrink(
+    widths: Mapping[int, int], min_widths: Mapping[int, int], width: int
 ) -> Mapping[int, int]:
     """Return the columns' widths, the widest made narrower until all fit, none below its least.
 
     Rich takes from the widest whatever its least is, gives that back, and cuts the last column off.
     """
     fitted = dict(widths)
-    too_wide = sum(fitted.values()) + 2 * (len(fitted) - 1) - width
-    for _ in range(too_wide):
-        wider = [place for place in fitted if fitted[place] > leasts[place]]
-        if not wider:
+    excess = sum(fitted.values()) + 2 * (len(fitted) - 1) - width
+    for _ in range(excess):
+        shrinkable = [column for column in fitted if fitted[column] > min_widths[column]]
+        if not shrinkable:
             break
-        fitted[max(wider, key=fitted.__getitem__)] -= 1
+        fitted[max(shrinkable, key=fitted.__getitem__)] -= 1
     return fitted
 
 

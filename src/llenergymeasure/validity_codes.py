@@ -164,5 +164,5 @@ VALIDITY: Mapping[str, Code] = {
 }
 """Every validity code. Those of the meter are decided in ``energy.validity``."""
 
-DISQUALIFYING = frozenset(code for code, each in VALIDITY.items() if each.disqualifies)
+DISQUALIFYING = frozenset(name for name, code in VALIDITY.items() if code.disqualifies)
 """Validity codes that keep a run out of the means; it is still kept and shown."""

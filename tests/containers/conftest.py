@@ -48,7 +48,7 @@ def sif(base_root: Path, images: Path) -> Path:
         pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
     image = images / "pytorch.sif"
     sources = [ROOT / "containers/pytorch.def", ROOT / "envs/pytorch.txt", base_root]
-    newest = max(each.stat().st_mtime for each in sources)
+    newest = max(source.stat().st_mtime for source in sources)
     images.mkdir(exist_ok=True)
     with (images / "lock").open("w") as lock:
         # Another process of the same test run may be at it.
@@ -149,10 +149,10 @@ class Daemon:
 
 
 def _answers(address: str) -> bool:
-    done = subprocess.run(
+    result = subprocess.run(
         ["docker", "--host", address, "version"], capture_output=True, check=False
     )
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +181,7 @@ def import_root(docker_host: str, root: Path, name: str) -> None:
 def build(backend: str, runner: str, base: Path | str, images: Path, **variables: str) -> None:
     """Build an image from the project's definition on a base of one's own."""
     command = [sys.executable, "-m", "llenergymeasure.containers.image_build", backend]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--runner", runner, "--base", str(base)],
         cwd=ROOT,
         env=environment(LLEM_IMAGES=str(images), **variables),
@@ -189,4 +189,4 @@ def build(backend: str, runner: str, base: Path | str, images: Path, **variables
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -99,7 +99,7 @@ def test_a_container_command_that_somebody_named_is_taken_on_a_cluster_too(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("runners: {pytorch: podman}\n", "runners.pytorch"),
         ("runners: {pytroch: local}\n", "runners.pytroch"),
@@ -107,9 +107,9 @@ def test_a_container_command_that_somebody_named_is_taken_on_a_cluster_too(
         ("[1]\n", "mapping"),
     ],
 )
-def test_a_bad_user_configuration_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_user_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
     _configure(tmp_path, text)
-    with pytest.raises(ConfigurationError, match=told) as error:
+    with pytest.raises(ConfigurationError, match=message) as error:
         _choice()
     assert "config.yaml" in str(error.value)
 
@@ -121,14 +121,14 @@ def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_engines_that_exclude_each_other_are_refused_at_plan_time() -> None:
-    both = {"backend": ["vllm", "sglang"]}
+    study_settings = {"backend": ["vllm", "sglang"]}
     with pytest.raises(ConfigurationError, match="vllm and sglang"):
-        _choice(sweep=both, runners={"vllm": "local", "sglang": "local"})
+        _choice(sweep=study_settings, runners={"vllm": "local", "sglang": "local"})
     study = study_from_mapping(
-        {**SMALL, "sweep": both, "runners": {"vllm": "local", "sglang": "docker"}}
+        {**SMALL, "sweep": study_settings, "runners": {"vllm": "local", "sglang": "docker"}}
     )
-    chosen = with_runners(study, apptainer_offered=False).runners
-    assert {name: choice.runner for name, choice in chosen.items()} == {
+    runners = with_runners(study, apptainer_offered=False).runners
+    assert {name: choice.runner for name, choice in runners.items()} == {
         "vllm": "local",
         "sglang": "docker",
     }
@@ -146,8 +146,8 @@ def test_the_plan_says_what_was_chosen_and_why(tmp_path: Path, call: Call) -> No
 
 def test_no_silent_local_run_of_a_study_that_asks_for_apptainer(tmp_path: Path) -> None:
     study = write_study(tmp_path, runners={"pytorch": "apptainer"})
-    done = snakemake(tmp_path, "--configfile", str(study))
-    assert done.returncode == 1
-    assert "--use-apptainer" in done.stderr
-    assert "the study says so" in done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study))
+    assert result.returncode == 1
+    assert "--use-apptainer" in result.stderr
+    assert "the study says so" in result.stderr
     assert not list(tmp_path.glob("results/small/runs/*"))

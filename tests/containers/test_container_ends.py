@@ -32,8 +32,8 @@ class Study:
         self.folder = folder
         self._arguments = ["--configfile", str(folder / "study.yaml"), *arguments]
         self._variables = variables
-        with (folder / "said").open("wb") as said:
-            self.process = start_snakemake(folder, *self._arguments, log=said, **variables)
+        with (folder / "said").open("wb") as log:
+            self.process = start_snakemake(folder, *self._arguments, log=log, **variables)
         try:
             self._wait_for_second()
         except BaseException:
@@ -63,22 +63,24 @@ class Study:
     def starter(self) -> int:
         """Return the child of Snakemake that started the container."""
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        (pid,) = [int(pid) for each in children for pid in each.read_text().split()]
+        (pid,) = [int(pid) for file in children for pid in file.read_text().split()]
         return pid
 
     def is_over(self) -> None:
         """Check that nothing is left running and nothing finished is lost."""
         self.process.wait(90)
-        wait_for(lambda: not living(str(self.folder)), said=lambda: str(living(str(self.folder))))
+        wait_for(
+            lambda: not living(str(self.folder)), describe=lambda: str(living(str(self.folder)))
+        )
         # The supervisor is the last to go: its own command line names no absolute path.
         outcome = self.second / "outcome.json"
-        wait_for(lambda: read_outcome(outcome).status != "running", said=outcome.read_text)
+        wait_for(lambda: read_outcome(outcome).status != "running", describe=outcome.read_text)
         assert result_times(self.folder) == self.finished
 
     def resumes(self) -> None:
         """Check that the next call does the second run alone."""
-        done = snakemake(self.folder, *self._arguments, variables=self._variables)
-        assert done.returncode == 0, done.stderr
+        result = snakemake(self.folder, *self._arguments, variables=self._variables)
+        assert result.returncode == 0, result.stderr
         times = result_times(self.folder)
         assert len(times) == 2
         assert {key: times[key] for key in self.finished} == self.finished
@@ -150,5 +152,5 @@ def test_the_daemon_is_killed(in_docker: Study, daemon: Any) -> None:
     finally:
         daemon.start()
     in_docker.resumes()
-    left = ["docker", "--host", daemon.address, "ps", "--all", "--quiet"]
-    assert subprocess.run(left, capture_output=True, text=True, check=True).stdout == ""
+    list_command = ["docker", "--host", daemon.address, "ps", "--all", "--quiet"]
+    assert subprocess.run(list_command, capture_output=True, text=True, check=True).stdout == ""

@@ -1,5 +1,6 @@
 """What is wrong with a container is one clear message, before the first run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,13 @@ from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.installation import install_command
-from support.studies import snakemake, write_study
+from support.studies import snakemake, wait_for, write_study
+
+BUILD = (
+    "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
+    "image_build.free_bytes = lambda folder: None;"
+    "image_build.build_sif('pytorch', Path(sys.argv[1]))"
+)
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def container_setup(tmp_path: Path) -> ContainerSetup:
     return ContainerSetup.of([], tmp_path / "results" / "small")
 
 
-def _one(problems: list[object]) -> str:
+def _only_problem(problems: list[object]) -> str:
     assert len(problems) == 1, problems
     return str(problems[0])
 
@@ -46,15 +53,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _look(**question: Any) -> list[str]:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, image_probe.__file__, json.dumps(question)],
         capture_output=True,
         text=True,
         check=False,
     )
-    told = json.loads(done.stdout)
-    assert done.returncode == (1 if told["problems"] else 0)
-    return list(told["problems"])
+    answer = json.loads(result.stdout)
+    assert result.returncode == (1 if answer["problems"] else 0)
+    return list(answer["problems"])
 
 
 def test_nothing_is_wrong_here(tmp_path: Path) -> None:
@@ -62,13 +69,13 @@ def test_nothing_is_wrong_here(tmp_path: Path) -> None:
 
 
 def test_no_room(small_disk: Path) -> None:
-    problem = _one(_look(writable=[str(small_disk)], free_bytes=100_000_000))
+    problem = _only_problem(_look(writable=[str(small_disk)], free_bytes=100_000_000))
     assert "MB are free" in problem
     assert str(small_disk) in problem
 
 
 @pytest.mark.parametrize(
-    ("question", "told"),
+    ("question", "message"),
     [
         ({"writable": ["/proc"]}, "nothing can be written to /proc"),
         ({"boot_id": "another"}, "another machine"),
@@ -77,8 +84,8 @@ def test_no_room(small_disk: Path) -> None:
         ({"source_hash": "0"}, "another version of this project"),
     ],
 )
-def test_each_thing_wrong_inside_is_said(question: dict[str, Any], told: str) -> None:
-    assert told in _one(_look(**question))
+def test_each_thing_wrong_inside_is_said(question: dict[str, Any], message: str) -> None:
+    assert message in _only_problem(_look(**question))
 
 
 def test_no_room_to_build(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,34 +120,57 @@ def test_two_builds_of_one_image_at_a_time_are_both_whole(
     images = tmp_path / "images"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     apptainer_here.chmod(0o755)
-    with subprocess.Popen(["true"]) as ended:
+    with subprocess.Popen(["true"]) as dead_process:
         pass
     host, alive = socket.gethostname(), os.getpid()
     images.mkdir()
-    left = [(host, ended.pid), (host, alive), (f"{host}.b", ended.pid)]
-    for each in left:
-        (images / ".a.{}.{}.part.sif".format(*each)).touch()
+    parts = [(host, dead_process.pid), (host, alive), (f"{host}.b", dead_process.pid)]
+    for item in parts:
+        (images / ".a.{}.{}.part.sif".format(*item)).touch()
     out = images / "a.sif"
-    build = (
-        "import sys; from pathlib import Path; from llenergymeasure.containers import image_build;"
-        "image_build.free_bytes = lambda folder: None;"
-        "image_build.build_sif('pytorch', Path(sys.argv[1]))"
-    )
-    builds = [subprocess.Popen([sys.executable, "-c", build, str(out)]) for _ in range(2)]
-    assert [each.wait(60) for each in builds] == [0, 0]
+    builds = [subprocess.Popen([sys.executable, "-c", BUILD, str(out)]) for _ in range(2)]
+    assert [item.wait(60) for item in builds] == [0, 0]
     first, second = out.read_text().split()
     assert first == second
     assert (images / "a.sif.digest").read_text().split()[0] == SifImage(str(out)).digest()
     assert {path.name for path in images.glob(".*")} == {
         f".a.{host}.{alive}.part.sif",
-        f".a.{host}.b.{ended.pid}.part.sif",
+        f".a.{host}.b.{dead_process.pid}.part.sif",
     }
+
+
+def test_a_build_that_ends_within_another_s_end_leaves_no_digest_of_the_other_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub, out = tmp_path / "apptainer", tmp_path / "a.sif"
+    stub.write_text(
+        "#!/bin/sh\n"
+        'for word; do before=$last; last=$word; done; echo $$ > "$before"; echo >> "$0.built"\n'
+    )
+    stub.chmod(0o755)
+    built = tmp_path / "apptainer.built"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(image_build, "free_bytes", lambda _folder: None)
+    digest, processes = SifImage.digest, []
+
+    def digest_then_another_build(image: SifImage) -> str | None:
+        value = digest(image)
+        processes.append(subprocess.Popen([sys.executable, "-c", BUILD, str(out)]))
+        wait_for(lambda: built.read_text().count("\n") == 2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            processes[0].wait(1)
+        return value
+
+    monkeypatch.setattr(SifImage, "digest", digest_then_another_build)
+    image_build.build_sif("pytorch", out)
+    assert processes[0].wait(60) == 0
+    assert Path(f"{out}.digest").read_text().split()[0] == digest(SifImage(str(out)))
 
 
 def test_no_apptainer(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    told = _one(check_apptainer("pytorch", SifImage("/a.sif"), container_setup))
-    assert "install Apptainer" in told
+    problem = _only_problem(check_apptainer("pytorch", SifImage("/a.sif"), container_setup))
+    assert "install Apptainer" in problem
 
 
 def test_a_folder_with_a_colon(
@@ -149,8 +179,8 @@ def test_a_folder_with_a_colon(
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: "apptainer")
     (tmp_path / "a:b").mkdir()
     monkeypatch.chdir(tmp_path / "a:b")
-    told = _one(check_apptainer("pytorch", SifImage("docker://a"), container_setup))
-    assert "takes no folder with a colon" in told
+    problem = _only_problem(check_apptainer("pytorch", SifImage("docker://a"), container_setup))
+    assert "takes no folder with a colon" in problem
 
 
 CUT = """INFO:    Converting SIF file to temporary sandbox...
@@ -185,23 +215,25 @@ def test_apptainer_s_reason_is_said_whole(
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: str(command))
     image = tmp_path / "a.sif"
     image.write_bytes(b"cut")
-    assert reason in _one(check_apptainer("pytorch", SifImage(str(image)), container_setup))
+    assert reason in _only_problem(
+        check_apptainer("pytorch", SifImage(str(image)), container_setup)
+    )
 
 
 def test_no_docker(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "install Docker" in _one(check_docker("pytorch", "a:1", container_setup))
+    assert "install Docker" in _only_problem(check_docker("pytorch", "a:1", container_setup))
 
 
 def test_a_rootless_docker_that_cannot_share_process_ids(
     container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     command = tmp_path / "docker"
-    told = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
-    command.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
+    info = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
+    command.write_text(f"#!/bin/sh\necho '{json.dumps(info)}'\n")
     command.chmod(0o755)
     monkeypatch.setenv("LLEM_DOCKER", str(command))
-    problem = _one(check_docker("pytorch", "a:1", container_setup))
+    problem = _only_problem(check_docker("pytorch", "a:1", container_setup))
     assert "rootless Docker 20.10.24" in problem
     assert "update it to 23" in problem
 
@@ -214,7 +246,7 @@ def test_an_address_s_password_is_not_said(
     command.chmod(0o755)
     monkeypatch.setenv("LLEM_DOCKER", str(command))
     monkeypatch.setenv("DOCKER_HOST", "tcp://me:pass-word@gpu.example:2376")
-    problem = _one(check_docker("pytorch", "a:1", container_setup))
+    problem = _only_problem(check_docker("pytorch", "a:1", container_setup))
     assert "pass-word" not in problem
     assert problem.count("gpu.example:2376") == 2
 
@@ -224,12 +256,12 @@ def test_no_daemon(
     container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
-    told = _one(check_docker("pytorch", "a:1", container_setup))
-    assert "does not answer" in told
-    assert "nobody.sock" in told
+    problem = _only_problem(check_docker("pytorch", "a:1", container_setup))
+    assert "does not answer" in problem
+    assert "nobody.sock" in problem
     monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
-    told = _one(check_docker("pytorch", "a:1", container_setup))
-    assert f"without a container: {install_command('pytorch')}" in told
+    problem = _only_problem(check_docker("pytorch", "a:1", container_setup))
+    assert f"without a container: {install_command('pytorch')}" in problem
 
 
 @pytest.mark.slow
@@ -237,16 +269,16 @@ def test_no_daemon(
 @pytest.mark.usefixtures("sif")
 class TestApptainer:
     def test_no_image(self, container_setup: ContainerSetup) -> None:
-        told = _one(check_apptainer("pytorch", SifImage("/none.sif"), container_setup))
-        assert "no such image" in told
-        assert "image_build pytorch --runner apptainer" in told
+        problem = _only_problem(check_apptainer("pytorch", SifImage("/none.sif"), container_setup))
+        assert "no such image" in problem
+        assert "image_build pytorch --runner apptainer" in problem
 
     def test_not_an_image(self, container_setup: ContainerSetup, tmp_path: Path) -> None:
         wrong = tmp_path / "wrong.sif"
         wrong.write_text("not an image")
-        told = _one(check_apptainer("pytorch", SifImage(str(wrong)), container_setup))
-        assert "cannot be used" in told
-        assert "image format" in told
+        problem = _only_problem(check_apptainer("pytorch", SifImage(str(wrong)), container_setup))
+        assert "cannot be used" in problem
+        assert "image format" in problem
 
     def test_a_good_image(self, sif: Path, container_setup: ContainerSetup) -> None:
         assert check_apptainer("pytorch", SifImage(str(sif)), container_setup) == []
@@ -265,16 +297,16 @@ class TestApptainer:
         (packages / "pydantic-1.10.2.dist-info" / "METADATA").write_text(
             metadata.replace(f"Version: {version}", "Version: 1.10.2", 1)
         )
-        told = _one(check_apptainer("pytorch", SifImage(str(image)), container_setup))
-        assert "its pydantic is 1.10.2; 2.9 or newer is needed" in told
+        problem = _only_problem(check_apptainer("pytorch", SifImage(str(image)), container_setup))
+        assert "its pydantic is 1.10.2; 2.9 or newer is needed" in problem
         shutil.rmtree(image)
 
     def test_it_comes_before_the_first_run(self, tmp_path: Path) -> None:
         study = write_study(tmp_path, runners={"pytorch": "apptainer:/none.sif"})
-        done = snakemake(tmp_path, "--use-apptainer", "--configfile", str(study))
-        assert done.returncode == 1
-        assert "no such image" in done.stderr
-        assert "Traceback" not in done.stderr
+        result = snakemake(tmp_path, "--use-apptainer", "--configfile", str(study))
+        assert result.returncode == 1
+        assert "no such image" in result.stderr
+        assert "Traceback" not in result.stderr
         assert not list(tmp_path.glob("results/small/runs/*/1/run.log"))
 
 
@@ -287,9 +319,9 @@ class TestDocker:
         monkeypatch.setenv("DOCKER_HOST", docker_host)
 
     def test_no_image(self, container_setup: ContainerSetup) -> None:
-        told = _one(check_docker("pytorch", "nobody.invalid/none:1", container_setup))
-        assert "cannot be fetched" in told
-        assert "image_build pytorch --runner docker" in told
+        problem = _only_problem(check_docker("pytorch", "nobody.invalid/none:1", container_setup))
+        assert "cannot be fetched" in problem
+        assert "image_build pytorch --runner docker" in problem
 
     def test_a_good_image(self, docker_image: str, container_setup: ContainerSetup) -> None:
         assert check_docker("pytorch", docker_image, container_setup) == []
@@ -298,13 +330,13 @@ class TestDocker:
         (tmp_path / "empty").touch()
         tar = subprocess.run(["tar", "-C", tmp_path, "-c", "empty"], capture_output=True).stdout
         subprocess.run(["docker", "import", "-", "empty:1"], input=tar, check=True)
-        told = _one(check_docker("pytorch", "empty:1", container_setup))
-        assert "python3" in told
+        problem = _only_problem(check_docker("pytorch", "empty:1", container_setup))
+        assert "python3" in problem
 
     def test_a_folder_that_the_container_may_not_write(
         self, docker_image: str, container_setup: ContainerSetup
     ) -> None:
         os.chown(container_setup.results, 4321, 4321)
-        told = _one(check_docker("pytorch", docker_image, container_setup))
-        assert f"nothing can be written to {container_setup.results}" in told
-        assert "Permission denied" in told
+        problem = _only_problem(check_docker("pytorch", docker_image, container_setup))
+        assert f"nothing can be written to {container_setup.results}" in problem
+        assert "Permission denied" in problem

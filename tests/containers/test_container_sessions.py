@@ -21,13 +21,13 @@ def measured(
     folder.mkdir(parents=True, exist_ok=True)
     study = write_study(
         folder,
-        experiments=[{"serving": {"ramp_up_max_seconds": 2, **each}} for each in rates],
+        experiments=[{"serving": {"ramp_up_max_seconds": 2, **load}} for load in rates],
         window={"min_seconds": 1},
         runners={"pytorch": runner},
         execution={"n_cycles": 1, "cycle_order": "interleaved", "share_server": True},
     )
-    done = llem(folder, "run", str(study), variables=variables, timeout_s=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = llem(folder, "run", str(study), variables=variables, timeout_s=900)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert not living(str(folder))
     runs = folder / "results" / "small" / "runs"
     planned = plan_of(folder)["runs"]
@@ -35,16 +35,18 @@ def measured(
 
 
 def hold(runs: list[RunFolder], runner: str, started_by: list[int]) -> None:
-    records = [json.loads(each.result.read_text()) for each in runs]
-    names = [f"{each['experiment']}/{each['cycle']}" for each in records]
-    shared = [each["provenance"]["shared_server"] for each in records]
-    assert [each["started_by"] for each in shared] == [names[place] for place in started_by]
-    loads = [[phase["name"] for phase in each["phases"]].count("load") for each in records]
-    assert loads == [int(place == first) for place, first in enumerate(started_by)]
-    assert {each["runner"] for each in records} == {runner}
-    assert {each["provenance"]["attempt"] for each in records} == {1}
-    assert len({each["provenance"]["container"]["digest"] for each in records}) == 1
-    assert len({each["provenance"]["workload"]["content_seed"] for each in records}) == len(runs)
+    records = [json.loads(record.result.read_text()) for record in runs]
+    names = [f"{record['experiment']}/{record['cycle']}" for record in records]
+    shared = [record["provenance"]["shared_server"] for record in records]
+    assert [record["started_by"] for record in shared] == [names[index] for index in started_by]
+    loads = [[phase["name"] for phase in record["phases"]].count("load") for record in records]
+    assert loads == [int(index == first) for index, first in enumerate(started_by)]
+    assert {record["runner"] for record in records} == {runner}
+    assert {record["provenance"]["attempt"] for record in records} == {1}
+    assert len({record["provenance"]["container"]["digest"] for record in records}) == 1
+    assert len({record["provenance"]["workload"]["content_seed"] for record in records}) == len(
+        runs
+    )
 
 
 @pytest.mark.usefixtures("sif")

@@ -24,14 +24,14 @@ def run_study(
 ) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     study = write_study(folder, **settings)
-    told = {"HF_TOKEN": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET, **variables}
+    environment = {"HF_TOKEN": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET, **variables}
     command = ["--cores", "1", *arguments, "--configfile", str(study)]
-    done = snakemake(folder, *command, variables=told)
+    done = snakemake(folder, *command, variables=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = list(folder.glob("results/small/runs/*/1/result.json"))
-    assert len(found) == 1
-    result: dict[str, Any] = json.loads(found[0].read_text())
-    for path in found[0].parent.parent.parent.rglob("*"):
+    records = list(folder.glob("results/small/runs/*/1/result.json"))
+    assert len(records) == 1
+    result: dict[str, Any] = json.loads(records[0].read_text())
+    for path in records[0].parent.parent.parent.rglob("*"):
         assert path.stat().st_uid == os.getuid()
         assert path.is_dir() or SECRET.encode() not in path.read_bytes()
     return result
@@ -73,8 +73,8 @@ def test_docker_through_the_launcher(
 def per_request(result: dict[str, Any]) -> tuple[float, float, str]:
     """Return the tokens of a request, in and out, and what was asked; passes may differ."""
     tokens = result["tokens"]
-    each = tokens["requests"]
-    return tokens["input"] / each, tokens["output"] / each, tokens["prompt_hash"]
+    requests = tokens["requests"]
+    return tokens["input"] / requests, tokens["output"] / requests, tokens["prompt_hash"]
 
 
 def assert_same_shape(result: dict[str, Any], local: dict[str, Any]) -> None:
@@ -85,9 +85,13 @@ def assert_same_shape(result: dict[str, Any], local: dict[str, Any]) -> None:
         assert set(result[key]) == set(local[key]), key
     names = [phase["name"] for phase in result["phases"]]
     assert names == [phase["name"] for phase in local["phases"]]
-    kinds = [(each["sensor"], each["kind"], each["scope"]) for each in result["energy"]["readings"]]
+    kinds = [
+        (reading["sensor"], reading["kind"], reading["scope"])
+        for reading in result["energy"]["readings"]
+    ]
     assert kinds == [
-        (each["sensor"], each["kind"], each["scope"]) for each in local["energy"]["readings"]
+        (reading["sensor"], reading["kind"], reading["scope"])
+        for reading in local["energy"]["readings"]
     ]
     # The monotonic clock is the host's: windows of both lie between the same two moments.
     assert result["window"]["start_monotonic_ns"] > local["window"]["end_monotonic_ns"]
@@ -111,7 +115,7 @@ def test_an_image_of_ones_own_from_a_path_with_spaces(
 
 def test_a_secret_of_the_host_does_not_get_into_apptainer(tmp_path: Path, sif: Path) -> None:
     found = ContainerSetup.of([], tmp_path / "results")
-    done = subprocess.run(
+    result = subprocess.run(
         ["apptainer", "exec", "--home", str(tmp_path), str(sif), "env"],
         env=os.environ
         | {"AWS_SECRET_ACCESS_KEY": SECRET, "PYTHONHOME": "/nowhere"}
@@ -120,9 +124,9 @@ def test_a_secret_of_the_host_does_not_get_into_apptainer(tmp_path: Path, sif: P
         text=True,
         check=True,
     )
-    assert SECRET not in done.stdout
-    assert "PYTHONHOME" not in done.stdout
-    assert "PYTHONPATH=/opt/llem" in done.stdout
+    assert SECRET not in result.stdout
+    assert "PYTHONHOME" not in result.stdout
+    assert "PYTHONPATH=/opt/llem" in result.stdout
 
 
 def docker(host: str, *words: str) -> str:

@@ -72,8 +72,8 @@ def stand_in(base_root: Path) -> Iterator[Path]:
 
 def _look(call: list[str], backend: str, container_setup: ContainerSetup) -> None:
     words = inside_command(backend, container_setup, 0)
-    done = subprocess.run([*call, *words], capture_output=True, text=True, check=False)
-    problems = json.loads(done.stdout.splitlines()[-1])["problems"]
+    result = subprocess.run([*call, *words], capture_output=True, text=True, check=False)
+    problems = json.loads(result.stdout.splitlines()[-1])["problems"]
     # The stand-in lacks the engine, and nothing that the program itself needs.
     assert re.match(rf"backend: {backend}\w* not installed", problems[0]), problems
     assert not any("does not start" in each for each in problems), problems

@@ -240,20 +240,20 @@ def test_who_has_process_ids_of_its_own_ends_no_container_of_the_host() -> None:
         "import sys; from llenergymeasure.containers.docker import _is_abandoned\n"
         "print([_is_abandoned(sys.argv[1], running) for running in ('true', 'false')])"
     )
-    words = [sys.executable, "-c", code, docker._owner()]
+    words = [sys.executable, "-c", code, docker._owner_label()]
     for apart, expected in (([], "[False, False]"), (["--pid", "--fork"], "[False, True]")):
         command = ["unshare", *apart, *(["--mount-proc"] if apart else []), *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment())
-        assert done.stdout.strip() == expected, done.stderr
+        result = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert result.stdout.strip() == expected, result.stderr
 
 
 def test_looking_for_a_process_that_is_not_its_own_leaves_no_file_open(tmp_path: Path) -> None:
     launch = _Launch.__new__(_Launch)
-    launch._inside = None
+    launch._process_fd = None
     folder = RunFolder(tmp_path)
     folder.work.mkdir()
     folder.engine_pid.write_text(str(os.getppid()))
     launch._task = Task("a/1", {}, folder, tmp_path, ENGINE)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    assert all(launch._look() for _ in range(5))
+    assert all(launch._find_process() for _ in range(5))
     assert len(list(Path("/proc/self/fd").iterdir())) == before

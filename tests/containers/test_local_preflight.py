@@ -57,7 +57,7 @@ def test_a_server_that_already_runs_needs_nothing_here() -> None:
 def test_a_study_of_two_engines_does_not_begin_with_one(tmp_path: Path) -> None:
     runners = {"pytorch": "local", "vllm": "local"}
     study = write_study(tmp_path, backend=["pytorch", "vllm"], runners=runners)
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "runners.vllm: vllm cannot be imported here" in done.stdout + done.stderr
+    result = llem(tmp_path, "run", str(study))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "runners.vllm: vllm cannot be imported here" in result.stdout + result.stderr
     assert not list((tmp_path / "results").glob("*/runs/*/*/result.json"))

@@ -125,10 +125,10 @@ def test_docker(
 
 def test_the_meter_inside_is_refused_before_the_first_run(tmp_path: Path, bare_root: Path) -> None:
     study = write_study(tmp_path, runners={"pytorch": f"apptainer:{bare_root}"})
-    done = snakemake(tmp_path, "--use-apptainer", "--configfile", str(study))
-    assert done.returncode == 1
-    assert "pyarrow is not installed in it" in done.stderr
-    assert "meter: host" in done.stderr
+    result = snakemake(tmp_path, "--use-apptainer", "--configfile", str(study))
+    assert result.returncode == 1
+    assert "pyarrow is not installed in it" in result.stderr
+    assert "meter: host" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ AS_A_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 @pytest.fixture(scope="module")
 def ordinary() -> Sequence[str]:
     """The command that runs another one as an ordinary user."""
-    done = subprocess.run([*AS_A_USER, "id", "-u"], capture_output=True, text=True, check=False)
-    if done.stdout.strip() != "1000":
-        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    result = subprocess.run([*AS_A_USER, "id", "-u"], capture_output=True, text=True, check=False)
+    if result.stdout.strip() != "1000":
+        pytest.skip(f"no user namespaces here: {result.stderr.strip()}")
     return AS_A_USER
 
 
@@ -69,9 +69,9 @@ def test_apptainer(
     if image == "file" and (shutil.which("squashfuse") is None or not Path("/dev/fuse").exists()):
         pytest.skip("no squashfuse with /dev/fuse: .ci/install_apptainer.sh installs the first")
     place: Path = request.getfixturevalue("base_root" if image == "folder" else "sif")
-    done = _study(ordinary, tmp_path, f"apptainer:{place}", {"HOME": str(tmp_path)})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 run completed" in done.stderr
+    result = _study(ordinary, tmp_path, f"apptainer:{place}", {"HOME": str(tmp_path)})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 of 1 run completed" in result.stderr
 
 
 @pytest.mark.long
@@ -93,9 +93,9 @@ def test_rootless_podman(
     folder = tmp_path / "my studies"
     folder.mkdir()
     elsewhere = {"output_dir": str(tmp_path / "results")}
-    done = _study(prefix, folder, "docker:llem-test:1", podman, **elsewhere)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 run completed" in done.stderr
+    result = _study(prefix, folder, "docker:llem-test:1", podman, **elsewhere)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 of 1 run completed" in result.stderr
     made = list((tmp_path / "results").rglob("*"))
     assert made
     for path in made:

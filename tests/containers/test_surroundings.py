@@ -101,8 +101,8 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    left, held = Path(done.stdout.strip()), HubToken(os.environ)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    left, held = Path(result.stdout.strip()), HubToken(os.environ)
     assert left.read_text() == "hf_secret"
     assert list(left_tokens()) == [left]
     found = ContainerSetup.of([], tmp_path / "results")
@@ -232,12 +232,12 @@ def test_values_reach_a_container_of_apptainer_as_they_are(base_root: Path, tmp_
         pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
     value = f"$HOME `id` $(touch {tmp_path}/run) {{'a': \"b\"}}"
     mounts = [Mount(tmp_path, read_only=False)]
-    done = call(
+    result = call(
         exec_command(str(base_root), ["python3", "-c", "import os; print(os.environ['VLLM_X'])"]),
         60,
         call_variables(mounts, {"VLLM_X": value}, nvidia=False),
     )
-    assert (done.stdout.rstrip("\n"), done.stderr) == (value, "")
+    assert (result.stdout.rstrip("\n"), result.stderr) == (value, "")
     assert not (tmp_path / "run").exists()
 
 

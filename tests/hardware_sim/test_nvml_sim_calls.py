@@ -34,17 +34,17 @@ CALLS_MS = {"counter": 60, "power": 20, "other": 5}
 
 def timed_ms(folder: Path, sensor: sim.Sensor, clock=None) -> dict[str, float]:
     path = sim.Trace([sim.Device(sensor=sensor)]).write(folder)
-    done = sim.run_python(TIMED, sim.environment(path, clock=clock))
-    assert done.returncode == 0, done.stderr
-    took: dict[str, float] = json.loads(done.stdout)
-    return took
+    result = sim.run_python(TIMED, sim.environment(path, clock=clock))
+    assert result.returncode == 0, result.stderr
+    times_ms: dict[str, float] = json.loads(result.stdout)
+    return times_ms
 
 
 def test_each_kind_of_call_takes_its_time(tmp_path) -> None:
-    took = timed_ms(tmp_path, sim.Sensor(call_ms=CALLS_MS))
-    for name, ms in took.items():
-        least = CALLS_MS.get(name.split()[0], 0)
-        assert least <= ms < least + 15, took
+    times_ms = timed_ms(tmp_path, sim.Sensor(call_ms=CALLS_MS))
+    for name, ms in times_ms.items():
+        minimum_ms = CALLS_MS.get(name.split()[0], 0)
+        assert minimum_ms <= ms < minimum_ms + 15, times_ms
 
 
 def test_calls_take_no_time_of_their_own_else(tmp_path, clock) -> None:
@@ -72,8 +72,8 @@ print(count > 20, answers[0] >= 250_000)
 """
     sensor = sim.Sensor(call_ms={"counter": 300}, counter_update_ms=1)
     path = sim.Trace([sim.Device([(0, 1000)], sensor)]).write(tmp_path)
-    done = sim.run_python(code, sim.environment(path))
-    assert done.stdout == "True True\n", done.stderr
+    result = sim.run_python(code, sim.environment(path))
+    assert result.stdout == "True True\n", result.stderr
 
 
 def test_a_call_that_waits_past_the_end_of_the_session_says_so(tmp_path) -> None:
@@ -91,5 +91,5 @@ except n.NVMLError_Uninitialized:
     print("uninitialised")
 """
     path = sim.Trace([sim.Device(sensor=sim.Sensor(call_ms={"counter": 400}))]).write(tmp_path)
-    done = sim.run_python(code, sim.environment(path))
-    assert done.stdout == "uninitialised\n", done.stderr
+    result = sim.run_python(code, sim.environment(path))
+    assert result.stdout == "uninitialised\n", result.stderr

@@ -92,8 +92,8 @@ for call, error in (
 """
     parted = sim.Device(uuid="GPU-b", keys={"mig": True, "mig_uuids": ["MIG-w", "MIG-x"]})
     path = sim.Trace([sim.Device(uuid="GPU-a"), parted]).write(tmp_path)
-    done = sim.run_python(code, sim.environment(path))
-    assert done.stdout.split() == ["GPU-b", "GPU-b", "refused", "refused"], done.stderr
+    result = sim.run_python(code, sim.environment(path))
+    assert result.stdout.split() == ["GPU-b", "GPU-b", "refused", "refused"], result.stderr
 
 
 def test_conditions_follow_the_trace(open_reader, clock) -> None:

@@ -70,8 +70,8 @@ for call in (lambda: n.nvmlDeviceGetPowerUsage(handle), n.nvmlShutdown):
     except n.NVMLError_Uninitialized:
         print("uninitialised")
 """
-    done = sim.run_python(code, sim.environment(sim.Trace().write(tmp_path)))
-    assert done.stdout.split() == ["100000", "uninitialised", "uninitialised"], done.stderr
+    result = sim.run_python(code, sim.environment(sim.Trace().write(tmp_path)))
+    assert result.stdout.split() == ["100000", "uninitialised", "uninitialised"], result.stderr
 
 
 def test_a_stepped_clock_is_the_same_for_all_who_read_it(open_reader, clock) -> None:
@@ -113,8 +113,8 @@ print(json.dumps([faults, sorted(finished)]))
 """
     device = sim.Device(power_w=[(0, 250)])
     path = sim.Trace([device]).write(tmp_path)
-    done = sim.run_python(code, sim.environment(path, state=tmp_path / "state"))
-    assert json.loads(done.stdout) == [[], list(range(8))], done.stderr
+    result = sim.run_python(code, sim.environment(path, state=tmp_path / "state"))
+    assert json.loads(result.stdout) == [[], list(range(8))], result.stderr
 
 
 def test_a_forked_child_reads_on(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ for _ in range(20):
 done.set()
 print(codes == [0] * 20)
 """
-    done = sim.run_python(code, sim.environment(sim.Trace().write(tmp_path)))
-    assert done.stdout == "True\n", done.stderr
+    result = sim.run_python(code, sim.environment(sim.Trace().write(tmp_path)))
+    assert result.stdout == "True\n", result.stderr
 
 
 # --- load from a program -------------------------------------------------------------------------

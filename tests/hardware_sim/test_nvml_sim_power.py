@@ -23,14 +23,14 @@ def test_a_month_of_counting_does_not_drift(open_reader, clock) -> None:
 def test_noise_is_bounded_and_the_same_for_every_reader(open_reader, clock) -> None:
     device = sim.Device(power_w=[(0, 200)], sensor=sim.Sensor(power_noise_w=5))
     readers = open_reader(device), open_reader(device)
-    shown = []
+    readings = []
     for _ in range(50):
         clock.advance(0.1)
         first, second = (reader.power_mw() for reader in readers)
         assert first == second
-        shown.append(first)
-    assert 195_000 <= min(shown) < max(shown) <= 205_000
-    assert len(set(shown)) > 40
+        readings.append(first)
+    assert 195_000 <= min(readings) < max(readings) <= 205_000
+    assert len(set(readings)) > 40
 
 
 def test_a_card_without_a_counter_still_shows_power(open_reader) -> None:
@@ -100,9 +100,9 @@ def test_a_reset_turns_the_counter_back_under_a_programs_load_too(
     keys = {"load_file": "load.csv", "idle_w": 80, "max_w": 480}
     reader = open_reader(sim.Device(sensor=sensor, keys=keys))
     (tmp_path / "load.csv").write_text(f"{clock.now_ns},1\n")
-    shown = []
+    readings = []
     for _ in range(4):
-        shown.append(reader.energy_mj())
+        readings.append(reader.energy_mj())
         clock.advance(1)
-    assert shown == [0, 480_000, 0, 480_000]
+    assert readings == [0, 480_000, 0, 480_000]
     assert reader.energy_mj() == 260_000

@@ -22,10 +22,10 @@ except pynvml.NVMLError as error:
 
 def refusal(path: Path, **environment: object) -> str:
     """The one line on stderr with which the library refuses a trace."""
-    done = sim.run_python(INIT, sim.environment(path, **environment))
-    assert done.stdout == f"refused {UNKNOWN}\n", done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    result = sim.run_python(INIT, sim.environment(path, **environment))
+    assert result.stdout == f"refused {UNKNOWN}\n", result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
     return lines[0]
 
 
@@ -57,9 +57,9 @@ def refusal(path: Path, **environment: object) -> str:
 def test_refusals_name_file_line_and_reason(tmp_path, line, reason) -> None:
     path = tmp_path / "trace.txt"
     path.write_text(f"driver_version 1\ncard\n{line}\ncard\n")
-    said = refusal(path)
-    assert said.startswith(f"nvml_sim: {path}: line 3: ")
-    assert reason in said
+    message = refusal(path)
+    assert message.startswith(f"nvml_sim: {path}: line 3: ")
+    assert reason in message
 
 
 def test_more_cards_than_there_is_room_for_are_refused(tmp_path) -> None:
@@ -76,9 +76,9 @@ def test_a_missing_file_and_a_missing_variable_are_named(tmp_path) -> None:
     assert "absent.txt: No such file or directory" in refusal(tmp_path / "absent.txt")
     variables = sim.environment(tmp_path / "absent.txt")
     del variables["NVML_SIM_TRACE"]
-    done = sim.run_python(INIT, variables)
-    assert done.stdout == f"refused {DRIVER_NOT_LOADED}\n"
-    assert "NVML_SIM_TRACE is not set" in done.stderr
+    result = sim.run_python(INIT, variables)
+    assert result.stdout == f"refused {DRIVER_NOT_LOADED}\n"
+    assert "NVML_SIM_TRACE is not set" in result.stderr
 
 
 def test_a_clock_that_cannot_be_had_is_refused(tmp_path) -> None:

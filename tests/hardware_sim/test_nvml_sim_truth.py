@@ -91,23 +91,23 @@ def hold_against_the_truth(
     for moment_ms in moments_ms:
         elapsed_ns = round(moment_ms * 1_000_000)
         clock.set(start_ns + elapsed_ns)
-        for place, device in enumerate(devices):
-            hold_one_against_the_truth(reader, place, device, elapsed_ns)
+        for index, device in enumerate(devices):
+            hold_one_against_the_truth(reader, index, device, elapsed_ns)
 
 
 def hold_one_against_the_truth(
-    reader: Reader, place: int, device: sim.Device, elapsed_ns: int
+    reader: Reader, index: int, device: sim.Device, elapsed_ns: int
 ) -> None:
     sensor = device.sensor
-    fields = reader.fields(POWER_AVERAGE, POWER_INSTANT, device=place)
+    fields = reader.fields(POWER_AVERAGE, POWER_INSTANT, device=index)
     average, instant = (field["number"] for field in fields)
     assert instant == pytest.approx(device.shown_power_mw(elapsed_ns), abs=1), device.name
     true_mw = pytest.approx(device.shown_power_mw(elapsed_ns, sensor.average_window_ms), abs=1)
-    assert average == reader.power_mw(place) == true_mw, device.name
-    apart = abs(reader.energy_mj(place) - device.counter_mj(elapsed_ns))
+    assert average == reader.power_mw(index) == true_mw, device.name
+    difference_mj = abs(reader.energy_mj(index) - device.counter_mj(elapsed_ns))
     if sensor.counter_wrap_mj:  # the rounding of a tie may wrap
-        apart = min(apart, sensor.counter_wrap_mj - apart)
-    assert apart <= 1, device.name
+        difference_mj = min(difference_mj, sensor.counter_wrap_mj - difference_mj)
+    assert difference_mj <= 1, device.name
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["on", "back"])
@@ -121,7 +121,7 @@ def stalls() -> st.SearchStrategy[list[tuple[float, float, str]]]:
     times = st.lists(st.integers(-1000, 20_000), max_size=6, unique=True).map(sorted)
     pairs = times.map(lambda t: list(zip(t[::2], t[1::2], strict=False)))
     ends = st.sampled_from(["lose", "catch_up"])
-    return st.builds(lambda of, end: [(a / 1000, b / 1000, end) for a, b in of], pairs, ends)
+    return st.builds(lambda edges, end: [(a / 1000, b / 1000, end) for a, b in edges], pairs, ends)
 
 
 def devices() -> st.SearchStrategy[sim.Device]:
@@ -196,8 +196,8 @@ def test_the_helpers_counter_of_200_w_steps_as_worked_out_by_hand(
     sensor: sim.Sensor, shown_j: list[int]
 ) -> None:
     device = sim.Device([(0.0, 200.0)], sensor)
-    for place, joules in enumerate(shown_j):
-        for elapsed_ms in (100 * place, 100 * place + 99):
+    for index, joules in enumerate(shown_j):
+        for elapsed_ms in (100 * index, 100 * index + 99):
             assert device.counter_mj(elapsed_ms * 1_000_000) == joules * 1000
 
 

@@ -43,9 +43,9 @@ def test_zeus_reads_the_counter_of_each_card(tmp_path: Path) -> None:
     ]
     variables = sim.environment(sim.Trace(devices).write(tmp_path))
     variables.pop("CUDA_VISIBLE_DEVICES", None)
-    done = sim.run_python(MEASURE, variables)
-    assert done.returncode == 0, done.stderr
-    start_ns, end_ns, energy_j = json.loads(done.stdout.splitlines()[-1])
+    result = sim.run_python(MEASURE, variables)
+    assert result.returncode == 0, result.stderr
+    start_ns, end_ns, energy_j = json.loads(result.stdout.splitlines()[-1])
     t0_ns = int(variables["NVML_SIM_T0"])
     for index, device in enumerate(devices):
         a, b = ((ns - t0_ns) / sim.NS_PER_S for ns in (start_ns, end_ns))
@@ -63,9 +63,9 @@ def test_zeus_controls_the_card(tmp_path: Path) -> None:
     )
     variables = sim.environment(sim.Trace([device]).write(tmp_path))
     variables.pop("CUDA_VISIBLE_DEVICES", None)
-    done = sim.run_python(CONTROL, variables)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    result = sim.run_python(CONTROL, variables)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert lines[0] == "250000 45 NVIDIA H200"
     assert all(250_000 <= int(power) <= 600_000 for power in lines[1].split())
     assert lines[2:] == ["1980", "700000"]

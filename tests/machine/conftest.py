@@ -43,11 +43,13 @@ def simulated(
     return machine
 
 
-def asked(code: str, environment: dict[str, str], *arguments: str, module: str = "pynvml") -> Any:
+def run_json(
+    code: str, environment: dict[str, str], *arguments: str, module: str = "pynvml"
+) -> Any:
     """Return what code prints as JSON in a process of its own that sees the cards."""
-    done = run_forked(code, environment, *arguments, modules=(module,))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    result = run_forked(code, environment, *arguments, modules=(module,))
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 CARD = """
@@ -63,11 +65,11 @@ def read_back(environment: dict[str, str], uuid: str = UUID) -> tuple[float, int
         "limit = pynvml.nvmlDeviceGetPowerManagementLimit(card) / 1000\n"
         "print(json.dumps([limit, pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM)]))\n"
     )
-    limit, clock = asked(CARD + code, environment, uuid)
+    limit, clock = run_json(CARD + code, environment, uuid)
     return limit, clock
 
 
 def set_limit(environment: dict[str, str], limit_w: float) -> None:
     """Set a card's power limit as somebody else does."""
     code = "print(pynvml.nvmlDeviceSetPowerManagementLimit(card, int(sys.argv[2])) or 0)\n"
-    asked(CARD + code, environment, UUID, str(round(limit_w * 1000)))
+    run_json(CARD + code, environment, UUID, str(round(limit_w * 1000)))

@@ -12,7 +12,7 @@ import pytest
 
 from llenergymeasure.machine.gpus import allotment
 from llenergymeasure.machine.gpus.allotment import Allotment, Demand, ask_allotment, demand
-from machine.conftest import asked
+from machine.conftest import run_json
 from nvml_sim import sim
 
 FIRST, SECOND, THIRD = "GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"
@@ -99,16 +99,16 @@ else:
 def ask(environment: dict[str, str], config: dict[str, Any], limit_s: float = 60) -> dict[str, Any]:
     """Ask in a process that has the simulated driver from its start, as a supervisor has."""
     words = (json.dumps(config), str(limit_s))
-    answer: dict[str, Any] = asked(ASK, environment, *words, module=allotment.__name__)
+    answer: dict[str, Any] = run_json(ASK, environment, *words, module=allotment.__name__)
     return answer
 
 
 def test_as_many_as_needed_in_cudas_order(simulated: Any) -> None:
     machine = simulated(*THREE)
     assert ask(machine, {"backend": "pytorch"})["uuids"] == [FIRST]
-    two = {"backend": "vllm", "vllm": {"tensor_parallel_size": 2}}
-    assert ask(machine, two)["uuids"] == [FIRST, SECOND]
-    assert ask(machine, two)["usable"] == [FIRST, SECOND, THIRD]
+    config = {"backend": "vllm", "vllm": {"tensor_parallel_size": 2}}
+    assert ask(machine, config)["uuids"] == [FIRST, SECOND]
+    assert ask(machine, config)["usable"] == [FIRST, SECOND, THIRD]
     assert ask(machine, {"backend": "openai"})["uuids"] == [FIRST, SECOND, THIRD]
     by_place = ask(machine, {"backend": "pytorch", "pytorch": {"device_map": "cuda:1"}})
     assert (by_place["uuids"], by_place["usable"]) == ([SECOND], [SECOND])
@@ -130,8 +130,8 @@ def test_a_card_is_told_to_the_engine_by_number(simulated: Any) -> None:
     named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [2, FIRST]}})
     assert named["environment"] == by_number
     assert ask(machine, {"backend": "pytorch"})["environment"] == {}
-    listed = {**machine, "CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
-    assert ask(listed, {"backend": "openai"})["environment"] == by_number
+    variables = {**machine, "CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
+    assert ask(variables, {"backend": "openai"})["environment"] == by_number
     numbered = {**machine, "CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     assert ask(numbered, {"backend": "openai"})["environment"] == {}
 
@@ -152,21 +152,21 @@ def test_an_engine_alone_in_a_container_counts_the_cards_it_sees(
 ) -> None:
     """Docker's container is given them by UUID; with the meter outside nobody else is in it."""
     machine = {**simulated(*THREE[:2]), "CUDA_VISIBLE_DEVICES": outside}
-    assert asked(OWN, machine, module=allotment.__name__) == inside
+    assert run_json(OWN, machine, module=allotment.__name__) == inside
 
 
 def test_a_number_is_that_of_the_place_on_the_bus(simulated: Any) -> None:
     last, first = (
-        sim.Device(uuid=each, keys={"pci": f"00000000:{bus}:00.0"})
-        for each, bus in ((SECOND, "9B"), (FIRST, "1A"))
+        sim.Device(uuid=uuid, keys={"pci": f"00000000:{bus}:00.0"})
+        for uuid, bus in ((SECOND, "9B"), (FIRST, "1A"))
     )
     named = ask(simulated(last, first), {"backend": "pytorch", "gpu": {"devices": [SECOND]}})
     assert named["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_card_next_to_a_partitioned_one_is_told_by_uuid(simulated: Any) -> None:
-    whole, parted = sim.Device(uuid=FIRST), sim.Device(uuid=SECOND, keys={"mig": True})
-    machine = simulated(parted, whole)
+    complete_card, sliced_card = sim.Device(uuid=FIRST), sim.Device(uuid=SECOND, keys={"mig": True})
+    machine = simulated(sliced_card, complete_card)
     named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [FIRST]}})
     assert named["environment"] == {"CUDA_VISIBLE_DEVICES": FIRST}
 
@@ -218,12 +218,12 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
         "print(Forecast().known(config).device)\n"
         "visible_uuids()\n"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
-    finding, device = done.stdout.splitlines()
+    finding, device = result.stdout.splitlines()
     assert "'wrong', 'the GPUs cannot be listed: the driver did not answer within 1 s" in finding
     assert device == "its GPU's speed"
-    assert done.stderr.splitlines()[-1].startswith(
+    assert result.stderr.splitlines()[-1].startswith(
         "llenergymeasure.machine.gpus.allotment.GpuAllotmentError: the GPUs cannot be listed"
     )

@@ -25,7 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
             path.write_text(content + "\n")
         (tmp_path / "self").write_text(membership + "\n")
         monkeypatch.setattr(host, "_CGROUP", tmp_path / "cgroup")
-        monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "self", raising=False)
+        monkeypatch.setattr(host, "_PROCESS_GROUPS", tmp_path / "self", raising=False)
         monkeypatch.setattr(host, "memory_bytes", lambda _name: 64 * GB)
 
     return make
@@ -88,9 +88,9 @@ def test_version_1_has_a_tree_for_each_controller(machine: Machine) -> None:
     assert limits() == (3 * GB, 0.5)
 
 
-@pytest.mark.parametrize("own", ["/", "/docker/0123abcd", "/../../job_42"])
-def test_in_a_container_its_own_group_is_the_root(machine: Machine, own: str) -> None:
-    machine(f"0::{own}", {"memory.max": str(GB), "cpu.max": "200000 100000"})
+@pytest.mark.parametrize("group", ["/", "/docker/0123abcd", "/../../job_42"])
+def test_in_a_container_its_own_group_is_the_root(machine: Machine, group: str) -> None:
+    machine(f"0::{group}", {"memory.max": str(GB), "cpu.max": "200000 100000"})
     assert limits() == (GB, 2.0)
 
 
@@ -103,7 +103,7 @@ def test_a_kernel_without_control_groups_limits_nothing(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine("", {})
-    monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "absent", raising=False)
+    monkeypatch.setattr(host, "_PROCESS_GROUPS", tmp_path / "absent", raising=False)
     assert limits() == (None, None)
 
 

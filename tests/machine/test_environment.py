@@ -20,7 +20,7 @@ from llenergymeasure.machine.environment import (
 )
 from llenergymeasure.machine.host import host
 from llenergymeasure.redact import REMOVED, without_secrets
-from machine.conftest import LIMITED, UUID, asked
+from machine.conftest import LIMITED, UUID, run_json
 from nvml_sim import sim
 
 GATHER = "import json\nfrom llenergymeasure.machine.environment import environment\n"
@@ -28,8 +28,8 @@ GATHER += "print(json.dumps(environment()))"
 
 
 def gathered(machine: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = asked(GATHER, machine, module="llenergymeasure.machine.environment")
-    return found
+    record: dict[str, Any] = run_json(GATHER, machine, module="llenergymeasure.machine.environment")
+    return record
 
 
 def test_the_packages_are_those_that_importlib_finds() -> None:
@@ -58,17 +58,17 @@ def test_packages_of_every_form_are_found(tmp_path: Path) -> None:
 
 
 def test_the_host_is_described() -> None:
-    found = host()
-    assert found["kernel"]
-    assert found["memory_total_bytes"] > 100 * 1024**2
-    assert 1 <= found["cpu"]["usable_count"] <= found["cpu"]["logical_count"]
+    record = host()
+    assert record["kernel"]
+    assert record["memory_total_bytes"] > 100 * 1024**2
+    assert 1 <= record["cpu"]["usable_count"] <= record["cpu"]["logical_count"]
 
 
 def test_a_machine_without_a_gpu_says_so_with_an_empty_list(tmp_path: Path) -> None:
     machine = sim.environment(sim.Trace(devices=[]).write(tmp_path))
-    found = gathered(machine)
-    assert found["gpus"] == []
-    assert "cuda_driver" not in found
+    record = gathered(machine)
+    assert record["gpus"] == []
+    assert "cuda_driver" not in record
 
 
 def test_a_gpus_settings_and_condition_are_recorded(simulated: Any) -> None:
@@ -85,9 +85,9 @@ def test_a_gpus_settings_and_condition_are_recorded(simulated: Any) -> None:
     machine = simulated(
         sim.Device(name="Simulated H200", keys=keys), driver_version="575.1", cuda_version="12.9"
     )
-    found = gathered(machine)
-    assert found["cuda_driver"] == "12.9"
-    (card,) = found["gpus"]
+    record = gathered(machine)
+    assert record["cuda_driver"] == "12.9"
+    (card,) = record["gpus"]
     assert (
         card
         | {
@@ -121,8 +121,8 @@ def test_what_a_card_does_not_tell_is_null(simulated: Any) -> None:
 
 
 def test_only_variables_that_matter_are_kept() -> None:
-    found = variables({"CUDA_VISIBLE_DEVICES": "0", "HOME": "/home/me", "VLLM_MAX_TOKENS": "5"})
-    assert found == {"CUDA_VISIBLE_DEVICES": "0", "VLLM_MAX_TOKENS": "5"}
+    recorded = variables({"CUDA_VISIBLE_DEVICES": "0", "HOME": "/home/me", "VLLM_MAX_TOKENS": "5"})
+    assert recorded == {"CUDA_VISIBLE_DEVICES": "0", "VLLM_MAX_TOKENS": "5"}
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_the_command_of_a_meter_is_in_no_record() -> None:
 )
 @pytest.mark.parametrize("around", ["{}", "--api {} --x", "https://host/path?a=1&b={}"])
 def test_a_secret_inside_a_value_is_removed(secret: str, around: str) -> None:
-    found = variables({"VLLM_ARGS": around.format(secret)})["VLLM_ARGS"]
-    assert found == around.format(REMOVED)
+    recorded = variables({"VLLM_ARGS": around.format(secret)})["VLLM_ARGS"]
+    assert recorded == around.format(REMOVED)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from llenergymeasure.machine.gpus.inventory import (
     promised,
     visible,
 )
-from machine.conftest import asked
+from machine.conftest import run_json
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 
@@ -46,7 +46,7 @@ def _ask(code: str, variables: dict[str, str]) -> Any:
         "from llenergymeasure.machine.gpus.inventory import *\n"
         f"{code}\nprint(json.dumps(answer))"
     )
-    return asked(source, variables, module="llenergymeasure.machine.gpus.inventory")
+    return run_json(source, variables, module="llenergymeasure.machine.gpus.inventory")
 
 
 def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
@@ -57,18 +57,18 @@ def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
 
 @pytest.mark.parametrize("length", [len("GPU-00000001"), len(FIRST)])
 def test_cuda_visible_devices_by_uuid_or_its_beginning(length: int) -> None:
-    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
+    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
 
-    assert _uuids(chosen) == [FIRST]
-    assert chosen.source == "CUDA_VISIBLE_DEVICES"
+    assert _uuids(selection) == [FIRST]
+    assert selection.source == "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.parametrize("value", ["", "-1", "NoDevFiles"])
 def test_cuda_visible_devices_can_mean_none(value: str) -> None:
-    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": value})
+    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": value})
 
-    assert not chosen.gpus
-    assert not chosen.warnings
+    assert not selection.gpus
+    assert not selection.warnings
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_cuda_visible_devices_as_people_write_it(value: str, expected: list[str]
 
 
 def test_cuda_stops_at_the_first_name_that_is_not_there() -> None:
-    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
+    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
 
-    assert _uuids(chosen) == [SECOND]
-    assert "'7'" in chosen.warnings[0]
+    assert _uuids(selection) == [SECOND]
+    assert "'7'" in selection.warnings[0]
 
 
 def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed() -> None:
@@ -105,9 +105,9 @@ def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed()
     assert not visible(mixed, {"CUDA_VISIBLE_DEVICES": FIRST}).warnings
 
 
-@pytest.mark.parametrize(("listed", "expected"), [("1-2", [FIRST, SECOND]), ("0", [THIRD])])
-def test_slurm_names_nvmls_indices(listed: str, expected: list[str]) -> None:
-    assert _uuids(visible(ALL, {"SLURM_JOB_GPUS": listed})) == expected
+@pytest.mark.parametrize(("indices", "expected"), [("1-2", [FIRST, SECOND]), ("0", [THIRD])])
+def test_slurm_names_nvmls_indices(indices: str, expected: list[str]) -> None:
+    assert _uuids(visible(ALL, {"SLURM_JOB_GPUS": indices})) == expected
 
 
 def test_slurm_that_hides_the_other_cards_is_not_asked_again() -> None:
@@ -194,25 +194,27 @@ def test_an_nvml_that_does_not_start_says_why_and_what_to_do(
         raise pynvml.NVMLError(code)
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
-    found = discover()
-    assert not found.gpus
-    assert re.search(says, str(found.unavailable))
-    assert remedy in str(found.remedy)
+    inventory = discover()
+    assert not inventory.gpus
+    assert re.search(says, str(inventory.unavailable))
+    assert remedy in str(inventory.remedy)
 
 
-@pytest.mark.parametrize("listed", [None, "0"])
-def test_a_card_that_is_off_the_bus_is_none_of_cudas(tmp_path: Path, listed: str | None) -> None:
+@pytest.mark.parametrize("visible_devices", [None, "0"])
+def test_a_card_that_is_off_the_bus_is_none_of_cudas(
+    tmp_path: Path, visible_devices: str | None
+) -> None:
     cards = [
         sim.Device(uuid=uuid(1)),
         sim.Device(uuid=uuid(2), keys={"fail_after_s": 0}),
         sim.Device(uuid=uuid(3)),
     ]
-    environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
+    environ = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}
     answer = _ask(
         f"answer = asdict(visible(discover(), {environ!r}))", card_environment(tmp_path, cards)
     )
 
-    expected = [uuid(1), uuid(3)] if listed is None else [uuid(1)]
+    expected = [uuid(1), uuid(3)] if visible_devices is None else [uuid(1)]
     assert [gpu["uuid"] for gpu in answer["gpus"]] == expected
     (warning,) = answer["warnings"]
     assert "GPU 1 of NVML does not answer" in warning
@@ -278,16 +280,16 @@ def test_a_gpu_that_should_be_here_and_does_not_answer_is_wrong(
     none_here = Inventory(unavailable="no NVIDIA driver", remedy="install it")
     monkeypatch.setattr(doctor_machine, "discover_if_answered", lambda: none_here)
     monkeypatch.setattr(doctor_machine, "promised", partial(promised, tmp_path))
-    (found,) = doctor_machine.gpus()
-    assert found.state == ("absent" if words is None else "wrong")
-    assert found.remedy == "install it"
-    assert "no NVIDIA driver" in found.detail
-    assert (words or "no NVIDIA") in found.detail
+    (finding,) = doctor_machine.gpus()
+    assert finding.state == ("absent" if words is None else "wrong")
+    assert finding.remedy == "install it"
+    assert "no NVIDIA driver" in finding.detail
+    assert (words or "no NVIDIA") in finding.detail
 
 
-@pytest.mark.parametrize(("number", "seen"), [(errno.EPERM, False), (errno.EIO, True)])
+@pytest.mark.parametrize(("number", "is_expected"), [(errno.EPERM, False), (errno.EIO, True)])
 def test_a_card_that_the_control_group_refuses_was_not_given(
-    number: int, seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, is_expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -297,8 +299,8 @@ def test_a_card_that_the_control_group_refuses_was_not_given(
         monkeypatch.delenv(name, raising=False)
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
-        found = promised(tmp_path)
-    assert (found is not None) == seen
+        reason = promised(tmp_path)
+    assert (reason is not None) == is_expected
 
 
 def test_a_device_file_that_a_removed_driver_left_promises_no_gpu(
@@ -306,9 +308,9 @@ def test_a_device_file_that_a_removed_driver_left_promises_no_gpu(
 ) -> None:
     for name in GIVEN:
         monkeypatch.delenv(name, raising=False)
-    with socket.socket(socket.AF_UNIX) as left:
+    with socket.socket(socket.AF_UNIX) as device:
         monkeypatch.chdir(tmp_path)
-        left.bind("nvidia0")  # is opened with the same error as a device without a driver
+        device.bind("nvidia0")  # is opened with the same error as a device without a driver
         assert promised(tmp_path) is None
         (tmp_path / "nvidia1").touch()
         assert promised(tmp_path) == f"there is {tmp_path / 'nvidia1'}"

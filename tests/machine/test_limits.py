@@ -91,13 +91,13 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
         hold_limits(locks, BOTH)
         hang(environment)
         monkeypatch.setattr(limits, "ANSWER_S", 2.0)
-        began = time.monotonic()
+        start_s = time.monotonic()
         assert restore_limits(locks) == {
             "restored": False,
             "unchanged_meanwhile": None,
             "left": {UUID: "the driver did not answer within 2 s"},
         }
-        assert time.monotonic() - began < 50
+        assert time.monotonic() - start_s < 50
     hang(environment, hanging=False)
     monkeypatch.setattr(limits, "ANSWER_S", 60.0)
     assert read_back(environment) == HELD
@@ -145,11 +145,11 @@ def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
 ) -> None:
     environment = simulated()
     killed_while_holding(environment)
-    shown = json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout)
-    assert [(each["kind"], each["name"]) for each in shown] == [("GPU limit", UUID)]
+    leftovers = json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout)
+    assert [(leftover["kind"], leftover["name"]) for leftover in leftovers] == [("GPU limit", UUID)]
     assert read_back(environment) == HELD
-    done = llem(tmp_path, "clean", "--yes", variables=environment)
-    assert done.returncode == 0, done.stderr
+    result = llem(tmp_path, "clean", "--yes", variables=environment)
+    assert result.returncode == 0, result.stderr
     assert read_back(environment) == AS_FOUND
     assert json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout) == []
 
@@ -213,12 +213,12 @@ def test_a_card_that_is_lost_is_not_restored(simulated: Any) -> None:
     with lock() as locks:
         hold_limits(locks, BOTH)
         path = Path(environment["NVML_SIM_TRACE"])
-        whole = path.read_text()
-        path.write_text(whole.replace("card\n", "card\nfail_after_s -1\n", 1))
+        trace_text = path.read_text()
+        path.write_text(trace_text.replace("card\n", "card\nfail_after_s -1\n", 1))
         closed = restore_limits(locks)
         assert closed["restored"] is False
         assert UUID in closed["left"]
-        path.write_text(whole)
+        path.write_text(trace_text)
         assert restore_limits(locks) == RESTORED
     assert read_back(environment) == AS_FOUND
 
@@ -359,5 +359,5 @@ def test_what_a_supervisor_imports_is_the_standard_library_alone() -> None:
         "others = imported - set(sys.stdlib_module_names)\n"
         "print(sorted(name for name in others if not name.startswith('_')))\n"
     )
-    done = sim.run_python(code, dict(os.environ))
-    assert done.stdout.strip() == "['llenergymeasure']", done.stdout + done.stderr
+    result = sim.run_python(code, dict(os.environ))
+    assert result.stdout.strip() == "['llenergymeasure']", result.stdout + result.stderr

@@ -151,8 +151,8 @@ def test_the_file_can_be_locked_by_every_user_whatever_the_umask(tmp_path: Path)
             pass
     finally:
         os.umask(before)
-    (made,) = tmp_path.iterdir()
-    assert stat.S_IMODE(made.stat().st_mode) == 0o666
+    (lock_file,) = tmp_path.iterdir()
+    assert stat.S_IMODE(lock_file.stat().st_mode) == 0o666
 
 
 def test_a_name_from_outside_stays_in_the_folder(tmp_path: Path) -> None:
@@ -177,21 +177,21 @@ def test_what_is_no_lock_is_passed_over_and_nobody_waits_for_it(tmp_path: Path, 
     make(tmp_path / "gpu-GPU-a.lock")
     with lock(tmp_path, "GPU-a", "GPU-b", count=1) as locks:
         assert locks.uuids == ("GPU-b",)
-    began = time.monotonic()
+    start_s = time.monotonic()
     with pytest.raises(GpuBusyError, match="which is no lock; remove it"):
         lock(tmp_path, "GPU-a", wait_s=0.5)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - start_s < 30
 
 
 def test_the_shared_folder_is_for_all_users(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        found = shared_folder(tmp_path / "common")
+        shared = shared_folder(tmp_path / "common")
     finally:
         os.umask(before)
-    assert found.for_all_users
-    assert stat.S_IMODE(found.path.stat().st_mode) == 0o1777
-    assert shared_folder(tmp_path / "common") == found
+    assert shared.for_all_users
+    assert stat.S_IMODE(shared.path.stat().st_mode) == 0o1777
+    assert shared_folder(tmp_path / "common") == shared
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ def test_a_folder_where_others_can_remove_a_lock_is_not_shared(
 def test_where_the_common_folder_is_a_link_a_users_own_is_used(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "common").symlink_to(tmp_path / "elsewhere")
-    found = shared_folder(tmp_path / "common")
-    assert not found.for_all_users
-    assert found.path == tmp_path / f"common-{os.geteuid()}"
-    assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
+    shared = shared_folder(tmp_path / "common")
+    assert not shared.for_all_users
+    assert shared.path == tmp_path / f"common-{os.geteuid()}"
+    assert stat.S_IMODE(shared.path.stat().st_mode) == 0o700
 
 
 def test_a_folder_that_becomes_a_link_as_it_is_made_opens_no_other(
@@ -263,8 +263,8 @@ def open_folder() -> Iterator[Path]:
 def test_two_users_share_a_card(open_folder: Path) -> None:
     common = shared_folder(open_folder / "common").path
     with another_run(common, "GPU-a", user=65534) as other:
-        (made,) = common.iterdir()
-        assert made.stat().st_uid == 65534
+        (lock_file,) = common.iterdir()
+        assert lock_file.stat().st_uid == 65534
         with pytest.raises(GpuBusyError, match=f"pid {other.pid}"):
             lock(common, "GPU-a")
     with lock(common, "GPU-a"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from llenergymeasure.machine.gpus import memory_release
 from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, unreleased_lines
-from machine.conftest import UUID, asked
+from machine.conftest import UUID, run_json
 from nvml_sim import sim
 
 GB = 10**9
@@ -21,8 +21,8 @@ print(json.dumps(ask_release(json.loads(sys.argv[1]), float(sys.argv[2]))))
 
 def ask(environment: dict[str, str], before: int, limit_s: float = 20.0) -> dict[str, Any]:
     words = (json.dumps({UUID: before}), str(limit_s))
-    found: dict[str, Any] = asked(ASK, environment, *words, module=memory_release.__name__)
-    return found
+    report: dict[str, Any] = run_json(ASK, environment, *words, module=memory_release.__name__)
+    return report
 
 
 def card(used: Any, **keys: Any) -> sim.Device:
@@ -30,36 +30,36 @@ def card(used: Any, **keys: Any) -> sim.Device:
 
 
 def test_memory_that_is_back_is_told_at_once(simulated: Any) -> None:
-    (one,) = ask(simulated(card(GB + SLACK_BYTES // 2)), GB).values()
-    assert one["released"] is True
-    assert one["waited_s"] < 5
-    assert unreleased_lines({UUID: one}) == []
+    (card_report,) = ask(simulated(card(GB + SLACK_BYTES // 2)), GB).values()
+    assert card_report["released"] is True
+    assert card_report["waited_s"] < 5
+    assert unreleased_lines({UUID: card_report}) == []
 
 
 def test_memory_that_comes_back_late_is_waited_for(simulated: Any) -> None:
     environment = simulated(card([[0.0, 30 * GB], [2.0, GB]]))
     environment["NVML_SIM_T0"] = str(time.monotonic_ns())
-    (one,) = ask(environment, GB).values()
-    assert one["released"] is True
-    assert one["after_bytes"] == GB
+    (card_report,) = ask(environment, GB).values()
+    assert card_report["released"] is True
+    assert card_report["after_bytes"] == GB
 
 
 def test_memory_that_stays_is_told_with_who_has_it(simulated: Any) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         environment = simulated(card(30 * GB, processes=[{"pid": other.pid}]))
-        found = ask(environment, GB, 0.5)
+        report = ask(environment, GB, 0.5)
         other.kill()
-    assert found[UUID]["released"] is False
-    assert found[UUID]["processes"] == [other.pid]
-    (line,) = unreleased_lines(found)
+    assert report[UUID]["released"] is False
+    assert report[UUID]["processes"] == [other.pid]
+    (line,) = unreleased_lines(report)
     assert "29.0 GB more in use than before the run" in line
     assert str(other.pid) in line
 
 
 def test_a_card_that_does_not_answer_is_not_known(simulated: Any) -> None:
-    (one,) = ask(simulated(card(GB, fail_after_s=-1)), GB).values()
-    assert (one["released"], one["after_bytes"]) == (None, None)
-    assert unreleased_lines({UUID: one}) == []
+    (card_report,) = ask(simulated(card(GB, fail_after_s=-1)), GB).values()
+    assert (card_report["released"], card_report["after_bytes"]) == (None, None)
+    assert unreleased_lines({UUID: card_report}) == []
 
 
 def test_without_cards_nothing_is_asked() -> None:

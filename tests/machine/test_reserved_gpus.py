@@ -42,15 +42,15 @@ def reserve(
     return Reservation.make({"backend": "pytorch", **(config or {})}, "a run", rest)
 
 
-def cards(found: Reservation | None) -> tuple[str, ...]:
-    assert found is not None
-    return found.allotment.uuids
+def cards(reservation: Reservation | None) -> tuple[str, ...]:
+    assert reservation is not None
+    return reservation.allotment.uuids
 
 
-def told(found: Reservation | None) -> str | None:
+def engine_cards(reservation: Reservation | None) -> str | None:
     """The cards that the engine is told of, which it is by number."""
-    assert found is not None
-    numbers = found.environment().get("CUDA_VISIBLE_DEVICES")
+    assert reservation is not None
+    numbers = reservation.environment().get("CUDA_VISIBLE_DEVICES")
     three = (FIRST, SECOND, THIRD)
     return numbers and ",".join(three[int(number)] for number in numbers.split(","))
 
@@ -59,39 +59,39 @@ def told(found: Reservation | None) -> str | None:
 def test_runs_that_know_nothing_of_each_other_get_a_card_each() -> None:
     runs = [reserve(rest=at_once) for _ in range(3)]
     assert [cards(run) for run in runs] == [(FIRST,), (SECOND,), (THIRD,)]
-    assert [told(run) for run in runs] == [FIRST, SECOND, THIRD]
+    assert [engine_cards(run) for run in runs] == [FIRST, SECOND, THIRD]
     assert reserve(rest=at_once) is None
 
 
 @pytest.mark.usefixtures("three")
 def test_a_run_that_waits_takes_the_card_that_becomes_free_first() -> None:
-    _one, two, _three = (reserve() for _ in range(3))
-    assert two is not None
+    _one, second, _three = (reserve() for _ in range(3))
+    assert second is not None
 
     def rest(_seconds: float) -> bool:
-        two.release()
+        second.release()
         return False
 
-    found = reserve(rest=rest)
-    assert cards(found) == (SECOND,)
-    assert told(found) == SECOND
-    assert found is not None
-    assert set(found.allotment.memory_used_bytes) == {SECOND}
+    reservation = reserve(rest=rest)
+    assert cards(reservation) == (SECOND,)
+    assert engine_cards(reservation) == SECOND
+    assert reservation is not None
+    assert set(reservation.allotment.memory_used_bytes) == {SECOND}
 
 
 @pytest.mark.usefixtures("three")
 def test_several_cards_are_those_that_are_free() -> None:
     assert cards(reserve()) == (FIRST,)
-    two = reserve({"pytorch": {"num_processes": 2}})
-    assert cards(two) == (SECOND, THIRD)
-    assert told(two) == f"{SECOND},{THIRD}"
+    reservation = reserve({"pytorch": {"num_processes": 2}})
+    assert cards(reservation) == (SECOND, THIRD)
+    assert engine_cards(reservation) == f"{SECOND},{THIRD}"
 
 
 @pytest.mark.usefixtures("three")
 def test_cards_that_the_study_names_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reserved_gpus, "LOCK_WAIT_S", 0.0)
     by_name = reserve({"gpu": {"devices": [1]}})
-    assert (cards(by_name), told(by_name)) == ((SECOND,), SECOND)
+    assert (cards(by_name), engine_cards(by_name)) == ((SECOND,), SECOND)
     with pytest.raises(GpuBusyError, match=f"GPU {SECOND} by a run"):
         reserve({"gpu": {"devices": [SECOND]}})
     by_place = {"pytorch": {"device_map": "cuda:1"}}
@@ -99,15 +99,15 @@ def test_cards_that_the_study_names_are_waited_for(monkeypatch: pytest.MonkeyPat
         reserve(by_place)
     assert by_name is not None
     by_name.release()
-    found = reserve(by_place)
-    assert cards(found) == (SECOND,)
-    assert told(found) is None, "cuda:1 is the second of all that the engine sees"
+    reservation = reserve(by_place)
+    assert cards(reservation) == (SECOND,)
+    assert engine_cards(reservation) is None, "cuda:1 is the second of all that the engine sees"
 
 
 @pytest.mark.usefixtures("three")
 def test_who_needs_all_cards_is_told_nothing() -> None:
-    found = reserve({"pytorch": {"device_map": "auto"}})
-    assert (cards(found), told(found)) == ((FIRST, SECOND, THIRD), None)
+    reservation = reserve({"pytorch": {"device_map": "auto"}})
+    assert (cards(reservation), engine_cards(reservation)) == ((FIRST, SECOND, THIRD), None)
 
 
 @pytest.mark.usefixtures("three")
@@ -121,8 +121,8 @@ def test_of_the_cards_that_a_scheduler_allots(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("three")
 def test_what_only_slurms_variable_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_STEP_GPUS", "2")
-    found = reserve()
-    assert (cards(found), told(found)) == ((THIRD,), THIRD)
+    reservation = reserve()
+    assert (cards(reservation), engine_cards(reservation)) == ((THIRD,), THIRD)
 
 
 def test_a_run_keeps_what_it_holds_and_then_how_it_was_put_back(simulated: Any) -> None:

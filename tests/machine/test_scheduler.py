@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.machine.scheduler import handed_on, job_facts, time_limit_over
+from llenergymeasure.machine.scheduler import job_facts, job_variable, time_limit_over
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -39,10 +39,10 @@ def test_a_task_of_an_array_goes_by_the_number_that_squeue_shows() -> None:
 
 
 def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> None:
-    told = handed_on(SLURM)
-    assert not [name for name in told if name.startswith("SLURM")]
-    assert job_facts(told) == job_facts(SLURM)
-    assert handed_on({"PATH": "/bin"}) == {}
+    variables = job_variable(SLURM)
+    assert not [name for name in variables if name.startswith("SLURM")]
+    assert job_facts(variables) == job_facts(SLURM)
+    assert job_variable({"PATH": "/bin"}) == {}
 
 
 def controller(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
@@ -67,10 +67,11 @@ def test_the_controller_s_reason_tells_a_limit_from_scancel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller(tmp_path, monkeypatch, TIMED_OUT)
-    said = time_limit_over(SLURM)
-    assert said is not None
-    assert said.startswith("SLURM's time limit of 1 min was over; give the job more")
-    assert "--default-resources" not in said  # it would replace the profile's partition and account
+    message = time_limit_over(SLURM)
+    assert message is not None
+    assert message.startswith("SLURM's time limit of 1 min was over; give the job more")
+    # It would replace the profile's partition and account.
+    assert "--default-resources" not in message
     controller(tmp_path, monkeypatch, CANCELLED)
     assert time_limit_over(SLURM) is None
 

@@ -113,13 +113,13 @@ def test_a_zombie_of_another_user_is_seen_and_dead(tmp_path, monkeypatch):
 
 
 def test_a_container_of_a_living_launcher_stays():
-    assert not docker._is_abandoned(docker._owner(), "true")
-    assert not docker._is_abandoned(docker._owner(), "false")
+    assert not docker._is_abandoned(docker._owner_label(), "true")
+    assert not docker._is_abandoned(docker._owner_label(), "false")
 
 
 def test_versions_that_name_no_namespace_and_this_one_leave_each_others_containers():
     """Those took what is before the first colon for the boot, and the rest for its process."""
-    assert docker._owner().partition(":")[0] != processes.boot_id()
+    assert docker._owner_label().partition(":")[0] != processes.boot_id()
     of_theirs = f"{processes.boot_id()}:{os.getpid()}:1@{USER}"
     for owner in (of_theirs, of_theirs.partition("@")[0]):
         assert not docker._is_abandoned(owner, "true")

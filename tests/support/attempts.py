@@ -36,9 +36,9 @@ class Attempt:
         wait_for(lambda: marks.is_file() and f'"{name}"' in marks.read_text())
 
     def child(self, module: str) -> int:
-        found = [pid for pid in living(str(self.folder)) if module in command_of(pid)]
-        assert len(found) == 1, [command_of(pid) for pid in found]
-        return found[0]
+        pids = [pid for pid in living(str(self.folder)) if module in command_of(pid)]
+        assert len(pids) == 1, [command_of(pid) for pid in pids]
+        return pids[0]
 
     def nothing_left(self) -> None:
         wait_for(lambda: not living(str(self.folder)), 20)
@@ -48,10 +48,10 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-def spec_of(plan: Plan, path: Path, place: int = 0) -> dict[str, Any]:
+def spec_of(plan: Plan, path: Path, index: int = 0) -> dict[str, Any]:
     """Write a plan and return what one of its runs reads of it."""
     path.write_bytes(plan.to_json_bytes())
-    run = plan.runs[place]
+    run = plan.runs[index]
     return read_spec(path, f"{run.experiment}/{run.cycle}")
 
 

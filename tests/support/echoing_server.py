@@ -29,8 +29,8 @@ def forms(key: str) -> dict[str, str]:
         "hex": content.hex(),
         "HEX": content.hex().upper(),
         "json": json.dumps(key).strip('"').replace("/", "\\/").replace("+", "\\u002B"),
-        "every sign in json": "".join(f"\\u{ord(sign):04x}" for sign in key),
-        "html": "".join(f"&#{ord(sign)};" for sign in key),
+        "every sign in json": "".join(f"\\u{ord(char):04x}" for char in key),
+        "html": "".join(f"&#{ord(char)};" for char in key),
     }
 
 
@@ -53,43 +53,45 @@ class Echo(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_GET(self) -> None:
-        said = self._all()
+        secrets = self._all()
         if self.path == "/metrics":
-            lines = [f'{"sim:running"}{{key="{each}"}} 0' for each in said]
+            lines = [f'{"sim:running"}{{key="{secret}"}} 0' for secret in secrets]
             self._page(200, "\n".join([*lines, "sim:requests 0", ""]))
         else:
-            models = [{"id": each, each: each, "raw": json.dumps(each)} for each in said]
-            self._page(200, json.dumps({"data": models, "said": " ".join(said)}))
+            models = [
+                {"id": secret, secret: secret, "raw": json.dumps(secret)} for secret in secrets
+            ]
+            self._page(200, json.dumps({"data": models, "said": " ".join(secrets)}))
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said, number = self._all(), next(self.numbers)
-        print("asked with", *said, flush=True)
-        one, place = said[number // 4 % len(said)], number // (4 * len(said))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        secrets, number = self._all(), next(self.numbers)
+        print("asked with", *secrets, flush=True)
+        secret, way_number = secrets[number // 4 % len(secrets)], number // (4 * len(secrets))
         if number % 4 == 3:
-            self._fail(place % 5, one, said)
+            self._fail(way_number % 5, secret, secrets)
             return
-        part = {"choices": [{"index": 0, "text": one}], "model": one}
-        prompt = asked["prompt"]
+        part = {"choices": [{"index": 0, "text": secret}], "model": secret}
+        prompt = request["prompt"]
         usage = {
             "prompt_tokens": len(prompt.split() if isinstance(prompt, str) else prompt),
-            "completion_tokens": asked["max_tokens"],
-            one: one,
+            "completion_tokens": request["max_tokens"],
+            secret: secret,
         }
-        end = {"choices": [{"index": 0, "text": "", "finish_reason": one}], "usage": usage}
-        self._stream([part] * asked["max_tokens"] + [end])
+        end = {"choices": [{"index": 0, "text": "", "finish_reason": secret}], "usage": usage}
+        self._stream([part] * request["max_tokens"] + [end])
 
-    def _fail(self, way: int, one: str, said: list[str]) -> None:
+    def _fail(self, way: int, secret: str, secrets: list[str]) -> None:
         if way == 0:
-            self._page(401, "x" * (number_of(one) % 290) + one)  # cut anywhere
+            self._page(401, "x" * (number_of(secret) % 290) + secret)  # cut anywhere
         elif way == 1:
-            self._stream([{"error": {"message": f"no such key: {one}", "all": said}}])
+            self._stream([{"error": {"message": f"no such key: {secret}", "all": secrets}}])
         elif way == 2:
-            self._page(200, f"data: {one} is no JSON\n\ndata: [DONE]\n\n")
+            self._page(200, f"data: {secret} is no JSON\n\ndata: [DONE]\n\n")
         elif way == 3:
-            self._stream([{"choices": [], "usage": {one: 1, "x" * 60 + one: 2}}])
+            self._stream([{"choices": [], "usage": {secret: 1, "x" * 60 + secret: 2}}])
         else:
-            self._stream([{"choices": [], "usage": {"prompt_tokens": one}}])
+            self._stream([{"choices": [], "usage": {"prompt_tokens": secret}}])
 
     def _stream(self, events: list[object]) -> None:
         lines = [f"data: {json.dumps(event)}\n\n" for event in events]

@@ -32,8 +32,8 @@ class Power:
         joules = np.concatenate(([0.0], np.cumsum(np.diff(edges) * np.asarray(self.levels_w)[:-1])))
 
         def up_to(t_s):
-            place = np.clip(np.searchsorted(edges, t_s, side="right") - 1, 0, None)
-            return joules[place] + (t_s - edges[place]) * np.asarray(self.levels_w)[place]
+            index = np.clip(np.searchsorted(edges, t_s, side="right") - 1, 0, None)
+            return joules[index] + (t_s - edges[index]) * np.asarray(self.levels_w)[index]
 
         return up_to(np.asarray(end_s, float)) - up_to(np.asarray(start_s, float))
 
@@ -134,7 +134,7 @@ def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> l
 def counter_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
     """The counter's steps, each between two reads, and a read at start and at stop."""
     ticks = np.arange(sensor.counter_phase_s - sensor.counter_s, end_s, sensor.counter_s)
-    values = np.round(_counted(power, sensor, ticks), 3)
+    values = np.round(_counter_rows(power, sensor, ticks), 3)
     rows = _followed(ticks, values, end_s, 0.001, sensor, None, device, "energy_counter_j")
     last = Row(ns(end_s), device, "nvml", "energy_counter_j", values[-1])
     return [*rows, last]
@@ -148,8 +148,8 @@ def power_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -
         ("power_average_w", sensor.average_s),
     ):
         if window_s is not None:
-            updates, shown = _shown(power, sensor, window_s, end_s)
-            values = np.round(shown, 3)
+            updates, watts = _sensor_values(power, sensor, window_s, end_s)
+            values = np.round(watts, 3)
             if sensor.zero_every:
                 values[:: sensor.zero_every] = 0.0
             rows += _followed(updates, values, end_s, 0.0071, sensor, 0.1, device, quantity)
@@ -167,16 +167,18 @@ def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) ->
     begins, latched, ends = (
         _stopped(sensor, moments) for moments in (begins, latched, begins + sensor.call_s)
     )
-    seen = values[np.searchsorted(t_s, latched, side="right") - 1]
+    latched_values = values[np.searchsorted(t_s, latched, side="right") - 1]
     rows, written_s = [], -np.inf
-    changed = np.concatenate(([False], np.diff(seen) != 0))
+    changed = np.concatenate(([False], np.diff(latched_values) != 0))
     for i in np.flatnonzero(changed) if repeat_s is None else range(len(begins)):
         if not rows and repeat_s is None:
-            rows.append(Row(ns(begins[0]), device, "nvml", quantity, float(seen[0])))
+            rows.append(Row(ns(begins[0]), device, "nvml", quantity, float(latched_values[0])))
         end_of_call_s = ends[i]
         if changed[i] or end_of_call_s - written_s > (repeat_s or np.inf):
             before = ns(begins[i - 1]) if changed[i] else None
-            rows.append(Row(ns(end_of_call_s), device, "nvml", quantity, float(seen[i]), before))
+            rows.append(
+                Row(ns(end_of_call_s), device, "nvml", quantity, float(latched_values[i]), before)
+            )
             written_s = end_of_call_s
     return rows
 
@@ -188,16 +190,16 @@ def _stopped(sensor: Sensor, moments_s):
     return moments_s
 
 
-def _counted(power: Power, sensor: Sensor, ticks):
+def _counter_rows(power: Power, sensor: Sensor, ticks):
     drawn_s = ticks - sensor.counter_lag_s
     for from_s, to_s in sensor.counter_stalls:
         drawn_s = np.where((drawn_s > from_s) & (drawn_s < to_s), from_s, drawn_s)
     if sensor.counter_from == "true":
         joules = power.energy(-5.0, drawn_s)
     else:
-        updates, shown = _shown(power, sensor, sensor.window_s, ticks[-1] + 1)
-        held = np.concatenate(([0.0], np.cumsum(shown[:-1] * np.diff(updates))))
-        joules = np.interp(drawn_s, updates, held)
+        updates, watts = _sensor_values(power, sensor, sensor.window_s, ticks[-1] + 1)
+        energies_j = np.concatenate(([0.0], np.cumsum(watts[:-1] * np.diff(updates))))
+        joules = np.interp(drawn_s, updates, energies_j)
     joules = 1000.0 + sensor.counter_gain * joules
     for at_s, jump_j in sensor.counter_jumps:
         joules = joules + jump_j * (ticks >= at_s)
@@ -206,7 +208,7 @@ def _counted(power: Power, sensor: Sensor, ticks):
     return joules
 
 
-def _shown(power: Power, sensor: Sensor, window_s: float, end_s: float):
+def _sensor_values(power: Power, sensor: Sensor, window_s: float, end_s: float):
     updates = (
         -4.0 + sensor.phase_s + sensor.update_s * np.arange(int((end_s + 4) / sensor.update_s))
     )
@@ -219,14 +221,14 @@ def info(
     sensor: str = "nvml",
     kind: Kind = "measured",
     scope: Scope = "gpu",
-    **more,
+    **fields,
 ) -> SensorInfo:
     """A sensor's entry in the header."""
     limits = {"enforced": LIMIT_W} if scope == "gpu" else None
     if sensor == "nvml":
-        more.setdefault("quantities", Sensor().quantities)
+        fields.setdefault("quantities", Sensor().quantities)
     return SensorInfo(
-        device, more.pop("name", "Simulated"), sensor, kind, scope, power_limit_w=limits, **more
+        device, fields.pop("name", "Simulated"), sensor, kind, scope, power_limit_w=limits, **fields
     )
 
 

@@ -31,25 +31,25 @@ def run_forked(
     assert server.stdin is not None
     assert server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder, name) for name in ("stdout", "stderr")]
-        asked = {
+        output_files = [Path(folder, name) for name in ("stdout", "stderr")]
+        request = {
             "code": code,
             "arguments": ["-c", *arguments],
             "variables": dict(variables),
             "folder": str(Path.cwd()),
-            "said": [str(each) for each in said],
+            "said": [str(path) for path in output_files],
         }
         try:
-            server.stdin.write(json.dumps(asked) + "\n")
+            server.stdin.write(json.dumps(request) + "\n")
             server.stdin.flush()
-            there, _, _ = select.select([server.stdout], [], [], LIMIT_S)
-            assert there, f"no answer within {LIMIT_S:g} s"
+            ready, _, _ = select.select([server.stdout], [], [], LIMIT_S)
+            assert ready, f"no answer within {LIMIT_S:g} s"
             returned = json.loads(server.stdout.readline())
         except BaseException:  # it may answer later, and that would count as the next one's answer
             server.kill()
             _server.cache_clear()
             raise
-        out, err = (each.read_text() for each in said)
+        out, err = (path.read_text() for path in output_files)
     return subprocess.CompletedProcess(code, returned, out, err)
 
 
@@ -58,10 +58,10 @@ def _server(
     start: tuple[tuple[str, str], ...], modules: tuple[str, ...]
 ) -> "subprocess.Popen[str]":
     """Start a process that ends when its standard input does, with the last of this process."""
-    others = {name: value for name, value in os.environ.items() if name not in AT_START}
+    base_environment = {name: value for name, value in os.environ.items() if name not in AT_START}
     return subprocess.Popen(
         [sys.executable, __file__, *modules],
-        env={**others, **dict(start)},
+        env={**base_environment, **dict(start)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -74,23 +74,23 @@ def _serve(modules: list[str]) -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _be(json.loads(line))
+            _run_request(json.loads(line))
         _, status = os.waitpid(child, 0)
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
 
 
-def _be(asked: dict[str, Any]) -> None:
+def _run_request(request: dict[str, Any]) -> None:
     """Be the program that is asked for, to its end."""
-    for number, path in enumerate(asked["said"], start=1):
+    for number, path in enumerate(request["said"], start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
-    os.environ.update(asked["variables"])
-    os.chdir(asked["folder"])
-    sys.argv = asked["arguments"]
+    os.environ.update(request["variables"])
+    os.chdir(request["folder"])
+    sys.argv = request["arguments"]
     returned = 0
     try:
-        exec(compile(asked["code"], "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(request["code"], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
         returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):

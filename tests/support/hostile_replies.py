@@ -38,8 +38,8 @@ def reply(seed: int, number: int, elsewhere: int) -> Iterator[Step]:
         yield from ways.endless(chance.choice([b"x", ways.PARTS[0], b"\n", b"data: {}\n\n"]))
     elif kind == 1:
         code = chance.choice([301, 302, 307, 308])
-        there = f"http://127.0.0.1:{elsewhere}/v1/completions"
-        yield f"HTTP/1.1 {code} x\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode()
+        other_url = f"http://127.0.0.1:{elsewhere}/v1/completions"
+        yield f"HTTP/1.1 {code} x\r\nLocation: {other_url}\r\nContent-Length: 0\r\n\r\n".encode()
     elif kind == 2:
         yield CHUNKED + ways.chunk(b"data: " + DEEP + b"\n\n" + EVENTS) + b"0\r\n\r\n"
     elif kind < 6:
@@ -48,8 +48,8 @@ def reply(seed: int, number: int, elsewhere: int) -> Iterator[Step]:
     elif kind < 10:  # within the frame of HTTP, so that the events are read
         yield CHUNKED + ways.chunk(_garbled(EVENTS, chance)) + b"0\r\n\r\n"
     elif kind < 13:
-        whole = [*ways.PARTS, *ways.TAIL]
-        yield CHUNKED + ways.chunk(b"".join(whole[: chance.randrange(len(whole))]))
+        answer_parts = [*ways.PARTS, *ways.TAIL]
+        yield CHUNKED + ways.chunk(b"".join(answer_parts[: chance.randrange(len(answer_parts))]))
     else:
         yield from _dripping(_garbled(WHOLE, chance), chance)
     yield chance.choice([CLOSE, CLOSE, RESET, HOLD])
@@ -58,12 +58,12 @@ def reply(seed: int, number: int, elsewhere: int) -> Iterator[Step]:
 def _garbled(content: bytes, chance: random.Random) -> bytes:
     text = bytearray(content)
     for _ in range(chance.choice([1, 1, 2, 5])):
-        at = chance.randrange(len(text) + 1)
-        long = chance.choice([0, 1, 1, 4, 40, 400])
-        taken = text[at : at + long]
+        start = chance.randrange(len(text) + 1)
+        length = chance.choice([0, 1, 1, 4, 40, 400])
+        removed = text[start : start + length]
         piece = chance.choice(PIECES)
-        given = chance.choice([b"", bytes(taken * 2), chance.randbytes(long), piece])
-        text[at : at + long] = given
+        inserted = chance.choice([b"", bytes(removed * 2), chance.randbytes(length), piece])
+        text[start : start + length] = inserted
     return bytes(text)
 
 
@@ -74,9 +74,9 @@ def _dripping(content: bytes, chance: random.Random) -> Iterator[Step]:
         yield 0.002
 
 
-def serve(seed: int, elsewhere: int, told: Connection) -> None:
+def serve(seed: int, elsewhere: int, connection: Connection) -> None:
     """Answer every request with the next reply until told to end, in this process."""
     with misbehaving() as server:
         server.way = lambda number: reply(seed, number, elsewhere)
-        told.send(server.base_url)
-        told.recv()
+        connection.send(server.base_url)
+        connection.recv()

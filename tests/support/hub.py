@@ -43,12 +43,12 @@ def serving_repository(repository: str, folder: Path) -> Iterator[str]:
 
         def do_GET(self) -> None:
             address = unquote(urlsplit(self.path).path)
-            place, _, name = address.rpartition("/")
+            prefix, _, name = address.rpartition("/")
             if address in pages:
                 self.answer(200, {}, json.dumps(pages[address]).encode())
-            elif place == "/large" and name in files:
+            elif prefix == "/large" and name in files:
                 self.answer(200, {}, files[name].read_bytes())
-            elif place == f"/{repository}/resolve/{COMMIT}" and name in files:
+            elif prefix == f"/{repository}/resolve/{COMMIT}" and name in files:
                 self.file(files[name])
             else:
                 self.answer(404, {"X-Error-Code": "EntryNotFound"}, b"")

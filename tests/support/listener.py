@@ -28,14 +28,14 @@ class Listener:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def events(self) -> list[str]:
-        return [each["event"] for each in self.heard]
+        return [notification["event"] for notification in self.heard]
 
 
 @contextmanager
 def listening(elsewhere: str = "") -> Iterator[Listener]:
     """Serve on a free port of loopback until the block ends."""
     listener = Listener(elsewhere=elsewhere)
-    ended = threading.Event()
+    has_ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -43,7 +43,7 @@ def listening(elsewhere: str = "") -> Iterator[Listener]:
             listener.heard.append(json.loads(body))
             listener.headers.append(dict(self.headers.items()))
             if self.path.startswith("/slow"):
-                ended.wait(30)
+                has_ended.wait(30)
             elif self.path.startswith("/drip"):
                 self._drip()
             elif self.path.startswith("/moved/"):
@@ -64,7 +64,7 @@ def listening(elsewhere: str = "") -> Iterator[Listener]:
                 self.wfile.write(b"HTTP/1.1 204 ")
                 for _ in range(300):
                     self.wfile.write(b"x")
-                    if ended.wait(0.1):
+                    if has_ended.wait(0.1):
                         return
             except OSError:
                 return
@@ -73,4 +73,4 @@ def listening(elsewhere: str = "") -> Iterator[Listener]:
         try:
             yield listener
         finally:
-            ended.set()
+            has_ended.set()

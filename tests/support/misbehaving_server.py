@@ -135,10 +135,10 @@ def misbehaving(host: str = "127.0.0.1") -> Iterator[MisbehavingServer]:
         ready.set()
         await stop.wait()
         listener.close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
@@ -160,16 +160,16 @@ def event(content: Any, start: bytes = b"data: ", end: bytes = b"\n\n") -> bytes
     return start + json.dumps(content).encode() + end
 
 
-def part(text: str = " a", reason: Any = None, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "text": text, "finish_reason": reason}], **more}
+def part(text: str = " a", reason: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "text": text, "finish_reason": reason}], **fields}
 
 
 def delta(content: Any, reason: Any = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": content, "finish_reason": reason}]}
 
 
-def usage(output: Any = TOKENS, prompt: Any = PROMPT, **more: Any) -> dict[str, Any]:
-    return {"prompt_tokens": prompt, "completion_tokens": output, **more}
+def usage(output: Any = TOKENS, prompt: Any = PROMPT, **fields: Any) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": output, **fields}
 
 
 def counted(**names: Any) -> dict[str, Any]:
@@ -184,9 +184,9 @@ TAIL = [END, event(counted()), DONE]
 
 def spaced(events: Iterable[bytes], gap_s: float = NEXT_S) -> Iterator[Step]:
     """Events with a pause before each."""
-    for one in events:
+    for event_bytes in events:
         yield gap_s
-        yield one
+        yield event_bytes
 
 
 def chunk(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.processes import die_with_parent
-from support.studies import needed
+from support.studies import required_path
 from support.trained import GGUF
 from support.vllm import vllm_variables
 
@@ -31,8 +31,8 @@ main()
 
 def llama_bench() -> Path:
     """Return the program; skip the test without it."""
-    told = "llama-bench: .ci/build_llama_bench.sh build/llama-bench makes it"
-    return needed("LLEM_TEST_LLAMA_BENCH", "llama-bench/llama-bench", told)
+    remedy = "llama-bench: .ci/build_llama_bench.sh build/llama-bench makes it"
+    return required_path("LLEM_TEST_LLAMA_BENCH", "llama-bench/llama-bench", remedy)
 
 
 def llama_bench_command(program: Path, model: Path, repetitions: int) -> list[str]:
@@ -57,8 +57,8 @@ def metered(llem: Sequence[str], command: Sequence[str], folder: Path, url: str 
     Raises:
         RuntimeError: it failed; with what it said.
     """
-    result, told = folder / "result.json", folder / "energy.json"
-    asked = ["meter", "--result", str(result), "--json", str(told)]
+    result, energy = folder / "result.json", folder / "energy.json"
+    asked = ["meter", "--result", str(result), "--json", str(energy)]
     asked += ["--server", url] if url else []
     done = subprocess.run(
         [*llem, *asked, "--", *(part.replace("{result}", str(result)) for part in command)],
@@ -69,7 +69,7 @@ def metered(llem: Sequence[str], command: Sequence[str], folder: Path, url: str 
     )
     if done.returncode:
         raise RuntimeError(f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
-    return told
+    return energy
 
 
 @contextmanager

@@ -24,20 +24,20 @@ def chassis(name: str, *links: str) -> dict[str, Any]:
     }
 
 
-def power(watts: float | None, *more: float) -> dict[str, Any]:
+def power(watts: float | None, *others: float) -> dict[str, Any]:
     return {
         "@odata.type": "#Power.v1_7_1.Power",
         "Id": "Power",
         "Name": "Power",
         "PowerControl": [
-            {"MemberId": str(place), "Name": "System Power Control", "PowerConsumedWatts": each}
-            for place, each in enumerate((watts, *more))
+            {"MemberId": str(index), "Name": "System Power Control", "PowerConsumedWatts": value}
+            for index, value in enumerate((watts, *others))
         ],
     }
 
 
 def environment(watts: float, kwh: float | None = None) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "@odata.type": "#EnvironmentMetrics.v1_3_1.EnvironmentMetrics",
         "Id": "EnvironmentMetrics",
         "Name": "Chassis Environment Metrics",
@@ -46,7 +46,7 @@ def environment(watts: float, kwh: float | None = None) -> dict[str, Any]:
             "Reading": watts,
         },
     }
-    return told if kwh is None else {**told, "EnergykWh": {"Reading": kwh}}
+    return body if kwh is None else {**body, "EnergykWh": {"Reading": kwh}}
 
 
 Resources = dict[str, Callable[[], Any]]

@@ -33,10 +33,10 @@ class RunView:
 
     def outcome(self) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
+            outcome: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
         except (OSError, ValueError):
             return None
-        return found
+        return outcome
 
     def child(self, module: str) -> int | None:
         for pid in living(str(self.folder)):

@@ -51,8 +51,8 @@ def judged(sent: list[Sent], config: ExperimentConfig) -> ServedRun:
     """Judge what was sent, as if it had been a window."""
     table = traffic_table(sent, Counted())  # type: ignore[arg-type]
     window = (sent[0].exchange.planned_ns, time.monotonic_ns())
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    return ServedRun.of(table, config, window, told)
+    client_values = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    return ServedRun.of(table, config, window, client_values)
 
 
 def record(run: ServedRun) -> Serving:
@@ -102,6 +102,6 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    told = json.loads(json.dumps(window.besides()))
+    client_values = json.loads(json.dumps(window.besides()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
-    return ServedRun.of(table, config, (window.start_ns, window.end_ns), told), phases
+    return ServedRun.of(table, config, (window.start_ns, window.end_ns), client_values), phases

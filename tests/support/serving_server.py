@@ -204,15 +204,15 @@ class Connection(asyncio.Protocol):
         else:
             self._plain(b'{"error": "no such path"}', status=b"404 Not Found")
 
-    def _generate(self, asked: dict[str, Any], chat: bool, received_ns: int) -> None:
+    def _generate(self, request: dict[str, Any], chat: bool, received_ns: int) -> None:
         engine = self._engine
-        assert asked["stream"] is True
-        assert asked["stream_options"] == {"include_usage": True}
+        assert request["stream"] is True
+        assert request["stream_options"] == {"include_usage": True}
         prompt: Sequence[Any]
         if chat:
-            prompt = " ".join(message["content"] for message in asked["messages"]).split()
+            prompt = " ".join(message["content"] for message in request["messages"]).split()
         else:
-            prompt = asked["prompt"]
+            prompt = request["prompt"]
             prompt = prompt.split() if isinstance(prompt, str) else prompt
         first = prompt[0]
         fault = FAULTS.get(int(first)) if str(first).isdigit() else None
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             self._plain(b'{"error": "busy"}', status=b"503 Service Unavailable")
             return
         self._transport.write(CHUNKED)
-        work = Work(number, self, len(prompt), int(asked["max_tokens"]), chat, fault, received_ns)
+        work = Work(number, self, len(prompt), int(request["max_tokens"]), chat, fault, received_ns)
         if engine.log is not None:
             work.write_ns = array("q")
         if chat:

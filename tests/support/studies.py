@@ -139,12 +139,12 @@ def result_times(folder: Path, study: str = "small") -> dict[str, int]:
 
 
 def wait_for(
-    condition: Callable[[], object], limit_s: float = 240, said: Callable[[], str] = str
+    condition: Callable[[], object], limit_s: float = 240, describe: Callable[[], str] = str
 ) -> None:
-    """Wait until a condition holds, and fail with what is ``said`` where it does not come to."""
+    """Wait until a condition holds, and fail with what ``describe`` says where it never does."""
     deadline, pause_s = time.monotonic() + limit_s, 0.02
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {said()}"
+        assert time.monotonic() < deadline, f"waited in vain: {describe()}"
         time.sleep(pause_s)
         pause_s = min(0.1, 1.1 * pause_s)  # a look through all processes is some work
 
@@ -155,17 +155,17 @@ def measuring(run: Path) -> bool:
     return marks.is_file() and '"measure"' in marks.read_text()
 
 
-def needed(variable: str, default: str, told: str) -> Path:
+def required_path(variable: str, default: str, remedy: str) -> Path:
     """Return what a variable names, else what stands in ``build``; skip the test without it."""
     path = Path(os.environ.get(variable) or ROOT / "build" / default)
     if not path.exists():
-        pytest.skip(f"no {told}, or {variable} names it")
+        pytest.skip(f"no {remedy}, or {variable} names it")
     return path.absolute()
 
 
 def living(word: str) -> list[int]:
     """Return the processes whose command line holds ``word``."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -175,5 +175,5 @@ def living(word: str) -> list[int]:
         except OSError:
             continue
         if word in command and state != "Z":
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids

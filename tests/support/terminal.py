@@ -25,16 +25,16 @@ def at_a_terminal(
         os.chdir(folder)
         variables = environment(COLUMNS="100")
         os.execve(sys.executable, [sys.executable, "-c", MAIN, *arguments], variables)
-    said = ""
+    output = ""
     while True:
-        assert select.select([terminal], [], [], limit_s)[0], said
+        assert select.select([terminal], [], [], limit_s)[0], output
         try:
-            said += os.read(terminal, 65536).decode(errors="replace")
+            output += os.read(terminal, 65536).decode(errors="replace")
         except OSError:  # the other side is closed
             break
-        typed = answer(said)
+        typed = answer(output)
         if typed is not None:
             os.write(terminal, typed.encode())
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), said
+    return os.waitstatus_to_exitcode(status), output

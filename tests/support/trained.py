@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from support.studies import ROOT, needed
+from support.studies import ROOT, required_path
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_OF_8_BITS = "SmolLM2-135M-Instruct.Q8_0.gguf"
@@ -11,8 +11,8 @@ GGUF_OF_8_BITS = "SmolLM2-135M-Instruct.Q8_0.gguf"
 
 def trained_model() -> Path:
     """Return the model's folder; skip the test without one."""
-    told = "trained model: tools/trained_model.py makes it"
-    return needed("LLEM_TEST_TRAINED_MODEL", "trained-model", told)
+    remedy = "trained model: tools/trained_model.py makes it"
+    return required_path("LLEM_TEST_TRAINED_MODEL", "trained-model", remedy)
 
 
 def llama_cpp() -> dict[str, Any]:
@@ -20,8 +20,8 @@ def llama_cpp() -> dict[str, Any]:
 
     Its number of threads and its weights are to be swept or set: ``openai.values``.
     """
-    told = "llama.cpp: .ci/install_llama_cpp.sh build/llama-cpp makes it"
-    python = needed("LLEM_TEST_LLAMA_CPP_PYTHON", "llama-cpp/bin/python", told)
+    remedy = "llama.cpp: .ci/install_llama_cpp.sh build/llama-cpp makes it"
+    python = required_path("LLEM_TEST_LLAMA_CPP_PYTHON", "llama-cpp/bin/python", remedy)
     script = str(ROOT / "tests" / "support" / "llama_server.py")
     return {
         "command": [

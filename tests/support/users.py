@@ -27,15 +27,15 @@ assert os.geteuid() == {user}
 
 def as_user(user: int, code: str, *arguments: str, imports: str = "") -> str:
     """Run code as another user to its end; return what it printed."""
-    done = subprocess.run(
+    result = subprocess.run(
         _command(user, code, imports, arguments),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import subprocess
 from pathlib import Path
 
-from support.studies import llem, needed
+from support.studies import llem, required_path
 
 
 def vllm_python() -> Path:
     """Return the interpreter that has vLLM and this package; skip the test without one."""
-    told = "vLLM: .ci/install_vllm.sh build/vllm makes it"
-    return needed("LLEM_TEST_VLLM_PYTHON", "vllm/bin/python", told)
+    remedy = "vLLM: .ci/install_vllm.sh build/vllm makes it"
+    return required_path("LLEM_TEST_VLLM_PYTHON", "vllm/bin/python", remedy)
 
 
 def vllm_variables() -> dict[str, str]:

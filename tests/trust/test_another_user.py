@@ -78,9 +78,9 @@ def take(folder: Path, *uuids: str) -> str:
 def test_in_the_place_of_a_card_s_lock(common: Path, plant: str) -> None:
     """The card is refused with the file's name, and another card is free."""
     plants(common, plant)
-    told = take(common, UUID)
-    assert told.startswith("refused")
-    assert LOCK in told
+    message = take(common, UUID)
+    assert message.startswith("refused")
+    assert LOCK in message
     assert take(common, UUID, "GPU-b") == "held GPU-b\n"
 
 
@@ -100,8 +100,8 @@ def test_a_lock_folder_that_the_stranger_rules_is_not_used(common: Path, make: s
     plants(common / "theirs", make)
     code = "found = shared_folder(Path(sys.argv[1]))\nprint(found.for_all_users, found.path)"
     module = "from llenergymeasure.machine.folders import shared_folder"
-    told = as_user(US, code, str(common / "theirs"), imports=module)
-    assert told == f"False {common}/theirs-{US}\n"
+    output = as_user(US, code, str(common / "theirs"), imports=module)
+    assert output == f"False {common}/theirs-{US}\n"
 
 
 def test_what_is_no_record_of_ours_keeps_no_limit_from_being_set(
@@ -182,8 +182,8 @@ def served(folder: Path, *arguments: str, window_s: float = 3.0) -> tuple[Attemp
 
 def port_of(attempt: Attempt) -> int:
     """The port of the run's own server: anybody may read it from the command line."""
-    seen = (arguments(pid) for pid in descendants(attempt.process.pid))
-    (port,) = {words[words.index("--port") + 1] for words in seen if "--port" in words}
+    commands = (arguments(pid) for pid in descendants(attempt.process.pid))
+    (port,) = {words[words.index("--port") + 1] for words in commands if "--port" in words}
     return int(port)
 
 
@@ -229,9 +229,9 @@ def _key_of(attempt: Attempt) -> str:
     engine = attempt.child("engine_process")
     variables = Path(f"/proc/{engine}/environ").read_bytes().split(b"\0")
     return next(
-        each.decode().partition("=")[2]
-        for each in variables
-        if each.startswith(b"LLEM_SERVER_KEY=")
+        variable.decode().partition("=")[2]
+        for variable in variables
+        if variable.startswith(b"LLEM_SERVER_KEY=")
     )
 
 

@@ -30,8 +30,8 @@ sys.exit(measure_script.main("pytorch", sys.argv[1:]))
 def settings_with(folder: Path, template: str) -> dict[str, object]:
     """Return a study's settings of a model with this template, asked a chat."""
     shutil.copytree(tiny_llama_folder(), folder / "model")
-    place = folder / "model" / "tokenizer_config.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"chat_template": template}))
+    path = folder / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
     chat = {"messages": [{"role": "user", "content": "hello"}]}
     (folder / "chats.jsonl").write_text(json.dumps(chat) + "\n")
     model, data = str(folder / "model"), str(folder / "chats.jsonl")

@@ -87,11 +87,11 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, mark: Path) -> No
         ("generation_config.json", ("AutoModelForCausalLM",)),
     ):
         path = folder / file
-        told = json.loads(path.read_text()) if path.exists() else {}
-        told["auto_map"] = dict.fromkeys(names, "theirs.Theirs")
+        outcome = json.loads(path.read_text()) if path.exists() else {}
+        outcome["auto_map"] = dict.fromkeys(names, "theirs.Theirs")
         if file == "config.json":
-            told["model_type"] = "theirs"
-        path.write_text(json.dumps(told))
+            outcome["model_type"] = "theirs"
+        path.write_text(json.dumps(outcome))
     config = ExperimentConfig.model_validate({"model": str(folder)})
     with pytest.raises(LlemError):
         registry.get("pytorch").load(config)

@@ -57,9 +57,9 @@ def experiment(backend: str, **engine: Any) -> ExperimentConfig:
 def status(base_url: str, key: str | None) -> int:
     async def ask() -> int:
         client = StreamingClient(base_url, key)
-        found, _ = await client.get("/v1/models")
+        code, _ = await client.get("/v1/models")
         await client.close()
-        return found
+        return code
 
     return asyncio.run(ask())
 

@@ -51,21 +51,21 @@ def test_a_markdown_cell_stays_text() -> None:
 
 
 def test_a_markdown_caption_stays_text() -> None:
-    told = Table(["n"], [["1"]], 0, "![x](http://y) <script>: means.")
-    assert markdown(told).endswith("!\\[x\\](http://y) &lt;script>: means.\n")
+    table = Table(["n"], [["1"]], 0, "![x](http://y) <script>: means.")
+    assert markdown(table).endswith("!\\[x\\](http://y) &lt;script>: means.\n")
 
 
 def test_a_drawing_in_a_notebook_is_an_image_in_which_nothing_runs(tmp_path: Path) -> None:
     drawing = tmp_path / "a.svg"
     drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
     figure = SavedFigure(drawing)
-    shown = figure._repr_html_()
-    assert shown.startswith('<img alt="a" ')
-    assert 'src="data:image/svg+xml;base64,' in shown
+    html = figure._repr_html_()
+    assert html.startswith('<img alt="a" ')
+    assert 'src="data:image/svg+xml;base64,' in html
     assert not hasattr(figure, "_repr_svg_")
 
 
 def test_a_notebook_shows_text() -> None:
-    shown = html_table("a\u202eb", [["label"], ["<script>\u200b"]])
-    assert not {"\u202e", "\u200b"} & set(shown)
-    assert "<script" not in shown
+    html = html_table("a\u202eb", [["label"], ["<script>\u200b"]])
+    assert not {"\u202e", "\u200b"} & set(html)
+    assert "<script" not in html

@@ -69,14 +69,14 @@ def test_a_hostile_study_is_refused_soon(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_two_hundred_files_of_odd_text_end_in_a_word(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    whole = write_study(tmp_path, sweep={"n": [1, 2]}).read_text()
+    study_text = write_study(tmp_path, sweep={"n": [1, 2]}).read_text()
     path = tmp_path / "odd.yaml"
     for _ in range(70):
-        text = list(whole)
+        text = list(study_text)
         for _ in range(chance.randint(1, 8)):
-            place = chance.randrange(len(text))
+            index = chance.randrange(len(text))
             piece = chance.choice(["\0", "\x1b", "&a", "*a", "<<: ", "{", "[", "1e999", "9" * 500])
-            text[place : place + chance.randint(0, 4)] = piece
+            text[index : index + chance.randint(0, 4)] = piece
         path.write_text("".join(text))
         began_s = time.process_time()
         with memory_peak() as peak, suppress(ConfigurationError):

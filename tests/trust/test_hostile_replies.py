@@ -36,19 +36,19 @@ TEMPLATE_TOKENS = 65_536
 def hostile(elsewhere: int) -> Iterator[str]:
     """The server, in a process of its own, whose memory is not ours."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(SEED, elsewhere, theirs))
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=serve, args=(SEED, elsewhere, child_end))
     process.start()
     try:
-        assert ours.poll(60)
-        yield ours.recv()
+        assert parent_end.poll(60)
+        yield parent_end.recv()
     finally:
-        ours.send("end")
+        parent_end.send("end")
         process.join(60)
         process.close()
 
 
-def asked(base_url: str) -> list[Exchange]:
+def send_all(base_url: str) -> list[Exchange]:
     """Ask a few at a time until all replies have been had."""
 
     async def go() -> list[Exchange]:
@@ -56,10 +56,10 @@ def asked(base_url: str) -> list[Exchange]:
         body = {"prompt": [1] * PROMPT, "max_tokens": TOKENS, "stream": True}
         outgoing = client.request("/completions", body)
         exchanges = [Exchange(number, time.monotonic_ns()) for number in range(REPLIES)]
-        left = iter(exchanges)
+        remaining = iter(exchanges)
 
         async def user() -> None:
-            for exchange in left:
+            for exchange in remaining:
                 over = asyncio.get_running_loop().create_future()
                 client.stream(exchange, outgoing, TIMEOUT_S, over.set_result)
                 await over
@@ -80,25 +80,25 @@ def test_a_thousand_mutated_replies() -> None:
             gc.disable()  # as it is within a window
             try:
                 with memory_peak() as peak:
-                    exchanges = asked(base_url)
+                    exchanges = send_all(base_url)
             finally:
                 gc.enable()
         with pytest.raises(BlockingIOError):  # no redirect was followed
             elsewhere.accept()
     assert peak.grown_bytes < MOST_MEMORY_BYTES
-    failures = Counter(each.failure for each in exchanges)
+    failures = Counter(exchange.failure for exchange in exchanges)
     # All kinds were had, or the replies do not reach what they are meant for.
     assert set(failures) == {None, "refused", "timed_out", "truncated", "malformed"}
     assert min(failures.values()) >= 20, failures
-    for each in exchanges:
-        assert each.end_ns - each.sent_ns < (TIMEOUT_S + 30) * 1e9
-        assert (each.failure is None) == (each.message is None)
-        for text in (each.message, each.finish_reason):
+    for exchange in exchanges:
+        assert exchange.end_ns - exchange.sent_ns < (TIMEOUT_S + 30) * 1e9
+        assert (exchange.failure is None) == (exchange.message is None)
+        for text in (exchange.message, exchange.finish_reason):
             assert text is None or text.encode()
-        if each.failure is None:
-            assert each.output_tokens in range(TOKENS + 1)
-            assert each.input_tokens in range(each.sent_bytes + TEMPLATE_TOKENS + 1)
+        if exchange.failure is None:
+            assert exchange.output_tokens in range(TOKENS + 1)
+            assert exchange.input_tokens in range(exchange.sent_bytes + TEMPLATE_TOKENS + 1)
     request = Request(0, (1,) * PROMPT, TOKENS)
-    sent = [Sent(Turn(request, each.index, 0), each) for each in exchanges]
+    sent = [Sent(Turn(request, exchange.index, 0), exchange) for exchange in exchanges]
     config = experiment({"arrivals": "closed", "concurrency": AT_ONCE})
     assert "failed_requests" in traffic_codes(judged(sent, config))

@@ -102,20 +102,20 @@ def say_one_value(path: Path, count: int) -> None:
     """Let a file that holds so many values say of itself that it has one."""
     content = path.read_bytes()
     begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    told = varint(count)
-    footer = content[begin:-8].replace(told, varint(1, len(told)))
+    encoded = varint(count)
+    footer = content[begin:-8].replace(encoded, varint(1, len(encoded)))
     assert footer != content[begin:-8]
     path.write_bytes(content[:begin] + footer + content[-8:])
 
 
 def varint(number: int, size: int = 0) -> bytes:
     """Return a number as Parquet's footer writes it (Thrift, compact), in so many bytes or more."""
-    left = 2 * number
+    remaining = 2 * number
     parts: list[int] = []
-    while left > 0x7F or len(parts) + 1 < size:
-        parts.append(left & 0x7F | 0x80)
-        left >>= 7
-    return bytes([*parts, left])
+    while remaining > 0x7F or len(parts) + 1 < size:
+        parts.append(remaining & 0x7F | 0x80)
+        remaining >>= 7
+    return bytes([*parts, remaining])
 
 
 def stream(table: pa.Table, path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
 
 
 def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: Path) -> None:
-    found = resource.getrlimit(resource.RLIMIT_AS)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
     (tmp_path / "a").touch()
     first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
@@ -187,19 +187,19 @@ def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: P
         with within_memory(tmp_path / "a"):
             second_in.set()
             assert first_out.wait(30)
-            assert resource.getrlimit(resource.RLIMIT_AS)[0] != found[0]
+            assert resource.getrlimit(resource.RLIMIT_AS)[0] != limits[0]
 
     with ThreadPoolExecutor(2) as pool:
-        for each in [pool.submit(first), pool.submit(second)]:
-            each.result()
-    assert resource.getrlimit(resource.RLIMIT_AS) == found
+        for future in [pool.submit(first), pool.submit(second)]:
+            future.result()
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
 
 
 @pytest.mark.usefixtures("small")
 def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
     texts = TEXTS.cast(pa.string())
     stream(pa.table({"notes": texts}), tmp_path / "samples.arrows")
-    rows = {each.name: pa.nulls(COUNT, each.type) for each in RUN_SCHEMA} | {"backend": texts}
+    rows = {field.name: pa.nulls(COUNT, field.type) for field in RUN_SCHEMA} | {"backend": texts}
     stamps = [Stamp("a", True)] * COUNT
     merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps, [])
     line, chats = tmp_path / "line.jsonl", tmp_path / "chats.parquet"

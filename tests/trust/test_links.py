@@ -74,18 +74,18 @@ def test_a_link_in_the_place_of_the_lock_is_not_written_through(
     (theirs / ".lock").symlink_to(mine / "notes.txt")
     before = contents(mine)
     for command in (("report",), ("clean", "--yes")):
-        done = call(command[0], str(theirs), *command[1:])
-        assert done.code == 1
-        assert ".lock" in done.err
-        assert "link" in done.err
+        result = call(command[0], str(theirs), *command[1:])
+        assert result.code == 1
+        assert ".lock" in result.err
+        assert "link" in result.err
     assert contents(mine) == before
 
 
 def test_clean_deletes_nothing_behind_a_link(theirs: Path, mine: Path, call: Call) -> None:
     (theirs / "runs" / "0123456789ab").symlink_to(mine)
     before = contents(mine)
-    done = call("clean", str(theirs), "--yes")
-    assert done.code == 0, done.err
+    result = call("clean", str(theirs), "--yes")
+    assert result.code == 0, result.err
     assert contents(mine) == before
 
 
@@ -103,9 +103,9 @@ def test_clean_removes_a_link_itself_where_it_stands_for_a_leftover(
 def test_report_writes_no_figure_through_a_link(theirs: Path, mine: Path, call: Call) -> None:
     (theirs / "figures").symlink_to(mine)
     before = contents(mine)
-    done = call("report", str(theirs))
-    assert done.code == 1
-    assert "figures is a link" in done.err
+    result = call("report", str(theirs))
+    assert result.code == 1
+    assert "figures is a link" in result.err
     assert contents(mine) == before
 
 
@@ -119,13 +119,13 @@ def test_a_second_name_of_a_file_elsewhere_is_not_written_to(
 ) -> None:
     """Archives bring hard links, and where a kernel does not forbid it any user makes them."""
     (tmp_path / "plan.json").write_text("{}")
-    place = tmp_path / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.hardlink_to(mine / "notes.txt")
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.hardlink_to(mine / "notes.txt")
     with pytest.raises(LlemError, match="hard link"):
-        files.open_file(place, flags)
+        files.open_file(path, flags)
     assert (mine / "notes.txt").read_text() == KEPT
-    files.write_text(place, "a new file takes the name")
+    files.write_text(path, "a new file takes the name")
     assert (mine / "notes.txt").read_text() == KEPT
 
 
@@ -136,9 +136,9 @@ def test_commands_write_nothing_through_hard_links(theirs: Path, mine: Path, cal
         (theirs / name).unlink(missing_ok=True)
         (theirs / name).hardlink_to(mine / "notes.txt")
     before = contents(mine)
-    done = call("report", str(theirs))
-    assert done.code == 1
-    assert "hard link" in done.err
+    result = call("report", str(theirs))
+    assert result.code == 1
+    assert "hard link" in result.err
     (theirs / ".lock").unlink()
     assert call("report", str(theirs)).code == 0
     clear_leftovers([], StudyFolder(theirs))
@@ -159,9 +159,9 @@ def test_an_export_for_others_holds_nothing_that_a_link_brings_in(
     (run / "outcome.json").unlink(missing_ok=True)
     (run / "outcome.json").symlink_to(mine / "notes.txt")
     out = theirs.parents[1] / "crate.zip"
-    done = call("export", str(theirs), "--format", "ro-crate", "--out", str(out))
-    assert done.code == 1
-    assert "is a link to what is outside" in done.err
+    result = call("export", str(theirs), "--format", "ro-crate", "--out", str(out))
+    assert result.code == 1
+    assert "is a link to what is outside" in result.err
     assert not out.exists()
 
 
@@ -169,19 +169,19 @@ def test_a_folder_that_one_names_oneself_may_be_a_link(
     theirs: Path, tmp_path: Path, call: Call
 ) -> None:
     (tmp_path / "short").symlink_to(theirs)
-    done = call("report", "short")
-    assert done.code == 0, done.err
+    result = call("report", "short")
+    assert result.code == 0, result.err
     assert (theirs / "report.html").is_file()
 
 
-@pytest.mark.parametrize("at", ["runs", "runs/a", "runs/a/1", "logs", "pins"])
+@pytest.mark.parametrize("link_place", ["runs", "runs/a", "runs/a/1", "logs", "pins"])
 def test_nothing_is_made_written_or_removed_behind_a_link(
-    tmp_path: Path, mine: Path, at: str
+    tmp_path: Path, mine: Path, link_place: str
 ) -> None:
     study = tmp_path / "study"
     study.mkdir()
     (study / "plan.json").write_text("{}")
-    link = study / at
+    link = study / link_place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(mine)
     before = contents(mine)
@@ -213,10 +213,10 @@ def test_what_was_changed_into_a_link_meanwhile_is_written_where_it_was(tmp_path
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
 def test_only_a_file_is_opened_to_be_written_and_nobody_waits(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
-    place = tmp_path / "attempts.jsonl"
-    make(place)
+    path = tmp_path / "attempts.jsonl"
+    make(path)
     with pytest.raises((LlemError, OSError), match=r"attempts\.jsonl"):
-        files.open_file(place, os.O_RDWR)
+        files.open_file(path, os.O_RDWR)
 
 
 def test_a_run_s_folder_is_below_results_also_once_their_owner_took_the_plan_away(
@@ -240,8 +240,8 @@ def test_a_pin_is_claimed_through_no_link(theirs: Path, mine: Path) -> None:
     folder = StudyFolder(theirs)
     claim = folder.pin(None)
     claim.parent.mkdir()
-    own = claim.with_name(f".{claim.name}.here.{os.getpid()}.part")
-    own.symlink_to(mine / "notes.txt")
+    temporary = claim.with_name(f".{claim.name}.here.{os.getpid()}.part")
+    temporary.symlink_to(mine / "notes.txt")
     before = contents(mine)
     hold_to_pin(cast("RunSpec", spec), folder, {"host": "here"})
     assert json.loads(claim.read_text())["node"] == "here"

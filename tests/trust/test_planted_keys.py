@@ -64,30 +64,30 @@ def test_a_real_study(tmp_path: Path) -> None:
     cache = {"LLEM_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen([sys.executable, script, str(port), str(heard)]) as server:
         try:
-            done = llem(tmp_path, "run", str(study), variables={**canaries, **cache})
+            result = llem(tmp_path, "run", str(study), variables={**canaries, **cache})
         finally:
             server.kill()
-    said = [done.stdout + done.stderr]
+    outputs = [result.stdout + result.stderr]
     records = [json.loads(path.read_text()) for path in results.glob("runs/*/*/result.json")]
-    assert len(records) == 2, said
+    assert len(records) == 2, outputs
     assert all(record["serving"]["failures"] for record in records)
     for command in ("status", "report", "verify", "plan"):
-        where = str(study) if command == "plan" else str(results)
-        told = llem(tmp_path, command, where, variables={**canaries, **cache})
-        said.append(told.stdout + told.stderr)
+        place = str(study) if command == "plan" else str(results)
+        result = llem(tmp_path, command, place, variables={**canaries, **cache})
+        outputs.append(result.stdout + result.stderr)
     asked_with = {line for line in heard.read_text().split() if line}
     assert len(asked_with) == 2, "one key is of the environment, the other of the run"
     assert canaries["MY_SERVER"] in asked_with
     planted = {canaries["HF_TOKEN"], canaries["VLLM_CONFIG_TOKEN"], in_url, in_path, *asked_with}
-    found = [
-        f"{name} of {where}: {match[0]}"
-        for where, text in [*enumerate(said), *_texts(tmp_path)]
-        if where not in (heard, study)
+    leaks = [
+        f"{name} of {place}: {match[0]}"
+        for place, text in [*enumerate(outputs), *_texts(tmp_path)]
+        if place not in (heard, study)
         for key in planted
         for name, pattern in _patterns(key).items()
         if (match := pattern.search(text))
     ]
-    assert found == []
+    assert leaks == []
 
 
 def _patterns(key: str) -> dict[str, re.Pattern[str]]:
@@ -99,8 +99,10 @@ def _patterns(key: str) -> dict[str, re.Pattern[str]]:
         bare = form.removeprefix("Bearer ") if name == "header" else form
         if name == "base64 within":
             bare = bare[12:-6]
-        long = SEEN * wide
-        parts = {re.escape(bare[at : at + long]) for at in range(0, len(bare) - long, wide)}
+        length = SEEN * wide
+        parts = {
+            re.escape(bare[start : start + length]) for start in range(0, len(bare) - length, wide)
+        }
         patterns[name] = re.compile("|".join(parts), re.IGNORECASE)
     return patterns
 

@@ -58,7 +58,7 @@ def test_a_profile_that_is_not_ours_is_taken_where_it_is_said_again(
         resume(folder, None)
     assert resumed == []
     assert resume(folder, profile) == 0
-    assert [each.profile for each in resumed] == [profile]
+    assert [call.profile for call in resumed] == [profile]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -107,7 +107,7 @@ def test_what_the_command_line_sets_is_known(tmp_path: Path, resumed: list[Study
     numbers = dict.fromkeys(("n", "batch_size", "max_input_tokens", "max_output_tokens"), 8)
     run(study=write_study(tmp_path), cycles=1, no_gaps=True, **options, **numbers)
     assert (
-        set(resumed[0].settings) | {each.names.requests_at_once for each in ENGINES.values()}
+        set(resumed[0].settings) | {engine.names.requests_at_once for engine in ENGINES.values()}
         == SETTINGS
     )
 

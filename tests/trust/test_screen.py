@@ -22,7 +22,7 @@ STEERING = set(HOSTILE) - set("[2J]0;ownedgnp.exe1m")
 
 
 @pytest.mark.parametrize(
-    "sign",
+    "char",
     [
         *sorted(STEERING),
         "\u2066",
@@ -35,11 +35,11 @@ STEERING = set(HOSTILE) - set("[2J]0;ownedgnp.exe1m")
         "\u034f",
     ],
 )
-def test_what_steers_is_written_out(sign: str) -> None:
-    shown = printable(f"a{sign}b")
-    assert shown.isprintable()
-    assert sign not in shown
-    assert json.loads(f'"{shown}"') == f"a{sign}b"
+def test_what_steers_is_written_out(char: str) -> None:
+    text = printable(f"a{char}b")
+    assert text.isprintable()
+    assert char not in text
+    assert json.loads(f'"{text}"') == f"a{char}b"
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def folder(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_every_command(call: Call, arguments: tuple[str, ...]) -> None:
     with without_drawing():
-        done = call(*arguments)
-    assert not STEERING & set(done.out + done.err), os.linesep.join([done.out, done.err])
+        result = call(*arguments)
+    assert not STEERING & set(result.out + result.err), os.linesep.join([result.out, result.err])

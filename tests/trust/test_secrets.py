@@ -75,9 +75,9 @@ def test_a_key_of_several_lines(write: Callable[[str], str]) -> None:
     ],
 )
 def test_a_password_with_the_sign_that_ends_it(text: str) -> None:
-    left = without_secrets(f"no answer of {text} yet", {})
-    assert "rd1" not in left
-    assert f"{REMOVED}@proxy" in left
+    safe_text = without_secrets(f"no answer of {text} yet", {})
+    assert "rd1" not in safe_text
+    assert f"{REMOVED}@proxy" in safe_text
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,16 @@ def test_keys_of_services(start: str) -> None:
 
 
 def test_the_words_of_a_command() -> None:
-    given = "run token value --eos-token 2 --sort-key=len --hf-token abc --api-key=x --password -y"
-    given += " --db-pass hunter2 --pass=x"
-    left = without_secret_arguments(given.split())
-    wanted = (
+    command = (
+        "run token value --eos-token 2 --sort-key=len --hf-token abc --api-key=x --password -y"
+    )
+    command += " --db-pass hunter2 --pass=x"
+    safe_words = without_secret_arguments(command.split())
+    expected = (
         "run token value --eos-token 2 --sort-key=len --hf-token {0} --api-key={0} --password {0}"
         " --db-pass {0} --pass={0}"
     )
-    assert " ".join(left) == wanted.format(REMOVED)
+    assert " ".join(safe_words) == expected.format(REMOVED)
 
 
 @pytest.mark.parametrize(
@@ -185,31 +187,31 @@ def test_words_that_are_no_keys_leave_the_names_of_fields_alone() -> None:
 
 
 def test_a_sign_by_its_name_in_capitals() -> None:
-    said = without_secrets("401: in&AMP;use-by-us", {"MY_TOKEN": "in&use-by-us"})
-    assert said == f"401: {REMOVED}"
+    safe_text = without_secrets("401: in&AMP;use-by-us", {"MY_TOKEN": "in&use-by-us"})
+    assert safe_text == f"401: {REMOVED}"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_key_that_a_server_echoes(form: str) -> None:
-    said = f"401: {FORMS[form]} is not allowed"
-    left = without_secrets(said)
-    assert REMOVED in left
+    message = f"401: {FORMS[form]} is not allowed"
+    safe_text = without_secrets(message)
+    assert REMOVED in safe_text
     core = base64.b64encode(KEY.encode()[3:-3])[2:-4].decode()
     for part in (KEY, KEY[4:], quote(KEY, safe=""), KEY.encode().hex(), core):
-        assert part.lower() not in left.lower()
-    document = {"models": [{said: said}], "n": 1, "none": None}
+        assert part.lower() not in safe_text.lower()
+    document = {"models": [{message: message}], "n": 1, "none": None}
     assert FORMS[form] not in json.dumps(without_secrets_in(document))
     assert without_secrets_in(document)["n"] == 1
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("most", [20, 40, 300])
-def test_a_text_is_cut_through_no_key(form: str, most: int) -> None:
-    for before in range(most - 12, most):
-        shown = excerpt("-" * before + f"{FORMS[form]} " * 3, most)
-        assert len(shown) <= most
+@pytest.mark.parametrize("max_chars", [20, 40, 300])
+def test_a_text_is_cut_through_no_key(form: str, max_chars: int) -> None:
+    for before in range(max_chars - 12, max_chars):
+        cut = excerpt("-" * before + f"{FORMS[form]} " * 3, max_chars)
+        assert len(cut) <= max_chars
         for name, part in forms(KEY[:4]).items():
-            assert name in ("header", "base64", "base64 within") or part not in shown
+            assert name in ("header", "base64", "base64 within") or part not in cut
 
 
 def _key_file(lines: int) -> tuple[str, str]:
@@ -279,10 +281,11 @@ def test_a_study_that_holds_one_is_refused_and_it_is_not_repeated(settings: dict
 
 
 @pytest.mark.parametrize(
-    "given", [{"pad_token": "<pad>"}, {"token": True}, {"tokenizer_mode": "slow"}, {"token": None}]
+    "settings",
+    [{"pad_token": "<pad>"}, {"token": True}, {"tokenizer_mode": "slow"}, {"token": None}],
 )
-def test_what_only_sounds_like_one_is_taken(given: dict[str, Any]) -> None:
-    study_from_mapping({"model": "tiny-llama", "passthrough_kwargs": given})
+def test_what_only_sounds_like_one_is_taken(settings: dict[str, Any]) -> None:
+    study_from_mapping({"model": "tiny-llama", "passthrough_kwargs": settings})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
 
 
-def told(**settings: Any) -> str:
+def trust_lines(**settings: Any) -> str:
     study = study_from_mapping({"model": "tiny-llama", **settings})
     return "\n".join(runs_or_sends(make_plan(study), study.notify))
 
@@ -130,8 +130,8 @@ SERVER = {"backend": "openai"}
     ],
 )
 def test_it_is_said(settings: dict[str, Any], line: str) -> None:
-    assert line in told(**settings)
-    assert "/secret" not in told(**settings)
+    assert line in trust_lines(**settings)
+    assert "/secret" not in trust_lines(**settings)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_it_is_said(settings: dict[str, Any], line: str) -> None:
     ],
 )
 def test_where_there_is_nothing_nothing_is_said(settings: dict[str, Any]) -> None:
-    assert told(**settings) == ""
+    assert trust_lines(**settings) == ""
 
 
 class EndedError(Exception):
@@ -168,8 +168,8 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(*_: Any) -> None:
         raise EndedError
 
-    for place in ("api.running", "workflow.complete_study"):
-        monkeypatch.setattr(f"llenergymeasure.{place}.SnakemakeProcess", ended)
+    for module in ("api.running", "workflow.complete_study"):
+        monkeypatch.setattr(f"llenergymeasure.{module}.SnakemakeProcess", ended)
 
 
 @pytest.mark.usefixtures("driven")
@@ -194,11 +194,11 @@ def test_plan_and_run_say_it_before_the_first_run(
 @pytest.mark.usefixtures("driven")
 def test_from_python_it_is_said_to_who_listens(tmp_path: Path) -> None:
     for run in (run_study, run_experiment):
-        said: list[str] = []
+        messages: list[str] = []
         settings = {"model": "tiny-llama", "quality": {"command": ["touch", "owned"]}}
         with pytest.raises(EndedError):
-            run(settings, directory=tmp_path / run.__name__, progress=said.append)
-        assert "  runs the command touch owned after each run (quality.command)" in said
+            run(settings, directory=tmp_path / run.__name__, progress=messages.append)
+        assert "  runs the command touch owned after each run (quality.command)" in messages
 
 
 LISTENERS = [

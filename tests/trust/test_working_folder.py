@@ -35,12 +35,12 @@ def test_a_study_passes_over_modules_that_lie_where_it_is_run(tmp_path: Path, ba
     judge.write_text("from score_of_mine import SCORE\nprint(SCORE)\n")
     study = write_study(tmp_path, quality={"command": ["python", str(judge)]})
     safe = {"PYTHONSAFEPATH": "1"}  # as the installed commands are: they are no python -m
-    done = (
+    result = (
         snakemake(tmp_path, "--configfile", str(study), variables=safe)
         if bare
         else llem(tmp_path, "run", str(study), variables=safe)
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert not (tmp_path / "imported").exists()
     assert '"score": 7' in next(tmp_path.glob("results/small/runs/*/*/result.json")).read_text()
 
@@ -56,20 +56,20 @@ def test_every_child_of_ours_is_started_without_the_working_folder() -> None:
 
 def test_a_user_s_command_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    given = users_environment(LLEM_EVENT="finish")
-    assert "PYTHONSAFEPATH" not in given
-    assert given["LLEM_EVENT"] == "finish"
-    assert given["PATH"] == os.environ["PATH"]
+    variables = users_environment(LLEM_EVENT="finish")
+    assert "PYTHONSAFEPATH" not in variables
+    assert variables["LLEM_EVENT"] == "finish"
+    assert variables["PATH"] == os.environ["PATH"]
 
 
-@pytest.mark.parametrize("given", ["", ":", ":/a", "/a:", "/a::/b"])
+@pytest.mark.parametrize("python_path", ["", ":", ":/a", "/a:", "/a::/b"])
 def test_nor_by_an_empty_entry_of_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_path: str
 ) -> None:
     """``export PYTHONPATH=$PYTHONPATH:/a`` makes one, which means the working folder."""
-    monkeypatch.setenv("PYTHONPATH", given)
+    monkeypatch.setenv("PYTHONPATH", python_path)
     variables = Call().variables()
-    assert variables["PYTHONPATH"] == given.strip(":").replace("::", ":")
+    assert variables["PYTHONPATH"] == python_path.strip(":").replace("::", ":")
     plant(tmp_path)
     code = [sys.executable, "-P", "-c", "import token, select, logging"]
     assert subprocess.run(code, cwd=tmp_path, env=variables, check=False).returncode == 0

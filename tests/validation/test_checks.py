@@ -47,7 +47,7 @@ def integrated(j: float | None, u95_j: float) -> dict[str, Any]:
 
 
 OK = [
-    (checks.ended, ("raw", {"exit": 0, "took_s": 3.0})),
+    (checks.stage_ended, ("raw", {"exit": 0, "took_s": 3.0})),
     (checks.llem_exit, ("first", "first", {"exit": 0})),
     (checks.llem_exit, ("faults", "refused", {"exit": 1})),
     (checks.identity, ("x", run())),
@@ -66,8 +66,8 @@ OK = [
     (checks.took_turns, ({"one": (10.0, 11.0), "two": (15.0, 16.0)},)),
 ]
 NOT_OK = [
-    (checks.ended, ("raw", {"exit": "over its limit", "took_s": 120.0})),
-    (checks.ended, ("raw", {"exit": 0, "error": "KeyError: 1"})),
+    (checks.stage_ended, ("raw", {"exit": "over its limit", "took_s": 120.0})),
+    (checks.stage_ended, ("raw", {"exit": 0, "error": "KeyError: 1"})),
     (checks.llem_exit, ("first", "first", {"exit": 1})),
     (checks.llem_exit, ("first", "first", {"exit": 1}, [["computes_on_cpu"], ["throttled"]])),
     (checks.llem_exit, ("first", "first", {"exit": 2}, [["computes_on_cpu"]])),

@@ -218,14 +218,14 @@ def test_vllm_does_without_flashinfer_only_where_it_is_missing(
         importlib.util, "find_spec", lambda name: object() if there or name == "vllm" else None
     )
     monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
-    studies.own(Place(tmp_path / "work", tmp_path / "vllm"))
+    studies.own_study(Place(tmp_path / "work", tmp_path / "vllm"))
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == ("1" if there else "0")
 
 
 def test_without_vllm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     place = Place(tmp_path / "work", tmp_path / "vllm")
-    studies.own(place)
+    studies.own_study(place)
     assert place.load()["not_run"] == "vLLM is not installed"
 
 

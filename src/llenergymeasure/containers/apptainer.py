@@ -38,18 +38,18 @@ def call_variables(
         inside: the run's environment; nothing else of the host's gets in (``--cleanenv``).
         nvidia: whether the host's driver libraries are brought in (``--nv``).
     """
-    found = {
+    options = {
         "CLEANENV": "true",
         # Else a shell reads each value: a dollar sign is a variable's, a backquote runs a command.
         "NO_EVAL": "true",
         "MOUNT": "\n".join(mount.for_apptainer() for mount in mounts),
     }
     if nvidia:
-        found["NV"] = "true"
-    if dropped := missing_capabilities():
-        found["DROP_CAPS"] = ",".join(dropped)
-    named = {f"{_prefix()}_{name}": value for name, value in found.items()}
-    return named | environment_inside(inside)
+        options["NV"] = "true"
+    if capabilities := missing_capabilities():
+        options["DROP_CAPS"] = ",".join(capabilities)
+    variables = {f"{_prefix()}_{name}": value for name, value in options.items()}
+    return variables | environment_inside(inside)
 
 
 def environment_inside(variables: Mapping[str, str]) -> dict[str, str]:
@@ -61,8 +61,8 @@ def _prefix() -> str:
     return "SINGULARITY" if apptainer_command() == "singularity" else "APPTAINER"
 
 
-def exec_command(image: str, words: Sequence[str]) -> list[str]:
-    """Return the call that runs ``words`` in an image, as Snakemake's own does.
+def exec_command(image: str, args: Sequence[str]) -> list[str]:
+    """Return the call that runs ``args`` in an image, as Snakemake's own does.
 
     Raises:
         ContainerError: there is no Apptainer here.
@@ -70,7 +70,7 @@ def exec_command(image: str, words: Sequence[str]) -> list[str]:
     command = apptainer_command()
     if command is None:
         raise ContainerError("there is no command apptainer here: install Apptainer")
-    return [command, "--silent", "exec", "--home", str(Path.cwd()), image, *words]
+    return [command, "--silent", "exec", "--home", str(Path.cwd()), image, *args]
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:

@@ -9,9 +9,9 @@ from llenergymeasure import processes
 from llenergymeasure.errors import LlemError
 from llenergymeasure.redact import without_secrets
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR_CODES = re.compile(r"\x1b\[[0-9;]*m")
 _REASON = re.compile(r"(FATAL|ERROR|Error|docker)\b.*:")
-_HELP = ("See 'docker", "Run 'docker")
+_HELP_PREFIXES = ("See 'docker", "Run 'docker")
 
 
 class ContainerError(LlemError):
@@ -19,7 +19,7 @@ class ContainerError(LlemError):
 
 
 def call(
-    words: Sequence[str], limit_s: float, variables: Mapping[str, str] | None = None
+    command: Sequence[str], limit_s: float, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a container command to its end, with ``variables`` added to this environment's.
 
@@ -27,17 +27,17 @@ def call(
         ContainerError: it cannot be started, or did not end in time.
     """
     try:
-        return processes.completed(words, limit_s, environment=os.environ | dict(variables or {}))
+        return processes.completed(command, limit_s, environment=os.environ | dict(variables or {}))
     except processes.ChildError as error:
         raise ContainerError(str(error)) from None
 
 
-def reason(done: subprocess.CompletedProcess[str]) -> str:
+def failure_reason(result: subprocess.CompletedProcess[str]) -> str:
     """Return the line of a failed command's messages that says why, without any secret."""
-    text = without_secrets(_COLOUR.sub("", done.stderr))
+    text = without_secrets(_COLOR_CODES.sub("", result.stderr))
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(_HELP)]
-    for place in range(len(lines) - 1, -1, -1):
-        if _REASON.match(lines[place]):
-            return " ".join(lines[place:])
-    return lines[-1] if lines else f"it ended with exit code {done.returncode}"
+    lines = [line for line in lines if line and not line.startswith(_HELP_PREFIXES)]
+    for index in range(len(lines) - 1, -1, -1):
+        if _REASON.match(lines[index]):
+            return " ".join(lines[index:])
+    return lines[-1] if lines else f"it ended with exit code {result.returncode}"

@@ -12,7 +12,7 @@ import llenergymeasure
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
-from llenergymeasure.containers.calls import ContainerError, call, reason
+from llenergymeasure.containers.calls import ContainerError, call, failure_reason
 from llenergymeasure.containers.container_setup import (
     INSIDE,
     PYTHON,
@@ -47,7 +47,7 @@ def check_apptainer(
     """
     key = f"runners.{backend}"
     try:
-        words = exec_command(image.location, ())
+        command = exec_command(image.location, ())
     except ContainerError as error:
         return [Problem(str(error), key=key)]
     if image.path is not None and not image.path.exists():
@@ -58,11 +58,11 @@ def check_apptainer(
         return [Problem(text, key=key, file=Path.cwd())]
     if image.path is None or not look:
         return []
-    words += inside_command(backend, setup, _gpu_count())
+    command += inside_command(backend, setup, _gpu_count())
     variables = call_variables(setup.mounts, setup.variables, nvidia=nvidia_here())
     return [
-        Problem(f"the image cannot be used: {each}", key=key, file=image.path)
-        for each in _complaints(words, variables)
+        Problem(f"the image cannot be used: {complaint}", key=key, file=image.path)
+        for complaint in _complaints(command, variables)
     ]
 
 
@@ -80,9 +80,10 @@ def check_docker(
         docker.remove_abandoned(engine)
     except ContainerError as error:
         install = ENGINES[backend].install
-        remedy = f"; without a container: {install()}" if install and _absent(backend) else ""
+        has_engine = not _missing_modules(backend)
+        remedy = f"; without a container: {install()}" if install and not has_engine else ""
         return [Problem(f"{error}{remedy}", key=key)]
-    message = _shortcoming(engine, uuids)
+    message = _missing_ability(engine, uuids)
     if message is not None:
         return [Problem(message, key=key)]
     try:
@@ -94,7 +95,7 @@ def check_docker(
     if not look:
         return []
     name = f"llem-look-{backend}-{os.getpid()}"
-    words = docker.run_command(
+    command = docker.run_command(
         engine,
         image,
         inside_command(backend, setup, len(uuids)),
@@ -104,16 +105,16 @@ def check_docker(
         workdir=setup.results,
         gpus=uuids,
     )
-    complaints = list(_complaints(words, {}))
+    complaints = list(_complaints(command, {}))
     if complaints:
         with suppress(ContainerError):  # its own are among the complaints
             docker.remove_container(engine, name)
     return [
-        Problem(f"the image cannot be used: {each}", key=key, found=image) for each in complaints
+        Problem(f"the image cannot be used: {text}", key=key, found=image) for text in complaints
     ]
 
 
-def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
+def _missing_ability(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
     """Return what an engine cannot do that runs need."""
     if not docker.shares_process_ids(engine):
         return (
@@ -134,23 +135,23 @@ def check_local(backend: BackendName) -> list[Problem]:
     A study of several engines would otherwise make the runs of those that are here, and fail at
     the first of the others.
     """
-    absent = _absent(backend)
-    if not absent:
+    missing = _missing_modules(backend)
+    if not missing:
         return []
     install = ENGINES[backend].install
-    how = (
+    instruction = (
         f"{install()}, in the environment that llem runs in, or give it a container"
         if install
         else "it comes as a container image alone, so give it a container"
     )
     message = (
-        f"{' and '.join(absent)} cannot be imported here, where its runs would be: {how} "
+        f"{' and '.join(missing)} cannot be imported here, where its runs would be: {instruction} "
         f"(runners: {{{backend}: {container_runner()}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]
 
 
-def _absent(backend: str) -> list[str]:
+def _missing_modules(backend: str) -> list[str]:
     modules = ENGINES[backend].modules if backend in ENGINES else ()
     return [name for name in modules if find_spec(name) is None]
 
@@ -188,12 +189,12 @@ def _gpu_count() -> int:
     return len(discover_if_answered().gpus) if nvidia_here() else 0
 
 
-def _complaints(words: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:
+def _complaints(command: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:
     """Run the look inside and yield what it found wrong, or why it could not be had."""
     try:
-        done = call(words, LOOK_LIMIT_S, variables)
-        yield from (str(each) for each in json.loads(done.stdout.splitlines()[-1])["problems"])
+        result = call(command, LOOK_LIMIT_S, variables)
+        yield from map(str, json.loads(result.stdout.splitlines()[-1])["problems"])
     except ContainerError as error:
         yield str(error)
     except (IndexError, ValueError, KeyError, TypeError):
-        yield reason(done)
+        yield failure_reason(result)

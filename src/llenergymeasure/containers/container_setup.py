@@ -15,7 +15,7 @@ from llenergymeasure.files import try_lock
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.environment import variables
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.scheduler import handed_on
+from llenergymeasure.machine.scheduler import job_variable
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
@@ -94,22 +94,22 @@ def _mounts(configs: Iterable[Mapping[str, Any]], results: Path) -> list[Mount]:
     read_only = offline()
     for folder in (results, cache, *(() if read_only else (hub,))):
         folder.mkdir(parents=True, exist_ok=True)
-    hub_caches = [hub, *_existing(_HUB_CACHES)]
-    found = [
+    hub_caches = [hub, *_existing_paths(_HUB_CACHES)]
+    mounts = [
         *(Mount(path) for path in data_paths(configs)),
         *(Mount(path, read_only=read_only) for path in hub_caches if path.is_dir()),
-        *(Mount(path.parent) for path in _existing(_SIMULATED)),
+        *(Mount(path.parent) for path in _existing_paths(_SIMULATED)),
         Mount(cache, read_only=False),
         Mount(shared_folder().path, read_only=False),
         Mount(results, read_only=False),
         Mount(Path(llenergymeasure.__file__).resolve().parent, f"{INSIDE}/llenergymeasure"),
         Mount(workflow_root().resolve() / "scripts", SCRIPTS),
     ]
-    by_target = {mount.target or str(mount.source): mount for mount in found}
+    by_target = {mount.target or str(mount.source): mount for mount in mounts}
     return [by_target[target] for target in sorted(by_target)]
 
 
-def _existing(names: Iterable[str]) -> list[Path]:
+def _existing_paths(names: Iterable[str]) -> list[Path]:
     """Return the paths in these variables that exist."""
     paths = [Path(os.environ[name]).absolute() for name in names if os.environ.get(name)]
     return [path for path in paths if path.exists()]
@@ -129,8 +129,8 @@ def hugging_face_home(environ: Mapping[str, str]) -> Path:
     """
     if home := environ.get("HF_HOME"):
         return Path(home).expanduser().resolve()
-    shared = environ.get("XDG_CACHE_HOME")
-    base = Path(shared).expanduser() if shared else Path.home() / ".cache"
+    cache_home = environ.get("XDG_CACHE_HOME")
+    base = Path(cache_home).expanduser() if cache_home else Path.home() / ".cache"
     return (base / "huggingface").resolve()
 
 
@@ -139,15 +139,15 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
     Secrets are not among them; the hub's token goes by file (:class:`HubToken`).
     """
-    passed = {
+    relevant = {
         name: value for name, value in variables(environ).items() if not _HOST_ONLY.match(name)
     }
     return {
         **{name: environ[name] for name in NOT_RECORDED if name in environ},
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": environ.get("TOKENIZERS_PARALLELISM", "false"),
-        **passed,
-        **handed_on(environ),
+        **relevant,
+        **job_variable(environ),
         "HF_HOME": str(hugging_face_home(environ)),
         "LLEM_CACHE": str(cache_folder().resolve()),
         "PYTHONPATH": INSIDE,
@@ -173,11 +173,11 @@ class HubToken:
         self.path: Path | None = None
         self._handle: int | None = None
         token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN")
-        named = environ.get("HF_TOKEN_PATH")
+        token_path = environ.get("HF_TOKEN_PATH")
         if token:
             self.path = self._write(token, _token_folder(environ))
-        elif named and Path(named).expanduser().is_file():
-            self.path = Path(named).expanduser().absolute()
+        elif token_path and Path(token_path).expanduser().is_file():
+            self.path = Path(token_path).expanduser().absolute()
 
     def _write(self, token: str, folder: Path) -> Path:
         # mkstemp gives mode 0600; the name becomes a token's once the file is locked.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from llenergymeasure.containers.calls import ContainerError, call, reason
+from llenergymeasure.containers.calls import ContainerError, call, failure_reason
 from llenergymeasure.containers.container_setup import NOT_RECORDED
 from llenergymeasure.containers.mounts import Mount, empty_folder
 from llenergymeasure.containers.runner_choice import container_command
@@ -24,8 +24,8 @@ from llenergymeasure.screen import say
 ASK_LIMIT_S = 60.0
 PULL_LIMIT_S = 6 * 3600.0
 OWNER_LABEL = "llenergymeasure.owner"
-_HOOK = "nvidia-container-runtime-hook"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+_TOOLKIT_HOOK = "nvidia-container-runtime-hook"
+VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
 
@@ -58,9 +58,11 @@ class Engine:
 
         The hook may refuse it, in the toolkit's mode cdi, where descriptions of devices serve.
         """
-        if self.podman or self.nvidia_runtime:
-            return not self.podman
-        return shutil.which(_HOOK) is not None and not (self.cdi and cdi_described())
+        if self.podman:
+            return False
+        if self.nvidia_runtime:
+            return True
+        return shutil.which(_TOOLKIT_HOOK) is not None and not (self.cdi and cdi_described())
 
 
 def find_engine() -> Engine:
@@ -71,21 +73,21 @@ def find_engine() -> Engine:
     """
     command = container_command()
     if command is None:
-        asked = os.environ.get("LLEM_DOCKER", "docker or podman")
-        raise ContainerError(f"no command {asked} here: install Docker or Podman, or set runners")
+        names = os.environ.get("LLEM_DOCKER", "docker or podman")
+        raise ContainerError(f"no command {names} here: install Docker or Podman, or set runners")
     try:
-        done = call([command, "info", "--format", "{{json .}}"], ASK_LIMIT_S)
+        result = call([command, "info", "--format", "{{json .}}"], ASK_LIMIT_S)
     except ContainerError as error:
         raise ContainerError(_unreachable(command, str(error))) from None
     try:
-        info = json.loads(done.stdout)
+        info = json.loads(result.stdout)
     except ValueError:
         info = None
     # Docker's command exits with 0 and a list of errors in some versions.
-    if not isinstance(info, dict) or done.returncode or info.get("ServerErrors"):
+    if not isinstance(info, dict) or result.returncode or info.get("ServerErrors"):
         errors = info.get("ServerErrors") if isinstance(info, dict) else None
-        said = str(errors[0]).splitlines()[-1] if errors else reason(done)
-        raise ContainerError(_unreachable(command, said))
+        problem = str(errors[0]).splitlines()[-1] if errors else failure_reason(result)
+        raise ContainerError(_unreachable(command, problem))
     return _podman(command, info) if "host" in info else _docker(command, info)
 
 
@@ -102,7 +104,7 @@ def shares_process_ids(engine: Engine) -> bool:
 def _docker(command: str, info: Mapping[str, Any]) -> Engine:
     return Engine(
         command,
-        rootless=any("rootless" in str(each) for each in info.get("SecurityOptions") or ()),
+        rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
         nvidia_runtime="nvidia" in (info.get("Runtimes") or ()),
         version=str(info.get("ServerVersion", "")),
         cdi=bool(info.get("CDISpecDirs")),
@@ -113,21 +115,21 @@ def _podman(command: str, info: Mapping[str, Any]) -> Engine:
     security = info["host"].get("security") or {}
     version = (info.get("version") or {}).get("Version", "")
     rootless = bool(security.get("rootless"))
-    found = info["host"].get("cgroupControllers")
-    limits = Engine.limits if found is None else frozenset(map(str, found))
+    controllers = info["host"].get("cgroupControllers")
+    limits = Engine.limits if controllers is None else frozenset(map(str, controllers))
     return Engine(command, podman=True, rootless=rootless, version=str(version), limits=limits)
 
 
-def _unreachable(command: str, said: str) -> str:
-    where = os.environ.get("DOCKER_HOST")
-    place = without_secrets(f" at DOCKER_HOST={where}") if where else ""
-    said = without_secrets(said)
-    if "permission denied" in said.lower():
+def _unreachable(command: str, problem: str) -> str:
+    address = os.environ.get("DOCKER_HOST")
+    where = without_secrets(f" at DOCKER_HOST={address}") if address else ""
+    problem = without_secrets(problem)
+    if "permission denied" in problem.lower():
         return (
-            f"this user may not talk to {command}'s daemon{place}: join the group docker, or use "
-            f"rootless Docker, Podman or Apptainer ({said})"
+            f"this user may not talk to {command}'s daemon{where}: join the group docker, or use "
+            f"rootless Docker, Podman or Apptainer ({problem})"
         )
-    return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({said})"
+    return f"{command}'s daemon{where} does not answer: start it, or set DOCKER_HOST ({problem})"
 
 
 def find_image(engine: Engine, image: str) -> tuple[str, str] | None:
@@ -136,28 +138,28 @@ def find_image(engine: Engine, image: str) -> tuple[str, str] | None:
     Both are ``sha256:…``. The digest is the one under which it was pulled, and of several the one
     by which it is named; an image that was built here has its id alone.
     """
-    done = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
-    if done.returncode != 0:
+    result = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
+    if result.returncode != 0:
         return None
     try:
-        found: dict[str, Any] = json.loads(done.stdout)[0]
+        description: dict[str, Any] = json.loads(result.stdout)[0]
     except (ValueError, IndexError):
         return None
-    own_id = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
-    digests = [str(name).rpartition("@")[2] for name in found.get("RepoDigests") or []]
-    named = image.rpartition("@")[2]
-    return own_id, named if named in digests else (digests or [own_id])[0]
+    image_id = f"sha256:{str(description['Id']).removeprefix('sha256:')}"
+    digests = [str(name).rpartition("@")[2] for name in description.get("RepoDigests") or []]
+    wanted_digest = image.rpartition("@")[2]
+    return image_id, wanted_digest if wanted_digest in digests else (digests or [image_id])[0]
 
 
 def pull(engine: Engine, image: str) -> tuple[str, str] | None:
     """Find an image, and fetch it where it is not here; it is an error if it cannot be fetched."""
-    found = find_image(engine, image)
-    if found is not None:
-        return found
+    local_image = find_image(engine, image)
+    if local_image is not None:
+        return local_image
     say(f"Fetching the image {image} …")
-    done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
-    if done.returncode != 0:
-        raise ContainerError(reason(done))
+    result = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
+    if result.returncode != 0:
+        raise ContainerError(failure_reason(result))
     return find_image(engine, image)
 
 
@@ -168,29 +170,29 @@ def abandoned(engine: Engine) -> list[str]:
     with process ids of their own, and users who do not see each other's processes.
     """
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
-    listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
-    if not listed:
+    container_ids = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
+    if not container_ids:
         return []
     template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}} {{.State.Running}}'
     # One that has gone since is named on standard error alone.
-    done = call([engine.command, "inspect", "--format", template, *listed], ASK_LIMIT_S)
-    found = [line.split() for line in done.stdout.splitlines()]
-    return [each[0] for each in found if len(each) == 3 and _is_abandoned(*each[1:])]
+    result = call([engine.command, "inspect", "--format", template, *container_ids], ASK_LIMIT_S)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    return [row[0] for row in rows if len(row) == 3 and _is_abandoned(*row[1:])]
 
 
 def _is_abandoned(owner: str, running: str) -> bool:
-    namespace, started, user = ["", "", *owner.split("@")][-3:]
-    boot, _, rest = started.partition(":")
+    namespace, owner_identity, user = ["", "", *owner.split("@")][-3:]
+    boot, _, rest = owner_identity.partition(":")
     pid = rest.partition(":")[0]
     if (boot, namespace) != (boot_id(), pid_namespace()) or not pid.isdecimal():
         return running != "true"
     # Nobody's own processes are hidden.
     if user != str(os.geteuid()) and is_hidden(int(pid)):
         return running != "true"
-    return identity(int(pid)) != started
+    return identity(int(pid)) != owner_identity
 
 
-def _owner() -> str:
+def _owner_label() -> str:
     # In this order versions that know no namespace leave alone what runs: no boot has that name.
     return f"{pid_namespace()}@{identity(os.getpid())}@{os.geteuid()}"
 
@@ -240,40 +242,42 @@ def run_command(
         gpus: UUIDs of the cards it sees.
         network: whether it has any but its own loopback.
     """
-    words = [engine.command, "run", "--rm", f"--name={name}", "--pid=host", "--read-only"]
-    words += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    words += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
+    args = [engine.command, "run", "--rm", f"--name={name}", "--pid=host", "--read-only"]
+    args += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    args += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
     # Results belong to the caller: in a rootless engine, the container's root is this user.
     if engine.rootless:
-        words += ["--user=0:0"]
+        args += ["--user=0:0"]
     else:
-        words += [f"--user={os.getuid()}:{os.getgid()}"]
-        words += [f"--group-add={group}" for group in sorted({*os.getgroups()} - {os.getgid()})]
+        args += [f"--user={os.getuid()}:{os.getgid()}"]
+        args += [f"--group-add={group}" for group in sorted({*os.getgroups()} - {os.getgid()})]
     # Whether a run is alive is checked by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner()}"]
-    words += [*_limits(engine.limits), *_gpus(engine, gpus)]
+    args += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={_owner_label()}"]
+    args += [*_limit_options(engine.limits), *_gpu_options(engine, gpus)]
     for mount in mounts:
-        words += ["--mount", mount.for_docker()]
+        args += ["--mount", mount.for_docker()]
     if workdir is not None:
-        words += [f"--workdir={workdir}"]
-        seen = [Path(mount.target or mount.source) for mount in mounts]
-        there = any(each.is_relative_to(workdir) or workdir.is_relative_to(each) for each in seen)
-        if engine.podman and not there:
+        args += [f"--workdir={workdir}"]
+        targets = [Path(mount.target or mount.source) for mount in mounts]
+        exists = any(
+            path.is_relative_to(workdir) or workdir.is_relative_to(path) for path in targets
+        )
+        if engine.podman and not exists:
             # Podman does not create this folder, but it creates the parents of mounts.
-            words += ["--mount", empty_folder(workdir / ".llem")]
+            args += ["--mount", empty_folder(workdir / ".llem")]
     # Libraries ask for the user's home and name, and the image does not know this user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     inside = {**home, **variables}
-    if gpus and VISIBLE in inside and "MIG" not in inside[VISIBLE]:
-        inside[VISIBLE] = ",".join(gpus)  # inside they are numbered from 0
+    if gpus and VISIBLE_VARIABLE in inside and "MIG" not in inside[VISIBLE_VARIABLE]:
+        inside[VISIBLE_VARIABLE] = ",".join(gpus)  # inside they are numbered from 0
     for variable, value in sorted(inside.items()):
         # Without a value it is taken from our environment: command lines are visible to everyone.
-        words += ["--env", variable if variable in NOT_RECORDED else f"{variable}={value}"]
+        args += ["--env", variable if variable in NOT_RECORDED else f"{variable}={value}"]
     program, *arguments = command
-    return [*words, f"--entrypoint={program}", image, *arguments]
+    return [*args, f"--entrypoint={program}", image, *arguments]
 
 
-def _limits(controllers: Collection[str]) -> list[str]:
+def _limit_options(controllers: Collection[str]) -> list[str]:
     """Return this process's limits as options: the daemon's containers are outside a job's cgroup.
 
     Limits without a controller are left out; Podman's containers inherit the processors anyway.
@@ -281,27 +285,27 @@ def _limits(controllers: Collection[str]) -> list[str]:
     limit_bytes = memory_limit_bytes()
     room_bytes = limit_bytes or memory_bytes("MemTotal") or 1 << 30
     # Engines share tensors in /dev/shm; its pages only count when used.
-    words = [f"--shm-size={room_bytes // 2}"]
+    options = [f"--shm-size={room_bytes // 2}"]
     if limit_bytes is not None and "memory" in controllers:
-        words += [f"--memory={limit_bytes}"]
+        options += [f"--memory={limit_bytes}"]
     usable = os.sched_getaffinity(0)
     if len(usable) != os.cpu_count() and "cpuset" in controllers:
-        words += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
+        options += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
     quota = cpu_quota()
     if quota is not None and quota < (os.cpu_count() or 1) and "cpu" in controllers:
-        words += [f"--cpus={quota:g}"]
-    return words
+        options += [f"--cpus={quota:g}"]
+    return options
 
 
-def _gpus(engine: Engine, uuids: Sequence[str]) -> list[str]:
+def _gpu_options(engine: Engine, uuids: Sequence[str]) -> list[str]:
     if not uuids:
         return []
     if engine.gives_gpus:
         # The toolkit in its mode cdi refuses --gpus without its runtime (nvidia-container-toolkit).
         runtime = ["--runtime=nvidia"] if engine.nvidia_runtime else []
         # The inner quotes are part of the value, which is comma-separated itself.
-        given = ["--gpus", f'"device={",".join(uuids)}"', "--env=NVIDIA_DRIVER_CAPABILITIES=all"]
-        return [*runtime, *given]
+        options = ["--gpus", f'"device={",".join(uuids)}"', "--env=NVIDIA_DRIVER_CAPABILITIES=all"]
+        return [*runtime, *options]
     return [word for uuid in uuids for word in ("--device", f"nvidia.com/gpu={uuid}")]
 
 

@@ -5,6 +5,7 @@ BASE is a folder or an image.
 """
 
 import argparse
+import fcntl
 import glob
 import os
 import shutil
@@ -58,15 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.runner == "apptainer":
-            built = str(build_sif(options.backend, options.out, options.base))
+            image = str(build_sif(options.backend, options.out, options.base))
         else:
-            built = build_docker(options.backend, options.tag, options.base)
+            image = build_docker(options.backend, options.tag, options.base)
     except (LlemError, OSError) as error:
         say(f"{options.backend}: {as_message(error)}")
         return error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
-    print(built)
+    print(image)
     return EXIT_OK
 
 
@@ -83,44 +84,58 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     out = (out or image_folder() / f"{backend}.sif").absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_room(backend, out.parent, base)
-    part = _part(out, os.getpid())
-    words = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
-    words += ["--build-arg", f"version={llenergymeasure.__version__}"]
+    temporary = _temporary_image(out, os.getpid())
+    args = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
+    args += ["--build-arg", f"version={llenergymeasure.__version__}"]
     if base is not None:
-        kind, address = _base(base)
-        words += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
+        kind, address = _bootstrap(base)
+        args += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
     folder = workflow_root() / "containers"
     environment = dict(os.environ)
     if dropped := missing_capabilities():
         environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
-    _remove_left(out)
+    _remove_abandoned(out)
     try:
-        _build([*words, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
-        part.replace(out)
-        # A run in the same call of the workflow was described before there was an image.
-        size_bytes, digest = out.stat().st_size, SifImage(str(out)).digest()
-        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+        args += [str(temporary), str(folder / f"{backend}.def")]
+        _run_build(args, folder.parent, environment)
+        _move_in(temporary, out)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return out
 
 
-def _part(out: Path, pid: int | str) -> Path:
+def _move_in(temporary: Path, out: Path) -> None:
+    """Put an image in its place with its digest next to it: of two builds, both are of the later.
+
+    A run in the same call of the workflow was described before there was an image.
+    """
+    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        temporary.replace(out)
+        size_bytes, digest = out.stat().st_size, SifImage(str(out)).digest()
+        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+    finally:
+        os.close(folder)
+
+
+def _temporary_image(out: Path, pid: int | str) -> Path:
     """Return where a process builds an image: two at a time have a file each."""
     return out.with_name(f".{out.stem}.{socket.gethostname()}.{pid}.part.sif")
 
 
-def _remove_left(out: Path) -> None:
+def _remove_abandoned(out: Path) -> None:
     """Remove what builds of this machine left that were killed."""
-    for left in out.parent.glob(f".{glob.escape(out.stem)}.*.part.sif"):
-        pid = left.name.split(".")[-3]
-        ours = left == _part(out, pid) and pid.isdecimal()
-        if ours and start_ticks(int(pid)) is None and not is_hidden(int(pid)):
+    for path in out.parent.glob(f".{glob.escape(out.stem)}.*.part.sif"):
+        pid = path.name.split(".")[-3]
+        is_ours = path == _temporary_image(out, pid) and pid.isdecimal()
+        if is_ours and start_ticks(int(pid)) is None and not is_hidden(int(pid)):
             with suppress(OSError):
-                left.unlink()
+                path.unlink()
 
 
-def _base(base: str) -> tuple[str, str]:
+def _bootstrap(base: str) -> tuple[str, str]:
     """Return how a definition names what it builds on: ``Bootstrap`` and ``From``."""
     if Path(base).exists():
         return "localimage", str(Path(base).absolute())
@@ -138,9 +153,9 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
     engine = find_engine()
     tag = tag or local_tag(backend)
     folder = workflow_root() / "containers"
-    words = [engine.command, "build", "--network=host", "--tag", tag]
-    words += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
-    words += [] if base is None else ["--build-arg", f"BASE={base}"]
+    args = [engine.command, "build", "--network=host", "--tag", tag]
+    args += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
+    args += [] if base is None else ["--build-arg", f"BASE={base}"]
     # The files that definitions copy, and not the whole repository with its results.
     definition = folder / f"{backend}.Dockerfile"
     environment = dict(os.environ)
@@ -152,7 +167,7 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
             target = Path(context) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder.parent / name, target)
-        _build([*words, "--file", str(definition), context], folder.parent, environment)
+        _run_build([*args, "--file", str(definition), context], folder.parent, environment)
     return tag
 
 
@@ -173,13 +188,13 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
             )
 
 
-def _build(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
+def _run_build(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    result = subprocess.run(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False
     )
-    if done.returncode != 0:
+    if result.returncode != 0:
         raise BuildError(
-            f"{command[0]} build ended with {done.returncode}; its words are above. Without a "
+            f"{command[0]} build ended with {result.returncode}; its words are above. Without a "
             "network, bring an image's file instead (docs/containers.md)"
         )
 

@@ -43,45 +43,45 @@ def main(question: str) -> int:
             ``pid_namespace`` and ``monotonic_ns``, the host's, just now; ``backend``, whose engine
             must be able to run; ``study``, the folder of the study that it is asked about.
     """
-    asked = json.loads(question)
-    problems = list(_found(asked))
-    if asked.get("backend") and not problems:
-        problems = _engine_problems(asked["backend"])
-    if asked.get("study") and not problems:
-        _ask_engine(asked["backend"], asked["study"])
+    request = json.loads(question)
+    problems = list(_environment_problems(request))
+    if request.get("backend") and not problems:
+        problems = _engine_problems(request["backend"])
+    if request.get("study") and not problems:
+        _ask_engine(request["backend"], request["study"])
     print(json.dumps({"problems": problems}))
     return 1 if problems else 0
 
 
-def _found(asked: dict[str, Any]) -> Iterator[str]:
-    yield from _python_problems(METER_NEEDED if asked.get("meter", True) else ())
+def _environment_problems(request: dict[str, Any]) -> Iterator[str]:
+    yield from _python_problems(METER_NEEDED if request.get("meter", True) else ())
     if sys.version_info < PYTHON:
         return
-    yield from _same_machine(asked)
-    for folder in asked.get("writable", ()):
-        yield from _write_problems(Path(folder), asked.get("free_bytes", 0))
-    if asked.get("source_hash"):
-        yield from _source_problems(asked["source_hash"])
-    if asked.get("gpus"):
-        yield from _gpu_problems(asked["gpus"])
-    if asked.get("driver_cuda"):
-        yield from _cuda_problems(asked["driver_cuda"])
+    yield from _same_machine(request)
+    for folder in request.get("writable", ()):
+        yield from _write_problems(Path(folder), request.get("free_bytes", 0))
+    if request.get("source_hash"):
+        yield from _source_problems(request["source_hash"])
+    if request.get("gpus"):
+        yield from _gpu_problems(request["gpus"])
+    if request.get("driver_cuda"):
+        yield from _cuda_problems(request["driver_cuda"])
 
 
 def _python_problems(meter_needed: Sequence[str]) -> Iterator[str]:
     if sys.version_info < PYTHON:
-        wanted = ".".join(str(part) for part in PYTHON)
-        yield f"its Python is {sys.version.split()[0]}; the worker needs {wanted} or newer"
+        required = ".".join(str(part) for part in PYTHON)
+        yield f"its Python is {sys.version.split()[0]}; the worker needs {required} or newer"
         return
-    for name, least in NEEDED.items():
+    for name, minimum in NEEDED.items():
         if name in METER_NEEDED and name not in meter_needed:
             continue
         version = _version(name)
-        way_out = ", or execution: {meter: host}" if name in METER_NEEDED else ""
+        remedy = ", or execution: {meter: host}" if name in METER_NEEDED else ""
         if version is None:
-            yield f"{name} is not installed in it; {least} or newer is needed{way_out}"
-        elif _numbers(version) < _numbers(least):
-            yield f"its {name} is {version}; {least} or newer is needed"
+            yield f"{name} is not installed in it; {minimum} or newer is needed{remedy}"
+        elif _version_numbers(version) < _version_numbers(minimum):
+            yield f"its {name} is {version}; {minimum} or newer is needed"
 
 
 def _version(name: str) -> str | None:
@@ -93,7 +93,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> list[int]:
+def _version_numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.split("+", maxsplit=1)[0])[:3]]
 
 
@@ -115,7 +115,7 @@ def _same_machine(host: dict[str, Any]) -> Iterator[str]:
         yield "it does not share this machine's process ids: --pid=host is not allowed here"
 
 
-def _write_problems(folder: Path, needed: int) -> Iterator[str]:
+def _write_problems(folder: Path, needed_bytes: int) -> Iterator[str]:
     from llenergymeasure.machine.folders import free_bytes, why_not_writable
 
     reason = why_not_writable(folder)
@@ -123,11 +123,12 @@ def _write_problems(folder: Path, needed: int) -> Iterator[str]:
         yield f"nothing can be written to {folder} from inside: {reason}"
         return
     free = free_bytes(folder)
-    if free is not None and free < needed:
-        yield (f"only {free / 1e6:.0f} MB are free in {folder}; {needed / 1e6:.0f} MB are needed")
+    if free is not None and free < needed_bytes:
+        free_mb, needed_mb = free / 1e6, needed_bytes / 1e6
+        yield f"only {free_mb:.0f} MB are free in {folder}; {needed_mb:.0f} MB are needed"
 
 
-def _source_problems(wanted: str) -> Iterator[str]:
+def _source_problems(expected_hash: str) -> Iterator[str]:
     try:
         import llenergymeasure
         from llenergymeasure.machine.environment import source_hash
@@ -135,24 +136,24 @@ def _source_problems(wanted: str) -> Iterator[str]:
         yield f"this project's source cannot be imported in it: {error}"
         return
     folder = Path(llenergymeasure.__file__).parent
-    if source_hash(folder) != wanted:
+    if source_hash(folder) != expected_hash:
         yield (
             f"it runs another version of this project, from {folder}: take that out of the image, "
             "or out of its PYTHONPATH"
         )
 
 
-def _gpu_problems(wanted: int) -> Iterator[str]:
+def _gpu_problems(expected_count: int) -> Iterator[str]:
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        seen = pynvml.nvmlDeviceGetCount()
+        visible_count = pynvml.nvmlDeviceGetCount()
     except Exception as error:
         yield f"no GPU can be seen in it ({error}): install the NVIDIA container toolkit"
         return
-    if seen < wanted:
-        yield f"{seen} of {wanted} GPUs can be seen in it"
+    if visible_count < expected_count:
+        yield f"{visible_count} of {expected_count} GPUs can be seen in it"
 
 
 def _cuda_problems(driver: str) -> Iterator[str]:
@@ -161,7 +162,7 @@ def _cuda_problems(driver: str) -> Iterator[str]:
     Source: NVIDIA, "CUDA Compatibility": minor versions run on any driver of their major version.
     """
     image = _image_cuda()
-    if image and _numbers(image)[:1] > _numbers(driver)[:1]:
+    if image and _version_numbers(image)[:1] > _version_numbers(driver)[:1]:
         yield f"its CUDA is {image}, and this driver runs {driver} at most: update the driver"
 
 
@@ -172,12 +173,12 @@ def _image_cuda() -> str | None:
 
 def _engine_problems(backend: str) -> list[str]:
     """Return what keeps a backend's engine from running, asked of the mounted source."""
-    needed = {"openai": {"openai": {"base_url": "http://127.0.0.1:8000/v1"}}}
+    required_sections = {"openai": {"openai": {"base_url": "http://127.0.0.1:8000/v1"}}}
     try:
         from llenergymeasure.backends import registry
         from llenergymeasure.config.experiment import ExperimentConfig
 
-        settings = {"model": "tiny-llama", "backend": backend, **needed.get(backend, {})}
+        settings = {"model": "tiny-llama", "backend": backend, **required_sections.get(backend, {})}
         config = ExperimentConfig.model_validate(settings)
         return [str(problem) for problem in registry.get(backend).problems(config)]
     except Exception as error:  # an engine that breaks on import included

@@ -21,8 +21,8 @@ from llenergymeasure.workload.cache import cache_folder
 DIGESTS = "digests.json"
 """Digests of .sif files by path, size and time: hashing one of 15 GB takes half a minute."""
 
-_LOOKED_AT_BYTES = 1 << 16
-_SHOWN = 300
+_LOG_HEAD_BYTES = 1 << 16
+_MESSAGE_CHARS = 300
 
 _FATAL = re.compile(r"^FATAL:[ \t]{2,}(\S.*)\n", re.MULTILINE)
 """A whole line of Apptainer's, which sets its words apart; the C library's has one space."""
@@ -63,37 +63,38 @@ def why_not_started(log: str) -> str:
     """
     for path in failed_job_logs(log):
         with suppress(OSError), open_to_read(path) as stream:
-            text = stream.read(_LOOKED_AT_BYTES).decode(errors="replace")
-            said = _FATAL.search(text.partition("Activating singularity image ")[2])
-            if said is not None:
-                words = printable(without_secrets(said[1]))[:_SHOWN]
-                return f"Apptainer did not start the image: {words} ({path})"
+            text = stream.read(_LOG_HEAD_BYTES).decode(errors="replace")
+            match = _FATAL.search(text.partition("Activating singularity image ")[2])
+            if match is not None:
+                message = printable(without_secrets(match[1]))[:_MESSAGE_CHARS]
+                return f"Apptainer did not start the image: {message} ({path})"
     return ""
 
 
 def failed_job_logs(log: str) -> list[str]:
     """Return the logs of the jobs of SLURM that failed, as Snakemake names them."""
-    failed = r"^ +log: (?:.*, )?(/.+) \(check log file\(s\) for error details\)$"
-    submitted = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
-    own = set(re.findall(submitted, log, re.MULTILINE))
-    return [path for path in dict.fromkeys(re.findall(failed, log, re.MULTILINE)) if path in own]
+    failed_line = r"^ +log: (?:.*, )?(/.+) \(check log file\(s\) for error details\)$"
+    submitted_line = r"^Job \d+ has been submitted with SLURM jobid .* \(log: (.+)\)\.$"
+    submitted_logs = set(re.findall(submitted_line, log, re.MULTILINE))
+    failed_logs = dict.fromkeys(re.findall(failed_line, log, re.MULTILINE))
+    return [path for path in failed_logs if path in submitted_logs]
 
 
 def image_folder() -> Path:
     """Return where images that are built here lie: ``$LLEM_IMAGES``, or in the cache."""
-    given = os.environ.get("LLEM_IMAGES")
-    return Path(given).absolute() if given else cache_folder().absolute() / "images"
+    configured = os.environ.get("LLEM_IMAGES")
+    return Path(configured).absolute() if configured else cache_folder().absolute() / "images"
 
 
-def sif_image(backend: str, given: str | None) -> SifImage:
+def sif_image(backend: str, location: str | None) -> SifImage:
     """Return the image of a backend for Apptainer: the one given, else the project's own.
 
     The project's own is what was built here; else what was released; else what will be built.
     """
-    if given is not None:
-        if "://" in given:
-            return SifImage(given)
-        return SifImage(str(Path(given).expanduser().absolute()))
+    if location is not None:
+        if "://" in location:
+            return SifImage(location)
+        return SifImage(str(Path(location).expanduser().absolute()))
     built = image_folder() / f"{backend}.sif"
     pinned = released().get(backend)
     if pinned is not None and not built.exists():
@@ -101,9 +102,9 @@ def sif_image(backend: str, given: str | None) -> SifImage:
     return SifImage(str(built), built_here=True)
 
 
-def docker_image(backend: str, given: str | None) -> str:
+def docker_image(backend: str, image: str | None) -> str:
     """Return the image of a backend for Docker: the one given, else released, else built here."""
-    return given or released().get(backend) or local_tag(backend)
+    return image or released().get(backend) or local_tag(backend)
 
 
 def local_tag(backend: str) -> str:
@@ -131,20 +132,20 @@ def _file_digest(path: Path) -> str:
 
     What is remembered is under a hash that covers it too: a damaged memory is none.
     """
-    state = path.stat()
-    stamp = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
-    key = f"{path.resolve()}:{':'.join(map(str, stamp))}"
-    memory = image_folder() / DIGESTS
-    known = read_json(memory) or {}
-    digest, _, check = str(known.get(key, "")).partition(" ")
-    if check and check == _check(key, digest):
+    status = path.stat()
+    stamps = (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    key = f"{path.resolve()}:{':'.join(map(str, stamps))}"
+    cache_file = image_folder() / DIGESTS
+    digests = read_json(cache_file) or {}
+    digest, _, checksum = str(digests.get(key, "")).partition(" ")
+    if checksum and checksum == _checksum(key, digest):
         return digest
     digest = f"sha256:{sha256(path)}"
-    known[key] = f"{digest} {_check(key, digest)}"
+    digests[key] = f"{digest} {_checksum(key, digest)}"
     with suppress(OSError):
-        write_text(memory, json.dumps(known, indent=1) + "\n")
+        write_text(cache_file, json.dumps(digests, indent=1) + "\n")
     return digest
 
 
-def _check(key: str, digest: str) -> str:
+def _checksum(key: str, digest: str) -> str:
     return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:16]

@@ -98,10 +98,10 @@ def _task(options: argparse.Namespace) -> Task:
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
     """Become the container; the workflow has set its mounts in variables."""
-    words = apptainer.exec_command(options.image, task.command(options.watch))
+    command = apptainer.exec_command(options.image, task.command(options.watch))
     # The supervisor's choice of cards wins over the workflow's variables.
     variables = apptainer.environment_inside(inside_variables(os.environ))
-    os.execvpe(words[0], words, os.environ | variables)  # noqa: S606 - as it should
+    os.execvpe(command[0], command, os.environ | variables)  # noqa: S606 - as it should
 
 
 def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
@@ -120,7 +120,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     setup = ContainerSetup.of(task.configs, task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
-        words = docker.run_command(
+        command = docker.run_command(
             engine,
             image,
             task.command(os.getpid()),
@@ -131,14 +131,14 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             gpus=visible_uuids(),
             network=any(map(needs_network, task.configs)),
         )
-        launch = _Launch(words, task)
+        launch = _Launch(command, task)
         try:
-            ended = launch.wait(ends)
+            ready = launch.wait(ends)
         finally:
             if launch.end() != 0:
                 _remove(engine, name)
-        asked = signals.take() if ended == signals.handle else signal.SIGTERM
-        return launch.exit_code(asked if ended in ends else None)
+        signal_number = signals.take() if ready == signals.handle else signal.SIGTERM
+        return launch.exit_code(signal_number if ready in ends else None)
     finally:
         setup.token.close()
 
@@ -146,16 +146,16 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
 class _Launch:
     """One container of Docker, from its start to its end."""
 
-    def __init__(self, words: list[str], task: Task) -> None:
+    def __init__(self, command: list[str], task: Task) -> None:
         self._task = task
-        self._inside: int | None = None
+        self._process_fd: int | None = None
         """A pidfd of the process inside, once it has begun; its id is the same on the host."""
         make_folder(task.folder.path)
         self._client = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
-        self._said: deque[bytes] = deque(maxlen=20)
-        self._listener = threading.Thread(target=self._hand_on, daemon=True)
+        self._stderr_tail: deque[bytes] = deque(maxlen=20)
+        self._listener = threading.Thread(target=self._forward_stderr, daemon=True)
         self._listener.start()
 
     def wait(self, ends: list[int]) -> int:
@@ -167,16 +167,16 @@ class _Launch:
         client = os.pidfd_open(self._client.pid)
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
-            inside = [] if self._inside is None else [self._inside]
-            limit_s = None if inside else POLL_S
-            ready, _, _ = select.select([*ends, client, *inside], [], [], limit_s)
+            process_fds = [] if self._process_fd is None else [self._process_fd]
+            limit_s = None if process_fds else POLL_S
+            ready, _, _ = select.select([*ends, client, *process_fds], [], [], limit_s)
             if ready:
                 return ready[0]
-            if self._look():
+            if self._find_process():
                 deadline = float("inf")
         raise ContainerError(f"Docker did not start the container within {START_LIMIT_S:g} s")
 
-    def _look(self) -> bool:
+    def _find_process(self) -> bool:
         """Return whether the process inside has begun and still runs; open its pidfd."""
         pid = self._task.pid()
         if pid is None:
@@ -187,17 +187,17 @@ class _Launch:
             return False
         # In a container with its own process ids the number belongs to another process.
         if str(os.getpid()) in arguments(pid):
-            self._inside = handle
+            self._process_fd = handle
         else:
             os.close(handle)
         return True
 
     def end(self) -> int:
         """End the process inside and Docker's command; return the command's code."""
-        if self._inside is None:
-            self._look()
-        if self._inside is not None:
-            self._end_inside(self._inside)
+        if self._process_fd is None:
+            self._find_process()
+        if self._process_fd is not None:
+            self._end_process(self._process_fd)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._client.wait(RETURN_LIMIT_S)
         signal_group(self._client, signal.SIGKILL)
@@ -205,41 +205,42 @@ class _Launch:
         self._listener.join(1.0)
         return code
 
-    def _end_inside(self, inside: int) -> None:
+    def _end_process(self, process_fd: int) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if select.select([inside], [], [], 0)[0]:
+            if select.select([process_fd], [], [], 0)[0]:
                 return
             try:
-                signal.pidfd_send_signal(inside, number)
+                signal.pidfd_send_signal(process_fd, number)
             except OSError:  # over, or another user's: then the container's removal ends it
                 return
-            select.select([inside], [], [], GRACE_S)
+            select.select([process_fd], [], [], GRACE_S)
 
-    def exit_code(self, asked: int | None) -> int:
+    def exit_code(self, signal_number: int | None) -> int:
         """Return the run's code, and write its outcome if the run did not begin.
 
         Args:
-            asked: the signal that asked for its end; None where none did.
+            signal_number: the signal that asked for its end; None where none did.
         """
         code = self._client.returncode
-        begun = self._inside is not None or self._task.pid() is not None
-        if not begun and code != 0 and asked is not None:
-            name = signal.Signals(asked).name
-            self._task.fail(f"{name} before the run began", 128 + asked, "interrupted")
-        elif not begun and code != 0:
-            said = b"".join(self._said).decode(errors="replace").strip()[-2000:]
-            self._task.fail(said or f"exit code {code}", code)
-        if code < 0 and begun and self._task.meter_inside:  # Docker did not return
-            meant = (read_json(self._task.folder.outcome) or {}).get("exit_code")
-            code = code if meant is None else meant
-        if code < 0 and asked is not None:
-            return 128 + asked
+        has_begun = self._process_fd is not None or self._task.pid() is not None
+        if not has_begun and code != 0:
+            if signal_number is not None:
+                name = signal.Signals(signal_number).name
+                self._task.fail(f"{name} before the run began", 128 + signal_number, "interrupted")
+            else:
+                stderr = b"".join(self._stderr_tail).decode(errors="replace").strip()[-2000:]
+                self._task.fail(stderr or f"exit code {code}", code)
+        if code < 0 and has_begun and self._task.meter_inside:  # Docker did not return
+            recorded_code = (read_json(self._task.folder.outcome) or {}).get("exit_code")
+            code = code if recorded_code is None else recorded_code
+        if code < 0 and signal_number is not None:
+            return 128 + signal_number
         return EXIT_FAILED if code < 0 or code in DOCKER_CODES else code
 
-    def _hand_on(self) -> None:
+    def _forward_stderr(self) -> None:
         assert self._client.stderr is not None
         for line in self._client.stderr:
-            self._said.append(line)
+            self._stderr_tail.append(line)
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
 
@@ -248,8 +249,7 @@ def _remove(engine: docker.Engine, name: str) -> None:
     try:
         docker.remove_container(engine, name)
     except ContainerError as error:
-        left = f"{error}; {name} may be left: the next start, or llem clean, removes it"
-        say(left)
+        say(f"{error}; {name} may be left: the next start, or llem clean, removes it")
 
 
 def needs_network(config: dict[str, Any]) -> bool:
@@ -258,11 +258,11 @@ def needs_network(config: dict[str, Any]) -> bool:
     A model, an adapter, a draft model: any name in the hub's form that is no file here.
     """
     dataset = config.get("dataset")
-    named = [text for text in texts(config) if _HUB_NAME.fullmatch(text)]
-    named += [config["model"]] if is_hub_id(config["model"]) else []  # gpt2 has no owner
+    names = [text for text in texts(config) if _HUB_NAME.fullmatch(text)]
+    names += [config["model"]] if is_hub_id(config["model"]) else []  # gpt2 has no owner
     if isinstance(dataset, str) and dataset != "synthetic":
-        named.append(dataset)
-    return not offline() and not all(Path(name).exists() for name in named)
+        names.append(dataset)
+    return not offline() and not all(Path(name).exists() for name in names)
 
 
 if __name__ == "__main__":

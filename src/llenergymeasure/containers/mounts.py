@@ -63,16 +63,16 @@ def data_paths(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
     Raises:
         ConfigurationError: a path begins with ``~``, which means another folder in a container.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for text in dict.fromkeys(text for config in configs for text in texts(config)):
         if text.startswith("~"):
             message = "write the whole path: ~ is another folder in a container"
             raise ConfigurationError(Problem(message, found=text))
         path = _existing(text)
         if path is not None:
-            found[path.absolute()] = None
-            found.update(dict.fromkeys(_linked(path)))
-    return list(found)
+            paths[path.absolute()] = None
+            paths.update(dict.fromkeys(_link_targets(path)))
+    return list(paths)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -80,11 +80,10 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from texts(each)
+        yield from texts(list(value.values()))
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from texts(each)
+        for item in value:
+            yield from texts(item)
 
 
 def _existing(text: str) -> Path | None:
@@ -98,7 +97,7 @@ def _existing(text: str) -> Path | None:
         return None
 
 
-def _linked(folder: Path) -> Iterator[Path]:
+def _link_targets(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     for entry in folder.iterdir():

@@ -25,20 +25,20 @@ def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
     Raises:
         ConfigurationError: a setting is no runner, or local backends exclude each other.
     """
-    used = dict.fromkeys(each.model.backend for each in study.experiments)
-    configured = user_preferences().runners.choices()
+    backends = dict.fromkeys(experiment.model.backend for experiment in study.experiments)
+    preferences = user_preferences().runners.choices()
     chosen = {
-        backend: _choose(backend, study, configured, apptainer_offered=apptainer_offered)
-        for backend in used
+        backend: _choose(backend, study, preferences, apptainer_offered=apptainer_offered)
+        for backend in backends
     }
-    _refuse_neighbours([name for name, choice in chosen.items() if choice.runner == "local"])
+    _refuse_clashing_backends([name for name, choice in chosen.items() if choice.runner == "local"])
     return replace(study, runners=chosen)
 
 
 def _choose(
     backend: BackendName,
     study: Study,
-    configured: Mapping[BackendName, RunnerChoice],
+    preferences: Mapping[BackendName, RunnerChoice],
     *,
     apptainer_offered: bool,
 ) -> RunnerChoice:
@@ -47,8 +47,8 @@ def _choose(
         choice = replace(chosen, reason=f"{variable} says so")
     elif backend in study.runners:
         choice = replace(study.runners[backend], reason="the study says so")
-    elif backend in configured:
-        choice = replace(configured[backend], reason=f"{user_configuration()} says so")
+    elif backend in preferences:
+        choice = replace(preferences[backend], reason=f"{user_configuration()} says so")
     else:
         choice = _automatic(backend, apptainer_offered=apptainer_offered)
     if backend == "openai" and choice.runner != "local":
@@ -63,7 +63,7 @@ def _check_servers_image(study: Study, choice: RunnerChoice) -> None:
         ConfigurationError: it is one of these.
     """
     message = None
-    if any(each.model.external_server for each in study.experiments):
+    if any(experiment.model.external_server for experiment in study.experiments):
         message = "openai.base_url is of a server that already runs; its runner can only be local"
     elif choice.image is None:
         message = f"name the image that has the server: {choice.runner}:IMAGE"
@@ -76,18 +76,18 @@ def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice
         return RunnerChoice(reason="automatic: no server is put into an image that nobody names")
     if apptainer_offered:
         return RunnerChoice("apptainer", reason="automatic: --use-apptainer was given")
-    names = ENGINES[backend].modules
-    absent = [name for name in names if importlib.util.find_spec(name) is None]
-    if not absent:
-        return RunnerChoice(reason=f"automatic: {' and '.join(names)} can be imported here")
-    missing = f"automatic: {', '.join(absent)} cannot be imported here"
+    modules = ENGINES[backend].modules
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return RunnerChoice(reason=f"automatic: {' and '.join(modules)} can be imported here")
+    because = f"automatic: {', '.join(missing)} cannot be imported here"
     runner = container_runner()
     command = apptainer_command() if runner == "apptainer" else container_command()
     if command is None:
         return RunnerChoice(
-            reason=f"{missing}, and neither is Docker, Podman or Apptainer installed"
+            reason=f"{because}, and neither is Docker, Podman or Apptainer installed"
         )
-    return RunnerChoice(runner, reason=f"{missing}, {command} is installed")
+    return RunnerChoice(runner, reason=f"{because}, {command} is installed")
 
 
 def apptainer_command() -> str | None:
@@ -106,12 +106,12 @@ def container_runner() -> RunnerName:
 
     Where somebody named the command by ``$LLEM_DOCKER``, it is what jobs can use too.
     """
-    named = bool(os.environ.get("LLEM_DOCKER"))
-    first = container_command() is None or (shutil.which("sbatch") and not named)
-    return "apptainer" if apptainer_command() and first else "docker"
+    is_named = bool(os.environ.get("LLEM_DOCKER"))
+    prefers_apptainer = container_command() is None or (shutil.which("sbatch") and not is_named)
+    return "apptainer" if apptainer_command() and prefers_apptainer else "docker"
 
 
-def _refuse_neighbours(local: list[BackendName]) -> None:
+def _refuse_clashing_backends(local: list[BackendName]) -> None:
     clashing = [name for name in local if name in ENGINES and ENGINES[name].own_environment]
     if len(clashing) < 2:
         return

@@ -24,16 +24,16 @@ class Task:
         configs: the resolved experiment, and those that share its server.
         folder: the run's.
         writable: the study's folder, or the run's own if the container holds only its engine.
-        words: the command, without --out and --watch.
-        earlier: how many attempts at the run have begun before; None for an engine alone.
+        base_command: the command, without --out and --watch.
+        previous_attempts: how many attempts at the run have begun before; None for an engine alone.
     """
 
     name: str
     configs: Sequence[dict[str, Any]]
     folder: RunFolder
     writable: Path
-    words: Sequence[str]
-    earlier: int | None = None
+    base_command: Sequence[str]
+    previous_attempts: int | None = None
 
     @classmethod
     def whole_run(
@@ -53,12 +53,14 @@ class Task:
         """
         document = load_json(plan)
         run, plan = planned_run(document, name), plan.absolute()
-        words = [*worker_command(run["backend"]), "--spec", str(plan), "--run", name]
-        words += [] if share is None else ["--share", str(share)]
+        command = [*worker_command(run["backend"]), "--spec", str(plan), "--run", name]
+        command += [] if share is None else ["--share", str(share)]
         session = None if share is None else run.get("session")
-        shared = [each["config"] for each in document["runs"] if each.get("session") == session]
-        configs = [run["config"]] if session is None else shared
-        return cls(name, configs, folder, plan.parent, words, attempts_begun(folder))
+        runs = [run]
+        if session is not None:
+            runs = [other for other in document["runs"] if other.get("session") == session]
+        configs = [member["config"] for member in runs]
+        return cls(name, configs, folder, plan.parent, command, attempts_begun(folder))
 
     @classmethod
     def engine_alone(cls, folder: RunFolder) -> "Task":
@@ -75,17 +77,17 @@ class Task:
     @property
     def meter_inside(self) -> bool:
         """Whether the meter works in the container too."""
-        return self.earlier is not None
+        return self.previous_attempts is not None
 
     def command(self, watch: int) -> list[str]:
         """Return the command; it ends when the process ``watch`` ends."""
-        return [*self.words, "--out", str(self.folder.path), "--watch", str(watch)]
+        return [*self.base_command, "--out", str(self.folder.path), "--watch", str(watch)]
 
     def pid(self) -> int | None:
         """Return the id of the process inside, once it has begun."""
-        if self.earlier is not None:
-            begun = attempts_begun(self.folder) > self.earlier
-            return (read_json(self.folder.outcome) or {}).get("pid") if begun else None
+        if self.previous_attempts is not None:
+            has_begun = attempts_begun(self.folder) > self.previous_attempts
+            return (read_json(self.folder.outcome) or {}).get("pid") if has_begun else None
         try:
             return int(self.folder.engine_pid.read_text())
         except (OSError, ValueError):
@@ -93,14 +95,14 @@ class Task:
 
     def fail(self, message: str, code: int, status: str = "failed") -> None:
         """Write why the run ended, for a process that did not begin."""
-        if self.earlier is None:
+        if self.previous_attempts is None:
             report_failure(self.folder, ContainerError(f"{message} (exit code {code})"))
             return
         make_folder(self.folder.path)
         with os.fdopen(open_file(self.folder.attempts, os.O_RDWR | os.O_CREAT), "a") as lock:
             if not try_lock(lock.fileno()) or self.pid() is not None:
                 return  # the outcome is another's to write: of a running attempt, or of this one
-            outcome = AttemptOutcome(self.earlier + 1, phase="container", job=job_facts())
+            outcome = AttemptOutcome(self.previous_attempts + 1, phase="container", job=job_facts())
             outcome.begin(self.folder)
             kind = ContainerError.__name__ if status == "failed" else status.capitalize()
             error = {"class": kind, "message": " ".join(message.split())}

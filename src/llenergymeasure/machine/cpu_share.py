@@ -12,7 +12,7 @@ from pathlib import Path
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, try_lock
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.host import numbers
+from llenergymeasure.machine.host import parse_numbers, text_of
 from llenergymeasure.screen import say
 
 AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"
@@ -27,20 +27,20 @@ def runs_at_once(environ: Mapping[str, str]) -> int:
     return max(1, int(text)) if text.isdecimal() else 1
 
 
-def take_cpu_share(at_once: int, folder: Path | None = None) -> frozenset[int] | None:
-    """Keep this process and its children to the first free one of ``at_once`` equal shares.
+def take_cpu_share(share_count: int, folder: Path | None = None) -> frozenset[int] | None:
+    """Keep this process and its children to the first free one of ``share_count`` equal shares.
 
     It is theirs until this process ends. Whole cores: threads that share a core stay together. None
     where the machine has fewer cores than shares, or every share is taken: the run then goes where
     the kernel puts it.
     """
-    place = shared_folder().path if folder is None else folder
-    for number, cpus in enumerate(cpu_shares(at_once) if at_once > 1 else ()):
-        name = f"cpus-{os.geteuid()}-{number + 1}-of-{at_once}.lock"
+    lock_folder = shared_folder().path if folder is None else folder
+    for index, cpus in enumerate(cpu_shares(share_count) if share_count > 1 else ()):
+        name = f"cpus-{os.geteuid()}-{index + 1}-of-{share_count}.lock"
         try:
-            handle = open_file(place / name, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = open_file(lock_folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         except (OSError, LlemError) as error:  # what somebody else put there is no share of ours
-            say(f"processors are not shared out by {place / name}: {error}")
+            say(f"processors are not shared out by {lock_folder / name}: {error}")
             continue
         if try_lock(handle):
             os.sched_setaffinity(0, cpus)
@@ -62,19 +62,16 @@ def cpu_shares(count: int) -> list[frozenset[int]]:
 
 def own_cores() -> list[frozenset[int]]:
     """Return the processors this process may use by core, in the order of their numbers."""
-    left = os.sched_getaffinity(0)
+    remaining = os.sched_getaffinity(0)
     cores = []
-    for cpu in sorted(left):
-        if cpu in left:
-            core = (_siblings(cpu) | {cpu}) & left
-            left -= core
+    for cpu in sorted(remaining):
+        if cpu in remaining:
+            core = (_siblings(cpu) | {cpu}) & remaining
+            remaining -= core
             cores.append(frozenset(core))
     return cores
 
 
 def _siblings(cpu: int) -> set[int]:
     """Return the processors on one core."""
-    try:
-        return numbers((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
-    except OSError:
-        return set()
+    return parse_numbers(text_of(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"))

@@ -32,20 +32,20 @@ def environment() -> dict[str, Any]:
     here would use, in their state at this moment: gather it while a run is at rest.
     ``job`` is the scheduler's, None outside of any.
     """
-    installed = packages()
-    found = {
+    versions = packages()
+    facts = {
         **host(),
         "python": sys.version.split()[0],
-        "packages": installed,
-        "cuda": cuda_runtime(installed, os.environ),
+        "packages": versions,
+        "cuda": cuda_runtime(versions, os.environ),
         "container": container(os.environ),
         "variables": variables(os.environ),
         "job": job_facts(),
     }
     cards = gpus()
     if cards:
-        found["cuda_driver"] = cuda_driver_version()
-    return {**found, "gpus": cards}
+        facts["cuda_driver"] = cuda_driver_version()
+    return {**facts, "gpus": cards}
 
 
 def gpus() -> list[dict[str, Any]]:
@@ -78,10 +78,10 @@ def source_hash(folder: Path) -> str:
 def _commit(folder: Path) -> str | None:
     describe = ("describe", "--always", "--dirty", "--abbrev=40")
     try:
-        done = completed(["git", "-C", str(folder), *describe], 5.0)
+        result = completed(["git", "-C", str(folder), *describe], 5.0)
     except ChildError:
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def packages(folders: list[str] | None = None) -> dict[str, str]:
@@ -91,7 +91,7 @@ def packages(folders: list[str] | None = None) -> dict[str, str]:
     "Recording installed projects"), which takes a hundredth of the time of opening each. Of a
     name that is there twice, the first on the path counts, as for an import.
     """
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for folder in sys.path if folders is None else folders:
         try:
             names = [path.name for path in Path(folder or ".").iterdir()]
@@ -103,17 +103,17 @@ def packages(folders: list[str] | None = None) -> dict[str, str]:
             if dot and dash and kind in ("dist-info", "egg-info"):
                 # An .egg-info name ends in the Python it was made for: name-1.0-py3.11.
                 version = re.sub(r"-py\d.*$", "", version)
-                found.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)
-    return dict(sorted(found.items()))
+                versions.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)
+    return dict(sorted(versions.items()))
 
 
-def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str] | None:
+def cuda_runtime(versions: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str] | None:
     """Return the CUDA that programs here are built for, and where that was read; None if none."""
     torch = sys.modules.get("torch")
     loaded = getattr(getattr(torch, "version", None), "cuda", None)
     if loaded:
         return {"version": str(loaded), "source": "torch.version.cuda"}
-    for name, version in installed.items():
+    for name, version in versions.items():
         if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
             return {"version": version, "source": name}
     if environ.get("CUDA_VERSION"):
@@ -131,8 +131,8 @@ def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
     digest = environ.get("LLEM_IMAGE_DIGEST") or built_digest(image)
     if file := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
         return {"runtime": "apptainer", "image": image or file, "digest": digest}
-    for mark, runtime in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
-        if Path(mark).exists():
+    for marker, runtime in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
+        if Path(marker).exists():
             return {"runtime": runtime, "image": image, "digest": digest}
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return {"runtime": "kubernetes", "image": image, "digest": digest}
@@ -158,10 +158,10 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: without_secrets(value)
         for name, value in sorted(environ.items())
-        if _RELEVANT.search(name) and not is_secret_name(name) and not _hook(name, value)
+        if _RELEVANT.search(name) and not is_secret_name(name) and not _holds_address(name, value)
     }
 
 
-def _hook(name: str, value: str) -> bool:
+def _holds_address(name: str, value: str) -> bool:
     """Return whether a variable of ours holds an address: knowing one may be the right to it."""
     return name.startswith("LLEM_") and re.match(r"https?://", value.strip()) is not None

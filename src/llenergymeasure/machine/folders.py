@@ -23,11 +23,14 @@ _MODE = 0o1777
 
 def free_bytes(path: Path) -> int | None:
     """Return what a process may still write where ``path`` is or will be; None if unknown."""
+    folder = path.absolute()
     try:
-        found = os.statvfs(_nearest(path))
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        status = os.statvfs(folder)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
+    return status.f_bavail * status.f_frsize
 
 
 def is_full(path: Path) -> bool:
@@ -51,14 +54,6 @@ def why_not_writable(folder: Path) -> str | None:
     return None
 
 
-def _nearest(path: Path) -> Path:
-    """Return ``path``, or the nearest folder above it that exists."""
-    at = path.absolute()
-    while not at.exists() and at != at.parent:
-        at = at.parent
-    return at
-
-
 @dataclass(frozen=True)
 class SharedFolder:
     """Where locks and records are.
@@ -79,8 +74,8 @@ def shared_folder(common: Path | None = None) -> SharedFolder:
     Raises:
         OSError: not even a user's own can be made.
     """
-    asked = os.environ.get("LLEM_RUNTIME_DIR")
-    path = common or (Path(asked) if asked else COMMON)
+    configured = os.environ.get("LLEM_RUNTIME_DIR")
+    path = common or (Path(configured) if configured else COMMON)
     try:
         path.mkdir(parents=True)
         # Not through mkdir: the umask would take the right to write from other users. Not by
@@ -94,29 +89,29 @@ def shared_folder(common: Path | None = None) -> SharedFolder:
     except FileExistsError:
         pass
     except OSError:
-        return _own(path)
-    return SharedFolder(path, True) if _usable(path) else _own(path)
+        return _user_folder(path)
+    return SharedFolder(path, True) if _is_usable(path) else _user_folder(path)
 
 
-def _usable(path: Path) -> bool:
+def _is_usable(path: Path) -> bool:
     """Whether it is a real folder that can be written to, where locks stay whoever made it.
 
     A link could lead anywhere. Without the sticky bit whoever may write there can remove another's
     lock: only root's folder for a group is believed then.
     """
-    found = path.lstat()
-    if not (stat.S_ISDIR(found.st_mode) and os.access(path, os.W_OK | os.X_OK)):
+    status = path.lstat()
+    if not (stat.S_ISDIR(status.st_mode) and os.access(path, os.W_OK | os.X_OK)):
         return False
-    known = found.st_uid in (0, os.geteuid()) and not found.st_mode & stat.S_IWOTH
-    return bool(found.st_mode & stat.S_ISVTX) or known
+    protected = status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
+    return bool(status.st_mode & stat.S_ISVTX) or protected
 
 
-def _own(path: Path) -> SharedFolder:
-    own = path.with_name(f"{path.name}-{os.geteuid()}")
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = own.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+def _user_folder(path: Path) -> SharedFolder:
+    folder = path.with_name(f"{path.name}-{os.geteuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(
-            f"{own} belongs to somebody else; name another folder in LLEM_RUNTIME_DIR"
+            f"{folder} belongs to somebody else; name another folder in LLEM_RUNTIME_DIR"
         )
-    return SharedFolder(own, False)
+    return SharedFolder(folder, False)

@@ -9,7 +9,7 @@ from typing import Any
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+_PROCESS_GROUPS = Path("/proc/self/cgroup")
 
 
 def host() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def host() -> dict[str, Any]:
 
 def model_name() -> str | None:
     """Return the name of the processor's model; None where the kernel names a board alone."""
-    return _named(_lines(Path("/proc/cpuinfo")), "model name")
+    return _field_value(_lines(Path("/proc/cpuinfo")), "model name")
 
 
 def cpu() -> dict[str, Any]:
@@ -35,48 +35,46 @@ def cpu() -> dict[str, Any]:
     ``governors`` counts logical processors by their cpufreq governor; ``boost`` is whether they
     may clock above their base.
     """
-    described = _lines(Path("/proc/cpuinfo"))
+    lines = _lines(Path("/proc/cpuinfo"))
     return {
-        "name": _named(described, "model name") or _named(described, "Hardware"),
+        "name": _field_value(lines, "model name") or _field_value(lines, "Hardware"),
         "architecture": platform.machine(),
-        "sockets": len({line for line in described if line.startswith("physical id")}) or None,
+        "sockets": len({line for line in lines if line.startswith("physical id")}) or None,
         "logical_count": os.cpu_count(),
         "usable_count": len(os.sched_getaffinity(0)),
         "quota_count": cpu_quota(),
         "governors": _governors(),
         "boost": _boost(),
         "hyperthreading": _flag(_CPUS / "smt/active"),
-        "virtual": any(line.startswith("flags") and " hypervisor" in line for line in described),
+        "virtual": any(line.startswith("flags") and " hypervisor" in line for line in lines),
     }
 
 
-def numbers(text: str) -> set[int]:
+def parse_numbers(text: str) -> set[int]:
     """Return the numbers of a list as the kernel and SLURM write it, ``0-2,5``; else none."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()):
             return set()
-        found.update(range(int(first), int(last or first) + 1))
-    return found
+        numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
 
 
 def memory_bytes(name: str) -> int | None:
     """Return an entry of /proc/meminfo, such as ``MemAvailable``."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    value = _field_value(_lines(Path("/proc/meminfo")), f"{name}:")
+    return None if value is None else int(value.split()[0]) * 1024
 
 
 def memory_limit_bytes() -> int | None:
     """Return what the control groups (a container, a scheduler's job) allow; None if unlimited."""
     names = ("memory.max", "memory.limit_in_bytes")
     texts = [text_of(group / name) for group in _groups("memory") for name in names]
-    found = [int(text) for text in texts if text.isdecimal()]
+    limits = [int(text) for text in texts if text.isdecimal()]
     total = memory_bytes("MemTotal")
     # Version 1 says "unlimited" with a number near 2^63.
-    return min((limit for limit in found if total is None or limit < total), default=None)
+    return min((limit for limit in limits if total is None or limit < total), default=None)
 
 
 def cpu_quota() -> float | None:
@@ -87,9 +85,9 @@ def cpu_quota() -> float | None:
 
 def _quota(group: Path) -> float | None:
     version_1 = [text_of(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    for numbers in (text_of(group / "cpu.max").split(), version_1):
-        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
-            return int(numbers[0]) / int(numbers[1])
+    for fields in (text_of(group / "cpu.max").split(), version_1):
+        if len(fields) == 2 and all(field.isdecimal() for field in fields):
+            return int(fields[0]) / int(fields[1])
     return None
 
 
@@ -99,13 +97,13 @@ def _groups(controller: str) -> Iterator[Path]:
     Where the tree is a container's, the group by which the host calls it is not in it, and its root
     is this container's group.
     """
-    for line in _lines(_OWN_GROUPS):
+    for line in _lines(_PROCESS_GROUPS):
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUP / controller if controllers else _CGROUP
-        own = PurePosixPath(path.lstrip("/"))
-        yield from (root / group for group in (own, *own.parents))
+        group_path = PurePosixPath(path.lstrip("/"))
+        yield from (root / group for group in (group_path, *group_path.parents))
 
 
 def _governors() -> dict[str, int] | None:
@@ -127,18 +125,16 @@ def _flag(path: Path) -> bool | None:
     return text == "1" if text else None
 
 
-def _named(lines: list[str], name: str) -> str | None:
+def _field_value(lines: list[str], key: str, separator: str = ":") -> str | None:
     for line in lines:
-        if line.startswith(name):
-            return line.partition(":")[2].strip() or None
+        if line.startswith(key):
+            return line.partition(separator)[2].strip() or None
     return None
 
 
 def _os_name() -> str | None:
-    for line in _lines(Path("/etc/os-release")):
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip().strip('"')
-    return None
+    name = _field_value(_lines(Path("/etc/os-release")), "PRETTY_NAME=", "=")
+    return None if name is None else name.strip('"')
 
 
 def _lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llenergymeasure.processes import ChildError, completed
 
-HANDED_ON = "LLEM_JOB"
+JOB_VARIABLE = "LLEM_JOB"
 """The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
 
 ASK_LIMIT_S = 3.0
@@ -27,28 +27,28 @@ def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None
         array; ``partition``: where it was queued; ``node``: the machine, as the scheduler calls
         it; ``account``: who is charged; ``cluster``: which cluster.
     """
-    found = os.environ if environ is None else environ
-    if found.get(HANDED_ON):
-        job: dict[str, Any] = json.loads(found[HANDED_ON])
+    variables = os.environ if environ is None else environ
+    if variables.get(JOB_VARIABLE):
+        job: dict[str, Any] = json.loads(variables[JOB_VARIABLE])
         return job
-    number = found.get("SLURM_JOB_ID")
-    if not number:
+    job_id = variables.get("SLURM_JOB_ID")
+    if not job_id:
         return None
-    array, task = found.get("SLURM_ARRAY_JOB_ID"), found.get("SLURM_ARRAY_TASK_ID")
+    array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
     return {
         "scheduler": "slurm",
-        "id": f"{array}_{task}" if array and task else number,
-        "partition": found.get("SLURM_JOB_PARTITION"),
-        "node": found.get("SLURMD_NODENAME"),
-        "account": found.get("SLURM_JOB_ACCOUNT"),
-        "cluster": found.get("SLURM_CLUSTER_NAME"),
+        "id": f"{array}_{task}" if array and task else job_id,
+        "partition": variables.get("SLURM_JOB_PARTITION"),
+        "node": variables.get("SLURMD_NODENAME"),
+        "account": variables.get("SLURM_JOB_ACCOUNT"),
+        "cluster": variables.get("SLURM_CLUSTER_NAME"),
     }
 
 
-def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+def job_variable(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variable that gives a process in a container its job; none outside of any."""
     job = job_facts(environ)
-    return {} if job is None else {HANDED_ON: json.dumps(job)}
+    return {} if job is None else {JOB_VARIABLE: json.dumps(job)}
 
 
 def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
@@ -56,28 +56,28 @@ def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
 
     For when the job is being ended: SLURM's controller knows the reason.
     """
-    number = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
-    said = _controller_says(number) if number else None
-    if said is None or "Reason=TimeLimit" not in said:
+    job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
+    description = _describe_job(job_id) if job_id else None
+    if description is None or "Reason=TimeLimit" not in description:
         return None
-    minutes = _minutes(said)
+    minutes = _limit_minutes(description)
     limit = "SLURM's time limit" if minutes is None else f"SLURM's time limit of {minutes:g} min"
     return f"{limit} was over; give the job more: runtime in the profile, in minutes"
 
 
-def _controller_says(number: str) -> str | None:
+def _describe_job(job_id: str) -> str | None:
     """Return what SLURM's controller knows of a job; None where it cannot be asked."""
     try:
-        done = completed(["scontrol", "show", "job", number], ASK_LIMIT_S)
+        result = completed(["scontrol", "show", "job", job_id], ASK_LIMIT_S)
     except ChildError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None
 
 
-def _minutes(said: str) -> float | None:
+def _limit_minutes(description: str) -> float | None:
     """Return a job's time limit, which SLURM writes as ``[DAYS-]HH:MM:SS``."""
-    given = re.search(r"TimeLimit=(?:(\d+)-)?(\d+):(\d+):(\d+)", said)
-    if given is None:
+    match = re.search(r"TimeLimit=(?:(\d+)-)?(\d+):(\d+):(\d+)", description)
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in given.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return 1440 * days + 60 * hours + minutes + seconds / 60

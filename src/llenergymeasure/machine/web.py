@@ -10,17 +10,11 @@ from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPRedirectHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from llenergymeasure.config.servers import is_loopback
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
 class WebError(Exception):
@@ -39,9 +33,10 @@ def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
         WebError: there was no answer in time, it was an error, or it was too long.
     """
     host = urlsplit(request.full_url).hostname or ""
+    handlers: list[Any] = [_NoRedirect(), *([ProxyHandler({})] if is_loopback(host) else [])]
     try:
-        with _opener(host).open(request, timeout=timeout_s) as answer:
-            body: bytes = answer.read(most_bytes + 1) if most_bytes else b""
+        with build_opener(*handlers).open(request, timeout=timeout_s) as response:
+            body: bytes = response.read(most_bytes + 1) if most_bytes else b""
     except HTTPError as error:
         error.close()
         raise WebError(f"{host} answered {error.code}") from None
@@ -63,14 +58,6 @@ def failure_kind(reason: object) -> str:
     return type(reason).__name__
 
 
-def _opener(host: str) -> OpenerDirector:
-    """Return what sends to ``host``: no redirect is followed, no proxy used on this machine."""
-    handlers: list[Any] = [_NoRedirect()]
-    if is_loopback(host):
-        handlers.append(ProxyHandler({}))
-    return build_opener(*handlers)
-
-
 class _NoRedirect(HTTPRedirectHandler):
     """Follows nothing."""
 
@@ -86,11 +73,11 @@ class _NoRedirect(HTTPRedirectHandler):
         """Refuse."""
         del req, msg, headers
         fp.close()
-        there = urlsplit(newurl).hostname or "nowhere"
-        raise WebError(f"it redirects ({code}) to {there}, and no redirect is followed")
+        target = urlsplit(newurl).hostname or "nowhere"
+        raise WebError(f"it redirects ({code}) to {target}, and no redirect is followed")
 
 
-def within(timeout_s: float, work: Callable[[], Done], grace_s: float = 0.0) -> Done:
+def within(timeout_s: float, work: Callable[[], Result], grace_s: float = 0.0) -> Result:
     """Do ``work`` in so many seconds altogether: a socket's own limit starts again with each byte.
 
     Args:
@@ -101,20 +88,20 @@ def within(timeout_s: float, work: Callable[[], Done], grace_s: float = 0.0) -> 
     Raises:
         WebError: it took longer.
     """
-    done: list[Done] = []
-    raised: list[BaseException] = []
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
-    def watched() -> None:
+    def run_work() -> None:
         try:
-            done.append(work())
+            results.append(work())
         except BaseException as error:
-            raised.append(error)
+            errors.append(error)
 
-    thread = threading.Thread(target=watched, daemon=True)
+    thread = threading.Thread(target=run_work, daemon=True)
     thread.start()
     thread.join(timeout_s + grace_s)
     if thread.is_alive():
         raise WebError(f"no answer within {timeout_s:g} s")
-    if raised:
-        raise raised[0]
-    return done[0]
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ASK_LIMIT_S = 60.0
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-_PARALLEL = (
+_PARALLEL_SETTINGS = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "data_parallel_size",
@@ -74,19 +74,19 @@ class Allotment:
 
     def taking(self, uuids: tuple[str, ...]) -> "Allotment":
         """Return it with these cards, chosen from the usable ones, for its own."""
-        used = {uuid: n for uuid, n in self.memory_used_bytes.items() if uuid in uuids}
+        used_bytes = {uuid: n for uuid, n in self.memory_used_bytes.items() if uuid in uuids}
         chosen = self.chosen or len(uuids) < len(self.usable)
-        return replace(self, uuids=uuids, chosen=chosen, memory_used_bytes=used)
+        return replace(self, uuids=uuids, chosen=chosen, memory_used_bytes=used_bytes)
 
     def environment(self) -> dict[str, str]:
         """Return what an engine's environment needs so that it uses these GPUs.
 
         By number where that can be: engines read a UUID as one and end (vllm 20939, sglang 25996).
         """
-        named = self.uuids if self.chosen else os.environ.get(_VISIBLE, "").split(",")
-        if named and self.numbers.keys() >= set(named):
-            listed = ",".join(str(self.numbers[uuid]) for uuid in named)
-            return {_VISIBLE: listed, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        names = self.uuids if self.chosen else os.environ.get(_VISIBLE, "").split(",")
+        if names and self.numbers.keys() >= set(names):
+            cuda_numbers = ",".join(str(self.numbers[uuid]) for uuid in names)
+            return {_VISIBLE: cuda_numbers, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         return {_VISIBLE: ",".join(self.uuids)} if self.chosen else {}
 
 
@@ -102,39 +102,40 @@ def demand(config: Mapping[str, Any]) -> Demand:
     if backend == "openai":
         return Demand(None, needed=needed)
     if backend == "pytorch":
-        return _pytorch(section, needed)
+        return _pytorch_demand(section, needed)
     settings = section | (section.get("engine") or {}) | (config.get("passthrough_kwargs") or {})
     if settings.get("device") == "cpu":
         return Demand(0)
     count = 1
-    for name in _PARALLEL:
+    for name in _PARALLEL_SETTINGS:
         # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
-        if name != "dp_size" or not settings.get("enable_dp_attention"):
-            try:
-                ways = int(settings.get(name) or 1)
-            except (ValueError, TypeError, OverflowError):
-                ways = 0
-            if ways < 1:  # the engine's own word, or one that it will refuse
-                return Demand(None, needed=needed)
-            count *= ways
+        if name == "dp_size" and settings.get("enable_dp_attention"):
+            continue
+        try:
+            ways = int(settings.get(name) or 1)
+        except (ValueError, TypeError, OverflowError):
+            ways = 0
+        if ways < 1:  # the engine's own word, or one that it will refuse
+            return Demand(None, needed=needed)
+        count *= ways
     return Demand(count, needed=needed)
 
 
 def gpus_needed(config: Mapping[str, Any]) -> int:
     """Return how many GPUs to ask a scheduler for; one where the experiment does not say."""
-    named = (config.get("gpu") or {}).get("devices")
-    if named is not None:
-        return len(named)
-    wanted = demand(config)
-    return 1 if wanted.count is None else (wanted.first or 0) + wanted.count
+    devices = (config.get("gpu") or {}).get("devices")
+    if devices is not None:
+        return len(devices)
+    requirement = demand(config)
+    return 1 if requirement.count is None else (requirement.first or 0) + requirement.count
 
 
-def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
-    placed = section.get("device_map")
-    if placed is None:
+def _pytorch_demand(section: Mapping[str, Any], needed: bool) -> Demand:
+    device_map = section.get("device_map")
+    if device_map is None:
         processes = section.get("num_processes") or section.get("tensor_parallel_size") or 1
         return Demand(int(processes), needed=needed)
-    kind, _, number = str(placed).partition(":")
+    kind, _, number = str(device_map).partition(":")
     if kind == "cpu":
         return Demand(0)
     if kind == "cuda":
@@ -158,7 +159,7 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
         raise GpuAllotmentError(
             f"the GPUs cannot be listed: {error}; see whether nvidia-smi does"
         ) from None
-    lists = {name: tuple(each) for name, each in answer.items() if isinstance(each, list)}
+    lists = {name: tuple(value) for name, value in answer.items() if isinstance(value, list)}
     return Allotment(**{**answer, **lists})
 
 
@@ -172,14 +173,14 @@ def discover_if_answered() -> "Inventory":
     """
     from llenergymeasure.machine.gpus import inventory
 
-    silence = _silence()
-    if silence is not None:
-        raise GpuAllotmentError(silence)
+    problem = _no_answer_reason()
+    if problem is not None:
+        raise GpuAllotmentError(problem)
     return inventory.discover()
 
 
 @functools.cache
-def _silence() -> str | None:
+def _no_answer_reason() -> str | None:
     """Return why the driver does not answer; None where it does, or there is none."""
     try:
         ask_allotment({"backend": "openai"})  # of all that are visible
@@ -188,7 +189,7 @@ def _silence() -> str | None:
     return None
 
 
-def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:
+def allot(config: Mapping[str, Any], cards: "Inventory | None" = None) -> Allotment:
     """Return the GPUs of an experiment through NVML in this process, as if all were free.
 
     Raises:
@@ -197,24 +198,24 @@ def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotm
     from llenergymeasure.errors import ConfigurationError
     from llenergymeasure.machine.gpus import inventory
 
-    there = inventory.discover() if found is None else found
-    seen = inventory.visible(there)
+    cards = inventory.discover() if cards is None else cards
+    selection = inventory.visible(cards)
     names = (config.get("gpu") or {}).get("devices")
     if names is not None:
+        visible = inventory.Inventory(selection.gpus, cards.driver, cards.unavailable)
         try:
-            there = inventory.Inventory(seen.gpus, there.driver, there.unavailable)
-            chosen = inventory.named([str(name) for name in names], there)
+            chosen = inventory.named([str(name) for name in names], visible)
         except ConfigurationError as error:
             raise GpuAllotmentError(f"gpu.{error}") from error
         uuids = tuple(gpu.uuid for gpu in chosen.gpus)
-        return Allotment(uuids, uuids, True, seen.warnings)
-    wanted = demand(config)
-    usable = tuple(gpu.uuid for gpu in seen.gpus)
-    if wanted.first is not None:
-        usable = usable[wanted.first :][: wanted.count]
+        return Allotment(uuids, uuids, True, selection.warnings)
+    requirement = demand(config)
+    usable = tuple(gpu.uuid for gpu in selection.gpus)
+    if requirement.first is not None:
+        usable = usable[requirement.first :][: requirement.count]
     # A scheduler that has set no more than its own variable leaves the engine unaware of it.
-    unaware = wanted.first is None and seen.source.startswith("SLURM")
-    return Allotment(usable[: wanted.count], usable, unaware, seen.warnings)
+    must_choose = requirement.first is None and selection.source.startswith("SLURM")
+    return Allotment(usable[: requirement.count], usable, must_choose, selection.warnings)
 
 
 def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
@@ -225,29 +226,29 @@ def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
     """
     from llenergymeasure.machine.gpus import inventory
 
-    found = inventory.discover()
-    return found.of(allot(config, found).uuids)
+    cards = inventory.discover()
+    return cards.of(allot(config, cards).uuids)
 
 
 def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the GPUs of an experiment with what is in use on each: was it all given back later?"""
     from llenergymeasure.machine.gpus import inventory
 
-    there = inventory.discover()
-    found = allot(config, there)
-    looks = ((gpu.uuid, inventory.memory_used_bytes(gpu)) for gpu in there.of(found.usable))
-    used = {uuid: used_bytes for uuid, used_bytes in looks if used_bytes is not None}
-    return asdict(replace(found, memory_used_bytes=used, numbers=_numbers(there)))
+    cards = inventory.discover()
+    allotment = allot(config, cards)
+    readings = {gpu.uuid: inventory.memory_used_bytes(gpu) for gpu in cards.of(allotment.usable)}
+    used_bytes = {uuid: value for uuid, value in readings.items() if value is not None}
+    return asdict(replace(allotment, memory_used_bytes=used_bytes, numbers=_cuda_numbers(cards)))
 
 
-def _numbers(there: "Inventory") -> dict[str, int]:
+def _cuda_numbers(all_cards: "Inventory") -> dict[str, int]:
     """Return CUDA's number of each card in the order of the PCI bus; none where that is unknown."""
     from llenergymeasure.machine.gpus import inventory
 
-    cards = inventory.visible(there, {}).gpus
+    cards = inventory.visible(all_cards, {}).gpus
     # Of a partitioned card CUDA counts the parts.
     countable = all(gpu.pci_bus_id and not gpu.mig_enabled for gpu in cards)
-    return {gpu.uuid: place for place, gpu in enumerate(cards)} if countable else {}
+    return {gpu.uuid: number for number, gpu in enumerate(cards)} if countable else {}
 
 
 def number_own_cards() -> None:
@@ -258,7 +259,7 @@ def number_own_cards() -> None:
     from llenergymeasure.machine.gpus import inventory
 
     if "GPU-" in os.environ.get(_VISIBLE, ""):
-        os.environ.update(Allotment(numbers=_numbers(inventory.discover())).environment())
+        os.environ.update(Allotment(numbers=_cuda_numbers(inventory.discover())).environment())
 
 
 def driver_there() -> bool:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.machine.host import numbers
+from llenergymeasure.machine.host import parse_numbers
 
 _NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
-_NEEDED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
-_OWN_BINDINGS = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-py"
+_REQUIRED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
+_BINDINGS_REMEDY = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-py"
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def discover() -> Inventory:
     """Ask NVML for all cards; a machine without any gives an empty inventory with the reason."""
     import pynvml
 
-    foreign = bindings_problem()
-    if foreign is not None:
-        return Inventory(unavailable=foreign, remedy=_OWN_BINDINGS)
+    problem = bindings_problem()
+    if problem is not None:
+        return Inventory(unavailable=problem, remedy=_BINDINGS_REMEDY)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return _nothing(error)
+        return _failed_start(error)
     driver = nvml_value("nvmlSystemGetDriverVersion")
     count = nvml_value("nvmlDeviceGetCount") or 0
     if count == 0:
@@ -113,15 +113,15 @@ def promised(devices: Path = Path("/dev")) -> str | None:
     CUDA_VISIBLE_DEVICES may be of a user's shell, which jobs inherit.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    amd = (devices / "kfd").exists()  # SLURM's variables name GPUs of any make
-    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS") if job and not amd else ():
+    has_amd = (devices / "kfd").exists()  # SLURM's variables name GPUs of any make
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS") if job and not has_amd else ():
         if os.environ.get(name, "") not in _NO_GPU:
             return f"SLURM gave a GPU to this job, {job} ({name}={os.environ[name]})"
-    files = filter(_answers, sorted(devices.glob("nvidia[0-9]*")))
-    return next((f"there is {file}" for file in files), None)
+    devices_present = filter(_has_driver, sorted(devices.glob("nvidia[0-9]*")))
+    return next((f"there is {file}" for file in devices_present), None)
 
 
-def _answers(device: Path) -> bool:
+def _has_driver(device: Path) -> bool:
     """Return whether a driver is behind a device's file, and this process may come to it.
 
     A driver that is removed leaves its files until the next start of the machine, and a job of
@@ -155,7 +155,8 @@ def compute_processes(gpu: Gpu) -> list[int]:
     """
     import pynvml
 
-    return [int(each.pid) for each in pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))]
+    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))
+    return [int(process.pid) for process in processes]
 
 
 def known_compute_processes(gpu: Gpu) -> list[int]:
@@ -177,10 +178,10 @@ def graphics_processes(gpu: Gpu) -> list[int]:
     import pynvml
 
     try:
-        found = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle(gpu))
+        processes = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle(gpu))
     except pynvml.NVMLError_NotSupported:
         return []
-    return [int(each.pid) for each in found]
+    return [int(process.pid) for process in processes]
 
 
 def memory_used_bytes(gpu: Gpu) -> int | None:
@@ -197,7 +198,7 @@ def bindings_problem() -> str | None:
     """
     import pynvml
 
-    if all(hasattr(pynvml, name) for name in _NEEDED_NAMES):
+    if all(hasattr(pynvml, name) for name in _REQUIRED_NAMES):
         return None
     return f"the NVML bindings in {pynvml.__file__} are too old, or another package's"
 
@@ -219,18 +220,18 @@ def visible(inventory: Inventory, environ: Mapping[str, str] | None = None) -> S
         for gpu in inventory.gpus
         if gpu.unavailable is not None
     )
-    chosen = _chosen(_in_cuda_order(answering), environ)
-    return Selection(chosen.gpus, chosen.source, chosen.warnings + dead)
+    selection = _select(_in_cuda_order(answering), environ)
+    return Selection(selection.gpus, selection.source, selection.warnings + dead)
 
 
-def _chosen(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
-    listed = environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return _listed(listed, ordered, environ)
+def _select(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
+    visible_devices = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible_devices is not None:
+        return _select_listed(visible_devices, ordered, environ)
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        indices = numbers(environ.get(name, ""))
-        there = {gpu.index for gpu in ordered}
-        if indices and len(indices) < len(there) and indices <= there:
+        indices = parse_numbers(environ.get(name, ""))
+        available = {gpu.index for gpu in ordered}
+        if indices and len(indices) < len(available) and indices <= available:
             chosen = tuple(gpu for gpu in ordered if gpu.index in indices)
             return Selection(chosen, name)
     return Selection(tuple(ordered), "all")
@@ -244,23 +245,23 @@ def named(names: Sequence[str], inventory: Inventory) -> Selection:
     """
     chosen: list[Gpu] = []
     for name in names:
-        fits = [gpu for gpu in inventory.gpus if _fits(name, gpu.uuid) or name == str(gpu.index)]
-        if len(fits) != 1:
-            there = ", ".join(f"{gpu.index} = {gpu.uuid}" for gpu in inventory.gpus)
+        matches = [gpu for gpu in inventory.gpus if name == str(gpu.index) or _fits(name, gpu)]
+        if len(matches) != 1:
+            available = ", ".join(f"{gpu.index} = {gpu.uuid}" for gpu in inventory.gpus)
             raise ConfigurationError(
                 Problem(
-                    f"{'no' if not fits else 'more than one'} GPU is named so; there are: "
-                    f"{there or inventory.unavailable}",
+                    f"{'no' if not matches else 'more than one'} GPU is named so; there are: "
+                    f"{available or inventory.unavailable}",
                     key="devices",
                     found=name,
                 )
             )
-        if fits[0] not in chosen:
-            chosen.append(fits[0])
+        if matches[0] not in chosen:
+            chosen.append(matches[0])
     return Selection(tuple(chosen), "--devices")
 
 
-def _nothing(error: Exception) -> Inventory:
+def _failed_start(error: Exception) -> Inventory:
     import pynvml
 
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
@@ -296,7 +297,7 @@ def _describe(index: int, driver: str | None) -> Gpu:
         index=index,
         uuid=uuid,
         name=str(nvml_value("nvmlDeviceGetName", device) or "unknown"),
-        pci_bus_id="" if pci is None else _text(pci.busId).lower(),
+        pci_bus_id="" if pci is None else _decode(pci.busId).lower(),
         driver=driver,
         memory_total_bytes=None if memory is None else int(memory.total),
         power_limit_w=power_limits_w(device),
@@ -322,14 +323,17 @@ def _in_cuda_order(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(sorted(gpus, key=lambda gpu: (not gpu.pci_bus_id, gpu.pci_bus_id, gpu.index)))
 
 
-def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
+def _select_listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
     chosen: list[Gpu] = []
     warnings: list[str] = []
-    for raw in listed.split(","):
-        name = raw.strip()
-        gpu = _one(name, ordered)
+    for entry in listed.split(","):
+        name = entry.strip()
+        gpu = _find(name, ordered)
         if gpu is None:
-            warnings += _why_not(name)
+            if name not in _NO_GPU:  # else a way to say that there is none
+                warnings.append(
+                    f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"
+                )
             break
         if name.startswith("MIG"):
             warnings.append(f"{name} is a part of {gpu.uuid}: energy is that of the whole card")
@@ -343,32 +347,25 @@ def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> 
     return Selection(tuple(chosen), "CUDA_VISIBLE_DEVICES", tuple(dict.fromkeys(warnings)))
 
 
-def _one(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
+def _find(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
     if name.isdecimal():
         return ordered[int(name)] if int(name) < len(ordered) else None
     if name.startswith("MIG"):
-        return _parent(name, ordered)
-    fits = [gpu for gpu in ordered if _fits(name, gpu.uuid)]
-    return fits[0] if len(fits) == 1 else None
+        return _card_of_slice(name, ordered)
+    matches = [gpu for gpu in ordered if _fits(name, gpu)]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _why_not(name: str) -> list[str]:
-    """What is no way to say that there is no GPU is a mistake."""
-    if name in _NO_GPU:
-        return []
-    return [f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"]
+def _fits(name: str, gpu: Gpu) -> bool:
+    return len(name) > len("GPU-") and gpu.uuid.startswith(name)
 
 
-def _fits(name: str, uuid: str) -> bool:
-    return len(name) > len("GPU-") and uuid.startswith(name)
-
-
-def _parent(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
-    part = nvml_value("nvmlDeviceGetHandleByUUID", name)
-    whole = (
-        None if part is None else nvml_value("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", part)
-    )
-    uuid = None if whole is None else nvml_value("nvmlDeviceGetUUID", whole)
+def _card_of_slice(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
+    slice_handle = nvml_value("nvmlDeviceGetHandleByUUID", name)
+    if slice_handle is None:
+        return None
+    card_handle = nvml_value("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", slice_handle)
+    uuid = None if card_handle is None else nvml_value("nvmlDeviceGetUUID", card_handle)
     return next((gpu for gpu in ordered if gpu.uuid == uuid), None)
 
 
@@ -378,7 +375,7 @@ def _ambiguous(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> bool:
     return len({gpu.name for gpu in ordered}) > 1
 
 
-def _text(value: str | bytes) -> str:
+def _decode(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 

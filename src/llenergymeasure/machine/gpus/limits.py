@@ -38,7 +38,7 @@ def hold_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
         LimitsError: refused, with the reason. Nothing is changed then, or a record of it stays.
     """
     try:
-        return _ask(locks, "set_limits", (locks.uuids, asdict(limits)))
+        return _call_with_locks(locks, "set_limits", (locks.uuids, asdict(limits)))
     except RefusedError as error:
         reason = str(error)
     except ChildError as error:
@@ -62,78 +62,67 @@ def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[
     """
     devices = locks.uuids if uuids is None else tuple(uuids)
     try:
-        return _ask(locks, "put_back", (devices,))
+        return _call_with_locks(locks, "put_back", (devices,))
     except ChildError as error:
-        left = dict.fromkeys(devices, str(error))
-        return {"restored": False, "unchanged_meanwhile": None, "left": left}
+        failures = dict.fromkeys(devices, str(error))
+        return {"restored": False, "unchanged_meanwhile": None, "left": failures}
 
 
-def restore_left(held: GpuLocks | None = None) -> dict[str, str | None]:
+def restore_left(held_locks: GpuLocks | None = None) -> dict[str, str | None]:
     """Put back what killed runs left; costs a look into a folder if there is nothing.
 
     Args:
-        held: locks that this process has: what was left on these cards is put back too.
+        held_locks: locks that this process has: what was left on these cards is put back too.
 
     Returns:
         For each card the reason if it was not put back, else None.
     """
-    done: dict[str, str | None] = {}
-    with _left() as free:
-        for locks in (free,) if held is None else (held, free):
-            uuids = _recorded(locks)
+    outcomes: dict[str, str | None] = {}
+    with _lock_abandoned() as abandoned:
+        for locks in (abandoned,) if held_locks is None else (held_locks, abandoned):
+            uuids = _recorded_uuids(locks)
             if uuids:
-                left = restore_limits(locks, uuids)["left"]
-                done |= {uuid: left.get(uuid) for uuid in uuids}
-    return done
+                failures = restore_limits(locks, uuids)["left"]
+                outcomes |= {uuid: failures.get(uuid) for uuid in uuids}
+    return outcomes
 
 
 def left_limits() -> list[str]:
     """Return the cards whose limits killed runs of this user left."""
-    with _left() as locks:
-        return _recorded(locks)
+    with _lock_abandoned() as locks:
+        return _recorded_uuids(locks)
 
 
-def _own_records(folder: Path) -> dict[str, Path]:
+def _user_records(folder: Path) -> dict[str, Path]:
     """Return this user's records by card, those of living runs included.
 
     Other users' are passed over: what is in them could make root set anything.
     """
     prefix = f"limits-{os.geteuid()}-"
-    found = {}
+    records = {}
     for path in folder.glob(f"{prefix}*.json"):
         with contextlib.suppress(FileNotFoundError):  # put back since
-            if _is_own(path.lstat()):
-                found[path.stem.removeprefix(prefix).partition(_OTHER_NAME)[0]] = path
-    return found
+            if path.lstat().st_uid == os.geteuid():
+                records[path.stem.removeprefix(prefix).partition(_SUFFIX_MARK)[0]] = path
+    return records
 
 
-def _recorded(locks: GpuLocks) -> list[str]:
-    return [uuid for uuid in sorted(_own_records(locks.folder)) if uuid in locks.uuids]
+def _recorded_uuids(locks: GpuLocks) -> list[str]:
+    return [uuid for uuid in sorted(_user_records(locks.folder)) if uuid in locks.uuids]
 
 
-def _left() -> GpuLocks:
+def _lock_abandoned() -> GpuLocks:
     """Lock the cards that have a record and are free: their runs are dead."""
     locks = GpuLocks(shared_folder().path)
-    left = sorted(_own_records(locks.folder))
-    locks.take(left, len(left), "who puts limits back")
+    uuids = sorted(_user_records(locks.folder))
+    locks.take(uuids, len(uuids), "who puts limits back")
     return locks
 
 
-def _is_own(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid()
-
-
-def _ask(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
+def _call_with_locks(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
     return ask(*question, limit_s=ANSWER_S, inherit=locks.handles)
-
-
-def _with_left(reason: str, left: dict[str, str]) -> str:
-    if not left:
-        return reason
-    cards = "; ".join(f"GPU {uuid}: {why}" for uuid, why in left.items())
-    return f"{reason}; not put back yet, the next start tries again: {cards}"
 
 
 @dataclass(frozen=True)
@@ -155,22 +144,22 @@ class LimitRecord:
     boot_id: str | None
 
 
-_OTHER_NAME = "~"
+_SUFFIX_MARK = "~"
 """Begins what a record's name has more than others', where somebody else took its name."""
 
 
-def _path(folder: Path, uuid: str) -> Path:
+def _record_path(folder: Path, uuid: str) -> Path:
     """Return this user's record of a card, or where it is to be: never what others put there."""
     name = f"limits-{os.geteuid()}-{file_safe(uuid)}"
-    free = folder / f"{name}.json"
-    if os.path.lexists(free):
-        free = folder / f"{name}{_OTHER_NAME}{secrets.token_hex(4)}.json"
-    return _own_records(folder).get(file_safe(uuid), free)
+    path = folder / f"{name}.json"
+    if os.path.lexists(path):
+        path = folder / f"{name}{_SUFFIX_MARK}{secrets.token_hex(4)}.json"
+    return _user_records(folder).get(file_safe(uuid), path)
 
 
-def _write(folder: Path, record: LimitRecord) -> None:
+def _write_record(folder: Path, record: LimitRecord) -> None:
     """Write a record and wait until it is on the disk."""
-    path = _path(folder, record.uuid)
+    path = _record_path(folder, record.uuid)
     try:
         handle = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -189,7 +178,7 @@ def _write(folder: Path, record: LimitRecord) -> None:
         raise
 
 
-def _read(path: Path) -> LimitRecord | None:
+def _read_record(path: Path) -> LimitRecord | None:
     """Return a record; None if it is not whole: then nothing had been set yet.
 
     Raises:
@@ -197,7 +186,7 @@ def _read(path: Path) -> LimitRecord | None:
         OSError: it cannot be read.
     """
     with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as stream:
-        if not _is_own(os.fstat(stream.fileno())):
+        if os.fstat(stream.fileno()).st_uid != os.geteuid():
             raise LimitsError(f"{path} belongs to somebody else; delete it")
         try:
             content: dict[str, Any] = json.load(stream)
@@ -208,41 +197,44 @@ def _read(path: Path) -> LimitRecord | None:
             return None
 
 
-def set_limits(place: str, uuids: Sequence[str], asked: dict[str, Any]) -> dict[str, Any]:
+def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Set limits on every card or on none, in this process; return what was read back, by UUID.
 
     Raises:
         LimitsError: a card refused; the others are as they were, or the reason says which not.
     """
-    folder, limits = Path(place), Limits(**asked)
+    folder, limits = Path(folder_name), Limits(**settings)
     open_nvml()
     cards = [Card(uuid) for uuid in uuids]
     for card in cards:
         card.check(limits)
-    held: dict[str, Any] = {}
-    done: list[tuple[Card, LimitRecord]] = []
+    readings: dict[str, Any] = {}
+    changes: list[tuple[Card, LimitRecord]] = []
     try:
         for card in cards:
             before_w = None if limits.power_limit_w is None else card.power_limit_w()
             record = LimitRecord(
                 card.uuid, before_w, limits.power_limit_w, limits.sm_clock_mhz, boot_id()
             )
-            _write(folder, record)
-            done.append((card, record))
-            held[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
+            _write_record(folder, record)
+            changes.append((card, record))
+            readings[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
     except (LlemError, OSError) as error:
-        left = {}
-        for card, record in done:
+        failures = []
+        for card, record in changes:
             try:
-                _put_back(card, _as_done(card, record))
-                _path(folder, card.uuid).unlink()
-            except (LlemError, OSError) as why:
-                left[card.uuid] = str(why)
-        raise LimitsError(_with_left(str(error), left)) from error
-    return held
+                _restore_card(card, _actual_changes(card, record))
+                _record_path(folder, card.uuid).unlink()
+            except (LlemError, OSError) as failure:
+                failures.append(f"GPU {card.uuid}: {failure}")
+        reason = str(error)
+        if failures:
+            reason += f"; not put back yet, the next start tries again: {'; '.join(failures)}"
+        raise LimitsError(reason) from error
+    return readings
 
 
-def _as_done(card: Card, record: LimitRecord) -> LimitRecord:
+def _actual_changes(card: Card, record: LimitRecord) -> LimitRecord:
     """Return of ``record`` what this process did change: a refusal leaves nothing to put back."""
     return replace(
         record,
@@ -252,28 +244,28 @@ def _as_done(card: Card, record: LimitRecord) -> LimitRecord:
     )
 
 
-def put_back(place: str, uuids: Sequence[str]) -> dict[str, Any]:
+def put_back(folder_name: str, uuids: Sequence[str]) -> dict[str, Any]:
     """Restore what the records of these cards say, in this process; return how that went."""
-    folder, left = Path(place), {}
+    folder, failures = Path(folder_name), {}
     unchanged = True
     for uuid in uuids:
         try:
-            path = _path(folder, uuid)
-            record = _read(path)
+            path = _record_path(folder, uuid)
+            record = _read_record(path)
             if record is not None and record.boot_id == boot_id():
                 open_nvml()
-                unchanged &= _put_back(Card(record.uuid), record)
+                unchanged &= _restore_card(Card(record.uuid), record)
             path.unlink()
         except (LlemError, OSError) as error:
-            left[uuid] = str(error)
+            failures[uuid] = str(error)
     return {
-        "restored": not left,
-        "unchanged_meanwhile": None if left else unchanged,
-        "left": left,
+        "restored": not failures,
+        "unchanged_meanwhile": None if failures else unchanged,
+        "left": failures,
     }
 
 
-def _put_back(card: Card, record: LimitRecord) -> bool:
+def _restore_card(card: Card, record: LimitRecord) -> bool:
     """Restore one card; return whether its power limit was still as set.
 
     A power limit that somebody else has set since stays as it is.
@@ -286,17 +278,17 @@ def _put_back(card: Card, record: LimitRecord) -> bool:
     if set_w is not None and now_w is None:
         raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
     unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
-    reasons = []
+    failures = []
     if unchanged and record.power_limit_before_w is not None:
         try:
             card.set_power_limit(record.power_limit_before_w)
         except LimitsError as error:
-            reasons.append(str(error))
+            failures.append(str(error))
     if record.sm_clock_set_mhz is not None:
         try:
             card.unlock_clock()
         except LimitsError as error:
-            reasons.append(str(error))
-    if reasons:
-        raise LimitsError("; ".join(reasons))
+            failures.append(str(error))
+    if failures:
+        raise LimitsError("; ".join(failures))
     return unchanged

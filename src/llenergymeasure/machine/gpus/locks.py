@@ -69,7 +69,7 @@ class GpuLocks:
                 if len(self._handles) == count:
                     break
                 path = self.folder / f"gpu-{file_safe(uuid)}.lock"
-                handle = _open(path)
+                handle = _open_lock(path)
                 if handle is None:
                     busy[uuid] = f"someone who left {path}, which is no lock; remove it"
                     continue
@@ -118,16 +118,16 @@ def lock_gpus(
         if len(locks.uuids) == needed:
             return locks
         locks.release()
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise GpuBusyError(_too_few(busy, needed, len(uuids), wait_s))
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise GpuBusyError(_busy_message(busy, needed, len(uuids), wait_s))
         locks.waited = True
         # At random, so that two that wait for several cards do not keep taking each other's.
-        if interrupted(min(POLL_S * random.uniform(0.5, 1.5), left_s)):
+        if interrupted(min(POLL_S * random.uniform(0.5, 1.5), remaining_s)):
             return None
 
 
-def _too_few(busy: dict[str, str], needed: int, usable: int, wait_s: float) -> str:
+def _busy_message(busy: dict[str, str], needed: int, usable: int, wait_s: float) -> str:
     waited = f" after {wait_s:g} s of waiting" if wait_s else ""
     holders = "; ".join(f"GPU {uuid} by {holder}" for uuid, holder in busy.items())
     return (
@@ -137,7 +137,7 @@ def _too_few(busy: dict[str, str], needed: int, usable: int, wait_s: float) -> s
     )
 
 
-def _open(path: Path) -> int | None:
+def _open_lock(path: Path) -> int | None:
     """Open a lock file that any user may have made; None if what lies there is none.
 
     Without O_CREAT first: in a sticky folder the kernel refuses O_CREAT on another user's file

@@ -60,23 +60,23 @@ def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[st
     from llenergymeasure.machine.gpus import inventory
 
     cards = {gpu.uuid: gpu for gpu in inventory.discover().gpus}
-    began_s = time.monotonic()
-    found: dict[str, Any] = {}
+    start_s = time.monotonic()
+    reports: dict[str, Any] = {}
     for uuid, before in before_bytes.items():
         while True:
-            waited_s = time.monotonic() - began_s
+            waited_s = time.monotonic() - start_s
             after = inventory.memory_used_bytes(cards[uuid]) if uuid in cards else None
             released = None if after is None else after <= before + SLACK_BYTES
             if released is not False or waited_s >= limit_s:
                 break
             time.sleep(POLL_S)
-        found[uuid] = {
+        reports[uuid] = {
             "before_bytes": before,
             "after_bytes": after,
             "released": released,
             "waited_s": round(waited_s, 3),
             "processes": (
-                [] if released is not False else inventory.known_compute_processes(cards[uuid])
+                inventory.known_compute_processes(cards[uuid]) if released is False else []
             ),
         }
-    return found
+    return reports

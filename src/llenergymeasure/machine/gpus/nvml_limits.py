@@ -83,15 +83,15 @@ class Card:
         Raises:
             LimitsError: not permitted, or another value is there afterwards.
         """
-        read: dict[str, Any] = {}
+        readings: dict[str, Any] = {}
         if limits.power_limit_w is not None:
             self.set_power_limit(limits.power_limit_w)
-            read["power_limit_w"] = self.power_limit_w()
+            readings["power_limit_w"] = self.power_limit_w()
             enforced_mw = nvml_value("nvmlDeviceGetEnforcedPowerLimit", self._handle)
-            read["enforced_power_limit_w"] = None if enforced_mw is None else enforced_mw / 1000
+            readings["enforced_power_limit_w"] = None if enforced_mw is None else enforced_mw / 1000
         if limits.sm_clock_mhz is not None:
-            read["sm_clock_mhz"] = self._lock_clock(limits.sm_clock_mhz)
-        return read
+            readings["sm_clock_mhz"] = self._lock_clock(limits.sm_clock_mhz)
+        return readings
 
     def set_power_limit(self, limit_w: float) -> None:
         """Set the power limit and read it back.
@@ -99,7 +99,7 @@ class Card:
         Raises:
             LimitsError: not permitted, or another value is there afterwards.
         """
-        self._do("power_limit_w", "nvmlDeviceSetPowerManagementLimit", round(limit_w * 1000))
+        self._call("power_limit_w", "nvmlDeviceSetPowerManagementLimit", round(limit_w * 1000))
         self.power_changed = True
         now_w = self.power_limit_w()
         if now_w is None or abs(now_w - limit_w) > 0.001:
@@ -113,10 +113,10 @@ class Card:
         Raises:
             LimitsError: not permitted.
         """
-        self._do("sm_clock_mhz", "nvmlDeviceResetGpuLockedClocks")
+        self._call("sm_clock_mhz", "nvmlDeviceResetGpuLockedClocks")
 
     def _lock_clock(self, clock_mhz: int) -> int:
-        self._do("sm_clock_mhz", "nvmlDeviceSetGpuLockedClocks", clock_mhz, clock_mhz)
+        self._call("sm_clock_mhz", "nvmlDeviceSetGpuLockedClocks", clock_mhz, clock_mhz)
         self.clock_changed = True
         deadline = time.monotonic() + CLOCK_WAIT_S
         while True:
@@ -147,10 +147,10 @@ class Card:
             raise LimitsError(f"GPU {self.uuid} does not say which clocks it supports")
         if clock_mhz in supported:
             return
-        near = sorted(supported, key=lambda mhz: abs(mhz - clock_mhz))[:2]
+        nearest = sorted(supported, key=lambda mhz: abs(mhz - clock_mhz))[:2]
         raise LimitsError(
             f"gpu.sm_clock_mhz: GPU {self.uuid} supports {min(supported)} to {max(supported)} MHz "
-            f"in steps, near it {' and '.join(str(mhz) for mhz in sorted(near))} "
+            f"in steps, near it {' and '.join(str(mhz) for mhz in sorted(nearest))} "
             f"(found {clock_mhz})"
         )
 
@@ -161,10 +161,10 @@ class Card:
         """
         memory = nvml_value("nvmlDeviceGetSupportedMemoryClocks", self._handle)
         clocks = "nvmlDeviceGetSupportedGraphicsClocks"
-        found = nvml_value(clocks, self._handle, max(memory)) if memory else None
-        return list(found or [])
+        clocks_mhz = nvml_value(clocks, self._handle, max(memory)) if memory else None
+        return list(clocks_mhz or [])
 
-    def _do(self, setting: str, function: str, *arguments: Any) -> None:
+    def _call(self, setting: str, function: str, *arguments: Any) -> None:
         import pynvml
 
         try:

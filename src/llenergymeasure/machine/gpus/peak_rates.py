@@ -64,8 +64,8 @@ def peak(name: str) -> Peak | None:
         name: as NVML reports it, such as ``NVIDIA A100-SXM4-80GB``.
     """
     words = f" {name.replace('-', ' ')} "
-    for known, rate in _PEAKS:
-        _, found, rest = words.partition(f" {known} ")
-        if found:
+    for card, rate in _PEAKS:
+        _, match, rest = words.partition(f" {card} ")
+        if match:
             return None if _OTHER_CARDS.intersection(rest.split()) else rate
     return None

@@ -57,8 +57,8 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         "sm_clock_mhz": nvml_value("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM),
         "sm_clock_max_mhz": nvml_value("nvmlDeviceGetMaxClockInfo", handle, pynvml.NVML_CLOCK_SM),
         "memory_clock_mhz": nvml_value("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM),
-        "application_clocks_mhz": _pair("nvmlDeviceGetApplicationsClock", handle),
-        "application_clocks_default_mhz": _pair("nvmlDeviceGetDefaultApplicationsClock", handle),
+        "application_clocks_mhz": _clocks("nvmlDeviceGetApplicationsClock", handle),
+        "application_clocks_default_mhz": _clocks("nvmlDeviceGetDefaultApplicationsClock", handle),
         "throttle_reasons": throttle_reasons(handle),
         "temperature_celsius": nvml_value(
             "nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU
@@ -87,15 +87,15 @@ def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Ite
             f"has a power limit of {limit_w:g} W, its default is {default_w:g} W: results "
             "will differ from those of a card as delivered"
         )
-    clocks, usual = state["application_clocks_mhz"], state["application_clocks_default_mhz"]
-    if None not in (clocks, usual) and clocks != usual:
+    clocks, default = state["application_clocks_mhz"], state["application_clocks_default_mhz"]
+    if None not in (clocks, default) and clocks != default:
         yield (
             f"has its application clocks at {megahertz(clocks)}, not at its default "
-            f"{megahertz(usual)}"
+            f"{megahertz(default)}"
         )
-    slowed = sorted(SLOWED & set(state["throttle_reasons"] or ()))
-    if slowed:
-        yield f"is slowed down before the run begins: {', '.join(slowed)}"
+    reasons = sorted(SLOWED & set(state["throttle_reasons"] or ()))
+    if reasons:
+        yield f"is slowed down before the run begins: {', '.join(reasons)}"
     ecc = state["ecc"]
     if ecc is not None and not ecc["current"]:
         yield "has ECC off: memory is larger and faster than with it"
@@ -123,7 +123,7 @@ def reasons_in(bits: int) -> list[str]:
     return [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
 
 
-def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
+def at_work_beside(own_uuids: Collection[str]) -> list[dict[str, Any]]:
     """Return each GPU but the run's own that has a compute process now, and how many it has.
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
@@ -132,7 +132,7 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
     return [
         {"uuid": uuid, "processes": count}
         for uuid, count in counts.items()
-        if uuid not in own and count
+        if uuid not in own_uuids and count
     ]
 
 
@@ -163,15 +163,14 @@ def cuda_driver_version() -> str | None:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _pair(function: str, handle: Any) -> dict[str, int] | None:
+def _clocks(function: str, handle: Any) -> dict[str, int] | None:
     import pynvml
 
-    found = {
+    clocks = {
         "memory": nvml_value(function, handle, pynvml.NVML_CLOCK_MEM),
         "graphics": nvml_value(function, handle, pynvml.NVML_CLOCK_GRAPHICS),
     }
-    known = {name: value for name, value in found.items() if value is not None}
-    return known or None
+    return {domain: mhz for domain, mhz in clocks.items() if mhz is not None} or None
 
 
 def _flag(value: int | None) -> bool | None:
