@@ -31,15 +31,15 @@ def test_the_loaded_rests_next_to_the_work_are_taken_off() -> None:
     assert found.phases == ("idle_loaded", "idle_after")
     assert found.power_w == pytest.approx(85.0, abs=0.05)
     # Anywhere between the two: 5 W either way.
-    assert found.off_w == pytest.approx(5.0, abs=0.05)
-    assert not found.steady
+    assert found.deviation_w == pytest.approx(5.0, abs=0.05)
+    assert not found.is_steady
 
 
 def test_a_steady_rest_adds_next_to_nothing() -> None:
     found = rest_of(PHASES[:1])
     assert found.power_w == pytest.approx(60.0, abs=0.05)
-    assert found.off_w < 0.05
-    assert found.steady
+    assert found.deviation_w < 0.05
+    assert found.is_steady
 
 
 def test_only_the_seconds_next_to_the_work_stand_for_it() -> None:
@@ -48,7 +48,7 @@ def test_only_the_seconds_next_to_the_work_stand_for_it() -> None:
     phases = [("idle_before", card.ns(1), card.ns(19.5)), ("idle_after", card.ns(41), card.ns(59))]
     found = idle_power(knots, phases, (card.ns(20), card.ns(40)))
     assert found.power_w == pytest.approx(70.0, abs=0.1)
-    assert found.steady
+    assert found.is_steady
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def is_outside(
         start_s,
         end_s,
         REACH,
-        within=short_readings(power, seed),
+        fine_readings=short_readings(power, seed),
         margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
         late_s=late_s,
     )
@@ -78,7 +78,7 @@ def test_no_load_within_the_power_range_leaves_the_bound(
 ) -> None:
     start_s, _, end_s = moments
     within = short_readings(power, 1) if with_readings else ()
-    found = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, within=within)
+    found = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, fine_readings=within)
     assert abs(found.energy_j - float(power.energy(start_s, end_s))) <= found.bound_j + 1e-6
     assert 0 <= found.u95_j <= found.bound_j
 
@@ -135,8 +135,8 @@ def test_an_unsure_moment_makes_the_energy_unsure() -> None:
     sharp = Knots(0, t_s, 250 * t_s, np.zeros(4))
     vague = Knots(0, t_s, 250 * t_s, np.full(4, 2e-3))
     readings = short_readings(card.constant(250.0), 0)
-    assert window_energy(sharp, 0.1, 0.2, REACH, within=readings).u95_j < 1e-6
-    unsure_j = window_energy(vague, 0.1, 0.2, REACH, within=readings).u95_j
+    assert window_energy(sharp, 0.1, 0.2, REACH, fine_readings=readings).u95_j < 1e-6
+    unsure_j = window_energy(vague, 0.1, 0.2, REACH, fine_readings=readings).u95_j
     assert unsure_j == pytest.approx(1.96 * math.sqrt(2) * 250 * 2e-3 / math.sqrt(3), rel=1e-6)
 
 
@@ -156,7 +156,7 @@ def test_the_interval_holds_for_windows_cut_anywhere(kind: str) -> None:
             start_s,
             end_s,
             REACH,
-            within=short_readings(power, seed),
+            fine_readings=short_readings(power, seed),
         )
         errors_j.append(abs(found.energy_j - float(power.energy(start_s, end_s))))
         intervals_j.append(found.u95_j)
@@ -179,7 +179,7 @@ def test_work_between_pauses_too_short_to_show_themselves_is_in_its_interval(
         power = card.Power(edges_s, [420.0, 100.0, 400.0, 110.0, rng.uniform(300, 450)])
         found = window_energy(
             knots_of(power, rng.uniform(0, 0.1)), start_s, end_s, REACH,
-            within=short_readings(power, seed),
+            fine_readings=short_readings(power, seed),
             margins=(Margin(start_s - pause_s, start_s), Margin(end_s, end_s + pause_s)),
         )  # fmt: skip
         off_j = abs(found.energy_j - float(power.energy(start_s, end_s)))
@@ -269,7 +269,7 @@ def test_a_reading_that_may_hold_some_work_does_not_make_a_margin_unrest(span_s:
     beside = (Margin(2.6, 3.0), Margin(3.0 + span_s, 3.4 + span_s))
     found = window_energy(
         knots_of(power, 0.05), 3.0, 3.0 + span_s, REACH,
-        within=(readings,), margins=beside,
+        fine_readings=(readings,), margins=beside,
     )  # fmt: skip
     assert found.energy_j == pytest.approx(300 * span_s, abs=1e-3)
     assert found.u95_j < 0.02 * found.energy_j

@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.config.calibration import Calibration
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.energy.readings import choose, missing_reading, open_sources
+from llenergymeasure.energy.readings import choose_headline, missing_reading, open_sources
 from llenergymeasure.machine.gpus.inventory import Selection
 from llenergymeasure.recording.recorder import Recording
 from llenergymeasure.recording.sampler import Reader
@@ -204,7 +204,7 @@ def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
     samples = _recorded(clock, sensor, module)
 
     sources, _ = open_sources(samples, module, window, (), Calibration({}), None)
-    chosen, why = choose(sources, [missing_reading(samples, gpu)], window, None)
+    chosen, why = choose_headline(sources, [missing_reading(samples, gpu)], window, None)
 
     assert [source.info.device for source in chosen] == ["module"]
     assert why is None

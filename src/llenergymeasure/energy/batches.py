@@ -9,7 +9,7 @@ from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
-_SAME_MOMENT = 0.01
+_SIMULTANEOUS = 0.01
 """How far apart, in a batch's lengths, its requests' first tokens may be to be one moment."""
 
 
@@ -53,7 +53,7 @@ class Batch:
         if self.first_token_ns is None:
             return None
         first_ns, last_ns = self.first_token_ns
-        alike = last_ns - first_ns <= _SAME_MOMENT * (self.end_ns - self.start_ns)
+        alike = last_ns - first_ns <= _SIMULTANEOUS * (self.end_ns - self.start_ns)
         return last_ns if alike and self.start_ns < last_ns < self.end_ns else None
 
 
@@ -91,11 +91,13 @@ def batch_energies(
         before, after = bisect_right(ends_ns, batch.start_ns), bisect_left(starts_ns, batch.end_ns)
         pause_from_ns = ends_ns[before - 1] if before else batch.start_ns
         pause_to_ns = starts_ns[after] if after < len(batches) else batch.end_ns
-        energies.append(_energy(account, batch, (pause_from_ns, pause_to_ns), late_ns))
+        energies.append(_batch_energy(account, batch, (pause_from_ns, pause_to_ns), late_ns))
     return energies
 
 
-def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int) -> PartEnergy:
+def _batch_energy(
+    account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int
+) -> PartEnergy:
     if batch.span_s < account.resolution_s:
         reason = (
             f"{batch.span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
@@ -108,10 +110,10 @@ def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: in
         (MARGINS[0], pauses[0] + late_ns, start_ns),
         (MARGINS[1], end_ns, pauses[1] + late_ns),
     )
-    whole = account.stretch(start_ns, end_ns, margins)
-    if whole is None:
+    energy_sum = account.stretch(start_ns, end_ns, margins)
+    if energy_sum is None:
         return PartEnergy(unavailable="the recording does not cover it")
-    return PartEnergy(whole.gross_j, whole.gross_u95_j)
+    return PartEnergy(energy_sum.gross_j, energy_sum.gross_u95_j)
 
 
 def _overlap(batches: Sequence[Batch]) -> bool:

@@ -15,7 +15,7 @@ Doubt = tuple[str, str]
 
 SUSPENDED_S = 0.1
 
-OWN_UNKNOWN = "the server is not the run's own: what it uses is in no one's account"
+SERVER_UNKNOWN = "the server is not the run's own: what it uses is in no one's account"
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUs
     throttled, periods = (
         _rise(samples, name, window)[0] for name in ("quota_throttled", "quota_periods")
     )
-    known = CpuUse(
+    usage = CpuUse(
         cpus=total_s / span_s,
         own_cpus=own_s / span_s,
-        steal_share=_over(_rise(samples, "cpu_steal_s", window)[0], total_s),
-        throttled_share=_over(throttled, periods),
-        pressure_share=_over(_rise(samples, "cpu_pressure_s", window)[0], span_s),
+        steal_share=_ratio(_rise(samples, "cpu_steal_s", window)[0], total_s),
+        throttled_share=_ratio(throttled, periods),
+        pressure_share=_ratio(_rise(samples, "cpu_pressure_s", window)[0], span_s),
     )
     if not own_server:
-        return replace(known, unavailable=OWN_UNKNOWN)
+        return replace(usage, unavailable=SERVER_UNKNOWN)
     # Ticks are counted by sampling, processes to the nanosecond: a small difference is noise.
     others_s = max(busy_s - own_s, 0.0)
     return replace(
-        known,
+        usage,
         others_cpus=others_s / span_s,
         others_share=others_s / total_s,
         others_share_of_machine=max(machine_busy_s - own_s, 0.0) / machine_s,
@@ -83,17 +83,17 @@ def cpu_contended(use: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
         cpu_metered: whether the energy is measured and that of the CPUs: then strangers' work is
             in it, and the run has ``other_process`` too.
     """
-    taken = [
+    shares = [
         (use.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
         (use.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
         (use.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
     ]
-    reasons = [text.format(100 * share) for share, text in taken if share and share > OTHERS_MAX]
+    reasons = [text.format(100 * share) for share, text in shares if share and share > OTHERS_MAX]
     of_machine = use.others_share_of_machine or 0.0
     if cpu_metered and of_machine > OTHERS_MAX:
-        part = f"other processes used {100 * of_machine:.1f} % of the machine's CPUs"
-        reasons = reasons or [part]
-        yield "other_process", f"{part}, and their energy is in the reading"
+        reason = f"other processes used {100 * of_machine:.1f} % of the machine's CPUs"
+        reasons = reasons or [reason]
+        yield "other_process", f"{reason}, and their energy is in the reading"
     if reasons:
         yield "cpu_contended", "; ".join(reasons)
 
@@ -101,8 +101,8 @@ def cpu_contended(use: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
 def stalled(samples: Samples, window: Span) -> Iterator[Doubt]:
     """Yield whether the machine was suspended, or a process of the run was stopped."""
     ahead = samples.series(HOST_DEVICE, RECORDER, "heartbeat")
-    known = ~np.isnan(ahead.value)
-    t_ns, value = ahead.t_ns[known], ahead.value[known]
+    valid = ~np.isnan(ahead.value)
+    t_ns, value = ahead.t_ns[valid], ahead.value[valid]
     if len(t_ns):
         first = max(int(np.searchsorted(t_ns, window[0], side="right")) - 1, 0)
         last = min(int(np.searchsorted(t_ns, window[1])), len(t_ns) - 1)
@@ -111,10 +111,10 @@ def stalled(samples: Samples, window: Span) -> Iterator[Doubt]:
             yield "stalled", f"the machine was suspended for {slept_s:.1f} s within the window"
     stops = samples.series(HOST_DEVICE, RECORDER, "stopped_pid")
     inside = stops.value[(stops.t_ns >= window[0]) & (stops.t_ns <= window[1])]
-    for pid, looks in zip(*np.unique(inside, return_counts=True), strict=True):
+    for pid, count in zip(*np.unique(inside, return_counts=True), strict=True):
         yield (
             "stalled",
-            f"process {int(pid)} of the run was stopped for about {looks * STOPS_S:.1f} s of it",
+            f"process {int(pid)} of the run was stopped for about {count * STOPS_S:.1f} s of it",
         )
 
 
@@ -131,5 +131,5 @@ def _rise(samples: Samples, quantity: Quantity, window: Span) -> tuple[float | N
     return float(high - low), (end_ns - start_ns) / NS_PER_S
 
 
-def _over(part: float | None, whole: float | None) -> float | None:
+def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
