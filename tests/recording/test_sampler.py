@@ -16,7 +16,7 @@ def followed(*steps_ms: float, fine_ns: int = FINE_NS) -> NextRead:
     """After steps at these times."""
     pace = NextRead(fine_ns)
     for at_ms in steps_ms:
-        pace.stepped(round(at_ms * MS))
+        pace.add_step(round(at_ms * MS))
     return pace
 
 
@@ -35,7 +35,7 @@ def test_a_step_that_is_late_or_missing_is_waited_for_finely() -> None:
     for now_ms in (400, 405, 450, 480):
         assert pace.after(now_ms * MS, MS // 10) == now_ms * MS + FINE_NS
     # One was missed, and the pace holds.
-    pace.stepped(500 * MS)
+    pace.add_step(500 * MS)
     assert 500 * MS < pace.after(501 * MS, MS // 10) < 600 * MS
 
 

@@ -252,7 +252,7 @@ def _phase_energy(
 
 
 def _headline_sum(
-    sources: Sequence[Source], start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
+    sources: Sequence[Source], start_ns: int, end_ns: int, phases: Sequence[PhaseSpan]
 ) -> EnergySum | None:
     gross = [replace(source, idle=None) for source in sources]
     return total([source.reading(start_ns, end_ns, phases, headline=True) for source in gross])

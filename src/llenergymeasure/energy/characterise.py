@@ -59,7 +59,7 @@ def observe(
     knots: Knots,
     channels: Mapping[Quantity, Readings],
     info: SensorInfo,
-    probed: Behaviour | None = None,
+    probed: Behaviour | None,
 ) -> Behaviour:
     """Return how a device's channels behave: by a probe, what is published, and this recording.
 

@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llenergymeasure.energy.validity import Doubt, Span
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX, STOPS_S
 from llenergymeasure.units import NS_PER_S
-
-Span = tuple[int, int]
-Doubt = tuple[str, str]
 
 SUSPENDED_S = 0.1
 

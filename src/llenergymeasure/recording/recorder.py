@@ -68,8 +68,8 @@ _SWITCH_INTERVAL_S = 0.001
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record until asked to stop; return 0 if all is written."""
     options = _parse(arguments)
-    answer = _own_output()
-    _settle(options.parent_pid)
+    answer = _reserve_output()
+    _configure_process(options.parent_pid)
     try:
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
         opened = open_sensors(options.sensors, options.devices, run)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ignore_endings()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
-        _say(answer, {"ready": False, "error": str(error), "exit_code": code})
+        _send(answer, {"ready": False, "error": str(error), "exit_code": code})
         return code
     return 0
 
@@ -101,14 +101,14 @@ class Recording:
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
-        apart = {
+        by_speed = {
             speed: [channel for channel in channels if channel.pace.speed == speed]
             for speed in ("slow", "fast", "remote")
         }
         self.loops = [
-            Loop(some, self._rows.append, beats=speed == "fast")
-            for speed, some in apart.items()
-            if some or speed == "fast"
+            Loop(loop_channels, self._rows.append, beats=speed == "fast")
+            for speed, loop_channels in by_speed.items()
+            if loop_channels or speed == "fast"
         ]
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
@@ -121,7 +121,7 @@ class Recording:
         self.begin()
         for thread in self._threads:
             thread.start()
-        _say(answer, self._ready())
+        _send(answer, self._ready())
         while not stop.wait(FLUSH_S):
             self.flush()
             if not all(thread.is_alive() for thread in self._threads):
@@ -158,7 +158,7 @@ class Recording:
             "ready": True,
             "pid": os.getpid(),
             **asdict(self._header),
-            "sensors": [_reported(info, known) for info in self._header.sensors],
+            "sensors": [_sensor_report(info, known) for info in self._header.sensors],
             "devices": [gpu.uuid for gpu in self._opened.selection.gpus],
             "selected_by": self._opened.selection.source,
             "warnings": list(self._opened.selection.warnings),
@@ -210,14 +210,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _own_output() -> IO[str]:
+def _reserve_output() -> IO[str]:
     """Keep standard output for the answer; what libraries print goes to standard error."""
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answer
 
 
-def _settle(parent_pid: int | None) -> None:
+def _configure_process(parent_pid: int | None) -> None:
     """Set what the kernel and the interpreter are to do for a precise sampler."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
@@ -231,12 +231,12 @@ def _settle(parent_pid: int | None) -> None:
         raise SystemExit("recorder: its parent has already ended")
 
 
-def _say(answer: IO[str], content: dict[str, object]) -> None:
+def _send(answer: IO[str], content: dict[str, object]) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(content), file=answer, flush=True)
 
 
-def _reported(
+def _sensor_report(
     info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
 ) -> dict[str, object]:
     """Return a sensor as it is reported to whoever waits, with how it is known to behave."""

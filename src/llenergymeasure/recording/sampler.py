@@ -45,7 +45,7 @@ class NextRead:
         self._fine_ns = fine_ns
         self._steps_ns: deque[int] = deque(maxlen=_PERIODS_KEPT)
 
-    def stepped(self, at_ns: int) -> None:
+    def add_step(self, at_ns: int) -> None:
         """Take in that the value was new at a time."""
         self._steps_ns.append(at_ns)
 
@@ -117,17 +117,17 @@ class Reader:
         self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool
     ) -> None:
         """Write the values that changed, and those that are due again."""
-        old_ns, self._seen_ns = self._seen_ns, before_ns
+        previous_ns, self._seen_ns = self._seen_ns, before_ns
         for value in values:
             name = value.quantity
-            old, self._seen[name] = self._seen.get(name), value.value
+            previous, self._seen[name] = self._seen.get(name), value.value
             written_ns = self._written_ns.get(name)
-            if old is not None and value.value is not None and value.value != old:
+            if previous is not None and value.value is not None and value.value != previous:
                 # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
                 t_ns = after_ns
-                self._row(t_ns, value, old_ns)
+                self._row(t_ns, value, previous_ns)
                 if self._next is not None and value is values[0]:
-                    self._next.stepped(t_ns)
+                    self._next.add_step(t_ns)
             elif (
                 last
                 or written_ns is None
@@ -152,7 +152,7 @@ class Loop:
         channels: Sequence[Channel],
         write: Callable[[Row], None],
         *,
-        beats: bool = False,
+        beats: bool,
     ) -> None:
         """Take the channels; ``write`` is called from the loop's thread.
 
