@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published
+from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published_behaviour
 from support import energy_card as card
 
 A100, H100, H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"
@@ -194,10 +194,10 @@ def test_pulses_in_step_with_the_readings_are_not_taken_for_averaging() -> None:
 
 
 def test_windows_are_published_by_card_and_channel() -> None:
-    assert published(H100, "power_instant_w").window_s == 0.025
-    assert published(H100, "power_usage_w").window_s == 1.0
-    assert published(A100, "power_usage_w").window_s == 0.025
-    assert published(H200, "power_instant_w") is None
-    assert published(H200, "power_average_w").window_s == 1.0
-    assert published(H200, "power_average_w").source == "documented"
-    assert published(A100, "power_average_w").window_s == 0.025
+    assert published_behaviour(H100, "power_instant_w").window_s == 0.025
+    assert published_behaviour(H100, "power_usage_w").window_s == 1.0
+    assert published_behaviour(A100, "power_usage_w").window_s == 0.025
+    assert published_behaviour(H200, "power_instant_w") is None
+    assert published_behaviour(H200, "power_average_w").window_s == 1.0
+    assert published_behaviour(H200, "power_average_w").source == "documented"
+    assert published_behaviour(A100, "power_average_w").window_s == 0.025

@@ -124,14 +124,14 @@ def test_who_came_later_is_told_apart_too(machine: Machine) -> None:
 
 def test_a_process_that_is_stopped_is_named_until_it_goes_on(machine: Machine) -> None:
     machine.host.totals()
-    assert machine.host.stopped() == []
+    assert machine.host.stopped_processes() == []
     machine.process(WORKER, ENGINE, state="T", name="worker")
     machine.process(OTHER, 1, state="T")
     machine.process(RUN, 1, state="T")  # it only watches
-    (found,) = machine.host.stopped()
+    (found,) = machine.host.stopped_processes()
     assert (found.quantity, found.value, found.note) == ("stopped_pid", WORKER, "worker")
     machine.process(WORKER, ENGINE, state="S")
-    assert machine.host.stopped() == []
+    assert machine.host.stopped_processes() == []
 
 
 @pytest.mark.parametrize(

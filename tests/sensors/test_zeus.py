@@ -16,7 +16,7 @@ from llenergymeasure.recording.recorder import Recording
 from llenergymeasure.recording.sampler import Reader
 from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
 from llenergymeasure.sensors.base import Channel, Follow, Sensor, SensorInfo, Value
-from llenergymeasure.sensors.registry import Opened
+from llenergymeasure.sensors.registry import OpenSensors
 from llenergymeasure.sensors.zeus import ZeusSensor
 
 
@@ -142,7 +142,7 @@ def test_a_call_through_zeus_that_takes_long_is_made_apart_from_the_fast_ones(
         return [Value("energy_counter_j", 1.0)]
 
     card = Channel("card", "nvml", ("energy_counter_j",), read_card, Follow(fine_s=0.005))
-    opened = Opened([zeus, Sensor([], [card])], Selection((), "none"))
+    opened = OpenSensors([zeus, Sensor([], [card])], Selection((), "none"))
     recording = Recording(opened, tmp_path / "samples.arrows")
     asked = []
     for loop in recording.loops:

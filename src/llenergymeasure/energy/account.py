@@ -10,7 +10,7 @@ from typing import Any
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
-from llenergymeasure.energy.disturbance import CpuUse, cpu_contended, cpu_use, stalled
+from llenergymeasure.energy.disturbance import CpuUse, cpu_doubts, cpu_use, stall_doubts
 from llenergymeasure.energy.footprint import per_1000_requests_wh
 from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.energy.node import SCOPE as NODE
@@ -212,7 +212,7 @@ def _doubts(
     lost: bool,
 ) -> dict[str, str]:
     """Return the validity codes of the headline; an estimate carries none of the sensor's."""
-    doubts = list(validity.recorder_lost(samples, window, lost=lost))
+    doubts = list(validity.recorder_doubts(samples, window, lost=lost))
     measured = [source for source in sources if source.device is not None]
     for source in measured:
         assert source.device is not None
@@ -228,8 +228,8 @@ def _doubts(
     if cards:
         doubts += validity.surroundings(samples, cards, window)
     scopes = {source.info.scope for source in measured}
-    doubts += cpu_contended(usage, cpu_metered=bool(scopes & {"cpu", "host"}))
-    doubts += stalled(samples, window)
+    doubts += cpu_doubts(usage, cpu_metered=bool(scopes & {"cpu", "host"}))
+    doubts += stall_doubts(samples, window)
     reasons_by_code: dict[str, list[str]] = {}
     for code, reason in doubts:
         reasons_by_code.setdefault(code, []).append(reason)

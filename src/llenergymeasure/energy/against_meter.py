@@ -77,7 +77,7 @@ def hold_against(card: Channel, meter: Readings, setup: Surely) -> Held:
     """
     knots = card.knots
     _check_overlap(knots, meter)
-    notes = list(_gap_notes(meter))
+    notes = _gap_notes(meter)
     try:
         lag = align(power_knots(meter), [knots], _MIN_EXPLAINED)
     except NotAlignedError as error:
@@ -94,7 +94,9 @@ def hold_against(card: Channel, meter: Readings, setup: Surely) -> Held:
             f"{len(card_w)} levels of the card are steady for long enough, too few or too alike: "
             f"let the load work and rest in turn, each for over {_settling_s(meter, lag):.0f} s"
         )
-    return _fit(card_w, meter_w, counts, _resolution_w(meter), setup, lag, notes)
+    steps_w = np.diff(np.unique(meter.power_w))
+    resolution_w = float(steps_w.min()) if len(steps_w) else 0.0
+    return _fit(card_w, meter_w, counts, resolution_w, setup, lag, notes)
 
 
 def _check_overlap(knots: Knots, meter: Readings) -> None:
@@ -154,11 +156,6 @@ def _smoothed(power_w: Floats) -> Floats:
     if len(power_w) < 5:
         return power_w
     return np.convolve(power_w, np.full(5, 0.2), "valid")
-
-
-def _resolution_w(meter: Readings) -> float:
-    steps_w = np.diff(np.unique(meter.power_w))
-    return float(steps_w.min()) if len(steps_w) else 0.0
 
 
 def _fit(

@@ -72,6 +72,9 @@ class PartEnergy:
     unavailable: str | None = None
 
 
+OVERLAP = "requests overlap in time: the sensor sees their sum alone"
+
+
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
 ) -> list[PartEnergy]:
@@ -79,9 +82,8 @@ def batch_energies(
 
     ``late_s`` is how much later than the account takes it to the counter was found to count.
     """
-    if _overlap(batches):
-        reason = "requests overlap in time: the sensor sees their sum alone"
-        return [PartEnergy(unavailable=reason)] * len(batches)
+    if batches_overlap(batches):
+        return [PartEnergy(unavailable=OVERLAP)] * len(batches)
     late_ns = round(late_s * NS_PER_S)
     starts_ns = sorted(batch.start_ns for batch in batches)
     ends_ns = sorted(batch.end_ns for batch in batches)
@@ -91,13 +93,11 @@ def batch_energies(
         before, after = bisect_right(ends_ns, batch.start_ns), bisect_left(starts_ns, batch.end_ns)
         pause_from_ns = ends_ns[before - 1] if before else batch.start_ns
         pause_to_ns = starts_ns[after] if after < len(batches) else batch.end_ns
-        energies.append(_batch_energy(account, batch, (pause_from_ns, pause_to_ns), late_ns))
+        energies.append(_energy(account, batch, (pause_from_ns, pause_to_ns), late_ns))
     return energies
 
 
-def _batch_energy(
-    account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int
-) -> PartEnergy:
+def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int) -> PartEnergy:
     if batch.span_s < account.resolution_s:
         reason = (
             f"{batch.span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
@@ -116,6 +116,7 @@ def _batch_energy(
     return PartEnergy(energy_sum.gross_j, energy_sum.gross_u95_j)
 
 
-def _overlap(batches: Sequence[Batch]) -> bool:
+def batches_overlap(batches: Sequence[Batch]) -> bool:
+    """Return whether one of the batches begins before another one ends."""
     ordered = sorted(batches, key=lambda batch: batch.start_ns)
     return any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered))

@@ -134,23 +134,23 @@ class Channel:
 
     def _window(
         self,
-        delay_s: float,
+        shift_s: float,
         start_s: float,
         end_s: float,
         margins: tuple[Margin | None, Margin | None],
     ) -> Stretch:
         """Return ``window_energy`` if the channel is late by so much."""
         return window_energy(
-            self.knots.earlier(delay_s),
+            self.knots.earlier(shift_s),
             start_s,
             end_s,
             self.power_range,
             fine_readings=self.fine_readings,
             margins=margins,
-            late_s=max(self.late_s - delay_s, 0.0),
+            late_s=max(self.late_s - shift_s, 0.0),
             # If it is not late after all, the moved energy comes early.
-            early_s=self.early_s + delay_s,
-            delay_s=max(self.delay_s - delay_s, 0.0),
+            early_s=self.early_s + shift_s,
+            delay_s=max(self.delay_s - shift_s, 0.0),
         )
 
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
@@ -183,7 +183,7 @@ class Channel:
         """
         if self.name != "power":
             return np.zeros(0)
-        knots = self.knots.some(slice(1, -1))
+        knots = self.knots.select(slice(1, -1))
         shifts_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
         return np.asarray(shifts_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
 

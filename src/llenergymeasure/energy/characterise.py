@@ -18,9 +18,9 @@ from llenergymeasure.energy.knots import (
     Ints,
     Knots,
     Readings,
+    after_pause,
     counter_knots,
     on_grid,
-    paused,
     power_readings,
 )
 from llenergymeasure.recording.samples import Samples
@@ -30,7 +30,7 @@ from llenergymeasure.sensors.behaviour import (
     Behaviour,
     CounterNature,
     PowerBehaviour,
-    published,
+    published_behaviour,
     with_published,
 )
 from llenergymeasure.units import NS_PER_S
@@ -113,7 +113,7 @@ def characterise(
 
 def _probe(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
     window_s = averaging_window(readings, edges_s)
-    if window_s is None and (entry := published(name, quantity)) is not None:
+    if window_s is None and (entry := published_behaviour(name, quantity)) is not None:
         period_s = reading_period(readings) or entry.update_period_s
         return replace(entry, update_period_s=period_s)
     return PowerBehaviour(quantity, reading_period(readings), window_s, "found")
@@ -129,7 +129,7 @@ def _place_renewals(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Rea
             early_s, late_s = t_s[changed] - half_s[changed], t_s[changed] + half_s[changed]
             t_s[changed], half_s[changed] = on_grid(early_s, late_s, period_s)
             # After a pause of the recorder nothing shows the renewals before the last one.
-            half_s = np.where(paused(readings.half_s, period_s), readings.half_s, half_s)
+            half_s = np.where(after_pause(readings.half_s, period_s), readings.half_s, half_s)
             placed[quantity] = replace(readings, t_s=t_s, half_s=half_s)
     return placed
 
@@ -155,7 +155,7 @@ def _possible_sources(
     """
     sources = []
     for quantity, readings in channels.items():
-        power = behaviour.of(quantity)
+        power = behaviour.channel(quantity)
         window_s = None if power is None else power.window_s
         if window_s is None or window_s < 2 * max(readings.spacing_s, 0.01):
             period_s = None if power is None else power.update_period_s
@@ -208,16 +208,16 @@ def _nature_against(knots: Knots, readings: Readings, spacing_s: float) -> Count
         return "unverified"
     # Where readings change most a counter of its own strays from their sum most.
     least_w = max(_MIN_CHANGE * float(readings.power_w.mean()), 0.3 * float(change_w.max()))
-    telling = np.flatnonzero(inside & (change_w > least_w))
+    informative = np.flatnonzero(inside & (change_w > least_w))
     steps = int((np.abs(np.diff(readings.power_w)) > 0.1 * float(change_w.max())).sum())
-    if len(telling) < _MIN_INTERVALS or steps < _MIN_STEPS:
+    if len(informative) < _MIN_INTERVALS or steps < _MIN_STEPS:
         return "unverified"
-    telling = telling[np.argsort(change_w[telling])[-_MAX_COMPARED:]]
-    rise_j = np.diff(knots.energy_j)[telling]
-    from_s, to_s = from_s[telling], to_s[telling]
+    informative = informative[np.argsort(change_w[informative])[-_MAX_COMPARED:]]
+    rise_j = np.diff(knots.energy_j)[informative]
+    from_s, to_s = from_s[informative], to_s[informative]
     span_s = np.minimum(to_s - from_s, spacing_s)
-    changes_j = float(np.sqrt(np.mean((change_w[telling] * span_s) ** 2)))
-    timing_j = _timing_error(knots, readings, telling)
+    changes_j = float(np.sqrt(np.mean((change_w[informative] * span_s) ** 2)))
+    timing_j = _timing_error(knots, readings, informative)
     residual_j, delay_s = _best_match(rise_j, from_s, to_s, readings, margin_s)
     stray, noise = residual_j / changes_j, timing_j / changes_j
     # A sum holds a reading from when it is shown on. A counter of its own has the energy before

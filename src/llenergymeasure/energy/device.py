@@ -121,7 +121,7 @@ def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = N
     faulty = len(resets_s) + len(jumps_s) > 0
     behaviour = observe(raw, {} if faulty else by_quantity, card, probed)
     channels = [
-        _with_behaviour(readings, behaviour.of(quantity), quantity, power_range).renewed()
+        _with_behaviour(readings, behaviour, quantity, power_range).with_renewals()
         for quantity, readings in by_quantity.items()
     ]
     averages = max(
@@ -150,12 +150,11 @@ def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = N
 
 def _nvml_info(samples: Samples, info: SensorInfo) -> SensorInfo:
     """Return a card as NVML sees it, whose counter others read too: they know no more of it."""
-    nvml_infos = [
-        other
-        for other in samples.header.sensors
-        if (other.device, other.sensor) == (info.device, "nvml") and other.unavailable is None
-    ]
-    return nvml_infos[0] if nvml_infos and "energy_counter_j" in info.quantities else info
+    if "energy_counter_j" in info.quantities:
+        for other in samples.header.sensors:
+            if (other.device, other.sensor, other.unavailable) == (info.device, "nvml", None):
+                return other
+    return info
 
 
 def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
@@ -177,9 +176,9 @@ def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
 
 
 def _with_behaviour(
-    readings: Readings, known: PowerBehaviour | None, quantity: Quantity, power_range: PowerRange
+    readings: Readings, behaviour: Behaviour, quantity: Quantity, power_range: PowerRange
 ) -> Readings:
-    period_s = reading_period(readings)
+    known, period_s = behaviour.channel(quantity), reading_period(readings)
     if known is None or (known.source == "documented" and not _is_smooth(readings, power_range)):
         known = PowerBehaviour(quantity, period_s, None, "seen")
     elif known.update_period_s is None:
@@ -230,24 +229,22 @@ def _jumps(series: Series, origin_ns: int, power_range: PowerRange, least_w: flo
 def _power_range(info: SensorInfo, knots: Knots, channels: Collection[Readings]) -> PowerRange:
     """Return the powers the device stays between: the least seen, and its limit."""
     powers_w = [readings.power_w for readings in channels]
-    if len(knots) > 2:
-        powers_w.append(knots.power_w)
-    if not powers_w:
+    steps_w = [knots.power_w] if len(knots) > 2 else []
+    if not powers_w and not steps_w:
         return PowerRange(0.0, 0.0)
-    seen_w = np.concatenate(powers_w)
+    seen_w = np.concatenate(powers_w + steps_w)
     limits_w = info.power_limit_w or {}
     limit_w = limits_w.get("enforced") or limits_w.get("max")
-    # A counter's steps may show more than was drawn: readings alone raise the limit.
-    most_w = max(
-        (float(readings.power_w.max()) for readings in channels), default=float(seen_w.max())
-    )
-    high_w = max(limit_w, most_w) if limit_w else 1.5 * float(seen_w.max())
+    high_w = 1.5 * float(seen_w.max())
+    if limit_w:
+        # A counter's steps may show more than was drawn: readings alone raise the limit.
+        high_w = max(limit_w, float(np.concatenate(powers_w or steps_w).max()))
     return PowerRange(max(float(seen_w.min()), 0.0), high_w)
 
 
 def _power_channel(readings: Readings, power_range: PowerRange, finest: Readings | None) -> Channel:
     share, all_seen = readings.share_seen, readings.share_seen == 1.0
-    exact = readings.adjoining
+    exact = readings.is_adjoining
     return Channel(
         "power",
         readings.behaviour.quantity,

@@ -45,21 +45,22 @@ class CpuUse:
 
 def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUse:
     """Return who used the CPUs over a window."""
+
+    def rise(quantity: Quantity) -> float | None:
+        return _rise(samples, quantity, window)[0]
+
     total_s, span_s = _rise(samples, "cpu_total_s", window)
-    busy_s, own_s = _rise(samples, "cpu_busy_s", window)[0], _rise(samples, "cpu_own_s", window)[0]
+    busy_s, own_s = rise("cpu_busy_s"), rise("cpu_own_s")
     if not total_s or busy_s is None or own_s is None:
         return CpuUse(unavailable="the recording does not say what the CPUs did")
-    machine_busy_s = _rise(samples, "machine_busy_s", window)[0] or busy_s
-    machine_s = _rise(samples, "machine_total_s", window)[0] or total_s
-    throttled, periods = (
-        _rise(samples, name, window)[0] for name in ("quota_throttled", "quota_periods")
-    )
+    machine_busy_s = rise("machine_busy_s") or busy_s
+    machine_s = rise("machine_total_s") or total_s
     usage = CpuUse(
         cpus=total_s / span_s,
         own_cpus=own_s / span_s,
-        steal_share=_ratio(_rise(samples, "cpu_steal_s", window)[0], total_s),
-        throttled_share=_ratio(throttled, periods),
-        pressure_share=_ratio(_rise(samples, "cpu_pressure_s", window)[0], span_s),
+        steal_share=_ratio(rise("cpu_steal_s"), total_s),
+        throttled_share=_ratio(rise("quota_throttled"), rise("quota_periods")),
+        pressure_share=_ratio(rise("cpu_pressure_s"), span_s),
     )
     if not own_server:
         return replace(usage, unavailable=SERVER_UNKNOWN)
@@ -73,30 +74,30 @@ def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUs
     )
 
 
-def cpu_contended(use: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
+def cpu_doubts(usage: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
     """Yield whether strangers took too much of the CPUs.
 
     Args:
-        use: over the window.
+        usage: over the window.
         cpu_metered: whether the energy is measured and that of the CPUs: then strangers' work is
             in it, and the run has ``other_process`` too.
     """
     shares = [
-        (use.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
-        (use.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
-        (use.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
+        (usage.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
+        (usage.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
+        (usage.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
     ]
     reasons = [text.format(100 * share) for share, text in shares if share and share > OTHERS_MAX]
-    of_machine = use.others_share_of_machine or 0.0
-    if cpu_metered and of_machine > OTHERS_MAX:
-        reason = f"other processes used {100 * of_machine:.1f} % of the machine's CPUs"
+    machine_share = usage.others_share_of_machine or 0.0
+    if cpu_metered and machine_share > OTHERS_MAX:
+        reason = f"other processes used {100 * machine_share:.1f} % of the machine's CPUs"
         reasons = reasons or [reason]
         yield "other_process", f"{reason}, and their energy is in the reading"
     if reasons:
         yield "cpu_contended", "; ".join(reasons)
 
 
-def stalled(samples: Samples, window: Span) -> Iterator[Doubt]:
+def stall_doubts(samples: Samples, window: Span) -> Iterator[Doubt]:
     """Yield whether the machine was suspended, or a process of the run was stopped."""
     ahead = samples.series(HOST_DEVICE, RECORDER, "heartbeat")
     valid = ~np.isnan(ahead.value)

@@ -104,7 +104,7 @@ class Knots:
         steps = (here_w - before_w) * (after_w - here_w) > 0
         return np.asarray(np.where(steps, np.where(after_w > before_w, *lines_j), even_j))
 
-    def some(self, places: slice) -> "Knots":
+    def select(self, places: slice) -> "Knots":
         """Return some of the knots."""
         return Knots(self.origin_ns, self.t_s[places], self.energy_j[places], self.half_s[places])
 
@@ -234,12 +234,12 @@ class Readings:
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
 
     @property
-    def adjoining(self) -> bool:
+    def is_adjoining(self) -> bool:
         """Return whether each is a mean over just the time since the one before."""
         period_s = self.behaviour.update_period_s or self.spacing_s
         return self.share_seen == 1.0 and self.window_s < 1.2 * period_s
 
-    def renewed(self) -> "Readings":
+    def with_renewals(self) -> "Readings":
         """Return them with the same value again where it was renewed: periods before it changed.
 
         A row that shows a value again is written at any time, or not at all: the value would be
@@ -259,7 +259,7 @@ class Readings:
         t_s, half_s, power_w = t_s[keep], half_s[keep], self.power_w[keep]
         gaps_s = np.diff(t_s, prepend=np.inf)
         held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
-        held = np.flatnonzero(held & ~paused(half_s, period_s))
+        held = np.flatnonzero(held & ~after_pause(half_s, period_s))
         return replace(
             self,
             t_s=np.insert(t_s, held, t_s[held] - period_s),
@@ -275,7 +275,7 @@ class Readings:
         )
 
 
-def paused(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
+def after_pause(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
     """Return which readings, each as unsure, were read after a pause of the recorder."""
     usual_s = float(np.median(half_s[half_s > 0])) if np.any(half_s > 0) else 0.0
     return np.asarray(half_s > max(_PAUSE_PERIODS * period_s, _PAUSE_TIMES * usual_s))
@@ -310,8 +310,8 @@ def power_knots(readings: Readings) -> Knots:
     reading is the energy since the one before, and only what lies between the two is linear.
     """
     gaps_s, power_w = np.diff(readings.t_s), readings.power_w
-    mean_s = readings.window_s if readings.adjoining else 0.0
+    mean_s = readings.window_s if readings.is_adjoining else 0.0
     rise_j = mean_s * power_w[1:] + (gaps_s - mean_s) * (power_w[1:] + power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
-    t_s = readings.t_s - (0.0 if readings.adjoining else readings.window_s / 2)
+    t_s = readings.t_s - (0.0 if readings.is_adjoining else readings.window_s / 2)
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)

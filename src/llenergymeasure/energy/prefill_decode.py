@@ -12,11 +12,10 @@ decode the first part of the time, as large as its part of the tokens, with what
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
-from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.batches import OVERLAP, Batch, batches_overlap
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.knots import Floats, Knots
 from llenergymeasure.energy.window import COVERAGE_FACTOR
@@ -80,25 +79,23 @@ Spans = Sequence[tuple[float, float]]
 def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> TokenEnergy | NoSplit:
     """Return energy per token of prefill and decode."""
     ordered = sorted(batches, key=lambda batch: batch.start_ns)
-    if any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered)):
-        return NoSplit("requests overlap in time: the sensor sees their sum alone")
-    marked = [(batch, end) for batch in ordered if (end := batch.prefill_end_ns) is not None]
-    if not marked or len(marked) < len(ordered):
+    if batches_overlap(batches):
+        return NoSplit(OVERLAP)
+    splits = [(batch, end) for batch in ordered if (end := batch.prefill_end_ns) is not None]
+    if not splits or len(splits) < len(ordered):
         return NoSplit("not every batch has one moment at which its prefill was over")
     input_tokens = sum(batch.input_tokens for batch in ordered)
     decoded_tokens = sum(batch.decoded_tokens for batch in ordered)
     if input_tokens <= 0 or decoded_tokens <= 0:
         return NoSplit("no tokens went in, or none came out after the first")
-    counters = [
-        channel for channel in channels if channel.name == "counter" and channel.nature != "sum"
-    ]
-    if not channels or len(counters) < len(channels):
+    natures = [channel.nature for channel in channels if channel.name == "counter"]
+    if not channels or "sum" in natures or len(natures) < len(channels):
         return NoSplit("it takes an energy counter that sees all of the time")
     # A first token is prefill's, also one of thought.
     thinking = sum(max(0, batch.thinking_tokens - batch.requests) for batch in ordered)
     fits = []
     for channel in channels:
-        fit = _fit(channel.knots, marked, thinking / decoded_tokens)
+        fit = _fit(channel.knots, splits, thinking / decoded_tokens)
         if isinstance(fit, NoSplit):
             return fit
         fits.append(fit)
@@ -141,10 +138,10 @@ class _Fit:
     lag_s: float = 0.0
 
 
-def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
+def _fit(knots: Knots, splits: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
     seconds = knots.seconds
-    prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in marked]
-    decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in marked]
+    prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in splits]
+    decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in splits]
     # Steps within the work, also of a late counter: what is drawn outside is not what is between.
     first = int(np.searchsorted(knots.t_s, prefills[0][0] + float(_LAGS_S[-1])))
     last = int(np.searchsorted(knots.t_s, decodes[-1][1], side="right"))
@@ -181,21 +178,21 @@ def _least_squares(
     t_s: Floats, energy_j: Floats, prefills: Spans, decodes: Spans, thinking: float
 ) -> _Fit | NoSplit:
     prefill_s, decode_s = _seconds_within(t_s, prefills), _seconds_within(t_s, decodes)
-    grown_s2 = _growth_within(t_s, decodes)
+    growth_s2 = _growth_within(t_s, decodes)
     rise_j, span_s = np.diff(energy_j), np.diff(t_s)
     rest_s = span_s - prefill_s - decode_s
     columns = [prefill_s, decode_s]
     # Of the whole window, whose first and last moments the steps within it leave out.
     window_s = np.array([prefills[0][0], decodes[-1][1]])
-    decode_whole_s = _seconds_within(window_s, decodes)[0]
-    grown_whole_s2 = _growth_within(window_s, decodes)[0]
-    first_s2 = _growth_within(window_s, decodes, thinking)[0]
+    decode_window_s = _seconds_within(window_s, decodes)[0]
+    all_s2 = _growth_within(window_s, decodes)[0]
+    thinking_s2 = _growth_within(window_s, decodes, thinking)[0]
     totals = [
         np.array([_seconds_within(window_s, prefills)[0], 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
-        np.array([0.0, *decode_whole_s * np.array([1, thinking, 1 - thinking]), 0.0, 1.0, 0.0]),
+        np.array([0.0, *decode_window_s * np.array([1, thinking, 1 - thinking]), 0.0, 1.0, 0.0]),
     ]
-    grown_total = np.array([0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2, 0.0, 0.0, 1.0])
-    for column, column_total in ((grown_s2, grown_total), (rest_s, np.zeros(7))):
+    growth_total = np.array([0, all_s2, thinking_s2, all_s2 - thinking_s2, 0.0, 0.0, 1.0])
+    for column, column_total in ((growth_s2, growth_total), (rest_s, np.zeros(7))):
         # A term that hardly varies cannot be distinguished from the others, and says nothing.
         if np.linalg.norm(column) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(column)

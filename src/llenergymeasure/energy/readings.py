@@ -70,16 +70,17 @@ class Source:
         if disagreement is None:
             return stretch
         apart_j = disagreement.largest * stretch.energy_j
-        hidden_j = self.channel.hidden_j(stretch.energy_j, (end_ns - start_ns) / NS_PER_S)
-        if self.device.averages is not None and hidden_j > 0:
-            stretch = replace(stretch, bound_j=stretch.bound_j - hidden_j + abs(apart_j))
+        unseen_j, bound_j = stretch.unseen_j, stretch.bound_j
         if self.device.averages is not None:
             # What a channel fails to see is at most what one that sees all leaves room for.
-            unseen_j = apart_j if disagreement.is_clear else min(stretch.unseen_j, apart_j)
-        else:
-            unseen_j = max(stretch.unseen_j, apart_j) if disagreement.is_clear else stretch.unseen_j
-        wide = replace(stretch, unseen_j=unseen_j)
-        return replace(wide, bound_j=max(wide.bound_j, wide.u95_j))
+            unseen_j = apart_j if disagreement.is_clear else min(unseen_j, apart_j)
+            hidden_j = self.channel.hidden_j(stretch.energy_j, (end_ns - start_ns) / NS_PER_S)
+            if hidden_j > 0:
+                bound_j = bound_j - hidden_j + abs(apart_j)
+        elif disagreement.is_clear:
+            unseen_j = max(unseen_j, apart_j)
+        wide = replace(stretch, unseen_j=unseen_j, bound_j=bound_j)
+        return replace(wide, bound_j=max(bound_j, wide.u95_j))
 
     def reading(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = (), *, headline: bool
@@ -143,7 +144,7 @@ def open_sources(
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
     calibration: Calibration,
-    known: Behaviour | None,
+    probed: Behaviour | None,
 ) -> tuple[list[Source], Device | None]:
     """Open a sensor's view of a device: its channels, the better first, none if it gave nothing."""
     if info.unavailable is not None:
@@ -153,7 +154,7 @@ def open_sources(
         if model is None:
             return [], None
         return [Source(info, model, None, idle_power(model.knots, phases, window), None)], None
-    device = open_device(samples, info, known)
+    device = open_device(samples, info, probed)
     gain = calibration.of(info.device, info.name)
     return [
         Source(info, channel, gain, idle_power(channel.knots, phases, window), device)
@@ -214,9 +215,9 @@ def choose_headline(
     candidates = [source for source in sources if sensor in (None, source.info.sensor)]
     if not candidates:
         reasons = [reading for reading in missing if sensor in (None, reading.sensor)]
-        why = "; ".join(f"{reading.sensor}: {reading.unavailable}" for reading in reasons)
+        reason = "; ".join(f"{reading.sensor}: {reading.unavailable}" for reading in reasons)
         none_recorded = "no sensor was recorded" if sensor is None else f"{sensor}: not recorded"
-        return [], why or none_recorded
+        return [], reason or none_recorded
     best = min(
         candidates,
         key=lambda source: (
@@ -233,11 +234,8 @@ def choose_headline(
         and (sensor is not None or (source.info.scope in CARD_SCOPES) == has_cards)
     ]
     read = {source.info.device for source in of_sensor}
-    unread = [
-        reading
-        for reading in missing
-        if reading.sensor == best.info.sensor and reading.device not in read
-    ]
+    unread = [reading for reading in missing if reading.sensor == best.info.sensor]
+    unread = [reading for reading in unread if reading.device not in read]
     unread_scopes = {reading.scope for reading in unread}
     readable = [source for source in of_sensor if source.info.scope not in unread_scopes]
     needed_scopes = set(CARD_SCOPES if has_cards else ("cpu",))
@@ -246,8 +244,8 @@ def choose_headline(
         # The platform's energy holds that of every CPU.
         readable = [source for source in readable if source.info.scope == "host" and not has_cards]
     if not readable:
-        lacking = [reading for reading in unread if reading.scope in needed_scopes] or unread
-        reasons_text = "; ".join(f"{reading.device}: {reading.unavailable}" for reading in lacking)
+        causes = [reading for reading in unread if reading.scope in needed_scopes] or unread
+        reasons_text = "; ".join(f"{reading.device}: {reading.unavailable}" for reading in causes)
         what = "a GPU of the run" if has_cards else "a part of the machine"
         return [], f"{what} could not be read: {reasons_text}"
     return disjoint(readable, window), None

@@ -6,6 +6,7 @@ A measured joule and an estimated one, or a card's and that of the host it sits 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from llenergymeasure.energy.window import without
 from llenergymeasure.errors import MeterError
@@ -73,18 +74,19 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
     kinds = {reading.kind for reading in readings}
     if len(kinds) > 1:
         raise NotAdditiveError("measured and estimated energy have no sum")
-    for place, one in enumerate(readings):
-        for other in readings[place + 1 :]:
-            if overlap(one.device, one.scope, other.device, other.scope):
-                raise NotAdditiveError(
-                    f"{one.scope} {one.device} and {other.scope} {other.device} overlap: adding "
-                    "them would count energy twice"
-                )
+    for first, second in combinations(readings, 2):
+        if overlap(first.device, first.scope, second.device, second.scope):
+            raise NotAdditiveError(
+                f"{first.scope} {first.device} and {second.scope} {second.device} overlap: adding "
+                "them would count energy twice"
+            )
     gross_u95_j = net_u95_j = None
     if all(reading.gross_u95_j is not None for reading in readings):
         gross_u95_j = _interval(readings)
     if gross_u95_j is not None and all(reading.net_u95_j is not None for reading in readings):
-        net_u95_j = math.hypot(gross_u95_j, math.fsum(map(_rest_u95_j, readings)))
+        # Of a net half width, what is not from the gross one is from the rest taken off.
+        rests_j = [without(part.net_u95_j or 0.0, part.gross_u95_j or 0.0) for part in readings]
+        net_u95_j = math.hypot(gross_u95_j, math.fsum(rests_j))
     return EnergySum(
         readings[0].kind,
         math.fsum(reading.gross_j or 0.0 for reading in readings),
@@ -105,11 +107,6 @@ def _interval(readings: Sequence[Reading]) -> float:
         for reading, part_j in zip(readings, shared_j, strict=True)
     ]
     return math.hypot(*random_j, math.fsum(shared_j))
-
-
-def _rest_u95_j(reading: Reading) -> float:
-    """Return what of a net half width is from the rest that was taken off."""
-    return without(reading.net_u95_j or 0.0, reading.gross_u95_j or 0.0)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -173,7 +173,7 @@ def _gap_doubts(
         )
 
 
-def recorder_lost(samples: Samples, window: Span, *, lost: bool) -> Iterator[Doubt]:
+def recorder_doubts(samples: Samples, window: Span, *, lost: bool) -> Iterator[Doubt]:
     """Yield a doubt where the recording ends before the window does."""
     last_ns = int(samples.table["t_ns"][-1].as_py()) if len(samples.table) else 0
     if last_ns < window[1]:

@@ -138,15 +138,8 @@ def window_energy(
     work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
-    start, end = (
-        estimator.between_knots(t_s)
-        if margin is None
-        else estimator.next_to_rest((t_s, other_s), margin, off_s, work_w)
-        for t_s, other_s, margin, off_s in (
-            (start_s, end_s, margins[0], early_s),
-            (end_s, start_s, margins[1], late_s),
-        )
-    )
+    start = estimator.at_end((start_s, end_s), margins[0], early_s, work_w)
+    end = estimator.at_end((end_s, start_s), margins[1], late_s, work_w)
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
@@ -177,18 +170,20 @@ class _EndEstimator:
     fine_readings: tuple[Readings, ...]
     delay_s: float
 
-    def next_to_rest(
-        self, ends_s: tuple[float, float], margin: Margin, off_s: float, work_w: Floats
+    def at_end(
+        self, ends_s: tuple[float, float], margin: Margin | None, off_s: float, work_w: Floats
     ) -> End:
-        """Return the energy at an end from the rest next to it."""
+        """Return the energy at an end, from the rest next to it where there is one."""
         knots, t_s = self.knots, ends_s[0]
+        if margin is None:
+            return self.between_knots(t_s)
         before = t_s < ends_s[1]
         from_s = margin.start_s if before else t_s + off_s
         to_s = t_s - off_s if before else margin.end_s
         inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
         if len(inside) < 2:
             return self.at_change(ends_s)
-        if not self.at_rest(from_s, to_s, work_w):
+        if not self.is_at_rest(from_s, to_s, work_w):
             return self.between_knots(t_s)
         t, energy_j = knots.t_s[inside], knots.energy_j[inside]
         levels_w = np.diff(energy_j) / np.diff(t)
@@ -205,10 +200,10 @@ class _EndEstimator:
         unsure_j += level_w * half_s / math.sqrt(3)
         rest_j = float(energy_j[nearest]) + level_w * gap_s
         farthest_w = self.power_range.farthest_w(level_w)
-        doubts_j = self.unexplained(ends_s, rest_j, level_w)
+        doubts_j = self.contradiction_j(ends_s, rest_j, level_w)
         return End(rest_j, unsure_j, farthest_w * abs(gap_s), *doubts_j, at_rest=True)
 
-    def at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
+    def is_at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
         """Return whether a stretch is at rest: work that goes on there makes it none."""
         inside = (self.knots.t_s >= low_s) & (self.knots.t_s <= high_s)
         powers_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
@@ -226,7 +221,7 @@ class _EndEstimator:
         is_flat = range_w <= _FLAT_SHARE * (most_w - least_w) and level_w <= (least_w + most_w) / 2
         return range_w <= _MAX_REST_RANGE * level_w and (is_below or is_flat)
 
-    def unexplained(
+    def contradiction_j(
         self, ends_s: tuple[float, float], rest_j: float, level_w: float
     ) -> tuple[float, float]:
         """Return how far off an end may be where the work contradicts the rest; 0 where not.
@@ -248,7 +243,7 @@ class _EndEstimator:
         explained = []
         for late_s in (0.0, delay_s):
             # Pulses shorter than what was seen may have been above it.
-            hidden_j = self.hidden(most_w, self.knots.spacing_s, apart_s + late_s)
+            hidden_j = self.hidden_j(most_w, self.knots.spacing_s, apart_s + late_s)
             timing_j = most_w * float(self.knots.half_s[first])
             most_j = most_w * apart_s + (most_w - level_w) * late_s
             explained.append(drawn_j <= most_j + COVERAGE_FACTOR * hidden_j + timing_j)
@@ -309,15 +304,15 @@ class _EndEstimator:
         distance_s = abs(t_s - float(knots.t_s[nearest]))
         bridge = math.sqrt(4 * fraction * (1 - fraction))
         off_s = min(_CURVE_ERROR * span_s * bridge, 2 * distance_s)
-        off_j = off_s * self.variation(left)
+        off_j = off_s * self.variation_w(left)
         mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
         timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
         beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
-        hidden_j = self.hidden(mean_w, span_s, distance_s)
+        hidden_j = self.hidden_j(mean_w, span_s, distance_s)
         standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
         return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
 
-    def hidden(self, mean_w: float, span_s: float, distance_s: float) -> float:
+    def hidden_j(self, mean_w: float, span_s: float, distance_s: float) -> float:
         """Return how far pulses that nothing shows take the energy off, a standard uncertainty.
 
         The knots do not show pulses shorter than their distance, nor readings those shorter than
@@ -335,31 +330,32 @@ class _EndEstimator:
         next_j = self.power_range.farthest_w(mean_w) * distance_s / math.sqrt(3)
         return min(pulses_j, next_j) / (math.sqrt(3) if self.fine_readings else 1.0)
 
-    def variation(self, left: int) -> float:
+    def variation_w(self, left: int) -> float:
         """Return how far power strays from the curve through the knots around a place, in W.
 
         Each knot shows it against the curve through every other one, and readings between knots
         do, root mean square. What is drawn between the two knots beyond what is on either side of
         them is a pulse, which may have been anywhere between.
         """
-        nearby = self.knots.some(slice(max(left - _NEARBY_KNOTS, 0), left + _NEARBY_KNOTS + 2))
+        local = self.knots.select(slice(max(left - _NEARBY_KNOTS, 0), left + _NEARBY_KNOTS + 2))
         strays: list[Floats] = []
-        for first in (0, 1) if len(nearby) > 3 else ():
-            coarse = nearby.some(slice(first, None, 2))
-            between = nearby.some(slice(1 - first, None, 2))
+        for first in (0, 1) if len(local) > 3 else ():
+            coarse = local.select(slice(first, None, 2))
+            between = local.select(slice(1 - first, None, 2))
             inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
             off_j = (between.energy_j - coarse.at(between.t_s))[inner]
-            strays.append(off_j / nearby.spacing_s)
+            strays.append(off_j / local.spacing_s)
         for readings in self.fine_readings:
-            inside = readings.t_s - readings.window_s >= nearby.t_s[0]
-            inside &= readings.t_s <= nearby.t_s[-1]
+            inside = (readings.t_s - readings.window_s >= local.t_s[0]) & (
+                readings.t_s <= local.t_s[-1]
+            )
             t_s = readings.t_s[inside]
-            mean_w = (nearby.at(t_s) - nearby.at(t_s - readings.window_s)) / readings.window_s
+            mean_w = (local.at(t_s) - local.at(t_s - readings.window_s)) / readings.window_s
             strays.append(readings.power_w[inside] - mean_w)
         most_w2 = max((float(np.mean(off**2)) for off in strays if len(off)), default=0.0)
         if left < 1 or left + 2 >= len(self.knots):
             return math.sqrt(most_w2)
-        before_w, here_w, after_w = self.knots.some(slice(left - 1, left + 3)).power_w.tolist()
+        before_w, here_w, after_w = self.knots.select(slice(left - 1, left + 3)).power_w.tolist()
         pulse_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w)
         return max(math.sqrt(most_w2), float(pulse_w))
 
@@ -374,17 +370,21 @@ def _possible(
 ) -> tuple[float, float]:
     """Return the least and the most energy possible at a moment."""
     low_w, high_w = power_range.low_w, power_range.high_w
-    e0, e1 = float(knots.energy_j[left]), float(knots.energy_j[right])
-    after_s, half0 = t_s - float(knots.t_s[left]), float(knots.half_s[left])
-    before_s, half1 = float(knots.t_s[right]) - t_s, float(knots.half_s[right])
+    left_j, right_j = float(knots.energy_j[left]), float(knots.energy_j[right])
+    left_half_s, right_half_s = float(knots.half_s[left]), float(knots.half_s[right])
+    since_s, until_s = t_s - float(knots.t_s[left]), float(knots.t_s[right]) - t_s
+
+    def least_j(span_s: float) -> float:
+        return min(low_w * span_s, high_w * span_s)
+
     low_j = max(
-        e0 + low_w * max(after_s - half0, 0.0) + min(after_s - half0, 0.0) * high_w,
-        e1 - high_w * max(before_s + half1, 0.0),
+        left_j + least_j(since_s - left_half_s),
+        right_j - high_w * max(until_s + right_half_s, 0.0),
     )
     high_j = min(
-        e0 + high_w * max(after_s + half0, 0.0),
-        e1 - low_w * max(before_s - half1, 0.0) - min(before_s - half1, 0.0) * high_w,
+        left_j + high_w * max(since_s + left_half_s, 0.0),
+        right_j - least_j(until_s - right_half_s),
     )
-    plain_j = float(knots.at(t_s))
+    curve_j = float(knots.at(t_s))
     # Knots that show more or less than the device can draw leave only their own line.
-    return min(low_j, plain_j), max(high_j, plain_j)
+    return min(low_j, curve_j), max(high_j, curve_j)

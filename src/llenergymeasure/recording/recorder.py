@@ -57,7 +57,7 @@ from llenergymeasure.sensors.behaviour import (
 )
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
-from llenergymeasure.sensors.registry import AUTO, Opened, open_sensors
+from llenergymeasure.sensors.registry import AUTO, OpenSensors, open_sensors
 
 FLUSH_S = 0.5
 _PR_SET_TIMERSLACK = 29
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _configure_process(options.parent_pid)
     try:
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
-        opened = open_sensors(options.sensors, options.devices, run)
+        sensors = open_sensors(options.sensors, options.devices, run)
         without_pandas()
         with _Stop() as stop:
-            Recording(opened, options.out, HostCpu(run)).run(stop, answer)
+            Recording(sensors, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
         ignore_endings()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
@@ -92,24 +92,20 @@ class Recording:
         loops: what reads, each in a thread of its own where ``run`` is used.
     """
 
-    def __init__(self, opened: Opened, out: Path, host: HostCpu | None = None) -> None:
+    def __init__(self, sensors: OpenSensors, out: Path, host: HostCpu | None = None) -> None:
         """Take the sensors, the stream to write, and what looks at the host's CPUs."""
-        self._opened = opened
-        self._header = header(opened.infos)
+        self._sensors = sensors
+        self._header = header(sensors.infos)
         self._writer = SamplesWriter(out, self._header)
-        channels = opened.channels()
+        channels = sensors.channels()
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
-        by_speed = {
-            speed: [channel for channel in channels if channel.pace.speed == speed]
-            for speed in ("slow", "fast", "remote")
-        }
-        self.loops = [
-            Loop(loop_channels, self._rows.append, beats=speed == "fast")
-            for speed, loop_channels in by_speed.items()
-            if loop_channels or speed == "fast"
-        ]
+        self.loops: list[Loop] = []
+        for speed in ("slow", "fast", "remote"):
+            paced = [channel for channel in channels if channel.pace.speed == speed]
+            if paced or speed == "fast":
+                self.loops.append(Loop(paced, self._rows.append, beats=speed == "fast"))
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
@@ -144,7 +140,7 @@ class Recording:
         self._rows.append(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
-        self._opened.close()
+        self._sensors.close()
 
     def flush(self) -> None:
         """Write what the loops have said since."""
@@ -159,9 +155,9 @@ class Recording:
             "pid": os.getpid(),
             **asdict(self._header),
             "sensors": [_sensor_report(info, known) for info in self._header.sensors],
-            "devices": [gpu.uuid for gpu in self._opened.selection.gpus],
-            "selected_by": self._opened.selection.source,
-            "warnings": list(self._opened.selection.warnings),
+            "devices": [gpu.uuid for gpu in self._sensors.selection.gpus],
+            "selected_by": self._sensors.selection.source,
+            "warnings": list(self._sensors.selection.warnings),
         }
 
 
@@ -242,8 +238,8 @@ def _sensor_report(
     """Return a sensor as it is reported to whoever waits, with how it is known to behave."""
     probed = known.get((info.sensor, info.device))
     behaviour = with_published(Behaviour(), info) if probed is None else probed.behaviour
-    resolved = resolution(info, behaviour)
-    return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
+    limits = resolution(info, behaviour)
+    return {**asdict(info), "resolution": None if limits is None else asdict(limits)}
 
 
 def _time_namespace() -> str | None:

@@ -49,7 +49,7 @@ class NextRead:
         """Take in that the value was new at a time."""
         self._steps_ns.append(at_ns)
 
-    def after(self, now_ns: int, read_ns: int) -> int:
+    def next_ns(self, now_ns: int, read_ns: int) -> int:
         """Return when to read next.
 
         Args:
@@ -110,7 +110,7 @@ class Reader:
         assert self._next is not None
         read_ns = after_ns - before_ns
         if pace.steady:
-            return self._next.after(after_ns, read_ns)
+            return self._next.next_ns(after_ns, read_ns)
         return after_ns + max(int(pace.fine_s * 1e9), 2 * read_ns)
 
     def _follow(

@@ -74,7 +74,7 @@ class Behaviour:
     counter_lag_s: float | None = None
     power: tuple[PowerBehaviour, ...] = ()
 
-    def of(self, quantity: Quantity) -> PowerBehaviour | None:
+    def channel(self, quantity: Quantity) -> PowerBehaviour | None:
         """Return what is known of a power channel, if anything."""
         return next((power for power in self.power if power.quantity == quantity), None)
 
@@ -100,7 +100,7 @@ DOCUMENTED_AVERAGE_S = 1.0
 Ampere and later except GA100, the one card of that kind with an entry in ``PUBLISHED``."""
 
 
-def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
+def published_behaviour(name: str, quantity: Quantity) -> PowerBehaviour | None:
     """Return what is published of a card's power channel, if anything."""
     for model, (period_s, instant_s, average_s) in PUBLISHED.items():
         if model in name:
@@ -117,7 +117,7 @@ def with_published(behaviour: Behaviour, info: SensorInfo) -> Behaviour:
     for quantity in POWER_QUANTITIES:
         if quantity not in info.quantities:
             continue
-        power, entry = behaviour.of(quantity), published(info.name, quantity)
+        power, entry = behaviour.channel(quantity), published_behaviour(info.name, quantity)
         if power is None or (power.window_s is None and entry is not None):
             power = entry
         if power is not None:

@@ -61,7 +61,7 @@ class HostCpu:
         """Return what there is to read, as rows of this device and sensor."""
         return [
             Channel(device, sensor, ("cpu_total_s",), self.totals, Every(TOTALS_S)),
-            Channel(device, sensor, ("stopped_pid",), self.stopped, Every(STOPS_S)),
+            Channel(device, sensor, ("stopped_pid",), self.stopped_processes, Every(STOPS_S)),
         ]
 
     def totals(self) -> list[Value]:
@@ -75,18 +75,16 @@ class HostCpu:
         values = [*self._cpu_times(), Value("cpu_own_s", sum(_used_s(stats[pid]) for pid in tree))]
         groups = {group for pid in tree for group in self._cpu_limits(pid)}
         if groups:
-            throttling = [_numbers(group / "cpu.stat") for group in groups]
-            periods, throttled = (
-                sum(counts.get(name, 0.0) for counts in throttling)
-                for name in ("nr_periods", "nr_throttled")
-            )
+            counts = [_read_counts(group / "cpu.stat") for group in groups]
+            periods = sum(count.get("nr_periods", 0.0) for count in counts)
+            throttled = sum(count.get("nr_throttled", 0.0) for count in counts)
             values += [Value("quota_periods", periods), Value("quota_throttled", throttled)]
         pressure = text_of(self._proc / "pressure" / "cpu").partition("total=")[2].split()
         if pressure:
             values.append(Value("cpu_pressure_s", int(pressure[0]) / 1e6))
         return values
 
-    def stopped(self) -> list[Value]:
+    def stopped_processes(self) -> list[Value]:
         """Return the run's processes that are stopped, as of those that ``totals`` saw last."""
         return [
             Value("stopped_pid", float(pid), self.name(pid))
@@ -180,6 +178,6 @@ def _used_s(fields: Sequence[str]) -> float:
     return sum(int(ticks) for ticks in fields[11:15]) * _TICK_S
 
 
-def _numbers(path: Path) -> dict[str, float]:
+def _read_counts(path: Path) -> dict[str, float]:
     lines = (line.split() for line in text_of(path).splitlines())
     return {words[0]: float(words[1]) for words in lines if len(words) == 2}

@@ -278,7 +278,7 @@ class _Command:
 
     def read(self) -> Sequence[Value]:
         try:
-            child = completed(
+            call = completed(
                 self._command,
                 ANSWER_S,
                 environment=users_environment(),
@@ -287,15 +287,13 @@ class _Command:
             )
         except ChildError as error:
             raise SensorError(str(error)) from None
-        last_word = child.stdout[-256:].split()[-1:]
+        last_word = call.stdout[-256:].split()[-1:]
         try:
-            watts = _positive(float(last_word[0])) if child.returncode == 0 else None
+            watts = _positive(float(last_word[0])) if call.returncode == 0 else None
         except (IndexError, ValueError):
             watts = None
         if watts is None:
-            raise SensorError(
-                f"{self.name} ended with {child.returncode} and printed no power in W"
-            )
+            raise SensorError(f"{self.name} ended with {call.returncode} and printed no power in W")
         return (Value("power_usage_w", watts),)
 
 

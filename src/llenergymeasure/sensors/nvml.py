@@ -253,13 +253,9 @@ def _power_fields() -> dict[Quantity, int]:
 
 def _process_channel(gpu: Gpu, run: RunProcesses) -> Channel:
     def read() -> list[Value]:
-        return [
-            Value("stranger_pid", float(process.pid), process.name)
-            for process in run.strangers(gpu)
-        ] + [
-            Value("graphics_pid", float(process.pid), process.name)
-            for process in run.graphics_strangers(gpu)
-        ]
+        computing = [Value("stranger_pid", float(p.pid), p.name) for p in run.strangers(gpu)]
+        drawing = [Value("graphics_pid", float(p.pid), p.name) for p in run.graphics_strangers(gpu)]
+        return computing + drawing
 
     return Channel(gpu.uuid, NAME, ("stranger_pid", "graphics_pid"), read, _STRANGERS)
 

@@ -24,7 +24,7 @@ NAMES: tuple[SensorName, ...] = get_args(SensorName)
 
 
 @dataclass
-class Opened:
+class OpenSensors:
     """The sensors in use, in order of preference.
 
     Attributes:
@@ -52,7 +52,7 @@ class Opened:
 
 def open_sensors(
     sensor_names: str, devices: str | None = None, run: RunProcesses | None = None
-) -> Opened:
+) -> OpenSensors:
     """Open sensors; a machine without any gives only reasons.
 
     ``auto`` takes NVML and RAPL, the node's meter if one is named, Zeus where the machine has what
@@ -83,7 +83,7 @@ def open_sensors(
         sensors.append(NodeSensor())
     if "codecarbon" in names or (auto and not _sees_cpu(sensors)):
         sensors.append(CodecarbonSensor())
-    return Opened(sensors, selection)
+    return OpenSensors(sensors, selection)
 
 
 def _names(joined: str) -> set[str]:

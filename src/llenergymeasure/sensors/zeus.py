@@ -112,9 +112,9 @@ def worth_trying() -> bool:
     """Whether this machine may have what only Zeus reads: AMD, Jetson, Apple, or its daemon."""
     signs = ("/dev/kfd", "/etc/nv_tegra_release", "/usr/lib/aarch64-linux-gnu/tegra")
     daemon = {"ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT"} & os.environ.keys()
-    there = any(Path(sign).exists() for sign in signs)
+    has_device = any(Path(sign).exists() for sign in signs)
     return importlib.util.find_spec("zeus") is not None and bool(
-        there or daemon or sys.platform == "darwin"
+        has_device or daemon or sys.platform == "darwin"
     )
 
 
@@ -138,10 +138,10 @@ def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False
     """Return the counter of a GPU, or where Zeus says it has none, its power."""
     if gpus.supports_get_total_energy_consumption(number):
         quantity: Quantity = "energy_counter_j"
-        call = lambda: gpus.get_total_energy_consumption(number)  # noqa: E731
+        call = partial(gpus.get_total_energy_consumption, number)
     else:
         quantity = "power_instant_w"
-        call = lambda: gpus.get_instant_power_usage(number)  # noqa: E731
+        call = partial(gpus.get_instant_power_usage, number)
     info = SensorInfo(
         device=f"module:{device}" if module else device,
         name=name,
@@ -151,7 +151,7 @@ def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False
         quantities=(quantity,),
         counter_resolution_j=1e-3 if quantity == "energy_counter_j" else None,
     )
-    return _Reader(info, _milli(quantity, call), _FINE)
+    return _Reader(info, _milli_reader(quantity, call), _FINE)
 
 
 def _cpus() -> list[_Reader]:
@@ -162,9 +162,9 @@ def _cpus() -> list[_Reader]:
     for number, cpu in enumerate(cpus.cpus):
         package = f"package-{cpu.cpu_index}"
         read_energy = partial(cpus.get_total_energy_consumption, number)
-        readers.append(_counter(f"cpu:{package}", "cpu", _part(read_energy, "cpu_mj")))
+        readers.append(_counter(f"cpu:{package}", "cpu", read_energy, "cpu_mj"))
         if cpus.supports_get_dram_energy_consumption(number):
-            readers.append(_counter(f"dram:{package}", "dram", _part(read_energy, "dram_mj")))
+            readers.append(_counter(f"dram:{package}", "dram", read_energy, "dram_mj"))
     return readers
 
 
@@ -174,15 +174,11 @@ def _soc() -> list[_Reader]:
     chip = get_soc()
     parts = chip.get_available_metrics() & _SOC_PARTS.keys()
     read_energy = chip.get_total_energy_consumption
-    counters = [_counter(*_SOC_PARTS[part], _part(read_energy, part)) for part in sorted(parts)]
+    counters = [_counter(*_SOC_PARTS[part], read_energy, part) for part in sorted(parts)]
     return [replace(counter, may_rest=True) for counter in counters]
 
 
-def _part(read_energy: Callable[[], Any], part: str) -> Callable[[], float | None]:
-    return lambda: getattr(read_energy(), part)
-
-
-def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None]) -> _Reader:
+def _counter(device: str, scope: Scope, read_energy: Callable[[], Any], part: str) -> _Reader:
     info = SensorInfo(
         device=device,
         name=device,
@@ -192,10 +188,14 @@ def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None])
         quantities=("energy_counter_j",),
         counter_resolution_j=1e-3,
     )
-    return _Reader(info, _milli("energy_counter_j", millijoules), _COARSE)
+    return _Reader(
+        info, _milli_reader("energy_counter_j", lambda: getattr(read_energy(), part)), _COARSE
+    )
 
 
-def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[], Sequence[Value]]:
+def _milli_reader(
+    quantity: Quantity, call: Callable[[], float | None]
+) -> Callable[[], Sequence[Value]]:
     def read() -> tuple[Value, ...]:
         try:
             value = call()
