@@ -114,13 +114,13 @@ def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     (channel,) = (
         c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "cpu:package-1"
     )
-    given = []
+    values = []
     for value_uj in values_uj:
         counter.write_text(str(value_uj))
         value = channel.read()[0].value
         assert value is not None
-        given.append(value)
-    return given
+        values.append(value)
+    return values
 
 
 def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
@@ -319,14 +319,14 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     job = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7"}
     outside = {name: value for name, value in os.environ.items() if name not in job}
     outside["PATH"] = f"{tmp_path}:{outside['PATH']}"
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
         ).stdout.split("|", 2)
         for variables in (outside, outside | job, outside | {"SLURM_JOBID": "7"})
     ]
-    assert [each[:2] for each in said] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
-    assert said[0][2] == said[1][2] == said[2][2]
+    assert [each[:2] for each in outputs] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
+    assert outputs[0][2] == outputs[1][2] == outputs[2][2]
 
 
 def test_codecarbon_s_model_holds_both_sockets_whatever_language_lscpu_speaks(
@@ -365,9 +365,9 @@ def _describe(
         "infos = [asdict(info) for info in opened.infos]\n"
         f"{code}\nprint(json.dumps(answer))"
     )
-    done = run_forked(source, variables, modules=("llenergymeasure.sensors.registry",))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = run_forked(source, variables, modules=("llenergymeasure.sensors.registry",))
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
@@ -377,8 +377,8 @@ def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
 
     infos = _describe("nvml,zeus", variables)
 
-    seen = {(info["sensor"], info["device"], info["scope"], info["kind"]) for info in infos}
-    assert seen == {
+    views = {(info["sensor"], info["device"], info["scope"], info["kind"]) for info in infos}
+    assert views == {
         ("nvml", uuid(2), "gpu", "measured"),
         ("zeus", uuid(2), "gpu", "measured"),
     }
@@ -517,9 +517,9 @@ def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:
     card = sim.Device(uuid=uuid(1), keys={"c2c": {"enabled": True}})
     infos = _describe("nvml", card_environment(tmp_path, [card]))
 
-    given = {info["device"]: (info["scope"], info["quantities"]) for info in infos}
-    assert "energy_counter_j" not in given[uuid(1)][1]
-    scope, quantities = given[f"module:{uuid(1)}"]
+    values = {info["device"]: (info["scope"], info["quantities"]) for info in infos}
+    assert "energy_counter_j" not in values[uuid(1)][1]
+    scope, quantities = values[f"module:{uuid(1)}"]
     assert scope == "module"
     assert "energy_counter_j" in quantities
 
