@@ -337,8 +337,7 @@ def _found_no_card(info: SensorInfo) -> bool:
 
 
 def _is_of_run(info: SensorInfo, devices: Collection[str] | None) -> bool:
-    is_listed = devices is None or info.device.removeprefix("module:") in devices
-    return is_listed or _found_no_card(info)
+    return devices is None or info.device.removeprefix("module:") in devices or _found_no_card(info)
 
 
 def _per(energy_j: float | None, count: float | None) -> float | None:

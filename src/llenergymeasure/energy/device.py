@@ -26,11 +26,11 @@ from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
-IMPOSSIBLE = 1.5
+IMPOSSIBLE_FACTOR = 1.5
 """What says more than this many times the power limit has not measured."""
-MOST_W = 5000.0
+MAX_POWER_W = 5000.0
 """No device whose limit is not known draws more."""
-_ANY_POWER = PowerRange(0.0, MOST_W)
+_ANY_POWER = PowerRange(0.0, MAX_POWER_W)
 _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
@@ -179,17 +179,13 @@ def _with_behaviour(
     readings: Readings, behaviour: Behaviour, quantity: Quantity, power_range: PowerRange
 ) -> Readings:
     known, period_s = behaviour.channel(quantity), reading_period(readings)
-    if known is None or (known.source == "documented" and not _is_smooth(readings, power_range)):
+    largest_w = float(np.max(np.abs(np.diff(readings.power_w))))
+    is_smooth = largest_w <= _SMOOTH_SHARE * power_range.width_w
+    if known is None or (known.source == "documented" and not is_smooth):
         known = PowerBehaviour(quantity, period_s, None, "seen")
     elif known.update_period_s is None:
         known = replace(known, update_period_s=period_s or readings.spacing_s)
     return replace(readings, behaviour=known)
-
-
-def _is_smooth(readings: Readings, power_range: PowerRange) -> bool:
-    """Return whether readings may be means over a second: none changes by much at once."""
-    largest_w = float(np.max(np.abs(np.diff(readings.power_w))))
-    return largest_w <= _SMOOTH_SHARE * power_range.width_w
 
 
 def _continue_resets(knots: Knots) -> tuple[Knots, Floats]:
@@ -221,7 +217,7 @@ def _jumps(series: Series, origin_ns: int, power_range: PowerRange, least_w: flo
     seen_again = np.append(early_s[2:] > late_s[1:-1], False)[: len(stood_s)]
     blind_s = np.where(seen_again, late_s[1:] - early_s[1:] - usual_s, 0.0)
     shortest_s = np.maximum(stood_s, blind_s)
-    rose = rises_j > IMPOSSIBLE * power_range.high_w * longest_s
+    rose = rises_j > IMPOSSIBLE_FACTOR * power_range.high_w * longest_s
     stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
     return np.asarray(late_s[1:][rose | (stood & (rises_j >= 0))])
 

@@ -248,11 +248,11 @@ def _with_ratio(record: NodeEnergy, devices: Sequence[Reading]) -> NodeEnergy:
         return record.model_copy(update=update)
     high = (node_j + node_u95_j) / (devices_j - devices_u95_j)
     if high < 1:
-        wrong = (
+        update["notes"] = [
+            *record.notes,
             f"the node's meter shows less than its devices ({high:.2f} times at most): one of them "
-            "is wrong, or it is another machine's"
-        )
-        update["notes"] = [*record.notes, wrong]
+            "is wrong, or it is another machine's",
+        ]
     update["ratio"] = node_j / devices_j
     update["ratio_low"] = max(node_j - node_u95_j, 0.0) / (devices_j + devices_u95_j)
     update["ratio_high"] = high

@@ -82,7 +82,12 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
             )
     gross_u95_j = net_u95_j = None
     if all(reading.gross_u95_j is not None for reading in readings):
-        gross_u95_j = _interval(readings)
+        shared_j = [reading.shared_u95_j or 0.0 for reading in readings]
+        random_j = [
+            without(reading.gross_u95_j or 0.0, part_j)
+            for reading, part_j in zip(readings, shared_j, strict=True)
+        ]
+        gross_u95_j = math.hypot(*random_j, math.fsum(shared_j))
     if gross_u95_j is not None and all(reading.net_u95_j is not None for reading in readings):
         # Of a net half width, what is not from the gross one is from the rest taken off.
         rests_j = [without(part.net_u95_j or 0.0, part.gross_u95_j or 0.0) for part in readings]
@@ -97,16 +102,6 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
         _sum([reading.bound_j for reading in readings]),
         _sum([reading.u_sys_j for reading in readings]),
     )
-
-
-def _interval(readings: Sequence[Reading]) -> float:
-    """Add gross half widths: the random parts in quadrature, the shared ones linearly."""
-    shared_j = [reading.shared_u95_j or 0.0 for reading in readings]
-    random_j = [
-        without(reading.gross_u95_j or 0.0, part_j)
-        for reading, part_j in zip(readings, shared_j, strict=True)
-    ]
-    return math.hypot(*random_j, math.fsum(shared_j))
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

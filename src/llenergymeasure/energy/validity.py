@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
-from llenergymeasure.energy.device import IMPOSSIBLE, MOST_W, Device
+from llenergymeasure.energy.device import IMPOSSIBLE_FACTOR, MAX_POWER_W, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.energy.window import Stretch
@@ -97,7 +97,7 @@ def _power_doubts(device: Device, stretch: Stretch, window: Span) -> Iterator[Do
     limit_w = max(limits_w.values(), default=0.0)
     least_w = _MIN_LIMIT_SHARE * (limits_w.get("enforced") or limit_w)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if mean_w > IMPOSSIBLE * (limit_w or MOST_W) or mean_w < least_w:
+    if mean_w > IMPOSSIBLE_FACTOR * (limit_w or MAX_POWER_W) or mean_w < least_w:
         limit = f"{limit_w:.0f} W" if limit_w else "not known"
         name = device.info.device
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"

@@ -229,11 +229,10 @@ class _Log:
         self.name = f"log {path.name}"
         self._path = path
         self._partial_line = b""
-        self._columns = Columns()
         try:
             with path.open("rb") as file:
                 heading = file.readline(_TAIL_BYTES).decode(errors="replace")
-                self._columns = columns_of(heading) or self._columns
+                self._columns = columns_of(heading) or Columns()
                 self._offset = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
         except (OSError, ValueError) as error:
             raise SensorError(f"{path.name}: {_reason(error)}") from error
