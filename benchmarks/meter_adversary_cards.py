@@ -145,7 +145,7 @@ class FakePowercap:
         self._clock.set(nanoseconds(begin_s))
         vars(rapl)["time"] = self._clock
         self.renew()
-        sensor = rapl.RaplSensor(self.root, look_s=0)
+        sensor = rapl.RaplSensor(self.root, max_still_s=0)
 
         def renewed(channel: Channel) -> Channel:
             def read() -> Sequence[Value]:

@@ -43,24 +43,24 @@ GPU_ROWS = card.rows_of(LOAD, card.Sensor(window_s=0.025), 60)
 
 
 def test_both_channels_are_given_and_the_counter_is_the_headline() -> None:
-    made = account(card.recording(GPU_ROWS), WINDOW)
-    channels = {reading.channel: reading for reading in made.readings}
+    result = account(card.recording(GPU_ROWS), WINDOW)
+    channels = {reading.channel: reading for reading in result.readings}
     assert set(channels) == {"counter", "power"}
-    assert [reading.headline for reading in made.readings] == [True, False]
-    for reading in made.readings:
+    assert [reading.headline for reading in result.readings] == [True, False]
+    for reading in result.readings:
         assert reading.kind == "measured"
         assert reading.gross_j == pytest.approx(true_j(), rel=0.01)
         assert reading.u_sys_j == pytest.approx(0.08 * reading.gross_j)
         assert abs(reading.gross_j - true_j()) <= reading.gross_u95_j <= reading.bound_j
         assert reading.u95_j == reading.gross_u95_j
-    assert made.total.gross_j == channels["counter"].gross_j
-    assert made.validity == {}
+    assert result.total.gross_j == channels["counter"].gross_j
+    assert result.validity == {}
 
 
 def test_the_record_holds_energy_per_token_request_and_phase() -> None:
     phases = [("warmup", card.ns(10), card.ns(20)), ("late", card.ns(50), card.ns(80))]
-    made = account(card.recording(GPU_ROWS), WINDOW, phases)
-    energy = made.energy(output_tokens=1000, input_tokens=500, requests=10)
+    result = account(card.recording(GPU_ROWS), WINDOW, phases)
+    energy = result.energy(output_tokens=1000, input_tokens=500, requests=10)
     assert energy.per_output_token_j == pytest.approx(energy.gross_j / 1000)
     assert energy.per_input_token_j == pytest.approx(energy.gross_j / 500)
     assert energy.per_request_j == pytest.approx(energy.gross_j / 10)
@@ -77,10 +77,10 @@ def test_without_tokens_nothing_is_divided() -> None:
 
 
 def test_cards_beside_the_run_contribute_nothing() -> None:
-    other = card.rows_of(card.constant(80.0), card.Sensor(), 60, "GPU-2")
-    samples = card.recording(GPU_ROWS + other, card.info(), card.info("GPU-2"))
-    made = account(samples, WINDOW, devices={card.UUID})
-    assert {reading.device for reading in made.readings} == {card.UUID}
+    second = card.rows_of(card.constant(80.0), card.Sensor(), 60, "GPU-2")
+    samples = card.recording(GPU_ROWS + second, card.info(), card.info("GPU-2"))
+    result = account(samples, WINDOW, devices={card.UUID})
+    assert {reading.device for reading in result.readings} == {card.UUID}
     both = account(samples, WINDOW)
     assert both.total.gross_j == pytest.approx(true_j() + 80 * 20, rel=0.01)
     assert len(both.headline) == 2
@@ -89,9 +89,9 @@ def test_cards_beside_the_run_contribute_nothing() -> None:
 def test_a_run_without_a_card_counts_none() -> None:
     rapl = card.info("cpu:package-0", "rapl", scope="cpu")
     samples = card.recording(GPU_ROWS + rapl_rows("cpu:package-0", 50.0), card.info(), rapl)
-    made = account(samples, WINDOW, devices=())
-    assert made.energy().source == "rapl"
-    assert made.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
+    result = account(samples, WINDOW, devices=())
+    assert result.energy().source == "rapl"
+    assert result.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
 
 
 def zeus_card(device: str = "amd:0", **given: Any) -> SensorInfo:
@@ -115,9 +115,9 @@ def beside_cpu(*infos: SensorInfo) -> Samples:
 
 def test_a_card_that_zeus_alone_knows_is_counted_where_it_is_the_run_s() -> None:
     samples = beside_cpu(zeus_card())
-    made = account(samples, WINDOW, devices={"amd:0"})
-    assert [reading.device for reading in made.headline] == ["amd:0"]
-    assert made.total.gross_j == pytest.approx(300.0 * 20, rel=1e-3)
+    result = account(samples, WINDOW, devices={"amd:0"})
+    assert [reading.device for reading in result.headline] == ["amd:0"]
+    assert result.total.gross_j == pytest.approx(300.0 * 20, rel=1e-3)
     assert account(samples, WINDOW, devices=()).energy().source == "rapl"
     for device in ("GPU-of-torch", UNNAMED):
         unknown = account(samples, WINDOW, devices={device})
@@ -134,20 +134,20 @@ def test_of_a_chip_the_gpu_is_not_counted_for_a_run_on_the_cpu() -> None:
     """Its name is that of a sensor that found no card at all."""
     samples = beside_cpu(zeus_card("gpu"), zeus_card("module", scope="module"))
     assert account(samples, WINDOW, devices=()).energy().source == "rapl"
-    whole = account(samples, WINDOW, devices={"module"})
-    assert [reading.device for reading in whole.headline] == ["module"]
+    result = account(samples, WINDOW, devices={"module"})
+    assert [reading.device for reading in result.headline] == ["module"]
 
 
 def test_the_cpu_does_not_stand_for_a_card_that_gave_nothing() -> None:
     rows = rapl_rows("cpu:package-0", 50.0)
     for info in (card.info(), card.info(unavailable="not supported")):
-        made = account(card.recording(rows, info, PACKAGE), WINDOW, devices={card.UUID})
-        assert made.total is None
-        assert "GPU-1" in str(made.unavailable)
-        asked = account(
+        result = account(card.recording(rows, info, PACKAGE), WINDOW, devices={card.UUID})
+        assert result.total is None
+        assert "GPU-1" in str(result.unavailable)
+        requested = account(
             card.recording(rows, info, PACKAGE), WINDOW, devices={card.UUID}, headline="rapl"
         )
-        assert asked.total is not None
+        assert requested.total is not None
 
 
 CPU_BUILD = {"versions": {"torch": "2.9.0+cpu"}}
@@ -193,11 +193,11 @@ def test_a_run_s_devices_where_none_has_a_uuid(
 def test_one_of_two_cards_is_not_guessed_even_where_the_other_cannot_be_read(
     more: dict[str, Any],
 ) -> None:
-    done = IN_PROCESS | {"devices": ["GPU-a"]}
+    engine_record = IN_PROCESS | {"devices": ["GPU-a"]}
     samples = beside_cpu(zeus_card(), zeus_card("amd:1", **more))
-    assert energy_devices(done, {"backend": "pytorch"}, samples) == ["GPU-a"]
+    assert energy_devices(engine_record, {"backend": "pytorch"}, samples) == ["GPU-a"]
     unread = beside_cpu(zeus_card(unavailable="it stands still at 0"))
-    assert energy_devices(done, {"backend": "pytorch"}, unread) == ["GPU-a"]
+    assert energy_devices(engine_record, {"backend": "pytorch"}, unread) == ["GPU-a"]
 
 
 def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:
@@ -205,11 +205,11 @@ def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:
         card.info("gpu", unavailable="no driver"),
         card.info("cpu:package-0", "rapl", scope="cpu"),
     ]
-    made = account(card.recording(rapl_rows("cpu:package-0", 50.0), *infos), WINDOW, devices=())
-    (missing,) = [reading for reading in made.readings if reading.scope == "gpu"]
+    result = account(card.recording(rapl_rows("cpu:package-0", 50.0), *infos), WINDOW, devices=())
+    (missing,) = [reading for reading in result.readings if reading.scope == "gpu"]
     assert missing.unavailable == "no driver"
-    asked = account(card.recording([], *infos), WINDOW, devices=(), headline="nvml")
-    assert asked.energy().unavailable == "nvml: no driver"
+    requested = account(card.recording([], *infos), WINDOW, devices=(), headline="nvml")
+    assert requested.energy().unavailable == "nvml: no driver"
 
 
 def test_the_host_stands_beside_a_measured_card() -> None:
@@ -221,9 +221,9 @@ def test_the_host_stands_beside_a_measured_card() -> None:
     ]
     rows = GPU_ROWS + rapl_rows("cpu:package-0", 50.0) + rapl_rows("dram:package-0", 5.0)
     samples = card.recording(rows + model_rows("cpu", 30.0), *infos)
-    made = account(samples, WINDOW)
-    assert [reading.device for reading in made.headline] == [card.UUID]
-    assert len(made.readings) == 5
+    result = account(samples, WINDOW)
+    assert [reading.device for reading in result.headline] == [card.UUID]
+    assert len(result.readings) == 5
     cpu = account(samples, WINDOW, headline="rapl")
     assert cpu.total.gross_j == pytest.approx(55.0 * 20, rel=1e-3)
     assert cpu.energy().scopes == ["cpu", "dram"]
@@ -231,13 +231,13 @@ def test_the_host_stands_beside_a_measured_card() -> None:
 
 def test_an_estimate_has_no_interval_and_no_sensors_codes() -> None:
     info = card.info("cpu", "codecarbon", "estimated", "cpu")
-    made = account(card.recording(model_rows("cpu", 30.0), info), (card.ns(20), card.ns(20.9)))
-    (reading,) = made.readings
+    result = account(card.recording(model_rows("cpu", 30.0), info), (card.ns(20), card.ns(20.9)))
+    (reading,) = result.readings
     assert (reading.kind, reading.channel, reading.headline) == ("estimated", "model", True)
     assert reading.gross_j == pytest.approx(27.0)
     assert reading.u95_j is None
     assert reading.u_sys_j is None
-    assert made.validity == {}
+    assert result.validity == {}
 
 
 def test_a_sensor_that_was_asked_for_is_never_replaced() -> None:
@@ -245,36 +245,36 @@ def test_a_sensor_that_was_asked_for_is_never_replaced() -> None:
         card.info("gpu", unavailable="no driver"),
         card.info("cpu", "codecarbon", "estimated", "cpu"),
     ]
-    made = account(card.recording(model_rows("cpu", 30.0), *infos), WINDOW, headline="nvml")
-    assert made.headline == ()
-    assert made.total is None
-    assert "no driver" in made.energy().unavailable
+    result = account(card.recording(model_rows("cpu", 30.0), *infos), WINDOW, headline="nvml")
+    assert result.headline == ()
+    assert result.total is None
+    assert "no driver" in result.energy().unavailable
 
 
 def test_a_card_lost_midway_has_no_energy_but_a_reason() -> None:
     rows = [row for row in GPU_ROWS if row.t_ns < card.ns(30)]
     rows.append(Row(card.ns(59), "host", "recorder", "heartbeat", note="stopped"))
-    made = account(card.recording(rows), WINDOW)
-    assert all(reading.gross_j is None and reading.unavailable for reading in made.readings)
-    assert made.energy().gross_j is None
-    assert made.energy().unavailable
+    result = account(card.recording(rows), WINDOW)
+    assert all(reading.gross_j is None and reading.unavailable for reading in result.readings)
+    assert result.energy().gross_j is None
+    assert result.energy().unavailable
 
 
 def test_rest_is_taken_off_for_the_net_energy() -> None:
     power = card.Power([-10, 10, 50], [60, 300, 60])
     phases = [("idle_before", card.ns(1), card.ns(9)), ("idle_after", card.ns(51), card.ns(59))]
-    made = account(card.record(power), WINDOW, phases)
-    reading = made.headline[0]
+    result = account(card.record(power), WINDOW, phases)
+    reading = result.headline[0]
     assert reading.idle_j == pytest.approx(60 * 20, rel=1e-3)
     assert reading.net_j == pytest.approx(240 * 20, rel=1e-2)
-    assert made.energy().net_j == reading.net_j
+    assert result.energy().net_j == reading.net_j
 
 
 def test_stretches_can_be_cut_anew() -> None:
-    made = account(card.recording(GPU_ROWS), WINDOW)
-    parts = [made.stretch(card.ns(a), card.ns(a + 5)).gross_j for a in (20, 25, 30, 35)]
-    assert sum(parts) == pytest.approx(made.total.gross_j, rel=1e-9)
-    assert made.stretch(card.ns(50), card.ns(70)) is None
+    result = account(card.recording(GPU_ROWS), WINDOW)
+    parts = [result.stretch(card.ns(a), card.ns(a + 5)).gross_j for a in (20, 25, 30, 35)]
+    assert sum(parts) == pytest.approx(result.total.gross_j, rel=1e-9)
+    assert result.stretch(card.ns(50), card.ns(70)) is None
 
 
 def unreadable(device: str = "GPU-2"):
@@ -284,16 +284,18 @@ def unreadable(device: str = "GPU-2"):
 def test_a_card_of_the_run_that_cannot_be_read_leaves_no_headline_and_a_reason() -> None:
     """The energy of half a run is not that of the run."""
     samples = card.recording(GPU_ROWS, card.info(), unreadable())
-    made = account(samples, WINDOW, devices={card.UUID, "GPU-2"})
-    assert made.headline == ()
-    assert made.energy(100, 100, 10).gross_j is None
-    assert made.energy(100, 100, 10).per_output_token_j is None
-    assert "GPU-2: GPU is lost" in made.energy().unavailable
+    result = account(samples, WINDOW, devices={card.UUID, "GPU-2"})
+    assert result.headline == ()
+    assert result.energy(100, 100, 10).gross_j is None
+    assert result.energy(100, 100, 10).per_output_token_j is None
+    assert "GPU-2: GPU is lost" in result.energy().unavailable
     # What the other card drew is there for whoever asks, but it is no total.
-    (read,) = [each for each in made.readings if each.channel == "counter" and each.gross_j]
+    (read,) = [
+        reading for reading in result.readings if reading.channel == "counter" and reading.gross_j
+    ]
     assert read.gross_j == pytest.approx(true_j(), rel=0.01)
-    asked = account(samples, WINDOW, devices={card.UUID, "GPU-2"}, headline="nvml")
-    assert asked.energy().gross_j is None
+    requested = account(samples, WINDOW, devices={card.UUID, "GPU-2"}, headline="nvml")
+    assert requested.energy().gross_j is None
     beside = account(samples, WINDOW, devices={card.UUID})
     assert beside.energy().gross_j == pytest.approx(true_j(), rel=0.01)
 
@@ -302,8 +304,8 @@ def test_a_cpu_of_two_that_cannot_be_read_leaves_no_headline_and_a_reason() -> N
     """One socket's energy is not that of a run on both."""
     denied = card.info("cpu:package-1", "rapl", scope="cpu", unavailable="permission denied")
     samples = card.recording(rapl_rows("cpu:package-0", 50.0), PACKAGE, denied)
-    for asked in (None, "rapl"):
-        energy = account(samples, WINDOW, devices=(), headline=asked).energy(100)
+    for requested in (None, "rapl"):
+        energy = account(samples, WINDOW, devices=(), headline=requested).energy(100)
         assert (energy.gross_j, energy.per_output_token_j) == (None, None)
         assert energy.unavailable.endswith("cpu:package-1: permission denied")
     # Memory that is not counted anywhere is no part of what the headline says that it holds.
@@ -345,16 +347,16 @@ def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
     sensor = card.Sensor(window_s=0.025, counter_from="samples")
     load = card.work(3, 28)
     rows = card.rows_of(load, sensor, 30)
-    other = [replace(row, device="GPU-2") for row in rows]
-    known = {("nvml", device): behaviour.Behaviour("sum") for device in (card.UUID, "GPU-2")}
+    second = [replace(row, device="GPU-2") for row in rows]
+    behaviours = {("nvml", device): behaviour.Behaviour("sum") for device in (card.UUID, "GPU-2")}
     infos = [card.info(name="NVIDIA A100"), card.info("GPU-2", name="NVIDIA A100")]
     window = (card.ns(10), card.ns(20))
-    one = account(card.recording(rows, infos[0]), window, known=known).total
-    both = account(card.recording(rows + other, *infos), window, known=known).total
-    assert both.gross_j == pytest.approx(2 * one.gross_j)
-    assert both.shared_u95_j == pytest.approx(2 * one.shared_u95_j)
-    assert both.bound_j == pytest.approx(2 * one.bound_j)
-    assert both.gross_u95_j > 1.9 * one.gross_u95_j
+    first = account(card.recording(rows, infos[0]), window, known=behaviours).total
+    both = account(card.recording(rows + second, *infos), window, known=behaviours).total
+    assert both.gross_j == pytest.approx(2 * first.gross_j)
+    assert both.shared_u95_j == pytest.approx(2 * first.shared_u95_j)
+    assert both.bound_j == pytest.approx(2 * first.bound_j)
+    assert both.gross_u95_j > 1.9 * first.gross_u95_j
     assert abs(both.gross_j - 2 * float(load.energy(10, 20))) <= both.gross_u95_j
 
 
@@ -362,10 +364,10 @@ def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
 def test_a_window_cut_at_the_works_ends_holds_no_joule_of_rest(sensor: card.Sensor) -> None:
     """J/token times token/s is W: energy and rate are of the same stretch."""
     load = card.work(5.03, 6.21)
-    made = account(
+    result = account(
         card.record(load, sensor, 9), (card.ns(5.03), card.ns(6.21)), card.margins(5.03, 6.21)
     )
-    energy = made.energy(output_tokens=240)
+    energy = result.energy(output_tokens=240)
     true_w = float(load.energy(5.03, 6.21)) / 1.18
     assert energy.per_output_token_j * (240 / 1.18) == pytest.approx(energy.power_mean_w, rel=1e-9)
     assert energy.power_mean_w == pytest.approx(true_w, rel=1e-4)
@@ -413,11 +415,11 @@ def test_chance_adds_in_quadrature_and_what_cards_share_adds_up() -> None:
         )
         for device in ("GPU-1", "GPU-2")
     ]
-    whole = total(parts)
-    assert (whole.gross_j, whole.net_j) == (2.0, 1.0)
-    assert whole.gross_u95_j == pytest.approx((8.0**2 + 2 * 3.0**2) ** 0.5)
-    assert whole.net_u95_j == whole.gross_u95_j
-    assert (whole.shared_u95_j, whole.bound_j, whole.u_sys_j) == (8.0, 40.0, 1.0)
+    energy_sum = total(parts)
+    assert (energy_sum.gross_j, energy_sum.net_j) == (2.0, 1.0)
+    assert energy_sum.gross_u95_j == pytest.approx((8.0**2 + 2 * 3.0**2) ** 0.5)
+    assert energy_sum.net_u95_j == energy_sum.gross_u95_j
+    assert (energy_sum.shared_u95_j, energy_sum.bound_j, energy_sum.u_sys_j) == (8.0, 40.0, 1.0)
 
 
 def test_cards_that_cool_alike_have_rests_that_are_off_the_same_way() -> None:
@@ -428,15 +430,15 @@ def test_cards_that_cool_alike_have_rests_that_are_off_the_same_way() -> None:
         )
         for device in ("GPU-1", "GPU-2")
     ]
-    whole = total(parts)
-    assert whole.gross_u95_j == pytest.approx((2 * 3.0**2) ** 0.5)
-    assert whole.net_u95_j == pytest.approx((2 * 3.0**2 + 8.0**2) ** 0.5)
+    energy_sum = total(parts)
+    assert energy_sum.gross_u95_j == pytest.approx((2 * 3.0**2) ** 0.5)
+    assert energy_sum.net_u95_j == pytest.approx((2 * 3.0**2 + 8.0**2) ** 0.5)
 
 
 def test_an_unknown_energy_or_interval_leaves_none() -> None:
     assert total([]) is None
     assert total([reading("GPU-1", "gpu"), reading("GPU-2", "gpu", gross_j=None)]) is None
-    whole = total([reading("GPU-1", "gpu"), reading("cpu", "cpu")])
-    assert whole.gross_j == 2.0
-    assert whole.net_j is None
-    assert whole.gross_u95_j is None
+    energy_sum = total([reading("GPU-1", "gpu"), reading("cpu", "cpu")])
+    assert energy_sum.gross_j == 2.0
+    assert energy_sum.net_j is None
+    assert energy_sum.gross_u95_j is None

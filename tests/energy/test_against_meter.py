@@ -92,9 +92,9 @@ def held(folder: Path, known: Surely = EXACT, **meter: Any) -> tuple[Gain, str]:
 
 def held_against(log: Path, card: Path, known: Surely = EXACT) -> tuple[Gain, str]:
     text, words = calibrate(log, card, known)
-    made = card.with_name("calibration.yaml")
-    made.write_text(text)
-    return read_calibration(made).gains[GPU], " ".join(words)
+    calibration = card.with_name("calibration.yaml")
+    calibration.write_text(text)
+    return read_calibration(calibration).gains[GPU], " ".join(words)
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def held_against(log: Path, card: Path, known: Surely = EXACT) -> tuple[Gain, st
 def test_gain_and_offset_are_found_and_their_intervals_hold(
     tmp_path: Path, meter: Any, word: str
 ) -> None:
-    found, words = held(tmp_path, **meter)
-    assert found.gain == pytest.approx(GAIN, rel=0.005)
-    assert found.offset_w == pytest.approx(OFFSET_W, abs=1)
-    assert abs(found.gain / GAIN - 1) <= found.band + 1e-5
-    assert abs(found.offset_w - OFFSET_W) <= found.u_offset_w + 0.001
-    assert found.band < 0.005
+    gain, words = held(tmp_path, **meter)
+    assert gain.gain == pytest.approx(GAIN, rel=0.005)
+    assert gain.offset_w == pytest.approx(OFFSET_W, abs=1)
+    assert abs(gain.gain / GAIN - 1) <= gain.band + 1e-5
+    assert abs(gain.offset_w - OFFSET_W) <= gain.u_offset_w + 0.001
+    assert gain.band < 0.005
     assert word in words
-    energy_j = found.true_energy(GAIN * 5000.0 + OFFSET_W * 10, 10.0)
-    assert abs(energy_j - 5000) <= found.unknown_j(energy_j, 10.0) + 0.1
+    energy_j = gain.true_energy(GAIN * 5000.0 + OFFSET_W * 10, 10.0)
+    assert abs(energy_j - 5000) <= gain.unknown_j(energy_j, 10.0) + 0.1
 
 
 @pytest.mark.parametrize(
@@ -130,25 +130,25 @@ def test_ten_minutes_of_a_noisy_meter_give_a_thousandth_of_the_gain_and_a_fifth_
     tmp_path: Path, gain: float, offset_w: float
 ) -> None:
     card = recording(tmp_path, gain=gain, offset_w=offset_w)
-    found, _ = held_against(wall(tmp_path, noise_w=0.3), card)
-    assert found.gain == pytest.approx(gain, rel=0.001)
-    assert found.offset_w == pytest.approx(offset_w, abs=0.2)
-    assert abs(found.gain / gain - 1) <= found.band
-    assert abs(found.offset_w - offset_w) <= found.u_offset_w
+    fitted, _ = held_against(wall(tmp_path, noise_w=0.3), card)
+    assert fitted.gain == pytest.approx(gain, rel=0.001)
+    assert fitted.offset_w == pytest.approx(offset_w, abs=0.2)
+    assert abs(fitted.gain / gain - 1) <= fitted.band
+    assert abs(fitted.offset_w - offset_w) <= fitted.u_offset_w
 
 
 def test_the_meters_own_accuracy_is_in_the_gains_uncertainty(tmp_path: Path) -> None:
-    found, _ = held(tmp_path, Surely(accuracy=0.01))
-    assert 0.01 <= found.band < 0.012
+    gain, _ = held(tmp_path, Surely(accuracy=0.01))
+    assert 0.01 <= gain.band < 0.012
 
 
 def test_a_meter_on_the_whole_machine_must_say_what_else_it_sees(tmp_path: Path) -> None:
     machine = {"rest_w": 240.0, "supply": 0.94}
     with pytest.raises(MeterError, match="not on the card alone"):
         held(tmp_path, **machine)
-    found, _ = held(tmp_path, Surely(0.0, 240.0, 0.94), **machine)
-    assert found.gain == pytest.approx(GAIN, rel=0.005)
-    assert found.offset_w == pytest.approx(OFFSET_W, abs=1)
+    gain, _ = held(tmp_path, Surely(0.0, 240.0, 0.94), **machine)
+    assert gain.gain == pytest.approx(GAIN, rel=0.005)
+    assert gain.offset_w == pytest.approx(OFFSET_W, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_what_no_calibration_file_may_hold_is_refused(
 def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, option: str) -> None:
     log, card = wall(tmp_path), recording(tmp_path)
     arguments = ["--calibrate-against", str(log), "--samples", str(card), option]
-    done = llem(tmp_path, "sensors", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "must be" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    process = llem(tmp_path, "sensors", *arguments)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "must be" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
 
 
 def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = read_samples(recording(tmp_path))
-    monkeypatch.setattr(calibrating, "record_load", lambda *_: (made, []))
+    samples = read_samples(recording(tmp_path))
+    monkeypatch.setattr(calibrating, "record_load", lambda *_: (samples, []))
     (tmp_path / "plan.json").touch()  # below a results folder no link is followed
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()
@@ -228,9 +228,9 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path) -> None:
     log, card = wall(tmp_path), recording(tmp_path)
-    done = llem(tmp_path, "sensors", "--calibrate-against", str(log), "--samples", str(card))
-    assert done.returncode == 0, done.stderr
-    made = tmp_path / "made.yaml"
-    made.write_text(done.stdout)
-    assert read_calibration(made).gains[GPU].gain == pytest.approx(GAIN, rel=0.005)
-    assert "s late" in done.stderr
+    process = llem(tmp_path, "sensors", "--calibrate-against", str(log), "--samples", str(card))
+    assert process.returncode == 0, process.stderr
+    calibration = tmp_path / "made.yaml"
+    calibration.write_text(process.stdout)
+    assert read_calibration(calibration).gains[GPU].gain == pytest.approx(GAIN, rel=0.005)
+    assert "s late" in process.stderr

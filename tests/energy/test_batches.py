@@ -40,18 +40,20 @@ def test_batches_are_in_their_intervals_however_short_their_pauses(pause_s: floa
         )
         end_s = marks_s[-1][2]
         samples = card.record(power, sensor, end_s + 2, name="NVIDIA H100 80GB HBM3")
-        made = account(samples, (card.ns(3.0), card.ns(end_s)))
+        result = account(samples, (card.ns(3.0), card.ns(end_s)))
         batches = [
             Batch(card.ns(a_s), card.ns(c_s), (card.ns(b_s), card.ns(b_s)), 10, 10, 1)
             for a_s, b_s, c_s in marks_s
         ]
-        for (start_s, _, stop_s), found in zip(marks_s, batch_energies(made, batches), strict=True):
+        for (start_s, _, stop_s), energy in zip(
+            marks_s, batch_energies(result, batches), strict=True
+        ):
             true_j = float(power.energy(start_s, stop_s))
-            assert found.energy_j is not None
-            assert found.u95_j is not None
-            covered.append(abs(found.energy_j - true_j) <= found.u95_j)
-            widths.append(found.u95_j / true_j)
-            errors.append(abs(found.energy_j - true_j) / true_j)
+            assert energy.energy_j is not None
+            assert energy.u95_j is not None
+            covered.append(abs(energy.energy_j - true_j) <= energy.u95_j)
+            widths.append(energy.u95_j / true_j)
+            errors.append(abs(energy.energy_j - true_j) / true_j)
     assert np.mean(covered) >= 0.95
     assert np.median(widths) < 0.05
     assert np.quantile(errors, 0.95) < 0.06
@@ -66,10 +68,10 @@ def test_phases_that_begin_and_end_where_the_load_changes_are_in_their_intervals
         power = card.work(start_s, end_s, seed)
         phase = ("warmup", card.ns(start_s), card.ns(end_s))
         samples = card.record(power, card.H100, end_s + 6, name="NVIDIA H100 80GB HBM3")
-        made = account(samples, (card.ns(end_s + 2), card.ns(end_s + 5)), [phase])
-        (found,) = made.phases
-        assert found.energy_j is not None
-        assert found.u95_j is not None
-        off_j = abs(found.energy_j - float(power.energy(start_s, end_s)))
-        covered.append(off_j <= found.u95_j)
+        result = account(samples, (card.ns(end_s + 2), card.ns(end_s + 5)), [phase])
+        (energy,) = result.phases
+        assert energy.energy_j is not None
+        assert energy.u95_j is not None
+        off_j = abs(energy.energy_j - float(power.energy(start_s, end_s)))
+        covered.append(off_j <= energy.u95_j)
     assert np.mean(covered) >= 0.95

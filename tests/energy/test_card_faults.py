@@ -68,12 +68,12 @@ def test_work_between_two_rests_lies_in_its_interval_whatever_the_phases() -> No
             counter_lag_s=rng.uniform(0, 0.1),
             call_s=rng.uniform(1e-4, 3e-3),
         )
-        (found,) = metered(power, sensor, (start_s, end_s)).headline
-        covered.append(covers(found, power, start_s, end_s))
-        off_j = abs(found.gross_j - float(power.energy(start_s, end_s)))
-        assert off_j <= found.bound_j
-        assert off_j < 0.002 * found.gross_j
-        assert found.gross_u95_j <= found.bound_j
+        (reading,) = metered(power, sensor, (start_s, end_s)).headline
+        covered.append(covers(reading, power, start_s, end_s))
+        off_j = abs(reading.gross_j - float(power.energy(start_s, end_s)))
+        assert off_j <= reading.bound_j
+        assert off_j < 0.002 * reading.gross_j
+        assert reading.gross_u95_j <= reading.bound_j
     assert np.mean(covered) >= 0.95
 
 
@@ -87,19 +87,19 @@ def test_a_counter_that_sums_quarters_of_a_load_in_step_with_them_is_not_believe
     sensor = card.Sensor(
         window_s=0.025, average_s=1.0, counter_from="samples", phase_s=phase_s, counter_phase_s=0.04
     )
-    made = metered(pulses, sensor, (20.0, 25.0), name=name, margins=False)
-    (found,) = made.headline
-    assert abs(found.gross_j / float(pulses.energy(20, 25)) - 1) > 0.1
-    assert covers(found, pulses, 20.0, 25.0)
-    assert made.validity.keys() & DISQUALIFYING == {"channel_mismatch"}
+    result = metered(pulses, sensor, (20.0, 25.0), name=name, margins=False)
+    (reading,) = result.headline
+    assert abs(reading.gross_j / float(pulses.energy(20, 25)) - 1) > 0.1
+    assert covers(reading, pulses, 20.0, 25.0)
+    assert result.validity.keys() & DISQUALIFYING == {"channel_mismatch"}
 
 
 def test_a_true_counter_of_the_same_card_under_the_same_load_is_not_blamed() -> None:
     pulses = card.square(0.1, 180, 480, 30, 0.37)
-    made = metered(pulses, card.H100, (20.0, 25.0), margins=False)
-    assert made.headline[0].gross_j == pytest.approx(float(pulses.energy(20, 25)), rel=2e-3)
-    assert covers(made.headline[0], pulses, 20.0, 25.0)
-    assert not made.validity.keys() & DISQUALIFYING
+    result = metered(pulses, card.H100, (20.0, 25.0), margins=False)
+    assert result.headline[0].gross_j == pytest.approx(float(pulses.energy(20, 25)), rel=2e-3)
+    assert covers(result.headline[0], pulses, 20.0, 25.0)
+    assert not result.validity.keys() & DISQUALIFYING
 
 
 @pytest.mark.parametrize("counter_from", ["true", "samples"])
@@ -113,10 +113,12 @@ def test_a_card_that_cannot_tell_is_unverified_and_its_interval_holds(
         edges_s = np.cumsum(np.random.default_rng(seed).uniform(0.6, 1.4, 8))
         power = card.Power([-10.0, *edges_s], [200.0, *[400.0, 200.0] * 4])
         sensor = card.Sensor(window_s=0.025, counter_from=counter_from, phase_s=0.008 * seed)
-        made = metered(power, sensor, (0.5, 6.5), name=name, margins=False)
-        assert "counter_unverified" in made.validity
-        covered.append(covers(made.headline[0], power, 0.5, 6.5))
-        assert abs(made.headline[0].gross_j - power.energy(0.5, 6.5)) <= made.headline[0].bound_j
+        result = metered(power, sensor, (0.5, 6.5), name=name, margins=False)
+        assert "counter_unverified" in result.validity
+        covered.append(covers(result.headline[0], power, 0.5, 6.5))
+        assert (
+            abs(result.headline[0].gross_j - power.energy(0.5, 6.5)) <= result.headline[0].bound_j
+        )
     assert np.mean(covered) >= 0.9
 
 
@@ -128,7 +130,7 @@ def test_a_counter_that_may_hold_readings_is_late_by_what_the_window_shows(
     """From rest to work and back a late counter gains nothing at one end and loses at the other."""
     name = "NVIDIA GeForce RTX 3090"
     sensor = card.Sensor(average_s=1.0, counter_from="samples")
-    known = probed(sensor, name) if with_probe else None
+    behaviours = probed(sensor, name) if with_probe else None
     covered = []
     for seed in range(16):
         rng = np.random.default_rng(seed)
@@ -138,8 +140,10 @@ def test_a_counter_that_may_hold_readings_is_late_by_what_the_window_shows(
         edges_s = [-10.0, start_s - 0.36, start_s, end_s, end_s + 0.36]
         power = card.Power(edges_s, [300.0, 90.0, work_w, 95.0, 300.0])
         phases = at_any_phase(sensor, rng)
-        made = metered(power, phases, (start_s, end_s), name=name, margins=margins, known=known)
-        covered.append(covers(made.headline[0], power, start_s, end_s))
+        result = metered(
+            power, phases, (start_s, end_s), name=name, margins=margins, known=behaviours
+        )
+        covered.append(covers(result.headline[0], power, start_s, end_s))
     # Not probed it is said to be unverified, and may be off by just what its interval holds.
     assert np.mean(covered) >= (0.9 if with_probe or margins else 0.75)
 
@@ -148,29 +152,29 @@ def test_a_counter_that_may_hold_readings_is_late_by_what_the_window_shows(
 @pytest.mark.parametrize("span_s", [2.0, 3.3])
 def test_constant_power_of_a_characterised_card_is_exact(power_w: float, span_s: float) -> None:
     sensor = card.Sensor(average_s=1.0, counter_from="samples")
-    known = probed(sensor, "NVIDIA GeForce RTX 4090")
-    assert known["nvml", card.UUID].counter == "sum"
-    made = metered(
+    behaviours = probed(sensor, "NVIDIA GeForce RTX 4090")
+    assert behaviours["nvml", card.UUID].counter == "sum"
+    result = metered(
         card.constant(power_w), sensor, (5.0, 5.0 + span_s), name="NVIDIA GeForce RTX 4090",
-        margins=False, known=known,
+        margins=False, known=behaviours,
     )  # fmt: skip
-    for found in made.readings:
-        assert found.gross_j == pytest.approx(power_w * span_s, rel=5e-4)
-        assert abs(found.gross_j - power_w * span_s) <= found.gross_u95_j
-    assert made.headline[0].gross_u95_j < 0.01 * power_w * span_s
-    assert made.validity.keys() <= {"short_window"}
+    for reading in result.readings:
+        assert reading.gross_j == pytest.approx(power_w * span_s, rel=5e-4)
+        assert abs(reading.gross_j - power_w * span_s) <= reading.gross_u95_j
+    assert result.headline[0].gross_u95_j < 0.01 * power_w * span_s
+    assert result.validity.keys() <= {"short_window"}
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.01, 0.03, 0.06, 0.1])
 @pytest.mark.parametrize("with_probe", [False, True])
 def test_a_lagging_counter_is_covered_beside_rest(lag_s: float, with_probe: bool) -> None:
     sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_lag_s=lag_s)
-    made = metered(WORK, sensor, known=probed(sensor) if with_probe else None)
-    (found,) = made.headline
-    assert found.channel == "counter"
-    assert found.gross_j == pytest.approx(float(WORK.energy(START_S, END_S)), rel=1e-4)
-    assert covers(found, WORK, START_S, END_S)
-    assert not made.validity.keys() & DISQUALIFYING
+    result = metered(WORK, sensor, known=probed(sensor) if with_probe else None)
+    (reading,) = result.headline
+    assert reading.channel == "counter"
+    assert reading.gross_j == pytest.approx(float(WORK.energy(START_S, END_S)), rel=1e-4)
+    assert covers(reading, WORK, START_S, END_S)
+    assert not result.validity.keys() & DISQUALIFYING
 
 
 @pytest.mark.parametrize(
@@ -184,9 +188,9 @@ def test_a_counter_that_starts_over_or_jumps_in_the_window_is_a_code(
     fault: dict[str, object], code: str
 ) -> None:
     sensor = card.Sensor(window_s=0.025, average_s=1.0, **fault)
-    made = metered(WORK, sensor)
-    assert code in made.validity
-    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=0.1)
+    result = metered(WORK, sensor)
+    assert code in result.validity
+    assert result.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=0.1)
     after = metered(card.work(12.5, 16.5), sensor, (12.5, 16.5))
     assert code not in after.validity
 
@@ -194,11 +198,11 @@ def test_a_counter_that_starts_over_or_jumps_in_the_window_is_a_code(
 def test_a_late_counter_that_starts_over_before_it_has_counted_the_work_is_a_code() -> None:
     """The end is a step of the margin's, and what was drawn before it is lost."""
     sensor = replace(card.H100, counter_lag_s=0.08)
-    known = {("nvml", card.UUID): Behaviour("independent", 0.1, 0.08)}
-    started = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.06,)), known=known)
+    behaviours = {("nvml", card.UUID): Behaviour("independent", 0.1, 0.08)}
+    started = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.06,)), known=behaviours)
     assert not covers(started.headline[0], WORK, START_S, END_S)
     assert "counter_reset" in started.validity
-    later = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.4,)), known=known)
+    later = metered(WORK, replace(sensor, counter_resets_s=(END_S + 0.4,)), known=behaviours)
     assert "counter_reset" not in later.validity
 
 
@@ -206,15 +210,15 @@ def test_a_counter_that_starts_over_shows_nothing_of_what_it_counts() -> None:
     """Held against readings, the step that it lost makes a sum of them look like none."""
     sensor = card.Sensor(window_s=0.025, counter_from="samples", counter_resets_s=(28.1,))
     samples = card.record(card.steps(45, seed=3), sensor, 45)
-    made = account(samples, (card.ns(20), card.ns(25)))
-    assert made.gpus[0]["counter"] == "unverified"
-    assert set(made.validity) == {"counter_unverified"}
+    result = account(samples, (card.ns(20), card.ns(25)))
+    assert result.gpus[0]["counter"] == "unverified"
+    assert set(result.validity) == {"counter_unverified"}
 
 
 @pytest.mark.parametrize("call_s", [0.0001, 0.001, 0.003])
 def test_a_recorder_that_gets_no_time_to_run_makes_no_counter_jump(call_s: float) -> None:
     """It stops between two reads, and within one: then a value is new long before it is noted."""
-    found = []
+    results = []
     power = card.Power([-10.0, START_S, END_S], [60.0, 490.0, 60.0])
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -226,8 +230,8 @@ def test_a_recorder_that_gets_no_time_to_run_makes_no_counter_jump(call_s: float
             counter_phase_s=rng.uniform(0, 0.1),
             recorder_stops=stops,
         )
-        found.append(metered(power, sensor))
-    assert [made.validity.get("counter_jump") for made in found] == [None] * len(found)
+        results.append(metered(power, sensor))
+    assert [result.validity.get("counter_jump") for result in results] == [None] * len(results)
 
 
 @pytest.mark.parametrize("stop_s", [0.5, 1.0, 2.0])
@@ -255,18 +259,18 @@ def test_a_jump_within_what_a_card_may_draw_is_no_code() -> None:
 @pytest.mark.parametrize("gain", [1.08, 0.9])
 def test_where_channels_clearly_disagree_the_interval_reaches_the_other(gain: float) -> None:
     sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_gain=gain)
-    made = metered(WORK, sensor)
-    (found,) = made.headline
-    assert "channel_mismatch" in made.validity
-    assert covers(found, WORK, START_S, END_S)
-    assert found.shared_u95_j >= abs(gain - 1) * float(WORK.energy(START_S, END_S))
-    assert found.bound_j >= found.gross_u95_j
+    result = metered(WORK, sensor)
+    (reading,) = result.headline
+    assert "channel_mismatch" in result.validity
+    assert covers(reading, WORK, START_S, END_S)
+    assert reading.shared_u95_j >= abs(gain - 1) * float(WORK.energy(START_S, END_S))
+    assert reading.bound_j >= reading.gross_u95_j
 
 
 def test_a_disagreement_below_the_gate_widens_the_interval_all_the_same() -> None:
-    made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, counter_gain=1.018))
-    assert covers(made.headline[0], WORK, START_S, END_S)
-    assert "channel_mismatch" not in made.validity
+    result = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, counter_gain=1.018))
+    assert covers(result.headline[0], WORK, START_S, END_S)
+    assert "channel_mismatch" not in result.validity
 
 
 def few_pulses(seed: int) -> card.Power:
@@ -288,17 +292,17 @@ def test_energy_that_no_step_shows_to_be_too_much_lies_in_the_interval(
     jumps = tuple((at_s, jump_j) for at_s in (8.0, 10.0, 12.0))
     sensor = replace(card.H100, call_s=call_s, counter_jumps=jumps)
     for seed in range(4):
-        made = metered(few_pulses(seed), sensor, margins=False)
-        assert covers(made.headline[0], few_pulses(seed), START_S, END_S)
+        result = metered(few_pulses(seed), sensor, margins=False)
+        assert covers(result.headline[0], few_pulses(seed), START_S, END_S)
 
 
 @pytest.mark.parametrize("gain", [1.008, 0.992])
 def test_a_small_difference_of_the_channels_lies_in_the_interval(gain: float) -> None:
     for seed in range(8):
         power = few_pulses(seed)
-        (found,) = metered(power, replace(card.H100, counter_gain=gain), margins=False).headline
-        assert covers(found, power, START_S, END_S)
-        assert found.gross_u95_j < 2 * abs(gain - 1) * found.gross_j
+        (reading,) = metered(power, replace(card.H100, counter_gain=gain), margins=False).headline
+        assert covers(reading, power, START_S, END_S)
+        assert reading.gross_u95_j < 2 * abs(gain - 1) * reading.gross_j
 
 
 @pytest.mark.parametrize("lag_s", [0.01, 0.03, 0.05])
@@ -308,9 +312,9 @@ def test_a_lag_in_a_loads_midst_lies_in_the_interval(lag_s: float) -> None:
     for seed in range(20):
         work = card.work(3.0, 17.0, seed)
         sensor = replace(card.H100, counter_lag_s=lag_s, counter_phase_s=0.004 * seed)
-        (found,) = metered(work, sensor, margins=False).headline
-        covered.append(covers(found, work, START_S, END_S))
-        assert abs(found.gross_j - float(work.energy(START_S, END_S))) <= found.bound_j
+        (reading,) = metered(work, sensor, margins=False).headline
+        covered.append(covers(reading, work, START_S, END_S))
+        assert abs(reading.gross_j - float(work.energy(START_S, END_S))) <= reading.bound_j
     assert np.mean(covered) >= 0.9
 
 
@@ -318,18 +322,18 @@ def test_channels_that_agree_do_not_widen_a_true_counters_interval() -> None:
     shared = []
     for seed in range(20):
         sensor = replace(card.H100, counter_phase_s=0.005 * seed)
-        (found,) = metered(few_pulses(seed), sensor, margins=False).headline
-        shared.append(found.shared_u95_j / found.gross_j)
+        (reading,) = metered(few_pulses(seed), sensor, margins=False).headline
+        shared.append(reading.shared_u95_j / reading.gross_j)
     assert np.mean(np.array(shared) > 1e-6) <= 0.2
     assert max(shared) < 0.006
 
 
 def test_readings_of_nothing_are_left_out_and_noted() -> None:
-    made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
-    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
-    assert not made.validity.keys() & DISQUALIFYING
+    result = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
+    assert result.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
+    assert not result.validity.keys() & DISQUALIFYING
     assert any(
-        "readings of 0 W or less by power_average_w" in note for note in made.gpus[0]["notes"]
+        "readings of 0 W or less by power_average_w" in note for note in result.gpus[0]["notes"]
     )
     alone = metered(WORK, card.Sensor(counter_s=None, zero_every=20))
     assert covers(alone.headline[0], WORK, START_S, END_S)
@@ -340,18 +344,18 @@ def test_readings_of_nothing_are_left_out_and_noted() -> None:
 
 def test_a_counter_that_stands_for_some_seconds_and_catches_up_loses_nothing() -> None:
     sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_stalls=((8.0, 11.0),))
-    made = metered(WORK, sensor)
-    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
-    assert covers(made.headline[0], WORK, START_S, END_S)
+    result = metered(WORK, sensor)
+    assert result.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
+    assert covers(result.headline[0], WORK, START_S, END_S)
 
 
 def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
     rows = [Row(card.ns(t), card.UUID, "nvml", "energy_counter_j", 77.0) for t in (0.0, 18.0)]
     info = card.info(quantities=("energy_counter_j",))
-    made = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
-    assert made.total is None
-    assert made.energy(100, 100, 10).per_output_token_j is None
-    assert made.energy().unavailable
+    result = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
+    assert result.total is None
+    assert result.energy(100, 100, 10).per_output_token_j is None
+    assert result.energy().unavailable
     # Beside readings, these are the energy.
     sensor = card.Sensor(average_s=1.0, counter_stalls=((-9.0, 99.0),))
     other = metered(WORK, sensor).headline[0]
@@ -375,25 +379,25 @@ def test_a_counter_that_runs_backwards_gives_no_number() -> None:
         for at in range(1, 180)
     ]
     info = card.info(quantities=("energy_counter_j",))
-    made = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
-    assert made.total is None
-    assert made.energy().unavailable
+    result = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
+    assert result.total is None
+    assert result.energy().unavailable
     below = metered(WORK, card.Sensor(gain=-1.0, counter_s=None))
     assert (below.total, bool(below.energy().unavailable)) == (None, True)
 
 
 @pytest.mark.parametrize("counter", [{"counter_s": None}, {"counter_from": "samples"}])
 def test_a_card_that_says_0_w_has_no_energy_and_a_reason(counter: dict[str, object]) -> None:
-    made = metered(WORK, card.Sensor(gain=0, **counter))
-    assert made.total is None
-    assert made.energy(100, 100, 10).per_output_token_j is None
-    assert "power_instant_w was 0 all along" in str(made.energy().unavailable)
+    result = metered(WORK, card.Sensor(gain=0, **counter))
+    assert result.total is None
+    assert result.energy(100, 100, 10).per_output_token_j is None
+    assert "power_instant_w was 0 all along" in str(result.energy().unavailable)
 
 
 @pytest.mark.parametrize("shown_w", [1000.0, 3700.0])
 def test_a_power_that_no_card_draws_disqualifies(shown_w: float) -> None:
-    made = metered(WORK, card.Sensor(gain=0, offset_w=shown_w, counter_s=None))
-    assert f"{shown_w:.0f} W in the mean" in made.validity["impossible_power"]
+    result = metered(WORK, card.Sensor(gain=0, offset_w=shown_w, counter_s=None))
+    assert f"{shown_w:.0f} W in the mean" in result.validity["impossible_power"]
     assert "impossible_power" in DISQUALIFYING
 
 
@@ -425,16 +429,16 @@ def test_a_power_that_is_frozen_disqualifies(
     ]
     rows = card.rows_of(WORK, frozen, END_S + 3) + used
     window = (card.ns(window_s[0]), card.ns(window_s[1]))
-    found = account(card.recording(rows, card.info(quantities=frozen.quantities)), window)
-    assert ("stayed the same" in found.validity.get("sample_gap", "")) == works
+    result = account(card.recording(rows, card.info(quantities=frozen.quantities)), window)
+    assert ("stayed the same" in result.validity.get("sample_gap", "")) == works
     alive = metered(WORK, card.Sensor(counter_s=None, **channels), window_s)
     assert "sample_gap" not in alive.validity
 
 
 def test_a_card_that_draws_the_same_all_along_is_not_frozen() -> None:
     steady = card.Power([-10.0, START_S, 20.0], [60.0, 300.0, 60.0])
-    found = metered(steady, card.Sensor(counter_s=None), (START_S, 20.0))
-    assert "sample_gap" not in found.validity
+    result = metered(steady, card.Sensor(counter_s=None), (START_S, 20.0))
+    assert "sample_gap" not in result.validity
 
 
 @pytest.mark.parametrize(("step_w", "disqualifies"), [(0.013, True), (1.0, False)])
@@ -444,8 +448,8 @@ def test_fine_readings_that_stand_still_amid_a_window_are_frozen(
     """Coarse ones say nothing: a card at its limit is shown so."""
     info, named = card.info(quantities=("power_instant_w",)), (card.UUID, "nvml", "power_instant_w")
     rows = [Row(card.ns(0.1 * at), *named, 300 + step_w * (min(at, 80) % 3)) for at in range(300)]
-    found = account(card.recording(rows, info), (card.ns(5.0), card.ns(25.0)))
-    assert ("sample_gap" in found.validity) == disqualifies
+    result = account(card.recording(rows, info), (card.ns(5.0), card.ns(25.0)))
+    assert ("sample_gap" in result.validity) == disqualifies
 
 
 def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
@@ -456,18 +460,18 @@ def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
             Row(card.ns(0.1 * at), info.device, "nvml", "power_instant_w", shown_w + at % 3)
             for at in range(180)
         ]
-        made = account(card.recording(rows, info), window)
-        assert ("impossible_power" in made.validity) is disqualifies
+        result = account(card.recording(rows, info), window)
+        assert ("impossible_power" in result.validity) is disqualifies
 
 
 @pytest.mark.parametrize("call_s", [0.001, 0.003, 0.005])
 @pytest.mark.parametrize("counter_from", ["true", "samples"])
 def test_slow_calls_make_no_number_wrong(call_s: float, counter_from: str) -> None:
     sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_from=counter_from, call_s=call_s)
-    made = metered(WORK, sensor)
-    assert covers(made.headline[0], WORK, START_S, END_S)
+    result = metered(WORK, sensor)
+    assert covers(result.headline[0], WORK, START_S, END_S)
     if counter_from == "samples":
-        assert made.gpus[0]["counter"] != "independent"
+        assert result.gpus[0]["counter"] != "independent"
 
 
 def rapl(readings: list[tuple[float, float]]) -> Account:
@@ -484,9 +488,9 @@ TICKS_S = np.arange(0.0, 10.0, 0.05)
 
 def test_a_package_counter_that_starts_over_is_a_code() -> None:
     values_j = np.where(TICKS_S < 4.0, 1000.0 + 40 * TICKS_S, 40 * (TICKS_S - 4.0))
-    made = rapl(list(zip(TICKS_S, values_j, strict=True)))
-    assert made.total.gross_j == pytest.approx(240.0, rel=0.02)
-    assert "counter_reset" in made.validity
+    result = rapl(list(zip(TICKS_S, values_j, strict=True)))
+    assert result.total.gross_j == pytest.approx(240.0, rel=0.02)
+    assert "counter_reset" in result.validity
 
 
 @pytest.mark.parametrize("jump_j", [2**32 / 1e6, 2**32 / 1e3])
@@ -497,8 +501,8 @@ def test_a_counter_of_no_known_limit_that_jumps_is_a_code(jump_j: float) -> None
 
 
 def test_a_counter_of_no_known_limit_in_another_unit_has_one_reason() -> None:
-    made = rapl(list(zip(TICKS_S, 8000.0 * TICKS_S, strict=True)))
-    assert set(made.validity) == {"impossible_power"}
+    result = rapl(list(zip(TICKS_S, 8000.0 * TICKS_S, strict=True)))
+    assert set(result.validity) == {"impossible_power"}
 
 
 def warmed(start_s: float, end_s: float, seed: int) -> card.Power:
@@ -519,9 +523,9 @@ def test_a_counter_that_is_late_is_no_mismatch_in_a_short_window(
         start_s = 7 + rng.uniform(0, 0.1)
         power = warmed(start_s, start_s + span_s, seed)
         sensor = at_any_phase(replace(card.H100, counter_lag_s=lag_s), rng)
-        made = metered(power, sensor, (start_s, start_s + span_s))
-        assert "channel_mismatch" not in made.validity
-        assert covers(made.headline[0], power, start_s, start_s + span_s)
+        result = metered(power, sensor, (start_s, start_s + span_s))
+        assert "channel_mismatch" not in result.validity
+        assert covers(result.headline[0], power, start_s, start_s + span_s)
 
 
 def test_a_sum_of_part_time_samples_is_covered_in_a_window_of_a_second_or_two() -> None:
@@ -532,25 +536,25 @@ def test_a_sum_of_part_time_samples_is_covered_in_a_window_of_a_second_or_two() 
         end_s = start_s + rng.uniform(1, 2)
         power = card.work(3.0, end_s + 2.5, seed)
         sensor = at_any_phase(SUM_OF_QUARTERS, rng)
-        made = metered(power, sensor, (start_s, end_s), margins=False)
-        missed = not covers(made.headline[0], power, start_s, end_s)
-        silent.append(missed and DISQUALIFYING.isdisjoint(made.validity))
+        result = metered(power, sensor, (start_s, end_s), margins=False)
+        missed = not covers(result.headline[0], power, start_s, end_s)
+        silent.append(missed and DISQUALIFYING.isdisjoint(result.validity))
     assert np.mean(silent) <= 0.05
 
 
 def test_a_constant_cards_noise_is_no_lag() -> None:
-    known = {("nvml", card.UUID): Behaviour("independent", 0.1, None, ())}
+    behaviours = {("nvml", card.UUID): Behaviour("independent", 0.1, None, ())}
     for seed in range(6):
         rng = np.random.default_rng(seed)
         edges_s, noise_w = np.arange(-4.9, 25, 0.01), rng.normal(0, 0.2, 2990)
         power = card.Power([-10.0, *edges_s], 300 + np.r_[0, noise_w])
         samples = card.record(power, replace(card.H100, phase_s=rng.uniform(0, 0.1)), 20, name=H100)
-        device = open_device(samples, samples.header.sensors[0], known["nvml", card.UUID])
+        device = open_device(samples, samples.header.sensors[0], behaviours["nvml", card.UUID])
         assert device.counter is not None
         assert device.counter.delay_s == USUAL_LAG_S
 
 
 def test_a_window_of_no_length_has_no_energy_and_is_no_crash() -> None:
     for sensor in (card.H100, SUM_OF_QUARTERS):
-        made = metered(card.constant(300.0), sensor, (8.0, 8.0), margins=False)
-        assert all(reading.gross_j is None for reading in made.readings)
+        result = metered(card.constant(300.0), sensor, (8.0, 8.0), margins=False)
+        assert all(reading.gross_j is None for reading in result.readings)

@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published
+from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published_behaviour
 from support import energy_card as card
 
 A100, H100, H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"
@@ -54,8 +54,8 @@ WRONG: dict[str, CounterNature] = {"true": "sum", "samples": "independent"}
 def test_a_counter_is_never_taken_for_what_it_is_not(
     load: str, call_s: float, sensor: card.Sensor, name: str, counter_from: str
 ) -> None:
-    mine = replace(sensor, counter_from=counter_from, call_s=call_s, phase_s=0.01 + 9 * call_s)
-    assert seen(LOADS[load](1), mine, name, 20.0).counter != WRONG[counter_from]
+    variant = replace(sensor, counter_from=counter_from, call_s=call_s, phase_s=0.01 + 9 * call_s)
+    assert seen(LOADS[load](1), variant, name, 20.0).counter != WRONG[counter_from]
 
 
 @pytest.mark.parametrize("call_s", [0.0001, 0.002])
@@ -64,9 +64,9 @@ def test_what_a_counter_counts_is_found_by_a_load_that_steps(
     call_s: float, counter_from: str, nature: str
 ) -> None:
     for seed in range(3):
-        mine = replace(card.H100, counter_from=counter_from, call_s=call_s)
-        assert seen(card.steps(40, seed), mine).counter == nature
-        assert probe(mine, seed, H100).counter == nature
+        variant = replace(card.H100, counter_from=counter_from, call_s=call_s)
+        assert seen(card.steps(40, seed), variant).counter == nature
+        assert probe(variant, seed, H100).counter == nature
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_reads_as_slow_as_the_renewals_do_not_hide_what_a_counter_counts(
     sensor: card.Sensor, name: str, call_s: float
 ) -> None:
     for seed in range(3):
-        mine = replace(sensor, call_s=call_s)
-        assert seen(card.work(1, 39, seed), mine, name).counter == "independent"
+        variant = replace(sensor, call_s=call_s)
+        assert seen(card.work(1, 39, seed), variant, name).counter == "independent"
 
 
 def test_straying_from_a_mean_over_a_second_shows_nothing() -> None:
@@ -99,27 +99,27 @@ def test_what_a_probe_found_stands_unless_the_recording_contradicts_it() -> None
         (info,) = samples.header.sensors
         flat = card.record(card.constant(250.0), sensor, 40, name=H100)
         for said in ("independent", "sum"):
-            known = Behaviour(said, 0.1)
-            assert open_device(flat, info, known).behaviour.counter == said
+            probed = Behaviour(said, 0.1)
+            assert open_device(flat, info, probed).behaviour.counter == said
             expected = said if said == own else "unverified"
-            assert open_device(samples, info, known).behaviour.counter == expected
+            assert open_device(samples, info, probed).behaviour.counter == expected
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.005, 0.02, 0.03, 0.05])
 def test_a_counters_lag_is_found_within_three_ms_or_not_at_all(lag_s: float) -> None:
     for seed in range(3):
-        found = probe(replace(card.H100, counter_lag_s=lag_s), seed, H100)
-        if found.counter_lag_s is not None or lag_s <= 0.02:
-            assert found.counter_lag_s == pytest.approx(lag_s, abs=0.003)
+        behaviour = probe(replace(card.H100, counter_lag_s=lag_s), seed, H100)
+        if behaviour.counter_lag_s is not None or lag_s <= 0.02:
+            assert behaviour.counter_lag_s == pytest.approx(lag_s, abs=0.003)
         else:
-            assert found.counter == "unverified"
+            assert behaviour.counter == "unverified"
 
 
 def test_a_long_lag_is_not_found_and_nothing_is_taken_as_shown() -> None:
     """As late as a reading's period a counter looks like their sum."""
-    found = probe(replace(card.H100, counter_lag_s=0.1), name=H100)
-    assert found.counter == "unverified"
-    assert found.counter_lag_s is None
+    behaviour = probe(replace(card.H100, counter_lag_s=0.1), name=H100)
+    assert behaviour.counter == "unverified"
+    assert behaviour.counter_lag_s is None
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_long_lag_is_not_found_and_nothing_is_taken_as_shown() -> None:
 def test_periods_and_windows_are_found_within_ten_percent(
     update_s: float, window_s: float, counter_s: float | None
 ) -> None:
-    found = []
+    windows_s = []
     for seed in range(5):
         sensor = card.Sensor(update_s, window_s, 0.013 + 0.007 * seed, counter_s=counter_s)
         behaviour = probe(sensor, seed)
@@ -138,36 +138,36 @@ def test_periods_and_windows_are_found_within_ten_percent(
         assert channel.update_period_s == pytest.approx(update_s, rel=0.05)
         period_s = behaviour.counter_period_s
         assert period_s == (None if counter_s is None else pytest.approx(0.1, rel=0.01))
-        found.append(channel.window_s)
+        windows_s.append(channel.window_s)
     # A step falls into a short window seldom: a single probe has few of those.
-    assert np.median(found) == pytest.approx(window_s, rel=0.05)
-    assert np.array(found) == pytest.approx(np.full(5, window_s), rel=0.1)
+    assert np.median(windows_s) == pytest.approx(window_s, rel=0.05)
+    assert np.array(windows_s) == pytest.approx(np.full(5, window_s), rel=0.1)
 
 
 @pytest.mark.parametrize("call_s", [0.002, 0.004])
 def test_slow_calls_do_not_hide_the_windows(call_s: float) -> None:
-    found = probe(replace(card.H100, call_s=call_s), name=H100)
-    instant, average = found.power
+    behaviour = probe(replace(card.H100, call_s=call_s), name=H100)
+    instant, average = behaviour.power
     assert instant.window_s == pytest.approx(0.025, rel=0.25)
     assert average.window_s == pytest.approx(1.0, rel=0.02)
 
 
 def test_where_the_steps_show_no_window_what_is_published_stands() -> None:
-    found = probe(card.Sensor(0.02, 0.01), name=V100)
-    assert found.power[0].source in ("published", "found")
+    behaviour = probe(card.Sensor(0.02, 0.01), name=V100)
+    assert behaviour.power[0].source in ("published", "found")
     samples = card.record(card.constant(250.0), card.H100, name=H100)
-    found = characterise(samples, card.UUID)
-    assert [part.source for part in found.power] == ["published", "published"]
-    assert found.counter == "unverified"
+    behaviour = characterise(samples, card.UUID)
+    assert [part.source for part in behaviour.power] == ["published", "published"]
+    assert behaviour.counter == "unverified"
 
 
 def test_constant_power_and_few_steps_show_nothing() -> None:
     samples = card.record(card.constant(250.0), card.Sensor(window_s=0.025))
-    found = characterise(samples, card.UUID)
-    assert found.counter == "unverified"
-    assert found.power[0].window_s is None
-    assert found.power[0].share_seen is None
-    assert not found.says_something
+    behaviour = characterise(samples, card.UUID)
+    assert behaviour.counter == "unverified"
+    assert behaviour.power[0].window_s is None
+    assert behaviour.power[0].share_seen is None
+    assert not behaviour.says_something
 
 
 @pytest.mark.parametrize("window_s", [0.025, 0.1])
@@ -194,10 +194,10 @@ def test_pulses_in_step_with_the_readings_are_not_taken_for_averaging() -> None:
 
 
 def test_windows_are_published_by_card_and_channel() -> None:
-    assert published(H100, "power_instant_w").window_s == 0.025
-    assert published(H100, "power_usage_w").window_s == 1.0
-    assert published(A100, "power_usage_w").window_s == 0.025
-    assert published(H200, "power_instant_w") is None
-    assert published(H200, "power_average_w").window_s == 1.0
-    assert published(H200, "power_average_w").source == "documented"
-    assert published(A100, "power_average_w").window_s == 0.025
+    assert published_behaviour(H100, "power_instant_w").window_s == 0.025
+    assert published_behaviour(H100, "power_usage_w").window_s == 1.0
+    assert published_behaviour(A100, "power_usage_w").window_s == 0.025
+    assert published_behaviour(H200, "power_instant_w") is None
+    assert published_behaviour(H200, "power_average_w").window_s == 1.0
+    assert published_behaviour(H200, "power_average_w").source == "documented"
+    assert published_behaviour(A100, "power_average_w").window_s == 0.025

@@ -53,8 +53,8 @@ def cpus(
 
 def recorded(rows: list[Row], kind: str = "gpu") -> Samples:
     if kind == "gpu":
-        mine = card.info(name="NVIDIA H100 80GB HBM3", quantities=card.H100.quantities)
-        return card.recording(sorted([*LOAD, *rows], key=lambda row: row.t_ns), mine)
+        info = card.info(name="NVIDIA H100 80GB HBM3", quantities=card.H100.quantities)
+        return card.recording(sorted([*LOAD, *rows], key=lambda row: row.t_ns), info)
     if kind == "rapl":
         energy = [
             Row(card.ns(t), RAPL.device, "rapl", "energy_counter_j", 50.0 * t, card.ns(t - 0.001))
@@ -77,21 +77,21 @@ def codes(rows: list[Row], kind: str = "gpu", **more) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["gpu", "rapl", "estimated"])
 def test_a_quiet_machine_has_no_code(kind: str) -> None:
-    found = codes(cpus(own=3.9, others=0.05, others_elsewhere=0.1, throttled=0.01), kind)
-    assert not {"cpu_contended", "other_process", "stalled"} & set(found)
+    validity = codes(cpus(own=3.9, others=0.05, others_elsewhere=0.1, throttled=0.01), kind)
+    assert not {"cpu_contended", "other_process", "stalled"} & set(validity)
 
 
 def test_who_used_what_is_told() -> None:
-    use = cpu_use(recorded(cpus(own=1.0, others=2.0, steal=0.4, throttled=0.25)), WINDOW)
-    assert use.cpus == pytest.approx(4)
-    assert use.own_cpus == pytest.approx(1)
-    assert use.others_cpus == pytest.approx(2)
-    assert use.others_share == pytest.approx(0.5)
-    assert use.others_share_of_machine == pytest.approx(0.25)
-    assert use.steal_share == pytest.approx(0.1)
-    assert use.throttled_share == pytest.approx(0.25)
-    assert use.pressure_share == pytest.approx(0.1)
-    assert use.unavailable is None
+    usage = cpu_use(recorded(cpus(own=1.0, others=2.0, steal=0.4, throttled=0.25)), WINDOW)
+    assert usage.cpus == pytest.approx(4)
+    assert usage.own_cpus == pytest.approx(1)
+    assert usage.others_cpus == pytest.approx(2)
+    assert usage.others_share == pytest.approx(0.5)
+    assert usage.others_share_of_machine == pytest.approx(0.25)
+    assert usage.steal_share == pytest.approx(0.1)
+    assert usage.throttled_share == pytest.approx(0.25)
+    assert usage.pressure_share == pytest.approx(0.1)
+    assert usage.unavailable is None
 
 
 @pytest.mark.parametrize(
@@ -105,36 +105,36 @@ def test_who_used_what_is_told() -> None:
 )
 @pytest.mark.parametrize("kind", ["gpu", "estimated"])
 def test_starved_of_the_cpus_it_is_marked(rows: list[Row], says: str, kind: str) -> None:
-    found = codes(rows, kind)
-    assert says in found["cpu_contended"]
-    assert not DISQUALIFYING & set(found)
+    validity = codes(rows, kind)
+    assert says in validity["cpu_contended"]
+    assert not DISQUALIFYING & set(validity)
 
 
 def test_where_the_cpus_are_metered_strangers_disqualify() -> None:
-    found = codes(cpus(others=1.0), "rapl")
-    assert "cpu_contended" in found
-    assert "used 12.5 % of the machine's CPUs" in found["other_process"]
+    validity = codes(cpus(others=1.0), "rapl")
+    assert "cpu_contended" in validity
+    assert "used 12.5 % of the machine's CPUs" in validity["other_process"]
 
 
 def test_strangers_on_other_cpus_are_in_the_meter_and_take_nothing_away() -> None:
     rows = cpus(others=0.0, others_elsewhere=2.0)
     assert "cpu_contended" not in codes(rows, "gpu")
-    found = codes(rows, "rapl")
-    assert "used 25.0 % of the machine's CPUs" in found["other_process"]
-    assert found["cpu_contended"]
+    validity = codes(rows, "rapl")
+    assert "used 25.0 % of the machine's CPUs" in validity["other_process"]
+    assert validity["cpu_contended"]
 
 
 def test_a_server_that_is_not_the_runs_own_is_no_stranger() -> None:
     assert "cpu_contended" not in codes(cpus(others=3.0), own_server=False)
-    use = cpu_use(recorded(cpus(others=3.0)), WINDOW, own_server=False)
-    assert use.others_share is None
-    assert "not the run's own" in str(use.unavailable)
+    usage = cpu_use(recorded(cpus(others=3.0)), WINDOW, own_server=False)
+    assert usage.others_share is None
+    assert "not the run's own" in str(usage.unavailable)
 
 
 def test_a_recording_that_says_nothing_of_the_cpus() -> None:
-    use = cpu_use(recorded([]), WINDOW)
-    assert use.others_share is None
-    assert use.unavailable is not None
+    usage = cpu_use(recorded([]), WINDOW)
+    assert usage.others_share is None
+    assert usage.unavailable is not None
     assert "cpu_contended" not in codes([])
 
 
@@ -148,8 +148,8 @@ def beats(*jumps: tuple[float, float]) -> list[Row]:
 
 @pytest.mark.parametrize("at_s", [20.1, 30.0, 39.9])
 def test_a_machine_that_was_suspended_within_the_window(at_s: float) -> None:
-    found = codes(beats((at_s, 7.0)))
-    assert found["stalled"] == "the machine was suspended for 7.0 s within the window"
+    validity = codes(beats((at_s, 7.0)))
+    assert validity["stalled"] == "the machine was suspended for 7.0 s within the window"
 
 
 @pytest.mark.parametrize("at_s", [5.0, 19.0, 41.0])
@@ -163,7 +163,7 @@ def test_heartbeats_without_a_value_say_nothing() -> None:
 
 def test_a_process_that_stood_still_within_the_window() -> None:
     rows = [host("stopped_pid", t, 4711.0, "engine") for t in (30.0, 30.2, 30.4)]
-    found = codes(rows)
-    assert found["stalled"] == "process 4711 of the run was stopped for about 0.6 s of it"
+    validity = codes(rows)
+    assert validity["stalled"] == "process 4711 of the run was stopped for about 0.6 s of it"
     assert "stalled" in DISQUALIFYING
     assert "stalled" not in codes([host("stopped_pid", 19.0, 4711.0), host("stopped_pid", 41, 1.0)])

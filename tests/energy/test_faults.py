@@ -63,22 +63,22 @@ def test_what_happens_to_a_card_or_its_recorder_gives_a_code_or_harms_nothing(
         time.sleep(LEAD_S)
         status = process.stop(recording.STOP_S)
     samples = read_samples(tmp_path / "samples.arrows")
-    made = account(samples, window, recorder_lost=status != 0)
-    assert all(reading.gross_j != 0 for reading in made.readings)
-    assert code is None or code in made.validity
+    result = account(samples, window, recorder_lost=status != 0)
+    assert all(reading.gross_j != 0 for reading in result.readings)
+    assert code is None or code in result.validity
     if code == "recorder_lost":
-        assert made.total is None
+        assert result.total is None
         return
-    assert made.total is not None
+    assert result.total is not None
     true_j = POWER_W * (window[1] - window[0]) / 1e9
-    assert made.total.gross_j == pytest.approx(true_j, rel=0.02)
+    assert result.total.gross_j == pytest.approx(true_j, rel=0.02)
 
 
 @pytest.mark.slow
 def test_no_window_of_the_short_benchmark_is_wrong_without_a_code_or_beyond_its_bound() -> None:
     sim.library_or_skip()
     command = [str(ROOT / "benchmarks" / "meter_adversary.py"), "--quick", "--jobs", "1"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *command],
         capture_output=True,
         text=True,
@@ -86,6 +86,8 @@ def test_no_window_of_the_short_benchmark_is_wrong_without_a_code_or_beyond_its_
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert "Traceback" not in done.stderr, done.stdout + done.stderr
-    assert "pass  windows outside their interval without a code: 0 of" in done.stdout, done.stdout
-    assert "pass  windows beyond their bound: 0" in done.stdout, done.stdout
+    assert "Traceback" not in process.stderr, process.stdout + process.stderr
+    assert "pass  windows outside their interval without a code: 0 of" in process.stdout, (
+        process.stdout
+    )
+    assert "pass  windows beyond their bound: 0" in process.stdout, process.stdout

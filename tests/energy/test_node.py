@@ -81,38 +81,38 @@ DEVICES_J = float(card_j(100.0) - card_j(60.0))
 def test_its_energy_ratio_and_lag_are_those_that_are_true(
     lag_s: float, average_s: float, phase_s: float
 ) -> None:
-    made = metered(recorded(lag_s=lag_s, average_s=average_s, phase_s=phase_s))
-    found = made.node
-    assert found is not None
-    assert found.gross_j is not None, found.unavailable
-    assert abs(found.gross_j - TRUE_J) <= found.gross_u95_j
-    assert found.gross_u95_j < 0.06 * TRUE_J
-    assert abs(found.lag_s - lag_s) <= found.lag_u95_s
-    assert found.devices == [GPU]
-    assert found.devices_j == pytest.approx(DEVICES_J, rel=0.001)
-    assert found.ratio_low <= TRUE_J / DEVICES_J <= found.ratio_high
-    assert ("clock is behind" in " ".join(found.notes)) == (lag_s < 0)
+    result = metered(recorded(lag_s=lag_s, average_s=average_s, phase_s=phase_s))
+    node = result.node
+    assert node is not None
+    assert node.gross_j is not None, node.unavailable
+    assert abs(node.gross_j - TRUE_J) <= node.gross_u95_j
+    assert node.gross_u95_j < 0.06 * TRUE_J
+    assert abs(node.lag_s - lag_s) <= node.lag_u95_s
+    assert node.devices == [GPU]
+    assert node.devices_j == pytest.approx(DEVICES_J, rel=0.001)
+    assert node.ratio_low <= TRUE_J / DEVICES_J <= node.ratio_high
+    assert ("clock is behind" in " ".join(node.notes)) == (lag_s < 0)
 
 
 def test_what_is_unknown_of_its_lag_is_shared_by_repeats() -> None:
     """It moves both ends of each window alike: over the step that the load makes at either."""
-    made = metered(recorded(lag_s=0.0))
-    assert made.node is not None
-    (meter,) = [each for each in made.readings if each.scope == "node"]
-    assert meter.shared_u95_j >= made.node.lag_u95_s * 0.9 * LOSS * (LOAD_W - IDLE_W)
+    result = metered(recorded(lag_s=0.0))
+    assert result.node is not None
+    (meter,) = [each for each in result.readings if each.scope == "node"]
+    assert meter.shared_u95_j >= result.node.lag_u95_s * 0.9 * LOSS * (LOAD_W - IDLE_W)
     assert meter.shared_u95_j <= meter.gross_u95_j
 
 
 def test_it_is_never_in_the_headline_nor_added_to_anything() -> None:
-    made = metered(recorded())
-    assert [each.device for each in made.headline] == [GPU]
-    assert made.total is not None
-    assert made.total.gross_j == pytest.approx(DEVICES_J, rel=0.001)
-    (beside,) = [each for each in made.readings if each.scope == "node"]
+    result = metered(recorded())
+    assert [reading.device for reading in result.headline] == [GPU]
+    assert result.total is not None
+    assert result.total.gross_j == pytest.approx(DEVICES_J, rel=0.001)
+    (beside,) = [reading for reading in result.readings if reading.scope == "node"]
     assert beside.headline is False
-    assert made.energy(output_tokens=100).node == made.node
+    assert result.energy(output_tokens=100).node == result.node
     alone = make_samples(
-        [each for each in rows_of(recorded()) if each.device == "node"], header(NODE)
+        [reading for reading in rows_of(recorded()) if reading.device == "node"], header(NODE)
     )
     only = metered(alone)
     assert only.total is None
@@ -126,11 +126,11 @@ def rows_of(samples: Samples) -> list[Row]:
 
 
 def test_missing_seconds_are_told_and_in_the_interval() -> None:
-    made = metered(recorded(gone=(70.0, 78.0)))
-    assert made.node is not None
-    assert "readings are missing over 9.0 s of the window" in " ".join(made.node.notes)
-    assert abs(made.node.gross_j - TRUE_J) <= made.node.gross_u95_j
-    assert made.node.gross_u95_j > 0.05 * TRUE_J
+    result = metered(recorded(gone=(70.0, 78.0)))
+    assert result.node is not None
+    assert "readings are missing over 9.0 s of the window" in " ".join(result.node.notes)
+    assert abs(result.node.gross_j - TRUE_J) <= result.node.gross_u95_j
+    assert result.node.gross_u95_j > 0.05 * TRUE_J
 
 
 @pytest.mark.parametrize("at_s", [20.0, 65.0, 80.0, 99.0, 110.0])
@@ -138,21 +138,21 @@ def test_missing_seconds_are_told_and_in_the_interval() -> None:
 def test_a_clock_put_forward_or_back_amid_the_recording_gives_no_sure_number(
     at_s: float, by_s: float
 ) -> None:
-    found = metered(recorded(jump=(at_s, by_s))).node
-    assert found is not None
-    if found.gross_j is None:
-        assert found.unavailable
+    node = metered(recorded(jump=(at_s, by_s))).node
+    assert node is not None
+    if node.gross_j is None:
+        assert node.unavailable
         return
-    assert abs(found.gross_j - TRUE_J) <= found.gross_u95_j
-    missing = [note for note in found.notes if "readings are missing" in note]
+    assert abs(node.gross_j - TRUE_J) <= node.gross_u95_j
+    missing = [note for note in node.notes if "readings are missing" in note]
     assert not missing or float(missing[0].split(" over ")[1].split(" s ")[0]) <= 40
 
 
 def test_a_slow_meter_is_told() -> None:
-    made = metered(recorded(period_s=5.0, lag_s=2.0))
-    assert made.node is not None
-    assert "the meter is slow: updated every 5 s, for 40 s" in " ".join(made.node.notes)
-    assert abs(made.node.gross_j - TRUE_J) <= made.node.gross_u95_j
+    result = metered(recorded(period_s=5.0, lag_s=2.0))
+    assert result.node is not None
+    assert "the meter is slow: updated every 5 s, for 40 s" in " ".join(result.node.notes)
+    assert abs(result.node.gross_j - TRUE_J) <= result.node.gross_u95_j
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_a_slow_meter_is_told() -> None:
     ids=["wrong clock", "even load"],
 )
 def test_what_cannot_be_aligned_has_no_energy_and_says_why(samples: Samples, word: str) -> None:
-    found = metered(samples).node
-    assert found is not None
-    assert found.gross_j is None
-    assert word in found.unavailable
+    node = metered(samples).node
+    assert node is not None
+    assert node.gross_j is None
+    assert word in node.unavailable
 
 
 def test_a_node_that_shows_less_than_its_devices_is_told() -> None:
@@ -177,9 +177,9 @@ def test_a_node_that_shows_less_than_its_devices_is_told() -> None:
         else row
         for row in rows_of(recorded())
     ]
-    found = metered(make_samples(rows, header(CARD, NODE))).node
-    assert found is not None
-    assert "shows less than its devices" in " ".join(found.notes)
+    node = metered(make_samples(rows, header(CARD, NODE))).node
+    assert node is not None
+    assert "shows less than its devices" in " ".join(node.notes)
 
 
 def test_a_calibration_may_be_of_the_node_and_the_record_says_so() -> None:
@@ -188,14 +188,14 @@ def test_a_calibration_may_be_of_the_node_and_the_record_says_so() -> None:
         path=Path("mine.yaml"),
         sha256="0" * 64,
     )
-    plain, made = (
+    plain, result = (
         account(recorded(), WINDOW, calibration=each) for each in (NO_CALIBRATION, calibration)
     )
     assert plain.node is not None
-    assert made.node is not None
-    assert made.node.gross_j == pytest.approx(plain.node.gross_j / 1.05)
-    assert made.node.gross_u95_j == pytest.approx(plain.node.gross_u95_j / 1.05)
-    assert made.node.u_sys_j == pytest.approx(0.03 * made.node.gross_j)
-    noted = calibration.for_record(made.calibratable)
+    assert result.node is not None
+    assert result.node.gross_j == pytest.approx(plain.node.gross_j / 1.05)
+    assert result.node.gross_u95_j == pytest.approx(plain.node.gross_u95_j / 1.05)
+    assert result.node.u_sys_j == pytest.approx(0.03 * result.node.gross_j)
+    noted = calibration.for_record(result.calibratable)
     assert noted is not None
     assert [*noted["gains"]] == ["node"]

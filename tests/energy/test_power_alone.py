@@ -37,12 +37,12 @@ def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
     for seed in range(12):
         load = bursts(seed)
         samples = card.record(load, sensor, 20.0, **(PUBLISHED if update_s == 0.1 else {}))
-        known = None if update_s == 0.1 else probed
-        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15), known=known)
-        assert made.validity == {}
-        off_j = made.total.gross_j - float(load.energy(5, 15))
-        off.append(off_j / made.total.gross_j)
-        covered.append(abs(off_j) <= made.total.gross_u95_j)
+        behaviours = None if update_s == 0.1 else probed
+        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15), known=behaviours)
+        assert result.validity == {}
+        off_j = result.total.gross_j - float(load.energy(5, 15))
+        off.append(off_j / result.total.gross_j)
+        covered.append(abs(off_j) <= result.total.gross_u95_j)
     assert abs(np.mean(off)) < 0.002
     assert np.mean(covered) > 0.9
 
@@ -56,9 +56,9 @@ def test_the_length_of_a_load_s_steps_is_no_period_of_its_sensor(update_s: float
         edges_s = np.cumsum(rng.uniform(0.6, 2.0, 40))
         load = card.Power([-10.0, *edges_s], rng.integers(80, 450, 41).astype(float))
         samples = card.record(load, sensor, 20.0)
-        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
-        assert set(made.validity) == {"undersampled"}
-        off.append(made.total.gross_j / float(load.energy(5, 15)) - 1)
+        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
+        assert set(result.validity) == {"undersampled"}
+        off.append(result.total.gross_j / float(load.energy(5, 15)) - 1)
     assert abs(np.mean(off)) < 0.004
 
 
@@ -79,9 +79,9 @@ def test_a_stretch_that_holds_one_reading_is_as_unsure_as_those_next_to_it() -> 
     samples = card.record(load, sensor, 60.0, name="NVIDIA A100-SXM4-80GB")
     covered = []
     for start_s in np.arange(5.0, 50.0, 1.37):
-        made = account(samples, (card.ns(start_s), card.ns(start_s + 0.12))).total
-        off_j = made.gross_j - float(load.energy(start_s, start_s + 0.12))
-        covered.append(abs(off_j) <= made.gross_u95_j)
+        result = account(samples, (card.ns(start_s), card.ns(start_s + 0.12))).total
+        off_j = result.gross_j - float(load.energy(start_s, start_s + 0.12))
+        covered.append(abs(off_j) <= result.gross_u95_j)
     assert np.mean(covered) > 0.93
 
 
@@ -93,13 +93,13 @@ def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s
         stops = [(at_s, stop_s)] if stop_s else []
         sensor = card.Sensor(counter_s=None, recorder_stops=stops)
         load = card.work(-4.0, 44.0, seed)
-        made = account(
+        result = account(
             card.record(load, sensor, 30.0, **PUBLISHED), (card.ns(20), card.ns(25)), precision=0.4
         )
-        assert made.validity == {}
-        off_j = abs(made.total.gross_j - float(load.energy(20, 25)))
-        covered.append(off_j <= made.total.gross_u95_j <= made.total.bound_j)
-        relative.append(made.total.gross_u95_j / made.total.gross_j)
+        assert result.validity == {}
+        off_j = abs(result.total.gross_j - float(load.energy(20, 25)))
+        covered.append(off_j <= result.total.gross_u95_j <= result.total.bound_j)
+        relative.append(result.total.gross_u95_j / result.total.gross_j)
     assert np.mean(covered) > 0.9
     assert np.median(relative) < 0.01 + 0.4 * stop_s
 
@@ -112,26 +112,26 @@ def test_slow_calls_are_no_pauses_of_the_recorder(call_s: float) -> None:
     for seed in range(10):
         load = bursts(seed)
         samples = card.record(load, sensor, 20.0, name="V100")
-        made = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
-        off.append(made.total.gross_j / float(load.energy(5, 15)) - 1)
+        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
+        off.append(result.total.gross_j / float(load.energy(5, 15)) - 1)
     assert abs(np.mean(off)) < 0.015
     assert np.std(off) < 0.025
 
 
 def test_means_over_just_their_own_period_are_energies_which_nothing_is_smeared_in() -> None:
     """With the power taken as linear between them 14 of 40 were outside their intervals."""
-    held, widths = 0, []
+    covered, widths = 0, []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         length_s = float(rng.uniform(1.0, 6.0))
         load = card.Power([-10.0, 8.0, 8.0 + length_s], [80.0, float(rng.uniform(200, 450)), 80.0])
         sensor = card.Sensor(counter_s=None, phase_s=float(rng.uniform(0, 0.1)))
         samples = card.record(load, sensor, 22.0, **PUBLISHED)
-        made = account(samples, (card.ns(8.0), card.ns(8.0 + length_s))).total
+        result = account(samples, (card.ns(8.0), card.ns(8.0 + length_s))).total
         true_j = float(load.energy(8.0, 8.0 + length_s))
-        held += abs(made.gross_j - true_j) <= made.gross_u95_j
-        widths.append(made.gross_u95_j / true_j)
-    assert held >= 36
+        covered += abs(result.gross_j - true_j) <= result.gross_u95_j
+        widths.append(result.gross_u95_j / true_j)
+    assert covered >= 36
     assert np.median(widths) < 0.02
 
 
@@ -178,8 +178,8 @@ def test_limits_of_means_over_one_second_alone_are_those_that_the_page_names(
         power = load(start_s, start_s + 5, seed)
         samples = card.record(power, sensor, start_s + 11, name="NVIDIA L40S")
         window = card.ns(start_s), card.ns(start_s + 5)
-        made = account(samples, window, card.margins(start_s, start_s + 5)).total
+        result = account(samples, window, card.margins(start_s, start_s + 5)).total
         true_j = float(power.energy(start_s, start_s + 5))
-        errors.append(abs(made.gross_j - true_j) / made.gross_u95_j)
-    assert sum(each <= 1 for each in errors) in held
+        errors.append(abs(result.gross_j - true_j) / result.gross_u95_j)
+    assert sum(error <= 1 for error in errors) in held
     assert max(errors) < most

@@ -62,8 +62,8 @@ class Served:
         return split_of(self.account(sensor), self.batches)
 
 
-def split_of(made: Account, batches: list[Batch]) -> TokenEnergy | NoSplit:
-    return split_energy([each.channel for each in made.headline_sources], batches)
+def split_of(account: Account, batches: list[Batch]) -> TokenEnergy | NoSplit:
+    return split_energy([source.channel for source in account.headline_sources], batches)
 
 
 def lengths(count: int, seed: int) -> list[tuple[int, int]]:
@@ -90,14 +90,14 @@ def test_prefill_and_decode_are_found_and_their_intervals_hold(
         served = Served(lengths(count, seed), **load)
         lag_s = 0.0125 * seed
         sensor = replace(card.H100, counter_lag_s=lag_s, counter_phase_s=0.011 * seed)
-        found = served.split(sensor)
-        assert isinstance(found, TokenEnergy)
-        assert found.prefill_j == pytest.approx(served.prefill_j, rel=0.002)
-        assert found.decode_j == pytest.approx(served.decode_j, rel=0.0005)
-        assert found.prefill_u95_j < 0.01 * found.prefill_j
-        assert found.unexplained < POOR_FIT
-        covered.append(abs(found.prefill_j - served.prefill_j) <= found.prefill_u95_j)
-        covered.append(abs(found.decode_j - served.decode_j) <= found.decode_u95_j)
+        split = served.split(sensor)
+        assert isinstance(split, TokenEnergy)
+        assert split.prefill_j == pytest.approx(served.prefill_j, rel=0.002)
+        assert split.decode_j == pytest.approx(served.decode_j, rel=0.0005)
+        assert split.prefill_u95_j < 0.01 * split.prefill_j
+        assert split.unexplained < POOR_FIT
+        covered.append(abs(split.prefill_j - served.prefill_j) <= split.prefill_u95_j)
+        covered.append(abs(split.decode_j - served.decode_j) <= split.decode_u95_j)
     assert np.mean(covered) >= 0.93
 
 
@@ -110,9 +110,9 @@ def test_a_rest_beside_the_work_is_not_taken_for_the_gaps_between() -> None:
 def test_phases_that_hardly_differ_from_step_to_step_cannot_be_told_apart() -> None:
     """Each batch takes just as long as the counter takes from one step to the next."""
     served = Served([(250, 4)] * 60)
-    found = served.split()
-    assert isinstance(found, NoSplit)
-    assert "too evenly" in found.reason
+    split = served.split()
+    assert isinstance(split, NoSplit)
+    assert "too evenly" in split.reason
 
 
 def test_a_load_that_draws_what_it_likes_leaves_much_unexplained() -> None:
@@ -125,31 +125,31 @@ def test_a_load_that_draws_what_it_likes_leaves_much_unexplained() -> None:
 
 def test_neither_of_the_two_is_less_than_nothing() -> None:
     """Prefills of a few ms amid a load that draws what it likes are at times fitted below zero."""
-    found = []
+    splits = []
     for seed in range(12):
         served = Served([(16, out) for _, out in lengths(10, seed)])
         rng = np.random.default_rng(seed)
         times_s = np.arange(0.0, served.end_s, 0.05)
         served.power = card.Power(list(times_s), list(rng.uniform(100, 600, len(times_s))))
-        found.append(served.split())
-    reasons = [each.reason for each in found if isinstance(each, NoSplit)]
+        splits.append(served.split())
+    reasons = [split.reason for split in splits if isinstance(split, NoSplit)]
     assert any("less than nothing" in reason for reason in reasons)
-    assert len(reasons) < len(found)
+    assert len(reasons) < len(splits)
     energies_j = [
-        (each.prefill_j, each.decode_j) for each in found if isinstance(each, TokenEnergy)
+        (split.prefill_j, split.decode_j) for split in splits if isinstance(split, TokenEnergy)
     ]
     assert np.min(energies_j) > 0
 
 
 def test_what_cannot_be_split_says_why() -> None:
     served = Served(lengths(10, 0))
-    made = served.account()
+    result = served.account()
     batch = served.batches[1]
 
-    def reason(batches: list[Batch], account_: Account = made) -> str:
-        found = split_of(account_, batches)
-        assert isinstance(found, NoSplit)
-        return found.reason
+    def reason(batches: list[Batch], account_: Account = result) -> str:
+        split = split_of(account_, batches)
+        assert isinstance(split, NoSplit)
+        return split.reason
 
     assert "12 are needed" in reason(Served(lengths(1, 2)).batches)
     assert "overlap" in reason([*served.batches, batch])
@@ -163,13 +163,13 @@ def test_what_cannot_be_split_says_why() -> None:
 
 
 def test_a_batch_the_sensor_cannot_resolve_has_a_reason_and_no_energy() -> None:
-    made = Served([(500, 100)] * 4).account()
-    short = Batch(card.ns(4.0), card.ns(4.02), None, 10, 10, 1)
-    (energy,) = batch_energies(made, [short])
+    result = Served([(500, 100)] * 4).account()
+    brief = Batch(card.ns(4.0), card.ns(4.02), None, 10, 10, 1)
+    (energy,) = batch_energies(result, [brief])
     assert energy.energy_j is None
     assert "20 ms are less than the 100 ms" in energy.unavailable
     late = Batch(card.ns(400.0), card.ns(402.0), None, 10, 10, 1)
-    assert "does not cover" in batch_energies(made, [late])[0].unavailable
+    assert "does not cover" in batch_energies(result, [late])[0].unavailable
 
 
 def test_requests_that_overlap_have_no_energy_of_their_own() -> None:
@@ -177,7 +177,7 @@ def test_requests_that_overlap_have_no_energy_of_their_own() -> None:
     first, second = served.batches[1:3]
     mixed = [*served.batches, Batch(first.start_ns, second.end_ns, None, 1, 1, 1)]
     energies = batch_energies(served.account(), mixed)
-    assert {each.energy_j for each in energies} == {None}
+    assert {energy.energy_j for energy in energies} == {None}
     assert "overlap" in energies[0].unavailable
 
 
@@ -195,14 +195,14 @@ def test_what_was_not_declared_is_not_made_up() -> None:
 
 
 def test_the_footprint_of_a_window_is_its_energys() -> None:
-    made = account(card.record(card.constant(360.0)), (card.ns(10), card.ns(50)))
+    result = account(card.record(card.constant(360.0)), (card.ns(10), card.ns(50)))
     declared = Declared(500.0, 1.25, 0.4, "EUR", "made up")
-    found = footprint(made.energy(requests=100), declared)
-    assert found.energy_site_kwh == pytest.approx(360 * 40 * 1.25 / 3.6e6, rel=1e-3)
-    assert found.carbon_gco2e == pytest.approx(500 * found.energy_site_kwh)
-    assert found.carbon_per_1000_requests_gco2e == pytest.approx(10 * found.carbon_gco2e)
-    assert found.cost_per_1000_requests == pytest.approx(4 * found.energy_site_kwh)
-    assert footprint(made.energy(), declared).cost_per_1000_requests is None
+    impact = footprint(result.energy(requests=100), declared)
+    assert impact.energy_site_kwh == pytest.approx(360 * 40 * 1.25 / 3.6e6, rel=1e-3)
+    assert impact.carbon_gco2e == pytest.approx(500 * impact.energy_site_kwh)
+    assert impact.carbon_per_1000_requests_gco2e == pytest.approx(10 * impact.carbon_gco2e)
+    assert impact.cost_per_1000_requests == pytest.approx(4 * impact.energy_site_kwh)
+    assert footprint(result.energy(), declared).cost_per_1000_requests is None
     nothing = account(card.recording([]), (card.ns(10), card.ns(50)))
     assert footprint(nothing.energy(), declared) is None
 
@@ -225,10 +225,10 @@ def test_thought_is_the_first_part_of_decode_and_costs_what_decode_costs_then(
                 (at - card.T0_NS) / 1e9 for at in (batch.prefill_end_ns, batch.end_ns)
             )
             true_j += float(served.power.energy(middle_s, middle_s + share * (end_s - middle_s)))
-        found = split_of(served.account(sensor), batches)
-        assert isinstance(found, TokenEnergy)
-        decode_j = found.decode_j * sum(batch.decoded_tokens for batch in batches)
-        assert found.thinking_j + found.answer_j == pytest.approx(decode_j)
-        assert found.thinking_j == pytest.approx(true_j, rel=0.002)
-        covered.append(abs(found.thinking_j - true_j) <= found.thinking_u95_j)
+        split = split_of(served.account(sensor), batches)
+        assert isinstance(split, TokenEnergy)
+        decode_j = split.decode_j * sum(batch.decoded_tokens for batch in batches)
+        assert split.thinking_j + split.answer_j == pytest.approx(decode_j)
+        assert split.thinking_j == pytest.approx(true_j, rel=0.002)
+        covered.append(abs(split.thinking_j - true_j) <= split.thinking_u95_j)
     assert np.mean(covered) >= 0.93

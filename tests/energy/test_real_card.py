@@ -21,7 +21,7 @@ AS_RECORDED = 0.0035
 
 def recorded(folder: str) -> tuple[Samples, SensorInfo]:
     samples = read_samples(H100 / folder / "samples.parquet")
-    (info,) = [each for each in samples.header.sensors if each.sensor == "nvml"]
+    (info,) = [info for info in samples.header.sensors if info.sensor == "nvml"]
     return samples, info
 
 
@@ -31,8 +31,8 @@ KNOWN = {("nvml", CARD.device): FOUND}
 
 
 def windows(folder: str) -> list[dict[str, Any]]:
-    found = json.loads((H100 / folder / "windows.json").read_text())
-    return [each for each in found if each.get("meter_j")]
+    records = json.loads((H100 / folder / "windows.json").read_text())
+    return [record for record in records if record.get("meter_j")]
 
 
 def metered(
@@ -64,22 +64,22 @@ def test_an_engines_windows_have_the_energy_that_was_given_then(
     each: dict[str, Any], known: Any
 ) -> None:
     samples, _ = recorded("engine")
-    made = metered(samples, (each["start_ns"], each["end_ns"]), known=known)
-    (found,) = made.headline
-    assert found.gross_j == pytest.approx(each["meter_j"], rel=AS_RECORDED)
-    assert found.gross_u95_j < 0.01 * found.gross_j
-    assert set(made.validity) <= {"throttled", "temperature_drift"}
+    result = metered(samples, (each["start_ns"], each["end_ns"]), known=known)
+    (reading,) = result.headline
+    assert reading.gross_j == pytest.approx(each["meter_j"], rel=AS_RECORDED)
+    assert reading.gross_u95_j < 0.01 * reading.gross_j
+    assert set(result.validity) <= {"throttled", "temperature_drift"}
 
 
 @pytest.mark.parametrize("each", windows("pulses"), ids=lambda each: each["window"])
 def test_pulses_in_step_with_the_readings_do_not_mislead_the_counter(each: dict[str, Any]) -> None:
     samples, _ = recorded("pulses")
-    made = metered(samples, (each["start_ns"], each["end_ns"]), known=KNOWN)
-    (found,) = made.headline
-    apart_j = abs(found.gross_j - each["meter_j"])
+    result = metered(samples, (each["start_ns"], each["end_ns"]), known=KNOWN)
+    (reading,) = result.headline
+    apart_j = abs(reading.gross_j - each["meter_j"])
     then_j = each["meter_u95_j"] or 0.0
-    assert apart_j <= max(0.003 * found.gross_j, found.gross_u95_j, then_j)
-    assert not {"counter_jump", "counter_reset", "counter_unverified"} & set(made.validity)
+    assert apart_j <= max(0.003 * reading.gross_j, reading.gross_u95_j, then_j)
+    assert not {"counter_jump", "counter_reset", "counter_unverified"} & set(result.validity)
 
 
 @pytest.mark.parametrize("folder", RUNS)
@@ -88,15 +88,15 @@ def test_a_runs_energy_is_that_of_its_record(folder: str) -> None:
     record = json.loads((H100 / folder / "result.json").read_text())
     window = (record["window"]["start_monotonic_ns"], record["window"]["end_monotonic_ns"])
     phases = [
-        (each["name"], each["start_monotonic_ns"], each["end_monotonic_ns"])
-        for each in record["phases"]
+        (phase["name"], phase["start_monotonic_ns"], phase["end_monotonic_ns"])
+        for phase in record["phases"]
     ]
-    made = metered(samples, window, phases, KNOWN)
+    result = metered(samples, window, phases, KNOWN)
     # The first run's recorder was held up at the window's end: what it gave then was unsure by 2 %.
-    then_j = max(AS_RECORDED * made.total.gross_j, record["energy"]["u95_j"])
-    assert made.total.gross_j == pytest.approx(record["energy"]["gross_j"], abs=then_j)
-    assert "channel_mismatch" not in made.validity
-    assert made.headline[0].gross_u95_j < 0.02 * made.total.gross_j
+    then_j = max(AS_RECORDED * result.total.gross_j, record["energy"]["u95_j"])
+    assert result.total.gross_j == pytest.approx(record["energy"]["gross_j"], abs=then_j)
+    assert "channel_mismatch" not in result.validity
+    assert result.headline[0].gross_u95_j < 0.02 * result.total.gross_j
 
 
 def test_counter_and_average_agree_as_the_page_on_the_method_says() -> None:

@@ -43,27 +43,27 @@ def totals(
     load: Load, sensor: card.Sensor, name: str, *, margins: bool = True
 ) -> tuple[list[EnergySum], list[float]]:
     """Return what runs at any phase of the sensor give, and their true energies."""
-    found, true_j = [], []
+    sums, true_j = [], []
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         start_s = 5 + rng.uniform(0, 0.1)
         end_s = start_s + 5
-        mine = replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
+        variant = replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
         power = load(start_s, end_s, seed)
-        made = account(
-            card.record(power, mine, end_s + 3, name=name),
+        result = account(
+            card.record(power, variant, end_s + 3, name=name),
             (card.ns(start_s), card.ns(end_s)),
             card.margins(start_s, end_s) if margins else [],
         ).total
-        assert made is not None
-        found.append(made)
+        assert result is not None
+        sums.append(result)
         true_j.append(float(power.energy(start_s, end_s)))
-    return found, true_j
+    return sums, true_j
 
 
-def off_and_chance(found: Sequence[EnergySum], true_j: Sequence[float]) -> tuple[float, float]:
+def off_and_chance(sums: Sequence[EnergySum], true_j: Sequence[float]) -> tuple[float, float]:
     """Return by how much the mean is off, and the half width of its interval over the runs."""
-    off = np.array([each.gross_j for each in found]) / true_j - 1
+    off = np.array([energy_sum.gross_j for energy_sum in sums]) / true_j - 1
     return abs(float(off.mean())), T_975 * float(off.std(ddof=1)) / RUNS**0.5
 
 
@@ -81,21 +81,21 @@ def test_the_mean_of_runs_that_are_cut_alike_is_in_the_interval_that_they_share(
     load: Load, sensor: card.Sensor, name: str, margins: bool
 ) -> None:
     """What is lost from rest to work and back is lost in each run: cycles do not average it out."""
-    found, true_j = totals(load, sensor, name, margins=margins)
-    off, chance = off_and_chance(found, true_j)
-    shared = float(np.mean([each.shared_u95_j / each.gross_j for each in found]))
+    sums, true_j = totals(load, sensor, name, margins=margins)
+    off, chance = off_and_chance(sums, true_j)
+    shared = float(np.mean([energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]))
     assert off > 2 * chance
     assert off <= np.hypot(chance, shared)
     assert all(
-        abs(each.gross_j - joules) <= each.gross_u95_j
-        for each, joules in zip(found, true_j, strict=True)
+        abs(energy_sum.gross_j - joules) <= energy_sum.gross_u95_j
+        for energy_sum, joules in zip(sums, true_j, strict=True)
     )
 
 
 def test_what_runs_share_is_small_where_a_true_counter_is_read_in_a_loads_midst() -> None:
-    found, true_j = totals(serving, card.H100, H100, margins=False)
-    off, chance = off_and_chance(found, true_j)
-    shared = [each.shared_u95_j / each.gross_j for each in found]
+    sums, true_j = totals(serving, card.H100, H100, margins=False)
+    off, chance = off_and_chance(sums, true_j)
+    shared = [energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]
     assert off <= np.hypot(chance, np.mean(shared))
     assert np.mean(shared) < 0.002
 
@@ -122,7 +122,7 @@ def test_between_two_rests_runs_share_nothing_of_what_a_counter_smears(
 
     Nor is it an error that a counter shows the end of work as late as it is itself.
     """
-    found, true_j = totals(load, sensor, H100)
-    off, _ = off_and_chance(found, true_j)
+    sums, true_j = totals(load, sensor, H100)
+    off, _ = off_and_chance(sums, true_j)
     assert off < 1e-5
-    assert np.mean([each.shared_u95_j / each.gross_j for each in found]) < most
+    assert np.mean([energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]) < most

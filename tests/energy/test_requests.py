@@ -91,12 +91,12 @@ class SharedBatches:
 
 
 def energies_of(
-    made: Account, batches: list[Batch]
+    account: Account, batches: list[Batch]
 ) -> tuple[list[PartEnergy], TokenEnergy | NoSplit]:
-    split = split_energy([each.channel for each in made.headline_sources], batches)
-    energies = batch_energies(made, batches, getattr(split, "lag_s", 0.0))
-    found = request_energies(made.total.gross_j, batches, energies, split)
-    return [each for members in found for each in members], split
+    split = split_energy([energy.channel for energy in account.headline_sources], batches)
+    energies = batch_energies(account, batches, getattr(split, "lag_s", 0.0))
+    by_batch = request_energies(account.total.gross_j, batches, energies, split)
+    return [energy for members in by_batch for energy in members], split
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_a_requests_energy_is_within_its_interval_and_all_add_up(engine, most_er
     for seed in range(8):
         served = SharedBatches(seed, **engine)
         sensor = replace(card.H100, counter_lag_s=0.0125 * seed, counter_phase_s=0.011 * seed)
-        made = served.account(sensor)
-        found, _ = energies_of(made, served.batches)
-        energy_j = np.array([each.energy_j for each in found])
-        assert float(np.sum(energy_j)) == pytest.approx(made.total.gross_j, rel=1e-12)
+        result = served.account(sensor)
+        requests, _ = energies_of(result, served.batches)
+        energy_j = np.array([request.energy_j for request in requests])
+        assert float(np.sum(energy_j)) == pytest.approx(result.total.gross_j, rel=1e-12)
         off_j = np.abs(energy_j - served.true_j)
-        covered += list(off_j <= [each.u95_j for each in found])
+        covered += list(off_j <= [request.u95_j for request in requests])
         errors += list(off_j / served.true_j)
     assert np.mean(covered) >= 0.93
     assert np.quantile(errors, 0.95) < most_error
@@ -131,27 +131,27 @@ def test_a_requests_energy_is_within_its_interval_and_all_add_up(engine, most_er
 def test_requests_that_are_alike_have_the_same_part_however_the_steps_went() -> None:
     served = SharedBatches(1, batches=6, alike=True)
     blind = [replace(batch, steps_ns=()) for batch in served.batches]
-    found, _ = energies_of(served.account(), blind)
-    assert [each.unavailable for each in found] == [None] * len(found)
-    assert found[0].energy_j == pytest.approx(found[7].energy_j, rel=1e-12)
-    off_j = [abs(each.energy_j - j) for each, j in zip(found, served.true_j, strict=True)]
-    assert all(off <= each.u95_j for off, each in zip(off_j, found, strict=True))
+    requests, _ = energies_of(served.account(), blind)
+    assert [request.unavailable for request in requests] == [None] * len(requests)
+    assert requests[0].energy_j == pytest.approx(requests[7].energy_j, rel=1e-12)
+    off_j = [abs(request.energy_j - j) for request, j in zip(requests, served.true_j, strict=True)]
+    assert all(off <= request.u95_j for off, request in zip(off_j, requests, strict=True))
 
 
 def test_what_an_engine_does_not_say_is_not_made_up() -> None:
     served = SharedBatches(2)
-    made = served.account()
+    result = served.account()
 
-    def reasons(batches: list[Batch], account_: Account = made) -> set[str | None]:
-        found, _ = energies_of(account_, batches)
-        assert all(each.energy_j is None for each in found)
-        return {each.unavailable for each in found}
+    def reasons(batches: list[Batch], account_: Account = result) -> set[str | None]:
+        requests, _ = energies_of(account_, batches)
+        assert all(request.energy_j is None for request in requests)
+        return {request.unavailable for request in requests}
 
-    silent = [replace(each, steps_ns=()) for each in served.batches]
+    silent = [replace(batch, steps_ns=()) for batch in served.batches]
     assert reasons(silent) == {STEPS_UNKNOWN}
-    several = [replace(each, steps_ns=each.steps_ns[::2]) for each in served.batches]
+    several = [replace(batch, steps_ns=batch.steps_ns[::2]) for batch in served.batches]
     assert reasons(several) == {STEPS_UNKNOWN}
-    by_itself = [replace(each, first_token_ns=(each.start_ns, each.end_ns)) for each in silent]
+    by_itself = [replace(batch, first_token_ns=(batch.start_ns, batch.end_ns)) for batch in silent]
     assert reasons(by_itself) == {STEPS_UNKNOWN}
     (overlapping,) = reasons([*served.batches, served.batches[0]])
     assert "overlap" in overlapping
@@ -162,10 +162,12 @@ def test_what_an_engine_does_not_say_is_not_made_up() -> None:
 def test_a_batch_without_energy_leaves_the_others_theirs() -> None:
     served = SharedBatches(3)
     late = replace(served.batches[-1], start_ns=card.ns(900.0), end_ns=card.ns(901.0))
-    made = served.account()
+    result = served.account()
     batches = [*served.batches[:-1], replace(late, lengths=((5, 5),) * REQUESTS)]
-    split = split_energy([each.channel for each in made.headline_sources], served.batches)
-    found = request_energies(made.total.gross_j, batches, batch_energies(made, batches), split)
-    assert "does not cover" in found[-1][0].unavailable
-    assert all(each.energy_j is not None for members in found[:-1] for each in members)
+    split = split_energy([request.channel for request in result.headline_sources], served.batches)
+    requests = request_energies(
+        result.total.gross_j, batches, batch_energies(result, batches), split
+    )
+    assert "does not cover" in requests[-1][0].unavailable
+    assert all(request.energy_j is not None for members in requests[:-1] for request in members)
     assert request_energies(None, [], [], None) == ()

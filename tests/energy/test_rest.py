@@ -27,28 +27,28 @@ def rest_of(phases: list[PhaseSpan]) -> IdlePower | None:
 
 
 def test_the_loaded_rests_next_to_the_work_are_taken_off() -> None:
-    found = rest_of(PHASES)
-    assert found.phases == ("idle_loaded", "idle_after")
-    assert found.power_w == pytest.approx(85.0, abs=0.05)
+    idle = rest_of(PHASES)
+    assert idle.phases == ("idle_loaded", "idle_after")
+    assert idle.power_w == pytest.approx(85.0, abs=0.05)
     # Anywhere between the two: 5 W either way.
-    assert found.off_w == pytest.approx(5.0, abs=0.05)
-    assert not found.steady
+    assert idle.deviation_w == pytest.approx(5.0, abs=0.05)
+    assert not idle.is_steady
 
 
 def test_a_steady_rest_adds_next_to_nothing() -> None:
-    found = rest_of(PHASES[:1])
-    assert found.power_w == pytest.approx(60.0, abs=0.05)
-    assert found.off_w < 0.05
-    assert found.steady
+    idle = rest_of(PHASES[:1])
+    assert idle.power_w == pytest.approx(60.0, abs=0.05)
+    assert idle.deviation_w < 0.05
+    assert idle.is_steady
 
 
 def test_only_the_seconds_next_to_the_work_stand_for_it() -> None:
     power = card.Power([-10, 12, 20, 40], [120, 70, 300, 70])
     knots = open_device(card.record(power), card.info()).counter.knots
     phases = [("idle_before", card.ns(1), card.ns(19.5)), ("idle_after", card.ns(41), card.ns(59))]
-    found = idle_power(knots, phases, (card.ns(20), card.ns(40)))
-    assert found.power_w == pytest.approx(70.0, abs=0.1)
-    assert found.steady
+    idle = idle_power(knots, phases, (card.ns(20), card.ns(40)))
+    assert idle.power_w == pytest.approx(70.0, abs=0.1)
+    assert idle.is_steady
 
 
 @pytest.mark.parametrize(
@@ -107,24 +107,24 @@ def measured(rest, net_w: float) -> tuple[Account, float, float]:
     samples = card.record(power, card.H100, WHOLE_S, name="NVIDIA H100 80GB HBM3")
     gross_j = float(power.energy(START_S, END_S))
     window = (card.ns(START_S), card.ns(END_S))
-    known = {("nvml", card.UUID): Behaviour("independent", 0.1)}
-    return account(samples, window, phases, known=known), gross_j, 10.0 * net_w
+    behaviours = {("nvml", card.UUID): Behaviour("independent", 0.1)}
+    return account(samples, window, phases, known=behaviours), gross_j, 10.0 * net_w
 
 
 @pytest.mark.parametrize("net_w", [318.0, 31.8])
 @pytest.mark.parametrize("rest", [flat, linear, leakage, states, fluctuating])
 def test_net_energy_is_covered_or_coded_and_gross_energy_does_not_mind(rest, net_w: float) -> None:
-    made, gross_j, net_j = measured(rest, net_w)
-    (found,) = made.headline
-    covered = abs(found.net_j - net_j) <= found.net_u95_j
-    assert covered or "rest_not_steady" in made.validity
+    result, gross_j, net_j = measured(rest, net_w)
+    (reading,) = result.headline
+    covered = abs(reading.net_j - net_j) <= reading.net_u95_j
+    assert covered or "rest_not_steady" in result.validity
     # A rest that fluctuates next to the work is no exact margin: 95 % of windows are covered.
-    assert abs(found.gross_j - gross_j) <= (2 if rest is fluctuating else 1) * found.gross_u95_j
-    assert found.gross_u95_j < 0.001 * gross_j
+    assert abs(reading.gross_j - gross_j) <= (2 if rest is fluctuating else 1) * reading.gross_u95_j
+    assert reading.gross_u95_j < 0.001 * gross_j
     if rest is flat:
         assert covered
-        assert found.net_u95_j < 0.001 * gross_j
-        assert "rest_not_steady" not in made.validity
+        assert reading.net_u95_j < 0.001 * gross_j
+        assert "rest_not_steady" not in result.validity
 
 
 def test_a_rest_that_moves_widens_net_energy_alone() -> None:
@@ -138,9 +138,9 @@ def test_a_rest_that_moves_widens_net_energy_alone() -> None:
 
 def test_net_energy_below_zero_is_as_unsure_as_it_is_below() -> None:
     """No work draws less than the rest within it: what was next to it was another rest."""
-    made, _, net_j = measured(flat, -20.0)
-    (found,) = made.headline
-    assert found.net_j == pytest.approx(net_j, rel=0.01)
-    assert found.net_j + found.net_u95_j >= 0.0
-    assert "W less than idle_before" in made.validity["rest_not_steady"]
-    assert "differ" not in made.validity["rest_not_steady"]
+    result, _, net_j = measured(flat, -20.0)
+    (reading,) = result.headline
+    assert reading.net_j == pytest.approx(net_j, rel=0.01)
+    assert reading.net_j + reading.net_u95_j >= 0.0
+    assert "W less than idle_before" in result.validity["rest_not_steady"]
+    assert "differ" not in result.validity["rest_not_steady"]

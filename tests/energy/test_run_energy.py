@@ -44,27 +44,27 @@ def requests(count: int = 10) -> pa.Table:
 
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
-    given = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
+    arguments = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
     table = requests() if table is None else table
     batches, tokens = batches_of(table), batch_tokens(table, "")
-    return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **given)
+    return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **arguments)
 
 
 def test_every_request_says_the_energy_of_its_batch() -> None:
-    made = energy_of(ROWS)
-    table = made.with_batches(requests()).to_pylist()
+    result = energy_of(ROWS)
+    table = result.with_batches(requests()).to_pylist()
     assert [row["batch_energy_unavailable"] for row in table] == [None] * 20
     assert all(row["batch_energy_u95_j"] > 0 for row in table)
-    assert sum(row["batch_energy_j"] for row in table) / 2 == pytest.approx(made.record.gross_j)
+    assert sum(row["batch_energy_j"] for row in table) / 2 == pytest.approx(result.record.gross_j)
     assert table[0]["batch_energy_j"] == table[1]["batch_energy_j"]
-    assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
+    assert result.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
 
 
 def test_a_card_that_the_engine_used_and_nobody_recorded_leaves_no_energy() -> None:
-    made = energy_of(ROWS, devices=[card.UUID, "GPU-2"])
-    assert made.record.gross_j is None
-    assert "GPU-2, which was not recorded" in str(made.record.unavailable)
-    assert {each.energy_j for each in made.record.phases} <= {None}
+    result = energy_of(ROWS, devices=[card.UUID, "GPU-2"])
+    assert result.record.gross_j is None
+    assert "GPU-2, which was not recorded" in str(result.record.unavailable)
+    assert {energy.energy_j for energy in result.record.phases} <= {None}
 
 
 def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
@@ -78,10 +78,10 @@ def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
         else:
             row["step_monotonic_ns"] = [card.ns(begin_s + 0.4 + 0.032 * n) for n in range(51)]
     unlike = pa.Table.from_pylist(table, schema=REQUEST_SCHEMA)
-    made = energy_of(rows, unlike, characterised=PROBED)
-    energies = made.with_batches(unlike).to_pylist()
+    result = energy_of(rows, unlike, characterised=PROBED)
+    energies = result.with_batches(unlike).to_pylist()
     total_j = sum(row["request_energy_j"] for row in energies)
-    assert total_j == pytest.approx(made.record.gross_j, rel=1e-12)
+    assert total_j == pytest.approx(result.record.gross_j, rel=1e-12)
     # Half of 0.4 s at 400 W and of 20 steps at 200 W; the other 30 steps are the longer one's.
     shorter_j, longer_j = 80 + 20 * 0.032 * 100, 80 + 20 * 0.032 * 100 + 30 * 0.032 * 200
     for row in energies:
@@ -130,30 +130,30 @@ def test_a_calibration_holds_for_prefill_and_decode_and_for_thought_too(tmp_path
 
 
 def test_phases_that_do_not_explain_the_steps_are_a_code() -> None:
-    made = energy_of(ROWS, characterised=PROBED)
-    assert made.record.split.unexplained_rel > 0.1
-    assert "unexplained" in made.account.validity["split_poor_fit"]
+    result = energy_of(ROWS, characterised=PROBED)
+    assert result.record.split.unexplained_rel > 0.1
+    assert "unexplained" in result.account.validity["split_poor_fit"]
     power, _, _ = phases_load()
     rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
     assert "split_poor_fit" not in energy_of(rows, characterised=PROBED).account.validity
 
 
 def test_a_run_without_energy_has_no_split_and_no_footprint() -> None:
-    made = energy_of([], carbon={"grid_gco2e_per_kwh": 300.0, "pue": 1.0})
-    assert made.record.gross_j is None
-    assert made.record.split is None
-    assert made.record.footprint is None
-    assert {each.energy_j for each in made.batches} == {None}
+    result = energy_of([], carbon={"grid_gco2e_per_kwh": 300.0, "pue": 1.0})
+    assert result.record.gross_j is None
+    assert result.record.split is None
+    assert result.record.footprint is None
+    assert {energy.energy_j for energy in result.batches} == {None}
 
 
 def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path) -> None:
     path = tmp_path / "mine.yaml"
     entry = {"gain": 0.9, "u_gain_rel": 0.01, "source": "a meter"}
     path.write_text(json.dumps({"gpus": {card.UUID: entry, "GPU-2": entry}}))
-    plain, made = energy_of(ROWS), energy_of(ROWS, asked={"calibration": str(path)})
-    assert made.record.gross_j == pytest.approx(plain.record.gross_j / 0.9)
-    assert made.record.u_sys_j == pytest.approx(0.01 * made.record.gross_j)
-    used = made.provenance["calibration"]
+    plain, result = energy_of(ROWS), energy_of(ROWS, asked={"calibration": str(path)})
+    assert result.record.gross_j == pytest.approx(plain.record.gross_j / 0.9)
+    assert result.record.u_sys_j == pytest.approx(0.01 * result.record.gross_j)
+    used = result.provenance["calibration"]
     assert list(used["gains"]) == [card.UUID]
     assert len(used["sha256"]) == 64
     assert plain.provenance["calibration"] is None
@@ -162,18 +162,18 @@ def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path)
 def test_what_a_probe_found_is_used_and_stands_in_the_record() -> None:
     flat = card.rows_of(card.constant(250.0), card.Sensor(window_s=0.025), 60)
     assert "counter_unverified" in energy_of(flat).account.validity
-    made = energy_of(flat, characterised=PROBED)
-    assert made.account.validity == {}
-    assert made.account.gpus[0]["probed"] is True
-    assert made.provenance["known_sensors"] == [asdict(PROBED["nvml", card.UUID])]
+    result = energy_of(flat, characterised=PROBED)
+    assert result.account.validity == {}
+    assert result.account.gpus[0]["probed"] is True
+    assert result.provenance["known_sensors"] == [asdict(PROBED["nvml", card.UUID])]
 
 
 def test_the_recorders_own_cost_stands_beside_the_energy() -> None:
-    own = [
+    cost = [
         Row(card.ns(t), HOST_DEVICE, RECORDER, "recorder_cpu_s", 0.01 * t) for t in range(0, 60, 2)
     ]
     reads = [Row(card.ns(t), card.UUID, "nvml", "read_s", 4e-5) for t in range(0, 60, 2)]
-    cost = energy_of(ROWS + own + reads).provenance["recorder_cost"]
+    cost = energy_of(ROWS + cost + reads).provenance["recorder_cost"]
     assert cost["cpu_share"] == pytest.approx(0.01)
     assert cost["read_s"] == {"nvml": pytest.approx(4e-5)}
     assert energy_of(ROWS).provenance["recorder_cost"]["cpu_share"] is None

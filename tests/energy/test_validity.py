@@ -30,16 +30,16 @@ def telemetry(quantity: str, values: dict[float, float], note: str | None = None
 
 @pytest.mark.parametrize("off", [{"gain": 1.05}, {"offset_w": 15.0}, {"counter_gain": 0.95}])
 def test_channels_that_differ_are_a_mismatch(off: dict[str, float]) -> None:
-    found = codes(card.rows_of(LOAD, replace(card.H100, **off), 60))
-    assert set(found) & DISQUALIFYING == {"channel_mismatch"}
-    assert "differ by" in found["channel_mismatch"]
+    validity = codes(card.rows_of(LOAD, replace(card.H100, **off), 60))
+    assert set(validity) & DISQUALIFYING == {"channel_mismatch"}
+    assert "differ by" in validity["channel_mismatch"]
 
 
 @pytest.mark.parametrize("start_s", np.arange(20.0, 22.0, 0.13))
 def test_a_short_window_is_not_blamed_for_its_ends(start_s: float) -> None:
-    found = codes(ROWS, (card.ns(start_s), card.ns(start_s + 0.35)))
-    assert "channel_mismatch" not in found
-    assert "0.35 s are short for this sensor" in found["short_window"]
+    validity = codes(ROWS, (card.ns(start_s), card.ns(start_s + 0.35)))
+    assert "channel_mismatch" not in validity
+    assert "0.35 s are short for this sensor" in validity["short_window"]
 
 
 @pytest.mark.parametrize("period_s", [0.033, 0.101])
@@ -58,10 +58,12 @@ def test_a_window_long_enough_is_not_short() -> None:
 def test_a_sum_of_readings_that_see_part_of_the_time_is_undersampled() -> None:
     load = card.work(3, 58)
     sensor = card.Sensor(window_s=0.025, counter_from="samples")
-    made = account(card.recording(card.rows_of(load, sensor, 60)), WINDOW)
-    (found,) = made.headline
-    assert "undersampled" in made.validity
-    assert abs(found.gross_j - float(load.energy(20, 40))) <= found.gross_u95_j < found.bound_j
+    result = account(card.recording(card.rows_of(load, sensor, 60)), WINDOW)
+    (reading,) = result.headline
+    assert "undersampled" in result.validity
+    assert (
+        abs(reading.gross_j - float(load.energy(20, 40))) <= reading.gross_u95_j < reading.bound_j
+    )
 
 
 POWER_ROWS = card.rows_of(LOAD, card.Sensor(counter_s=None), 60)
@@ -69,26 +71,26 @@ POWER_ROWS = card.rows_of(LOAD, card.Sensor(counter_s=None), 60)
 
 def test_silence_of_power_readings_longer_than_their_pace_allows_is_a_gap() -> None:
     silent = [row for row in POWER_ROWS if not card.ns(28) < row.t_ns < card.ns(30)]
-    found = account(card.recording(silent), WINDOW).validity
-    assert re.search(r"no power_instant_w for 2\.\d+ s", found["sample_gap"])
+    validity = account(card.recording(silent), WINDOW).validity
+    assert re.search(r"no power_instant_w for 2\.\d+ s", validity["sample_gap"])
     hiccup = [row for row in POWER_ROWS if not card.ns(28) < row.t_ns < card.ns(28.4)]
     assert "sample_gap" not in account(card.recording(hiccup), WINDOW).validity
 
 
 def test_a_gap_of_a_counter_loses_nothing_and_is_no_code() -> None:
     silent = [row for row in ROWS if not card.ns(28) < row.t_ns < card.ns(30)]
-    made = account(card.recording(silent, H100), WINDOW)
-    assert made.validity == {}
-    (found,) = made.headline
-    assert abs(found.gross_j - float(LOAD.energy(20, 40))) <= found.gross_u95_j
+    result = account(card.recording(silent, H100), WINDOW)
+    assert result.validity == {}
+    (reading,) = result.headline
+    assert abs(reading.gross_j - float(LOAD.energy(20, 40))) <= reading.gross_u95_j
 
 
 def test_a_recorder_that_ended_in_the_window_is_lost() -> None:
     early = [row for row in ROWS if row.t_ns < card.ns(35)]
     assert "recorder_lost" in codes(early)
-    made = account(card.recording(early, H100), WINDOW, recorder_lost=True)
-    assert "the recorder was lost" in made.validity["recorder_lost"]
-    assert made.energy().gross_j is None
+    result = account(card.recording(early, H100), WINDOW, recorder_lost=True)
+    assert "the recorder was lost" in result.validity["recorder_lost"]
+    assert result.energy().gross_j is None
 
 
 def test_a_recorder_that_died_after_the_window_took_nothing_with_it() -> None:
@@ -98,8 +100,8 @@ def test_a_recorder_that_died_after_the_window_took_nothing_with_it() -> None:
 
 def test_a_stranger_in_the_window_is_named() -> None:
     stranger = telemetry("stranger_pid", {30.0: 4711.0, 31.0: 4711.0}, note="miner")
-    found = codes(ROWS + stranger)
-    assert "4711 (miner)" in found["other_process"]
+    validity = codes(ROWS + stranger)
+    assert "4711 (miner)" in validity["other_process"]
     before = telemetry("stranger_pid", {10.0: 4711.0}, note="miner")
     assert "other_process" not in codes(ROWS + before)
     elsewhere = [replace(row, device="GPU-9") for row in stranger]
@@ -113,15 +115,15 @@ def test_a_process_that_draws_on_the_card_is_named() -> None:
 
 
 def test_a_slice_of_a_card_has_the_energy_of_all_of_it_and_a_code() -> None:
-    found = account(card.recording(ROWS, replace(H100, mig=True)), WINDOW).validity
-    assert "the whole card" in found["mig_slice"]
+    validity = account(card.recording(ROWS, replace(H100, mig=True)), WINDOW).validity
+    assert "the whole card" in validity["mig_slice"]
     assert "mig_slice" in DISQUALIFYING
 
 
 def test_throttling_says_why_and_how_long() -> None:
     masks = {20.0 + i: 0x20 if i % 2 else 0x1 for i in range(20)}
-    found = codes(ROWS + telemetry("throttle_reasons", masks))
-    assert "software thermal slowdown in 50 %" in found["throttled"]
+    validity = codes(ROWS + telemetry("throttle_reasons", masks))
+    assert "software thermal slowdown in 50 %" in validity["throttled"]
     idle = telemetry("throttle_reasons", dict.fromkeys(masks, 1.0))
     assert "throttled" not in codes(ROWS + idle)
 
@@ -136,23 +138,23 @@ def test_warming_in_the_window_is_marked() -> None:
 @pytest.mark.parametrize("name", ["Some new card", "NVIDIA A100-SXM4-80GB"])
 def test_a_counter_of_which_nothing_is_shown_is_unverified(name: str) -> None:
     rows = card.rows_of(card.constant(250.0), card.Sensor(window_s=0.025), 60)
-    made = account(card.recording(rows, card.info(name=name)), WINDOW)
-    assert set(made.validity) == {"counter_unverified"}
-    (found,) = made.headline
-    assert abs(found.gross_j - 5000.0) <= found.gross_u95_j < 0.01 * found.gross_j
-    assert found.bound_j > 0.5 * found.gross_j
-    bound = f"off by up to ±{100 * found.bound_j / found.gross_j:.0f} %"
-    assert bound in made.validity["counter_unverified"]
+    result = account(card.recording(rows, card.info(name=name)), WINDOW)
+    assert set(result.validity) == {"counter_unverified"}
+    (reading,) = result.headline
+    assert abs(reading.gross_j - 5000.0) <= reading.gross_u95_j < 0.01 * reading.gross_j
+    assert reading.bound_j > 0.5 * reading.gross_j
+    bound = f"off by up to ±{100 * reading.bound_j / reading.gross_j:.0f} %"
+    assert bound in result.validity["counter_unverified"]
 
 
 @pytest.mark.parametrize("load", [card.constant(250.0), card.square(0.1, 100, 400, 60, 0.3)])
 def test_readings_that_see_all_bound_what_a_counter_may_have_missed(load: card.Power) -> None:
-    made = account(card.recording(card.rows_of(load, card.H100, 60), H100), WINDOW)
-    assert set(made.validity) == {"counter_unverified"}
-    assert "in step" not in made.validity["counter_unverified"]
-    (found,) = made.headline
-    assert abs(found.gross_j - float(load.energy(20, 40))) <= found.gross_u95_j
-    assert found.gross_u95_j < found.bound_j < 0.01 * found.gross_j
+    result = account(card.recording(card.rows_of(load, card.H100, 60), H100), WINDOW)
+    assert set(result.validity) == {"counter_unverified"}
+    assert "in step" not in result.validity["counter_unverified"]
+    (reading,) = result.headline
+    assert abs(reading.gross_j - float(load.energy(20, 40))) <= reading.gross_u95_j
+    assert reading.gross_u95_j < reading.bound_j < 0.01 * reading.gross_j
 
 
 def test_power_alone_of_an_unknown_card_is_undersampled() -> None:
@@ -176,11 +178,11 @@ def test_a_counter_without_any_readings_may_be_the_sum_of_some(sensor: str, at_s
         rows = card.counter_rows(load, SUM, 60)
         info = ZEUS if sensor == "zeus" else card.info(quantities=("energy_counter_j",))
         samples = card.recording(by_zeus(rows) if sensor == "zeus" else rows, info)
-        made = account(samples, (card.ns(at_s), card.ns(at_s + 7)))
-        assert set(made.validity) == {"counter_unverified"}
-        (found,) = made.headline
-        off_j = abs(found.gross_j - float(load.energy(at_s, at_s + 7)))
-        assert off_j <= found.gross_u95_j < found.bound_j
+        result = account(samples, (card.ns(at_s), card.ns(at_s + 7)))
+        assert set(result.validity) == {"counter_unverified"}
+        (reading,) = result.headline
+        off_j = abs(reading.gross_j - float(load.energy(at_s, at_s + 7)))
+        assert off_j <= reading.gross_u95_j < reading.bound_j
 
 
 @pytest.mark.parametrize("mig", [False, True])
@@ -198,13 +200,13 @@ def test_a_card_s_counter_is_no_surer_by_zeus_than_by_nvml(
     info = card.info(quantities=sensor.quantities, mig=mig)
     hot = telemetry("temperature_celsius", {20.0 + i: 50.0 + i for i in range(20)})
     samples = card.recording([*rows, *by_zeus(rows), *hot], info, ZEUS)
-    plain, asked = (account(samples, WINDOW, headline=name) for name in ("nvml", "zeus"))
-    assert asked.headline[0].sensor == "zeus"
-    assert asked.validity == plain.validity
-    assert "temperature_drift" in asked.validity
-    assert [each.channel for each in asked.readings if each.sensor == "zeus"] == ["counter"]
+    plain, requested = (account(samples, WINDOW, headline=name) for name in ("nvml", "zeus"))
+    assert requested.headline[0].sensor == "zeus"
+    assert requested.validity == plain.validity
+    assert "temperature_drift" in requested.validity
+    assert [each.channel for each in requested.readings if each.sensor == "zeus"] == ["counter"]
     for name in ("gross_j", "gross_u95_j", "shared_u95_j", "bound_j"):
-        assert getattr(asked.total, name) == getattr(plain.total, name)
+        assert getattr(requested.total, name) == getattr(plain.total, name)
 
 
 def test_loads_of_any_period_are_in_the_interval_and_those_in_step_in_the_bound() -> None:
@@ -214,16 +216,16 @@ def test_loads_of_any_period_are_in_the_interval_and_those_in_step_in_the_bound(
         load = card.square(float(period_s), 130.0, 400.0, 40, duty=float(rng.uniform(0.2, 0.8)))
         samples = card.record(load, SUM, 40.0)
         for at_s in np.arange(4.0, 32.0, 7.0):
-            (found,) = account(samples, (card.ns(at_s), card.ns(at_s + 5))).headline
-            off_j = abs(found.gross_j - float(load.energy(at_s, at_s + 5)))
-            covered.append(off_j <= found.gross_u95_j)
+            (reading,) = account(samples, (card.ns(at_s), card.ns(at_s + 5))).headline
+            off_j = abs(reading.gross_j - float(load.energy(at_s, at_s + 5)))
+            covered.append(off_j <= reading.gross_u95_j)
     assert np.mean(covered) >= 0.93
     for period_s, off_rel in ((0.1, 0.14), (0.05, 0.14), (0.02, 0.09)):  # docs/method.md has these
         load = card.square(period_s, 130.0, 400.0, 40, duty=0.4)
-        made = account(card.record(load, SUM, 40.0), WINDOW)
+        result = account(card.record(load, SUM, 40.0), WINDOW)
         true_j = float(load.energy(20, 40))
-        off_j = abs(made.total.gross_j - true_j)
+        off_j = abs(result.total.gross_j - true_j)
         assert off_j / true_j == pytest.approx(off_rel, abs=0.005)
-        assert made.total.gross_u95_j < 0.005 * true_j
-        assert off_j <= made.total.bound_j
-        assert "off by up to ±" in made.validity["counter_unverified"]
+        assert result.total.gross_u95_j < 0.005 * true_j
+        assert off_j <= result.total.bound_j
+        assert "off by up to ±" in result.validity["counter_unverified"]

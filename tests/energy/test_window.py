@@ -48,16 +48,16 @@ def is_outside(
 ) -> bool:
     """Whether a window between two margins of 0.4 s lies outside its interval."""
     start_s, end_s = window
-    found = window_energy(
+    stretch = window_energy(
         knots_of(power, phase_s),
         start_s,
         end_s,
         REACH,
-        within=short_readings(power, seed),
+        fine_readings=short_readings(power, seed),
         margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
         late_s=late_s,
     )
-    return abs(found.energy_j - float(power.energy(start_s, end_s))) > found.u95_j
+    return abs(stretch.energy_j - float(power.energy(start_s, end_s))) > stretch.u95_j
 
 
 loads = st.builds(
@@ -78,9 +78,9 @@ def test_no_load_within_the_power_range_leaves_the_bound(
 ) -> None:
     start_s, _, end_s = moments
     within = short_readings(power, 1) if with_readings else ()
-    found = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, within=within)
-    assert abs(found.energy_j - float(power.energy(start_s, end_s))) <= found.bound_j + 1e-6
-    assert 0 <= found.u95_j <= found.bound_j
+    stretch = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, fine_readings=within)
+    assert abs(stretch.energy_j - float(power.energy(start_s, end_s))) <= stretch.bound_j + 1e-6
+    assert 0 <= stretch.u95_j <= stretch.bound_j
 
 
 @settings(deadline=None, max_examples=100)
@@ -90,9 +90,9 @@ def test_the_bound_holds_beside_a_rest_that_was_none(
 ) -> None:
     end_s = start_s + span_s
     beside = (Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4))
-    found = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, margins=beside)
-    assert abs(found.energy_j - float(power.energy(start_s, end_s))) <= found.bound_j + 1e-6
-    assert found.u95_j <= found.bound_j
+    stretch = window_energy(knots_of(power, phase_s), start_s, end_s, REACH, margins=beside)
+    assert abs(stretch.energy_j - float(power.energy(start_s, end_s))) <= stretch.bound_j + 1e-6
+    assert stretch.u95_j <= stretch.bound_j
 
 
 @settings(deadline=None, max_examples=100)
@@ -109,16 +109,16 @@ def test_adjacent_windows_add_up(power: card.Power, phase_s: float, moments: lis
 
 def test_at_knots_the_energy_is_theirs_and_sure() -> None:
     knots = plain([0.0, 10.0, 35.0, 60.0, 68.0])
-    found = window_energy(knots, 0.1, 0.3, REACH)
-    assert found.energy_j == pytest.approx(50.0)
-    assert found.u95_j <= found.bound_j == pytest.approx(0.0, abs=1e-9)
+    stretch = window_energy(knots, 0.1, 0.3, REACH)
+    assert stretch.energy_j == pytest.approx(50.0)
+    assert stretch.u95_j <= stretch.bound_j == pytest.approx(0.0, abs=1e-9)
 
 
 def test_between_knots_the_bound_is_what_the_power_range_allows() -> None:
     # 28 J in 0.1 s: from 60 W for 50 ms, or back from 500 W for 50 ms, whichever bounds first.
-    found = window_energy(plain([0.0, 28.0, 56.0]), 0.0, 0.05, REACH)
-    assert found.energy_j == pytest.approx(14.0)
-    assert found.bound_j == pytest.approx(14.0 - max(60 * 0.05, 28.0 - 500 * 0.05))
+    stretch = window_energy(plain([0.0, 28.0, 56.0]), 0.0, 0.05, REACH)
+    assert stretch.energy_j == pytest.approx(14.0)
+    assert stretch.bound_j == pytest.approx(14.0 - max(60 * 0.05, 28.0 - 500 * 0.05))
 
 
 def test_a_step_between_knots_is_put_where_the_energy_shows_it() -> None:
@@ -135,8 +135,8 @@ def test_an_unsure_moment_makes_the_energy_unsure() -> None:
     sharp = Knots(0, t_s, 250 * t_s, np.zeros(4))
     vague = Knots(0, t_s, 250 * t_s, np.full(4, 2e-3))
     readings = short_readings(card.constant(250.0), 0)
-    assert window_energy(sharp, 0.1, 0.2, REACH, within=readings).u95_j < 1e-6
-    unsure_j = window_energy(vague, 0.1, 0.2, REACH, within=readings).u95_j
+    assert window_energy(sharp, 0.1, 0.2, REACH, fine_readings=readings).u95_j < 1e-6
+    unsure_j = window_energy(vague, 0.1, 0.2, REACH, fine_readings=readings).u95_j
     assert unsure_j == pytest.approx(1.96 * math.sqrt(2) * 250 * 2e-3 / math.sqrt(3), rel=1e-6)
 
 
@@ -151,16 +151,16 @@ def test_the_interval_holds_for_windows_cut_anywhere(kind: str) -> None:
             power = card.square(rng.uniform(0.02, 0.4), 100, 450, 12, rng.uniform(0.2, 0.8))
         start_s = rng.uniform(1, 4)
         end_s = start_s + rng.uniform(1, 6)
-        found = window_energy(
+        stretch = window_energy(
             knots_of(power, rng.uniform(0, 0.1)),
             start_s,
             end_s,
             REACH,
-            within=short_readings(power, seed),
+            fine_readings=short_readings(power, seed),
         )
-        errors_j.append(abs(found.energy_j - float(power.energy(start_s, end_s))))
-        intervals_j.append(found.u95_j)
-        assert errors_j[-1] <= found.bound_j + 1e-6
+        errors_j.append(abs(stretch.energy_j - float(power.energy(start_s, end_s))))
+        intervals_j.append(stretch.u95_j)
+        assert errors_j[-1] <= stretch.bound_j + 1e-6
     assert np.mean(np.array(errors_j) <= intervals_j) >= 0.95
     # An interval that is never left because it is wide is of no use.
     assert np.median(intervals_j) < 3 * np.quantile(errors_j, 0.95)
@@ -177,14 +177,14 @@ def test_work_between_pauses_too_short_to_show_themselves_is_in_its_interval(
         end_s = start_s + rng.uniform(0.5, 2)
         edges_s = [-10.0, start_s - pause_s, start_s, end_s, end_s + pause_s]
         power = card.Power(edges_s, [420.0, 100.0, 400.0, 110.0, rng.uniform(300, 450)])
-        found = window_energy(
+        stretch = window_energy(
             knots_of(power, rng.uniform(0, 0.1)), start_s, end_s, REACH,
-            within=short_readings(power, seed),
+            fine_readings=short_readings(power, seed),
             margins=(Margin(start_s - pause_s, start_s), Margin(end_s, end_s + pause_s)),
         )  # fmt: skip
-        off_j = abs(found.energy_j - float(power.energy(start_s, end_s)))
-        outside.append(off_j > found.u95_j)
-        assert off_j <= found.bound_j + 1e-6
+        off_j = abs(stretch.energy_j - float(power.energy(start_s, end_s)))
+        outside.append(off_j > stretch.u95_j)
+        assert off_j <= stretch.bound_j + 1e-6
     assert np.mean(outside) <= 0.05
 
 
@@ -199,12 +199,12 @@ def test_between_rests_whose_power_strays_by_chance_the_interval_holds(noise_w: 
         power_w[200 : 200 + int(rng.integers(200, 260))] += 300.0
         power = card.Power(edges_s.tolist(), power_w.tolist())
         start_s, end_s = 1.0, float(edges_s[np.flatnonzero(power_w > 250)[-1] + 1])
-        found = window_energy(
+        stretch = window_energy(
             knots_of(power, rng.uniform(0, 0.1)), start_s, end_s, REACH,
             margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)), late_s=0.0,
         )  # fmt: skip
-        errors_j.append(abs(found.energy_j - float(power.energy(start_s, end_s))))
-        intervals_j.append(found.u95_j + 1e-6)
+        errors_j.append(abs(stretch.energy_j - float(power.energy(start_s, end_s))))
+        intervals_j.append(stretch.u95_j + 1e-6)
     assert np.mean(np.array(errors_j) <= intervals_j) >= 0.93
     assert np.median(intervals_j) < 10 * max(np.median(errors_j), 1e-6)
 
@@ -219,7 +219,7 @@ def test_between_rests_a_window_is_exact_and_its_interval_holds_also_with_a_lag(
         start_s, span_s = rng.uniform(2, 4), rng.uniform(0.3, 5)
         end_s = start_s + span_s
         power = card.work(start_s, end_s, seed)
-        found = window_energy(
+        stretch = window_energy(
             knots_of(power, rng.uniform(0, 0.1), lag_s),
             start_s,
             end_s,
@@ -227,9 +227,9 @@ def test_between_rests_a_window_is_exact_and_its_interval_holds_also_with_a_lag(
             margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
         )
         true_j = float(power.energy(start_s, end_s))
-        outside += abs(found.energy_j - true_j) > found.u95_j + 1e-6
-        assert found.energy_j == pytest.approx(true_j, abs=1e-3)
-        assert found.u95_j <= found.bound_j
+        outside += abs(stretch.energy_j - true_j) > stretch.u95_j + 1e-6
+        assert stretch.energy_j == pytest.approx(true_j, abs=1e-3)
+        assert stretch.u95_j <= stretch.bound_j
     assert outside <= 0.05 * 200
 
 
@@ -267,12 +267,12 @@ def test_a_reading_that_may_hold_some_work_does_not_make_a_margin_unrest(span_s:
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
     readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w, behaviour=SHORT)
     beside = (Margin(2.6, 3.0), Margin(3.0 + span_s, 3.4 + span_s))
-    found = window_energy(
+    stretch = window_energy(
         knots_of(power, 0.05), 3.0, 3.0 + span_s, REACH,
-        within=(readings,), margins=beside,
+        fine_readings=(readings,), margins=beside,
     )  # fmt: skip
-    assert found.energy_j == pytest.approx(300 * span_s, abs=1e-3)
-    assert found.u95_j < 0.02 * found.energy_j
+    assert stretch.energy_j == pytest.approx(300 * span_s, abs=1e-3)
+    assert stretch.u95_j < 0.02 * stretch.energy_j
 
 
 def test_a_counter_of_known_lag_needs_a_shorter_margin() -> None:
@@ -280,10 +280,10 @@ def test_a_counter_of_known_lag_needs_a_shorter_margin() -> None:
     late = knots_of(power, 0.03, 0.06)
     beside = (Margin(2.6, 3.0), Margin(6.0, 6.25))
     cut = {"power_range": REACH, "margins": beside}
-    asked = window_energy(late, 3.0, 6.0, **cut)
-    known = window_energy(late.earlier(0.06), 3.0, 6.0, late_s=0.0, **cut)
-    assert known.energy_j == pytest.approx(float(power.energy(3.0, 6.0)), abs=1e-3)
-    assert known.u95_j < asked.u95_j
+    indicated = window_energy(late, 3.0, 6.0, **cut)
+    corrected = window_energy(late.earlier(0.06), 3.0, 6.0, late_s=0.0, **cut)
+    assert corrected.energy_j == pytest.approx(float(power.energy(3.0, 6.0)), abs=1e-3)
+    assert corrected.u95_j < indicated.u95_j
 
 
 def test_steps_seen_by_slow_reads_are_placed_by_all_of_them() -> None:

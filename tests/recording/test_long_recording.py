@@ -17,7 +17,7 @@ from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.sensors.base import Channel, Follow, Quantity, Sensor, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
-from llenergymeasure.sensors.registry import Opened
+from llenergymeasure.sensors.registry import OpenSensors
 from support.memory import resident_bytes
 from support.recording import uuid
 
@@ -57,7 +57,7 @@ def _resident_bytes_by_minute(folder: Path) -> list[int]:
     """Record ten minutes, every read of them made, by a clock that jumps to what is due next."""
     clock = _JumpingClock()
     sampler.time = recorder.time = clock  # type: ignore[assignment]
-    opened = Opened([Sensor([], _changing(clock))], Selection((), "none"))
+    opened = OpenSensors([Sensor([], _changing(clock))], Selection((), "none"))
     host = HostCpu(RunProcesses(os.getpid()))
     recording = recorder.Recording(opened, folder / "samples.arrows", host)
     recording.begin()

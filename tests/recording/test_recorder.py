@@ -73,8 +73,8 @@ def test_every_tick_of_every_card_is_caught_and_placed(tmp_path: Path) -> None:
         # Each bracket holds the true step, and the value is what the counter stepped to.
         step_ns = (t_ns - t0_ns - phase_ms * MS) // PERIOD_NS * PERIOD_NS + phase_ms * MS
         assert np.all(before_ns - t0_ns <= step_ns)
-        shown = [card.counter_mj(int(at)) / 1000 for at in t_ns - t0_ns]
-        assert value == pytest.approx(shown, abs=1e-9)
+        expected_j = [card.counter_mj(int(at)) / 1000 for at in t_ns - t0_ns]
+        assert value == pytest.approx(expected_j, abs=1e-9)
         # Placed to about 1 ms, and to some on a machine that is busy with other things.
         assert np.median(t_ns - before_ns) < 5 * MS
         assert np.median(t_ns - t0_ns - step_ns) < 5 * MS
@@ -177,9 +177,9 @@ def test_power_that_does_not_change_is_still_written(recorded: Samples) -> None:
 
 @pytest.mark.slow
 def test_a_card_that_vanishes_is_unavailable_and_the_other_goes_on(tmp_path: Path) -> None:
-    lost = sim.Device(power_w=RAMP, uuid=uuid(1), keys={"fail_after_s": 6.0})
+    failing = sim.Device(power_w=RAMP, uuid=uuid(1), keys={"fail_after_s": 6.0})
     well = sim.Device(power_w=RAMP, uuid=uuid(2))
-    variables = card_environment(tmp_path, [lost, well])
+    variables = card_environment(tmp_path, [failing, well])
     t0_ns = int(variables["NVML_SIM_T0"])
 
     with recorder(tmp_path, variables, sensors="nvml") as (process, ready):
@@ -321,11 +321,11 @@ def test_a_recorder_starts_from_a_process_with_a_thousand_open_files() -> None:
     )
     with process.stdout as low:
         process.stdout = os.fdopen(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD, 1100), "rb")
-    made = RecorderProcess(process)
+    recorder = RecorderProcess(process)
     try:
-        assert made.wait_ready(READY_S) == {"ready": True}
+        assert recorder.wait_ready(READY_S) == {"ready": True}
     finally:
-        made.stop(STOP_S)
+        recorder.stop(STOP_S)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -372,7 +372,7 @@ def test_a_card_in_slices_says_so(tmp_path: Path) -> None:
     with recorder(tmp_path, variables, sensors="nvml") as (process, ready):
         process.stop(STOP_S)
 
-    assert {each["device"]: each["mig"] for each in ready["sensors"]} == {
+    assert {info["device"]: info["mig"] for info in ready["sensors"]} == {
         uuid(1): True,
         uuid(2): False,
     }

@@ -16,33 +16,33 @@ def followed(*steps_ms: float, fine_ns: int = FINE_NS) -> NextRead:
     """After steps at these times."""
     pace = NextRead(fine_ns)
     for at_ms in steps_ms:
-        pace.stepped(round(at_ms * MS))
+        pace.add_step(round(at_ms * MS))
     return pace
 
 
 def test_it_sleeps_until_shortly_before_the_next_step() -> None:
     pace = followed(0, 100, 200, 300)
 
-    next_ns = pace.after(301 * MS, MS // 10)
+    next_ns = pace.next_ns(301 * MS, MS // 10)
 
     assert 390 * MS <= next_ns < 400 * MS
     # From there on it reads finely until the step is seen.
-    assert pace.after(next_ns, MS // 10) == next_ns + FINE_NS
+    assert pace.next_ns(next_ns, MS // 10) == next_ns + FINE_NS
 
 
 def test_a_step_that_is_late_or_missing_is_waited_for_finely() -> None:
     pace = followed(0, 100, 200, 300)
     for now_ms in (400, 405, 450, 480):
-        assert pace.after(now_ms * MS, MS // 10) == now_ms * MS + FINE_NS
+        assert pace.next_ns(now_ms * MS, MS // 10) == now_ms * MS + FINE_NS
     # One was missed, and the pace holds.
-    pace.stepped(500 * MS)
-    assert 500 * MS < pace.after(501 * MS, MS // 10) < 600 * MS
+    pace.add_step(500 * MS)
+    assert 500 * MS < pace.next_ns(501 * MS, MS // 10) < 600 * MS
 
 
 def test_after_an_early_step_it_comes_earlier() -> None:
     regular, early = followed(0, 100, 200, 300, 400), followed(0, 100, 200, 292, 400)
 
-    usual_ns, next_ns = regular.after(401 * MS, MS // 10), early.after(401 * MS, MS // 10)
+    usual_ns, next_ns = regular.next_ns(401 * MS, MS // 10), early.next_ns(401 * MS, MS // 10)
 
     assert next_ns < usual_ns
     # So early that one as early again is not missed.
@@ -63,7 +63,7 @@ def test_after_an_early_step_it_comes_earlier() -> None:
 def test_without_a_pace_it_reads_as_finely_as_the_call_allows(
     steps_ms: tuple[float, ...], now_ms: float, read_ms: float, next_ms: float
 ) -> None:
-    next_ns = followed(*steps_ms).after(now_ms * MS, int(read_ms * MS))
+    next_ns = followed(*steps_ms).next_ns(now_ms * MS, int(read_ms * MS))
     assert next_ns == next_ms * MS
 
 

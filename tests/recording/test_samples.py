@@ -107,9 +107,9 @@ def test_a_stream_cut_anywhere_gives_every_whole_batch_before_the_cut(tmp_path: 
 
     for length in range(sizes[0], sizes[-1] + 1, 7):
         cut.write_bytes(content[:length])
-        whole = sum(size <= length for size in sizes[1:])
+        complete = sum(size <= length for size in sizes[1:])
         samples = read_samples(cut)
-        assert len(samples.table) == whole
+        assert len(samples.table) == complete
         assert not samples.complete
 
 

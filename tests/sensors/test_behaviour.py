@@ -66,8 +66,12 @@ def test_a_device_by_any_name_stays_within_the_folder() -> None:
 def test_a_damaged_or_older_file_is_as_good_as_none(content: str) -> None:
     assert keep(FOUND)
     (path,) = store_folder().iterdir()
-    whole = json.loads(path.read_text())
-    for text in (content, json.dumps({**whole, "unknown": 1}), json.dumps({**whole, "power": 1})):
+    document = json.loads(path.read_text())
+    for text in (
+        content,
+        json.dumps({**document, "unknown": 1}),
+        json.dumps({**document, "power": 1}),
+    ):
         path.write_text(text)
         assert load_characterised([H100]) == {}
 
@@ -116,12 +120,12 @@ def test_a_sum_of_sparse_readings_is_not_believed_once_it_is_known() -> None:
 
     alone = account(samples, window)
     assert set(alone.validity) == {"counter_unverified"}
-    known = {KEY: probed(sensor).behaviour}
-    made = account(samples, window, known=known)
-    assert set(made.validity) == {"undersampled"}
-    assert abs(made.total.gross_j / true_j - 1) > 0.1
-    for each in (alone.total, made.total):
-        assert abs(each.gross_j - true_j) <= each.bound_j
+    behaviours = {KEY: probed(sensor).behaviour}
+    result = account(samples, window, known=behaviours)
+    assert set(result.validity) == {"undersampled"}
+    assert abs(result.total.gross_j / true_j - 1) > 0.1
+    for energy_sum in (alone.total, result.total):
+        assert abs(energy_sum.gross_j - true_j) <= energy_sum.bound_j
 
 
 @pytest.mark.parametrize(
@@ -136,8 +140,8 @@ def test_a_window_as_long_as_was_foretold_is_not_short(
     sensor = card.Sensor(window_s=window_s, counter_s=0.1 if counter_from else None)
     sensor = replace(sensor, counter_from=counter_from or "true")
     info = replace(H100, quantities=sensor.quantities)
-    known = probed(sensor).behaviour
-    needed_s = resolution(info, known).window_s(0.02)
+    behaviour = probed(sensor).behaviour
+    needed_s = resolution(info, behaviour).window_s(0.02)
     assert needed_s < 60
     start_s, end_s = 5.0, 5.0 + needed_s
     load = card.square(0.7, level_w - 50, level_w + 50, end_s, 0.4)
@@ -150,15 +154,15 @@ def test_a_window_as_long_as_was_foretold_is_not_short(
     ]
     power = card.Power(edges_s, levels_w)
     samples = card.recording(card.rows_of(power, sensor, end_s + 3), info)
-    made = account(
+    result = account(
         samples,
         (card.ns(start_s), card.ns(end_s)),
         card.margins(start_s, end_s),
-        known={KEY: known},
+        known={KEY: behaviour},
     )
-    assert "short_window" not in made.validity
+    assert "short_window" not in result.validity
     true_j = float(power.energy(start_s, end_s))
-    assert abs(made.total.gross_j - true_j) <= made.total.gross_u95_j
+    assert abs(result.total.gross_j - true_j) <= result.total.gross_u95_j
 
 
 def test_what_a_sensor_resolves_is_known_of_known_cards_alone() -> None:

@@ -158,9 +158,9 @@ def test_what_draws_is_named_unless_it_is_of_the_run(make_machine) -> None:
     machine = make_machine()
     machine.drawing = [ENGINE, OTHER, UNSEEN]
 
-    found = RunProcesses(RUN, machine.proc).drawing(CARD)
+    strangers = RunProcesses(RUN, machine.proc).graphics_strangers(CARD)
 
-    assert [(each.pid, each.name) for each in found] == [
+    assert [(stranger.pid, stranger.name) for stranger in strangers] == [
         (OTHER, "trainer"),
         (UNSEEN, f"nvml says {UNSEEN}"),
     ]

@@ -95,10 +95,10 @@ def test_threads_of_the_kernel_are_known_by_their_flag(machine: Machine) -> None
 
 
 def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:
-    run, mine = RunProcesses(os.getpid()), os.sched_getaffinity(0)
-    assert HostCpu(run, cpus=mine).shares_cpus(os.getpid())
-    assert not HostCpu(run, cpus={max(mine) + 1}).shares_cpus(os.getpid())
-    assert HostCpu(run, cpus={max(mine) + 1}).shares_cpus(2**22 + 1)  # gone
+    run, affinity = RunProcesses(os.getpid()), os.sched_getaffinity(0)
+    assert HostCpu(run, cpus=affinity).shares_cpus(os.getpid())
+    assert not HostCpu(run, cpus={max(affinity) + 1}).shares_cpus(os.getpid())
+    assert HostCpu(run, cpus={max(affinity) + 1}).shares_cpus(2**22 + 1)  # gone
 
 
 def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine: Machine) -> None:
@@ -124,14 +124,14 @@ def test_who_came_later_is_told_apart_too(machine: Machine) -> None:
 
 def test_a_process_that_is_stopped_is_named_until_it_goes_on(machine: Machine) -> None:
     machine.host.totals()
-    assert machine.host.stopped() == []
+    assert machine.host.stopped_processes() == []
     machine.process(WORKER, ENGINE, state="T", name="worker")
     machine.process(OTHER, 1, state="T")
     machine.process(RUN, 1, state="T")  # it only watches
-    (found,) = machine.host.stopped()
-    assert (found.quantity, found.value, found.note) == ("stopped_pid", WORKER, "worker")
+    (value,) = machine.host.stopped_processes()
+    assert (value.quantity, value.value, value.note) == ("stopped_pid", WORKER, "worker")
     machine.process(WORKER, ENGINE, state="S")
-    assert machine.host.stopped() == []
+    assert machine.host.stopped_processes() == []
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_an_older_bmc_tells_the_power_of_its_first_control() -> None:
     with bmc(resources) as address:
         sensor, info = opened(f"redfish:{address}")
         assert (info.scope, info.kind, info.unavailable) == ("node", "measured", None)
-        assert [(each.quantity, each.value) for each in read(sensor)] == [("power_usage_w", 742)]
+        assert [(value.quantity, value.value) for value in read(sensor)] == [("power_usage_w", 742)]
 
 
 def test_a_newer_bmc_tells_energy_too_and_where_its_steps_lie() -> None:
@@ -52,9 +52,9 @@ def test_a_newer_bmc_tells_energy_too_and_where_its_steps_lie() -> None:
     with bmc(resources) as address:
         sensor, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
         assert info.quantities == ("power_usage_w", "energy_counter_j")
-        values = [each for _ in range(2) for each in read(sensor)]
-        steps = [each for each in values if each.quantity == "energy_counter_j"]
-        assert [each.value for each in steps] == [pytest.approx(12.501 * 3.6e6)]
+        values = [value for _ in range(2) for value in read(sensor)]
+        steps = [value for value in values if value.quantity == "energy_counter_j"]
+        assert [value.value for value in steps] == [pytest.approx(12.501 * 3.6e6)]
         assert steps[0].span_ns > 0
 
 
@@ -162,7 +162,7 @@ def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path:
     assert (time.monotonic_ns() - value.at_ns) / 1e9 == pytest.approx(2, abs=1.5)
     with path.open("a") as file:
         file.write(half[20:])
-    assert [each.value for each in read(sensor)] == [403.5]
+    assert [value.value for value in read(sensor)] == [403.5]
     assert read(sensor) == []
 
 
@@ -205,7 +205,7 @@ def test_a_log_whose_clock_goes_to_summer_time_or_back_is_no_reading_meanwhile(
         read(sensor)
     with path.open("a") as file:
         file.write(line(0, 420))
-    assert [each.value for each in read(sensor)] == [420]
+    assert [value.value for value in read(sensor)] == [420]
 
 
 def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
     path.write_text(line(1, 400) * 5)
     sensor, _ = opened(f"csv:{path}")
     path.write_text(line(0, 7))
-    assert [each.value for each in read(sensor)] == [7]
+    assert [value.value for value in read(sensor)] == [7]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_command_prints_the_power(
     if word is not None:
         assert word in str(info.unavailable)
         return
-    assert [(each.quantity, each.value) for each in read(sensor)] == [("power_usage_w", 512.25)]
+    assert [(value.quantity, value.value) for value in read(sensor)] == [("power_usage_w", 512.25)]
 
 
 def test_a_bmc_that_is_gone_is_a_sensors_error() -> None:

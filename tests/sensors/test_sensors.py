@@ -52,7 +52,7 @@ def powercap(tmp_path: Path) -> Path:
 
 
 def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path) -> None:
-    sensor = RaplSensor(powercap, look_s=0)
+    sensor = RaplSensor(powercap, max_still_s=0)
 
     scopes = {info.device: info.scope for info in sensor.describe()}
 
@@ -78,7 +78,7 @@ def _dies(root: Path, *values_uj: int) -> None:
 def test_dies_that_repeat_their_package_s_counter_are_one(tmp_path: Path) -> None:
     _dies(tmp_path, 5_000_000_000, 5_000_900_000, RANGE_UJ - 7)
 
-    infos = {info.device: info.note for info in RaplSensor(tmp_path, look_s=0).describe()}
+    infos = {info.device: info.note for info in RaplSensor(tmp_path, max_still_s=0).describe()}
 
     assert infos == {
         "cpu:package-0-die-0": "cpu:package-0-die-1 repeats its counter, and is left out",
@@ -97,7 +97,7 @@ def test_dies_that_repeat_it_across_its_turn_are_one_and_packages_alike_are_two(
     _domain(tmp_path / "intel-rapl:3", "package-10-die-0", 100_000)
     _domain(tmp_path / "intel-rapl:4", "package-11-die-0", 100_000)
 
-    sensor = RaplSensor(tmp_path, look_s=0)
+    sensor = RaplSensor(tmp_path, max_still_s=0)
 
     cpus = [each.device for each in sensor.channels() if each.device.startswith("cpu:")]
     assert cpus == [
@@ -112,15 +112,15 @@ def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     """What a package's counter gives where the kernel's shows these one after the other."""
     counter = powercap / "intel-rapl:1" / "energy_uj"
     (channel,) = (
-        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+        c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "cpu:package-1"
     )
-    given = []
+    values = []
     for value_uj in values_uj:
         counter.write_text(str(value_uj))
         value = channel.read()[0].value
         assert value is not None
-        given.append(value)
-    return given
+        values.append(value)
+    return values
 
 
 def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
@@ -177,7 +177,7 @@ def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:
         root = Path(name)
         package = _domain(root / "intel-rapl:0", "package-0", 5_000_000)
         (package / "energy_uj").chmod(0o000)
-        (info,) = RaplSensor(root, look_s=0).describe()
+        (info,) = RaplSensor(root, max_still_s=0).describe()
 
     assert info.unavailable is not None
     assert "permission denied" in info.unavailable
@@ -203,7 +203,7 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
     counter = powercap / "intel-rapl:1" / "energy_uj"
     counter.unlink()
     counter.mkdir()
-    sensor = RaplSensor(powercap, look_s=0)
+    sensor = RaplSensor(powercap, max_still_s=0)
 
     reasons = {info.device: info.unavailable for info in sensor.describe()}
 
@@ -214,7 +214,7 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
 
 def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path) -> None:
     (powercap / "intel-rapl:1" / "max_energy_range_uj").unlink()
-    sensor = RaplSensor(powercap, look_s=0)
+    sensor = RaplSensor(powercap, max_still_s=0)
 
     reasons = {info.device: info.unavailable for info in sensor.describe()}
 
@@ -224,7 +224,7 @@ def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path) -> 
 
 def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
     (channel,) = (
-        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+        c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "cpu:package-1"
     )
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
 
@@ -248,7 +248,7 @@ def test_rapl_that_nothing_renews_is_unavailable_before_a_run(
 def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
     powercap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (channel,) = (c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "host")
+    (channel,) = (c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "host")
     began_ns = time.monotonic_ns()
     monkeypatch.setattr(time, "monotonic_ns", lambda: began_ns + 900_000_000)
     assert channel.read()[0].value == pytest.approx(9.0)
@@ -319,14 +319,14 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     job = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7"}
     outside = {name: value for name, value in os.environ.items() if name not in job}
     outside["PATH"] = f"{tmp_path}:{outside['PATH']}"
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
         ).stdout.split("|", 2)
         for variables in (outside, outside | job, outside | {"SLURM_JOBID": "7"})
     ]
-    assert [each[:2] for each in said] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
-    assert said[0][2] == said[1][2] == said[2][2]
+    assert [each[:2] for each in outputs] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
+    assert outputs[0][2] == outputs[1][2] == outputs[2][2]
 
 
 def test_codecarbon_s_model_holds_both_sockets_whatever_language_lscpu_speaks(
@@ -365,9 +365,9 @@ def _describe(
         "infos = [asdict(info) for info in opened.infos]\n"
         f"{code}\nprint(json.dumps(answer))"
     )
-    done = run_forked(source, variables, modules=("llenergymeasure.sensors.registry",))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = run_forked(source, variables, modules=("llenergymeasure.sensors.registry",))
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
@@ -377,8 +377,8 @@ def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
 
     infos = _describe("nvml,zeus", variables)
 
-    seen = {(info["sensor"], info["device"], info["scope"], info["kind"]) for info in infos}
-    assert seen == {
+    views = {(info["sensor"], info["device"], info["scope"], info["kind"]) for info in infos}
+    assert views == {
         ("nvml", uuid(2), "gpu", "measured"),
         ("zeus", uuid(2), "gpu", "measured"),
     }
@@ -517,9 +517,9 @@ def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:
     card = sim.Device(uuid=uuid(1), keys={"c2c": {"enabled": True}})
     infos = _describe("nvml", card_environment(tmp_path, [card]))
 
-    given = {info["device"]: (info["scope"], info["quantities"]) for info in infos}
-    assert "energy_counter_j" not in given[uuid(1)][1]
-    scope, quantities = given[f"module:{uuid(1)}"]
+    values = {info["device"]: (info["scope"], info["quantities"]) for info in infos}
+    assert "energy_counter_j" not in values[uuid(1)][1]
+    scope, quantities = values[f"module:{uuid(1)}"]
     assert scope == "module"
     assert "energy_counter_j" in quantities
 

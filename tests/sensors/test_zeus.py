@@ -10,13 +10,13 @@ import pytest
 
 from llenergymeasure.config.calibration import Calibration
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.energy.readings import choose, missing_reading, open_sources
+from llenergymeasure.energy.readings import choose_headline, missing_reading, open_sources
 from llenergymeasure.machine.gpus.inventory import Selection
 from llenergymeasure.recording.recorder import Recording
 from llenergymeasure.recording.sampler import Reader
 from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
 from llenergymeasure.sensors.base import Channel, Follow, Sensor, SensorInfo, Value
-from llenergymeasure.sensors.registry import Opened
+from llenergymeasure.sensors.registry import OpenSensors
 from llenergymeasure.sensors.zeus import ZeusSensor
 
 
@@ -142,16 +142,16 @@ def test_a_call_through_zeus_that_takes_long_is_made_apart_from_the_fast_ones(
         return [Value("energy_counter_j", 1.0)]
 
     card = Channel("card", "nvml", ("energy_counter_j",), read_card, Follow(fine_s=0.005))
-    opened = Opened([zeus, Sensor([], [card])], Selection((), "none"))
+    opened = OpenSensors([zeus, Sensor([], [card])], Selection((), "none"))
     recording = Recording(opened, tmp_path / "samples.arrows")
-    asked = []
+    reads = []
     for loop in recording.loops:
         daemon.asked, before = 0, len(card_asked)
         loop.prime()
-        asked.append((daemon.asked, len(card_asked) - before))
+        reads.append((daemon.asked, len(card_asked) - before))
     recording.end()
 
-    assert sorted(asked) == [(0, 1), (1, 0)]
+    assert sorted(reads) == [(0, 1), (1, 0)]
 
 
 def test_a_part_of_a_chip_that_draws_next_to_nothing_is_there_at_every_probing(
@@ -160,12 +160,12 @@ def test_a_part_of_a_chip_that_draws_next_to_nothing_is_there_at_every_probing(
     chip = _Chip(clock, cpu_total=500, dram=100, gpu=2)
     monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
 
-    seen = []
+    values = []
     for at_s in (100.0, 100.4, 101.0):  # its next mJ is due at 100.5 s
         clock.now_s = at_s
-        seen.append([channel.device for channel in ZeusSensor(cpus=False).channels()])
+        values.append([channel.device for channel in ZeusSensor(cpus=False).channels()])
 
-    assert seen == [["cpu", "dram", "gpu"]] * 3
+    assert values == [["cpu", "dram", "gpu"]] * 3
 
 
 def test_a_part_of_a_chip_that_has_counted_nothing_has_a_reason_next_to_the_others(
@@ -204,7 +204,7 @@ def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
     samples = _recorded(clock, sensor, module)
 
     sources, _ = open_sources(samples, module, window, (), Calibration({}), None)
-    chosen, why = choose(sources, [missing_reading(samples, gpu)], window, None)
+    chosen, why = choose_headline(sources, [missing_reading(samples, gpu)], window, None)
 
     assert [source.info.device for source in chosen] == ["module"]
     assert why is None

@@ -10,7 +10,7 @@ from typing import Any
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
-from llenergymeasure.energy.disturbance import CpuUse, cpu_contended, cpu_use, stalled
+from llenergymeasure.energy.disturbance import CpuUse, cpu_doubts, cpu_use, stall_doubts
 from llenergymeasure.energy.footprint import per_1000_requests_wh
 from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.energy.node import SCOPE as NODE
@@ -18,7 +18,7 @@ from llenergymeasure.energy.node import node_energy
 from llenergymeasure.energy.readings import (
     CARD_SCOPES,
     Source,
-    choose,
+    choose_headline,
     missing_reading,
     open_sources,
 )
@@ -88,13 +88,14 @@ class Account:
     @property
     def resolution_s(self) -> float:
         """Return the usual time between two values of the headline's slowest channel."""
-        return max((each.channel.knots.spacing_s for each in self.headline_sources), default=0.0)
+        spacings_s = [source.channel.knots.spacing_s for source in self.headline_sources]
+        return max(spacings_s, default=0.0)
 
     def stretch(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
     ) -> EnergySum | None:
         """Return the headline energy of any stretch; None if the recording does not cover it."""
-        return _stretch(self.headline_sources, start_ns, end_ns, phases)
+        return _headline_sum(self.headline_sources, start_ns, end_ns, phases)
 
     def energy(
         self,
@@ -103,12 +104,12 @@ class Account:
         requests: float | None = None,
     ) -> Energy:
         """Return the record's part on energy, per token and request of the window."""
-        whole = self.total
-        sums = {part.name: getattr(whole, part.name, None) for part in fields(EnergySum)}
-        sums["u95_j"] = sums.pop("gross_u95_j")
-        sums["kind"] = self.headline[0].kind if self.headline else None
-        gross_j = sums["gross_j"]
-        reasons = [part.unavailable for part in self.headline if part.unavailable is not None]
+        energy_sum = self.total
+        values = {item.name: getattr(energy_sum, item.name, None) for item in fields(EnergySum)}
+        values["u95_j"] = values.pop("gross_u95_j")
+        values["kind"] = self.headline[0].kind if self.headline else None
+        gross_j = values["gross_j"]
+        reasons = [reading.unavailable for reading in self.headline if reading.unavailable]
         return Energy(
             source=self.headline[0].sensor if self.headline else None,
             scopes=list(dict.fromkeys(reading.scope for reading in self.headline)),
@@ -121,7 +122,7 @@ class Account:
             phases=list(self.phases),
             node=self.node,
             unavailable=self.unavailable or next(iter(reasons), None),
-            **sums,
+            **values,
         )
 
 
@@ -159,58 +160,60 @@ def account(
     """
     sources: list[Source] = []
     missing: list[Reading] = []
-    opened: list[Device] = []
+    opened_devices: list[Device] = []
     for info in samples.header.sensors:
-        if info.scope in CARD_SCOPES and not _used(info, devices):
+        if info.scope in CARD_SCOPES and not _is_of_run(info, devices):
             continue
         if info.scope == NODE:
             continue  # never added to devices' energy, and never the headline
-        found, device = open_sources(
-            samples, info, window, phases, calibration, _probed(info, known)
+        device_sources, device = open_sources(
+            samples, info, window, phases, calibration, _probed_behaviour(info, known)
         )
-        sources += found
+        sources += device_sources
         if device is not None:
-            opened.append(device)
-        if not found:
+            opened_devices.append(device)
+        if not device_sources:
             missing.append(missing_reading(samples, info))
-    chosen, unavailable = choose(sources, missing, window, headline)
-    chosen, unavailable = _of_the_run(samples, chosen, unavailable, missing, devices, headline)
+    chosen, unavailable = choose_headline(sources, missing, window, headline)
+    missing_card = _missing_card(samples, chosen, missing, devices, headline)
+    if missing_card is not None:
+        chosen, unavailable = [], missing_card
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
     node = None
-    for info in (each for each in samples.header.sensors if each.scope == NODE):
-        of_node, node = node_energy(samples, info, window, phases, sources, calibration)
-        readings += of_node
-    cards = tuple(device for device in opened if device.info.scope in CARD_SCOPES)
-    use = cpu_use(samples, window, own_server=own_server)
-    read = {each.device for each in readings}
+    for info in [info for info in samples.header.sensors if info.scope == NODE]:
+        node_readings, node = node_energy(samples, info, window, phases, sources, calibration)
+        readings += node_readings
+    cards = tuple(device for device in opened_devices if device.info.scope in CARD_SCOPES)
+    usage = cpu_use(samples, window, own_server=own_server)
+    read_devices = {reading.device for reading in readings}
     return Account(
         window,
         (*readings, *missing),
-        tuple(_phase(chosen, phase, phases) for phase in phases),
-        _doubts(samples, chosen, window, phases, precision, use, lost=recorder_lost),
-        tuple(_card(device, window, known) for device in cards),
+        tuple(_phase_energy(chosen, phase, phases) for phase in phases),
+        _doubts(samples, chosen, window, phases, precision, usage, lost=recorder_lost),
+        tuple(_describe(device, window, known) for device in cards),
         unavailable,
         cards,
         tuple(chosen),
-        use,
+        usage,
         node,
-        tuple(info for info in samples.header.sensors if info.device in read),
+        tuple(info for info in samples.header.sensors if info.device in read_devices),
     )
 
 
 def _doubts(
     samples: Samples,
-    chosen: Sequence[Source],
+    sources: Sequence[Source],
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
     precision: float,
-    use: CpuUse,
+    usage: CpuUse,
     *,
     lost: bool,
 ) -> dict[str, str]:
     """Return the validity codes of the headline; an estimate carries none of the sensor's."""
-    doubts = list(validity.recorder_lost(samples, window, lost=lost))
-    measured = [source for source in chosen if source.device is not None]
+    doubts = list(validity.recorder_doubts(samples, window, lost=lost))
+    measured = [source for source in sources if source.device is not None]
     for source in measured:
         assert source.device is not None
         stretch = source.stretch(*window, phases)
@@ -218,51 +221,53 @@ def _doubts(
             samples, source.device, source.channel, stretch, window, precision
         )
     doubts += validity.rest_doubts(
-        [(each.info.device, each.idle) for each in measured if each.idle is not None]
+        [(source.info.device, source.idle) for source in measured if source.idle is not None]
     )
-    cards = {each.info.device for each in measured if each.info.scope in CARD_SCOPES}
+    cards = {source.info.device for source in measured if source.info.scope in CARD_SCOPES}
     cards |= {device.removeprefix("module:") for device in cards}
     if cards:
         doubts += validity.surroundings(samples, cards, window)
-    scopes = {each.info.scope for each in measured}
-    doubts += cpu_contended(use, cpu_metered=bool(scopes & {"cpu", "host"}))
-    doubts += stalled(samples, window)
-    found: dict[str, list[str]] = {}
+    scopes = {source.info.scope for source in measured}
+    doubts += cpu_doubts(usage, cpu_metered=bool(scopes & {"cpu", "host"}))
+    doubts += stall_doubts(samples, window)
+    reasons_by_code: dict[str, list[str]] = {}
     for code, reason in doubts:
-        found.setdefault(code, []).append(reason)
-    return {code: "; ".join(reasons) for code, reasons in found.items()}
+        reasons_by_code.setdefault(code, []).append(reason)
+    return {code: "; ".join(reasons) for code, reasons in reasons_by_code.items()}
 
 
-def _phase(chosen: Sequence[Source], phase: PhaseSpan, phases: Sequence[PhaseSpan]) -> PhaseEnergy:
+def _phase_energy(
+    sources: Sequence[Source], phase: PhaseSpan, phases: Sequence[PhaseSpan]
+) -> PhaseEnergy:
     name, start_ns, end_ns = phase
     # Something else begins at its ends, of which the margins show more.
     changes = ((MARGINS[0], start_ns, start_ns), (MARGINS[1], end_ns, end_ns))
-    whole = _stretch(chosen, start_ns, end_ns, (*changes, *phases))
+    energy_sum = _headline_sum(sources, start_ns, end_ns, (*changes, *phases))
     return PhaseEnergy(
         phase=name,
         duration_s=(end_ns - start_ns) / NS_PER_S,
-        energy_j=None if whole is None else whole.gross_j,
-        u95_j=None if whole is None else whole.gross_u95_j,
+        energy_j=None if energy_sum is None else energy_sum.gross_j,
+        u95_j=None if energy_sum is None else energy_sum.gross_u95_j,
     )
 
 
-def _stretch(
-    chosen: Sequence[Source], start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
+def _headline_sum(
+    sources: Sequence[Source], start_ns: int, end_ns: int, phases: Sequence[PhaseSpan]
 ) -> EnergySum | None:
-    plain = [replace(source, idle=None) for source in chosen]
-    return total([source.reading(start_ns, end_ns, phases, headline=True) for source in plain])
+    gross = [replace(source, idle=None) for source in sources]
+    return total([source.reading(start_ns, end_ns, phases, headline=True) for source in gross])
 
 
-def _probed(info: SensorInfo, known: KnownCards | None) -> Behaviour | None:
+def _probed_behaviour(info: SensorInfo, known: KnownCards | None) -> Behaviour | None:
     """Return what a probe has found of a card, by whichever sensor its counter is read."""
-    found = known or {}
-    return found.get((info.sensor, info.device)) or found.get(("nvml", info.device))
+    cards = known or {}
+    return cards.get((info.sensor, info.device)) or cards.get(("nvml", info.device))
 
 
-def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:
+def _describe(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:
     """Return what a card is and how its sensor behaves, for the record."""
     info, behaviour = device.info, device.behaviour
-    apart = device.disagreement(*window)
+    disagreement = device.disagreement(*window)
     return {
         "uuid": info.device,
         "name": info.name,
@@ -272,44 +277,43 @@ def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> 
         "counter": behaviour.counter,
         "counter_period_s": behaviour.counter_period_s,
         "counter_lag_s": behaviour.counter_lag_s,
-        "power_channels": [asdict(part) for part in behaviour.power],
-        "probed": _probed(info, known) is not None,
-        "channel_disagreement_rel": None if apart is None else apart.relative,
-        "channel_disagreement_u95_rel": None if apart is None else apart.u95,
+        "power_channels": [asdict(channel) for channel in behaviour.power],
+        "probed": _probed_behaviour(info, known) is not None,
+        "channel_disagreement_rel": None if disagreement is None else disagreement.relative,
+        "channel_disagreement_u95_rel": None if disagreement is None else disagreement.u95,
         "notes": list(device.notes),
     }
 
 
-def _of_the_run(
+def _missing_card(
     samples: Samples,
-    chosen: list[Source],
-    unavailable: str | None,
+    sources: Sequence[Source],
     missing: Sequence[Reading],
     devices: Collection[str] | None,
     headline: str | None,
-) -> tuple[list[Source], str | None]:
-    """Return the headline's sources and why there are none, where a card of the run is missing.
+) -> str | None:
+    """Return why these sources are no headline: which card of the run is missing, if one is.
 
     The others' energy is not that of the run, unless a sensor without cards was asked for.
     """
     infos = samples.header.sensors
     absent = sorted(set(devices or ()) - {info.device.removeprefix("module:") for info in infos})
-    of_cards = {info.sensor for info in infos if info.scope in CARD_SCOPES}
-    if headline is not None and headline not in of_cards:
-        return chosen, unavailable
+    card_sensors = {info.sensor for info in infos if info.scope in CARD_SCOPES}
+    if headline is not None and headline not in card_sensors:
+        return None
     if absent and (cards := zeus_cards(samples)):
         names = ", ".join(card.device for card in cards)
-        return [], (
+        return (
             f"the run used {', '.join(absent)}, and whether that is {names} is not known; "
             "energy.backend: rapl takes the CPU's energy instead"
         )
     if absent:
-        return [], f"the run used {', '.join(absent)}, which was not recorded"
-    unread = [each for each in missing if each.device.removeprefix("module:") in (devices or ())]
-    if unread and chosen and not any(each.info.scope in CARD_SCOPES for each in chosen):
-        reasons = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
-        return [], f"a GPU of the run could not be read: {reasons}"
-    return chosen, unavailable
+        return f"the run used {', '.join(absent)}, which was not recorded"
+    unread = [card for card in missing if card.device.removeprefix("module:") in (devices or ())]
+    if unread and sources and not any(source.info.scope in CARD_SCOPES for source in sources):
+        reasons = "; ".join(f"{card.device}: {card.unavailable}" for card in unread)
+        return f"a GPU of the run could not be read: {reasons}"
+    return None
 
 
 def zeus_cards(samples: Samples) -> list[SensorInfo]:
@@ -320,21 +324,20 @@ def zeus_cards(samples: Samples) -> list[SensorInfo]:
     cards = [
         info
         for info in samples.header.sensors
-        if info.scope in CARD_SCOPES and not _stands_for_none(info)
+        if info.scope in CARD_SCOPES and not _found_no_card(info)
     ]
     if any(info.sensor == "nvml" for info in cards):
         return []
-    whole = [info for info in cards if info.device == "module"]
-    return whole or cards
+    modules = [info for info in cards if info.device == "module"]
+    return modules or cards
 
 
-def _stands_for_none(info: SensorInfo) -> bool:
+def _found_no_card(info: SensorInfo) -> bool:
     return info.device == _NO_CARD and info.unavailable is not None
 
 
-def _used(info: SensorInfo, devices: Collection[str] | None) -> bool:
-    used = devices is None or info.device.removeprefix("module:") in devices
-    return used or _stands_for_none(info)
+def _is_of_run(info: SensorInfo, devices: Collection[str] | None) -> bool:
+    return devices is None or info.device.removeprefix("module:") in devices or _found_no_card(info)
 
 
 def _per(energy_j: float | None, count: float | None) -> float | None:

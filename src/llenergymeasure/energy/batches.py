@@ -9,7 +9,7 @@ from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
-_SAME_MOMENT = 0.01
+_SIMULTANEOUS = 0.01
 """How far apart, in a batch's lengths, its requests' first tokens may be to be one moment."""
 
 
@@ -53,7 +53,7 @@ class Batch:
         if self.first_token_ns is None:
             return None
         first_ns, last_ns = self.first_token_ns
-        alike = last_ns - first_ns <= _SAME_MOMENT * (self.end_ns - self.start_ns)
+        alike = last_ns - first_ns <= _SIMULTANEOUS * (self.end_ns - self.start_ns)
         return last_ns if alike and self.start_ns < last_ns < self.end_ns else None
 
 
@@ -72,6 +72,9 @@ class PartEnergy:
     unavailable: str | None = None
 
 
+OVERLAP = "requests overlap in time: the sensor sees their sum alone"
+
+
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
 ) -> list[PartEnergy]:
@@ -79,9 +82,8 @@ def batch_energies(
 
     ``late_s`` is how much later than the account takes it to the counter was found to count.
     """
-    if _overlap(batches):
-        reason = "requests overlap in time: the sensor sees their sum alone"
-        return [PartEnergy(unavailable=reason)] * len(batches)
+    if batches_overlap(batches):
+        return [PartEnergy(unavailable=OVERLAP)] * len(batches)
     late_ns = round(late_s * NS_PER_S)
     starts_ns = sorted(batch.start_ns for batch in batches)
     ends_ns = sorted(batch.end_ns for batch in batches)
@@ -108,12 +110,13 @@ def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: in
         (MARGINS[0], pauses[0] + late_ns, start_ns),
         (MARGINS[1], end_ns, pauses[1] + late_ns),
     )
-    whole = account.stretch(start_ns, end_ns, margins)
-    if whole is None:
+    energy_sum = account.stretch(start_ns, end_ns, margins)
+    if energy_sum is None:
         return PartEnergy(unavailable="the recording does not cover it")
-    return PartEnergy(whole.gross_j, whole.gross_u95_j)
+    return PartEnergy(energy_sum.gross_j, energy_sum.gross_u95_j)
 
 
-def _overlap(batches: Sequence[Batch]) -> bool:
+def batches_overlap(batches: Sequence[Batch]) -> bool:
+    """Return whether one of the batches begins before another one ends."""
     ordered = sorted(batches, key=lambda batch: batch.start_ns)
     return any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered))

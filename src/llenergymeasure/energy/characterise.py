@@ -18,9 +18,9 @@ from llenergymeasure.energy.knots import (
     Ints,
     Knots,
     Readings,
+    after_pause,
     counter_knots,
     on_grid,
-    paused,
     power_readings,
 )
 from llenergymeasure.recording.samples import Samples
@@ -30,36 +30,36 @@ from llenergymeasure.sensors.behaviour import (
     Behaviour,
     CounterNature,
     PowerBehaviour,
-    published,
+    published_behaviour,
     with_published,
 )
 from llenergymeasure.units import NS_PER_S
 
-_SAME, _APART = 0.02, 0.06
+_SUM_STRAY, _OWN_STRAY = 0.02, 0.06
 """A counter strays from the sum of the readings by less than the one, relative to how much they
 change, or is not that sum if by more than the other; each at least so many times what the unsure
 times of ticks and readings explain: """
-_SAME_TIMES, _APART_TIMES = 1.5, 3.0
+_SUM_NOISES, _OWN_NOISES = 1.5, 3.0
 
 _EARLY = 0.2
 """A counter that has the energy this many reading periods before the reading is no sum of them."""
 
-_LEAST_CHANGE = 0.03
+_MIN_CHANGE = 0.03
 """Least change of power, relative, that says anything."""
-_LEAST_INTERVALS = 8
-_LEAST_STEPS = 12
+_MIN_INTERVALS = 8
+_MIN_STEPS = 12
 """Fewest changes of the readings that say more than the free choice of a delay hides."""
-_MOST_COMPARED = 60
+_MAX_COMPARED = 60
 
 _STRAY_SHARE = 0.12
 """How far a reading may be off the share of a step that it should have taken up."""
 
 
-def observed(
+def observe(
     knots: Knots,
     channels: Mapping[Quantity, Readings],
     info: SensorInfo,
-    known: Behaviour | None = None,
+    probed: Behaviour | None,
 ) -> Behaviour:
     """Return how a device's channels behave: by a probe, what is published, and this recording.
 
@@ -70,17 +70,17 @@ def observed(
         knots: the counter's ticks.
         channels: the device's power readings.
         info: which device and sensor.
-        known: what a probe has found; None without one.
+        probed: what a probe has found; None without one.
     """
-    behaviour = with_published(known or Behaviour(), info)
+    behaviour = with_published(probed or Behaviour(), info)
     if info.sensor != "nvml" and not info.device.removeprefix("module:").startswith("GPU-"):
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
-    shown = counter_nature(knots, _possible_sources(channels, behaviour))
+    seen = counter_nature(knots, _possible_sources(channels, behaviour))
     nature = behaviour.counter
     if nature == "unverified":
-        nature = shown
-    elif shown not in ("unverified", nature):
+        nature = seen
+    elif seen not in ("unverified", nature):
         nature = "unverified"
     return replace(
         behaviour, counter=nature, counter_period_s=behaviour.counter_period_s or _period(knots)
@@ -104,45 +104,45 @@ def characterise(
     knots = counter_knots(samples.series(device, sensor, "energy_counter_j"), origin_ns)
     channels = power_channels(samples, info)
     edges_s = np.sort((np.asarray(edges_ns, dtype=np.float64) - origin_ns) / NS_PER_S)
-    power = tuple(_found(part, readings, edges_s, info.name) for part, readings in channels.items())
+    power = tuple(_probe(*channel, edges_s, info.name) for channel in channels.items())
     behaviour = Behaviour(power=power)
     nature = counter_nature(knots, _possible_sources(channels, behaviour))
     lag_s = counter_lag(knots, edges_s) if nature == "independent" else None
     return Behaviour(nature, _period(knots), lag_s, power)
 
 
-def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
+def _probe(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
     window_s = averaging_window(readings, edges_s)
-    if window_s is None and (public := published(name, quantity)) is not None:
-        period_s = reading_period(readings) or public.update_period_s
-        return replace(public, update_period_s=period_s)
+    if window_s is None and (entry := published_behaviour(name, quantity)) is not None:
+        period_s = reading_period(readings) or entry.update_period_s
+        return replace(entry, update_period_s=period_s)
     return PowerBehaviour(quantity, reading_period(readings), window_s, "found")
 
 
-def _placed(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
+def _place_renewals(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
     """Return readings with renewals that come evenly placed by all of them together."""
-    found = dict(channels)
+    placed = dict(channels)
     for quantity, readings in channels.items():
-        period_s, new = reading_period(readings), readings.half_s > 0
+        period_s, changed = reading_period(readings), readings.half_s > 0
         if period_s is not None:
             t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
-            early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
-            t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
+            early_s, late_s = t_s[changed] - half_s[changed], t_s[changed] + half_s[changed]
+            t_s[changed], half_s[changed] = on_grid(early_s, late_s, period_s)
             # After a pause of the recorder nothing shows the renewals before the last one.
-            half_s = np.where(paused(readings.half_s, period_s), readings.half_s, half_s)
-            found[quantity] = replace(readings, t_s=t_s, half_s=half_s)
-    return found
+            half_s = np.where(after_pause(readings.half_s, period_s), readings.half_s, half_s)
+            placed[quantity] = replace(readings, t_s=t_s, half_s=half_s)
+    return placed
 
 
 def power_channels(samples: Samples, info: SensorInfo) -> dict[Quantity, Readings]:
     """Return the readings of each power channel of a device that has any."""
-    found: dict[Quantity, Readings] = {}
+    channels: dict[Quantity, Readings] = {}
     for quantity in POWER_QUANTITIES:
         series = samples.series(info.device, info.sensor, quantity)
         readings = power_readings(series, samples.header.started_monotonic_ns)
         if len(readings) > 1:
-            found[quantity] = readings
-    return _placed(found)
+            channels[quantity] = readings
+    return _place_renewals(channels)
 
 
 def _possible_sources(
@@ -153,15 +153,15 @@ def _possible_sources(
     Readings that average over many updates stray from any counter, and a counter made from them
     would miss nothing: they say nothing of it.
     """
-    short = []
+    sources = []
     for quantity, readings in channels.items():
-        part = behaviour.of(quantity)
-        window_s = None if part is None else part.window_s
+        power = behaviour.channel(quantity)
+        window_s = None if power is None else power.window_s
         if window_s is None or window_s < 2 * max(readings.spacing_s, 0.01):
-            period_s = None if part is None else part.update_period_s
+            period_s = None if power is None else power.update_period_s
             period_s = period_s or reading_period(readings) or readings.spacing_s
-            short.append((readings, period_s))
-    return short
+            sources.append((readings, period_s))
+    return sources
 
 
 def _period(knots: Knots) -> float | None:
@@ -174,7 +174,7 @@ def reading_period(readings: Readings) -> float | None:
     A renewal may bring the same value, so that some changes lie several periods apart.
     """
     gaps_s = np.diff(readings.t_s[readings.half_s > 0])
-    if len(gaps_s) < _LEAST_INTERVALS:
+    if len(gaps_s) < _MIN_INTERVALS:
         return None
     short_s = gaps_s[gaps_s < 2.5 * float(np.quantile(gaps_s, 0.05))]
     middle_s = float(np.median(short_s))
@@ -188,46 +188,46 @@ def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> C
     It is independent only if it strays from every one of them, by more than the unsure times of
     its ticks and of their readings explain.
     """
-    shown = [_against(knots, readings, period_s) for readings, period_s in sources]
-    if "sum" in shown:
+    natures = {_nature_against(knots, readings, period_s) for readings, period_s in sources}
+    if "sum" in natures:
         return "sum"
-    return "independent" if shown and all(each == "independent" for each in shown) else "unverified"
+    return "independent" if natures == {"independent"} else "unverified"
 
 
-def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNature:
-    if len(knots) < _LEAST_INTERVALS or len(readings) < _LEAST_INTERVALS:
+def _nature_against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNature:
+    if len(knots) < _MIN_INTERVALS or len(readings) < _MIN_INTERVALS:
         return "unverified"
     from_s, to_s = knots.t_s[:-1], knots.t_s[1:]
-    span_s = spacing_s + knots.spacing_s
+    margin_s = spacing_s + knots.spacing_s
     first = np.searchsorted(readings.t_s, from_s - spacing_s)
     last = np.searchsorted(readings.t_s, to_s + spacing_s)
     near_w = [readings.power_w[i:j] for i, j in zip(first, last, strict=True)]
-    change_w = np.array([np.ptp(each) if len(each) else 0.0 for each in near_w])
-    inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
+    change_w = np.array([np.ptp(power_w) if len(power_w) else 0.0 for power_w in near_w])
+    inside = (from_s > readings.t_s[0] + margin_s) & (to_s < readings.t_s[-1] - margin_s)
     if not inside.any():
         return "unverified"
     # Where readings change most a counter of its own strays from their sum most.
-    least_w = max(_LEAST_CHANGE * float(readings.power_w.mean()), 0.3 * float(change_w.max()))
-    telling = np.flatnonzero(inside & (change_w > least_w))
+    least_w = max(_MIN_CHANGE * float(readings.power_w.mean()), 0.3 * float(change_w.max()))
+    informative = np.flatnonzero(inside & (change_w > least_w))
     steps = int((np.abs(np.diff(readings.power_w)) > 0.1 * float(change_w.max())).sum())
-    if len(telling) < _LEAST_INTERVALS or steps < _LEAST_STEPS:
+    if len(informative) < _MIN_INTERVALS or steps < _MIN_STEPS:
         return "unverified"
-    telling = telling[np.argsort(change_w[telling])[-_MOST_COMPARED:]]
-    rise_j = np.diff(knots.energy_j)[telling]
-    from_s, to_s = from_s[telling], to_s[telling]
-    one_s = np.minimum(to_s - from_s, spacing_s)
-    changes_j = float(np.sqrt(np.mean((change_w[telling] * one_s) ** 2)))
-    timing_j = _timing_error(knots, readings, telling)
-    left_j, delay_s = _best_match(rise_j, from_s, to_s, readings, span_s)
-    stray, noise = left_j / changes_j, timing_j / changes_j
+    informative = informative[np.argsort(change_w[informative])[-_MAX_COMPARED:]]
+    rise_j = np.diff(knots.energy_j)[informative]
+    from_s, to_s = from_s[informative], to_s[informative]
+    span_s = np.minimum(to_s - from_s, spacing_s)
+    changes_j = float(np.sqrt(np.mean((change_w[informative] * span_s) ** 2)))
+    timing_j = _timing_error(knots, readings, informative)
+    residual_j, delay_s = _best_match(rise_j, from_s, to_s, readings, margin_s)
+    stray, noise = residual_j / changes_j, timing_j / changes_j
     # A sum holds a reading from when it is shown on. A counter of its own has the energy before
     # that: a reading is a mean over the time before it, and is held for a period.
     late = delay_s / spacing_s
-    if stray < max(_SAME, _SAME_TIMES * noise) and noise < _APART and abs(late) < _EARLY:
+    if stray < max(_SUM_STRAY, _SUM_NOISES * noise) and noise < _OWN_STRAY and abs(late) < _EARLY:
         # Several readings a step leave so little unseen that any counter looks like their sum.
         return "sum" if spacing_s > 0.5 * knots.spacing_s else "unverified"
-    apart = stray > max(_APART, _APART_TIMES * noise) and late < -_EARLY
-    return "independent" if apart else "unverified"
+    independent = stray > max(_OWN_STRAY, _OWN_NOISES * noise) and late < -_EARLY
+    return "independent" if independent else "unverified"
 
 
 def _best_match(
@@ -239,7 +239,7 @@ def _best_match(
     """
     held_j = np.concatenate(([0.0], np.cumsum(readings.power_w[:-1] * np.diff(readings.t_s))))
 
-    def left_j(delay_s: float) -> float:
+    def residual_j(delay_s: float) -> float:
         sums_j = np.interp(to_s - delay_s, readings.t_s, held_j)
         sums_j -= np.interp(from_s - delay_s, readings.t_s, held_j)
         scale = float(rise_j @ sums_j / (sums_j @ sums_j))
@@ -247,7 +247,7 @@ def _best_match(
 
     delays_s = np.linspace(-span_s, span_s, 81)
     for _ in range(3):
-        best_j, best_s = min((left_j(delay_s), delay_s) for delay_s in delays_s.tolist())
+        best_j, best_s = min((residual_j(delay_s), delay_s) for delay_s in delays_s.tolist())
         step_s = float(delays_s[1] - delays_s[0])
         delays_s = np.linspace(best_s - step_s, best_s + step_s, 21)
     return best_j, best_s
@@ -259,9 +259,9 @@ def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
     squares = []
     for k in intervals:
         first, last = np.searchsorted(readings.t_s, (knots.t_s[k], knots.t_s[k + 1]))
-        here = slice(max(int(first) - 1, 0), int(last) + 1)
-        reading_j = jump_w[here] * readings.half_s[1:][here][: len(jump_w[here])]
-        tick_j = jump_w[here].max(initial=0.0) * np.hypot(knots.half_s[k], knots.half_s[k + 1])
+        nearby = slice(max(int(first) - 1, 0), int(last) + 1)
+        reading_j = jump_w[nearby] * readings.half_s[1:][nearby][: len(jump_w[nearby])]
+        tick_j = jump_w[nearby].max(initial=0.0) * np.hypot(knots.half_s[k], knots.half_s[k + 1])
         squares.append((float(np.sum(reading_j**2)) + float(tick_j) ** 2) / 3)
     return float(np.sqrt(np.mean(squares)))
 
@@ -285,7 +285,7 @@ def counter_lag(knots: Knots, edges_s: Floats) -> float | None:
         drawn_j = energy_j[left + 2] - energy_j[left]
         late_s = (before_w * (t[left + 2] - t[left]) - drawn_j) / (before_w - after_w)
         lags_s.append(float(t[left + 2] - late_s - edge_s))
-    if len(lags_s) < _LEAST_INTERVALS:
+    if len(lags_s) < _MIN_INTERVALS:
         return None
     return max(float(np.median(lags_s)), 0.0)
 
@@ -295,28 +295,28 @@ def averaging_window(readings: Readings, edges_s: Floats) -> float | None:
 
     A reading shown a time s after a step has taken up the share min(s/w, 1) of it.
     """
-    lags_s, shares = _taken_up(readings, edges_s)
-    if len(lags_s) < _LEAST_INTERVALS:
+    lags_s, shares = _step_responses(readings, edges_s)
+    if len(lags_s) < _MIN_INTERVALS:
         return None
 
-    def off(window_s: float) -> Floats:
+    def deviation(window_s: float) -> Floats:
         return np.abs(shares - np.clip(lags_s / window_s, 0.0, 1.0))
 
     def misfit(window_s: float) -> float:
         # Bounded, so that steps that were none, such as those of a ramp, do not decide.
-        return float(np.mean(np.minimum(off(window_s), _STRAY_SHARE) ** 2))
+        return float(np.mean(np.minimum(deviation(window_s), _STRAY_SHARE) ** 2))
 
     windows_s = np.geomspace(1e-3, 3.0, 160)
     for _ in range(3):
         best_s = float(min(windows_s, key=misfit))
         windows_s = np.geomspace(best_s / 1.06, best_s * 1.06, 41)
     # Shares that nothing lies between 0 and 1 of give a bound, not a window.
-    part = (shares > 0.05) & (shares < 0.95) & (lags_s < 1.5 * best_s)
-    agree = off(best_s)[part] < _STRAY_SHARE
-    return best_s if agree.sum() >= 3 and agree.mean() > 0.6 else None
+    partial = (shares > 0.05) & (shares < 0.95) & (lags_s < 1.5 * best_s)
+    close = deviation(best_s)[partial] < _STRAY_SHARE
+    return best_s if close.sum() >= 3 and close.mean() > 0.6 else None
 
 
-def _taken_up(readings: Readings, edges_s: Floats) -> tuple[Floats, Floats]:
+def _step_responses(readings: Readings, edges_s: Floats) -> tuple[Floats, Floats]:
     """Return, of all readings after clear steps, the time since the step and the share taken up."""
     lags_s, shares = [np.zeros(0)], [np.zeros(0)]
     for edge_s, next_s in pairwise((*edges_s.tolist(), np.inf)):

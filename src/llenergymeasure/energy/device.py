@@ -1,7 +1,7 @@
 """One device as one sensor saw it: its energy counter, its power, and what is known of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from llenergymeasure.energy.channel import (
     disagreement,
     lag_behind,
 )
-from llenergymeasure.energy.characterise import observed, power_channels, reading_period
+from llenergymeasure.energy.characterise import observe, power_channels, reading_period
 from llenergymeasure.energy.knots import (
     Floats,
     Knots,
@@ -26,18 +26,18 @@ from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
-IMPOSSIBLE = 1.5
+IMPOSSIBLE_FACTOR = 1.5
 """What says more than this many times the power limit has not measured."""
-MOST_W = 5000.0
+MAX_POWER_W = 5000.0
 """No device whose limit is not known draws more."""
-_UNKNOWN = PowerRange(0.0, MOST_W)
+_ANY_POWER = PowerRange(0.0, MAX_POWER_W)
 _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
 USUAL_LAG_S = 0.01
 """By how much a channel may be late that nothing shows the lag of: what an H100's counter is."""
 
-_SMOOTH = 0.2
+_SMOOTH_SHARE = 0.2
 """Readings that change at once by more than this share of the power range are no means over a
 second that are renewed ten times in it."""
 
@@ -72,16 +72,16 @@ class Device:
         That is the counter, unless it is the sum of readings that miss part of the time and clearly
         missed too much of it: then readings that see everything.
         """
-        given = self.info.quantities
-        found = [
-            each
-            for each in (self.counter, self.power)
-            if each is not None and (not given or each.quantity in given)
+        quantities = self.info.quantities
+        channels = [
+            channel
+            for channel in (self.counter, self.power)
+            if channel is not None and (not quantities or channel.quantity in quantities)
         ]
         if self.counter is None or self.counter.nature != "sum" or self.averages is None:
-            return found
-        apart = self.disagreement(start_ns, end_ns)
-        return found[::-1] if apart is not None and apart.mismatch else found
+            return channels
+        disagreement = self.disagreement(start_ns, end_ns)
+        return channels[::-1] if disagreement is not None and disagreement.is_mismatch else channels
 
     def disagreement(self, start_ns: int, end_ns: int) -> Disagreement | None:
         """Return how the counter stands to the power readings; None where that says nothing.
@@ -99,48 +99,48 @@ class Device:
         if self.power is None or self.counter.nature != "unverified":
             return None
         counted = self.counter.stretch(start_ns, end_ns)
-        seen = self.power.stretch(start_ns, end_ns)
-        if counted is None or seen is None or counted.energy_j <= 0:
+        integrated = self.power.stretch(start_ns, end_ns)
+        if counted is None or integrated is None or counted.energy_j <= 0:
             return None
-        u95_j = math.hypot(counted.ends_j, seen.u95_j)
-        return Disagreement(seen.energy_j / counted.energy_j - 1, u95_j / counted.energy_j)
+        u95_j = math.hypot(counted.ends_j, integrated.u95_j)
+        return Disagreement(integrated.energy_j / counted.energy_j - 1, u95_j / counted.energy_j)
 
 
-def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Device:
+def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = None) -> Device:
     """Prepare a device's channels from a whole recording."""
     origin_ns = samples.header.started_monotonic_ns
-    card = _whose_counter(samples, info)
-    readings = power_channels(samples, card)
+    card = _nvml_info(samples, info)
+    by_quantity = power_channels(samples, card)
     series = samples.series(info.device, info.sensor, "energy_counter_j")
     raw = counter_knots(series, origin_ns)
-    knots, resets_s = _without_resets(raw)
-    reach = _power_range(card, knots, readings)
-    least_w = min((float(each.power_w.min()) for each in readings.values()), default=0.0)
-    jumps_s = _jumps(series, origin_ns, reach if card.power_limit_w else _UNKNOWN, least_w)
+    knots, resets_s = _continue_resets(raw)
+    power_range = _power_range(card, knots, by_quantity.values())
+    least_w = min((float(readings.power_w.min()) for readings in by_quantity.values()), default=0.0)
+    jumps_s = _jumps(series, origin_ns, power_range if card.power_limit_w else _ANY_POWER, least_w)
     # A counter that lost or made up energy shows nothing of what it counts otherwise.
     faulty = len(resets_s) + len(jumps_s) > 0
-    behaviour = observed(raw, {} if faulty else readings, card, known)
-    parts = [
-        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach)).renewed()
-        for quantity, each in readings.items()
+    behaviour = observe(raw, {} if faulty else by_quantity, card, probed)
+    channels = [
+        _with_behaviour(readings, behaviour, quantity, power_range).with_renewals()
+        for quantity, readings in by_quantity.items()
     ]
     averages = max(
-        (each for each in parts if each.share_seen == 1.0),
-        key=lambda each: each.window_s,
+        (readings for readings in channels if readings.share_seen == 1.0),
+        key=lambda readings: readings.window_s,
         default=None,
     )
-    finest = min(parts, key=lambda each: each.window_s, default=None)
-    best = max(parts, key=lambda each: each.share_seen, default=None)
+    finest = min(channels, key=lambda readings: readings.window_s, default=None)
+    best = max(channels, key=lambda readings: readings.share_seen, default=None)
     notes = tuple(
-        f"{each.zeros} readings of 0 W or less by {each.behaviour.quantity} were left out"
-        for each in parts
-        if each.zeros
+        f"{readings.zeros} readings of 0 W or less by {readings.behaviour.quantity} were left out"
+        for readings in channels
+        if readings.zeros
     )
     return Device(
         replace(info, power_limit_w=card.power_limit_w, driver=card.driver, mig=card.mig),
         behaviour,
-        _counter_channel(knots, behaviour, parts, averages, reach, finest),
-        None if best is None else _power_channel(best, reach, finest),
+        _counter_channel(knots, behaviour, channels, averages, power_range, finest),
+        None if best is None else _power_channel(best, power_range, finest),
         resets_s,
         jumps_s,
         averages,
@@ -148,62 +148,57 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     )
 
 
-def _whose_counter(samples: Samples, info: SensorInfo) -> SensorInfo:
+def _nvml_info(samples: Samples, info: SensorInfo) -> SensorInfo:
     """Return a card as NVML sees it, whose counter others read too: they know no more of it."""
-    same = [
-        each
-        for each in samples.header.sensors
-        if (each.device, each.sensor) == (info.device, "nvml") and each.unavailable is None
-    ]
-    return same[0] if same and "energy_counter_j" in info.quantities else info
+    if "energy_counter_j" in info.quantities:
+        for other in samples.header.sensors:
+            if (other.device, other.sensor, other.unavailable) == (info.device, "nvml", None):
+                return other
+    return info
 
 
 def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
     """Return a model's power integrated: each row is the mean since the one before."""
     origin_ns = samples.header.started_monotonic_ns
     series = samples.series(info.device, info.sensor, "power_model_w")
-    known = ~np.isnan(series.value)
-    if known.sum() < 2:
+    valid = ~np.isnan(series.value)
+    if valid.sum() < 2:
         return None
-    t_s = (series.t_ns[known] - origin_ns) / 1e9
-    power_w = series.value[known]
-    first_s = min(float(series.t_before_ns[known][0] - origin_ns) / 1e9, float(t_s[0]))
+    t_s = (series.t_ns[valid] - origin_ns) / 1e9
+    power_w = series.value[valid]
+    first_s = min(float(series.t_before_ns[valid][0] - origin_ns) / 1e9, float(t_s[0]))
     times_s = np.concatenate(([first_s], t_s)) if first_s < t_s[0] else t_s
     spans_s = np.diff(times_s)
     energy_j = np.concatenate(([0.0], np.cumsum(power_w[-len(spans_s) :] * spans_s)))
     knots = Knots(origin_ns, times_s, energy_j, np.zeros(len(times_s)))
-    reach = PowerRange(float(power_w.min()), float(power_w.max()))
-    return Channel("model", "power_model_w", knots, reach)
+    power_range = PowerRange(float(power_w.min()), float(power_w.max()))
+    return Channel("model", "power_model_w", knots, power_range)
 
 
-def _behaviour_of(
-    behaviour: Behaviour, quantity: Quantity, readings: Readings, reach: PowerRange
-) -> PowerBehaviour:
-    known = behaviour.of(quantity)
-    if known is None or (known.source == "documented" and not _smooth(readings, reach)):
-        return PowerBehaviour(quantity, reading_period(readings), None, "seen")
-    if known.update_period_s is not None:
-        return known
-    return replace(known, update_period_s=reading_period(readings) or readings.spacing_s)
+def _with_behaviour(
+    readings: Readings, behaviour: Behaviour, quantity: Quantity, power_range: PowerRange
+) -> Readings:
+    known, period_s = behaviour.channel(quantity), reading_period(readings)
+    largest_w = float(np.max(np.abs(np.diff(readings.power_w))))
+    is_smooth = largest_w <= _SMOOTH_SHARE * power_range.width_w
+    if known is None or (known.source == "documented" and not is_smooth):
+        known = PowerBehaviour(quantity, period_s, None, "seen")
+    elif known.update_period_s is None:
+        known = replace(known, update_period_s=period_s or readings.spacing_s)
+    return replace(readings, behaviour=known)
 
 
-def _smooth(readings: Readings, reach: PowerRange) -> bool:
-    """Return whether readings may be means over a second: none changes by much at once."""
-    most_w = _SMOOTH * (reach.high_w - reach.low_w)
-    return float(np.max(np.abs(np.diff(readings.power_w)))) <= most_w
-
-
-def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
+def _continue_resets(knots: Knots) -> tuple[Knots, Floats]:
     """Let a counter that fell go on from where it was; return when it did, too."""
     rises_j = np.diff(knots.energy_j)
     fell = rises_j < 0
     if not fell.any():
         return knots, np.zeros(0)
-    whole_j = np.concatenate(([0.0], np.cumsum(np.maximum(rises_j, 0.0))))
-    return replace(knots, energy_j=knots.energy_j[0] + whole_j), knots.t_s[1:][fell]
+    continued_j = np.concatenate(([0.0], np.cumsum(np.maximum(rises_j, 0.0))))
+    return replace(knots, energy_j=knots.energy_j[0] + continued_j), knots.t_s[1:][fell]
 
 
-def _jumps(series: Series, origin_ns: int, reach: PowerRange, least_w: float) -> Floats:
+def _jumps(series: Series, origin_ns: int, power_range: PowerRange, least_w: float) -> Floats:
     """Return when a counter rose by more than the device can draw, or by less while it was read.
 
     Only what the reads surely show counts: a value was new at some time after the last read that
@@ -222,49 +217,50 @@ def _jumps(series: Series, origin_ns: int, reach: PowerRange, least_w: float) ->
     seen_again = np.append(early_s[2:] > late_s[1:-1], False)[: len(stood_s)]
     blind_s = np.where(seen_again, late_s[1:] - early_s[1:] - usual_s, 0.0)
     shortest_s = np.maximum(stood_s, blind_s)
-    rose = rises_j > IMPOSSIBLE * reach.high_w * longest_s
+    rose = rises_j > IMPOSSIBLE_FACTOR * power_range.high_w * longest_s
     stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
     return np.asarray(late_s[1:][rose | (stood & (rises_j >= 0))])
 
 
-def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:
+def _power_range(info: SensorInfo, knots: Knots, channels: Collection[Readings]) -> PowerRange:
     """Return the powers the device stays between: the least seen, and its limit."""
-    seen = [each.power_w for each in readings.values()]
-    if len(knots) > 2:
-        seen.append(knots.power_w)
-    if not seen:
+    powers_w = [readings.power_w for readings in channels]
+    steps_w = [knots.power_w] if len(knots) > 2 else []
+    if not powers_w and not steps_w:
         return PowerRange(0.0, 0.0)
-    least_w, most_w = min(float(w.min()) for w in seen), max(float(w.max()) for w in seen)
+    seen_w = np.concatenate(powers_w + steps_w)
     limits_w = info.power_limit_w or {}
     limit_w = limits_w.get("enforced") or limits_w.get("max")
-    measured_w = max((float(each.power_w.max()) for each in readings.values()), default=most_w)
-    high_w = max(limit_w, measured_w) if limit_w else 1.5 * most_w
-    return PowerRange(max(least_w, 0.0), high_w)
+    high_w = 1.5 * float(seen_w.max())
+    if limit_w:
+        # A counter's steps may show more than was drawn: readings alone raise the limit.
+        high_w = max(limit_w, float(np.concatenate(powers_w or steps_w).max()))
+    return PowerRange(max(float(seen_w.min()), 0.0), high_w)
 
 
-def _power_channel(readings: Readings, reach: PowerRange, finest: Readings | None) -> Channel:
+def _power_channel(readings: Readings, power_range: PowerRange, finest: Readings | None) -> Channel:
     share, all_seen = readings.share_seen, readings.share_seen == 1.0
-    exact = readings.adjoining
+    exact = readings.is_adjoining
     return Channel(
         "power",
         readings.behaviour.quantity,
         power_knots(readings),
-        reach,
-        sampled=None if all_seen else readings,
+        power_range,
+        sampled_readings=None if all_seen else readings,
         smear_s=readings.window_s if all_seen and not exact else 0.0,
         delay_s=USUAL_LAG_S if exact else 0.0,
-        by_rest=not exact,
-        short=finest,
-        within=(readings,) if 0 < share < 1 else (),
+        uses_rest=not exact,
+        finest=finest,
+        fine_readings=(readings,) if 0 < share < 1 else (),
     )
 
 
 def _counter_channel(
     knots: Knots,
     behaviour: Behaviour,
-    parts: Sequence[Readings],
+    channels: Sequence[Readings],
     averages: Readings | None,
-    reach: PowerRange,
+    power_range: PowerRange,
     finest: Readings | None,
 ) -> Channel | None:
     if len(knots) < 2 or knots.energy_j[-1] <= knots.energy_j[0]:
@@ -273,10 +269,10 @@ def _counter_channel(
         "counter",
         "energy_counter_j",
         knots,
-        reach,
+        power_range,
         nature=behaviour.counter,
-        within=tuple(each for each in parts if 0 < each.window_s < 0.5 * knots.spacing_s),
-        short=finest,
+        fine_readings=tuple(fine for fine in channels if 0 < fine.window_s < knots.spacing_s / 2),
+        finest=finest,
     )
     if behaviour.counter == "independent":
         lag_s = behaviour.counter_lag_s
@@ -287,19 +283,20 @@ def _counter_channel(
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them. Of some
     # that are not recorded its own steps are the sums.
-    parts = parts or [Readings(knots.origin_ns, knots.t_s[1:], knots.half_s[1:], knots.power_w)]
-    sources = [each for each in parts if each.share_seen < 1.0]
-    sources = sources or [each for each in parts if each.window_s < 0.5]
+    if not channels:
+        channels = [Readings(knots.origin_ns, knots.t_s[1:], knots.half_s[1:], knots.power_w)]
+    sources = [readings for readings in channels if readings.share_seen < 1.0]
+    sources = sources or [readings for readings in channels if readings.window_s < 0.5]
     if not sources:
         return channel
-    source = min(sources, key=lambda each: each.window_s)
+    source = min(sources, key=lambda readings: readings.window_s)
     all_seen = source.share_seen == 1.0
     # A reading is held for a period after it was a mean over its window.
     period_s = source.behaviour.update_period_s or source.spacing_s
     delay_s = (period_s + source.window_s) / 2
     channel = replace(
         channel,
-        sampled=None if all_seen else source,
+        sampled_readings=None if all_seen else source,
         # A reading that holds half a step is held for a period: a quarter of that at worst. Where
         # readings see but part of the time their sampling error has it.
         smear_s=2 * period_s if all_seen else period_s,
@@ -308,6 +305,6 @@ def _counter_channel(
     if behaviour.counter == "sum":
         # Its readings, held until the next, are steps of their own: they do not show what lies
         # between the counter's.
-        moved = knots.earlier(delay_s)
-        return replace(channel, knots=moved, within=(), late_s=delay_s, early_s=delay_s)
+        shifted = knots.earlier(delay_s)
+        return replace(channel, knots=shifted, fine_readings=(), late_s=delay_s, early_s=delay_s)
     return replace(channel, delay_s=delay_s, late_s=max(channel.late_s, 2 * delay_s))

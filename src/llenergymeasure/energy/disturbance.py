@@ -5,17 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llenergymeasure.energy.validity import Doubt, Span
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX, STOPS_S
 from llenergymeasure.units import NS_PER_S
 
-Span = tuple[int, int]
-Doubt = tuple[str, str]
-
 SUSPENDED_S = 0.1
 
-OWN_UNKNOWN = "the server is not the run's own: what it uses is in no one's account"
+SERVER_UNKNOWN = "the server is not the run's own: what it uses is in no one's account"
 
 
 @dataclass(frozen=True)
@@ -47,62 +45,63 @@ class CpuUse:
 
 def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUse:
     """Return who used the CPUs over a window."""
+
+    def rise(quantity: Quantity) -> float | None:
+        return _rise(samples, quantity, window)[0]
+
     total_s, span_s = _rise(samples, "cpu_total_s", window)
-    busy_s, own_s = _rise(samples, "cpu_busy_s", window)[0], _rise(samples, "cpu_own_s", window)[0]
+    busy_s, own_s = rise("cpu_busy_s"), rise("cpu_own_s")
     if not total_s or busy_s is None or own_s is None:
         return CpuUse(unavailable="the recording does not say what the CPUs did")
-    machine_busy_s = _rise(samples, "machine_busy_s", window)[0] or busy_s
-    machine_s = _rise(samples, "machine_total_s", window)[0] or total_s
-    throttled, periods = (
-        _rise(samples, name, window)[0] for name in ("quota_throttled", "quota_periods")
-    )
-    known = CpuUse(
+    machine_busy_s = rise("machine_busy_s") or busy_s
+    machine_s = rise("machine_total_s") or total_s
+    usage = CpuUse(
         cpus=total_s / span_s,
         own_cpus=own_s / span_s,
-        steal_share=_over(_rise(samples, "cpu_steal_s", window)[0], total_s),
-        throttled_share=_over(throttled, periods),
-        pressure_share=_over(_rise(samples, "cpu_pressure_s", window)[0], span_s),
+        steal_share=_ratio(rise("cpu_steal_s"), total_s),
+        throttled_share=_ratio(rise("quota_throttled"), rise("quota_periods")),
+        pressure_share=_ratio(rise("cpu_pressure_s"), span_s),
     )
     if not own_server:
-        return replace(known, unavailable=OWN_UNKNOWN)
+        return replace(usage, unavailable=SERVER_UNKNOWN)
     # Ticks are counted by sampling, processes to the nanosecond: a small difference is noise.
     others_s = max(busy_s - own_s, 0.0)
     return replace(
-        known,
+        usage,
         others_cpus=others_s / span_s,
         others_share=others_s / total_s,
         others_share_of_machine=max(machine_busy_s - own_s, 0.0) / machine_s,
     )
 
 
-def cpu_contended(use: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
+def cpu_doubts(usage: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
     """Yield whether strangers took too much of the CPUs.
 
     Args:
-        use: over the window.
+        usage: over the window.
         cpu_metered: whether the energy is measured and that of the CPUs: then strangers' work is
             in it, and the run has ``other_process`` too.
     """
-    taken = [
-        (use.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
-        (use.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
-        (use.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
+    shares = [
+        (usage.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
+        (usage.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
+        (usage.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
     ]
-    reasons = [text.format(100 * share) for share, text in taken if share and share > OTHERS_MAX]
-    of_machine = use.others_share_of_machine or 0.0
-    if cpu_metered and of_machine > OTHERS_MAX:
-        part = f"other processes used {100 * of_machine:.1f} % of the machine's CPUs"
-        reasons = reasons or [part]
-        yield "other_process", f"{part}, and their energy is in the reading"
+    reasons = [text.format(100 * share) for share, text in shares if share and share > OTHERS_MAX]
+    machine_share = usage.others_share_of_machine or 0.0
+    if cpu_metered and machine_share > OTHERS_MAX:
+        reason = f"other processes used {100 * machine_share:.1f} % of the machine's CPUs"
+        reasons = reasons or [reason]
+        yield "other_process", f"{reason}, and their energy is in the reading"
     if reasons:
         yield "cpu_contended", "; ".join(reasons)
 
 
-def stalled(samples: Samples, window: Span) -> Iterator[Doubt]:
+def stall_doubts(samples: Samples, window: Span) -> Iterator[Doubt]:
     """Yield whether the machine was suspended, or a process of the run was stopped."""
     ahead = samples.series(HOST_DEVICE, RECORDER, "heartbeat")
-    known = ~np.isnan(ahead.value)
-    t_ns, value = ahead.t_ns[known], ahead.value[known]
+    valid = ~np.isnan(ahead.value)
+    t_ns, value = ahead.t_ns[valid], ahead.value[valid]
     if len(t_ns):
         first = max(int(np.searchsorted(t_ns, window[0], side="right")) - 1, 0)
         last = min(int(np.searchsorted(t_ns, window[1])), len(t_ns) - 1)
@@ -111,10 +110,10 @@ def stalled(samples: Samples, window: Span) -> Iterator[Doubt]:
             yield "stalled", f"the machine was suspended for {slept_s:.1f} s within the window"
     stops = samples.series(HOST_DEVICE, RECORDER, "stopped_pid")
     inside = stops.value[(stops.t_ns >= window[0]) & (stops.t_ns <= window[1])]
-    for pid, looks in zip(*np.unique(inside, return_counts=True), strict=True):
+    for pid, count in zip(*np.unique(inside, return_counts=True), strict=True):
         yield (
             "stalled",
-            f"process {int(pid)} of the run was stopped for about {looks * STOPS_S:.1f} s of it",
+            f"process {int(pid)} of the run was stopped for about {count * STOPS_S:.1f} s of it",
         )
 
 
@@ -131,5 +130,5 @@ def _rise(samples: Samples, quantity: Quantity, window: Span) -> tuple[float | N
     return float(high - low), (end_ns - start_ns) / NS_PER_S
 
 
-def _over(part: float | None, whole: float | None) -> float | None:
+def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole

@@ -14,12 +14,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-_TOGETHER = 40
+_GRID_TICKS = 40
 """How many ticks are placed together: some seconds, over which a sensor's clock does not drift."""
 
 _LONGEST_PERIOD_S = 0.25
 """No card that is known renews its readings so rarely: a longer period is that of a load."""
-_PAUSED, _USUALLY = 0.75, 2.0
+_PAUSE_PERIODS, _PAUSE_TIMES = 0.75, 2.0
 """A reading that may be so many periods older or younger was read after a pause, if that is so many
 times what is usual for the recording: where calls are slow, all readings are as unsure."""
 _LONGEST_HELD_S = 0.35
@@ -33,13 +33,22 @@ class PowerRange:
     low_w: float
     high_w: float
 
+    @property
+    def width_w(self) -> float:
+        """Return how far apart the two are."""
+        return self.high_w - self.low_w
+
+    def farthest_w(self, power_w: float) -> float:
+        """Return how far the device may be from a power at most."""
+        return max(self.high_w - power_w, power_w - self.low_w, 0.0)
+
     def excess(self, mean_w: float) -> float:
         """Return the largest deviation, in W, of a square wave of this range from its mean.
 
         The energy of pulses of a period T runs off their mean by at most this times T.
         """
         above_w, below_w = max(self.high_w - mean_w, 0.0), max(mean_w - self.low_w, 0.0)
-        return above_w * below_w / max(self.high_w - self.low_w, 1e-9)
+        return above_w * below_w / max(self.width_w, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Knots:
         steps = (here_w - before_w) * (after_w - here_w) > 0
         return np.asarray(np.where(steps, np.where(after_w > before_w, *lines_j), even_j))
 
-    def some(self, places: slice) -> "Knots":
+    def select(self, places: slice) -> "Knots":
         """Return some of the knots."""
         return Knots(self.origin_ns, self.t_s[places], self.energy_j[places], self.half_s[places])
 
@@ -118,11 +127,11 @@ def counter_knots(series: Series, origin_ns: int) -> Knots:
     counter that gives its value with an age is known at every read. A counter that fell has lost
     what it had counted (a reset): energy goes on from there, and ``fell`` finds the place.
     """
-    known = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
-    late_s = np.asarray((series.t_ns[known] - origin_ns) / NS_PER_S)
-    early_s = np.asarray((series.t_before_ns[known] - origin_ns) / NS_PER_S)
+    stepped = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
+    late_s = np.asarray((series.t_ns[stepped] - origin_ns) / NS_PER_S)
+    early_s = np.asarray((series.t_before_ns[stepped] - origin_ns) / NS_PER_S)
     t_s, half_s = on_grid(early_s, late_s)
-    return Knots(origin_ns, t_s, np.asarray(series.value[known], dtype=np.float64), half_s)
+    return Knots(origin_ns, t_s, np.asarray(series.value[stepped], dtype=np.float64), half_s)
 
 
 def on_grid(
@@ -135,20 +144,20 @@ def on_grid(
     its own: how far the even ones miss their reads is taken as how unsure they are.
     """
     t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
-    for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
-        last = first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s)
+    for first in range(0, len(t_s) - _GRID_TICKS + 1, _GRID_TICKS):
+        last = first + _GRID_TICKS if first + 2 * _GRID_TICKS <= len(t_s) else len(t_s)
         here = slice(first, last)
-        t_s[here], half_s[here] = _placed(early_s[here], late_s[here], period_s)
+        t_s[here], half_s[here] = _place_ticks(early_s[here], late_s[here], period_s)
     return t_s, half_s
 
 
-def _placed(early_s: Floats, late_s: Floats, period_s: float | None) -> tuple[Floats, Floats]:
+def _place_ticks(early_s: Floats, late_s: Floats, period_s: float | None) -> tuple[Floats, Floats]:
     """Return when some ticks were that may come evenly, and how unsure that is."""
     middle_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     # Those that were seen soon show the pace; the others may have been any time before.
     sharp = half_s <= 1.5 * np.median(half_s)
     usual_s = period_s or float(np.median(np.diff(middle_s)))
-    pace_s, phase_s = np.polyfit(_numbers(middle_s[sharp], usual_s), middle_s[sharp], 1)
+    pace_s, phase_s = np.polyfit(_tick_numbers(middle_s[sharp], usual_s), middle_s[sharp], 1)
     even_s = phase_s + pace_s * np.round((middle_s[sharp] - phase_s) / pace_s)
     # The phases that their reads allow, from the latest lower to the earliest upper bound.
     low_s = float(np.quantile(early_s[sharp] - even_s, 0.95))
@@ -158,19 +167,19 @@ def _placed(early_s: Floats, late_s: Floats, period_s: float | None) -> tuple[Fl
     unsure_s = max(abs(high_s - low_s) / 2, float(np.quantile(missed_s, 0.95)))
     phase_s += (low_s + high_s) / 2
     # What a read sees after a long pause is what the last tick before it has left.
-    paused = half_s > 0.4 * pace_s
-    numbers = np.where(paused, np.floor((late_s - phase_s) / pace_s), (middle_s - phase_s) / pace_s)
-    even_s = phase_s + pace_s * np.round(numbers)
+    last_before = np.floor((late_s - phase_s) / pace_s)
+    nearest = np.round((middle_s - phase_s) / pace_s)
+    even_s = phase_s + pace_s * np.where(half_s > 0.4 * pace_s, last_before, nearest)
     missed_s = np.maximum(np.maximum(early_s - even_s, even_s - late_s), 0.0)
     better = (unsure_s < half_s) & (missed_s <= unsure_s)
     placed_s = np.where(better, np.clip(even_s, early_s, late_s), middle_s)
     # Two ticks at one time are ticks that do not come evenly.
-    together = np.diff(placed_s) < 0.3 * pace_s
-    better &= ~(np.append(together, False) | np.append(False, together))
+    doubled = np.diff(placed_s) < 0.3 * pace_s
+    better &= ~(np.append(doubled, False) | np.append(False, doubled))
     return np.where(better, placed_s, middle_s), np.where(better, unsure_s, half_s)
 
 
-def _numbers(t_s: Floats, about_s: float) -> Floats:
+def _tick_numbers(t_s: Floats, about_s: float) -> Floats:
     """Return which tick of an even pace each is, the pace being known to a tenth.
 
     Slow reads show a single distance only roughly: the pace taken is the one that most ticks keep.
@@ -178,12 +187,12 @@ def _numbers(t_s: Floats, about_s: float) -> Floats:
     since_s = t_s - t_s[0]
     fine = 0.2 * about_s / float(since_s[-1])
     periods_s = about_s * (1 + np.arange(-0.1, 0.1 + fine, fine))
-    turns = np.exp(2j * np.pi * since_s / periods_s[:, None]).mean(axis=1)
-    best = int(np.argmax(np.abs(turns)))
-    return np.asarray(np.round(since_s / periods_s[best] - np.angle(turns[best]) / (2 * np.pi)))
+    phasors = np.exp(2j * np.pi * since_s / periods_s[:, None]).mean(axis=1)
+    best = int(np.argmax(np.abs(phasors)))
+    return np.asarray(np.round(since_s / periods_s[best] - np.angle(phasors[best]) / (2 * np.pi)))
 
 
-UNKNOWN = PowerBehaviour("power_instant_w", None, None, "unknown")
+UNKNOWN_BEHAVIOUR = PowerBehaviour("power_instant_w", None, None, "unknown")
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ class Readings:
     half_s: Floats
     power_w: Floats
     zeros: int = 0
-    behaviour: PowerBehaviour = UNKNOWN
+    behaviour: PowerBehaviour = UNKNOWN_BEHAVIOUR
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -225,32 +234,32 @@ class Readings:
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
 
     @property
-    def adjoining(self) -> bool:
+    def is_adjoining(self) -> bool:
         """Return whether each is a mean over just the time since the one before."""
         period_s = self.behaviour.update_period_s or self.spacing_s
         return self.share_seen == 1.0 and self.window_s < 1.2 * period_s
 
-    def renewed(self) -> "Readings":
+    def with_renewals(self) -> "Readings":
         """Return them with the same value again where it was renewed: periods before it changed.
 
         A row that shows a value again is written at any time, or not at all: the value would be
         taken to change from then on, and not within the period before the change.
         """
-        period_s, again = self.behaviour.update_period_s, self.half_s == 0.0
+        period_s, repeated = self.behaviour.update_period_s, self.half_s == 0.0
         if period_s is None or period_s > _LONGEST_PERIOD_S:
             return self
-        changes_s = np.append(self.t_s[~again], np.inf)
+        changes_s = np.append(self.t_s[~repeated], np.inf)
         next_s = changes_s[np.searchsorted(changes_s, self.t_s)]
-        known = again & np.isfinite(next_s)
-        back = np.maximum(np.round((next_s - self.t_s)[known] / period_s), 1)
+        bounded = repeated & np.isfinite(next_s)
+        periods = np.maximum(np.round((next_s - self.t_s)[bounded] / period_s), 1)
         t_s, half_s = self.t_s.copy(), self.half_s.copy()
-        t_s[known] = next_s[known] - back * period_s
-        half_s[known] = self.half_s[np.searchsorted(self.t_s, next_s[known])]
-        kept = ~known | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
-        t_s, half_s, power_w = t_s[kept], half_s[kept], self.power_w[kept]
+        t_s[bounded] = next_s[bounded] - periods * period_s
+        half_s[bounded] = self.half_s[np.searchsorted(self.t_s, next_s[bounded])]
+        keep = ~bounded | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
+        t_s, half_s, power_w = t_s[keep], half_s[keep], self.power_w[keep]
         gaps_s = np.diff(t_s, prepend=np.inf)
         held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
-        held = np.flatnonzero(held & ~paused(half_s, period_s))
+        held = np.flatnonzero(held & ~after_pause(half_s, period_s))
         return replace(
             self,
             t_s=np.insert(t_s, held, t_s[held] - period_s),
@@ -266,10 +275,10 @@ class Readings:
         )
 
 
-def paused(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
+def after_pause(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
     """Return which readings, each as unsure, were read after a pause of the recorder."""
     usual_s = float(np.median(half_s[half_s > 0])) if np.any(half_s > 0) else 0.0
-    return np.asarray(half_s > max(_PAUSED * period_s, _USUALLY * usual_s))
+    return np.asarray(half_s > max(_PAUSE_PERIODS * period_s, _PAUSE_TIMES * usual_s))
 
 
 def power_readings(series: Series, origin_ns: int) -> Readings:
@@ -278,18 +287,18 @@ def power_readings(series: Series, origin_ns: int) -> Readings:
     A row is a change of the value (between ``t_before_ns`` and ``t_ns``), or the same value again
     after 0.1 s without one: then the card may have renewed it or not, and its energy is the same.
     """
-    known = ~np.isnan(series.value)
-    zero = known & (series.value <= 0.0)
-    taken = known & ~zero
-    late_s = (series.t_ns[taken] - origin_ns) / NS_PER_S
-    early_s = (series.t_before_ns[taken] - origin_ns) / NS_PER_S
+    valid = ~np.isnan(series.value)
+    zero = valid & (series.value <= 0.0)
+    used = valid & ~zero
+    late_s = (series.t_ns[used] - origin_ns) / NS_PER_S
+    early_s = (series.t_before_ns[used] - origin_ns) / NS_PER_S
     t_s = (late_s + early_s) / 2
     rising = np.concatenate(([True], np.diff(t_s) > 0)) if len(t_s) else np.zeros(0, dtype=bool)
     return Readings(
         origin_ns,
         np.asarray(t_s[rising]),
         np.asarray((late_s - early_s)[rising] / 2),
-        np.asarray(series.value[taken][rising], dtype=np.float64),
+        np.asarray(series.value[used][rising], dtype=np.float64),
         int(zero.sum()),
     )
 
@@ -301,8 +310,8 @@ def power_knots(readings: Readings) -> Knots:
     reading is the energy since the one before, and only what lies between the two is linear.
     """
     gaps_s, power_w = np.diff(readings.t_s), readings.power_w
-    own_s = readings.window_s if readings.adjoining else 0.0
-    rise_j = own_s * power_w[1:] + (gaps_s - own_s) * (power_w[1:] + power_w[:-1]) / 2
+    mean_s = readings.window_s if readings.is_adjoining else 0.0
+    rise_j = mean_s * power_w[1:] + (gaps_s - mean_s) * (power_w[1:] + power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
-    t_s = readings.t_s - (0.0 if readings.adjoining else readings.window_s / 2)
+    t_s = readings.t_s - (0.0 if readings.is_adjoining else readings.window_s / 2)
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)

@@ -12,17 +12,16 @@ decode the first part of the time, as large as its part of the tokens, with what
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
-from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.batches import OVERLAP, Batch, batches_overlap
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.knots import Floats, Knots
 from llenergymeasure.energy.window import COVERAGE_FACTOR
 
-_LEAST_STEPS = 12
-_WORST_CONDITION = 30.0
+_MIN_STEPS = 12
+_MAX_CONDITION = 30.0
 """Largest condition number of the scaled times (Belsley, Kuh and Welsch 1980: from 30 on
 coefficients can no longer be separated)."""
 
@@ -80,29 +79,31 @@ Spans = Sequence[tuple[float, float]]
 def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> TokenEnergy | NoSplit:
     """Return energy per token of prefill and decode."""
     ordered = sorted(batches, key=lambda batch: batch.start_ns)
-    if any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered)):
-        return NoSplit("requests overlap in time: the sensor sees their sum alone")
-    ends_ns = [batch.prefill_end_ns for batch in ordered]
-    marked = [(b, end_ns) for b, end_ns in zip(ordered, ends_ns, strict=True) if end_ns is not None]
-    if not marked or len(marked) < len(ordered):
+    if batches_overlap(batches):
+        return NoSplit(OVERLAP)
+    splits = [(batch, end) for batch in ordered if (end := batch.prefill_end_ns) is not None]
+    if not splits or len(splits) < len(ordered):
         return NoSplit("not every batch has one moment at which its prefill was over")
     input_tokens = sum(batch.input_tokens for batch in ordered)
     decoded_tokens = sum(batch.decoded_tokens for batch in ordered)
     if input_tokens <= 0 or decoded_tokens <= 0:
         return NoSplit("no tokens went in, or none came out after the first")
-    if any(each.name != "counter" or each.nature == "sum" for each in channels) or not channels:
+    natures = [channel.nature for channel in channels if channel.name == "counter"]
+    if not channels or "sum" in natures or len(natures) < len(channels):
         return NoSplit("it takes an energy counter that sees all of the time")
     # A first token is prefill's, also one of thought.
-    thinking = sum(max(0, each.thinking_tokens - each.requests) for each in ordered)
-    fits = [_fit(channel.knots, marked, thinking / decoded_tokens) for channel in channels]
-    found = [each for each in fits if isinstance(each, _Fit)]
-    if len(found) < len(fits):
-        return next(each for each in fits if isinstance(each, NoSplit))
-    powers_w = np.sum([each.energy_j[4:] for each in found], axis=0)
-    whole = np.sum([each.covariance for each in found], axis=0)
-    covariance = whole[:4, :4]
+    thinking = sum(max(0, batch.thinking_tokens - batch.requests) for batch in ordered)
+    fits = []
+    for channel in channels:
+        fit = _fit(channel.knots, splits, thinking / decoded_tokens)
+        if isinstance(fit, NoSplit):
+            return fit
+        fits.append(fit)
+    powers_w = np.sum([fit.energy_j[4:] for fit in fits], axis=0)
+    all_covariance = np.sum([fit.covariance for fit in fits], axis=0)
+    covariance = all_covariance[:4, :4]
     per_token = np.array([1 / input_tokens, 1 / decoded_tokens, 1.0, 1.0])
-    energy_j = np.sum([each.energy_j[:4] for each in found], axis=0) * per_token
+    energy_j = np.sum([fit.energy_j[:4] for fit in fits], axis=0) * per_token
     if min(energy_j[:2]) <= 0:
         return NoSplit("by the counter's steps one of the two would have used less than nothing")
     u95_j = COVERAGE_FACTOR * np.sqrt(np.diag(covariance)) * per_token
@@ -112,14 +113,14 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
         float(u95_j[0]),
         float(u95_j[1]),
         float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
-        max(each.unexplained for each in found),
+        max(fit.unexplained for fit in fits),
         float(energy_j[2]),
         float(energy_j[3]),
         float(u95_j[2]),
         float(u95_j[3]),
         powers_w=powers_w,
-        powers_covariance=whole[4:, 4:],
-        lag_s=float(np.median([each.lag_s for each in found])),
+        powers_covariance=all_covariance[4:, 4:],
+        lag_s=float(np.median([fit.lag_s for fit in fits])),
     )
 
 
@@ -137,73 +138,75 @@ class _Fit:
     lag_s: float = 0.0
 
 
-def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
+def _fit(knots: Knots, splits: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
     seconds = knots.seconds
-    prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in marked]
-    decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in marked]
+    prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in splits]
+    decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in splits]
     # Steps within the work, also of a late counter: what is drawn outside is not what is between.
     first = int(np.searchsorted(knots.t_s, prefills[0][0] + float(_LAGS_S[-1])))
     last = int(np.searchsorted(knots.t_s, decodes[-1][1], side="right"))
     t_s, energy_j = knots.t_s[first:last], knots.energy_j[first:last]
-    if len(t_s) - 1 < _LEAST_STEPS:
-        return NoSplit(f"the window holds {max(len(t_s) - 1, 0)} steps; {_LEAST_STEPS} are needed")
+    if len(t_s) - 1 < _MIN_STEPS:
+        return NoSplit(f"the window holds {max(len(t_s) - 1, 0)} steps; {_MIN_STEPS} are needed")
 
-    def fitted(lag_s: float) -> _Fit | NoSplit:
-        return _least_squares(t_s - lag_s, energy_j, prefills, decodes, thinking)
+    def fit_at(lag_s: float) -> _Fit | NoSplit:
+        fit = _least_squares(t_s - lag_s, energy_j, prefills, decodes, thinking)
+        return fit if isinstance(fit, NoSplit) else replace(fit, lag_s=lag_s)
 
     lags_s = _LAGS_S
     while True:
-        fits = [(fitted(float(lag_s)), float(lag_s)) for lag_s in lags_s]
-        found = [(each, lag_s) for each, lag_s in fits if isinstance(each, _Fit)]
-        if not found:
-            return next(each for each, _ in fits if isinstance(each, NoSplit))
-        best, lag_s = min(found, key=lambda pair: pair[0].unexplained)
+        fits = [fit_at(float(lag_s)) for lag_s in lags_s]
+        separable = [fit for fit in fits if isinstance(fit, _Fit)]
+        if not separable:
+            return fits[0]
+        best = min(separable, key=lambda fit: fit.unexplained)
         step_s = float(lags_s[1] - lags_s[0])
         if step_s < _FINEST_LAG_S:
             break
-        lags_s = lag_s + step_s * np.linspace(-1, 1, 11)
+        lags_s = best.lag_s + step_s * np.linspace(-1, 1, 11)
     # What the lag that was found may be off, and the moments of the steps all together.
-    early, late = fitted(lag_s - _FINEST_LAG_S), fitted(lag_s + _FINEST_LAG_S)
-    if not isinstance(early, _Fit) or not isinstance(late, _Fit):
-        return replace(best, lag_s=lag_s)
+    early, late = fit_at(best.lag_s - _FINEST_LAG_S), fit_at(best.lag_s + _FINEST_LAG_S)
+    if isinstance(early, NoSplit) or isinstance(late, NoSplit):
+        return best
     by_lag_w = (late.energy_j - early.energy_j) / (2 * _FINEST_LAG_S)
     off_s = _FINEST_LAG_S / 2 + float(np.mean(knots.half_s[first:last])) / math.sqrt(3)
     covariance = best.covariance + np.outer(by_lag_w, by_lag_w) * off_s**2
-    return replace(best, covariance=covariance, lag_s=lag_s)
+    return replace(best, covariance=covariance)
 
 
 def _least_squares(
     t_s: Floats, energy_j: Floats, prefills: Spans, decodes: Spans, thinking: float
 ) -> _Fit | NoSplit:
-    prefill_s, decode_s = _within(t_s, prefills), _within(t_s, decodes)
-    grown_s2 = _grown_within(t_s, decodes)
+    prefill_s, decode_s = _seconds_within(t_s, prefills), _seconds_within(t_s, decodes)
+    growth_s2 = _growth_within(t_s, decodes)
     rise_j, span_s = np.diff(energy_j), np.diff(t_s)
     rest_s = span_s - prefill_s - decode_s
     columns = [prefill_s, decode_s]
     # Of the whole window, whose first and last moments the steps within it leave out.
-    whole = np.array([prefills[0][0], decodes[-1][1]])
-    decode_whole_s, grown_whole_s2 = _within(whole, decodes)[0], _grown_within(whole, decodes)[0]
-    first_s2 = _grown_within(whole, decodes, thinking)[0]
-    total = [
-        np.array([_within(whole, prefills)[0], 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
-        np.array([0.0, *decode_whole_s * np.array([1, thinking, 1 - thinking]), 0.0, 1.0, 0.0]),
+    window_s = np.array([prefills[0][0], decodes[-1][1]])
+    decode_window_s = _seconds_within(window_s, decodes)[0]
+    all_s2 = _growth_within(window_s, decodes)[0]
+    thinking_s2 = _growth_within(window_s, decodes, thinking)[0]
+    totals = [
+        np.array([_seconds_within(window_s, prefills)[0], 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+        np.array([0.0, *decode_window_s * np.array([1, thinking, 1 - thinking]), 0.0, 1.0, 0.0]),
     ]
-    of_grown = np.array([0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2, 0.0, 0.0, 1.0])
-    for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(7))):
+    growth_total = np.array([0, all_s2, thinking_s2, all_s2 - thinking_s2, 0.0, 0.0, 1.0])
+    for column, column_total in ((growth_s2, growth_total), (rest_s, np.zeros(7))):
         # A term that hardly varies cannot be distinguished from the others, and says nothing.
-        if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
-            columns.append(extra)
-            total.append(of_extra)
+        if np.linalg.norm(column) > 1e-3 * np.linalg.norm(decode_s):
+            columns.append(column)
+            totals.append(column_total)
     design = np.column_stack(columns)
     scale = np.linalg.norm(design, axis=0)
-    if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:
+    if not scale.all() or np.linalg.cond(design / scale) > _MAX_CONDITION:
         return NoSplit("the phases fall on the counter's steps too evenly to be separated")
     inverse = np.linalg.inv(design.T @ design)
     powers = inverse @ design.T @ rise_j
-    left_j = rise_j - design @ powers
-    freedom = len(rise_j) - design.shape[1]
-    variance = float(left_j @ left_j) / freedom
-    to_energy = np.array(total).T
+    residual_j = rise_j - design @ powers
+    degrees_of_freedom = len(rise_j) - design.shape[1]
+    variance = float(residual_j @ residual_j) / degrees_of_freedom
+    to_energy = np.array(totals).T
     return _Fit(
         to_energy @ powers,
         to_energy @ (inverse * variance) @ to_energy.T,
@@ -211,10 +214,10 @@ def _least_squares(
     )
 
 
-def _within(
+def _seconds_within(
     t_s: Floats,
     spans: Spans,
-    whole: Callable[[Floats], Floats] = lambda length_s: length_s,
+    accumulated: Callable[[Floats], Floats] = lambda length_s: length_s,
     share: float = 1.0,
 ) -> Floats:
     """Return how many seconds of the spans lie between each two moments, or what grows with them.
@@ -222,22 +225,22 @@ def _within(
     Args:
         t_s: the moments.
         spans: in order of time.
-        whole: what a span holds after so many seconds of it.
+        accumulated: what a span holds after so many seconds of it.
         share: of each span so large a first part is taken.
     """
     starts, ends = np.array(spans).T
     lengths_s = share * (ends - starts)
-    sums = np.concatenate(([0.0], np.cumsum(whole(lengths_s))))
-    place = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
-    inside_s = np.clip(t_s - starts[place], 0.0, lengths_s[place])
-    return np.diff(sums[place] + whole(inside_s))
+    sums = np.concatenate(([0.0], np.cumsum(accumulated(lengths_s))))
+    span = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
+    inside_s = np.clip(t_s - starts[span], 0.0, lengths_s[span])
+    return np.diff(sums[span] + accumulated(inside_s))
 
 
-def _grown_within(t_s: Floats, spans: Spans, share: float = 1.0) -> Floats:
+def _growth_within(t_s: Floats, spans: Spans, share: float = 1.0) -> Floats:
     """Return the integral of the time since a span's start, less its mean, between moments."""
     middle_s = float(np.mean([end_s - start_s for start_s, end_s in spans])) / 2
 
-    def whole(length_s: Floats) -> Floats:
+    def accumulated(length_s: Floats) -> Floats:
         return np.asarray(length_s**2 / 2 - middle_s * length_s)
 
-    return _within(t_s, spans, whole, share)
+    return _seconds_within(t_s, spans, accumulated, share)

@@ -17,7 +17,7 @@ from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import Behaviour
 from llenergymeasure.units import NS_PER_S, Scope
 
-_TOUCH_S = 0.02
+_MAX_MARGIN_GAP_S = 0.02
 """A margin that ends so close to the work touches it: marks are made in between."""
 
 CARD_SCOPES: tuple[Scope, ...] = ("gpu", "module")
@@ -63,23 +63,24 @@ class Source:
         Which of two channels that disagree is wrong is not known.
         """
         margins = _margins(self.channel, (start_ns, end_ns), phases)
-        mine = self.channel.stretch(start_ns, end_ns, margins)
-        if mine is None or self.device is None:
-            return mine
-        found = self.device.disagreement(start_ns, end_ns)
-        if found is None:
-            return mine
-        apart_j = found.most * mine.energy_j
-        hidden_j = self.channel.hidden_j(mine.energy_j, (end_ns - start_ns) / NS_PER_S)
-        if self.device.averages is not None and hidden_j > 0:
-            mine = replace(mine, bound_j=mine.bound_j - hidden_j + abs(apart_j))
+        stretch = self.channel.stretch(start_ns, end_ns, margins)
+        if stretch is None or self.device is None:
+            return stretch
+        disagreement = self.device.disagreement(start_ns, end_ns)
+        if disagreement is None:
+            return stretch
+        apart_j = disagreement.largest * stretch.energy_j
+        unseen_j, bound_j = stretch.unseen_j, stretch.bound_j
         if self.device.averages is not None:
             # What a channel fails to see is at most what one that sees all leaves room for.
-            unseen_j = apart_j if found.clear else min(mine.unseen_j, apart_j)
-        else:
-            unseen_j = max(mine.unseen_j, apart_j) if found.clear else mine.unseen_j
-        wide = replace(mine, unseen_j=unseen_j)
-        return replace(wide, bound_j=max(wide.bound_j, wide.u95_j))
+            unseen_j = apart_j if disagreement.is_clear else min(unseen_j, apart_j)
+            hidden_j = self.channel.hidden_j(stretch.energy_j, (end_ns - start_ns) / NS_PER_S)
+            if hidden_j > 0:
+                bound_j = bound_j - hidden_j + abs(apart_j)
+        elif disagreement.is_clear:
+            unseen_j = max(unseen_j, apart_j)
+        wide = replace(stretch, unseen_j=unseen_j, bound_j=bound_j)
+        return replace(wide, bound_j=max(bound_j, wide.u95_j))
 
     def reading(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = (), *, headline: bool
@@ -95,15 +96,15 @@ class Source:
         idle_j = None
         if self.idle is not None:
             idle_j = gain.true_energy(self.idle.power_w * span_s, span_s)
-        known = {
+        energies = {
             "gross_j": gross_j,
             "idle_j": idle_j,
             "net_j": None if idle_j is None else gross_j - idle_j,
         }
         # A model's own output does not say how far off it is: no interval is given.
         if self.gain is not None:
-            known |= self._intervals(stretch, gain, span_s, gross_j)
-        return blank.model_copy(update=known)
+            energies |= self._intervals(stretch, gain, span_s, gross_j)
+        return blank.model_copy(update=energies)
 
     def _intervals(
         self, stretch: Stretch, gain: Gain, span_s: float, gross_j: float
@@ -111,7 +112,7 @@ class Source:
         u95_j = stretch.u95_j / gain.gain
         net_u95_j = None
         if self.idle is not None:
-            net_u95_j = math.hypot(u95_j, self.idle.off_w * span_s / gain.gain)
+            net_u95_j = math.hypot(u95_j, self.idle.deviation_w * span_s / gain.gain)
         return {
             "u95_j": u95_j,
             "gross_u95_j": u95_j,
@@ -126,15 +127,15 @@ def _margins(
     channel: Channel, window: tuple[int, int], phases: Sequence[PhaseSpan]
 ) -> tuple[Margin | None, Margin | None]:
     """Return the margins that touch a stretch's start and end."""
-    found: list[Margin | None] = [None, None]
+    margins: list[Margin | None] = [None, None]
     start_s, end_s = (channel.knots.seconds(edge_ns) for edge_ns in window)
     for name, from_ns, to_ns in phases:
         from_s, to_s = channel.knots.seconds(from_ns), channel.knots.seconds(to_ns)
-        if name == MARGINS[0] and abs(to_s - start_s) < _TOUCH_S:
-            found[0] = Margin(from_s, start_s)
-        if name == MARGINS[1] and abs(from_s - end_s) < _TOUCH_S:
-            found[1] = Margin(end_s, to_s)
-    return found[0], found[1]
+        if name == MARGINS[0] and abs(to_s - start_s) < _MAX_MARGIN_GAP_S:
+            margins[0] = Margin(from_s, start_s)
+        if name == MARGINS[1] and abs(from_s - end_s) < _MAX_MARGIN_GAP_S:
+            margins[1] = Margin(end_s, to_s)
+    return margins[0], margins[1]
 
 
 def open_sources(
@@ -143,7 +144,7 @@ def open_sources(
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
     calibration: Calibration,
-    known: Behaviour | None,
+    probed: Behaviour | None,
 ) -> tuple[list[Source], Device | None]:
     """Open a sensor's view of a device: its channels, the better first, none if it gave nothing."""
     if info.unavailable is not None:
@@ -153,7 +154,7 @@ def open_sources(
         if model is None:
             return [], None
         return [Source(info, model, None, idle_power(model.knots, phases, window), None)], None
-    device = open_device(samples, info, known)
+    device = open_device(samples, info, probed)
     gain = calibration.of(info.device, info.name)
     return [
         Source(info, channel, gain, idle_power(channel.knots, phases, window), device)
@@ -179,8 +180,8 @@ def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
     rows = samples.rows(device=info.device, sensor=info.sensor, quantity="unavailable")
     reasons = ["it gave no energy"]
     for name in info.quantities:
-        shown = samples.series(info.device, info.sensor, name).value
-        reasons += [f"{name} was {shown[0]:g} all along"] if len(set(shown)) == 1 else []
+        values = samples.series(info.device, info.sensor, name).value
+        reasons += [f"{name} was {values[0]:g} all along"] if len(set(values)) == 1 else []
     # Why it stopped answering, as the recorder noted it last.
     failures = rows["note"].to_pylist()
     reason = info.unavailable or (failures and failures[-1]) or ", ".join(reasons)
@@ -189,11 +190,11 @@ def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
     return blank.model_copy(update={"unavailable": reason})
 
 
-def choose(
+def choose_headline(
     sources: Sequence[Source],
     missing: Sequence[Reading],
     window: tuple[int, int],
-    asked: str | None,
+    sensor: str | None,
 ) -> tuple[list[Source], str | None]:
     """Choose the headline: one sensor, of each device one channel, nothing that overlaps.
 
@@ -206,16 +207,17 @@ def choose(
         sources: what could be read, of each device the better channel first.
         missing: what could not.
         window: in CLOCK_MONOTONIC ns; of a device's channels the first that covers it counts.
-        asked: the sensor that is to be the headline; None for the best there is.
+        sensor: the sensor that is to be the headline; None for the best there is.
 
     Returns:
         The sources that add up to the headline, and why there is none.
     """
-    candidates = [source for source in sources if asked in (None, source.info.sensor)]
+    candidates = [source for source in sources if sensor in (None, source.info.sensor)]
     if not candidates:
-        reasons = [each for each in missing if asked in (None, each.sensor)]
-        why = "; ".join(f"{each.sensor}: {each.unavailable}" for each in reasons)
-        return [], why or ("no sensor was recorded" if asked is None else f"{asked}: not recorded")
+        reasons = [reading for reading in missing if sensor in (None, reading.sensor)]
+        reason = "; ".join(f"{reading.sensor}: {reading.unavailable}" for reading in reasons)
+        none_recorded = "no sensor was recorded" if sensor is None else f"{sensor}: not recorded"
+        return [], reason or none_recorded
     best = min(
         candidates,
         key=lambda source: (
@@ -224,29 +226,29 @@ def choose(
             (*_SENSOR_ORDER, source.info.sensor).index(source.info.sensor),
         ),
     )
-    cards = best.info.scope in CARD_SCOPES
-    same = [
+    has_cards = best.info.scope in CARD_SCOPES
+    of_sensor = [
         source
         for source in candidates
         if source.info.sensor == best.info.sensor
-        and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
+        and (sensor is not None or (source.info.scope in CARD_SCOPES) == has_cards)
     ]
-    read = {source.info.device for source in same}
-    unread = [
-        each for each in missing if each.sensor == best.info.sensor and each.device not in read
-    ]
-    partial = {each.scope for each in unread}
-    whole = [source for source in same if source.info.scope not in partial]
-    needed = set(CARD_SCOPES if cards else ("cpu",))
-    if partial & needed and read != {"module"}:  # a chip's, which holds its GPU
+    read = {source.info.device for source in of_sensor}
+    unread = [reading for reading in missing if reading.sensor == best.info.sensor]
+    unread = [reading for reading in unread if reading.device not in read]
+    unread_scopes = {reading.scope for reading in unread}
+    readable = [source for source in of_sensor if source.info.scope not in unread_scopes]
+    needed_scopes = set(CARD_SCOPES if has_cards else ("cpu",))
+    # A chip's module holds its GPU.
+    if unread_scopes & needed_scopes and read != {"module"}:
         # The platform's energy holds that of every CPU.
-        whole = [source for source in whole if source.info.scope == "host" and not cards]
-    if not whole:
-        lacking = [each for each in unread if each.scope in needed] or unread
-        reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in lacking)
-        what = "a GPU of the run" if cards else "a part of the machine"
+        readable = [source for source in readable if source.info.scope == "host" and not has_cards]
+    if not readable:
+        causes = [reading for reading in unread if reading.scope in needed_scopes] or unread
+        reasons_text = "; ".join(f"{reading.device}: {reading.unavailable}" for reading in causes)
+        what = "a GPU of the run" if has_cards else "a part of the machine"
         return [], f"{what} could not be read: {reasons_text}"
-    return disjoint(whole, window), None
+    return disjoint(readable, window), None
 
 
 def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
@@ -255,12 +257,12 @@ def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Sour
     Of a device, the first candidate that covers the window is taken.
     """
     chosen: list[Source] = []
-    for source in sorted(candidates, key=lambda each: _SCOPE_ORDER.index(each.info.scope)):
+    for source in sorted(candidates, key=lambda source: _SCOPE_ORDER.index(source.info.scope)):
         first = next(
             (
-                each
-                for each in candidates
-                if each.info == source.info and each.channel.stretch(*window) is not None
+                candidate
+                for candidate in candidates
+                if candidate.info == source.info and candidate.channel.stretch(*window) is not None
             ),
             source,
         )

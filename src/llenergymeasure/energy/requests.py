@@ -28,18 +28,19 @@ def request_energies(
     split: TokenEnergy | NoSplit | None,
 ) -> tuple[tuple[PartEnergy, ...], ...]:
     """Return the energy of each request of each batch."""
-    middle_s = float(np.mean([_decode_s(each) for each in batches])) / 2 if batches else 0.0
-    known_j = [each.energy_j for each in energies if each.energy_j is not None]
+    middle_s = float(np.mean([_decode_s(batch) for batch in batches])) / 2 if batches else 0.0
+    known_j = [energy.energy_j for energy in energies if energy.energy_j is not None]
     # Where a batch has no energy, what was drawn between batches is not known either.
-    whole = window_j is not None and len(known_j) == len(batches) > 0
-    scale = window_j / sum(known_j) if whole and window_j is not None else 1.0
+    scale = 1.0
+    if window_j is not None and len(known_j) == len(batches) > 0:
+        scale = window_j / sum(known_j)
     return tuple(
-        tuple(_of_batch(batch, energy, split, middle_s, scale))
+        tuple(_batch_energies(batch, energy, split, middle_s, scale))
         for batch, energy in zip(batches, energies, strict=True)
     )
 
 
-def _of_batch(
+def _batch_energies(
     batch: Batch,
     energy: PartEnergy,
     split: TokenEnergy | NoSplit | None,
@@ -64,9 +65,9 @@ def _of_batch(
     if energy.u95_j is None:
         return [PartEnergy(energy_j * share) for share in shares.tolist()]
     # What is not in any batch is shared by convention, and as unsure as it is much.
-    whole_u95_j = math.hypot(scale * energy.u95_j, (scale - 1) * energy.energy_j)
+    batch_u95_j = math.hypot(scale * energy.u95_j, (scale - 1) * energy.energy_j)
     return [
-        PartEnergy(energy_j * share, math.hypot(whole_u95_j * share, energy_j * error))
+        PartEnergy(energy_j * share, math.hypot(batch_u95_j * share, energy_j * error))
         for share, error in zip(shares.tolist(), errors.tolist(), strict=True)
     ]
 
@@ -78,25 +79,25 @@ def _shares(batch: Batch, split: TokenEnergy, middle_s: float) -> tuple[Floats, 
     step_s = _steps_s(batch)
     part = 1 / (decoded > np.arange(len(step_s))[:, None]).sum(axis=1)
     # The energy of each step by the three powers, prefill's first: shape (steps + 1, 3).
-    of_powers = np.zeros((len(step_s) + 1, 3))
-    of_powers[0, 0] = (batch.end_ns - batch.start_ns) / NS_PER_S - _decode_s(batch)
-    of_powers[1:, 1] = step_s
-    of_powers[1:, 2] = step_s * (np.cumsum(step_s) - step_s / 2 - middle_s)
-    whole_j = float(of_powers.sum(axis=0) @ split.powers_w)
+    step_terms = np.zeros((len(step_s) + 1, 3))
+    step_terms[0, 0] = (batch.end_ns - batch.start_ns) / NS_PER_S - _decode_s(batch)
+    step_terms[1:, 1] = step_s
+    step_terms[1:, 2] = step_s * (np.cumsum(step_s) - step_s / 2 - middle_s)
+    batch_j = float(step_terms.sum(axis=0) @ split.powers_w)
 
-    def of_request(exponent: int) -> Floats:
+    def request_terms(exponent: int) -> Floats:
         """Return the sum over a request's steps of energy times part: shape (requests, 3)."""
-        first = (prompts / prompts.sum())[:, None] ** exponent * of_powers[0]
-        later = np.cumsum(part[:, None] ** exponent * of_powers[1:], axis=0)
+        first = (prompts / prompts.sum())[:, None] ** exponent * step_terms[0]
+        later = np.cumsum(part[:, None] ** exponent * step_terms[1:], axis=0)
         return np.asarray(first + np.vstack((np.zeros(3), later))[decoded])
 
-    taken = of_request(1)
-    shares = taken @ split.powers_w / whole_j
-    slope = (taken - shares[:, None] * of_powers.sum(axis=0)) / whole_j
+    terms = request_terms(1)
+    shares = terms @ split.powers_w / batch_j
+    slope = (terms - shares[:, None] * step_terms.sum(axis=0)) / batch_j
     by_powers = np.einsum("ij,jk,ik->i", slope, split.powers_covariance, slope)
     # Steps that are off by so much, root mean square, move a share by no more than this (Cauchy
     # and Schwarz): by nothing where the request has the same part of every step.
-    spread = np.maximum(of_request(2) @ split.powers_w / whole_j - shares**2, 0.0)
+    spread = np.maximum(request_terms(2) @ split.powers_w / batch_j - shares**2, 0.0)
     return shares, COVERAGE_FACTOR * np.sqrt(by_powers + split.unexplained**2 * spread)
 
 

@@ -19,7 +19,7 @@ IDLE_PREFIX = "idle"
 
 LOAD_PHASE = "load"
 
-NEXT_S = 5.0
+ADJACENT_S = 5.0
 """How many seconds next to the work stand for the rest within it."""
 
 UNSTEADY = 0.05
@@ -35,21 +35,21 @@ class IdlePower:
 
     Attributes:
         power_w: mean power at rest, taken to be that within the window.
-        off_w: by how much any second of the rests differs from that at most, or the work where it
-            drew less.
+        deviation_w: by how much any second of the rests differs from that at most, or the work
+            where it drew less.
         phases: the rests it is from.
-        work_drew_less: whether ``off_w`` is by how much less the work drew.
+        work_drew_less: whether ``deviation_w`` is by how much less the work drew.
     """
 
     power_w: float
-    off_w: float
+    deviation_w: float
     phases: tuple[str, ...]
     work_drew_less: bool
 
     @property
-    def steady(self) -> bool:
+    def is_steady(self) -> bool:
         """Return whether the rest can be taken as one power."""
-        return self.off_w <= UNSTEADY * self.power_w
+        return self.deviation_w <= UNSTEADY * self.power_w
 
 
 def idle_power(
@@ -63,7 +63,7 @@ def idle_power(
     loads = [end_ns for name, _, end_ns in phases if name == LOAD_PHASE]
     rests = [phase for phase in phases if phase[0].startswith(IDLE_PREFIX)]
     loaded = [phase for phase in rests if loads and phase[1] >= min(loads)] or rests
-    span_ns = round(NEXT_S * NS_PER_S)
+    span_ns = round(ADJACENT_S * NS_PER_S)
     before = [
         (name, max(start_ns, end_ns - span_ns), end_ns)
         for name, start_ns, end_ns in loaded
@@ -96,5 +96,5 @@ def idle_power(
     # Nothing draws less under load than at the rest within it: what was next to it was another.
     start_s, end_s = map(knots.seconds, window)
     work_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
-    less_w, off_w = level_w - work_w, float(np.max(np.abs(np.array(seconds_w) - level_w)))
-    return IdlePower(level_w, max(off_w, less_w), tuple(names), less_w > off_w)
+    less_w, deviation_w = level_w - work_w, float(np.max(np.abs(np.array(seconds_w) - level_w)))
+    return IdlePower(level_w, max(deviation_w, less_w), tuple(names), less_w > deviation_w)

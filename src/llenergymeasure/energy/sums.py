@@ -4,8 +4,9 @@ A measured joule and an estimated one, or a card's and that of the host it sits 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from llenergymeasure.energy.window import without
 from llenergymeasure.errors import MeterError
@@ -68,51 +69,41 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
     Raises:
         NotAdditiveError: they differ in kind, or overlap.
     """
-    if not readings or any(each.gross_j is None for each in readings):
+    if not readings or any(reading.gross_j is None for reading in readings):
         return None
-    kinds = {each.kind for each in readings}
+    kinds = {reading.kind for reading in readings}
     if len(kinds) > 1:
         raise NotAdditiveError("measured and estimated energy have no sum")
-    for place, one in enumerate(readings):
-        for other in readings[place + 1 :]:
-            if overlap(one.device, one.scope, other.device, other.scope):
-                raise NotAdditiveError(
-                    f"{one.scope} {one.device} and {other.scope} {other.device} overlap: adding "
-                    "them would count energy twice"
-                )
+    for first, second in combinations(readings, 2):
+        if overlap(first.device, first.scope, second.device, second.scope):
+            raise NotAdditiveError(
+                f"{first.scope} {first.device} and {second.scope} {second.device} overlap: adding "
+                "them would count energy twice"
+            )
     gross_u95_j = net_u95_j = None
-    if all(each.gross_u95_j is not None for each in readings):
-        gross_u95_j = _interval(readings)
-    if gross_u95_j is not None and all(each.net_u95_j is not None for each in readings):
-        net_u95_j = math.hypot(gross_u95_j, math.fsum(map(_of_rest, readings)))
+    if all(reading.gross_u95_j is not None for reading in readings):
+        shared_j = [reading.shared_u95_j or 0.0 for reading in readings]
+        random_j = [
+            without(reading.gross_u95_j or 0.0, part_j)
+            for reading, part_j in zip(readings, shared_j, strict=True)
+        ]
+        gross_u95_j = math.hypot(*random_j, math.fsum(shared_j))
+    if gross_u95_j is not None and all(reading.net_u95_j is not None for reading in readings):
+        # Of a net half width, what is not from the gross one is from the rest taken off.
+        rests_j = [without(part.net_u95_j or 0.0, part.gross_u95_j or 0.0) for part in readings]
+        net_u95_j = math.hypot(gross_u95_j, math.fsum(rests_j))
     return EnergySum(
         readings[0].kind,
-        math.fsum(each.gross_j or 0.0 for each in readings),
-        _sum(each.net_j for each in readings),
+        math.fsum(reading.gross_j or 0.0 for reading in readings),
+        _sum([reading.net_j for reading in readings]),
         gross_u95_j,
         net_u95_j,
-        _sum(each.shared_u95_j for each in readings),
-        _sum(each.bound_j for each in readings),
-        _sum(each.u_sys_j for each in readings),
+        _sum([reading.shared_u95_j for reading in readings]),
+        _sum([reading.bound_j for reading in readings]),
+        _sum([reading.u_sys_j for reading in readings]),
     )
 
 
-def _interval(readings: Sequence[Reading]) -> float:
-    """Add gross half widths: the random parts in quadrature, the shared ones linearly."""
-    shared_j = [each.shared_u95_j or 0.0 for each in readings]
-    randoms_j = [
-        without(each.gross_u95_j or 0.0, part_j)
-        for each, part_j in zip(readings, shared_j, strict=True)
-    ]
-    return math.hypot(*randoms_j, math.fsum(shared_j))
-
-
-def _of_rest(reading: Reading) -> float:
-    """Return what of a net half width is from the rest that was taken off."""
-    return without(reading.net_u95_j or 0.0, reading.gross_u95_j or 0.0)
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    known = [each for each in found if each is not None]
-    return math.fsum(known) if len(known) == len(found) else None
+def _sum(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return math.fsum(present) if len(present) == len(values) else None

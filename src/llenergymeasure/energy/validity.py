@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
-from llenergymeasure.energy.device import IMPOSSIBLE, MOST_W, Device
+from llenergymeasure.energy.device import IMPOSSIBLE_FACTOR, MAX_POWER_W, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.energy.window import Stretch
@@ -35,7 +35,7 @@ FROZEN_S = 10.0
 _COARSE_W = 0.1
 """But a card at its limit may, as a sensor shows it that knows no smaller steps."""
 
-_LEAST = 0.003
+_MIN_LIMIT_SHARE = 0.003
 """What says that a card draws less than this share of its limit counts in another unit."""
 
 DRIFT_CELSIUS = 3.0
@@ -63,7 +63,7 @@ def device_doubts(
     name = device.info.device
     if device.info.mig:
         yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
-    impossible = [] if stretch is None else [*_impossible_power(device, stretch, window)]
+    impossible = [] if stretch is None else [*_power_doubts(device, stretch, window)]
     yield from impossible
     # The end is that of a step beyond it, the later the later the counter may be.
     moved_s = max(channel.early_s, channel.delay_s, device.behaviour.counter_lag_s or 0.0)
@@ -75,61 +75,65 @@ def device_doubts(
     ):
         inside = (moments_s >= start_s) & (moments_s <= end_s)
         # Where no limit is known and most steps say more than any device draws, that is said once.
-        knots_s, most = channel.knots.t_s, 2 * int(inside.sum())
-        often = most > int(np.sum((knots_s >= start_s) & (knots_s <= end_s)))
-        said = code == "counter_jump" and often and impossible and not device.info.power_limit_w
-        if channel.name == "counter" and inside.any() and not said:
-            yield code, f"{name}: the energy counter {what} {int(inside.sum())} times in the window"
+        knots_s, count = channel.knots.t_s, int(inside.sum())
+        is_usual = 2 * count > int(np.sum((knots_s >= start_s) & (knots_s <= end_s)))
+        no_limit = impossible and not device.info.power_limit_w
+        if code == "counter_jump" and is_usual and no_limit:
+            continue
+        if channel.name == "counter" and count:
+            yield code, f"{name}: the energy counter {what} {count} times in the window"
     if channel.name == "power":
-        yield from _sample_gap(samples, device, channel, window)
+        yield from _gap_doubts(samples, device, channel, window)
     if stretch is None:
         return
-    yield from _nature(device, channel, stretch, window)
-    yield from _mismatch(device, window)
-    yield from _short_window(device, channel, stretch, window, precision)
+    yield from _nature_doubts(device, channel, stretch, window)
+    yield from _mismatch_doubts(device, window)
+    yield from _length_doubts(device, channel, stretch, window, precision)
 
 
-def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
+def _power_doubts(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
     """Yield a doubt where a sensor says what no such device draws: some drivers do."""
     limits_w = device.info.power_limit_w or {}
     limit_w = max(limits_w.values(), default=0.0)
-    least_w = _LEAST * (limits_w.get("enforced") or limit_w)
+    least_w = _MIN_LIMIT_SHARE * (limits_w.get("enforced") or limit_w)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if mean_w > IMPOSSIBLE * (limit_w or MOST_W) or mean_w < least_w:
+    if mean_w > IMPOSSIBLE_FACTOR * (limit_w or MAX_POWER_W) or mean_w < least_w:
         limit = f"{limit_w:.0f} W" if limit_w else "not known"
         name = device.info.device
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
-def _nature(device: Device, channel: Channel, stretch: Stretch, window: Span) -> Iterator[Doubt]:
+def _nature_doubts(
+    device: Device, channel: Channel, stretch: Stretch, window: Span
+) -> Iterator[Doubt]:
     in_step = ""
-    watched = device.averages is not None and device.disagreement(*window) is not None
-    if channel.sampled is not None and not watched and stretch.energy_j > 0:
-        most = percent(stretch.bound_j / stretch.energy_j)
-        in_step = f"; a load in step with its readings may be off by up to ±{most}, beyond u95"
+    is_audited = device.averages is not None and device.disagreement(*window) is not None
+    if channel.sampled_readings is not None and not is_audited and stretch.energy_j > 0:
+        bound = percent(stretch.bound_j / stretch.energy_j)
+        in_step = f"; a load in step with its readings may be off by up to ±{bound}, beyond u95"
     if channel.nature == "unverified":
         yield (
             "counter_unverified",
             f"{device.info.device}: nothing shows what the energy counter counts: "
             f"llem sensors --characterise can{in_step}",
         )
-    elif channel.sampled is not None:
+    elif channel.sampled_readings is not None:
         share = f"{100 * channel.share_seen:.0f} %" if channel.share_seen else "an unknown share"
         yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time{in_step}"
 
 
-def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
-    found = device.disagreement(*window)
-    if found is not None and found.mismatch:
+def _mismatch_doubts(device: Device, window: Span) -> Iterator[Doubt]:
+    disagreement = device.disagreement(*window)
+    if disagreement is not None and disagreement.is_mismatch:
         yield (
             "channel_mismatch",
             f"{device.info.device}: power readings and energy counter differ by "
-            f"{100 * found.relative:+.1f} ± {100 * found.u95:.1f} %, "
+            f"{100 * disagreement.relative:+.1f} ± {100 * disagreement.u95:.1f} %, "
             f"more than {100 * CHANNEL_GATE:.0f} %",
         )
 
 
-def _short_window(
+def _length_doubts(
     device: Device, channel: Channel, stretch: Stretch, window: Span, precision: float
 ) -> Iterator[Doubt]:
     """Yield a doubt where the ends alone are less sure than the precision asked for."""
@@ -145,20 +149,20 @@ def _short_window(
         )
 
 
-def _sample_gap(
+def _gap_doubts(
     samples: Samples, device: Device, channel: Channel, window: Span
 ) -> Iterator[Doubt]:
     """Yield a doubt where integrated power was silent for too long, or said nothing new."""
     info = device.info
     series = samples.series(info.device, info.sensor, channel.quantity)
     t_ns = series.t_ns
-    used = samples.series(info.device, info.sensor, "utilization_gpu_percent").value
-    frozen_s = _frozen_s(t_ns, series.value, window, used)
+    utilisation = samples.series(info.device, info.sensor, "utilization_gpu_percent").value
+    frozen_s = _frozen_s(t_ns, series.value, window, utilisation)
     if frozen_s > FROZEN_S:
         same = f"{channel.quantity} stayed the same for {frozen_s:.0f} s"
         yield "sample_gap", f"{info.device}: {same}, as that of a sensor that is frozen"
-    inside = t_ns[(t_ns > window[0]) & (t_ns < window[1])]
-    edges = np.concatenate(([window[0]], inside, [window[1]]))
+    inside_ns = t_ns[(t_ns > window[0]) & (t_ns < window[1])]
+    edges = np.concatenate(([window[0]], inside_ns, [window[1]]))
     longest_s = float(np.max(np.diff(edges))) / NS_PER_S
     allowed_s = max(GAP_PERIODS * channel.knots.spacing_s, GAP_FLOOR_S)
     if longest_s > allowed_s:
@@ -169,7 +173,7 @@ def _sample_gap(
         )
 
 
-def recorder_lost(samples: Samples, window: Span, *, lost: bool) -> Iterator[Doubt]:
+def recorder_doubts(samples: Samples, window: Span, *, lost: bool) -> Iterator[Doubt]:
     """Yield a doubt where the recording ends before the window does."""
     last_ns = int(samples.table["t_ns"][-1].as_py()) if len(samples.table) else 0
     if last_ns < window[1]:
@@ -181,11 +185,11 @@ def recorder_lost(samples: Samples, window: Span, *, lost: bool) -> Iterator[Dou
 def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
     """Yield which devices' rests were not steady: their net energy is as unsure."""
     for device, idle in rests:
-        if not idle.steady:
+        if not idle.is_steady:
             phases, mean = ", ".join(idle.phases), f"mean of {idle.power_w:.1f} W"
-            how = f"seconds of {phases} differ from their {mean} by up to {idle.off_w:.1f} W"
+            how = f"seconds of {phases} differ from their {mean} by up to {idle.deviation_w:.1f} W"
             if idle.work_drew_less:
-                how = f"the work drew {idle.off_w:.1f} W less than {phases} with their {mean}"
+                how = f"the work drew {idle.deviation_w:.1f} W less than {phases} with their {mean}"
             yield "rest_not_steady", f"{device}: {how}; net energy is as unsure"
 
 
@@ -204,12 +208,12 @@ def surroundings(samples: Samples, devices: Collection[str], window: Span) -> It
             if names:
                 who = ", ".join(f"{int(pid)} ({name or 'unknown'})" for pid, name in names.items())
                 yield code, f"other processes {what} {device}: {who}"
-        yield from _throttled(samples, device, window)
-        yield from _temperature_drift(samples, device, window)
+        yield from _throttle_doubts(samples, device, window)
+        yield from _temperature_doubts(samples, device, window)
 
 
-def _throttled(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
-    masks = _seen(samples, device, "throttle_reasons", window).astype(np.int64)
+def _throttle_doubts(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    masks = _values_within(samples, device, "throttle_reasons", window).astype(np.int64)
     for bit, name in THROTTLE_REASONS.items():
         if name in LOWERED and np.any(masks & bit):
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
@@ -219,8 +223,8 @@ def _throttled(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
             )
 
 
-def _temperature_drift(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
-    celsius = _seen(samples, device, "temperature_celsius", window)
+def _temperature_doubts(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
+    celsius = _values_within(samples, device, "temperature_celsius", window)
     if len(celsius) < 2:
         return
     tenth = max(1, len(celsius) // 10)
@@ -229,21 +233,22 @@ def _temperature_drift(samples: Samples, device: str, window: Span) -> Iterator[
         yield "temperature_drift", f"{device} went from {first:.0f} to {last:.0f} °C"
 
 
-def _seen(samples: Samples, device: str, quantity: Quantity, window: Span) -> Floats:
+def _values_within(samples: Samples, device: str, quantity: Quantity, window: Span) -> Floats:
     """Return the values of a quantity within a window; NVML alone gives such."""
     series = samples.series(device, "nvml", quantity)
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     return series.value[inside]
 
 
-def _frozen_s(t_ns: Ints, power_w: Floats, window: Span, used: Floats) -> float:
+def _frozen_s(t_ns: Ints, power_w: Floats, window: Span, utilisation: Floats) -> float:
     """Return for how long power stayed the same: in a window, or at rest and under load alike.
 
-    ``used`` is the device's utilisation over the recording, empty where that is not known.
+    ``utilisation`` is the device's utilisation over the recording, empty where that is not known.
     """
     shown_w = np.unique(power_w)
     if len(shown_w) < 2:
-        return float(np.ptp(t_ns)) / NS_PER_S if len(used) and np.ptp(used) > 0 else 0.0
+        worked_and_rested = len(utilisation) and np.ptp(utilisation) > 0
+        return float(np.ptp(t_ns)) / NS_PER_S if worked_and_rested else 0.0
     if np.diff(shown_w).min() >= _COARSE_W:
         return 0.0
     changed_ns = np.concatenate((t_ns[:1], t_ns[1:][np.diff(power_w) != 0], t_ns[-1:]))

@@ -26,15 +26,15 @@ COVERAGE_FACTOR = 1.96
 LAG_ALLOWANCE_S = 0.1
 """How late a counter of unknown lag may count: one update period of all cards seen so far."""
 
-_AROUND = 5
+_NEARBY_KNOTS = 5
 """How many knots on either side of an end show what power does there."""
-_OFF_CURVE = 0.45
+_CURVE_ERROR = 0.45
 """Energy off the curve between two knots over (rms deviation of power times knot distance), in the
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
 
-_UNREST = 0.15
+_MAX_REST_RANGE = 0.15
 """A margin in which power varies by more than this share of its mean is not at rest."""
-_FLAT = 0.05
+_FLAT_SHARE = 0.05
 """Nor is one that does not lie below all that the window draws, by the share above, unless it is
 flat next to the window: its range at most this share of the window's, and in that one's lower half.
 Nothing else distinguishes it from work that goes on."""
@@ -113,7 +113,7 @@ def window_energy(
     end_s: float,
     power_range: PowerRange,
     *,
-    within: Sequence[Readings] = (),
+    fine_readings: Sequence[Readings] = (),
     margins: tuple[Margin | None, Margin | None] = (None, None),
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
@@ -126,27 +126,20 @@ def window_energy(
         start_s: its start on the knots' scale.
         end_s: its end.
         power_range: between which powers the device stays.
-        within: power readings that are means over less than half of the knots' distance: they
-            show how power varies between knots.
+        fine_readings: power readings that are means over less than half of the knots' distance:
+            they show how power varies between knots.
         margins: stretches without work before the start and after the end, however short; None
             where work goes on.
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
         delay_s: how late it may be that nothing else shows the lag of.
     """
-    seen = _Seen(knots, power_range, tuple(within), delay_s)
+    estimator = _EndEstimator(knots, power_range, tuple(fine_readings), delay_s)
     work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
-    start, end = (
-        seen.between_knots(t_s)
-        if margin is None
-        else seen.beside_rest((t_s, other_s), margin, off_s, work_w)
-        for t_s, other_s, margin, off_s in (
-            (start_s, end_s, margins[0], early_s),
-            (end_s, start_s, margins[1], late_s),
-        )
-    )
+    start = estimator.at_end((start_s, end_s), margins[0], early_s, work_w)
+    end = estimator.at_end((end_s, start_s), margins[1], late_s, work_w)
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
@@ -155,18 +148,18 @@ def window_energy(
     doubt_j = start.doubt_j + end.doubt_j
     u95_j = min(u95_j + doubt_j, bound_j)
     edge_j = min(doubt_j - start.late_j - end.late_j, u95_j)
-    found = Stretch(
+    stretch = Stretch(
         end.energy_j - start.energy_j,
         without(u95_j, edge_j),
         edge_j,
         bound_j,
         (start.at_rest, end.at_rest),
     )
-    return replace(found, bound_j=max(bound_j, found.u95_j))
+    return replace(stretch, bound_j=max(bound_j, stretch.u95_j))
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _EndEstimator:
     """What there is to determine the energy at an end from; see ``window_energy``.
 
     The methods take an end, in s on the knots' scale, or ``ends_s``: it and the window's other one.
@@ -174,60 +167,61 @@ class _Seen:
 
     knots: Knots
     power_range: PowerRange
-    within: tuple[Readings, ...]
+    fine_readings: tuple[Readings, ...]
     delay_s: float
 
-    def beside_rest(
-        self, ends_s: tuple[float, float], margin: Margin, off_s: float, work_w: Floats
+    def at_end(
+        self, ends_s: tuple[float, float], margin: Margin | None, off_s: float, work_w: Floats
     ) -> End:
-        """Return the energy at an end from the rest next to it."""
+        """Return the energy at an end, from the rest next to it where there is one."""
         knots, t_s = self.knots, ends_s[0]
+        if margin is None:
+            return self.between_knots(t_s)
         before = t_s < ends_s[1]
         from_s = margin.start_s if before else t_s + off_s
         to_s = t_s - off_s if before else margin.end_s
         inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
         if len(inside) < 2:
             return self.at_change(ends_s)
-        if not self.at_rest(from_s, to_s, work_w):
+        if not self.is_at_rest(from_s, to_s, work_w):
             return self.between_knots(t_s)
         t, energy_j = knots.t_s[inside], knots.energy_j[inside]
         levels_w = np.diff(energy_j) / np.diff(t)
-        near = -1 if before else 0
-        level_w = float(levels_w[near])
-        gap_s = float(t_s - t[near])
+        nearest = -1 if before else 0
+        level_w = float(levels_w[nearest])
+        gap_s = float(t_s - t[nearest])
         # One level is known as well as its two moments are; several show how steady the rest is.
         spread_w = float(np.ptp(levels_w)) if len(levels_w) > 1 else 0.05 * abs(level_w)
         half_s = float(knots.half_s[inside].mean())
-        timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
+        timing_w = abs(level_w) * half_s / float(np.diff(t)[nearest])
         # Power that strays by chance does so more over a shorter gap, and the level itself does.
-        chance_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[near])))
+        chance_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[nearest])))
         unsure_j = math.hypot(spread_w * chance_s, timing_w * gap_s)
         unsure_j += level_w * half_s / math.sqrt(3)
-        rest_j = float(energy_j[near]) + level_w * gap_s
-        reach = self.power_range
-        farthest_w = max(reach.high_w - level_w, level_w - reach.low_w, 0.0)
-        doubts_j = self.unexplained(ends_s, rest_j, level_w)
+        rest_j = float(energy_j[nearest]) + level_w * gap_s
+        farthest_w = self.power_range.farthest_w(level_w)
+        doubts_j = self.contradiction_j(ends_s, rest_j, level_w)
         return End(rest_j, unsure_j, farthest_w * abs(gap_s), *doubts_j, at_rest=True)
 
-    def at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
+    def is_at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
         """Return whether a stretch is at rest: work that goes on there makes it none."""
         inside = (self.knots.t_s >= low_s) & (self.knots.t_s <= high_s)
         powers_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
-        for each in self.within:
+        for readings in self.fine_readings:
             # A reading is one of the margin if all that it may be a mean over lies there.
-            near = each.t_s - each.half_s >= low_s + each.window_s
-            near &= each.t_s + each.half_s <= high_s
-            powers_w.append(each.power_w[near])
+            inside_margin = readings.t_s - readings.half_s >= low_s + readings.window_s
+            inside_margin &= readings.t_s + readings.half_s <= high_s
+            powers_w.append(readings.power_w[inside_margin])
         seen_w = np.concatenate(powers_w)
         if len(seen_w) == 0:
             return False
         level_w, range_w = float(np.mean(seen_w)), float(np.ptp(seen_w))
         least_w, most_w = float(work_w.min()), float(work_w.max())
-        below = level_w <= (1 - _UNREST) * least_w
-        flat = range_w <= _FLAT * (most_w - least_w) and level_w <= (least_w + most_w) / 2
-        return range_w <= _UNREST * level_w and (below or flat)
+        is_below = level_w <= (1 - _MAX_REST_RANGE) * least_w
+        is_flat = range_w <= _FLAT_SHARE * (most_w - least_w) and level_w <= (least_w + most_w) / 2
+        return range_w <= _MAX_REST_RANGE * level_w and (is_below or is_flat)
 
-    def unexplained(
+    def contradiction_j(
         self, ends_s: tuple[float, float], rest_j: float, level_w: float
     ) -> tuple[float, float]:
         """Return how far off an end may be where the work contradicts the rest; 0 where not.
@@ -237,10 +231,10 @@ class _Seen:
         counted late. How much of that is not the window's, the least power seen there shows. The
         second is as much where a counter explains it that is as late as this one may be.
         """
-        found = self.work_next_to(ends_s, _AROUND)
-        if found is None:
+        work = self.work_next_to(ends_s, _NEARBY_KNOTS)
+        if work is None:
             return 0.0, 0.0
-        first, seen_w = found
+        first, seen_w = work
         apart_s = abs(float(self.knots.t_s[first]) - ends_s[0])
         drawn_j = abs(float(self.knots.energy_j[first]) - rest_j)
         most_w = float(seen_w.max())
@@ -249,7 +243,7 @@ class _Seen:
         explained = []
         for late_s in (0.0, delay_s):
             # Pulses shorter than what was seen may have been above it.
-            hidden_j = self.hidden(most_w, self.knots.spacing_s, apart_s + late_s)
+            hidden_j = self.hidden_j(most_w, self.knots.spacing_s, apart_s + late_s)
             timing_j = most_w * float(self.knots.half_s[first])
             most_j = most_w * apart_s + (most_w - level_w) * late_s
             explained.append(drawn_j <= most_j + COVERAGE_FACTOR * hidden_j + timing_j)
@@ -263,10 +257,10 @@ class _Seen:
         the end and its next knot is what it was seen to draw there, from the least to the most.
         """
         curve = self.between_knots(ends_s[0])
-        found = self.work_next_to(ends_s, 2)
-        if found is None:
+        work = self.work_next_to(ends_s, 2)
+        if work is None:
             return replace(curve, doubt_j=curve.bound_j)
-        first, seen_w = found
+        first, seen_w = work
         inside_s = abs(float(self.knots.t_s[first]) - ends_s[0])
         possible_j = np.array([seen_w.min(), seen_w.max()]) * inside_s
         by_curve_j = abs(curve.energy_j - float(self.knots.energy_j[first]))
@@ -281,18 +275,19 @@ class _Seen:
         not two knots in the window.
         """
         knots, end_s = self.knots, ends_s[0]
-        at = np.flatnonzero((knots.t_s >= min(ends_s)) & (knots.t_s <= max(ends_s)))
-        begins = end_s < ends_s[1]
-        at = at[: stretches + 1] if begins else at[-stretches - 1 :]
-        if len(at) < 2:
+        places = np.flatnonzero((knots.t_s >= min(ends_s)) & (knots.t_s <= max(ends_s)))
+        is_start = end_s < ends_s[1]
+        places = places[: stretches + 1] if is_start else places[-stretches - 1 :]
+        if len(places) < 2:
             return None
-        low_s, high_s = (end_s, knots.t_s[at[-1]]) if begins else (knots.t_s[at[0]], end_s)
-        seen_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
+        first, last = knots.t_s[places[[0, -1]]]
+        low_s, high_s = (end_s, last) if is_start else (first, end_s)
+        seen_w = [np.diff(knots.energy_j[places]) / np.diff(knots.t_s[places])]
         seen_w += [
-            each.power_w[(each.t_s - each.window_s >= low_s) & (each.t_s <= high_s)]
-            for each in self.within
+            readings.power_w[(readings.t_s - readings.window_s >= low_s) & (readings.t_s <= high_s)]
+            for readings in self.fine_readings
         ]
-        return int(at[0] if begins else at[-1]), np.concatenate(seen_w)
+        return int(places[0] if is_start else places[-1]), np.concatenate(seen_w)
 
     def between_knots(self, t_s: float) -> End:
         """Return the energy at a moment between two knots, or a little beyond the outermost."""
@@ -303,20 +298,21 @@ class _Seen:
         guess_j = float(np.clip(knots.at(t_s), low_j, high_j))
         bound_j = max(high_j - guess_j, guess_j - low_j)
         span_s = float(knots.t_s[right] - knots.t_s[left])
-        x = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
+        fraction = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
         # Off by nothing at a knot and most between two, as a bridge is: its square by 4x(1-x).
-        nearest = left if x < 0.5 else right
+        nearest = left if fraction < 0.5 else right
         distance_s = abs(t_s - float(knots.t_s[nearest]))
-        off_s = min(_OFF_CURVE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s)
-        off_j = off_s * self.variation(left)
+        bridge = math.sqrt(4 * fraction * (1 - fraction))
+        off_s = min(_CURVE_ERROR * span_s * bridge, 2 * distance_s)
+        off_j = off_s * self.variation_w(left)
         mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
         timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
         beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
-        hidden_j = self.hidden(mean_w, span_s, distance_s)
+        hidden_j = self.hidden_j(mean_w, span_s, distance_s)
         standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
         return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
 
-    def hidden(self, mean_w: float, span_s: float, distance_s: float) -> float:
+    def hidden_j(self, mean_w: float, span_s: float, distance_s: float) -> float:
         """Return how far pulses that nothing shows take the energy off, a standard uncertainty.
 
         The knots do not show pulses shorter than their distance, nor readings those shorter than
@@ -329,38 +325,39 @@ class _Seen:
         between none and all of the range: the mean square of that share is a third. Without any
         nothing speaks against all of it.
         """
-        reach = self.power_range
-        blind_s = min((span_s, *(each.window_s for each in self.within)))
-        farthest_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
-        pulses_j = reach.excess(mean_w) * blind_s / math.sqrt(6)
-        next_j = farthest_w * distance_s / math.sqrt(3)
-        return min(pulses_j, next_j) / (math.sqrt(3) if self.within else 1.0)
+        blind_s = min((span_s, *(readings.window_s for readings in self.fine_readings)))
+        pulses_j = self.power_range.excess(mean_w) * blind_s / math.sqrt(6)
+        next_j = self.power_range.farthest_w(mean_w) * distance_s / math.sqrt(3)
+        return min(pulses_j, next_j) / (math.sqrt(3) if self.fine_readings else 1.0)
 
-    def variation(self, left: int) -> float:
+    def variation_w(self, left: int) -> float:
         """Return how far power strays from the curve through the knots around a place, in W.
 
         Each knot shows it against the curve through every other one, and readings between knots
         do, root mean square. What is drawn between the two knots beyond what is on either side of
         them is a pulse, which may have been anywhere between.
         """
-        near = self.knots.some(slice(max(left - _AROUND, 0), left + _AROUND + 2))
+        local = self.knots.select(slice(max(left - _NEARBY_KNOTS, 0), left + _NEARBY_KNOTS + 2))
         strays: list[Floats] = []
-        for first in (0, 1) if len(near) > 3 else ():
-            coarse, between = near.some(slice(first, None, 2)), near.some(slice(1 - first, None, 2))
+        for first in (0, 1) if len(local) > 3 else ():
+            coarse = local.select(slice(first, None, 2))
+            between = local.select(slice(1 - first, None, 2))
             inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
             off_j = (between.energy_j - coarse.at(between.t_s))[inner]
-            strays.append(off_j / near.spacing_s)
-        for each in self.within:
-            inside = (each.t_s - each.window_s >= near.t_s[0]) & (each.t_s <= near.t_s[-1])
-            t_s = each.t_s[inside]
-            mean_w = (near.at(t_s) - near.at(t_s - each.window_s)) / each.window_s
-            strays.append(each.power_w[inside] - mean_w)
-        most = max((float(np.mean(each**2)) for each in strays if len(each)), default=0.0)
+            strays.append(off_j / local.spacing_s)
+        for readings in self.fine_readings:
+            inside = (readings.t_s - readings.window_s >= local.t_s[0]) & (
+                readings.t_s <= local.t_s[-1]
+            )
+            t_s = readings.t_s[inside]
+            mean_w = (local.at(t_s) - local.at(t_s - readings.window_s)) / readings.window_s
+            strays.append(readings.power_w[inside] - mean_w)
+        most_w2 = max((float(np.mean(off**2)) for off in strays if len(off)), default=0.0)
         if left < 1 or left + 2 >= len(self.knots):
-            return math.sqrt(most)
-        before_w, here_w, after_w = self.knots.some(slice(left - 1, left + 3)).power_w.tolist()
+            return math.sqrt(most_w2)
+        before_w, here_w, after_w = self.knots.select(slice(left - 1, left + 3)).power_w.tolist()
         pulse_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w)
-        return max(math.sqrt(most), float(pulse_w))
+        return max(math.sqrt(most_w2), float(pulse_w))
 
 
 def without(whole_j: float, part_j: float) -> float:
@@ -373,17 +370,21 @@ def _possible(
 ) -> tuple[float, float]:
     """Return the least and the most energy possible at a moment."""
     low_w, high_w = power_range.low_w, power_range.high_w
-    e0, e1 = float(knots.energy_j[left]), float(knots.energy_j[right])
-    after_s, half0 = t_s - float(knots.t_s[left]), float(knots.half_s[left])
-    before_s, half1 = float(knots.t_s[right]) - t_s, float(knots.half_s[right])
+    left_j, right_j = float(knots.energy_j[left]), float(knots.energy_j[right])
+    left_half_s, right_half_s = float(knots.half_s[left]), float(knots.half_s[right])
+    since_s, until_s = t_s - float(knots.t_s[left]), float(knots.t_s[right]) - t_s
+
+    def least_j(span_s: float) -> float:
+        return min(low_w * span_s, high_w * span_s)
+
     low_j = max(
-        e0 + low_w * max(after_s - half0, 0.0) + min(after_s - half0, 0.0) * high_w,
-        e1 - high_w * max(before_s + half1, 0.0),
+        left_j + least_j(since_s - left_half_s),
+        right_j - high_w * max(until_s + right_half_s, 0.0),
     )
     high_j = min(
-        e0 + high_w * max(after_s + half0, 0.0),
-        e1 - low_w * max(before_s - half1, 0.0) - min(before_s - half1, 0.0) * high_w,
+        left_j + high_w * max(since_s + left_half_s, 0.0),
+        right_j - least_j(until_s - right_half_s),
     )
-    plain_j = float(knots.at(t_s))
+    curve_j = float(knots.at(t_s))
     # Knots that show more or less than the device can draw leave only their own line.
-    return min(low_j, plain_j), max(high_j, plain_j)
+    return min(low_j, curve_j), max(high_j, curve_j)

@@ -51,8 +51,8 @@ class RecorderProcess:
         if engine_pid is not None:
             command += ["--engine-pid", str(engine_pid)]
         if devices is not None:
-            listed = [devices] if isinstance(devices, str | int) else devices
-            joined = ",".join(map(str, listed))
+            names = [devices] if isinstance(devices, str | int) else devices
+            joined = ",".join(map(str, names))
             command += ["--devices", joined or "none"]
         if threading.current_thread() is threading.main_thread():
             # The kernel's signal at our end follows the thread that started the recorder.
@@ -117,14 +117,14 @@ class RecorderProcess:
         deadline = time.monotonic() + timeout_s
         line = b""
         while not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not output.poll(1000 * left_s):
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or not output.poll(1000 * remaining_s):
                 raise MeterError(
                     f"the recorder was not ready within {timeout_s:g} s: see whether a driver "
                     "hangs (nvidia-smi)"
                 )
-            part = os.read(handle, 65536)
-            if not part:
+            chunk = os.read(handle, 65536)
+            if not chunk:
                 raise MeterError(f"the recorder ended with status {self._process.wait()}")
-            line += part
+            line += chunk
         return line

@@ -57,7 +57,7 @@ from llenergymeasure.sensors.behaviour import (
 )
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
-from llenergymeasure.sensors.registry import AUTO, Opened, open_sensors
+from llenergymeasure.sensors.registry import AUTO, OpenSensors, open_sensors
 
 FLUSH_S = 0.5
 _PR_SET_TIMERSLACK = 29
@@ -68,19 +68,19 @@ _SWITCH_INTERVAL_S = 0.001
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record until asked to stop; return 0 if all is written."""
     options = _parse(arguments)
-    answer = _own_output()
-    _settle(options.parent_pid)
+    answer = _reserve_output()
+    _configure_process(options.parent_pid)
     try:
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
-        opened = open_sensors(options.sensors, options.devices, run)
+        sensors = open_sensors(options.sensors, options.devices, run)
         without_pandas()
         with _Stop() as stop:
-            Recording(opened, options.out, HostCpu(run)).run(stop, answer)
+            Recording(sensors, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
         ignore_endings()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
-        _say(answer, {"ready": False, "error": str(error), "exit_code": code})
+        _send(answer, {"ready": False, "error": str(error), "exit_code": code})
         return code
     return 0
 
@@ -92,24 +92,20 @@ class Recording:
         loops: what reads, each in a thread of its own where ``run`` is used.
     """
 
-    def __init__(self, opened: Opened, out: Path, host: HostCpu | None = None) -> None:
+    def __init__(self, sensors: OpenSensors, out: Path, host: HostCpu | None = None) -> None:
         """Take the sensors, the stream to write, and what looks at the host's CPUs."""
-        self._opened = opened
-        self._header = header(opened.infos)
+        self._sensors = sensors
+        self._header = header(sensors.infos)
         self._writer = SamplesWriter(out, self._header)
-        channels = opened.channels()
+        channels = sensors.channels()
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
-        apart = {
-            speed: [channel for channel in channels if channel.pace.speed == speed]
-            for speed in ("slow", "fast", "remote")
-        }
-        self.loops = [
-            Loop(some, self._rows.append, beats=speed == "fast")
-            for speed, some in apart.items()
-            if some or speed == "fast"
-        ]
+        self.loops: list[Loop] = []
+        for speed in ("slow", "fast", "remote"):
+            paced = [channel for channel in channels if channel.pace.speed == speed]
+            if paced or speed == "fast":
+                self.loops.append(Loop(paced, self._rows.append, beats=speed == "fast"))
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
@@ -121,7 +117,7 @@ class Recording:
         self.begin()
         for thread in self._threads:
             thread.start()
-        _say(answer, self._ready())
+        _send(answer, self._ready())
         while not stop.wait(FLUSH_S):
             self.flush()
             if not all(thread.is_alive() for thread in self._threads):
@@ -144,7 +140,7 @@ class Recording:
         self._rows.append(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
-        self._opened.close()
+        self._sensors.close()
 
     def flush(self) -> None:
         """Write what the loops have said since."""
@@ -158,10 +154,10 @@ class Recording:
             "ready": True,
             "pid": os.getpid(),
             **asdict(self._header),
-            "sensors": [_reported(info, known) for info in self._header.sensors],
-            "devices": [gpu.uuid for gpu in self._opened.selection.gpus],
-            "selected_by": self._opened.selection.source,
-            "warnings": list(self._opened.selection.warnings),
+            "sensors": [_sensor_report(info, known) for info in self._header.sensors],
+            "devices": [gpu.uuid for gpu in self._sensors.selection.gpus],
+            "selected_by": self._sensors.selection.source,
+            "warnings": list(self._sensors.selection.warnings),
         }
 
 
@@ -210,14 +206,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _own_output() -> IO[str]:
+def _reserve_output() -> IO[str]:
     """Keep standard output for the answer; what libraries print goes to standard error."""
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answer
 
 
-def _settle(parent_pid: int | None) -> None:
+def _configure_process(parent_pid: int | None) -> None:
     """Set what the kernel and the interpreter are to do for a precise sampler."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
@@ -231,19 +227,19 @@ def _settle(parent_pid: int | None) -> None:
         raise SystemExit("recorder: its parent has already ended")
 
 
-def _say(answer: IO[str], content: dict[str, object]) -> None:
+def _send(answer: IO[str], content: dict[str, object]) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(content), file=answer, flush=True)
 
 
-def _reported(
+def _sensor_report(
     info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
 ) -> dict[str, object]:
     """Return a sensor as it is reported to whoever waits, with how it is known to behave."""
     probed = known.get((info.sensor, info.device))
     behaviour = with_published(Behaviour(), info) if probed is None else probed.behaviour
-    resolved = resolution(info, behaviour)
-    return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
+    limits = resolution(info, behaviour)
+    return {**asdict(info), "resolution": None if limits is None else asdict(limits)}
 
 
 def _time_namespace() -> str | None:

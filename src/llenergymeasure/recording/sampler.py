@@ -45,11 +45,11 @@ class NextRead:
         self._fine_ns = fine_ns
         self._steps_ns: deque[int] = deque(maxlen=_PERIODS_KEPT)
 
-    def stepped(self, at_ns: int) -> None:
+    def add_step(self, at_ns: int) -> None:
         """Take in that the value was new at a time."""
         self._steps_ns.append(at_ns)
 
-    def after(self, now_ns: int, read_ns: int) -> int:
+    def next_ns(self, now_ns: int, read_ns: int) -> int:
         """Return when to read next.
 
         Args:
@@ -110,24 +110,24 @@ class Reader:
         assert self._next is not None
         read_ns = after_ns - before_ns
         if pace.steady:
-            return self._next.after(after_ns, read_ns)
+            return self._next.next_ns(after_ns, read_ns)
         return after_ns + max(int(pace.fine_s * 1e9), 2 * read_ns)
 
     def _follow(
         self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool
     ) -> None:
         """Write the values that changed, and those that are due again."""
-        old_ns, self._seen_ns = self._seen_ns, before_ns
+        previous_ns, self._seen_ns = self._seen_ns, before_ns
         for value in values:
             name = value.quantity
-            old, self._seen[name] = self._seen.get(name), value.value
+            previous, self._seen[name] = self._seen.get(name), value.value
             written_ns = self._written_ns.get(name)
-            if old is not None and value.value is not None and value.value != old:
+            if previous is not None and value.value is not None and value.value != previous:
                 # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
                 t_ns = after_ns
-                self._row(t_ns, value, old_ns)
+                self._row(t_ns, value, previous_ns)
                 if self._next is not None and value is values[0]:
-                    self._next.stepped(t_ns)
+                    self._next.add_step(t_ns)
             elif (
                 last
                 or written_ns is None
@@ -152,7 +152,7 @@ class Loop:
         channels: Sequence[Channel],
         write: Callable[[Row], None],
         *,
-        beats: bool = False,
+        beats: bool,
     ) -> None:
         """Take the channels; ``write`` is called from the loop's thread.
 

@@ -82,11 +82,11 @@ class Header:
             content = json.loads(text)
             version = content.get("schema_version")
             if version == SCHEMA_VERSION:
-                known = {
+                values = {
                     item.name: content[item.name] for item in fields(cls) if item.name in content
                 }
-                known["sensors"] = tuple(map(SensorInfo.from_json, known.get("sensors", ())))
-                return cls(**known)
+                values["sensors"] = tuple(map(SensorInfo.from_json, values.get("sensors", ())))
+                return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultsError(f"the header of the samples is damaged: {error}") from None
         raise ResultsError(
@@ -142,18 +142,18 @@ class Samples:
 
     def rows(self, **names: str) -> pa.Table:
         """Return the rows with such a device, sensor or quantity."""
-        chosen = [_equals(self.table, column, name) for column, name in names.items()]
-        return self.table.filter(pa.array(np.logical_and.reduce(chosen)))
+        masks = [_mask(self.table, column, name) for column, name in names.items()]
+        return self.table.filter(pa.array(np.logical_and.reduce(masks)))
 
     def series(self, device: str, sensor: str, quantity: Quantity) -> Series:
         """Return one series, empty if there is none."""
-        part = self.rows(device=device, sensor=sensor, quantity=quantity)
-        t_ns = part["t_ns"].to_numpy()
-        before = part["t_before_ns"].combine_chunks()
+        rows = self.rows(device=device, sensor=sensor, quantity=quantity)
+        t_ns = rows["t_ns"].to_numpy()
+        t_before = rows["t_before_ns"].combine_chunks()
         return Series(
             t_ns=t_ns,
-            value=part["value"].to_numpy(zero_copy_only=False),
-            t_before_ns=np.where(before.is_null(), t_ns, before.fill_null(0)),
+            value=rows["value"].to_numpy(zero_copy_only=False),
+            t_before_ns=np.where(t_before.is_null(), t_ns, t_before.fill_null(0)),
         )
 
 
@@ -170,8 +170,8 @@ def recorder_cost(samples: Samples) -> dict[str, Any]:
         share = float(cpu.value[-1] - cpu.value[0]) / (float(cpu.t_ns[-1] - cpu.t_ns[0]) / 1e9)
     reads: dict[str, list[float]] = {}
     for info in samples.header.sensors:
-        found = samples.series(info.device, info.sensor, "read_s").value
-        reads.setdefault(info.sensor, []).extend(found.tolist())
+        means_s = samples.series(info.device, info.sensor, "read_s").value
+        reads.setdefault(info.sensor, []).extend(means_s.tolist())
     means = {sensor: float(np.mean(values)) for sensor, values in reads.items() if values}
     return {"cpu_share": share, "read_s": means, "rows": len(samples.table)}
 
@@ -273,7 +273,7 @@ def make_samples(rows: Iterable[Row], header: Header, *, complete: bool = True) 
     """Build a recording in memory, as if it had been written and read back."""
     names: dict[str, dict[str, int]] = {name: {} for name in ("device", "sensor", "quantity")}
     table = pa.Table.from_batches([_batch(list(rows), names)], schema=SCHEMA)
-    return Samples(_in_order(table), header, complete)
+    return Samples(_sorted_by_time(table), header, complete)
 
 
 def _read_stream(path: Path) -> Samples:
@@ -282,7 +282,7 @@ def _read_stream(path: Path) -> Samples:
         header = Header.from_json((stream.schema.metadata or {})[METADATA_KEY])
         table = pa.Table.from_batches(_whole_batches(stream), schema=stream.schema)
         table.validate(full=True)  # Arrow believes what it reads
-        return Samples(_in_order(table), header, _stopped(table))
+        return Samples(_sorted_by_time(table), header, _ended_well(table))
 
 
 def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
@@ -302,22 +302,22 @@ def _read_parquet(path: Path) -> Samples:
     metadata = table.schema.metadata or {}
     header = Header.from_json(metadata[METADATA_KEY])
     complete = bool(json.loads(metadata.get(b"llem_complete", b"true")))
-    return Samples(_in_order(table), header, complete)
+    return Samples(_sorted_by_time(table), header, complete)
 
 
-def _stopped(table: pa.Table) -> bool:
+def _ended_well(table: pa.Table) -> bool:
     tail = table.slice(max(0, len(table) - 100)).to_pylist()
     return any(row["quantity"] == "heartbeat" and row["note"] == STOPPED for row in tail)
 
 
-def _in_order(table: pa.Table) -> pa.Table:
+def _sorted_by_time(table: pa.Table) -> pa.Table:
     table = table.replace_schema_metadata(None).cast(SCHEMA).unify_dictionaries()
     table = table.combine_chunks()
     order = np.argsort(table["t_ns"].to_numpy(), kind="stable")
     return table.take(pa.array(order))
 
 
-def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
+def _mask(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
     array = table[column].combine_chunks()
     names = array.dictionary.to_pylist()
     if name not in names:

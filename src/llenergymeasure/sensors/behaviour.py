@@ -74,15 +74,15 @@ class Behaviour:
     counter_lag_s: float | None = None
     power: tuple[PowerBehaviour, ...] = ()
 
-    def of(self, quantity: Quantity) -> PowerBehaviour | None:
+    def channel(self, quantity: Quantity) -> PowerBehaviour | None:
         """Return what is known of a power channel, if anything."""
-        return next((part for part in self.power if part.quantity == quantity), None)
+        return next((power for power in self.power if power.quantity == quantity), None)
 
     @property
     def says_something(self) -> bool:
         """Return whether more is known than periods, which any recording shows."""
         return self.counter != "unverified" or any(
-            part.window_s is not None and part.source == "found" for part in self.power
+            power.window_s is not None and power.source == "found" for power in self.power
         )
 
 
@@ -100,10 +100,10 @@ DOCUMENTED_AVERAGE_S = 1.0
 Ampere and later except GA100, the one card of that kind with an entry in ``PUBLISHED``."""
 
 
-def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
+def published_behaviour(name: str, quantity: Quantity) -> PowerBehaviour | None:
     """Return what is published of a card's power channel, if anything."""
-    for part, (period_s, instant_s, average_s) in PUBLISHED.items():
-        if part in name:
+    for model, (period_s, instant_s, average_s) in PUBLISHED.items():
+        if model in name:
             window_s = instant_s if quantity == "power_instant_w" else average_s
             return PowerBehaviour(quantity, period_s, window_s, "published")
     if quantity == "power_average_w":
@@ -113,16 +113,16 @@ def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
 
 def with_published(behaviour: Behaviour, info: SensorInfo) -> Behaviour:
     """Return how channels behave, filled in with what is published where no window was found."""
-    parts = []
+    powers = []
     for quantity in POWER_QUANTITIES:
         if quantity not in info.quantities:
             continue
-        mine, public = behaviour.of(quantity), published(info.name, quantity)
-        if mine is None or (mine.window_s is None and public is not None):
-            mine = public
-        if mine is not None:
-            parts.append(mine)
-    return replace(behaviour, power=tuple(parts))
+        power, entry = behaviour.channel(quantity), published_behaviour(info.name, quantity)
+        if power is None or (power.window_s is None and entry is not None):
+            power = entry
+        if power is not None:
+            powers.append(power)
+    return replace(behaviour, power=tuple(powers))
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,10 @@ class Characterised:
         Raises:
             KeyError, TypeError, ValueError: they are not what ``asdict`` gives.
         """
-        parts = {key: value for key, value in content.items() if key != "format_version"}
-        behaviour = dict(parts.pop("behaviour"))
-        power = tuple(PowerBehaviour(**part) for part in behaviour.pop("power"))
-        return cls(behaviour=Behaviour(**behaviour, power=power), **parts)
+        values = {key: value for key, value in content.items() if key != "format_version"}
+        behaviour = dict(values.pop("behaviour"))
+        power = tuple(PowerBehaviour(**item) for item in behaviour.pop("power"))
+        return cls(behaviour=Behaviour(**behaviour, power=power), **values)
 
 
 KnownCards = Mapping[tuple[str, str], Behaviour]
@@ -175,19 +175,19 @@ def store_folder() -> Path:
 
 def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Characterised]:
     """Return what probes have found of these cards under their present drivers."""
-    found = {}
+    characterised = {}
     for info in infos:
-        kept = None if info.unavailable is not None else _read(_path(info.sensor, info.device))
-        if kept is not None and kept.driver == info.driver:
-            found[info.sensor, info.device] = kept
-    return found
+        stored = None if info.unavailable is not None else _read(_path(info.sensor, info.device))
+        if stored is not None and stored.driver == info.driver:
+            characterised[info.sensor, info.device] = stored
+    return characterised
 
 
-def keep(found: Characterised) -> bool:
+def keep(probed: Characterised) -> bool:
     """Keep what a probe found; return whether the place could be written to."""
-    document = {"format_version": FORMAT_VERSION, **asdict(found)}
+    document = {"format_version": FORMAT_VERSION, **asdict(probed)}
     try:
-        write_text(_path(found.sensor, found.device), json.dumps(document, indent=1) + "\n")
+        write_text(_path(probed.sensor, probed.device), json.dumps(document, indent=1) + "\n")
     except OSError:
         return False
     return True
@@ -230,14 +230,14 @@ def resolution(info: SensorInfo, behaviour: Behaviour) -> Resolution | None:
             return None
         if behaviour.counter == "independent":
             return Resolution(0.0, SHORTEST_PERIODS * period_s)
-    found = [
+    candidates = [
         Resolution(
-            (part.window_s + part.update_period_s) / 2, SHORTEST_PERIODS * part.update_period_s
+            (power.window_s + power.update_period_s) / 2, SHORTEST_PERIODS * power.update_period_s
         )
-        for part in behaviour.power
-        if part.window_s is not None and part.update_period_s is not None
+        for power in behaviour.power
+        if power.window_s is not None and power.update_period_s is not None
     ]
-    return min(found, key=lambda each: each.ends_s, default=None)
+    return min(candidates, key=lambda candidate: candidate.ends_s, default=None)
 
 
 def _path(sensor: str, device: str) -> Path:

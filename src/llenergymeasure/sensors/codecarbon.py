@@ -39,7 +39,7 @@ class CodecarbonSensor(Sensor):
             remedy = "pip install codecarbon"
         else:
             try:
-                with _quiet(), _settled_environment():
+                with _quiet(), _outside_slurm():
                     models = _models()
             except Exception as error:  # whatever a third party's probing may raise
                 reason = f"codecarbon cannot model this host: {error}"
@@ -142,7 +142,7 @@ def _memory() -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _settled_environment() -> Iterator[None]:
+def _outside_slurm() -> Iterator[None]:
     """Set what CodeCarbon reads from the environment when it is imported.
 
     In a job of SLURM it would take the job's share of processors and memory, by asking scontrol,

@@ -21,10 +21,10 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 LAUNCHER = "llenergymeasure.containers.launcher"
 """The module that starts an engine's container."""
 Answer = TypeVar("Answer")
-_HELPERS = frozenset({"nvidia-cuda-mps"})
+_MPS_SERVERS = frozenset({"nvidia-cuda-mps"})
 """Compute contexts that work only for processes that are listed next to them (MPS' server), by as
 much of their name as the kernel keeps (proc(5), /proc/PID/comm)."""
-_KEPT = 15
+_COMM_LENGTH = 15
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class RunProcesses:
         self._engine_pid = engine_pid
         self._proc = proc
         self._ours: set[tuple[int, str]] = set()
-        self._there_before: set[tuple[str, int]] = set()
+        self._initial_pids: set[tuple[str, int]] = set()
         self._unresolved: dict[str, set[int]] = {}
-        self._numbers_hold = _numbers_hold(proc)
+        self._pids_are_host = _pids_are_host(proc)
 
     @classmethod
     def around_engine(
@@ -78,21 +78,21 @@ class RunProcesses:
         Raises:
             SensorError: the card does not answer.
         """
-        pids = answered(lambda: compute_processes(gpu))
+        pids = ask_nvml(lambda: compute_processes(gpu))
         first_look = gpu.uuid not in self._unresolved
         unresolved_before = self._unresolved.get(gpu.uuid, set())
         self._unresolved[gpu.uuid] = set()
-        found = []
+        strangers = []
         for pid in pids:
             if first_look:
-                self._there_before.add((gpu.uuid, pid))
+                self._initial_pids.add((gpu.uuid, pid))
             if self._is_stranger(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
                 name = self._name(pid)
-                if name[:_KEPT] not in _HELPERS:
-                    found.append(Stranger(pid, name))
-        return found
+                if name[:_COMM_LENGTH] not in _MPS_SERVERS:
+                    strangers.append(Stranger(pid, name))
+        return strangers
 
-    def drawing(self, gpu: Gpu) -> list[Stranger]:
+    def graphics_strangers(self, gpu: Gpu) -> list[Stranger]:
         """Return the processes not of the run that draw on a card now: a desktop, a game.
 
         Raises:
@@ -100,20 +100,20 @@ class RunProcesses:
         """
         return [
             Stranger(pid, self._name(pid))
-            for pid in answered(lambda: graphics_processes(gpu))
+            for pid in ask_nvml(lambda: graphics_processes(gpu))
             if not (self._exists(pid) and self._is_ours(pid))
         ]
 
     def _is_stranger(self, uuid: str, pid: int, *, was_unresolved: bool) -> bool:
         if self._exists(pid):
             ours = self._is_ours(pid)
-            self._numbers_hold = self._numbers_hold or ours
+            self._pids_are_host = self._pids_are_host or ours
             return not ours
-        if (uuid, pid) in self._there_before:
+        if (uuid, pid) in self._initial_pids:
             return True
         # Gone between NVML's answer and this look, unless NVML says so twice.
         self._unresolved[uuid].add(pid)
-        return self._numbers_hold and was_unresolved
+        return self._pids_are_host and was_unresolved
 
     def _is_ours(self, pid: int) -> bool:
         fields = stat_fields(pid, self._proc)
@@ -145,7 +145,7 @@ class RunProcesses:
         return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
 
 
-def _numbers_hold(proc: Path) -> bool:
+def _pids_are_host(proc: Path) -> bool:
     """Whether process numbers here are the host's, as NVML may report them."""
     try:
         return str((proc / "self" / "ns" / "pid").readlink()) == _INITIAL_PID_NAMESPACE
@@ -153,7 +153,7 @@ def _numbers_hold(proc: Path) -> bool:
         return False
 
 
-def answered(call: Callable[[], Answer]) -> Answer:
+def ask_nvml(call: Callable[[], Answer]) -> Answer:
     """Return NVML's answer; its refusals are ours."""
     import pynvml
 

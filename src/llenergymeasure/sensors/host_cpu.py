@@ -33,11 +33,11 @@ may take; and of a quota's periods that may be throttled. See docs/method.md, se
 _PF_KTHREAD = 0x00200000
 """Of the flags in /proc/PID/stat (include/linux/sched.h)."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_BUSY = 3
+_BUSY_FIELDS = 3
 """The first fields of a line of /proc/stat: user, nice, system."""
-_COUNTED = 8
+_COUNTED_FIELDS = 8
 """Its fields up to steal time: guests' time is in user and nice already."""
-_STEAL = 7
+_STEAL_FIELD = 7
 
 
 class HostCpu:
@@ -54,14 +54,14 @@ class HostCpu:
         self._run, self._proc, self._cgroups = run, proc, cgroups
         self._cpus = {f"cpu{number}" for number in cpus or os.sched_getaffinity(0)}
         self._roots: set[int] = set()
-        self._own: set[int] = set()
+        self._run_pids: set[int] = set()
         self._strangers: set[int] = set()
 
     def channels(self, device: str, sensor: str) -> list[Channel]:
         """Return what there is to read, as rows of this device and sensor."""
         return [
             Channel(device, sensor, ("cpu_total_s",), self.totals, Every(TOTALS_S)),
-            Channel(device, sensor, ("stopped_pid",), self.stopped, Every(STOPS_S)),
+            Channel(device, sensor, ("stopped_pid",), self.stopped_processes, Every(STOPS_S)),
         ]
 
     def totals(self) -> list[Value]:
@@ -70,27 +70,25 @@ class HostCpu:
         Raises:
             SensorError: the kernel does not say what the CPUs do.
         """
-        every = self._not_strangers()
-        tree = self._own | self._roots.intersection(every)
-        values = [*self._cpu_times(), Value("cpu_own_s", sum(_used_s(every[pid]) for pid in tree))]
-        groups = {group for pid in tree for group in self._limits(pid)}
+        stats = self._stats_of_candidates()
+        tree = self._run_pids | self._roots.intersection(stats)
+        values = [*self._cpu_times(), Value("cpu_own_s", sum(_used_s(stats[pid]) for pid in tree))]
+        groups = {group for pid in tree for group in self._cpu_limits(pid)}
         if groups:
-            throttling = [_numbers(group / "cpu.stat") for group in groups]
-            periods, throttled = (
-                sum(one.get(name, 0.0) for one in throttling)
-                for name in ("nr_periods", "nr_throttled")
-            )
+            counts = [_read_counts(group / "cpu.stat") for group in groups]
+            periods = sum(count.get("nr_periods", 0.0) for count in counts)
+            throttled = sum(count.get("nr_throttled", 0.0) for count in counts)
             values += [Value("quota_periods", periods), Value("quota_throttled", throttled)]
         pressure = text_of(self._proc / "pressure" / "cpu").partition("total=")[2].split()
         if pressure:
             values.append(Value("cpu_pressure_s", int(pressure[0]) / 1e6))
         return values
 
-    def stopped(self) -> list[Value]:
+    def stopped_processes(self) -> list[Value]:
         """Return the run's processes that are stopped, as of those that ``totals`` saw last."""
         return [
             Value("stopped_pid", float(pid), self.name(pid))
-            for pid in self._own
+            for pid in self._run_pids
             if stat_fields(pid, self._proc)[:1] == ["T"]
         ]
 
@@ -99,9 +97,9 @@ class HostCpu:
 
         Without that of its children: a parent is given all of it at once when one has ended.
         """
-        every = self._stats(pids(self._proc))
-        own = {*self._run.roots(), *below(self._run.roots(), every)}
-        return {pid: _used_s(fields[:13]) for pid, fields in every.items() if pid not in own}
+        stats = self._stats(pids(self._proc))
+        run_pids = {*self._run.roots(), *below(self._run.roots(), stats)}
+        return {pid: _used_s(fields[:13]) for pid, fields in stats.items() if pid not in run_pids}
 
     def shares_cpus(self, pid: int) -> bool:
         """Return whether a process may use any of the CPUs that the run may."""
@@ -118,32 +116,32 @@ class HostCpu:
         """Return a process's name."""
         return text_of(self._proc / str(pid) / "comm") or "unknown"
 
-    def _not_strangers(self) -> dict[int, list[str]]:
+    def _stats_of_candidates(self) -> dict[int, list[str]]:
         """Return what is known of each process that may be the run's, and find out which are.
 
         A process that descends from none of the roots never will, so it is looked at only once:
         a large machine has thousands.
         """
-        listed, roots = set(pids(self._proc)), self._run.roots()
+        current_pids, roots = set(pids(self._proc)), self._run.roots()
         # A number that is gone may come back as another process.
-        self._strangers = self._strangers & listed if roots == self._roots else set()
-        every = self._stats(listed - self._strangers)
-        self._roots, self._own = roots, set(below(roots, every))
-        known = {0, *self._strangers, *every}
+        self._strangers = self._strangers & current_pids if roots == self._roots else set()
+        stats = self._stats(current_pids - self._strangers)
+        self._roots, self._run_pids = roots, set(below(roots, stats))
+        seen = {0, *self._strangers, *stats}
         self._strangers |= {
-            pid for pid in every.keys() - self._own - roots if int(every[pid][1]) in known
+            pid for pid in stats.keys() - self._run_pids - roots if int(stats[pid][1]) in seen
         }
-        return every
+        return stats
 
-    def _stats(self, numbers: Iterable[int]) -> dict[int, list[str]]:
-        found = ((pid, stat_fields(pid, self._proc)) for pid in numbers)
-        return {pid: fields for pid, fields in found if len(fields) > 14}
+    def _stats(self, process_ids: Iterable[int]) -> dict[int, list[str]]:
+        stats = ((pid, stat_fields(pid, self._proc)) for pid in process_ids)
+        return {pid: fields for pid, fields in stats if len(fields) > 14}
 
     def _cpu_times(self) -> list[Value]:
         """Return the time, busy time and stolen time of our CPUs, and of all, in s."""
         lines = [line.split() for line in text_of(self._proc / "stat").splitlines()]
         times = {
-            line[0]: [int(ticks) * _TICK_S for ticks in line[1 : 1 + _COUNTED]]
+            line[0]: [int(ticks) * _TICK_S for ticks in line[1 : 1 + _COUNTED_FIELDS]]
             for line in lines
             if line and line[0].startswith("cpu")
         }
@@ -151,16 +149,16 @@ class HostCpu:
         if not any(machine):
             raise SensorError("/proc/stat says nothing of the CPUs here")
         # A container's own /proc/stat may number the CPUs otherwise.
-        ours = [times[cpu] for cpu in self._cpus if cpu in times] or [machine]
+        run_cpus = [times[cpu] for cpu in self._cpus if cpu in times] or [machine]
         return [
-            Value("cpu_total_s", sum(map(sum, ours))),
-            Value("cpu_busy_s", sum(sum(one[:_BUSY]) for one in ours)),
-            Value("cpu_steal_s", sum(one[_STEAL] for one in ours)),
+            Value("cpu_total_s", sum(map(sum, run_cpus))),
+            Value("cpu_busy_s", sum(sum(ticks_s[:_BUSY_FIELDS]) for ticks_s in run_cpus)),
+            Value("cpu_steal_s", sum(ticks_s[_STEAL_FIELD] for ticks_s in run_cpus)),
             Value("machine_total_s", sum(machine)),
-            Value("machine_busy_s", sum(machine[:_BUSY])),
+            Value("machine_busy_s", sum(machine[:_BUSY_FIELDS])),
         ]
 
-    def _limits(self, pid: int) -> Iterator[Path]:
+    def _cpu_limits(self, pid: int) -> Iterator[Path]:
         """Yield the control groups with a limit of CPU time that a process is in."""
         for line in text_of(self._proc / str(pid) / "cgroup").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -180,6 +178,6 @@ def _used_s(fields: Sequence[str]) -> float:
     return sum(int(ticks) for ticks in fields[11:15]) * _TICK_S
 
 
-def _numbers(path: Path) -> dict[str, float]:
-    found = (line.split() for line in text_of(path).splitlines())
-    return {words[0]: float(words[1]) for words in found if len(words) == 2}
+def _read_counts(path: Path) -> dict[str, float]:
+    lines = (line.split() for line in text_of(path).splitlines())
+    return {words[0]: float(words[1]) for words in lines if len(words) == 2}

@@ -35,7 +35,7 @@ from llenergymeasure.sensors.base import (
     SensorInfo,
     Value,
 )
-from llenergymeasure.sensors.watt_log import Columns, Logged, columns_of, logged, monotonic_ns
+from llenergymeasure.sensors.watt_log import Columns, Logged, columns_of, monotonic_ns, parse_line
 
 NAME = "node"
 DEVICE = "node"
@@ -45,7 +45,7 @@ ANSWER_S = 3.0
 """A BMC or a command that takes longer has not answered."""
 REPLY_BYTES = 1 << 20
 """No resource of a BMC has more."""
-_MOST_CHASSIS = 16
+_MAX_CHASSIS = 16
 _PACE = Every(1.0, speed="remote")
 
 CLOCK_OFF_S = 60.0
@@ -60,43 +60,42 @@ class NodeSensor(Sensor):
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """Try the meter out once."""
         environ = os.environ if environ is None else environ
-        asked = environ.get(VARIABLE, "")
-        meter, reason, remedy = None, None, None
-        if not asked:
+        setting = environ.get(VARIABLE, "")
+        name, reason, remedy = "node", None, None
+        channels = []
+        if not setting:
             reason = "no meter of the whole node is named"
             remedy = f"{VARIABLE}=redfish:https://BMC, csv:FILE or command:PROGRAM names one"
         else:
             try:
-                meter = _meter(asked, environ)
+                meter = _meter(setting, environ)
+                name = f"node ({meter.name})"
                 meter.read()
+                channels = [Channel(DEVICE, NAME, meter.quantities, meter.read, _PACE)]
             except SensorError as error:
                 reason, remedy = str(error), f"{VARIABLE} names this meter"
-        works = meter is not None and reason is None
         info = SensorInfo(
             DEVICE,
-            "node" if meter is None else f"node ({meter.name})",
+            name,
             NAME,
             "measured",
             "node",
-            quantities=meter.quantities if meter is not None and works else (),
+            quantities=channels[0].quantities if channels else (),
             unavailable=reason,
             remedy=remedy,
         )
-        channels = []
-        if meter is not None and works:
-            channels = [Channel(DEVICE, NAME, meter.quantities, meter.read, _PACE)]
         super().__init__([info], channels)
 
 
-def _meter(asked: str, environ: Mapping[str, str]) -> "_Redfish | _Log | _Command":
-    kind, _, what = asked.partition(":")
+def _meter(setting: str, environ: Mapping[str, str]) -> "_Redfish | _Log | _Command":
+    kind, _, target = setting.partition(":")
     with contextlib.suppress(ValueError):  # an address or a command line that is none
-        if kind == "redfish" and _may_be_asked(what):
-            return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
-        if kind == "csv" and what:
-            return _Log(Path(what).expanduser())
-        if kind == "command" and what.strip():
-            return _Command(shlex.split(what))
+        if kind == "redfish" and _may_get_password(target):
+            return _Redfish(target, environ.get(USER), environ.get(PASSWORD))
+        if kind == "csv" and target:
+            return _Log(Path(target).expanduser())
+        if kind == "command" and target.strip():
+            return _Command(shlex.split(target))
     # What is there is not repeated: it may hold a password.
     raise ConfigurationError(
         Problem(
@@ -107,7 +106,7 @@ def _meter(asked: str, environ: Mapping[str, str]) -> "_Redfish | _Log | _Comman
     )
 
 
-def _may_be_asked(address: str) -> bool:
+def _may_get_password(address: str) -> bool:
     """Return whether a password may go there: no other machine gets one in the clear."""
     parts = urlsplit(address)
     safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
@@ -122,19 +121,19 @@ class _Redfish:
     def __init__(self, address: str, user: str | None, password: str | None) -> None:
         self._headers = {"Accept": "application/json"}
         if user is not None:
-            word = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-            self._headers["Authorization"] = f"Basic {word}"
-        self._counted: tuple[float, int] | None = None
-        found = list(self._readable(address))
-        if not found:
+            credentials = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {credentials}"
+        self._last_count: tuple[float, int] | None = None
+        resources = list(self._power_resources(address))
+        if not resources:
             raise SensorError("no chassis of this BMC reports a power")
-        if len(found) > 1:
-            names = ", ".join(path for path, _ in found)
+        if len(resources) > 1:
+            names = ", ".join(path for path, _ in resources)
             raise SensorError(f"several chassis report a power, name one in the address: {names}")
-        self._resource = found[0][1]
-        counts = _energy_j(self._get(self._resource)) is not None
+        self._resource = resources[0][1]
+        has_counter = _energy_j(self._get(self._resource)) is not None
         self.quantities: tuple[Quantity, ...] = ("power_usage_w",)
-        self.quantities += ("energy_counter_j",) if counts else ()
+        self.quantities += ("energy_counter_j",) if has_counter else ()
 
     def read(self) -> Sequence[Value]:
         before_ns = time.monotonic_ns()
@@ -144,19 +143,19 @@ class _Redfish:
             raise SensorError("the BMC gave no power")
         values = [Value("power_usage_w", watts)]
         if joules is not None:
-            last, self._counted = self._counted, (joules, before_ns)
-            if last is not None and joules != last[0]:
+            previous, self._last_count = self._last_count, (joules, before_ns)
+            if previous is not None and joules != previous[0]:
                 # The step lies between this reply and the one before.
-                values.append(Value("energy_counter_j", joules, span_ns=before_ns - last[1]))
+                values.append(Value("energy_counter_j", joules, span_ns=before_ns - previous[1]))
         return values
 
-    def _readable(self, address: str) -> Iterator[tuple[str, str]]:
+    def _power_resources(self, address: str) -> Iterator[tuple[str, str]]:
         """Yield the chassis that report a power, and the resource that does for each."""
         path = urlsplit(address).path.strip("/")
         root = urljoin(address, "/redfish/v1/Chassis")
         members = [{"@odata.id": f"/{path}"}]
         if not path.startswith("redfish/v1/Chassis/"):
-            members = _list(self._get(root).get("Members"))[:_MOST_CHASSIS]
+            members = _list(self._get(root).get("Members"))[:_MAX_CHASSIS]
         for member in members:
             chassis = _link(member)
             if chassis is None:
@@ -190,12 +189,12 @@ class _Redfish:
 def _power_w(resource: Mapping[str, Any]) -> float | None:
     """Return the power that a resource reports: of Power's controls the first is the chassis."""
     controls = _list(resource.get("PowerControl"))[:1]  # those after it are parts
-    told = [each.get("PowerConsumedWatts") for each in controls if isinstance(each, dict)]
-    return _number(_excerpt(resource.get("PowerWatts")), *told)
+    powers_w = [part.get("PowerConsumedWatts") for part in controls if isinstance(part, dict)]
+    return _positive(_excerpt(resource.get("PowerWatts")), *powers_w)
 
 
 def _energy_j(resource: Mapping[str, Any]) -> float | None:
-    kwh = _number(_excerpt(resource.get("EnergykWh")))
+    kwh = _positive(_excerpt(resource.get("EnergykWh")))
     return None if kwh is None else kwh * _J_PER_KWH
 
 
@@ -203,7 +202,7 @@ def _excerpt(sensor: Any) -> Any:
     return sensor.get("Reading") if isinstance(sensor, dict) else None
 
 
-def _number(*values: Any) -> float | None:
+def _positive(*values: Any) -> float | None:
     """Return the first that is a number and none below zero; a BMC that knows nothing gives 0."""
     for value in values:
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
@@ -229,13 +228,12 @@ class _Log:
     def __init__(self, path: Path) -> None:
         self.name = f"log {path.name}"
         self._path = path
-        self._rest = b""
-        self._columns = Columns()
+        self._partial_line = b""
         try:
             with path.open("rb") as file:
                 heading = file.readline(_TAIL_BYTES).decode(errors="replace")
-                self._columns = columns_of(heading) or self._columns
-                self._place = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
+                self._columns = columns_of(heading) or Columns()
+                self._offset = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
         except (OSError, ValueError) as error:
             raise SensorError(f"{path.name}: {_reason(error)}") from error
         if not self.read():
@@ -255,17 +253,17 @@ class _Log:
     def _new_lines(self) -> list[Logged]:
         try:
             with self._path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._place:
-                    self._place, self._rest = 0, b""  # begun again
-                file.seek(self._place)
-                content = self._rest + file.read(_TAIL_BYTES)
-                self._place = file.tell()
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self._offset, self._partial_line = 0, b""  # begun again
+                file.seek(self._offset)
+                content = self._partial_line + file.read(_TAIL_BYTES)
+                self._offset = file.tell()
         except OSError as error:
             raise SensorError(f"{self._path.name}: {_reason(error)}") from error
-        whole, _, self._rest = content.rpartition(b"\n")
-        self._rest = self._rest[-_TAIL_BYTES:]
-        lines = whole.decode(errors="replace").splitlines()
-        return [each for line in lines if (each := logged(line, self._columns)) is not None]
+        complete, _, self._partial_line = content.rpartition(b"\n")
+        self._partial_line = self._partial_line[-_TAIL_BYTES:]
+        lines = complete.decode(errors="replace").splitlines()
+        return [power for line in lines if (power := parse_line(line, self._columns)) is not None]
 
 
 class _Command:
@@ -279,7 +277,7 @@ class _Command:
 
     def read(self) -> Sequence[Value]:
         try:
-            done = completed(
+            call = completed(
                 self._command,
                 ANSWER_S,
                 environment=users_environment(),
@@ -288,13 +286,13 @@ class _Command:
             )
         except ChildError as error:
             raise SensorError(str(error)) from None
-        last = done.stdout[-256:].split()[-1:]
+        last_word = call.stdout[-256:].split()[-1:]
         try:
-            watts = _number(float(last[0])) if done.returncode == 0 else None
+            watts = _positive(float(last_word[0])) if call.returncode == 0 else None
         except (IndexError, ValueError):
             watts = None
         if watts is None:
-            raise SensorError(f"{self.name} ended with {done.returncode} and printed no power in W")
+            raise SensorError(f"{self.name} ended with {call.returncode} and printed no power in W")
         return (Value("power_usage_w", watts),)
 
 

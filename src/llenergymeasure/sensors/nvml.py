@@ -24,7 +24,7 @@ from llenergymeasure.sensors.base import (
     SensorInfo,
     Value,
 )
-from llenergymeasure.sensors.foreign_processes import RunProcesses, answered
+from llenergymeasure.sensors.foreign_processes import RunProcesses, ask_nvml
 from llenergymeasure.units import Scope
 
 NAME = "nvml"
@@ -41,35 +41,35 @@ class NvmlSensor(Sensor):
     """The GPUs of the run read fast; all GPUs of the machine watched for strangers."""
 
     def __init__(
-        self, inventory: Inventory, selected: Sequence[Gpu], run: RunProcesses | None = None
+        self, inventory: Inventory, selected: Sequence[Gpu], run: RunProcesses | None
     ) -> None:
         """Take the machine's GPUs and those of the run."""
-        self._shut = bool(inventory.gpus)
+        self._is_open = bool(inventory.gpus)
         cards = [_Card(gpu) for gpu in selected]
         infos = [info for card in cards for info in card.describe()]
         if not inventory.gpus:
-            why, remedy = inventory.unavailable, inventory.remedy
+            reason, remedy = inventory.unavailable, inventory.remedy
             infos = [
                 SensorInfo(
-                    "gpu", "NVIDIA GPU", NAME, "measured", "gpu", unavailable=why, remedy=remedy
+                    "gpu", "NVIDIA GPU", NAME, "measured", "gpu", unavailable=reason, remedy=remedy
                 )
             ]
         channels = [channel for card in cards for channel in card.channels()]
         if run is not None:
-            channels += [_watch(gpu, run) for gpu in inventory.gpus]
+            channels += [_process_channel(gpu, run) for gpu in inventory.gpus]
         super().__init__(infos, channels)
 
     def close(self) -> None:
         """Let NVML go."""
         import pynvml
 
-        if self._shut:
+        if self._is_open:
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
 
 
 @dataclass(frozen=True)
-class _Face:
+class _Domain:
     """One scope of a card, the GPU or the module it sits on, and which of its readings work."""
 
     device: str
@@ -85,7 +85,7 @@ class _Card:
         import pynvml
 
         self._gpu = gpu
-        self._faces: list[_Face] = []
+        self._domains: list[_Domain] = []
         self._reason: str | None = gpu.unavailable
         if self._reason is not None:
             return
@@ -94,46 +94,46 @@ class _Card:
         except pynvml.NVMLError as error:
             self._reason = str(error)
             return
-        self._faces = self._find_faces()
-        if not any(face.counter or face.power for face in self._faces):
+        self._domains = self._find_domains()
+        if not any(domain.counter or domain.power for domain in self._domains):
             self._reason = "the card gives neither an energy counter nor power"
 
     def describe(self) -> list[SensorInfo]:
         if self._reason is not None:
-            return [self._info(_Face(self._gpu.uuid, "gpu"), self._reason)]
-        return [self._info(face, None) for face in self._faces]
+            return [self._info(_Domain(self._gpu.uuid, "gpu"), self._reason)]
+        return [self._info(domain, None) for domain in self._domains]
 
     def channels(self) -> list[Channel]:
         if self._reason is not None:
             return []
         channels: list[Channel] = []
-        for face in self._faces:
-            if face.counter:
+        for domain in self._domains:
+            if domain.counter:
                 quantity: Quantity = "energy_counter_j"
                 channels.append(
-                    Channel(face.device, NAME, (quantity,), self._read_counter, _COUNTER)
+                    Channel(domain.device, NAME, (quantity,), self._read_counter, _COUNTER)
                 )
-            if face.power:
+            if domain.power:
                 channels.append(
-                    Channel(face.device, NAME, face.power, self._power_reader(face), _POWER)
+                    Channel(domain.device, NAME, domain.power, self._power_reader(domain), _POWER)
                 )
         return channels + self._telemetry()
 
-    def _info(self, face: _Face, reason: str | None) -> SensorInfo:
-        counter: tuple[Quantity, ...] = ("energy_counter_j",) if face.counter else ()
+    def _info(self, domain: _Domain, reason: str | None) -> SensorInfo:
+        counter: tuple[Quantity, ...] = ("energy_counter_j",) if domain.counter else ()
         notes = []
-        if face.power and not face.counter:
-            notes.append(_NO_COUNTER if len(self._faces) == 1 else "the counter is the module's")
+        if domain.power and not domain.counter:
+            notes.append(_NO_COUNTER if len(self._domains) == 1 else "the counter is the module's")
         if self._gpu.mig_enabled:
             notes.append("MIG is on: readings are those of the whole card")
         return SensorInfo(
-            device=face.device,
+            device=domain.device,
             name=self._gpu.name,
             sensor=NAME,
             kind="measured",
-            scope=face.scope,
-            quantities=counter + face.power,
-            counter_resolution_j=COUNTER_RESOLUTION_J if face.counter else None,
+            scope=domain.scope,
+            quantities=counter + domain.power,
+            counter_resolution_j=COUNTER_RESOLUTION_J if domain.counter else None,
             unavailable=reason,
             remedy=None if reason is None else "see what nvidia-smi says of this GPU",
             power_limit_w=dict(self._gpu.power_limit_w) or None,
@@ -142,14 +142,14 @@ class _Card:
             note="; ".join(notes) or None,
         )
 
-    def _find_faces(self) -> list[_Face]:
+    def _find_domains(self) -> list[_Domain]:
         device, power = self._gpu.uuid, self._power_quantities("gpu")
-        of_module = self._power_quantities("module") if _works(self._is_superchip) else ()
+        module_power = self._power_quantities("module") if _works(self._is_superchip) else ()
         counter = _works(self._read_counter)
-        if not of_module:
-            return [_Face(device, "gpu", power, counter)]
-        module = _Face(f"module:{device}", "module", of_module, counter)
-        return [_Face(device, "gpu", power), module]
+        if not module_power:
+            return [_Domain(device, "gpu", power, counter)]
+        module = _Domain(f"module:{device}", "module", module_power, counter)
+        return [_Domain(device, "gpu", power), module]
 
     def _is_superchip(self) -> None:
         import pynvml
@@ -158,28 +158,28 @@ class _Card:
             raise SensorError("not a superchip")
 
     def _power_quantities(self, scope: Scope) -> tuple[Quantity, ...]:
-        found = tuple(
+        quantities = tuple(
             quantity
             for quantity, number in _power_fields().items()
             if _works(partial(self._fields, [number], scope))
         )
-        if "power_instant_w" in found or scope != "gpu":
-            return found
-        older: tuple[Quantity, ...] = ("power_usage_w",) if _works(self._read_usage) else ()
-        return older + found
+        if "power_instant_w" in quantities or scope != "gpu":
+            return quantities
+        usage: tuple[Quantity, ...] = ("power_usage_w",) if _works(self._read_usage) else ()
+        return usage + quantities
 
-    def _power_reader(self, face: _Face) -> Callable[[], Sequence[Value]]:
+    def _power_reader(self, domain: _Domain) -> Callable[[], Sequence[Value]]:
         numbers = {
             quantity: number
             for quantity, number in _power_fields().items()
-            if quantity in face.power
+            if quantity in domain.power
         }
-        older = "power_usage_w" in face.power
+        reads_usage = "power_usage_w" in domain.power
 
         def read() -> list[Value]:
-            values = list(self._read_usage()) if older else []
+            values = list(self._read_usage()) if reads_usage else []
             if numbers:
-                watts = self._fields(list(numbers.values()), face.scope)
+                watts = self._fields(list(numbers.values()), domain.scope)
                 values += [Value(*pair) for pair in zip(numbers, watts, strict=True)]
             return values
 
@@ -188,13 +188,13 @@ class _Card:
     def _read_counter(self) -> tuple[Value, ...]:
         import pynvml
 
-        millijoules = answered(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        millijoules = ask_nvml(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return (Value("energy_counter_j", millijoules / 1000),)
 
     def _read_usage(self) -> tuple[Value, ...]:
         import pynvml
 
-        milliwatts = answered(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
+        milliwatts = ask_nvml(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
         return (Value("power_usage_w", milliwatts / 1000),)
 
     def _fields(self, numbers: Sequence[int], scope: Scope) -> list[float]:
@@ -203,8 +203,8 @@ class _Card:
 
         module = scope == "module"
         nvml_scope = pynvml.NVML_POWER_SCOPE_MODULE if module else pynvml.NVML_POWER_SCOPE_GPU
-        asked = [(number, nvml_scope) for number in numbers]
-        answers = answered(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, asked))
+        requests = [(number, nvml_scope) for number in numbers]
+        answers = ask_nvml(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, requests))
         for answer in answers:
             if answer.nvmlReturn != pynvml.NVML_SUCCESS:
                 raise SensorError(str(pynvml.NVMLError(answer.nvmlReturn)))
@@ -228,7 +228,7 @@ class _Card:
         }
 
         def read(quantity: Quantity) -> tuple[Value, ...]:
-            return (Value(quantity, float(answered(calls[quantity]))),)
+            return (Value(quantity, float(ask_nvml(calls[quantity]))),)
 
         return [
             Channel(self._gpu.uuid, NAME, (quantity,), partial(read, quantity), _TELEMETRY)
@@ -239,7 +239,7 @@ class _Card:
 
 def counts_module(gpu: Gpu) -> bool:
     """Return whether a card's counter is that of the whole superchip that it is a part of."""
-    return any(face.scope == "module" for face in _Card(gpu)._faces)
+    return any(domain.scope == "module" for domain in _Card(gpu)._domains)
 
 
 def _power_fields() -> dict[Quantity, int]:
@@ -251,14 +251,11 @@ def _power_fields() -> dict[Quantity, int]:
     }
 
 
-def _watch(gpu: Gpu, run: RunProcesses) -> Channel:
+def _process_channel(gpu: Gpu, run: RunProcesses) -> Channel:
     def read() -> list[Value]:
-        return [
-            Value("stranger_pid", float(stranger.pid), stranger.name)
-            for stranger in run.strangers(gpu)
-        ] + [
-            Value("graphics_pid", float(drawing.pid), drawing.name) for drawing in run.drawing(gpu)
-        ]
+        computing = [Value("stranger_pid", float(p.pid), p.name) for p in run.strangers(gpu)]
+        drawing = [Value("graphics_pid", float(p.pid), p.name) for p in run.graphics_strangers(gpu)]
+        return computing + drawing
 
     return Channel(gpu.uuid, NAME, ("stranger_pid", "graphics_pid"), read, _STRANGERS)
 

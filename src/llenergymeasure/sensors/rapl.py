@@ -17,17 +17,17 @@ NAME = "rapl"
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_PERIOD_S = 0.001
 _PACE = Every(0.05, speed="fast")
-_LOOK_S = 0.05
+_STILL_TEST_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
 _SPREAD_S = 2 * UPDATE_PERIOD_S
 """By so much the dies of a package may show its counter at different times."""
 _STILL_S = 1.0
 """Likewise, while it is recorded on a machine that is busy."""
-_MOST_W = 2000.0
+_MAX_W = 2000.0
 """No package, its memory or platform draws more."""
-_PART_MOST_W = 1000.0
+_MAX_PART_W = 1000.0
 """Nor a package or memory by itself."""
-_RISE = 10.0
+_MAX_RISE = 10.0
 """While it was not read it is taken to have drawn up to so many times what was seen of it."""
 _PERMISSION = (
     "energy_uj may be read by root alone; an administrator can allow it: "
@@ -38,9 +38,9 @@ _PERMISSION = (
 class RaplSensor(Sensor):
     """The counters of all CPU packages, their DRAM, and the platform where it has one."""
 
-    def __init__(self, root: Path = POWERCAP, look_s: float = _LOOK_S) -> None:
+    def __init__(self, root: Path = POWERCAP, max_still_s: float = _STILL_TEST_S) -> None:
         """Take the powercap folder, and how long a counter may stand still."""
-        domains = _domains(root, look_s)
+        domains = _domains(root, max_still_s)
         missing = SensorInfo(
             "cpu",
             "CPU package",
@@ -64,34 +64,34 @@ class RaplSensor(Sensor):
 class _Domain:
     """One counter, made to go on where it starts over."""
 
-    def __init__(self, folder: Path, device: str, scope: Scope, look_s: float) -> None:
+    def __init__(self, folder: Path, device: str, scope: Scope, max_still_s: float) -> None:
         self.device = device
         self._scope = scope
         self._folder = folder
         self._last_uj: int | None = None
-        self._before_uj: int | None = None
+        self._previous_uj: int | None = None
         self._last_s = self._new_s = 0.0
         self._wrapped_uj = 0
         self._range_uj = 0
-        self._seen_w = 0.0
+        self._peak_w = 0.0
         self.unavailable: str | None = None
         self._remedy: str | None = None
         self._note: str | None = None
         try:
             self._range_uj = int((folder / "max_energy_range_uj").read_text())
             self.read()
-            if look_s:
-                self._look(look_s)
-            self._before_uj = None  # what comes before a recording's first read does not count
+            if max_still_s:
+                self._check_counts(max_still_s)
+            self._previous_uj = None  # what comes before a recording's first read does not count
         except SensorError as error:
             self.unavailable = str(error)
             self._remedy = _PERMISSION if "permission" in str(error).lower() else None
         except (OSError, ValueError) as error:
             self.unavailable = f"{folder}: {error}"
 
-    def _look(self, look_s: float) -> None:
+    def _check_counts(self, max_still_s: float) -> None:
         """Raise where it does not count; where it does this takes about a millisecond."""
-        first_uj, end_s = self._last_uj, time.monotonic() + look_s
+        first_uj, end_s = self._last_uj, time.monotonic() + max_still_s
         while self._last_uj == first_uj:
             if time.monotonic() > end_s:
                 raise SensorError(f"{self._folder / 'energy_uj'} stands still at {first_uj}")
@@ -113,7 +113,7 @@ class _Domain:
             note=self._note,
         )
 
-    def is_repeated_by(self, other: "_Domain") -> bool:
+    def absorbs_repeat(self, other: "_Domain") -> bool:
         """Return whether a later die of the same package shows this counter again; note it.
 
         Each die of AMD's Zen and Zen 2 shows that of the whole package (codecarbon 1274). Dies
@@ -127,9 +127,9 @@ class _Domain:
         except SensorError:
             return False
         finally:
-            self._before_uj = other._before_uj = None  # as in the beginning
+            self._previous_uj = other._previous_uj = None  # as in the beginning
         apart_uj = abs((other._last_uj or 0) - (self._last_uj or 0))
-        if min(apart_uj, abs(self._range_uj - apart_uj)) > 1e6 * _PART_MOST_W * _SPREAD_S:
+        if min(apart_uj, abs(self._range_uj - apart_uj)) > 1e6 * _MAX_PART_W * _SPREAD_S:
             return False
         notes = (self._note, f"{other.device} repeats its counter, and is left out")
         self._note = "; ".join(filter(None, notes))
@@ -145,47 +145,47 @@ class _Domain:
             self._new_s = now_s
         elif now_s - self._new_s > _STILL_S:
             raise SensorError(f"{self._folder / 'energy_uj'} stands still at {now_uj}")
-        most_w = _MOST_W if self._scope == "host" else _PART_MOST_W
-        if self._seen_w > 0:
-            most_w = min(most_w, _RISE * self._seen_w)
-        since_s = max(now_s - self._last_s, _LOOK_S)
-        if self._before_uj is not None and 0 < self._range_uj * 1e-6 < most_w * since_s:
+        most_w = _MAX_W if self._scope == "host" else _MAX_PART_W
+        if self._peak_w > 0:
+            most_w = min(most_w, _MAX_RISE * self._peak_w)
+        since_s = max(now_s - self._last_s, _STILL_TEST_S)
+        if self._previous_uj is not None and 0 < self._range_uj * 1e-6 < most_w * since_s:
             # So long a pause may hold a whole turn: as after a reset the value falls.
             self._wrapped_uj -= self._range_uj
-        elif self._before_uj is not None and now_uj >= self._before_uj:
-            self._seen_w = max(self._seen_w, (now_uj - self._before_uj) * 1e-6 / since_s)
-        elif self._before_uj is not None:
-            rise_j = (self._range_uj - self._before_uj + now_uj) * 1e-6
+        elif self._previous_uj is not None and now_uj >= self._previous_uj:
+            self._peak_w = max(self._peak_w, (now_uj - self._previous_uj) * 1e-6 / since_s)
+        elif self._previous_uj is not None:
+            rise_j = (self._range_uj - self._previous_uj + now_uj) * 1e-6
             # Starting over at its range is a wrap; with less power than that takes it is a reset
             # (suspend, a hypervisor), what was counted is lost, and the value falls: a reader sees.
-            if rise_j <= _MOST_W * max(now_s - self._last_s, UPDATE_PERIOD_S):
+            if rise_j <= _MAX_W * max(now_s - self._last_s, UPDATE_PERIOD_S):
                 self._wrapped_uj += self._range_uj
-        self._last_uj, self._before_uj, self._last_s = now_uj, now_uj, now_s
+        self._last_uj, self._previous_uj, self._last_s = now_uj, now_uj, now_s
         joules = (self._wrapped_uj + now_uj) * 1e-6
         return (Value("energy_counter_j", joules, span_ns=int(UPDATE_PERIOD_S * 1e9)),)
 
 
-def _domains(root: Path, look_s: float) -> list[_Domain]:
+def _domains(root: Path, max_still_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
-    found: list[_Domain] = []
+    domains: list[_Domain] = []
     for package in _children(root, "intel-rapl:*"):
         name = text_of(package / "name")
         if package.name.count(":") != 1:
             continue
         if name == "psys":
-            found.append(_Domain(package, "host", "host", look_s))
+            domains.append(_Domain(package, "host", "host", max_still_s))
         elif name.startswith("package"):
-            found.append(_Domain(package, f"cpu:{name}", "cpu", look_s))
+            domains.append(_Domain(package, f"cpu:{name}", "cpu", max_still_s))
             # The kernel shows a package's parts inside it and next to it.
             inside = f"{package.name}:*"
             parts = _children(package, inside) or _children(root, inside)
             dram = [part for part in parts if text_of(part / "name") == "dram"]
-            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in dram]
-    kept: list[_Domain] = []
-    for domain in found:
-        if not any(each.is_repeated_by(domain) for each in kept):
-            kept.append(domain)
-    return kept
+            domains += [_Domain(part, f"dram:{name}", "dram", max_still_s) for part in dram]
+    distinct: list[_Domain] = []
+    for domain in domains:
+        if not any(first.absorbs_repeat(domain) for first in distinct):
+            distinct.append(domain)
+    return distinct
 
 
 def _children(folder: Path, pattern: str) -> list[Path]:

@@ -24,7 +24,7 @@ NAMES: tuple[SensorName, ...] = get_args(SensorName)
 
 
 @dataclass
-class Opened:
+class OpenSensors:
     """The sensors in use, in order of preference.
 
     Attributes:
@@ -51,15 +51,15 @@ class Opened:
 
 
 def open_sensors(
-    asked: str = AUTO, devices: str | None = None, run: RunProcesses | None = None
-) -> Opened:
+    sensor_names: str, devices: str | None = None, run: RunProcesses | None = None
+) -> OpenSensors:
     """Open sensors; a machine without any gives only reasons.
 
     ``auto`` takes NVML and RAPL, the node's meter if one is named, Zeus where the machine has what
     only Zeus reads, and CodeCarbon where no CPU counter can be read.
 
     Args:
-        asked: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
+        sensor_names: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
         devices: GPUs by UUID or NVML index joined by commas, or ``none``; those that a CUDA
             process would see if not given.
         run: what knows the run's processes, to find strangers on the GPUs.
@@ -67,10 +67,10 @@ def open_sensors(
     Raises:
         ConfigurationError: a name is not that of a sensor or of a GPU.
     """
-    names = _names(asked)
+    names = _names(sensor_names)
     auto = AUTO in names
     inventory = discover()
-    selection = _select(devices, inventory)
+    selection = _select_gpus(devices, inventory)
     sensors: list[Sensor] = []
     if auto or "nvml" in names:
         sensors.append(NvmlSensor(inventory, selection.gpus, run))
@@ -83,11 +83,11 @@ def open_sensors(
         sensors.append(NodeSensor())
     if "codecarbon" in names or (auto and not _sees_cpu(sensors)):
         sensors.append(CodecarbonSensor())
-    return Opened(sensors, selection)
+    return OpenSensors(sensors, selection)
 
 
-def _names(asked: str) -> set[str]:
-    names = {name.strip() for name in asked.split(",") if name.strip()}
+def _names(joined: str) -> set[str]:
+    names = {name.strip() for name in joined.split(",") if name.strip()}
     unknown = sorted(names - {AUTO, *NAMES})
     if unknown or not names:
         raise ConfigurationError(
@@ -100,7 +100,7 @@ def _names(asked: str) -> set[str]:
     return names
 
 
-def _select(devices: str | None, inventory: Inventory) -> Selection:
+def _select_gpus(devices: str | None, inventory: Inventory) -> Selection:
     if devices is None or devices == "all":
         return visible(inventory, None if devices is None else {})
     if devices == NO_DEVICE:

@@ -25,7 +25,7 @@ STEPS_FILE = "LLEM_STEPS"
 STEPS = 40
 SHORTEST_S, LONGEST_S = 1.35, 1.75
 _SIDE = 4096
-_AT_ONCE = 8
+_QUEUE_LENGTH = 8
 """Products handed over before they are waited for: enough to keep a card busy, ms at most."""
 
 
@@ -43,26 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     if options.hold is not None:
-        _tell([time.monotonic_ns()])
+        _write_moments([time.monotonic_ns()])
         _work_for(work, options.hold)
         return EXIT_OK
-    _tell(steps(work, options.steps, random.Random(options.seed), options.slower))
+    _write_moments(steps(work, options.steps, random.Random(options.seed), options.slower))
     return EXIT_OK
 
 
-def _tell(moments_ns: Sequence[int]) -> None:
+def _write_moments(moments_ns: Sequence[int]) -> None:
     path = os.environ.get(STEPS_FILE)
     if path is not None:
         Path(path).write_text("".join(f"{moment_ns}\n" for moment_ns in moments_ns))
 
 
 def steps(
-    work: Callable[[], None], count: int, chance: random.Random, slower: float = 1.0
+    work: Callable[[], None], count: int, rng: random.Random, slower: float = 1.0
 ) -> list[int]:
     """Alternate between work and rest; return when each stretch began."""
     edges_ns = []
     for number in range(count):
-        length_s = slower * chance.uniform(SHORTEST_S, LONGEST_S)
+        length_s = slower * rng.uniform(SHORTEST_S, LONGEST_S)
         edges_ns.append(time.monotonic_ns())
         if number % 2 == 1:
             time.sleep(length_s)
@@ -97,7 +97,7 @@ def _matrix_products() -> Callable[[], None]:
 
     def work() -> None:
         for square in squares:
-            for _ in range(_AT_ONCE):
+            for _ in range(_QUEUE_LENGTH):
                 torch.matmul(square, square)
         for card in cards:
             torch.cuda.synchronize(card)

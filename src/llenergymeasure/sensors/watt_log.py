@@ -39,9 +39,6 @@ class Columns(NamedTuple):
     power: int = 1
 
 
-FIRST_TWO = Columns()
-
-
 def columns_of(heading: str) -> Columns | None:
     """Return the columns that a heading names; None if the line is none.
 
@@ -51,25 +48,25 @@ def columns_of(heading: str) -> Columns | None:
     cells = next(csv.reader([heading]), [])
     if heading.startswith("#") or any(map(_is_number, cells)) or not cells:
         return None
-    found = [
+    places = [
         next((place for place, cell in enumerate(cells) if pattern.search(cell.strip())), None)
         for pattern in (_TIME, _POWER)
     ]
-    if None in found:
+    if None in places:
         raise ValueError(f"its heading {heading.strip()[:80]!r} names no column of times and watts")
-    return Columns(*(place or 0 for place in found))
+    return Columns(*(place or 0 for place in places))
 
 
-def logged(line: str, columns: Columns = FIRST_TWO) -> Logged | None:
+def parse_line(line: str, columns: Columns) -> Logged | None:
     """Return what a line says; None for one that says nothing (empty, a comment, cut short)."""
     cells = next(csv.reader([line]), [])
     if line.startswith("#") or len(cells) <= max(columns):
         return None
     try:
-        found = Logged(_moment(cells[columns.time].strip()), float(cells[columns.power]))
+        power = Logged(_moment(cells[columns.time].strip()), float(cells[columns.power]))
     except (ValueError, OverflowError):
         return None
-    return found if all(map(math.isfinite, found)) and found.watts >= 0 else None
+    return power if all(map(math.isfinite, power)) and power.watts >= 0 else None
 
 
 def read_lines(lines: Sequence[str]) -> list[Logged]:
@@ -78,11 +75,12 @@ def read_lines(lines: Sequence[str]) -> list[Logged]:
     Raises:
         ValueError: they are no log.
     """
-    columns = columns_of(lines[0]) if lines else None
-    found = [each for line in lines if (each := logged(line, columns or FIRST_TWO)) is not None]
-    if not found:
+    columns = (columns_of(lines[0]) if lines else None) or Columns()
+    parsed = [parse_line(line, columns) for line in lines]
+    powers = sorted(power for power in parsed if power is not None)
+    if not powers:
         raise ValueError("it has no line of a time and a power in W")
-    return sorted(found)
+    return powers
 
 
 def monotonic_ns(at_s: float) -> int:

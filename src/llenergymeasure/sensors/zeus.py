@@ -35,7 +35,7 @@ from llenergymeasure.units import Scope
 NAME = "zeus"
 _FINE = Follow(fine_s=0.005, repeat_s=0.1)
 _COARSE = Follow(fine_s=0.1, speed="slow")
-_SECOND_LOOK_S = 0.3
+_STILL_TEST_S = 0.3
 _SOC_PARTS: Mapping[str, tuple[str, Scope]] = {
     "cpu_total_mj": ("cpu", "cpu"),
     "dram_mj": ("dram", "dram"),
@@ -54,7 +54,7 @@ class _Reader:
     info: SensorInfo
     read: Callable[[], Sequence[Value]]
     pace: Follow
-    rests: bool = False
+    may_rest: bool = False
 
 
 class ZeusSensor(Sensor):
@@ -74,11 +74,11 @@ class ZeusSensor(Sensor):
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in nvidia)
             kinds = {"GPU": lambda: _gpus(nvidia), "CPU": _cpus, "system on a chip": _soc}
             with contextlib.redirect_stdout(io.StringIO()):
-                for what, find in kinds.items():
-                    if cpus or what != "CPU":
-                        found, why = _probed(find)
-                        readers += found
-                        reasons += [] if found else [f"no {what}: {why}"]
+                for kind, find in kinds.items():
+                    if cpus or kind != "CPU":
+                        devices, reason = _probe(find)
+                        readers += devices
+                        reasons += [] if devices else [f"no {kind}: {reason}"]
         missing = SensorInfo(
             "gpu",
             "GPUs, CPUs and chips that Zeus knows",
@@ -93,43 +93,44 @@ class ZeusSensor(Sensor):
             for reader in readers
             if reader.info.unavailable is None
         ]
-        nothing = [missing] if reasons and not channels else []
-        super().__init__([*nothing, *(reader.info for reader in readers)], channels)
+        missing_infos = [missing] if reasons and not channels else []
+        super().__init__([*missing_infos, *(reader.info for reader in readers)], channels)
 
 
-def _probed(find: Callable[[], list[_Reader]]) -> tuple[list[_Reader], str]:
+def _probe(find: Callable[[], list[_Reader]]) -> tuple[list[_Reader], str]:
     """Return what is there, the silent with the reason, and why nothing is where that is so."""
     try:
-        found = find()
+        readers = find()
     except Exception as error:  # whatever a third party's probing may raise
         return [], str(error)
-    said = [replace(each.info, unavailable=_why_silent(each)) for each in found]
-    return [replace(each, info=info) for each, info in zip(found, said, strict=True)], "none found"
+    infos = [replace(reader.info, unavailable=_silence_reason(reader)) for reader in readers]
+    checked = [replace(reader, info=info) for reader, info in zip(readers, infos, strict=True)]
+    return checked, "none found"
 
 
 def worth_trying() -> bool:
     """Whether this machine may have what only Zeus reads: AMD, Jetson, Apple, or its daemon."""
     signs = ("/dev/kfd", "/etc/nv_tegra_release", "/usr/lib/aarch64-linux-gnu/tegra")
     daemon = {"ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT"} & os.environ.keys()
-    there = any(Path(sign).exists() for sign in signs)
+    has_device = any(Path(sign).exists() for sign in signs)
     return importlib.util.find_spec("zeus") is not None and bool(
-        there or daemon or sys.platform == "darwin"
+        has_device or daemon or sys.platform == "darwin"
     )
 
 
 def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
     from zeus.device import get_gpus
 
-    found = get_gpus()
-    if type(found).__name__ == "NVIDIAGPUs":
+    gpus = get_gpus()
+    if type(gpus).__name__ == "NVIDIAGPUs":
         return [
             # Zeus takes each chip with C2C for a module, or none, by version (its 242).
-            _gpu(found, number, gpu.uuid, gpu.name, module=counts_module(gpu))
+            _gpu(gpus, number, gpu.uuid, gpu.name, module=counts_module(gpu))
             for number, gpu in enumerate(nvidia)
         ]
     return [
-        _gpu(found, number, f"amd:{found.gpus[number].gpu_index}", str(found.get_name(number)))
-        for number in range(len(found))
+        _gpu(gpus, number, f"amd:{gpus.gpus[number].gpu_index}", str(gpus.get_name(number)))
+        for number in range(len(gpus))
     ]
 
 
@@ -137,10 +138,10 @@ def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False
     """Return the counter of a GPU, or where Zeus says it has none, its power."""
     if gpus.supports_get_total_energy_consumption(number):
         quantity: Quantity = "energy_counter_j"
-        call = lambda: gpus.get_total_energy_consumption(number)  # noqa: E731
+        call = partial(gpus.get_total_energy_consumption, number)
     else:
         quantity = "power_instant_w"
-        call = lambda: gpus.get_instant_power_usage(number)  # noqa: E731
+        call = partial(gpus.get_instant_power_usage, number)
     info = SensorInfo(
         device=f"module:{device}" if module else device,
         name=name,
@@ -150,20 +151,20 @@ def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False
         quantities=(quantity,),
         counter_resolution_j=1e-3 if quantity == "energy_counter_j" else None,
     )
-    return _Reader(info, _milli(quantity, call), _FINE)
+    return _Reader(info, _milli_reader(quantity, call), _FINE)
 
 
 def _cpus() -> list[_Reader]:
     from zeus.device.cpu import get_cpus
 
-    found = get_cpus()
+    cpus = get_cpus()
     readers = []
-    for number, cpu in enumerate(found.cpus):
+    for number, cpu in enumerate(cpus.cpus):
         package = f"package-{cpu.cpu_index}"
-        ask = partial(found.get_total_energy_consumption, number)
-        readers.append(_counter(f"cpu:{package}", "cpu", _part(ask, "cpu_mj")))
-        if found.supports_get_dram_energy_consumption(number):
-            readers.append(_counter(f"dram:{package}", "dram", _part(ask, "dram_mj")))
+        read_energy = partial(cpus.get_total_energy_consumption, number)
+        readers.append(_counter(f"cpu:{package}", "cpu", read_energy, "cpu_mj"))
+        if cpus.supports_get_dram_energy_consumption(number):
+            readers.append(_counter(f"dram:{package}", "dram", read_energy, "dram_mj"))
     return readers
 
 
@@ -172,16 +173,12 @@ def _soc() -> list[_Reader]:
 
     chip = get_soc()
     parts = chip.get_available_metrics() & _SOC_PARTS.keys()
-    ask = chip.get_total_energy_consumption
-    counters = [_counter(*_SOC_PARTS[part], _part(ask, part)) for part in sorted(parts)]
-    return [replace(counter, rests=True) for counter in counters]
+    read_energy = chip.get_total_energy_consumption
+    counters = [_counter(*_SOC_PARTS[part], read_energy, part) for part in sorted(parts)]
+    return [replace(counter, may_rest=True) for counter in counters]
 
 
-def _part(ask: Callable[[], Any], part: str) -> Callable[[], float | None]:
-    return lambda: getattr(ask(), part)
-
-
-def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None]) -> _Reader:
+def _counter(device: str, scope: Scope, read_energy: Callable[[], Any], part: str) -> _Reader:
     info = SensorInfo(
         device=device,
         name=device,
@@ -191,10 +188,14 @@ def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None])
         quantities=("energy_counter_j",),
         counter_resolution_j=1e-3,
     )
-    return _Reader(info, _milli("energy_counter_j", millijoules), _COARSE)
+    return _Reader(
+        info, _milli_reader("energy_counter_j", lambda: getattr(read_energy(), part)), _COARSE
+    )
 
 
-def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[], Sequence[Value]]:
+def _milli_reader(
+    quantity: Quantity, call: Callable[[], float | None]
+) -> Callable[[], Sequence[Value]]:
     def read() -> tuple[Value, ...]:
         try:
             value = call()
@@ -207,10 +208,10 @@ def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[],
     return read
 
 
-def _why_silent(reader: _Reader) -> str | None:
+def _silence_reason(reader: _Reader) -> str | None:
     """Return why it gives nothing; None if it has power, or a counter that counts or may rest."""
-    counts = "energy_counter_j" in reader.info.quantities and not reader.rests
-    end_s = time.monotonic() + _SECOND_LOOK_S
+    counts = "energy_counter_j" in reader.info.quantities and not reader.may_rest
+    end_s = time.monotonic() + _STILL_TEST_S
     try:
         first = now = reader.read()
         while not now[0].value or (counts and now == first):
