@@ -29,6 +29,10 @@ def environment(name="NVIDIA H200", driver="570.1", engine="5.0", limit=700.0):
     return {"host": "node-1", "gpus": [gpu], "engine": {"versions": {"transformers": engine}}}
 
 
+def of_commit(digit):
+    return {"workload": {"model_commit": 40 * digit}}
+
+
 def write_study(folder, configs=CONFIGS, cycles=3, study="demo", energy=None, **settings):
     plan = make_plan(configs, SWEPT, cycles=cycles, study=study)
     write_plan(folder, plan)
@@ -191,10 +195,11 @@ def test_a_setting_of_several_types_becomes_text(tmp_path):
         ("driver_version", {"environment": environment(driver="560.2")}),
         ("power_limit_w", {"environment": environment(limit=500.0)}),
         ("engine_version", {"environment": environment(engine="4.9")}),
+        ("model_commit", {"environment": environment(), "provenance": of_commit("2")}),
     ],
 )
 def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
-    write_study(tmp_path / "one", environment=environment())
+    write_study(tmp_path / "one", environment=environment(), provenance=of_commit("1"))
     write_study(tmp_path / "two", study="two", **other)
     runs = study_runs([tmp_path / "one", tmp_path / "two"])
     with pytest.raises(ConfigurationError, match=f"differ in {name} .*--pool {name}") as refused:
@@ -202,6 +207,14 @@ def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
     assert refused.value.exit_code == 2
     assert len(summarise_by(runs, ["precision"], METRIC, [name])) == 2
     assert len(summarise_by(runs, ["precision", name], METRIC)) >= 2
+
+
+def test_two_models_may_each_have_their_own_commit(tmp_path):
+    other = [{**CONFIGS[0], "model": "gpt2"}]
+    write_study(tmp_path / "one", CONFIGS[:1], provenance=of_commit("1"))
+    write_study(tmp_path / "two", other, study="two", provenance=of_commit("2"))
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    assert len(summarise_by(runs, ["precision"], METRIC)) == 1
 
 
 def test_all_differences_are_one_message(tmp_path):

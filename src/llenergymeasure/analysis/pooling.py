@@ -1,7 +1,8 @@
 """Means by any factor, over one study or several, of runs that may be averaged.
 
-Runs that were made differently are only averaged on request: several GPUs, drivers, power limits or
-engine versions within a group are refused, and several kinds, sensors or scopes of energy always.
+Runs that were made differently are only averaged on request: several GPUs, drivers, power limits,
+engine versions or commits of a model within a group are refused, and several kinds, sensors or
+scopes of energy always.
 Runs with a disqualifying code are counted but never in a mean, and how they were made does not
 matter; the other codes are shown elsewhere and have no effect here.
 """
@@ -57,7 +58,7 @@ PLAIN_METRICS = {
 }
 """Short names for columns."""
 
-_KEYS = ("study", "experiment", "cycle", "status", "started_at", "order")
+_KEYS = ("model", "study", "experiment", "cycle", "status", "started_at", "order")
 
 _ONE_RUN = ("experiment", "host", "started_at")
 """Is the same in two rows of one run alone, where the time is given to less than a second."""
@@ -228,8 +229,7 @@ def _refuse_unlike(
     for key, rows in used.items():
         where = ", ".join(f"{name}={value}" for name, value in zip(by, key, strict=True))
         for name in aspects:
-            known = {_plain(row[name]) for row in rows} - {None}
-            values = sorted({str(value) or "none" for value in known})
+            values = _different_values(rows, name)
             if len(values) > 1:
                 shown = ", ".join(values[:SHOWN_VALUES]) + (", …" * (len(values) > SHOWN_VALUES))
                 found.setdefault(name, f"{shown} where {where}")
@@ -241,6 +241,16 @@ def _refuse_unlike(
     if poolable:
         ways.append(f"average over it all the same (--pool {','.join([*pool, *poolable])})")
     raise ConfigurationError(f"runs of one group differ in {told}: {', or '.join(ways)}")
+
+
+def _different_values(rows: Sequence[Row], name: str) -> list[str]:
+    """Return the known values of an aspect; of commits, which are a model's own, those of one."""
+    by_model: dict[str | None, set[str]] = {}
+    for row in rows:
+        if row[name] is not None:
+            model = row["model"] if name == "model_commit" else None
+            by_model.setdefault(model, set()).add(str(_plain(row[name])) or "none")
+    return sorted(max(by_model.values(), key=len, default=()))
 
 
 def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:

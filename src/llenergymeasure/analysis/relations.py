@@ -35,6 +35,9 @@ COMPARED = (
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in apart from their settings; then it is named."""
 
+VERSIONS = (("engine_version", "backend"), ("model_commit", "model"))
+"""Likewise, in two experiments with the same backend or model."""
+
 NOT_ALL = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins if two experiments may not be compared."""
@@ -87,8 +90,10 @@ class Related:
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
         }
-        self._engines = {
-            name: {(row["backend"], row["engine_version"]) for row in used if row["engine_version"]}
+        self._versions = {
+            name: [
+                {(row[of], row[column]) for row in used if row[column]} for column, of in VERSIONS
+            ]
             for name, used in self._used.items()
         }
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
@@ -238,9 +243,12 @@ class Related:
             for name, of_one, of_other in pairs
             if of_one != of_other and f"gpu.{name}" not in self._study.settings
         ]
-        mine, others = self._engines[one], self._engines[other]
-        if mine != others and {name for name, _ in mine} == {name for name, _ in others}:
-            found.append("engine_version")
+        versions = zip(VERSIONS, self._versions[one], self._versions[other], strict=True)
+        found += [
+            name
+            for (name, _), of_one, of_other in versions
+            if of_one != of_other and dict(of_one).keys() == dict(of_other).keys()
+        ]
         short, long = sorted((self._lengths[one], self._lengths[other]))
         return [*found, LENGTH] if long > LENGTHS_APART * short else found
 

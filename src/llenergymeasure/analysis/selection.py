@@ -2,9 +2,9 @@
 
 A run is in the mean if it completed, carries no disqualifying code, has energy of the prevailing
 meter, and was made on the prevailing machine: the same kind of GPU under the same driver and power
-limit, with the same engine. A measured joule and an estimated one have no common mean, and neither
-have two cards. What is left out is counted and named. What may be compared across experiments is in
-:mod:`llenergymeasure.analysis.comparable`.
+limit, with the same engine and the same commit of the model. A measured joule and an estimated one
+have no common mean, and neither have two cards. What is left out is counted and named. What may be
+compared across experiments is in :mod:`llenergymeasure.analysis.comparable`.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Machine: TypeAlias = tuple[Any, ...]
 PENDING = frozenset({"running", MISSING})
 """Statuses of runs that have not ended or not begun."""
 
-MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version")
+MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version", "model_commit")
 """What must be the same in runs of one experiment that are averaged."""
 
 
@@ -131,7 +131,11 @@ def _prevailing_meter(rows: Sequence[Row]) -> Meter:
 
 
 def _prevailing_machine(rows: Sequence[Row]) -> Machine:
-    """Return the machine that most runs agree with; among equals, the one with most known."""
+    """Return the machine that most runs agree with; among equals, the one with most known.
+
+    What is not known of it is taken from the most of these runs: two drivers must not meet in a
+    mean because both agree with a run whose driver is unknown.
+    """
     if not rows:
         return (None,) * len(MACHINE_COLUMNS)
     counts = Counter(machine_of(row) for row in rows)
@@ -140,7 +144,14 @@ def _prevailing_machine(rows: Sequence[Row]) -> Machine:
         agreeing = sum(count for other, count in counts.items() if _agree(machine, other))
         return -agreeing, machine.count(None), str(machine)
 
-    return min(counts, key=rank)
+    machine = min(counts, key=rank)
+    for place, value in enumerate(machine):
+        agreeing = (other[place] for other in map(machine_of, rows) if _agree(other, machine))
+        values = Counter(other for other in agreeing if other is not None)
+        if value is None and values:
+            prevailing = min(values, key=lambda value: (-values[value], str(value)))
+            machine = (*machine[:place], prevailing, *machine[place + 1 :])
+    return machine
 
 
 def _differences(machine: Machine, others: Iterable[Row]) -> Iterable[str]:

@@ -87,12 +87,12 @@ SUMMARY_SCHEMA = pa.schema(
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
-engine, in what ``differs`` says. Experiments of one ``comparison_group`` may be compared, and
-``not_comparable`` says what parts one from group 1. ``energy_u95_rel``, ``energy_shared_u95_rel``
-and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` (``u95_j`` of
-methods that did not know all of it) and ``u_sys_j`` over their gross energy; clocks are the ends of
-the runs' ranges and the medians of the rest; ``validity`` is every code seen, left-out runs
-included."""
+engine, or of another commit of the model: ``differs`` says in what. Experiments of one
+``comparison_group`` may be compared, and ``not_comparable`` says what parts one from group 1.
+``energy_u95_rel``, ``energy_shared_u95_rel`` and ``energy_u_sys_rel`` are the means of the runs'
+own ``u95_j``, ``shared_u95_j`` (``u95_j`` of methods that did not know all of it) and ``u_sys_j``
+over their gross energy; clocks are the ends of the runs' ranges and the medians of the rest;
+``validity`` is every code seen, left-out runs included."""
 
 
 def summarise(study: StudyRuns) -> pa.Table:

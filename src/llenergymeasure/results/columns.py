@@ -143,6 +143,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "driver_version": TEXT,
     "power_limit_w": REAL,
     "engine_version": TEXT,
+    "model_commit": TEXT,
     "settings_in_force": TEXT,
     "llenergymeasure_version": TEXT,
     "host": TEXT,

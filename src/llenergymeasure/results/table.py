@@ -152,6 +152,7 @@ def _surroundings(result: Result) -> dict[str, Any]:
         "driver_version": _joined(gpu.get("driver") for gpu in gpus),
         "power_limit_w": _highest(gpus, "power_limit_w"),
         "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
+        "model_commit": _text(_mapping(provenance.get("workload")).get("model_commit")),
         "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
         **_place(_text(environment.get("host")), _mapping(environment.get("job"))),
         "start_temperature_celsius": _highest(gpus, "start_temperature_celsius"),
