@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/selection.py",
-        '"n_other_machine": len(others),',
+        '"n_other_machine": len(other_machine_runs),',
         '"n_other_machine": 0,',
         "no run left out, although some were made on another machine",
         (_LEFT_OUT,),
