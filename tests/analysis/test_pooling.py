@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.pooling import NOT_OF_ALL, study_runs, summarise_by
+from llenergymeasure.analysis.pooling import INCOMPLETE, study_runs, summarise_by
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.record import Quality
@@ -123,7 +123,7 @@ def test_a_mean_is_not_of_the_runs_alone_in_which_something_came(tmp_path, metri
     (row,) = summarise_by(runs, ["model"], metric).to_pylist()
     assert (row["n"], row["n_not_observed"]) == (5, 1)
     assert (row[f"{metric}_mean"] is None) is chosen
-    assert (row["interval_unavailable"] == NOT_OF_ALL) is chosen
+    assert (row["interval_unavailable"] == INCOMPLETE) is chosen
     # What an experiment never has, as by its engine, is none of its outcomes.
     runs = runs.set_column(place, metric, pa.array([1.0, None, 1.2, None, 1.4, None]))
     (row,) = summarise_by(runs, ["model"], metric).to_pylist()

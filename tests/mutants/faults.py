@@ -269,7 +269,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "if least > 0:",
+        "if lowest > 0:",
         "if False:",
         "a pooled energy below zero",
         (
@@ -278,7 +278,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "aspects += [name for name in parted if name not in by]",
+        "aspects += [name for name in meter_columns if name not in by]",
         "pass",
         "a mean of measurements and guesses",
         ("analysis/test_pooling.py::test_measured_and_estimated_energy_have_no_common_mean",),
@@ -292,7 +292,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "if clustered > total:",
+        "if by_cycle > total:",
         "if False:",
         "an interval of independent runs for runs of the same cycles, because one is missing",
         ("analysis/test_pooling.py::test_one_run_that_is_missing_makes_no_interval_too_narrow",),
@@ -341,15 +341,15 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/merge.py",
-        "and abs(celsius - usual[host, cards]) > BAND_CELSIUS",
-        "and celsius - usual[host, cards] > BAND_CELSIUS",
+        "and abs(celsius - median_celsius[host, cards]) > MAX_START_OFFSET_CELSIUS",
+        "and celsius - median_celsius[host, cards] > MAX_START_OFFSET_CELSIUS",
         "nothing of a run that began cold",
         ("analysis/test_temperatures.py",),
     ),
     Mutant(
         "analysis/merge_cache.py",
-        'each.digest if each.is_settled else ""',
-        "each.digest",
+        'stamp.digest if stamp.is_settled else ""',
+        "stamp.digest",
         "a figure of a file that was changed since",
         ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
     ),
