@@ -118,8 +118,8 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     if not path.exists():
-        study = shlex.quote(str(study_dir))
-        hint = f"llem report {study} merges the study's runs, llem status {study} says how far it is"
+        root = shlex.quote(str(study_dir))
+        hint = f"llem report {root} merges the study's runs, llem status {root} says how far it is"
         raise ResultsError(f"{path} is not there; {hint}")
     table = read_parquet(path)
     for field in _SCHEMAS.get(name, ()):
