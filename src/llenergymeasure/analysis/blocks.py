@@ -22,9 +22,6 @@ MIN_DEGREES_OF_FREEDOM = 2
 ValueOf: TypeAlias = Callable[[Row], float | None]
 """A quantity of a run."""
 
-RunKey: TypeAlias = tuple[str, int]
-"""A run's experiment and cycle."""
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -61,36 +58,31 @@ def blocks(
     """
     experiments = tuple(used_runs)
     cycles = tuple(sorted({row["cycle"] for rows in used_runs.values() for row in rows}))
-    ordered = by_start(started_runs)
-    host_order_by_run, host_by_run = orders_on_hosts(ordered)
-    order_by_run = {(row["experiment"], row["cycle"]): place for place, row in enumerate(ordered)}
+    orders = _orders(by_start(started_runs))
     row_by_cycle = {cycle: number for number, cycle in enumerate(cycles)}
     shape = (len(cycles), len(experiments))
     logs, host_order, hosts, order = (np.full(shape, np.nan) for _ in range(4))
     for column, rows in enumerate(used_runs.values()):
         for row in rows:
-            cell = row_by_cycle[row["cycle"]], column
-            value, run = value_of(row), (row["experiment"], row["cycle"])
+            value = value_of(row)
             if value is None or not value > 0:
                 continue
+            cell = row_by_cycle[row["cycle"]], column
             logs[cell] = np.log(value)
-            host_order[cell] = host_order_by_run[run]
-            hosts[cell] = host_by_run[run]
-            order[cell] = order_by_run[run]
+            order[cell], host_order[cell], hosts[cell] = orders[row["experiment"], row["cycle"]]
     return Blocks(experiments, cycles, logs, host_order, hosts, order)
 
 
-def orders_on_hosts(rows: Iterable[Row]) -> tuple[dict[RunKey, int], dict[RunKey, int]]:
-    """Return for each run its place in the order on its machine, and the number of that."""
+def _orders(rows: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int, int]]:
+    """Return for each run its place in the order, that on its machine, and the machine's number."""
     numbers: dict[str, int] = {}
     counts: Counter[int] = Counter()
-    order_by_run, host_by_run = {}, {}
-    for row in rows:
-        run, host = (row["experiment"], row["cycle"]), row["host"] or ""
-        number = numbers.setdefault(host, len(numbers))
+    orders = {}
+    for order, row in enumerate(rows):
+        number = numbers.setdefault(row["host"] or "", len(numbers))
         counts[number] += 1
-        order_by_run[run], host_by_run[run] = counts[number], number
-    return order_by_run, host_by_run
+        orders[row["experiment"], row["cycle"]] = order, counts[number], number
+    return orders
 
 
 def centred(values: Reals, *, by_cycle: bool) -> Reals:
@@ -104,13 +96,11 @@ def centred(values: Reals, *, by_cycle: bool) -> Reals:
     residuals = np.where(present, values, 0.0)
     for _ in range(1 if present.all() or not by_cycle else 200):
         previous = residuals
-        residuals = np.where(
-            present, residuals - residuals.sum(axis=0, keepdims=True) / in_column, 0.0
-        )
+        means = residuals.sum(axis=0, keepdims=True) / in_column
+        residuals = np.where(present, residuals - means, 0.0)
         if by_cycle:
-            residuals = np.where(
-                present, residuals - residuals.sum(axis=1, keepdims=True) / in_row, 0.0
-            )
+            means = residuals.sum(axis=1, keepdims=True) / in_row
+            residuals = np.where(present, residuals - means, 0.0)
         if np.abs(residuals - previous).max(initial=0.0) < 1e-13:
             break
     return np.where(present, residuals, np.nan)

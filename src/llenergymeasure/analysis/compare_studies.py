@@ -198,7 +198,7 @@ class _Pair:
         if not same_prompts or a.order != b.order:
             return _Matched({}, 0, 0, "the prompts, or their order, are not the same")
         means_j = {}
-        same_length_count = matched_count = shared_count = 0
+        counts: Counter[str] = Counter()
         problem = None
         for cycle in same_prompts:
             try:
@@ -213,19 +213,17 @@ class _Pair:
                 answer["request_energy_unavailable"] for pair in same_length for answer in pair
             )
             problem = problem or next(filter(None, reasons), None)
-            shared_count += len(both)
-            same_length_count += len(same_length)
-            matched_count += len(matched)
+            counts.update(shared=len(both), same_length=len(same_length), matched=len(matched))
             if matched:
                 mean_a, mean_b = (
                     fmean(pair[side]["request_energy_j"] for pair in matched) for side in (0, 1)
                 )
                 means_j[cycle] = (mean_a, mean_b)
-        why = f"{same_length_count} of {shared_count} answers are as long in both"
-        if matched_count < same_length_count:
-            why += f", {matched_count} of them with an energy of each"
+        why = f"{counts['same_length']} of {counts['shared']} answers are as long in both"
+        if counts["matched"] < counts["same_length"]:
+            why += f", {counts['matched']} of them with an energy of each"
         return _Matched(
-            means_j, matched_count, shared_count, f"{why}; {problem}" if problem else why
+            means_j, counts["matched"], counts["shared"], f"{why}; {problem}" if problem else why
         )
 
 

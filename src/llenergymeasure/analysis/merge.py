@@ -129,7 +129,7 @@ def _merge_rows(
     missing = sorted({*range(len(runs))} - {*finished})
     for batch in _in_batches(missing):
         failed = [
-            failed_row(runs[index], _outcome(folders[index], errors.get(index)), {}, **identity)
+            failed_row(runs[index], _outcome(folders[index], errors.get(index)), identity)
             for index in batch
         ]
         tables.append(rows_table(failed))

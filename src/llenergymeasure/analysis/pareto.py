@@ -196,9 +196,8 @@ def _weighted_means(weights: Reals, values: Reals) -> Reals:
     """
     present = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means: Reals = (weights @ np.where(present, values, 0.0)) / (
-            weights @ present.astype(float)
-        )
+        sums = weights @ np.where(present, values, 0.0)
+        means: Reals = sums / (weights @ present.astype(float))
     return _rounded(means)
 
 
@@ -217,21 +216,18 @@ def _front_shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
     if cycles < MIN_CYCLES:
         return np.full(experiments, np.nan)
     rng = np.random.default_rng(seed)
-    on_front, drawn = np.zeros(experiments), np.zeros(experiments)
+    on_front, present = np.zeros(experiments), np.zeros(experiments)
     draws_left = DRAWS
     while draws_left:
         batch = max(1, min(draws_left, ELEMENTS // max(experiments, 1)))
         weights = rng.multinomial(cycles, np.full(cycles, 1 / cycles), size=batch).astype(float)
-        drawn_energy, drawn_value = (
-            _weighted_means(weights, energy),
-            _weighted_means(weights, value),
-        )
-        on_front += front(drawn_energy, drawn_value).sum(axis=0)
-        drawn += np.isfinite(drawn_energy).sum(axis=0)
+        mean_energy = _weighted_means(weights, energy)
+        on_front += front(mean_energy, _weighted_means(weights, value)).sum(axis=0)
+        present += np.isfinite(mean_energy).sum(axis=0)
         draws_left -= batch
     repeated = np.isfinite(energy).sum(axis=0) >= MIN_CYCLES
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares: Reals = np.where(repeated & (drawn > 0), on_front / drawn, np.nan)
+        shares: Reals = np.where(repeated & (present > 0), on_front / present, np.nan)
     return shares
 
 
@@ -271,13 +267,13 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
 
 
 def _dominating_columns(
-    energy: Reals, value: Reals, is_on_front: NDArray[np.bool_]
+    energy: Reals, value: Reals, on_front: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
     """Return the column of the least-energy front point that beats each one; -1 for none."""
     dominating = np.full(len(energy), -1, np.intp)
-    best = np.flatnonzero(is_on_front)
+    best = np.flatnonzero(on_front)
     best = best[np.argsort(energy[best], kind="stable")]
-    for column in np.flatnonzero(~is_on_front & np.isfinite(energy)):
+    for column in np.flatnonzero(~on_front & np.isfinite(energy)):
         better = best[(energy[best] <= energy[column]) & (value[best] <= value[column])]
         dominating[column] = better[0]
     return dominating

@@ -44,18 +44,20 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
             default=result.window.start_monotonic_ns,
         ),
     }
-    return _full_row(row, swept)
+    settings = setting_columns(swept)
+    return _full_row(row) | {name: _cell(swept[key]) for key, name in settings.items()}
 
 
 def failed_row(
-    planned: Mapping[str, Any],
-    outcome: Outcome | None,
-    swept: Mapping[str, Any],
-    *,
-    study: str | None = None,
-    study_design_hash: str | None = None,
+    planned: Mapping[str, Any], outcome: Outcome | None, study: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the flat row of a planned run without a result, which ended so or never began."""
+    """Return the flat row of a planned run without a result, which ended so or never began.
+
+    Args:
+        planned: its entry in the plan.
+        outcome: how it ended; None if it never began.
+        study: the columns of its study.
+    """
     config = planned.get("config") or {}
     row: dict[str, Any] = {
         "experiment": planned["experiment"],
@@ -66,8 +68,7 @@ def failed_row(
         "runner": planned.get("runner"),
         "model": _text(config.get("model")),
         "precision": _text(config.get("precision")),
-        "study": study,
-        "study_design_hash": study_design_hash,
+        **study,
     }
     if outcome is not None:
         row["status"] = outcome.status
@@ -78,7 +79,7 @@ def failed_row(
         if outcome.error is not None:
             row["error_class"] = outcome.error.class_
             row["error_message"] = outcome.error.message
-    return _full_row(row, swept)
+    return _full_row(row)
 
 
 def setting_columns(keys: Iterable[str]) -> dict[str, str]:
@@ -121,12 +122,12 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table
 
 
-def _full_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, Any]:
-    full_row = {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
-    for key, name in setting_columns(swept).items():
-        value = swept[key]
-        full_row[name] = value if isinstance(value, bool | int | float | str) else _text(value)
-    return full_row
+def _full_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else _text(value)
 
 
 def _part(record: Any, path: str) -> Any:
