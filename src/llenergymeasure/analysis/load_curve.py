@@ -183,11 +183,8 @@ def _shared_half_widths(design: Reals, variances: Reals, points: Sequence[LoadPo
     whichever moves a term more.
     """
     shared_w = np.array([point.shared_w for point in points])
-    experiments = np.array([point.experiment for point in points])
-    shifts = [
-        _fit(design, shared_w * (experiments == name), variances)[0]
-        for name in np.unique(experiments)
-    ]
+    names = np.array([point.experiment for point in points])
+    shifts = [_fit(design, shared_w * (names == name), variances)[0] for name in np.unique(names)]
     half_widths: Reals = np.maximum(np.abs(np.sum(shifts, axis=0)), np.linalg.norm(shifts, axis=0))
     return half_widths
 

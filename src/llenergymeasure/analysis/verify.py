@@ -25,11 +25,9 @@ from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 
 MAX_NAMED_CELLS = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""
-_REWRITE_HINT = (
-    "another one wrote it, or it was changed; `llem report` writes it again from the runs"
-)
-OTHER_VERSION = f"its columns are not those of this version: {_REWRITE_HINT}"
-OTHER_ANALYSIS = f"its values are not those of the analysis of this version: {_REWRITE_HINT}"
+_HINT = "another one wrote it, or it was changed; `llem report` writes it again from the runs"
+OTHER_VERSION = f"its columns are not those of this version: {_HINT}"
+OTHER_ANALYSIS = f"its values are not those of the analysis of this version: {_HINT}"
 
 
 @dataclass
@@ -72,16 +70,14 @@ def verify_study(study_dir: Path) -> Verification:
     return verification
 
 
-def _check_runs(
-    plan: Plan, folder: StudyFolder, verification: Verification
-) -> Iterator[Difference]:
+def _check_runs(plan: Plan, folder: StudyFolder, result: Verification) -> Iterator[Difference]:
     for run in plan.runs:
         run_folder = folder.run(run.experiment, run.cycle)
         if not run_folder.result.is_file():
-            verification.missing += 1
+            result.missing += 1
             continue
-        verification.runs += 1
-        verification.unhashed += recorded_hash(run_folder) is None
+        result.runs += 1
+        result.unhashed += recorded_hash(run_folder) is None
         yield from check_run(run_folder, run.swept)
 
 
