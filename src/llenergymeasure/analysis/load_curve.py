@@ -190,7 +190,7 @@ def _shared_half_widths(design: Reals, variances: Reals, points: Sequence[LoadPo
 
 
 def _distinct_count(loads: Sequence[float]) -> int:
-    """Return the number of loads that are over :data:`LEAST_APART` from the next lower one."""
+    """Return the number of loads that are over :data:`MIN_LOAD_GAP` from the next lower one."""
     count, previous = 0, -math.inf
     for load in sorted(loads):
         if load - previous > MIN_LOAD_GAP * load:
