@@ -342,14 +342,14 @@ def test_groups_are_found_without_looking_at_every_pair(
     monkeypatch: pytest.MonkeyPatch, clocks: bool
 ) -> None:
     looked = 0
-    measured_apart = comparable._measured_apart
+    difference = comparable._measurement_difference
 
     def counted(one: Any, other: Any) -> str | None:
         nonlocal looked
         looked += 1
-        return measured_apart(one, other)
+        return difference(one, other)
 
-    monkeypatch.setattr(comparable, "_measured_apart", counted)
+    monkeypatch.setattr(comparable, "_measurement_difference", counted)
     rows = [run_row(make_result(run), {}) for run in make_plan([PYTORCH], [], cycles=1)["runs"]]
     many = [
         {**rows[0], "experiment": f"{number:012x}", "prompt_hash": f"{number:064x}"}

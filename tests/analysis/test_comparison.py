@@ -29,9 +29,9 @@ def study(logs, order=None, hosts=None):
         experiments=tuple("abcdefgh"[:count]) if count <= 8 else tuple(map(str, range(count))),
         cycles=tuple(range(1, cycles + 1)),
         logs=logs,
-        places=np.array(order, float),
+        host_order=np.array(order, float),
         hosts=np.zeros(logs.shape) if hosts is None else np.array(hosts, float),
-        began=np.array(order, float),
+        order=np.array(order, float),
     )
 
 
@@ -201,8 +201,8 @@ def test_places_are_those_in_which_runs_really_began_on_their_machine():
     rows = [row("a", 1, 30), row("a", 2, 10), row("b", 1, 20, "y"), row("b", 2, 40, value=0.0)]
     data = blocks({"a": rows[:2], "b": rows[2:]}, rows, itemgetter("m"))
     assert data.cycles == (1, 2)
-    assert data.places[:, 0].tolist() == [2, 1]
-    assert data.places[0, 1] == 1
+    assert data.host_order[:, 0].tolist() == [2, 1]
+    assert data.host_order[0, 1] == 1
     assert np.isnan(data.logs[1, 1])
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.pooling import NOT_OF_ALL, study_runs, summarise_by
+from llenergymeasure.analysis.pooling import INCOMPLETE, study_runs, summarise_by
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.record import Quality
@@ -27,6 +27,10 @@ METRIC, NET = "energy_per_output_token_j", "energy_net_j"
 def environment(name="NVIDIA H200", driver="570.1", engine="5.0", limit=700.0):
     gpu = {"uuid": GPU, "name": name, "driver": driver, "power_limit_w": limit}
     return {"host": "node-1", "gpus": [gpu], "engine": {"versions": {"transformers": engine}}}
+
+
+def of_commit(digit):
+    return {"workload": {"model_commit": 40 * digit}}
 
 
 def write_study(folder, configs=CONFIGS, cycles=3, study="demo", energy=None, **settings):
@@ -119,7 +123,7 @@ def test_a_mean_is_not_of_the_runs_alone_in_which_something_came(tmp_path, metri
     (row,) = summarise_by(runs, ["model"], metric).to_pylist()
     assert (row["n"], row["n_not_observed"]) == (5, 1)
     assert (row[f"{metric}_mean"] is None) is chosen
-    assert (row["interval_unavailable"] == NOT_OF_ALL) is chosen
+    assert (row["interval_unavailable"] == INCOMPLETE) is chosen
     # What an experiment never has, as by its engine, is none of its outcomes.
     runs = runs.set_column(place, metric, pa.array([1.0, None, 1.2, None, 1.4, None]))
     (row,) = summarise_by(runs, ["model"], metric).to_pylist()
@@ -191,10 +195,11 @@ def test_a_setting_of_several_types_becomes_text(tmp_path):
         ("driver_version", {"environment": environment(driver="560.2")}),
         ("power_limit_w", {"environment": environment(limit=500.0)}),
         ("engine_version", {"environment": environment(engine="4.9")}),
+        ("model_commit", {"environment": environment(), "provenance": of_commit("2")}),
     ],
 )
 def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
-    write_study(tmp_path / "one", environment=environment())
+    write_study(tmp_path / "one", environment=environment(), provenance=of_commit("1"))
     write_study(tmp_path / "two", study="two", **other)
     runs = study_runs([tmp_path / "one", tmp_path / "two"])
     with pytest.raises(ConfigurationError, match=f"differ in {name} .*--pool {name}") as refused:
@@ -202,6 +207,14 @@ def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
     assert refused.value.exit_code == 2
     assert len(summarise_by(runs, ["precision"], METRIC, [name])) == 2
     assert len(summarise_by(runs, ["precision", name], METRIC)) >= 2
+
+
+def test_two_models_may_each_have_their_own_commit(tmp_path):
+    other = [{**CONFIGS[0], "model": "gpt2"}]
+    write_study(tmp_path / "one", CONFIGS[:1], provenance=of_commit("1"))
+    write_study(tmp_path / "two", other, study="two", provenance=of_commit("2"))
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    assert len(summarise_by(runs, ["precision"], METRIC)) == 1
 
 
 def test_all_differences_are_one_message(tmp_path):

@@ -83,8 +83,8 @@ def test_experiment_whose_every_run_is_disqualified_has_no_mean(runs):
 def test_failed_and_pending_runs_are_counted_apart(runs):
     rows = [row(runs[0]), row(runs[1])]
     for run, status in zip(runs[2:], ["failed", "lost"], strict=False):
-        rows.append(failed_row(run, Outcome(status=status), {"pytorch.batch_size": 8}))
-    rows.append(failed_row(runs[4], None, {"pytorch.batch_size": 8}))
+        rows.append({**failed_row(run, Outcome(status=status), {}), "pytorch.batch_size": 8})
+    rows.append({**failed_row(runs[4], None, {}), "pytorch.batch_size": 8})
     (found,) = summary_of(rows)
     assert (found["n"], found["n_failed"], found["n_pending"]) == (2, 2, 1)
 

@@ -23,6 +23,10 @@ def machine(name="NVIDIA H200", driver="570.1", limit=700.0, engine="5.0"):
     return {"host": "node-1", "gpus": [gpu], "engine": {"versions": {"transformers": engine}}}
 
 
+def provenance(commit):
+    return {"workload": {"model_commit": commit}}
+
+
 def rows(values, sizes=(8,), **settings):
     configs = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in sizes]
     plan = make_plan(configs, SWEPT, cycles=len(values))
@@ -55,6 +59,41 @@ def test_another_machine_is_not_averaged_silently(other, told):
     assert (found["n"], found["n_other_machine"]) == (5, 1)
     assert found["differs"] == [told]
     assert found[f"{TOKEN}_mean"] == pytest.approx(sum(VALUES[:5]) / 5 / 2000)
+
+
+def test_another_commit_of_the_model_is_not_averaged_silently():
+    by_cycle = {cycle: {"provenance": provenance("1" * 40)} for cycle in range(1, 6)}
+    by_cycle[6] = {"provenance": provenance("2" * 40)}
+    found = summary([*VALUES[:5], 5000.0], by_cycle=by_cycle)
+    assert (found["n"], found["n_other_machine"]) == (5, 1)
+    assert found["differs"] == [f"model_commit: {'1' * 40} in the mean, not {'2' * 40}"]
+
+
+@pytest.mark.parametrize(("names", "is_named"), [(("one", "one"), True), (("one", "two"), False)])
+def test_a_pair_says_that_its_model_has_two_commits(names, is_named):
+    sizes = (4, 8)
+    configs = [
+        {"model": name, "pytorch": {"batch_size": size}}
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    commits = dict(zip(sizes, ("1" * 40, "2" * 40), strict=True))
+    found = []
+    for run in make_plan(configs, [])["runs"]:
+        commit = commits[run["config"]["pytorch"]["batch_size"]]
+        found.append(run_row(make_result(run, provenance=provenance(commit)), {}))
+    study = StudyRuns(rows_table(found))
+    pairs = relate(study, {row["experiment"]: "" for row in found})["comparisons"].to_pylist()
+    assert {"model_commit" in pair["differs"] for pair in pairs} == {is_named}
+
+
+def test_a_run_of_unknown_driver_does_not_join_those_of_two_drivers():
+    drivers = {1: None, 2: "570.1", 3: "560.2"}
+    by_cycle = {
+        cycle: {"environment": machine(driver=drivers.get(cycle, "570.1"))} for cycle in range(1, 7)
+    }
+    found = summary(VALUES, by_cycle=by_cycle)
+    assert (found["n"], found["n_other_machine"]) == (5, 1)
+    assert found["differs"] == ["driver_version: 570.1 in the mean, not 560.2"]
 
 
 def test_what_an_older_record_does_not_tell_is_no_difference():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llenergymeasure.analysis.recompute import _calibration, _earlier_method
+from llenergymeasure.analysis.recompute import _calibration, _check_earlier_method
 from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.results.energy import Energy, Reading
 from llenergymeasure.results.layout import RunFolder
@@ -35,9 +35,9 @@ def energy(power_j: float, u95_j: float, headline: str) -> Energy:
 @pytest.mark.parametrize("headline", ["counter", "power"])
 def test_power_readings_of_before_method_6_may_differ_beyond_their_intervals(headline: str) -> None:
     old, new = energy(999.09, 1.53, headline), energy(1016.53, 2.49, headline)
-    assert list(_earlier_method(RunFolder(Path("run")), old, new)) == []
+    assert list(_check_earlier_method(RunFolder(Path("run")), old, new)) == []
     false = energy(1100.0, 1.53, headline)
-    found = {each.figure for each in _earlier_method(RunFolder(Path("run")), false, new)}
+    found = {each.figure for each in _check_earlier_method(RunFolder(Path("run")), false, new)}
     shown = {"energy.readings[1].gross_j"} | ({"energy.gross_j"} if headline == "power" else set())
     assert found == shown
 

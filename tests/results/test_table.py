@@ -118,12 +118,12 @@ def test_failed_run_keeps_why():
             "error": {"class": "OutOfMemoryError", "message": "no room"},
         }
     )
-    row = failed_row(one_run(), outcome, {"pytorch.batch_size": 8}, study="demo")
+    row = failed_row(one_run(), outcome, {"study": "demo"})
     assert (row["status"], row["phase"], row["attempt"]) == ("failed", "load", 2)
     assert (row["error_class"], row["error_message"]) == ("OutOfMemoryError", "no room")
     assert row["energy_gross_j"] is None
     assert row["validity"] is None
-    assert row["pytorch.batch_size"] == 8
+    assert row["study"] == "demo"
     assert row["model"] == "tiny-llama"
 
 

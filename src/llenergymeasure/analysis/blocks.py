@@ -31,82 +31,79 @@ class Blocks:
         experiments: their ids, one a column.
         cycles: the cycles, one a row.
         logs: natural logarithm of the quantity: differences are ratios.
-        places: place of the run in the order in which runs began on its machine, from 1.
+        host_order: place of the run in the order in which runs began on its machine, from 1.
         hosts: number of the machine.
-        began: place of the run in the order in which runs began on all machines, from 0.
+        order: place of the run in the order in which runs began on all machines, from 0.
     """
 
     experiments: tuple[str, ...]
     cycles: tuple[int, ...]
     logs: Reals
-    places: Reals
+    host_order: Reals
     hosts: Reals
-    began: Reals
+    order: Reals
 
 
-def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], value_of: ValueOf) -> Blocks:
+def blocks(
+    used_runs: Mapping[str, Sequence[Row]], started_runs: Iterable[Row], value_of: ValueOf
+) -> Blocks:
     """Return one quantity of the runs that are in the means.
 
     Values that are not positive have no logarithm and count as missing.
 
     Args:
-        used: the runs in the mean of each experiment.
-        started: all runs that began, for their places in the order.
+        used_runs: the runs in the mean of each experiment.
+        started_runs: all runs that began, for their places in the order.
         value_of: the quantity.
     """
-    experiments = tuple(used)
-    cycles = tuple(sorted({row["cycle"] for rows in used.values() for row in rows}))
-    ordered = by_start(started)
-    place_of, host_of = places(ordered)
-    began_of = {(row["experiment"], row["cycle"]): at for at, row in enumerate(ordered)}
-    row_of = {cycle: number for number, cycle in enumerate(cycles)}
+    experiments = tuple(used_runs)
+    cycles = tuple(sorted({row["cycle"] for rows in used_runs.values() for row in rows}))
+    orders = _orders(by_start(started_runs))
+    row_by_cycle = {cycle: number for number, cycle in enumerate(cycles)}
     shape = (len(cycles), len(experiments))
-    logs, order, hosts, began = (np.full(shape, np.nan) for _ in range(4))
-    for column, rows in enumerate(used.values()):
+    logs, host_order, hosts, order = (np.full(shape, np.nan) for _ in range(4))
+    for column, rows in enumerate(used_runs.values()):
         for row in rows:
-            at = row_of[row["cycle"]], column
-            value, name = value_of(row), (row["experiment"], row["cycle"])
+            value = value_of(row)
             if value is None or not value > 0:
                 continue
-            logs[at] = np.log(value)
-            order[at] = place_of[name]
-            hosts[at] = host_of[name]
-            began[at] = began_of[name]
-    return Blocks(experiments, cycles, logs, order, hosts, began)
+            cell = row_by_cycle[row["cycle"]], column
+            logs[cell] = np.log(value)
+            order[cell], host_order[cell], hosts[cell] = orders[row["experiment"], row["cycle"]]
+    return Blocks(experiments, cycles, logs, host_order, hosts, order)
 
 
-def places(
-    ordered: Iterable[Row],
-) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Return each run's place in the order, as they began, on its machine, and its machine."""
+def _orders(rows: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int, int]]:
+    """Return for each run its place in the order, that on its machine, and the machine's number."""
     numbers: dict[str, int] = {}
     counts: Counter[int] = Counter()
-    place_of, host_of = {}, {}
-    for row in ordered:
-        name, host = (row["experiment"], row["cycle"]), row["host"] or ""
-        number = numbers.setdefault(host, len(numbers))
+    orders = {}
+    for order, row in enumerate(rows):
+        number = numbers.setdefault(row["host"] or "", len(numbers))
         counts[number] += 1
-        place_of[name], host_of[name] = counts[number], number
-    return place_of, host_of
+        orders[row["experiment"], row["cycle"]] = order, counts[number], number
+    return orders
 
 
 def centred(values: Reals, *, by_cycle: bool) -> Reals:
-    """Return what is left after a level for each experiment (column) and, if asked, cycle (row).
+    """Return the residuals of a level for each experiment (column) and, ``by_cycle``, cycle (row).
 
     Taking out the means of columns and rows in turn converges to the least squares fit of both; it
     is exact at once where no value is missing.
     """
     present = np.isfinite(values)
     in_column, in_row = _counts(present, 0), _counts(present, 1)
-    left = np.where(present, values, 0.0)
+    residuals = np.where(present, values, 0.0)
     for _ in range(1 if present.all() or not by_cycle else 200):
-        before = left
-        left = np.where(present, left - left.sum(axis=0, keepdims=True) / in_column, 0.0)
+        previous = residuals
+        means = residuals.sum(axis=0, keepdims=True) / in_column
+        residuals = np.where(present, residuals - means, 0.0)
         if by_cycle:
-            left = np.where(present, left - left.sum(axis=1, keepdims=True) / in_row, 0.0)
-        if np.abs(left - before).max(initial=0.0) < 1e-13:
+            means = residuals.sum(axis=1, keepdims=True) / in_row
+            residuals = np.where(present, residuals - means, 0.0)
+        if np.abs(residuals - previous).max(initial=0.0) < 1e-13:
             break
-    return np.where(present, left, np.nan)
+    return np.where(present, residuals, np.nan)
 
 
 def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
@@ -114,11 +111,11 @@ def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
     return counts
 
 
-def widening(places: Reals, left: Reals) -> float:
+def widening(order: Reals, residuals: Reals) -> float:
     """Return the factor by which correlated residuals of successive runs widen an interval."""
-    known = np.isfinite(left)
-    order = np.argsort(places[known], kind="stable")
-    return autocorrelation(left[known][order].tolist()).widening if known.any() else 1.0
+    present = np.isfinite(residuals)
+    by_order = np.argsort(order[present], kind="stable")
+    return autocorrelation(residuals[present][by_order].tolist()).widening if present.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -164,15 +161,15 @@ def drift(data: Blocks) -> Drift | None:
     freedom = int(present.sum()) - levels - 1
     if freedom < MIN_DEGREES_OF_FREEDOM:
         return None
-    places = np.where(present, data.places, np.nan)
-    x, y = centred(places, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
+    host_order = np.where(present, data.host_order, np.nan)
+    x, y = centred(host_order, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
     spread = float(np.nansum(x * x))
-    if spread <= 1e-9 * float(np.nansum((places - np.nanmean(places)) ** 2)):
+    if spread <= 1e-9 * float(np.nansum((host_order - np.nanmean(host_order)) ** 2)):
         return None
     slope = float(np.nansum(x * y)) / spread
     residual = float(np.nansum((y - slope * x) ** 2))
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
     if not by_cycle:
-        half_width *= widening(places, y - slope * x)
+        half_width *= widening(host_order, y - slope * x)
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
     return Drift(float(middle), float(low), float(high), int(present.sum()), by_cycle)

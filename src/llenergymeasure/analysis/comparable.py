@@ -10,7 +10,7 @@ experiments whose settings an engine has resolved to the same values only the fi
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -36,20 +36,17 @@ MACHINE = {
 }
 """Columns that distinguish two machines, and their words."""
 
-WORK = (
-    *("model", "precision", "prompts"),
-    *("input tokens per request", "output tokens per request"),
-)
+WORK = ("model", "precision", "prompts", "input tokens per request", "output tokens per request")
 """What two backends must have in common to have done the same work."""
 
-_OTHER_WORK = {"cached_prompts", "empty_answers", "length_mismatch", "token_mismatch"}
+_UNLIKE_WORK_CODES = {"cached_prompts", "empty_answers", "length_mismatch", "token_mismatch"}
 """Codes of traffic in which requests were not what was asked for: no other backend did the same."""
 
-CLOCK_APART = 0.02
+CLOCK_TOLERANCE = 0.02
 """Clocks further apart than this have been set differently. A step is 15 MHz, below 1 %, and on the
 H100 whose recordings are in docs/validation the free clock of every run was the same."""
 
-HEAT_APART = 0.05
+HEAT_TOLERANCE = 0.05
 """More of the time, in whole per cent, held down by heat or power supply is another state."""
 
 COLUMNS = (
@@ -69,60 +66,61 @@ class _Facts:
     Attributes:
         meter: kind, sensor and scopes of its energy.
         machine: its values of :data:`MACHINE`.
-        fixed: of :data:`MACHINE`, what was the same in all its runs.
+        fixed_columns: of :data:`MACHINE`, what was the same in all its runs.
         clocks: the SM clock that is set, the memory clock, and the share of time that heat held
             them down: the least and the most in its runs, where known, in two digits.
-        heat: that share in words, which two digits would call 0.
-        limit_asked: the power limit that the study sets; two that differ are a setting.
-        clock_asked: likewise the SM clock.
+        heat_text: that share in words, which two digits would call 0.
+        study_limit_w: the power limit that the study sets; two that differ are a setting.
+        study_clock_mhz: likewise the SM clock.
         backend: its backend.
-        planned: what it was to do.
+        planned_work: what it was to do.
         work: its values of :data:`WORK`; its prompts each with the cycle that drew them.
-        odd: codes of :data:`_OTHER_WORK` that its traffic has.
+        unlike_codes: codes of :data:`_UNLIKE_WORK_CODES` that its traffic has.
     """
 
     meter: Meter
     machine: tuple[Values, ...]
-    fixed: frozenset[str]
+    fixed_columns: frozenset[str]
     clocks: tuple[Span | None, ...]
-    limit_asked: float | None
-    clock_asked: int | None
+    study_limit_w: float | None
+    study_clock_mhz: int | None
     backend: str
-    planned: str
+    planned_work: str
     work: tuple[Values, ...]
-    odd: Values
-    heat: str = field(compare=False)
+    unlike_codes: Values
+    heat_text: str = field(compare=False)
 
 
 class Comparable:
     """Which experiments of a study may be compared, and why others may not."""
 
     def __init__(
-        self, selections: Mapping[str, Selection], planned: Sequence[Mapping[str, Any]] = ()
+        self, selections: Mapping[str, Selection], planned_runs: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Take what the runs of each experiment have in common.
 
         Args:
             selections: of the experiments' runs.
-            planned: the plan's runs, with their settings.
+            planned_runs: the plan's runs, with their settings.
         """
-        configs = configs_of(planned)
+        configs = configs_of(planned_runs)
         self._facts = {
-            name: _facts(chosen, configs.get(name) or {})
-            for name, chosen in selections.items()
-            if chosen.alike
+            name: _facts(selection, configs.get(name) or {})
+            for name, selection in selections.items()
+            if selection.alike
         }
         # Without the plan's settings nothing says that two experiments are alike in the rest.
-        self._twins = _twins(selections, configs) if configs else {}
-        self._in_means = {name for name, chosen in selections.items() if chosen.used}
+        self._duplicates = _duplicates(selections, configs) if configs else {}
+        self._in_means = {name for name, selection in selections.items() if selection.used}
 
-    def why_not(self, one: str, other: str) -> str | None:
+    def why_not(self, a: str, b: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
-        if one not in self._facts or other not in self._facts:
+        if a not in self._facts or b not in self._facts:
             return None
-        a, b = self._facts[one], self._facts[other]
-        twin = self._twins.get(other) or self._twins.get(one)
-        return twin or _measured_apart(a, b) or _unlike_work(a, b)
+        facts_a, facts_b = self._facts[a], self._facts[b]
+        if reason := self._duplicates.get(b) or self._duplicates.get(a):
+            return reason
+        return _measurement_difference(facts_a, facts_b) or _work_difference(facts_a, facts_b)
 
     @cached_property
     def groups(self) -> list[tuple[str, ...]]:
@@ -132,44 +130,41 @@ class Comparable:
         Backends that were planned to do other work are in one group all the same, because the
         study asks for both; :meth:`why_not` parts them pair by pair.
         """
-        found = [tuple(sorted(group.experiments, key=self._place)) for group in self._groups]
-        return found + [(twin,) for twin in self._twins]
+        place = {experiment: number for number, experiment in enumerate(self._facts)}.__getitem__
+        groups = [tuple(sorted(group.experiments, key=place)) for group in self._groups]
+        return groups + [(experiment,) for experiment in self._duplicates]
 
     @cached_property
     def outside(self) -> dict[str, str]:
         """Why each experiment that is not in the first group is not."""
         others = [name for group in self._groups[1:] for name in group.experiments]
         reasons = {name: self._groups[0].why_not(self._facts[name]) for name in others}
-        return {name: why for name, why in reasons.items() if why is not None} | self._twins
+        return {name: why for name, why in reasons.items() if why is not None} | self._duplicates
 
     @cached_property
     def _groups(self) -> list["_Group"]:
-        alike: dict[_Facts, list[str]] = {}
+        experiments_by_facts: dict[_Facts, list[str]] = {}
         for experiment, facts in self._facts.items():
-            if experiment not in self._twins:
-                alike.setdefault(facts, []).append(experiment)
+            if experiment not in self._duplicates:
+                experiments_by_facts.setdefault(facts, []).append(experiment)
 
         def rank(facts: _Facts) -> tuple[bool, int, int]:
-            names = alike[facts]
+            names = experiments_by_facts[facts]
             return self._in_means.isdisjoint(names), kind_rank(facts.meter[0]), -len(names)
 
-        left = sorted(alike, key=rank)
-        found = []
-        while left:
+        remaining = sorted(experiments_by_facts, key=rank)
+        groups = []
+        while remaining:
             group = _Group()
-            others = []
-            for facts in left:
+            rest = []
+            for facts in remaining:
                 if group.why_not(facts) is None:
-                    group.add(facts, alike[facts])
+                    group.add(facts, experiments_by_facts[facts])
                 else:
-                    others.append(facts)
-            found.append(group)
-            left = others
-        return found
-
-    @cached_property
-    def _place(self) -> Callable[[str], int]:
-        return {experiment: number for number, experiment in enumerate(self._facts)}.__getitem__
+                    rest.append(facts)
+            groups.append(group)
+            remaining = rest
+        return groups
 
 
 class _Group:
@@ -182,113 +177,112 @@ class _Group:
     def __init__(self) -> None:
         self.experiments: list[str] = []
         self._measured: dict[object, list[_Facts]] = {}
-        self._done: dict[str, dict[str, dict[object, _Facts]]] = {}
+        self._work: dict[str, dict[str, dict[object, _Facts]]] = {}
 
     def add(self, facts: _Facts, experiments: Iterable[str]) -> None:
         """Take experiments of these facts in."""
         self.experiments += experiments
-        asked = (facts.limit_asked, facts.clock_asked)
-        seen = (facts.meter, facts.machine, facts.fixed, asked)
-        self._measured[seen] = _at_the_ends([*self._measured.get(seen, ()), facts])
-        of_backend = self._done.setdefault(facts.planned, {}).setdefault(facts.backend, {})
-        of_backend.setdefault((facts.work, facts.odd), facts)
+        settings = facts.study_limit_w, facts.study_clock_mhz
+        key = facts.meter, facts.machine, facts.fixed_columns, settings
+        self._measured[key] = _extremes([*self._measured.get(key, ()), facts])
+        work = self._work.setdefault(facts.planned_work, {}).setdefault(facts.backend, {})
+        work.setdefault((facts.work, facts.unlike_codes), facts)
 
     def why_not(self, facts: _Facts) -> str | None:
-        """Return why experiments of these facts are not of the group; None if they may be.
-
-        They were measured apart from one that is in it, or did other work by the same plan.
-        """
-        asked = self._done.get(facts.planned, {})
-        by_others = (each for name, each in asked.items() if name != facts.backend)
+        """Return how one of the group was measured apart, or did other work by the same plan."""
+        work_by_backend = self._work.get(facts.planned_work, {})
+        other_work = [work for name, work in work_by_backend.items() if name != facts.backend]
+        members = chain.from_iterable(self._measured.values())
         reasons = chain(
-            (_measured_apart(each, facts) for ends in self._measured.values() for each in ends),
-            (_unlike_work(each, facts) for done in by_others for each in done.values()),
+            (_measurement_difference(member, facts) for member in members),
+            (_work_difference(member, facts) for work in other_work for member in work.values()),
         )
         return next(filter(None, reasons), None)
 
 
-def _at_the_ends(alike: Sequence[_Facts]) -> list[_Facts]:
+def _extremes(all_facts: Sequence[_Facts]) -> list[_Facts]:
     """Return which of experiments that differ in their clocks alone others can be apart from.
 
     Clocks are apart if the least of one is far above the most of the other: who is not apart from
     those with the highest least and the lowest most is apart from none.
     """
-    found = [alike[0]]
-    for place in range(len(alike[0].clocks)):
-        spans = [(span, each) for each in alike if (span := each.clocks[place]) is not None]
+    extremes = [all_facts[0]]
+    for index in range(len(all_facts[0].clocks)):
+        spans = [(span, facts) for facts in all_facts if (span := facts.clocks[index]) is not None]
         if spans:
-            found.append(max(spans, key=lambda item: item[0][0])[1])
-            found.append(min(spans, key=lambda item: item[0][1])[1])
-    return list(dict.fromkeys(found))
+            extremes.append(max(spans, key=lambda item: item[0][0])[1])
+            extremes.append(min(spans, key=lambda item: item[0][1])[1])
+    return list(dict.fromkeys(extremes))
 
 
-def _facts(chosen: Selection, config: Mapping[str, Any]) -> _Facts:
-    runs, done = chosen.used or chosen.alike, chosen.alike
-    heat = _span((run["slowed_by_heat_share"],) * 2 for run in runs)
+def _facts(selection: Selection, config: Mapping[str, Any]) -> _Facts:
+    runs, matching = selection.used or selection.alike, selection.alike
+    set_clock = _span(map(_set_clock_range, runs))
+    memory_clock, heat = (
+        _span((run[name], run[name]) for run in runs)
+        for name in ("memory_clock_median_mhz", "slowed_by_heat_share")
+    )
     return _Facts(
-        meter=chosen.meter,
+        meter=selection.meter,
         machine=tuple(_values(runs, name) for name in MACHINE),
-        fixed=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
-        clocks=(
-            _rounded(_span(map(_set_clock, runs))),
-            _rounded(_span((run["memory_clock_median_mhz"],) * 2 for run in runs)),
-            _rounded(heat),
-        ),
-        limit_asked=(config.get("gpu") or {}).get("power_limit_w"),
-        clock_asked=(config.get("gpu") or {}).get("sm_clock_mhz"),
+        fixed_columns=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
+        clocks=tuple(map(_two_digits, (set_clock, memory_clock, heat))),
+        study_limit_w=(config.get("gpu") or {}).get("power_limit_w"),
+        study_clock_mhz=(config.get("gpu") or {}).get("sm_clock_mhz"),
         backend=runs[0]["backend"],
-        planned=planned_work(config),
+        planned_work=planned_work(config),
         work=(
-            *(_values(done, name) for name in ("model", "precision")),
-            frozenset((run["cycle"], run["prompt_hash"]) for run in done if run["prompt_hash"]),
-            frozenset(_a_request(done, "input_tokens")),
-            frozenset() if may_end_early(config) else frozenset(_a_request(done, "output_tokens")),
+            *(_values(matching, name) for name in ("model", "precision")),
+            frozenset((run["cycle"], run["prompt_hash"]) for run in matching if run["prompt_hash"]),
+            _tokens_per_request(matching, "input_tokens"),
+            _tokens_per_request(() if may_end_early(config) else matching, "output_tokens"),
         ),
-        odd=frozenset(
+        unlike_codes=frozenset(
             code
             for run in runs
             for code in run["validity"] or ()
             if code == "remote_server"  # the machine that did the work is not the one measured
-            or (code in _OTHER_WORK and run["offered_requests_per_s"] is not None)
+            or (code in _UNLIKE_WORK_CODES and run["offered_requests_per_s"] is not None)
         ),
-        heat=_shares(heat) if heat else "",
+        heat_text=_shares(heat) if heat else "",
     )
 
 
-def _twins(
+def _duplicates(
     selections: Mapping[str, Selection], configs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
     """Return why experiments are not ones of their own: an earlier one has the same in force."""
     firsts: dict[tuple[str, str], str] = {}
-    found = {}
-    for experiment, chosen in selections.items():
-        told = {run.get("settings_in_force") for run in chosen.alike}
-        text = told.pop() if len(told) == 1 else None
-        if text is None:
+    reasons = {}
+    for experiment, selection in selections.items():
+        reports = {run.get("settings_in_force") for run in selection.alike}
+        report = reports.pop() if len(reports) == 1 else None
+        if report is None:
             continue
-        in_force = json.loads(text)
-        named = tuple(f"{key}." for key in in_force)  # one that is a mapping has leaves of its own
-        others = {
+        in_force = json.loads(report)
+        reported = tuple(f"{key}." for key in in_force)  # a mapping has leaves of its own
+        other_settings = {
             key: value
             for key, value in leaves(configs.get(experiment) or {})
-            if value is not None and not f"{key}.".startswith(named)
+            if value is not None and not f"{key}.".startswith(reported)
         }
-        first = firsts.setdefault((text, json.dumps(others, sort_keys=True)), experiment)
+        identity = report, json.dumps(other_settings, sort_keys=True)
+        first = firsts.setdefault(identity, experiment)
         if first != experiment:
-            how = ", ".join(f"{key} is {value}" for key, value in in_force.items())
-            found[experiment] = f"the engine ran it as experiment {first}: {how} in both"
-    return found
+            settings = ", ".join(f"{key} is {value}" for key, value in in_force.items())
+            reasons[experiment] = f"the engine ran it as experiment {first}: {settings} in both"
+    return reasons
 
 
 def _values(runs: Iterable[Row], name: str) -> Values:
     """Return the values of a column; several cards count as separate values."""
-    known = {run[name] for run in runs} - {None}
+    values = {run[name] for run in runs} - {None}
     if name == "gpu_uuid":
-        return frozenset(card for cards in known for card in cards.split(", "))
-    return frozenset(known)
+        return frozenset(card for cards in values for card in cards.split(", "))
+    return frozenset(values)
 
 
-def _set_clock(run: Row) -> tuple[float | None, float | None]:
+def _set_clock_range(run: Row) -> tuple[float | None, float | None]:
     """Return the SM clock that is set; of a run that was always held down only the least it is."""
     free = run["sm_clock_free_mhz"]
     return (run["sm_clock_max_mhz"], math.inf) if free is None else (free, free)
@@ -300,53 +294,56 @@ def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _rounded(span: Span | None) -> Span | None:
+def _two_digits(span: Span | None) -> Span | None:
     return None if span is None else (round(span[0], 2), round(span[1], 2))
 
 
-def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
-    """Yield tokens per request; under traffic a window holds whichever requests arrived in it."""
-    for run in runs:
-        if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None:
-            yield run[name] / run["requests"]
+def _tokens_per_request(runs: Iterable[Row], name: str) -> Values:
+    """Return tokens per request; under traffic a window holds whichever requests arrived in it."""
+    return frozenset(
+        run[name] / run["requests"]
+        for run in runs
+        if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None
+    )
 
 
-def _measured_apart(one: _Facts, other: _Facts) -> str | None:
-    if one.meter != other.meter and None not in (one.meter[0], other.meter[0]):
-        return f"energy is {_meter_words(one.meter)} and {_meter_words(other.meter)}"
+def _measurement_difference(a: _Facts, b: _Facts) -> str | None:
+    if a.meter != b.meter and None not in (a.meter[0], b.meter[0]):
+        return f"energy is {_meter_words(a.meter)} and {_meter_words(b.meter)}"
     differing = {
-        name: (mine, others)
-        for name, mine, others in zip(MACHINE, one.machine, other.machine, strict=True)
-        if mine and others and not mine & others
+        name: (values_a, values_b)
+        for name, values_a, values_b in zip(MACHINE, a.machine, b.machine, strict=True)
+        if values_a and values_b and not values_a & values_b
         # If runs of one experiment had several of these, the difference is in their spread.
-        if name not in ("host", "gpu_uuid") or name in one.fixed | other.fixed
+        if name not in ("host", "gpu_uuid") or name in a.fixed_columns | b.fixed_columns
     }
-    if one.limit_asked != other.limit_asked:
+    if a.study_limit_w != b.study_limit_w:
         differing.pop("power_limit_w", None)
     if "host" in differing:
         differing.pop("gpu_uuid", None)
-    told = [f"{MACHINE[name]} is {_told(*values)}" for name, values in differing.items()]
-    return f"other machines: {', '.join(told)}" if told else _unlike_clocks(one, other)
+    parts = [f"{MACHINE[name]} is {_alternatives(*pair)}" for name, pair in differing.items()]
+    return f"other machines: {', '.join(parts)}" if parts else _clock_difference(a, b)
 
 
-def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
+def _clock_difference(a: _Facts, b: _Facts) -> str | None:
     """Return how the clocks' states of two differ: settings from outside, and heat.
 
     A clock that the power limit slows is a result of the work, and no reason against comparing.
     """
-    told = []
-    for place, name in enumerate(("SM clock", "memory clock")):
-        mine, others = one.clocks[place], other.clocks[place]
-        asked = place == 0 and one.clock_asked != other.clock_asked
-        if asked or mine is None or others is None:
+    parts = []
+    for name, span_a, span_b in zip(("SM clock", "memory clock"), a.clocks, b.clocks, strict=False):
+        is_setting = name == "SM clock" and a.study_clock_mhz != b.study_clock_mhz
+        if is_setting or span_a is None or span_b is None:
             continue
-        (_, slow), (fast, _) = sorted((mine, others), key=lambda span: span[0])
-        if fast > (1 + CLOCK_APART) * slow:
-            told.append(f"{name} is {_mhz(mine)} and {_mhz(others)} MHz")
-    mine, others = one.clocks[2], other.clocks[2]
-    if mine and others and round(max(mine[0] - others[1], others[0] - mine[1]), 2) > HEAT_APART:
-        told.append(f"heat held them down for {one.heat} and {other.heat} of the time")
-    return f"other clocks: {', '.join(told)}" if told else None
+        (_, slower), (faster, _) = sorted((span_a, span_b), key=lambda span: span[0])
+        if faster > (1 + CLOCK_TOLERANCE) * slower:
+            parts.append(f"{name} is {_mhz(span_a)} and {_mhz(span_b)} MHz")
+    span_a, span_b = a.clocks[2], b.clocks[2]
+    if span_a and span_b:
+        gap = max(span_a[0] - span_b[1], span_b[0] - span_a[1])
+        if round(gap, 2) > HEAT_TOLERANCE:
+            parts.append(f"heat held them down for {a.heat_text} and {b.heat_text} of the time")
+    return f"other clocks: {', '.join(parts)}" if parts else None
 
 
 def _mhz(span: Span) -> str:
@@ -359,29 +356,31 @@ def _shares(span: Span) -> str:
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
-def _unlike_work(one: _Facts, other: _Facts) -> str | None:
-    if one.backend == other.backend:
+def _work_difference(a: _Facts, b: _Facts) -> str | None:
+    if a.backend == b.backend:
         return None
-    told = []
-    for name, mine, others in zip(WORK, one.work, other.work, strict=True):
+    parts = []
+    for name, values_a, values_b in zip(WORK, a.work, b.work, strict=True):
         if name == "prompts":
-            mine, others = _of_common_cycles(mine, others)
-        if mine and others and mine != others:
+            values_a, values_b = _prompts_to_compare(values_a, values_b)
+        if values_a and values_b and values_a != values_b:
             verb = "is" if name in ("model", "precision") else "are"
-            told.append(f"{name} {verb} {_told(mine, others)}")
-    if odd := one.odd | other.odd:
-        told.append(f"requests were not all answered here as asked for ({', '.join(sorted(odd))})")
-    return f"other work: {', '.join(told)}" if told else None
+            parts.append(f"{name} {verb} {_alternatives(values_a, values_b)}")
+    if codes := ", ".join(sorted(a.unlike_codes | b.unlike_codes)):
+        parts.append(f"requests were not all answered here as asked for ({codes})")
+    return f"other work: {', '.join(parts)}" if parts else None
 
 
-def _of_common_cycles(one: Values, other: Values) -> tuple[Values, Values]:
-    """Return the hashes of prompts of the first cycle in which two differ, else all of them."""
-    mine, others = dict(one), dict(other)
-    both = sorted(mine.keys() & others.keys())
-    cycle = next((cycle for cycle in both if mine[cycle] != others[cycle]), None)
-    if cycle is not None:
-        return frozenset({mine[cycle]}), frozenset({others[cycle]})
-    return (frozenset(),) * 2 if both else (frozenset(mine.values()), frozenset(others.values()))
+def _prompts_to_compare(a: Values, b: Values) -> tuple[Values, Values]:
+    """Return the hashes of one cycle's prompts that differ; if no cycle is shared, of all."""
+    hashes_a, hashes_b = dict(a), dict(b)
+    shared = sorted(hashes_a.keys() & hashes_b.keys())
+    if not shared:
+        return frozenset(hashes_a.values()), frozenset(hashes_b.values())
+    for cycle in shared:
+        if hashes_a[cycle] != hashes_b[cycle]:
+            return frozenset({hashes_a[cycle]}), frozenset({hashes_b[cycle]})
+    return frozenset(), frozenset()
 
 
 def _meter_words(meter: Meter) -> str:
@@ -389,8 +388,8 @@ def _meter_words(meter: Meter) -> str:
     return f"{kind} by {sensor} ({', '.join(scopes)})"
 
 
-def _told(one: Values, other: Values) -> str:
-    return " and ".join(" or ".join(sorted(map(_short, values))) for values in (one, other))
+def _alternatives(a: Values, b: Values) -> str:
+    return " and ".join(" or ".join(sorted(map(_short, values))) for values in (a, b))
 
 
 def _short(value: Any) -> str:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from llenergymeasure.analysis.blocks import ValueOf
 from llenergymeasure.analysis.comparison import Comparison, with_holm
-from llenergymeasure.analysis.relations import COMPARED, LENGTH, Related
+from llenergymeasure.analysis.relations import COMPARED, LENGTH, Relations
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.tables import read_plan
@@ -67,19 +67,21 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     def settings(folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
         return configs_of(read_plan(folder.plan)["runs"])
 
-    pairs = [_Pair(match, settings) for match in matches]
-    found = {metric: [pair.compared(metric) for pair in pairs] for metric in COMPARED}
-    rows = [row for compared in found.values() for row in _rows(pairs, compared)]
+    all_pairs = [_Pair(match, settings) for match in matches]
+    comparisons = {metric: [pair.compare(metric) for pair in all_pairs] for metric in COMPARED}
+    rows = [row for compared in comparisons.values() for row in _rows(all_pairs, compared)]
     unlike = [
         pair
-        for pair, of_requests in zip(pairs, found["energy_per_request_j"], strict=True)
-        if of_requests.ratio is not None and LENGTH in of_requests.differs and not pair.overlaps
+        for pair, comparison in zip(all_pairs, comparisons["energy_per_request_j"], strict=True)
+        if comparison.ratio is not None and LENGTH in comparison.differs and not pair.overlaps
     ]
-    requests = [pair.matched_requests() for pair in unlike]
-    compared = [pair.by_matched(each) for pair, each in zip(unlike, requests, strict=True)]
+    matched = [pair.matched_requests() for pair in unlike]
+    compared = [
+        pair.compare_matched(requests) for pair, requests in zip(unlike, matched, strict=True)
+    ]
     rows += [
-        {**row, "matched": each.matched, "asked": each.asked}
-        for row, each in zip(_rows(unlike, compared), requests, strict=True)
+        {**row, "matched": requests.matched, "asked": requests.shared}
+        for row, requests in zip(_rows(unlike, compared), matched, strict=True)
     ]
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])
@@ -115,14 +117,14 @@ class _Side(NamedTuple):
         Raises:
             ResultsError: the table is gone, or does not hold what it should.
         """
-        asked: Counter[int] = Counter()
+        repeats: Counter[int] = Counter()
         answers: dict[tuple[int, ...], Row] = {}
         for row in _requests(self.folder.run(self.experiment, cycle).requests):
             if row["prompt"] is None:
                 continue
             if row["output_tokens"]:
-                answers[row["prompt"], row["input_tokens"] or 0, asked[row["prompt"]]] = row
-            asked[row["prompt"]] += 1
+                answers[row["prompt"], row["input_tokens"] or 0, repeats[row["prompt"]]] = row
+            repeats[row["prompt"]] += 1
         return answers
 
 
@@ -132,14 +134,14 @@ class _Matched(NamedTuple):
     Attributes:
         means_j: of each cycle that has any, the mean of either side.
         matched: how many requests match, in all cycles.
-        asked: how many prompts of a cycle both answered.
-        why_few: why there are no more.
+        shared: how many prompts of a cycle both answered.
+        why_no_more: why there are no more.
     """
 
     means_j: dict[int, tuple[float, float]]
     matched: int
-    asked: int
-    why_few: str
+    shared: int
+    why_no_more: str
 
 
 class _Pair:
@@ -147,85 +149,90 @@ class _Pair:
 
     def __init__(self, match: Match, settings: Settings) -> None:
         self.label = match.label
-        given = ((match.runs_a, match.folder_a), (match.runs_b, match.folder_b))
-        ids = [runs["experiment"][0].as_py() if runs.num_rows else "" for runs, _ in given]
+        sides = ((match.runs_a, match.folder_a), (match.runs_b, match.folder_b))
+        ids = [runs["experiment"][0].as_py() if runs.num_rows else "" for runs, _ in sides]
         self._sides = [
             _Side(folder, experiment, settings(folder).get(experiment, {}))
-            for experiment, (_, folder) in zip(ids, given, strict=True)
+            for experiment, (_, folder) in zip(ids, sides, strict=True)
         ]
-        named = [_named(runs, name) for name, (runs, _) in zip((A, B), given, strict=True)]
+        tables = [_named(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
         planned = [
             {"experiment": name, "config": side.config}
             for name, side in zip((A, B), self._sides, strict=True)
         ]
-        both = pa.concat_tables(named, promote_options="permissive")
-        self._related = Related(StudyRuns(both, {"runs": planned}), {A: A, B: B})
+        both = pa.concat_tables(tables, promote_options="permissive")
+        self._relations = Relations(StudyRuns(both, {"runs": planned}), {A: A, B: B})
 
     @property
     def overlaps(self) -> bool:
         """Whether requests overlapped, as under traffic: then none has an energy of its own."""
-        used = (*self._related.used(A), *self._related.used(B))
-        return any(run["offered_requests_per_s"] is not None for run in used)
+        runs = (*self._relations.runs_in_mean(A), *self._relations.runs_in_mean(B))
+        return any(run["offered_requests_per_s"] is not None for run in runs)
 
-    def compared(self, metric: str, value_of: ValueOf | None = None) -> Comparison:
+    def compare(self, metric: str, value_of: ValueOf | None = None) -> Comparison:
         """Return how B relates to A in one quantity, by default a column of their runs."""
-        found = self._related.pairs(metric, value_of)
-        return found[0] if found else self._related.not_paired(A, B, metric)
+        pairs = self._relations.pairs(metric, value_of)
+        return pairs[0] if pairs else self._relations.not_paired(A, B, metric)
 
-    def by_matched(self, requests: _Matched) -> Comparison:
+    def compare_matched(self, requests: _Matched) -> Comparison:
         """Return how B relates to A in the joules of their matched requests."""
 
         def mean_j(run: Row) -> float | None:
             means_j = requests.means_j.get(run["cycle"])
             return None if means_j is None else means_j[(A, B).index(run["experiment"])]
 
-        found = self.compared(MATCHED, mean_j)
-        if found.ratio is not None:
-            return found
-        return replace(found, unavailable=f"ratio: {requests.why_few}")
+        pair = self.compare(MATCHED, mean_j)
+        if pair.ratio is not None:
+            return pair
+        return replace(pair, unavailable=f"ratio: {requests.why_no_more}")
 
     def matched_requests(self) -> _Matched:
         """Return the joules of the requests that both sides answered with equally many tokens."""
         hashes_a, hashes_b = (
-            {run["cycle"]: run["prompt_hash"] for run in self._related.used(name)}
+            {run["cycle"]: run["prompt_hash"] for run in self._relations.runs_in_mean(name)}
             for name in (A, B)
         )
-        both_ran = [cycle for cycle in hashes_a if cycle in hashes_b]
-        same = [cycle for cycle in both_ran if hashes_a[cycle] == hashes_b[cycle]]
+        shared_cycles = [cycle for cycle in hashes_a if cycle in hashes_b]
+        same_prompts = [cycle for cycle in shared_cycles if hashes_a[cycle] == hashes_b[cycle]]
         a, b = self._sides
-        if not same or a.order != b.order:
+        if not same_prompts or a.order != b.order:
             return _Matched({}, 0, 0, "the prompts, or their order, are not the same")
         means_j = {}
-        alike = matched = asked = 0
-        missing = None
-        for cycle in same:
+        counts: Counter[str] = Counter()
+        problem = None
+        for cycle in same_prompts:
             try:
-                of_a, of_b = a.answers(cycle), b.answers(cycle)
+                answers_a, answers_b = a.answers(cycle), b.answers(cycle)
             except ResultsError as error:
-                missing = missing or str(error)
+                problem = problem or str(error)
                 continue
-            both = [(of_a[each], of_b[each]) for each in of_a if each in of_b]
-            equal = [pair for pair in both if pair[0]["output_tokens"] == pair[1]["output_tokens"]]
-            known = [pair for pair in equal if all(_has_energy(answer) for answer in pair)]
-            reasons = (answer["request_energy_unavailable"] for pair in equal for answer in pair)
-            missing = missing or next(filter(None, reasons), None)
-            asked, alike, matched = asked + len(both), alike + len(equal), matched + len(known)
-            if known:
+            both = [(answers_a[key], answers_b[key]) for key in answers_a if key in answers_b]
+            same_length = [(x, y) for x, y in both if x["output_tokens"] == y["output_tokens"]]
+            matched = [pair for pair in same_length if all(map(_has_energy, pair))]
+            reasons = (
+                answer["request_energy_unavailable"] for pair in same_length for answer in pair
+            )
+            problem = problem or next(filter(None, reasons), None)
+            counts.update(shared=len(both), same_length=len(same_length), matched=len(matched))
+            if matched:
                 mean_a, mean_b = (
-                    fmean(pair[side]["request_energy_j"] for pair in known) for side in (0, 1)
+                    fmean(pair[side]["request_energy_j"] for pair in matched) for side in (0, 1)
                 )
                 means_j[cycle] = (mean_a, mean_b)
-        why = f"{alike} of {asked} answers are as long in both"
-        if matched < alike:
-            why += f", {matched} of them with an energy of each"
-        return _Matched(means_j, matched, asked, f"{why}; {missing}" if missing else why)
+        why = f"{counts['same_length']} of {counts['shared']} answers are as long in both"
+        if counts["matched"] < counts["same_length"]:
+            why += f", {counts['matched']} of them with an energy of each"
+        return _Matched(
+            means_j, counts["matched"], counts["shared"], f"{why}; {problem}" if problem else why
+        )
 
 
-def _rows(pairs: Sequence[_Pair], compared: Sequence[Comparison]) -> list[dict[str, Any]]:
+def _rows(pairs: Sequence[_Pair], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Return the pairs' comparisons in one quantity, corrected for their number."""
-    corrected = with_holm(compared)
+    corrected = with_holm(comparisons)
     return [
-        {**asdict(each), "label": pair.label} for pair, each in zip(pairs, corrected, strict=True)
+        {**asdict(comparison), "label": pair.label}
+        for pair, comparison in zip(pairs, corrected, strict=True)
     ]
 
 
@@ -247,8 +254,8 @@ def _requests(path: Path) -> list[dict[str, Any]]:
     try:
         columns = {name: table[name].cast(kind) for name, kind in _NUMBERS.items()}
         for name, kind in _ENERGIES.items():
-            known = name in table.column_names
-            columns[name] = table[name].cast(kind) if known else pa.nulls(len(table), kind)
+            is_present = name in table.column_names
+            columns[name] = table[name].cast(kind) if is_present else pa.nulls(len(table), kind)
     except (KeyError, pa.ArrowException) as error:
         raise ResultsError(f"{path} is no table of requests: {error}") from error
     rows: list[dict[str, Any]] = pa.table(columns).to_pylist()

@@ -22,7 +22,7 @@ from llenergymeasure.analysis.statistics import (
     column_means,
     column_variances,
     finite,
-    holm_known,
+    holm_optional,
     t_quantile,
     t_tail,
     t_upper,
@@ -99,70 +99,72 @@ def compare(data: Blocks) -> list[Comparison]:
         return []
     logs_a, logs_b = data.logs[:, first], data.logs[:, second]
     differences = logs_b - logs_a
-    n_a, n_b, shared = (np.isfinite(each).sum(axis=0) for each in (logs_a, logs_b, differences))
+    n_a, n_b, shared = (np.isfinite(logs).sum(axis=0) for logs in (logs_a, logs_b, differences))
     blocked = _blocked(data, first, second)
     paired = blocked & (shared >= MIN_SHARED_CYCLES)
     unpaired = ~paired & (n_a >= 2) & (n_b >= 2)
     methods = [paired, unpaired]
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_each = column_variances(data.logs) / np.isfinite(data.logs).sum(axis=0)
+        variances = column_variances(data.logs) / np.isfinite(data.logs).sum(axis=0)
         if unpaired.any():
             # In differences within cycles it cancels; in the difference of two means it does not.
-            of_each *= [
-                widening(*each) ** 2 for each in zip(data.began.T, data.logs.T, strict=True)
+            variances *= [
+                widening(*columns) ** 2 for columns in zip(data.order.T, data.logs.T, strict=True)
             ]
-        of_a, of_b = of_each[first], of_each[second]
-        welch = (of_a + of_b) ** 2 / (of_a**2 / (n_a - 1) + of_b**2 / (n_b - 1))
-        apart = column_means(logs_b) - column_means(logs_a)
-        center = np.select(methods, [column_means(differences), apart], np.nan)
-        square = np.select(methods, [column_variances(differences) / shared, of_a + of_b], np.nan)
+        var_a, var_b = variances[first], variances[second]
+        welch = (var_a + var_b) ** 2 / (var_a**2 / (n_a - 1) + var_b**2 / (n_b - 1))
+        mean_difference = column_means(logs_b) - column_means(logs_a)
+        center = np.select(methods, [column_means(differences), mean_difference], np.nan)
+        squared_error = np.select(
+            methods, [column_variances(differences) / shared, var_a + var_b], np.nan
+        )
         freedom = np.select(methods, [shared - 1.0, welch], np.nan)
-    half_width, p = _t_interval(center, np.sqrt(square), freedom)
+    half_width, p = _t_interval(center, np.sqrt(squared_error), freedom)
     return [
         Comparison(
-            experiment_a=data.experiments[first[at]],
-            experiment_b=data.experiments[second[at]],
-            method="paired" if paired[at] else "unpaired" if unpaired[at] else None,
-            n=int(shared[at]) if paired[at] else None,
-            n_a=int(n_a[at]),
-            n_b=int(n_b[at]),
-            ratio=_exp(center[at]),
-            ci95_low=_exp(center[at] - half_width[at]),
-            ci95_high=_exp(center[at] + half_width[at]),
-            degrees_of_freedom=finite(freedom[at]),
-            p=finite(p[at]),
+            experiment_a=data.experiments[first[pair]],
+            experiment_b=data.experiments[second[pair]],
+            method="paired" if paired[pair] else "unpaired" if unpaired[pair] else None,
+            n=int(shared[pair]) if paired[pair] else None,
+            n_a=int(n_a[pair]),
+            n_b=int(n_b[pair]),
+            ratio=_exp(center[pair]),
+            ci95_low=_exp(center[pair] - half_width[pair]),
+            ci95_high=_exp(center[pair] + half_width[pair]),
+            degrees_of_freedom=finite(freedom[pair]),
+            p=finite(p[pair]),
             unavailable="; ".join(
                 _reasons(
-                    int(n_a[at]),
-                    int(n_b[at]),
-                    paired=bool(paired[at]),
-                    blocked=bool(blocked[at]),
-                    told=bool(np.isfinite(p[at])),
+                    int(n_a[pair]),
+                    int(n_b[pair]),
+                    paired=bool(paired[pair]),
+                    blocked=bool(blocked[pair]),
+                    scatters=bool(np.isfinite(p[pair])),
                 )
             )
             or None,
         )
-        for at in range(len(first))
+        for pair in range(len(first))
     ]
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with the values that depend on their number."""
-    tests = sum(each.p is not None for each in comparisons)
-    p_values = holm_known([each.p for each in comparisons])
+    tests = sum(pair.p is not None for pair in comparisons)
+    p_values = holm_optional([pair.p for pair in comparisons])
     return [
         replace(
-            each,
+            pair,
             p_holm=p_holm,
             cycles_to_decide=None
             if p_holm is None or p_holm < LEVEL
-            else cycles_to_decide(each, tests),
+            else cycles_to_decide(pair, tests),
         )
-        for each, p_holm in zip(comparisons, p_values, strict=True)
+        for pair, p_holm in zip(comparisons, p_values, strict=True)
     ]
 
 
-def cycles_to_decide(found: Comparison, tests: int) -> int | None:
+def cycles_to_decide(pair: Comparison, tests: int) -> int | None:
     """Return how many cycles would show a difference of the size seen, in most studies.
 
     The size and the spread are assumed to be the true ones, and the level is the strictest that
@@ -170,16 +172,16 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     number: it distinguishes 10 from 100, not 10 from 12.
 
     Args:
-        found: a comparison.
+        pair: a comparison.
         tests: how many pairs of the quantity were tested.
     """
-    if found.ratio is None or found.ci95_high is None or found.degrees_of_freedom is None:
+    if pair.ratio is None or pair.ci95_high is None or pair.degrees_of_freedom is None:
         return None
-    runs = found.n or max(found.n_a, found.n_b)
-    error = math.log(found.ci95_high / found.ratio) / t_quantile(found.degrees_of_freedom)
-    seen = abs(math.log(found.ratio)) / (error * math.sqrt(runs))
-    enough = np.flatnonzero(seen * np.sqrt(_CYCLES) >= _errors_needed(tests))
-    return max(int(_CYCLES[enough[0]]), runs + 1) if len(enough) else None
+    runs = pair.n or max(pair.n_a, pair.n_b)
+    error = math.log(pair.ci95_high / pair.ratio) / t_quantile(pair.degrees_of_freedom)
+    errors_of_one_run = abs(math.log(pair.ratio)) / (error * math.sqrt(runs))
+    deciding = np.flatnonzero(errors_of_one_run * np.sqrt(_CYCLES) >= _errors_needed(tests))
+    return max(int(_CYCLES[deciding[0]]), runs + 1) if len(deciding) else None
 
 
 _CYCLES = np.arange(2, MOST_CYCLES + 1)
@@ -192,11 +194,11 @@ def _errors_needed(tests: int) -> Reals:
     return needed
 
 
-def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(has_data: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the pairs to compare, of experiments that have data or not."""
-    experiments = len(known)
+    experiments = len(has_data)
     if experiments > MAX_ALL_PAIRS:
-        baseline = int(np.argmax(known))
+        baseline = int(np.argmax(has_data))
         others = np.delete(np.arange(experiments), baseline)
         return np.full(len(others), baseline), others
     all_pairs = np.array(list(combinations(range(experiments), 2)), np.intp).reshape(-1, 2)
@@ -205,32 +207,32 @@ def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return whether the cycles of each pair were blocks: apart in time, on one machine each."""
-    places_a, places_b = data.places[:, first], data.places[:, second]
+    order_a, order_b = data.host_order[:, first], data.host_order[:, second]
     same_host = data.hosts[:, first] == data.hosts[:, second]
-    shared = np.isfinite(places_a) & np.isfinite(places_b)
-    # Places are counted on each machine: an offset larger than any of them keeps machines apart.
-    far = np.nanmax(data.places, initial=0.0) + 2
-    begin = np.minimum(places_a, places_b) + far * data.hosts[:, first]
-    end = np.maximum(places_a, places_b) + far * data.hosts[:, first]
+    shared = np.isfinite(order_a) & np.isfinite(order_b)
+    # The order is counted on each machine: an offset larger than any of them keeps machines apart.
+    host_offset = np.nanmax(data.host_order, initial=0.0) + 2
+    begin = np.minimum(order_a, order_b) + host_offset * data.hosts[:, first]
+    end = np.maximum(order_a, order_b) + host_offset * data.hosts[:, first]
     # Cycles that only one of the two has sort to the end, as infinities, and are apart.
     by_begin = np.argsort(np.where(shared, begin, np.inf), axis=0, kind="stable")
     begin = np.take_along_axis(np.where(shared, begin, np.inf), by_begin, axis=0)
     end = np.take_along_axis(np.where(shared, end, np.inf), by_begin, axis=0)
-    apart = (end[:-1] < begin[1:]) | np.isinf(begin[1:])
-    blocked: NDArray[np.bool_] = apart.all(axis=0) & (same_host | ~shared).all(axis=0)
+    are_apart = (end[:-1] < begin[1:]) | np.isinf(begin[1:])
+    blocked: NDArray[np.bool_] = are_apart.all(axis=0) & (same_host | ~shared).all(axis=0)
     return blocked
 
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
     """Return half width and p value; differences that are only rounding show nothing."""
-    told = np.isfinite(error) & (error > ROUNDING)
+    scatters = np.isfinite(error) & (error > ROUNDING)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
-    half_width[told] = t_upper(0.025, freedom[told]) * error[told]
-    p[told] = 2 * t_tail(np.abs(center[told]) / error[told], freedom[told])
+    half_width[scatters] = t_upper(0.025, freedom[scatters]) * error[scatters]
+    p[scatters] = 2 * t_tail(np.abs(center[scatters]) / error[scatters], freedom[scatters])
     return half_width, p
 
 
-def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> Iterator[str]:
+def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, scatters: bool) -> Iterator[str]:
     if not paired and min(n_a, n_b) < 2:
         yield f"ratio: it needs two runs of each, there are {n_a} and {n_b}"
         return
@@ -241,7 +243,7 @@ def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> 
             else "the runs of a cycle did not follow each other on one machine"
         )
         yield f"pairing: {why}"
-    if not told:
+    if not scatters:
         yield "interval: repeats do not scatter, and nothing says how sure the ratio is"
 
 

@@ -20,7 +20,7 @@ from llenergymeasure.analysis.statistics import (
     ROUNDING,
     Reals,
     f_upper,
-    holm_known,
+    holm_optional,
     t_quantile,
     t_tail,
 )
@@ -81,28 +81,30 @@ def levels(data: Blocks, factors: Levels) -> list[Level]:
         factors: the settings that vary, each with a value for each experiment of ``data``.
     """
     present = np.isfinite(data.logs)
-    known = [bool(column.any()) for column in present.T]
-    if not any(known):
+    has_data = [bool(column.any()) for column in present.T]
+    if not any(has_data):
         return []
-    logs = data.logs[present.any(axis=1)][:, known]
-    named = [_factor(name, values, known) for name, values in factors.items()]
-    varying = [each for each in named if len(each.levels) > 1]
-    found = [
-        Level(each.name, level, each.levels[0]) for each in varying for level in each.levels[1:]
+    logs = data.logs[present.any(axis=1)][:, has_data]
+    all_factors = [_factor(name, values, has_data) for name, values in factors.items()]
+    varying = [factor for factor in all_factors if len(factor.levels) > 1]
+    rows = [
+        Level(factor.name, level, factor.levels[0])
+        for factor in varying
+        for level in factor.levels[1:]
     ]
-    width = len(found) + len(logs)
+    width = len(rows) + len(logs)
     if width > MAX_COLUMNS:
         reason = f"the settings have {width} levels together; up to {MAX_COLUMNS} are analysed"
-        found = [replace(each, unavailable=reason) for each in found]
+        rows = [replace(row, unavailable=reason) for row in rows]
     elif varying:
-        found = list(_judged(logs, varying, found))
-    found += [
-        Level(each.name, level, each.levels[0], unavailable=NO_DATA)
-        for each in named
-        for level in each.empty
+        rows = list(_with_ratios(logs, varying, rows))
+    rows += [
+        Level(factor.name, level, factor.levels[0], unavailable=NO_DATA)
+        for factor in all_factors
+        for level in factor.empty
     ]
-    corrected = holm_known([each.p for each in found])
-    return [replace(each, p_holm=p_holm) for each, p_holm in zip(found, corrected, strict=True)]
+    corrected = holm_optional([row.p for row in rows])
+    return [replace(row, p_holm=p_holm) for row, p_holm in zip(rows, corrected, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -122,34 +124,34 @@ class _Factor:
     codes: NDArray[np.intp]
 
 
-def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
+def _factor(name: str, values: Sequence[Any], has_data: Sequence[bool]) -> _Factor:
     # A failed run may lack some of its settings: there, None is no level.
-    told = [
+    texts = [
         level_text(value)
-        for value, has in zip(values, known, strict=True)
-        if has or value is not None
+        for value, is_known in zip(values, has_data, strict=True)
+        if is_known or value is not None
     ]
-    observed = [level_text(value) for value in compress(values, known)]
-    seen = set(observed)
-    levels = [level for level in dict.fromkeys(told) if level in seen]
-    empty = [level for level in dict.fromkeys(told) if level not in seen]
+    observed = [level_text(value) for value in compress(values, has_data)]
+    with_data = set(observed)
+    levels = [level for level in dict.fromkeys(texts) if level in with_data]
+    empty = [level for level in dict.fromkeys(texts) if level not in with_data]
     code_of = {level: code for code, level in enumerate(levels)}
     codes = np.array([code_of[value] for value in observed], np.intp)
     return _Factor(name, tuple(levels), tuple(empty), codes)
 
 
-def _judged(logs: Reals, factors: Sequence[_Factor], asked: Sequence[Level]) -> Iterator[Level]:
+def _with_ratios(logs: Reals, factors: Sequence[_Factor], rows: Sequence[Level]) -> Iterator[Level]:
     """Yield each level with its ratio to the first of its factor."""
-    by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
-    design = np.hstack(by_experiment)
-    rows, columns = np.nonzero(np.isfinite(logs))
-    x, y = np.hstack([design[columns], _dummies(rows)]), logs[rows, columns]
+    constant = np.ones((logs.shape[1], 1))
+    design = np.hstack([constant, *(_dummies(factor.codes) for factor in factors)])
+    cycles, experiments = np.nonzero(np.isfinite(logs))
+    x, y = np.hstack([design[experiments], _dummies(cycles)]), logs[cycles, experiments]
     gram = x.T @ x
     inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
     centers = inverse @ x.T @ (y - y.mean())
     is_estimable = np.isclose(gram @ inverse, np.eye(len(gram)), atol=1e-6).all(axis=0)
     errors, freedom = _errors(logs, design, np.diag(inverse))
-    for column, level in enumerate(asked, start=1):
+    for column, level in enumerate(rows, start=1):
         center, error = float(centers[column]), float(errors[column])
         if not is_estimable[column]:
             yield replace(level, unavailable=ALIASED)
@@ -172,24 +174,25 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
     """
     present = np.isfinite(logs)
     cycles, experiments = logs.shape
-    whole, by_cycles = logs[present.all(axis=1)], np.zeros(design.shape[1])
-    if len(whole) > 1:
-        of_cycles = np.linalg.pinv(design) @ whole.T
-        by_cycles = of_cycles.std(axis=1, ddof=1) / math.sqrt(len(whole))
-    between = np.full(len(by_cycles), len(whole) - 1.0)
+    whole_cycles, cycle_errors = logs[present.all(axis=1)], np.zeros(design.shape[1])
+    if len(whole_cycles) > 1:
+        coefficients = np.linalg.pinv(design) @ whole_cycles.T
+        cycle_errors = coefficients.std(axis=1, ddof=1) / math.sqrt(len(whole_cycles))
+    cycle_freedom = np.full(len(cycle_errors), len(whole_cycles) - 1.0)
     if cycles >= MIN_CYCLES and present.all():
-        return by_cycles, between
+        return cycle_errors, cycle_freedom
     freedom = int(present.sum()) - experiments - cycles + 1
-    square = (
+    variance = (
         float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
     )
-    pooled = np.sqrt(np.maximum(variances, 0.0) * square)[: len(by_cycles)]
-    rest = freedom - between
-    explained = by_cycles**2 * between
-    unlike = explained * rest > f_upper(UNLIKE_LEVEL, between, rest) * between * (
-        pooled**2 * freedom - explained
-    )
-    return np.where(unlike, by_cycles, pooled), np.where(unlike, between, freedom)
+    pooled_errors = np.sqrt(np.maximum(variances, 0.0) * variance)[: len(cycle_errors)]
+    rest_freedom = freedom - cycle_freedom
+    explained = cycle_errors**2 * cycle_freedom
+    limit = f_upper(UNLIKE_LEVEL, cycle_freedom, rest_freedom)
+    unexplained = pooled_errors**2 * freedom - explained
+    by_cycles = explained * rest_freedom > limit * cycle_freedom * unexplained
+    errors = np.where(by_cycles, cycle_errors, pooled_errors)
+    return errors, np.where(by_cycles, cycle_freedom, freedom)
 
 
 def _dummies(codes: NDArray[np.intp]) -> Reals:

@@ -8,6 +8,7 @@ intercept is the power while waiting, the slope the energy of one more request.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any
 
@@ -20,10 +21,10 @@ from llenergymeasure.analysis.summary import knows_ends
 from llenergymeasure.energy.window import without
 from llenergymeasure.validity_codes import DISQUALIFYING
 
-FEWEST_POINTS = 3
-LEAST_APART = 1e-3
+MIN_LOADS = 3
+MIN_LOAD_GAP = 1e-3
 """Loads that differ by less than this share count as the same, without a slope between them."""
-MOST_CONDITION = 1e7
+MAX_CONDITION = 1e7
 """With a larger condition number, a fit finds only rounding."""
 TOO_MANY_FAILED = "failed_requests"
 
@@ -36,7 +37,7 @@ LOAD_SETTINGS = (
 """Settings that are the load itself: runs that differ in nothing else lie on one line."""
 
 
-OWN = ("backend", "model", "precision")
+EXPERIMENT_COLUMNS = ("backend", "model", "precision")
 SURROUNDINGS = ("kind", "energy_source", *MACHINE)
 """What two groups that may not be compared can differ in, apart from their settings."""
 
@@ -129,71 +130,72 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     of the intercept is at least as wide as that of what all runs of a cycle have in common, which
     the line cannot show. What repeats share is added in quadrature: no number of runs shrinks it.
     """
-    if _different([point.load_per_s for point in points]) < FEWEST_POINTS:
+    if _distinct_count([point.load_per_s for point in points]) < MIN_LOADS:
         return None
-    known = [point.u_w**2 for point in points if point.u_w]
-    own = np.array(known) if len(known) == len(points) else np.zeros(len(points))
+    squared_errors = [point.u_w**2 for point in points if point.u_w]
+    if len(squared_errors) < len(points):
+        squared_errors = [0.0] * len(points)
+    variances = np.array(squared_errors)
     loads = np.array([point.load_per_s for point in points])
     powers = np.array([point.power_w for point in points])
     design = np.column_stack((np.ones(len(points)), loads))
     freedom = len(points) - 2
-    least, most = (
-        1e-18 * (float(powers @ powers) or 1.0),
-        float(np.sum((powers - powers.mean()) ** 2)),
-    )
+    low = 1e-18 * (float(powers @ powers) or 1.0)
+    high = float(np.sum((powers - powers.mean()) ** 2))
     for _ in range(60):
-        between = (least + most) / 2
-        _, _, chi_squared = _fit(design, powers, own + between)
-        least, most = (between, most) if chi_squared > freedom else (least, between)
-    (intercept, slope), covariance, _ = _fit(design, powers, own + least)
-    half = t_quantile(freedom) * np.sqrt(np.diag(covariance))
-    open_w, open_j = _left_open(design, own + least, points)
-    by_cycle: dict[int, list[float]] = {}
+        scatter = (low + high) / 2
+        _, _, chi_squared = _fit(design, powers, variances + scatter)
+        low, high = (scatter, high) if chi_squared > freedom else (low, scatter)
+    variances += low
+    (intercept, slope), covariance, _ = _fit(design, powers, variances)
+    half_widths = t_quantile(freedom) * np.sqrt(np.diag(covariance))
+    shared_w, shared_j = _shared_half_widths(design, variances, points)
+    residuals_w: dict[int, list[float]] = {}
     for point in points:
-        off_w = point.power_w - intercept - slope * point.load_per_s
-        by_cycle.setdefault(point.cycle, []).append(off_w)
-    of_cycles_w = _mean_half_width([fmean(each) for each in by_cycle.values()])
-    idle = [point for point in points if point.load_per_s == 0]
+        residual_w = point.power_w - intercept - slope * point.load_per_s
+        residuals_w.setdefault(point.cycle, []).append(residual_w)
+    cycles_half_w = _mean_half_width([fmean(values_w) for values_w in residuals_w.values()])
+    idle_points = [point for point in points if point.load_per_s == 0]
     return LoadCurve(
         intercept_w=float(intercept),
-        intercept_half_w=math.hypot(max(float(half[0]), of_cycles_w), open_w),
+        intercept_half_w=math.hypot(max(float(half_widths[0]), cycles_half_w), shared_w),
         slope_j=float(slope),
-        slope_half_j=math.hypot(half[1], open_j),
+        slope_half_j=math.hypot(half_widths[1], shared_j),
         points=len(points),
-        bent=_is_bent(loads, powers, own + least, points),
-        idle_w=_idle(idle) if idle else None,
+        bent=_is_bent(loads, powers, variances, points),
+        idle_w=_idle_power(idle_points) if idle_points else None,
     )
 
 
-def _idle(points: Sequence[LoadPoint]) -> tuple[float, float]:
+def _idle_power(points: Sequence[LoadPoint]) -> tuple[float, float]:
     """Return the mean power of runs without traffic, and the half width; 0 of a single run."""
     powers = [point.power_w for point in points]
     if len(points) < 2:
         return powers[0], 0.0
-    open_w = fmean(point.shared_w for point in points)
-    return fmean(powers), math.hypot(_mean_half_width(powers), open_w)
+    shared_w = fmean(point.shared_w for point in points)
+    return fmean(powers), math.hypot(_mean_half_width(powers), shared_w)
 
 
-def _left_open(design: Reals, variances: Reals, points: Sequence[LoadPoint]) -> Reals:
+def _shared_half_widths(design: Reals, variances: Reals, points: Sequence[LoadPoint]) -> Reals:
     """Return the half widths of a fit's terms from what repeats share.
 
     Either all runs are off by their share alike, or those of each experiment by themselves:
     whichever moves a term more.
     """
-    shared = np.array([point.shared_w for point in points])
+    shared_w = np.array([point.shared_w for point in points])
     names = np.array([point.experiment for point in points])
-    moved = [_fit(design, shared * (names == name), variances)[0] for name in np.unique(names)]
-    most: Reals = np.maximum(np.abs(np.sum(moved, axis=0)), np.linalg.norm(moved, axis=0))
-    return most
+    shifts = [_fit(design, shared_w * (names == name), variances)[0] for name in np.unique(names)]
+    half_widths: Reals = np.maximum(np.abs(np.sum(shifts, axis=0)), np.linalg.norm(shifts, axis=0))
+    return half_widths
 
 
-def _different(loads: Sequence[float]) -> int:
-    """Return the number of loads that are over :data:`LEAST_APART` from the next lower one."""
-    counted, last = 0, -math.inf
+def _distinct_count(loads: Sequence[float]) -> int:
+    """Return the number of loads that are over :data:`MIN_LOAD_GAP` from the next lower one."""
+    count, previous = 0, -math.inf
     for load in sorted(loads):
-        if load - last > LEAST_APART * load:
-            counted, last = counted + 1, load
-    return counted
+        if load - previous > MIN_LOAD_GAP * load:
+            count, previous = count + 1, load
+    return count
 
 
 def _mean_half_width(values: Sequence[float]) -> float:
@@ -211,14 +213,15 @@ def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[Loa
     freedom = len(loads) - 3
     if freedom < 1:
         return False
-    off = (loads - loads.mean()) / np.ptp(loads)
-    design = np.column_stack((np.ones(len(loads)), off, off**2))
-    if np.linalg.cond(design / np.sqrt(variances)[:, None]) > MOST_CONDITION:
+    scaled = (loads - loads.mean()) / np.ptp(loads)
+    design = np.column_stack((np.ones(len(loads)), scaled, scaled**2))
+    if np.linalg.cond(design / np.sqrt(variances)[:, None]) > MAX_CONDITION:
         return False
     line, covariance, chi_squared = _fit(design, powers, variances)
     error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
-    half = math.hypot(t_quantile(freedom) * error, _left_open(design, variances, points)[2])
-    return bool(abs(line[2]) > max(half, 1e-9 * abs(line[1])))
+    shared = _shared_half_widths(design, variances, points)[2]
+    half_width = math.hypot(t_quantile(freedom) * error, shared)
+    return bool(abs(line[2]) > max(half_width, 1e-9 * abs(line[1])))
 
 
 def _fit(design: Reals, powers: Reals, variances: Reals) -> tuple[Reals, Reals, float]:
@@ -247,8 +250,11 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
         u95_j, shared_j = run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0
         u_w = without(u95_j, shared_j) / COVERAGE_FACTOR / window_s if u95_j else None
         shared_w = (shared_j if knows_ends(run) else u95_j or 0.0) / window_s
-        of_run = u_w, run["cycle"], shared_w, run["experiment"]
-        points.append(LoadPoint(run["requests_per_s"], power_w, *of_run))
+        points.append(
+            LoadPoint(
+                run["requests_per_s"], power_w, u_w, run["cycle"], shared_w, run["experiment"]
+            )
+        )
     return points
 
 
@@ -265,7 +271,7 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
     Returns:
         None where no run has a rate of its own, as with users in a closed loop.
     """
-    by_rate: dict[float, bool] = {}
+    is_sustained: dict[float, bool] = {}
     for run in runs:
         rate = run.get("serving.rate_per_s")
         if rate is None or run["status"] != "completed" or run["over_saturated"] is None:
@@ -273,13 +279,13 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
         codes = DISQUALIFYING.intersection(run["validity"] or ())
         if codes - {TOO_MANY_FAILED}:
             continue
-        held = not run["over_saturated"] and run["slo_attained"] is not False
-        by_rate[rate] = by_rate.get(rate, True) and held and not codes
-    if not by_rate:
+        was_sustained = not run["over_saturated"] and run["slo_attained"] is not False
+        is_sustained[rate] = is_sustained.get(rate, True) and was_sustained and not codes
+    if not is_sustained:
         return None
     sustained = None
-    for rate in sorted(by_rate):
-        if not by_rate[rate]:
+    for rate in sorted(is_sustained):
+        if not is_sustained[rate]:
             return Knee(sustained, rate)
         sustained = rate
     return Knee(sustained, None)
@@ -301,14 +307,13 @@ def served_groups(
     Returns:
         The runs of each group, by what they have in common.
     """
-    shared = [name for name in settings if name not in LOAD_SETTINGS]
-    surroundings: dict[int | None, tuple[tuple[str, Any], ...]] = {}
+    shared_settings = [name for name in settings if name not in LOAD_SETTINGS]
+    surroundings_by_group: dict[int | None, tuple[tuple[str, Any], ...]] = {}
     groups: dict[Key, list[Row]] = {}
-    alike = (run for chosen in selections(runs).values() for run in chosen.alike)
-    for run in alike:
-        number = group_of.get(run["experiment"])
-        around = surroundings.setdefault(number, tuple(_items(run, SURROUNDINGS)))
-        key = Key(number, (*_items(run, (*OWN, *shared)), *around))
+    for run in chain.from_iterable(selection.alike for selection in selections(runs).values()):
+        group = group_of.get(run["experiment"])
+        surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
+        key = Key(group, (*_items(run, (*EXPERIMENT_COLUMNS, *shared_settings)), *surroundings))
         groups.setdefault(key, []).append(run)
     return groups
 

@@ -10,6 +10,8 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
+from operator import or_
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,13 +41,13 @@ from llenergymeasure.results.table import (
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values a large study would take gigabytes."""
 
-BAND_CELSIUS = 3.0
+MAX_START_OFFSET_CELSIUS = 3.0
 """How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
 per cent over this much."""
 
 DRIFT_CODE = "temperature_drift"
 
-_JUDGED = {
+_QUALITY_JUDGES = {
     ("perplexity",): ("quality_texts_sha256",),
     ("quality_score", "quality_correct", "quality_items"): ("quality_tasks", "quality_command"),
 }
@@ -54,7 +56,7 @@ _JUDGED = {
 _FOLDERS = re.compile(r"^(-[^=/]*=)?/(?:[^/]*/)*(?=[^/])")
 """The folders in an absolute path of a command."""
 
-Planned = Mapping[str, Any]
+PlannedRun = Mapping[str, Any]
 
 
 def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = False) -> pa.Table:
@@ -76,86 +78,88 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
         ResultsError: the plan lacks a part, or a finished run's record is damaged or another's.
     """
     try:
-        planned: list[Planned] = sorted(plan["runs"], key=lambda run: run["order"])
-        about = {name: plan[name] for name in ("study", "study_design_hash")}
+        runs: list[PlannedRun] = sorted(plan["runs"], key=lambda run: run["order"])
+        identity = {name: plan[name] for name in ("study", "study_design_hash")}
     except (KeyError, TypeError) as error:
         raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
     keys = plan.get("swept") or ()
-    rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
-    rows = _with_column(rows, "order", pa.array([run["order"] for run in planned], pa.int64()))
+    rows = _merge_rows(runs, keys, identity, study_dir, tolerant=tolerant)
+    rows = _with_column(rows, "order", pa.array([run["order"] for run in runs], pa.int64()))
     rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
-    rows = _judged_alike(rows)
-    return flag_start_temperatures(_with_settings(rows, planned, keys))
+    rows = _without_other_judges(rows)
+    return flag_start_temperatures(_with_settings(rows, runs, keys))
 
 
-def _rows(
-    planned: Sequence[Planned],
+def _merge_rows(
+    runs: Sequence[PlannedRun],
     keys: Sequence[str],
-    about: Mapping[str, Any],
+    identity: Mapping[str, Any],
     study_dir: Path,
     *,
     tolerant: bool,
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    known, places = read_cache(study_dir, keys)
-    folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
-    looked_ns = time.time_ns()
-    stamps = [stamp(folder, looked_ns) for folder in folders]
-    cached = {
-        number: place
-        for number, (run, now) in enumerate(zip(planned, stamps, strict=True))
-        if now is not None
-        and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
-    }
-    new = [number for number, now in enumerate(stamps) if now and number not in cached]
-    found = [*cached]  # in the order of their rows
-    tables = [_taken(known, [*cached.values()])]
-    damaged: dict[int, ResultsError | OSError] = {}
-    for batch in _batches(new):
-        rows, errors = _read([planned[number] for number in batch], keys, study_dir)
-        damaged |= {batch[at]: error for at, error in errors.items()}
-        found += [number for number in batch if number not in damaged]
+    cached_rows, row_of_run = read_cache(study_dir, keys)
+    folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in runs]
+    now_ns = time.time_ns()
+    stamps = [stamp(folder, now_ns) for folder in folders]
+    cached, uncached = dict[int, int](), list[int]()
+    for index, (run, current) in enumerate(zip(runs, stamps, strict=True)):
+        if current is None:
+            continue
+        row = row_of_run.get((run["experiment"], run["cycle"], current.digest))
+        if row is None:
+            uncached.append(index)
+        else:
+            cached[index] = row
+    finished = [*cached]  # in the order of their rows
+    tables = [_rows_at(cached_rows, [*cached.values()])]
+    errors: dict[int, ResultsError | OSError] = {}
+    for batch in _in_batches(uncached):
+        rows, batch_errors = _read_rows([runs[index] for index in batch], keys, study_dir)
+        errors |= {batch[place]: error for place, error in batch_errors.items()}
+        finished += [index for index in batch if index not in errors]
         tables.append(rows)
-    for error in damaged.values():
+    for error in errors.values():
         if not tolerant or isinstance(error, RecordVersionError):
             raise error
-    if new or len(found) != len(known):
-        of_rows = [now for number in found if (now := stamps[number]) is not None]
-        write_cache(study_dir, pa.concat_tables(tables), of_rows, keys)
-    missing = sorted({*range(len(planned))} - {*found})
-    for batch in _batches(missing):
+    if uncached or len(finished) != len(cached_rows):
+        row_stamps = [current for index in finished if (current := stamps[index]) is not None]
+        write_cache(study_dir, pa.concat_tables(tables), row_stamps, keys)
+    missing = sorted({*range(len(runs))} - {*finished})
+    for batch in _in_batches(missing):
         failed = [
-            failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
-            for at in batch
+            failed_row(runs[index], _outcome(folders[index], errors.get(index)), identity)
+            for index in batch
         ]
         tables.append(rows_table(failed))
-    row_of = {number: at for at, number in enumerate([*found, *missing])}
-    return _taken(pa.concat_tables(tables), [row_of[number] for number in range(len(planned))])
+    row_of_index = {index: row for row, index in enumerate([*finished, *missing])}
+    return _rows_at(pa.concat_tables(tables), [row_of_index[index] for index in range(len(stamps))])
 
 
-def _read(
-    planned: Sequence[Planned], keys: Sequence[str], study_dir: Path
+def _read_rows(
+    runs: Sequence[PlannedRun], keys: Sequence[str], study_dir: Path
 ) -> tuple[pa.Table, dict[int, ResultsError | OSError]]:
     """Return the rows of finished runs, and by its place why one has none."""
     rows: list[dict[str, Any]] = []
     errors: dict[int, ResultsError | OSError] = {}
     study = StudyFolder(study_dir)
-    for at, asked in enumerate(planned):
-        run = study.run(asked["experiment"], asked["cycle"])
+    for index, planned in enumerate(runs):
+        folder = study.run(planned["experiment"], planned["cycle"])
         try:
-            found = sound_record(run)
-            if isinstance(found, Difference):
-                why = f"{found.file}: {found.what}"
-                errors[at] = ResultsError(f"{why}; running the study again measures it again")
+            record = sound_record(folder)
+            if isinstance(record, Difference):
+                reason = f"{record.file}: {record.what}"
+                errors[index] = ResultsError(f"{reason}; running the study again measures it again")
                 continue
-            result = result_of(found, run.result)
+            result = result_of(record, folder.result)
             rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
         except (ResultsError, OSError) as error:
-            errors[at] = error
+            errors[index] = error
     return rows_table(rows).select(RUN_SCHEMA.names), errors
 
 
-def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+def _in_batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     return (numbers[at : at + BATCH_RUNS] for at in range(0, len(numbers), BATCH_RUNS))
 
 
@@ -163,44 +167,46 @@ def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
     """Return the rows with carbon and cost by one declaration, whatever each run recorded."""
     declared = Declared(**carbon)
     per_request_j = rows["energy_per_request_j"]
-    for name, of_a_joule in (
+    for name, per_joule in (
         ("carbon_per_1000_requests_gco2e", declared.carbon_gco2e(1.0)),
         ("cost_per_1000_requests", declared.cost(1.0)),
     ):
-        of_1000 = None if of_a_joule is None else 1000 * of_a_joule
-        values = pc.multiply(per_request_j, pa.scalar(of_1000, pa.float64()))
+        factor = None if per_joule is None else 1000 * per_joule
+        values = pc.multiply(per_request_j, pa.scalar(factor, pa.float64()))
         rows = _with_column(rows, name, values)
     currency = pa.scalar(declared.currency, pa.string())
-    known = pc.if_else(pc.is_valid(per_request_j), currency, pa.scalar(None, pa.string()))
-    return _with_column(rows, "cost_currency", known)
+    currencies = pc.if_else(pc.is_valid(per_request_j), currency, pa.scalar(None, pa.string()))
+    return _with_column(rows, "cost_currency", currencies)
 
 
-def _judged_alike(rows: pa.Table) -> pa.Table:
+def _without_other_judges(rows: pa.Table) -> pa.Table:
     """Return the rows without qualities that were judged otherwise than in the latest run.
 
     A study's quality section is not part of any id, so it may change from call to call.
     """
     started = [at or "" for at in rows["started_at"].to_pylist()]
-    is_other = [False] * len(rows)
-    for scores, judge in _JUDGED.items():
-        known = rows[scores[0]].is_valid().to_pylist()
-        if not any(known):
+    is_affected = [False] * len(rows)
+    for scores, judge_columns in _QUALITY_JUDGES.items():
+        is_scored = rows[scores[0]].is_valid().to_pylist()
+        if not any(is_scored):
             continue
-        judges = map(_judge, rows.select(judge).to_pylist())
-        by = [each if has else None for each, has in zip(judges, known, strict=True)]
-        last = max((at, each) for at, each in zip(started, by, strict=True) if each)[1]
-        others = [each is not None and not _is_one_judge(each, last) for each in by]
-        is_other = [one or other for one, other in zip(is_other, others, strict=True)]
+        judges = [*map(_judge, rows.select(judge_columns).to_pylist())]
+        _, latest = max(compress(zip(started, judges, strict=True), is_scored))
+        has_other = [
+            scored and not _is_one_judge(judge, latest)
+            for judge, scored in zip(judges, is_scored, strict=True)
+        ]
+        is_affected = [*map(or_, is_affected, has_other)]
         for name in scores:
-            rows = _with_column(rows, name, pc.if_else(pa.array(others), None, rows[name]))
-    return _flagged(rows, "quality_unavailable", is_other)
+            rows = _with_column(rows, name, pc.if_else(pa.array(has_other), None, rows[name]))
+    return _with_code(rows, "quality_unavailable", is_affected)
 
 
-def _judge(asked: Mapping[str, Any]) -> list[str]:
+def _judge(row: Mapping[str, Any]) -> list[str]:
     """Return the words that name a judge: tasks in any order, files wherever they lie."""
-    tasks = sorted(asked.get("quality_tasks") or ())
-    words = [_FOLDERS.sub(r"\1", word) for word in asked.get("quality_command") or ()]
-    return [asked.get("quality_texts_sha256") or "", *tasks, "", *words]
+    tasks = sorted(row.get("quality_tasks") or ())
+    words = [_FOLDERS.sub(r"\1", word) for word in row.get("quality_command") or ()]
+    return [row.get("quality_texts_sha256") or "", *tasks, "", *words]
 
 
 def _is_one_judge(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -210,13 +216,13 @@ def _is_one_judge(one: Sequence[str], other: Sequence[str]) -> bool:
     )
 
 
-def _flagged(rows: pa.Table, code: str, is_off: Sequence[bool]) -> pa.Table:
+def _with_code(rows: pa.Table, code: str, is_affected: Sequence[bool]) -> pa.Table:
     """Return the rows with a code added to the validity of those for which it is true."""
-    if not any(is_off):
+    if not any(is_affected):
         return rows
     flagged = [
-        sorted({*(codes or ()), code}) if off else codes
-        for codes, off in zip(rows["validity"].to_pylist(), is_off, strict=True)
+        sorted({*(codes or ()), code}) if affected else codes
+        for codes, affected in zip(rows["validity"].to_pylist(), is_affected, strict=True)
     ]
     return _with_column(rows, "validity", pa.array(flagged, RUN_SCHEMA.field("validity").type))
 
@@ -225,26 +231,26 @@ def _with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) 
     return rows.set_column(rows.schema.get_field_index(name), RUN_SCHEMA.field(name), values)
 
 
-def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[str]) -> pa.Table:
+def _with_settings(rows: pa.Table, runs: Sequence[PlannedRun], keys: Sequence[str]) -> pa.Table:
     """Return the rows with the swept settings as columns, each of one type for the whole study."""
-    configs = {run["experiment"]: run.get("config") or {} for run in planned}
+    configs = {run["experiment"]: run.get("config") or {} for run in runs}
     for key, name in setting_columns(keys).items():
         column = setting_array([value_at(config, key) for config in configs.values()])
-        value_of = dict(zip(configs, column.to_pylist(), strict=True))
-        values = [value_of[run["experiment"]] for run in planned]
+        value_by_experiment = dict(zip(configs, column.to_pylist(), strict=True))
+        values = [value_by_experiment[run["experiment"]] for run in runs]
         rows = rows.append_column(name, pa.array(values, column.type))
     return rows
 
 
-def _ended(folder: str, damaged: Exception | None) -> Outcome | None:
+def _outcome(folder: str, error: Exception | None) -> Outcome | None:
     """Return how a run without a row ended; None if it was never started."""
-    return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
+    return without_result(RunFolder(Path(folder)), None if error is None else str(error))
 
 
-def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
-    if places == [*range(len(rows))]:
+def _rows_at(rows: pa.Table, indices: Sequence[int]) -> pa.Table:
+    if indices == [*range(len(rows))]:
         return rows.combine_chunks()
-    return rows.take(pa.array(places, pa.int64())).combine_chunks()
+    return rows.take(pa.array(indices, pa.int64())).combine_chunks()
 
 
 def flag_start_temperatures(runs: pa.Table) -> pa.Table:
@@ -264,11 +270,11 @@ def flag_start_temperatures(runs: pa.Table) -> pa.Table:
     for host, cards, _, celsius in rows:
         if celsius is not None:
             by_cards[host, cards].append(celsius)
-    usual = {cards: median(values) for cards, values in by_cards.items()}
-    is_off = [
+    median_celsius = {cards: median(values) for cards, values in by_cards.items()}
+    is_drifting = [
         kind == "measured"
         and celsius is not None
-        and abs(celsius - usual[host, cards]) > BAND_CELSIUS
+        and abs(celsius - median_celsius[host, cards]) > MAX_START_OFFSET_CELSIUS
         for host, cards, kind, celsius in rows
     ]
-    return _flagged(runs, DRIFT_CODE, is_off)
+    return _with_code(runs, DRIFT_CODE, is_drifting)

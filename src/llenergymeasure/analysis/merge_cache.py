@@ -23,11 +23,11 @@ from llenergymeasure.results.complete import Stamp
 
 CACHE_NAME = ".merged-rows.arrow"
 
-_KEY = ("experiment", "cycle", "stamp")
+_KEY_COLUMNS = ("experiment", "cycle", "stamp")
 _HASH_BYTES = hashlib.sha256().digest_size
 
 
-Key: TypeAlias = tuple[str, int, str]
+CacheKey: TypeAlias = tuple[str, int, str]
 """A run's experiment and cycle, and the digest of its files' stamp."""
 
 
@@ -44,28 +44,28 @@ def _schema(swept: Sequence[str]) -> pa.Schema:
     )
 
 
-def read_cache(study_dir: Path, swept: Sequence[str]) -> tuple[pa.Table, dict[Key, int]]:
+def read_cache(study_dir: Path, swept: Sequence[str]) -> tuple[pa.Table, dict[CacheKey, int]]:
     """Return the rows that were read before, and where each run's is, by what it was read from.
 
     Rows that were made for a study that swept other settings do not count.
     """
-    stored = _stored(study_dir / CACHE_NAME, _schema(swept))
-    keys = zip(*(stored[name].to_pylist() for name in _KEY), strict=True)
+    stored = _read_stored(study_dir / CACHE_NAME, _schema(swept))
+    keys = zip(*(stored[name].to_pylist() for name in _KEY_COLUMNS), strict=True)
     rows = stored.select(RUN_SCHEMA.names).replace_schema_metadata(RUN_SCHEMA.metadata)
-    return rows, {key: place for place, key in enumerate(keys)}
+    return rows, {key: row for row, key in enumerate(keys)}
 
 
-def _stored(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_stored(path: Path, schema: pa.Schema) -> pa.Table:
     """Return the content of the file; no rows if its hash is wrong.
 
     Arrow does not check what it reads: a flipped bit would give another number, or a crash.
     """
     try:
         content = read_bytes(path)
-        kept = content[:-_HASH_BYTES]
-        if hashlib.sha256(kept).digest() == content[-_HASH_BYTES:]:
+        payload = content[:-_HASH_BYTES]
+        if hashlib.sha256(payload).digest() == content[-_HASH_BYTES:]:
             with within_memory(path):
-                table = pa.ipc.open_file(kept).read_all()
+                table = pa.ipc.open_file(payload).read_all()
                 if table.schema.equals(schema, check_metadata=True):
                     table.validate(full=True)
                     return table
@@ -81,7 +81,7 @@ def write_cache(
 
     Rows whose files may still change unnoticed get none, so that they are read again.
     """
-    digests = pa.array([each.digest if each.is_settled else "" for each in stamps], pa.string())
+    digests = pa.array([stamp.digest if stamp.is_settled else "" for stamp in stamps], pa.string())
     schema = _schema(swept)
     stored = rows.append_column("stamp", digests).replace_schema_metadata(schema.metadata)
     sink = pa.BufferOutputStream()

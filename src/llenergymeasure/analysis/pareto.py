@@ -97,9 +97,9 @@ def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point
     """
     points: list[Point] = []
     for objective in OBJECTIVES:
-        of_objective = list(_points(used, objective, seed))
-        if any(point.value is not None for point in of_objective):
-            points += of_objective
+        objective_points = list(_points(used, objective, seed))
+        if any(point.value is not None for point in objective_points):
+            points += objective_points
     return points
 
 
@@ -110,22 +110,22 @@ def front(energy: Reals, value: Reals) -> NDArray[np.bool_]:
         energy: one row a draw, one column an experiment; NaN where there is no value.
         value: the same shape.
     """
-    known = np.isfinite(energy) & np.isfinite(value)
-    x = np.where(known, energy, np.inf)
-    y = np.where(known, value, np.inf)
+    present = np.isfinite(energy) & np.isfinite(value)
+    x = np.where(present, energy, np.inf)
+    y = np.where(present, value, np.inf)
     order = np.lexsort((y, x), axis=-1)
     x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
     best = np.minimum.accumulate(y, axis=-1)
-    before = np.concatenate([np.full((len(y), 1), np.inf), best[:, :-1]], axis=-1)
-    same = np.zeros_like(known)
-    same[:, 1:] = (x[:, 1:] == x[:, :-1]) & (y[:, 1:] == y[:, :-1])
-    sorted_on = y < before
+    best_before = np.concatenate([np.full((len(y), 1), np.inf), best[:, :-1]], axis=-1)
+    repeated = np.zeros_like(present)
+    repeated[:, 1:] = (x[:, 1:] == x[:, :-1]) & (y[:, 1:] == y[:, :-1])
+    sorted_front = y < best_before
     for column in range(1, y.shape[1]):  # equals of a point on the front are on it too
-        if same[:, column].any():
-            sorted_on[:, column] |= same[:, column] & sorted_on[:, column - 1]
-    on = np.zeros_like(known)
-    np.put_along_axis(on, order, sorted_on, -1)
-    return on & known
+        if repeated[:, column].any():
+            sorted_front[:, column] |= repeated[:, column] & sorted_front[:, column - 1]
+    is_on_front = np.zeros_like(present)
+    np.put_along_axis(is_on_front, order, sorted_front, -1)
+    return is_on_front & present
 
 
 def _points(
@@ -136,26 +136,26 @@ def _points(
     cycles = sorted({row["cycle"] for rows in used.values() for row in rows})
     energy, value = (_by_cycle(used, cycles, name) for name in (ENERGY, objective))
     value = value * sign
-    runs = np.array([len(rows) for rows in used.values()])
-    whole = (np.isfinite(energy) & np.isfinite(value)).sum(axis=0) == runs
-    energy, value = np.where(whole, energy, np.nan), np.where(whole, value, np.nan)
+    run_counts = np.array([len(rows) for rows in used.values()])
+    complete = (np.isfinite(energy) & np.isfinite(value)).sum(axis=0) == run_counts
+    energy, value = np.where(complete, energy, np.nan), np.where(complete, value, np.nan)
     ones = np.ones((1, len(cycles)))
-    mean_energy, mean_value = _weighted(ones, energy), _weighted(ones, value)
-    on = front(mean_energy, mean_value)[0]
-    shares = _shares(energy, value, seed)
-    beaten_p = _beaten_p(energy, value)
-    beaten = _beaten_by(mean_energy[0], mean_value[0], on)
+    mean_energy, mean_value = _weighted_means(ones, energy), _weighted_means(ones, value)
+    is_on_front = front(mean_energy, mean_value)[0]
+    shares = _front_shares(energy, value, seed)
+    p_values = _domination_p(energy, value)
+    dominating = _dominating_columns(mean_energy[0], mean_value[0], is_on_front)
     engines = {
         row.get("backend")
-        for rows, has_both in zip(used.values(), whole, strict=True)
+        for rows, is_complete in zip(used.values(), complete, strict=True)
         for row in rows
-        if has_both
+        if is_complete
     }
-    unlike = objective == MEMORY and len(engines) > 1
-    names = list(used)
-    for column, experiment in enumerate(names):
+    memory_unlike = objective == MEMORY and len(engines) > 1
+    experiments = list(used)
+    for column, experiment in enumerate(experiments):
         point = Point(objective, direction, experiment)
-        if not whole[column]:
+        if not complete[column]:
             reason = f"not every run in the mean has both {ENERGY} and {objective}"
             yield replace(point, unavailable=reason)
             continue
@@ -164,39 +164,40 @@ def _points(
             energy_per_output_token_j=float(mean_energy[0, column]),
             value=float(sign * mean_value[0, column]),
         )
-        if unlike:
+        if memory_unlike:
             yield replace(point, unavailable=UNLIKE_MEMORY)
             continue
         share = finite(shares[column])
         yield replace(
             point,
-            on_front=bool(on[column]),
+            on_front=bool(is_on_front[column]),
             front_share=share,
-            beaten_p_holm=finite(beaten_p[column]),
-            dominated_by=None if beaten[column] < 0 else names[beaten[column]],
+            beaten_p_holm=finite(p_values[column]),
+            dominated_by=None if dominating[column] < 0 else experiments[dominating[column]],
             unavailable=None if share is not None else f"front_share: it needs {MIN_CYCLES} cycles",
         )
 
 
 def _by_cycle(used: Mapping[str, Sequence[Row]], cycles: Sequence[int], name: str) -> Reals:
-    row_of = {cycle: number for number, cycle in enumerate(cycles)}
+    row_by_cycle = {cycle: number for number, cycle in enumerate(cycles)}
     values = np.full((len(cycles), len(used)), np.nan)
     for column, rows in enumerate(used.values()):
         for row in rows:
             if row.get(name) is not None:
-                values[row_of[row["cycle"]], column] = row[name]
+                values[row_by_cycle[row["cycle"]], column] = row[name]
     return values
 
 
-def _weighted(weights: Reals, values: Reals) -> Reals:
+def _weighted_means(weights: Reals, values: Reals) -> Reals:
     """Return the mean of each column under each row of weights; NaN where nothing weighs.
 
     A product of matrices may add up its columns in different orders: without rounding, means of
     the same values could differ in the last bit and one would "beat" the other.
     """
-    known = np.isfinite(values)
+    present = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means: Reals = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
+        sums = weights @ np.where(present, values, 0.0)
+        means: Reals = sums / (weights @ present.astype(float))
     return _rounded(means)
 
 
@@ -209,28 +210,28 @@ def _rounded(values: Reals) -> Reals:
     return rounded
 
 
-def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
+def _front_shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
     """Return each experiment's share of draws on the front, of those in which it has a run."""
     cycles, experiments = energy.shape
     if cycles < MIN_CYCLES:
         return np.full(experiments, np.nan)
     rng = np.random.default_rng(seed)
-    on, there = np.zeros(experiments), np.zeros(experiments)
-    left = DRAWS
-    while left:
-        rows = max(1, min(left, ELEMENTS // max(experiments, 1)))
-        weights = rng.multinomial(cycles, np.full(cycles, 1 / cycles), size=rows).astype(float)
-        drawn_energy, drawn_value = _weighted(weights, energy), _weighted(weights, value)
-        on += front(drawn_energy, drawn_value).sum(axis=0)
-        there += np.isfinite(drawn_energy).sum(axis=0)
-        left -= rows
+    on_front, present = np.zeros(experiments), np.zeros(experiments)
+    draws_left = DRAWS
+    while draws_left:
+        batch = max(1, min(draws_left, ELEMENTS // max(experiments, 1)))
+        weights = rng.multinomial(cycles, np.full(cycles, 1 / cycles), size=batch).astype(float)
+        mean_energy = _weighted_means(weights, energy)
+        on_front += front(mean_energy, _weighted_means(weights, value)).sum(axis=0)
+        present += np.isfinite(mean_energy).sum(axis=0)
+        draws_left -= batch
     repeated = np.isfinite(energy).sum(axis=0) >= MIN_CYCLES
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares: Reals = np.where(repeated & (there > 0), on / there, np.nan)
+        shares: Reals = np.where(repeated & (present > 0), on_front / present, np.nan)
     return shares
 
 
-def _beaten_p(energy: Reals, value: Reals) -> Reals:
+def _domination_p(energy: Reals, value: Reals) -> Reals:
     """Return each experiment's p value of there being no other that beats it in both.
 
     Another one beats it only if it is better in each of the two, so the larger p value of the two
@@ -244,8 +245,8 @@ def _beaten_p(energy: Reals, value: Reals) -> Reals:
     p_values[~np.isfinite(p_values)] = 1.0
     has_data = np.isfinite(energy).any(axis=0)
     others = max(np.count_nonzero(has_data) - 1, 1)
-    least = np.minimum(p_values.min(axis=1) * others, 1.0)
-    return holm(np.where(has_data, least, np.nan))
+    smallest = np.minimum(p_values.min(axis=1) * others, 1.0)
+    return holm(np.where(has_data, smallest, np.nan))
 
 
 def _p_no_better(values: Reals, *, ties: bool) -> Reals:
@@ -265,12 +266,14 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     return p_values
 
 
-def _beaten_by(energy: Reals, value: Reals, on: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _dominating_columns(
+    energy: Reals, value: Reals, on_front: NDArray[np.bool_]
+) -> NDArray[np.intp]:
     """Return the column of the least-energy front point that beats each one; -1 for none."""
-    beaten = np.full(len(energy), -1, np.intp)
-    best = np.flatnonzero(on)
+    dominating = np.full(len(energy), -1, np.intp)
+    best = np.flatnonzero(on_front)
     best = best[np.argsort(energy[best], kind="stable")]
-    for column in np.flatnonzero(~on & np.isfinite(energy)):
+    for column in np.flatnonzero(~on_front & np.isfinite(energy)):
         better = best[(energy[best] <= energy[column]) & (value[best] <= value[column])]
-        beaten[column] = better[0]
-    return beaten
+        dominating[column] = better[0]
+    return dominating

@@ -1,7 +1,8 @@
 """Means by any factor, over one study or several, of runs that may be averaged.
 
-Runs that were made differently are only averaged on request: several GPUs, drivers, power limits or
-engine versions within a group are refused, and several kinds, sensors or scopes of energy always.
+Runs that were made differently are only averaged on request: several GPUs, drivers, power limits,
+engine versions or commits of a model within a group are refused, and several kinds, sensors or
+scopes of energy always.
 Runs with a disqualifying code are counted but never in a mean, and how they were made does not
 matter; the other codes are shown elsewhere and have no effect here.
 """
@@ -42,11 +43,12 @@ ENERGY_PREFIXES = (
     *("energy_", "power_mean_w", "idle_power_w", "carbon_", "cost_"),
     *("gaps_energy_j", "gaps_u95_j", "gaps_waiting_energy_j"),
 )
-CURRENCY, SCORE, ASKED = "cost_currency", "quality_score", ("quality_items", "quality_correct")
-SHOWN_VALUES = 4
+CURRENCY, SCORE = "cost_currency", "quality_score"
+QUESTIONS = ("quality_items", "quality_correct")
+NAMED_VALUES = 4
 _OF_ALL_RUNS = ("energy_per_", "energy_prefill_", "energy_decode_")
 """Such columns, as those of the summary, are null by what a run did: nothing came, for one."""
-NOT_OF_ALL = "not every run of an experiment has this quantity"
+INCOMPLETE = "not every run of an experiment has this quantity"
 LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
 
@@ -57,9 +59,9 @@ PLAIN_METRICS = {
 }
 """Short names for columns."""
 
-_KEYS = ("study", "experiment", "cycle", "status", "started_at", "order")
+_KEYS = ("model", "study", "experiment", "cycle", "status", "started_at", "order")
 
-_ONE_RUN = ("experiment", "host", "started_at")
+_RUN_IDENTITY = ("experiment", "host", "started_at")
 """Is the same in two rows of one run alone, where the time is given to less than a second."""
 
 
@@ -74,12 +76,12 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     """
     folders = [*{path.resolve(): path for path in folders}.values()]
     plans = [read_plan(StudyFolder(path).plan) for path in folders]
-    named = Counter(plan["study"] for plan in plans)
+    name_counts = Counter(plan["study"] for plan in plans)
     tables = [merge_runs(plan, path) for plan, path in zip(plans, folders, strict=True)]
-    for found in same_runs(zip(folders, tables, strict=True)):
-        raise ConfigurationError(found.words())
+    for same_run in same_runs(zip(folders, tables, strict=True)):
+        raise ConfigurationError(same_run.words())
     tables = [
-        _renamed(table, path) if named[plan["study"]] > 1 else table
+        _with_folder_in_name(table, path) if name_counts[plan["study"]] > 1 else table
         for plan, path, table in zip(plans, folders, tables, strict=True)
     ]
     names = dict.fromkeys(name for table in tables for name in table.column_names)
@@ -109,16 +111,16 @@ class SameRun(NamedTuple):
 
 def same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[SameRun]:
     """Yield the runs that are also in another study: a copy must not count as a repeat."""
-    found: dict[tuple[Any, ...], Path] = {}
+    folders: dict[tuple[Any, ...], Path] = {}
     for path, runs in studies:
-        rows = runs.filter(pc.equal(runs["status"], "completed")).select([*_ONE_RUN]).to_pylist()
-        for row in rows:
-            other = found.setdefault(tuple(row.values()), path)
-            if other.resolve() != path.resolve() and "." in (row["started_at"] or ""):
-                yield SameRun(row["experiment"], row["started_at"], other, path)
+        completed = runs.filter(pc.equal(runs["status"], "completed"))
+        for row in completed.select([*_RUN_IDENTITY]).to_pylist():
+            first = folders.setdefault(tuple(row.values()), path)
+            if first.resolve() != path.resolve() and "." in (row["started_at"] or ""):
+                yield SameRun(row["experiment"], row["started_at"], first, path)
 
 
-def _renamed(runs: pa.Table, path: Path) -> pa.Table:
+def _with_folder_in_name(runs: pa.Table, path: Path) -> pa.Table:
     field = runs.schema.field("study")
     texts = pa.array([f"{name} ({path})" for name in runs["study"].to_pylist()], field.type)
     return runs.set_column(runs.schema.get_field_index("study"), field, texts)
@@ -150,15 +152,15 @@ def summarise_by(
         ConfigurationError: there is no such column, or runs differ in what would be averaged.
     """
     pool = tuple(pool)
-    _check_names(runs, by, metric, pool)
+    _check_columns(runs, by, metric, pool)
     groups: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    names = dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER, CURRENCY, *ASKED])
-    for row in runs.select([*names]).to_pylist():
-        group = groups.setdefault(tuple(_plain(row[name]) for name in by), {})
-        group.setdefault(_state(row, metric), []).append(row)
+    needed = (*_KEYS, "validity", *POOLABLE, *METER, CURRENCY, *QUESTIONS)
+    for row in runs.select([*dict.fromkeys([*by, metric, *needed])]).to_pylist():
+        group = groups.setdefault(tuple(_scalar(row[name]) for name in by), {})
+        group.setdefault(_count_column(row, metric), []).append(row)
     ordered = {key: groups[key] for key in sorted(groups, key=lambda key: [*map(_sortable, key)])}
-    used = {key: group.get("n", []) for key, group in ordered.items()}
-    _refuse_unlike(used, by, metric, pool)
+    used_runs = {key: group.get("n", []) for key, group in ordered.items()}
+    _refuse_unlike(used_runs, by, metric, pool)
     schema = pa.schema(
         [
             *((name, pa.int64()) for name in ("experiments", "studies", "n", *LEFT_OUT)),
@@ -169,18 +171,18 @@ def summarise_by(
     )
     rows = [_row(group, metric) for group in ordered.values()]
     table = pa.Table.from_pylist(rows, schema=schema)
-    for place, name in enumerate(by):
+    for index, name in enumerate(by):
         column = f"setting.{name}" if name in schema.names else name  # of another quantity
-        table = table.add_column(place, column, pa.array([key[place] for key in ordered]))
+        table = table.add_column(index, column, pa.array([key[index] for key in ordered]))
     return table
 
 
-def _plain(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """Return a list of codes as one text, and other values unchanged."""
     return ";".join(value) if isinstance(value, list) else value
 
 
-def _state(row: Row, metric: str) -> str:
+def _count_column(row: Row, metric: str) -> str:
     """Return the column that counts a run: ``n`` where it is in a mean."""
     if row["status"] != "completed":
         return "n_failed"
@@ -189,32 +191,32 @@ def _state(row: Row, metric: str) -> str:
     return "n" if in_means(row) else "n_disqualified"
 
 
-def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
+def _check_columns(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
     if not by:
         raise ConfigurationError("name at least one column to group by")
     for name in by:
         if name not in runs.column_names:
-            raise ConfigurationError(f"--group-by: {_no_such(name, runs.column_names)}")
+            raise ConfigurationError(f"--group-by: {_no_column(name, runs.column_names)}")
     numbers = [field.name for field in runs.schema if _is_number(field.type)]
     if metric not in numbers:
-        raise ConfigurationError(f"--metric: {_no_such(metric, [*PLAIN_METRICS, *numbers])}")
+        raise ConfigurationError(f"--metric: {_no_column(metric, [*PLAIN_METRICS, *numbers])}")
     for name in pool:
         if name in METER:
             raise ConfigurationError(
                 f"--pool: energies of different {name} have no common mean; group by {name}"
             )
         if name not in POOLABLE:
-            raise ConfigurationError(f"--pool: {_no_such(name, POOLABLE)}")
+            raise ConfigurationError(f"--pool: {_no_column(name, POOLABLE)}")
 
 
-def _no_such(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 3, 0.5)
-    told = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-    return f"no column {name}; {told}"
+def _no_column(name: str, names: Sequence[str]) -> str:
+    matches = get_close_matches(name, names, 3, 0.5)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else f"there are {', '.join(names)}"
+    return f"no column {name}; {hint}"
 
 
 def _refuse_unlike(
-    used: Mapping[tuple[Any, ...], Sequence[Row]],
+    runs_by_group: Mapping[tuple[Any, ...], Sequence[Row]],
     by: Sequence[str],
     metric: str,
     pool: Sequence[str],
@@ -222,54 +224,63 @@ def _refuse_unlike(
     """Raise one error that names all differences between the runs of a group."""
     aspects = [name for name in POOLABLE if name not in by and name not in pool]
     if metric.startswith(ENERGY_PREFIXES):
-        parted = (*METER, CURRENCY) if metric.startswith("cost_") else METER
-        aspects += [name for name in parted if name not in by]
-    found: dict[str, str] = {}
-    for key, rows in used.items():
-        where = ", ".join(f"{name}={value}" for name, value in zip(by, key, strict=True))
+        meter_columns = (*METER, CURRENCY) if metric.startswith("cost_") else METER
+        aspects += [name for name in meter_columns if name not in by]
+    differences: dict[str, str] = {}
+    for group_values, rows in runs_by_group.items():
+        group = ", ".join(f"{name}={value}" for name, value in zip(by, group_values, strict=True))
         for name in aspects:
-            known = {_plain(row[name]) for row in rows} - {None}
-            values = sorted({str(value) or "none" for value in known})
+            values = _different_values(rows, name)
             if len(values) > 1:
-                shown = ", ".join(values[:SHOWN_VALUES]) + (", …" * (len(values) > SHOWN_VALUES))
-                found.setdefault(name, f"{shown} where {where}")
-    if not found:
+                text = ", ".join(values[:NAMED_VALUES]) + ", …" * (len(values) > NAMED_VALUES)
+                differences.setdefault(name, f"{text} where {group}")
+    if not differences:
         return
-    told = "; ".join(f"{name} ({found[name]})" for name in aspects if name in found)
-    ways = [f"group by it (--group-by {','.join([*by, *found])})"]
-    poolable = [name for name in found if name in POOLABLE]
+    text = "; ".join(f"{name} ({differences[name]})" for name in aspects if name in differences)
+    remedies = [f"group by it (--group-by {','.join([*by, *differences])})"]
+    poolable = [name for name in differences if name in POOLABLE]
     if poolable:
-        ways.append(f"average over it all the same (--pool {','.join([*pool, *poolable])})")
-    raise ConfigurationError(f"runs of one group differ in {told}: {', or '.join(ways)}")
+        remedies.append(f"average over it all the same (--pool {','.join([*pool, *poolable])})")
+    raise ConfigurationError(f"runs of one group differ in {text}: {', or '.join(remedies)}")
+
+
+def _different_values(rows: Sequence[Row], name: str) -> list[str]:
+    """Return the known values of an aspect; of commits, which are a model's own, those of one."""
+    by_model: dict[str | None, set[str]] = {}
+    for row in rows:
+        if row[name] is not None:
+            model = row["model"] if name == "model_commit" else None
+            by_model.setdefault(model, set()).add(str(_scalar(row[name])) or "none")
+    return sorted(max(by_model.values(), key=len, default=()))
 
 
 def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
     """Return one group's counts, its mean over experiments, and its interval."""
-    used = by_start(group.get("n", ()))
-    experiments = _values(used, metric, "experiment")
+    runs = by_start(group.get("n", ()))
+    experiments = _values(runs, metric, "experiment")
     row: dict[str, Any] = {
         "experiments": len(experiments),
-        "studies": len({run["study"] for run in used}),
-        "n": len(used),
+        "studies": len({run["study"] for run in runs}),
+        "n": len(runs),
         **{name: len(group.get(name, ())) for name in LEFT_OUT},
     }
-    if not used:
+    if not runs:
         return {**row, "interval_unavailable": "no run of the group can be averaged"}
-    if _are_chosen(group, metric):
-        return {**row, "interval_unavailable": NOT_OF_ALL}
+    if _lacks_some(group, metric):
+        return {**row, "interval_unavailable": INCOMPLETE}
     row[f"{metric}_mean"] = fmean(map(fmean, experiments.values()))
     if len(experiments) == 1:
-        row[f"{metric}_sd"] = estimate([run[metric] for run in used]).sd
-    interval = _interval(used, metric, list(experiments.values()))
+        row[f"{metric}_sd"] = estimate([run[metric] for run in runs]).sd
+    interval = _interval(runs, metric, list(experiments.values()))
     if isinstance(interval, str):
         return {**row, "interval_unavailable": interval}
-    found, row["interval_method"] = interval
+    pooled, row["interval_method"] = interval
     for part in ("mean", "ci95_low", "ci95_high"):
-        row[f"{metric}_{part}"] = getattr(found, part)
+        row[f"{metric}_{part}"] = getattr(pooled, part)
     return row
 
 
-def _are_chosen(group: Mapping[str, Sequence[Row]], metric: str) -> bool:
+def _lacks_some(group: Mapping[str, Sequence[Row]], metric: str) -> bool:
     """Return whether the runs with a quantity are those of some experiment in which it went well.
 
     Where no sensor could be read, what is missing says nothing of the rest.
@@ -287,23 +298,23 @@ def _are_chosen(group: Mapping[str, Sequence[Row]], metric: str) -> bool:
 
 def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:
     """Return the values of the runs that have the same keys, as their first runs began."""
-    found: dict[tuple[Any, ...], list[float]] = {}
+    values: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
-        found.setdefault(tuple(run[key] for key in keys), []).append(run[metric])
-    return found
+        values.setdefault(tuple(run[key] for key in keys), []).append(run[metric])
+    return values
 
 
 def _interval(
-    used: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
+    runs: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
 ) -> tuple[Estimate, str] | str:
     """Return a group's interval and what its repeats are, or why there is none."""
-    if metric == SCORE and all(None not in [run[name] for name in ASKED] for run in used):
+    if metric == SCORE and all(None not in [run[name] for name in QUESTIONS] for run in runs):
         score = fmean(map(fmean, experiments))
-        ends = share_interval(score, min(run["quality_items"] for run in used))
-        return Estimate(len(used), score, None, *ends), "questions"
-    studies = {run["study"] for run in used}
+        ends = share_interval(score, min(run["quality_items"] for run in runs))
+        return Estimate(len(runs), score, None, *ends), "questions"
+    studies = {run["study"] for run in runs}
     if len(studies) > 1:
-        cells = _values(used, metric, "study", "experiment")
+        cells = _values(runs, metric, "study", "experiment")
         if len(cells) != len(studies) * len(experiments):
             return "not every study has every experiment of the group"
         means = [
@@ -311,27 +322,28 @@ def _interval(
             for study in dict.fromkeys(name for name, _ in cells)  # as they began
         ]
         return estimate(means), "studies"
-    cycles = list(_values(used, metric, "cycle").values())
-    if len(cycles) >= 2 and all(len(each) == len(experiments) for each in cycles):
+    cycles = list(_values(runs, metric, "cycle").values())
+    if len(cycles) >= 2 and all(len(values) == len(experiments) for values in cycles):
         return estimate(list(map(fmean, cycles))), "cycles"
     if min(map(len, experiments)) < 2:
         return "an experiment of the group has a single run"
-    parts = [(_variance_of_mean(each), len(each) - 1) for each in experiments]
-    total, center = math.fsum(part for part, _ in parts), fmean(map(fmean, experiments))
+    variances = [_variance_of_mean(values) for values in experiments]
+    total, mean = math.fsum(variances), fmean(map(fmean, experiments))
     if total == 0:
-        return Estimate(len(used), center, None, center, center), "experiments"
-    freedom = total**2 / math.fsum(part**2 / own for part, own in parts)
-    clustered = _variance_by_cycle(used, metric)
-    if clustered > total:
-        total, freedom = clustered, min(freedom, len(cycles) - 1)
+        return Estimate(len(runs), mean, None, mean, mean), "experiments"
+    parts = zip(variances, experiments, strict=True)
+    freedom = total**2 / math.fsum(part**2 / (len(values) - 1) for part, values in parts)
+    by_cycle = _variance_by_cycle(runs, metric)
+    if by_cycle > total:
+        total, freedom = by_cycle, min(freedom, len(cycles) - 1)
     half_width = t_quantile(freedom) * math.sqrt(total) / len(experiments)
-    least = min(map(min, experiments))
-    low, high = center - half_width, center + half_width
-    if least > 0:
+    lowest = min(map(min, experiments))
+    low, high = mean - half_width, mean + half_width
+    if lowest > 0:
         # To first order the error of the logarithm is the relative one: never below zero.
-        low, high = around(center, half_width / center)
-    low = max(low, 0.0) if least == 0 else low
-    return Estimate(len(used), center, None, low, high), "experiments"
+        low, high = around(mean, half_width / mean)
+    low = max(low, 0.0) if lowest == 0 else low
+    return Estimate(len(runs), mean, None, low, high), "experiments"
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:
@@ -340,20 +352,21 @@ def _variance_of_mean(values: Sequence[float]) -> float:
     return variance(values) / len(values) * autocorrelation(scaled).widening ** 2
 
 
-def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
+def _variance_by_cycle(runs: Sequence[Row], metric: str) -> float:
     """Return the variance of the sum of the experiments' means, a cycle's runs taken together.
 
     It is that of the cycles' means where every cycle holds each experiment (Liang and Zeger 1986,
     Biometrika 73, 13-22).
     """
-    values = _values(used, metric, "experiment")
-    off: dict[int, float] = {}
-    for run in used:
-        own = values[run["experiment"],]
-        share = (run[metric] - fmean(own)) / len(own)
-        off[run["cycle"]] = off.get(run["cycle"], 0.0) + share
-    total = math.fsum(each * each for each in off.values()) * len(off) / max(len(off) - 1, 1)
-    return total * autocorrelation([*off.values()]).widening ** 2
+    values = _values(runs, metric, "experiment")
+    deviations: dict[int, float] = {}
+    for run in runs:
+        of_experiment = values[run["experiment"],]
+        deviation = (run[metric] - fmean(of_experiment)) / len(of_experiment)
+        deviations[run["cycle"]] = deviations.get(run["cycle"], 0.0) + deviation
+    cycles = len(deviations)
+    total = math.fsum(off * off for off in deviations.values()) * cycles / max(cycles - 1, 1)
+    return total * autocorrelation([*deviations.values()]).widening ** 2
 
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
@@ -361,8 +374,8 @@ _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
 
 def _sortable(value: Any) -> tuple[bool, bool, Any]:
     """Return a sort key for values of mixed types: numbers, then text, then null."""
-    number = isinstance(value, int | float)
-    return value is None, not number, value if number else str(value)
+    is_number = isinstance(value, int | float)
+    return value is None, not is_number, value if is_number else str(value)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -372,6 +385,6 @@ def _is_number(kind: pa.DataType) -> bool:
 def _as_text(table: pa.Table, name: str) -> pa.Table:
     if name not in table.column_names:
         return table
-    place = table.schema.get_field_index(name)
+    index = table.schema.get_field_index(name)
     texts = [None if value is None else str(value) for value in table[name].to_pylist()]
-    return table.set_column(place, name, pa.array(texts, pa.string()))
+    return table.set_column(index, name, pa.array(texts, pa.string()))

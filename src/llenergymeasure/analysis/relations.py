@@ -21,7 +21,7 @@ from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.study_runs import StudyRuns
-from llenergymeasure.analysis.summary import shared_share
+from llenergymeasure.analysis.summary import shared_u95_rel
 from llenergymeasure.results.columns import SETTING_COLUMNS, column_type
 
 COMPARED = (
@@ -35,6 +35,9 @@ COMPARED = (
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in apart from their settings; then it is named."""
 
+VERSIONS = (("engine_version", "backend"), ("model_commit", "model"))
+"""Likewise, in two experiments with the same backend or model."""
+
 NOT_ALL = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins if two experiments may not be compared."""
@@ -42,12 +45,12 @@ LENGTH = "output_tokens_per_request"
 LENGTHS_APART = 1.05
 """Ratio of answers' mean lengths beyond which a comparison names them too."""
 
-Used: TypeAlias = Mapping[str, Sequence[Row]]
+RunsByExperiment: TypeAlias = Mapping[str, Sequence[Row]]
 
 
 ROWS = {"comparisons": Comparison, "levels": Level, "pareto": Point}
 SCHEMAS = {
-    name: pa.schema([(each.name, column_type(each.type)) for each in fields(row)])
+    name: pa.schema([(field.name, column_type(field.type)) for field in fields(row)])
     for name, row in ROWS.items()
 }
 
@@ -59,40 +62,43 @@ def relate(study: StudyRuns, labels: Mapping[str, str]) -> dict[str, pa.Table]:
         study: its runs.
         labels: a short name for every experiment.
     """
-    related = Related(study, labels)
-    found: dict[str, Iterable[Comparison | Level | Point]] = {
-        "comparisons": [pair for each in COMPARED for pair in with_holm(related.pairs(each))],
-        "levels": [level for each in COMPARED for level in related.levels(each)],
-        "pareto": related.front(),
+    relations = Relations(study, labels)
+    rows_by_table: dict[str, Iterable[Comparison | Level | Point]] = {
+        "comparisons": [pair for metric in COMPARED for pair in with_holm(relations.pairs(metric))],
+        "levels": [level for metric in COMPARED for level in relations.levels(metric)],
+        "pareto": relations.front(),
     }
     return {
-        name: pa.Table.from_pylist([*map(vars, found[name])], schema=schema)
+        name: pa.Table.from_pylist([*map(vars, rows_by_table[name])], schema=schema)
         for name, schema in SCHEMAS.items()
     }
 
 
-class Related:
+class Relations:
     """How the experiments of a study relate to each other, by the runs in their means."""
 
     def __init__(self, study: StudyRuns, labels: Mapping[str, str]) -> None:
         """Take a study's runs, and a short name for every experiment."""
         self._study, self._labels = study, labels
-        self._started = [row for row in study.rows if row["status"] == "completed"]
-        self._used = {name: each.used for name, each in study.selections.items()}
-        self._meters: dict[Meter, dict[str, Sequence[Row]]] = {}
-        for name, each in study.selections.items():
-            if each.used:
-                self._meters.setdefault(each.meter, {})[name] = each.used
+        self._completed = [row for row in study.rows if row["status"] == "completed"]
+        self._runs = {name: selection.used for name, selection in study.selections.items()}
+        self._runs_by_meter: dict[Meter, dict[str, Sequence[Row]]] = {}
+        for name, selection in study.selections.items():
+            if selection.used:
+                self._runs_by_meter.setdefault(selection.meter, {})[name] = selection.used
         self._surroundings = {
-            name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
-            for name, used in self._used.items()
+            name: [{run[column] for run in runs} - {None} for column in SURROUNDINGS]
+            for name, runs in self._runs.items()
         }
-        self._engines = {
-            name: {(row["backend"], row["engine_version"]) for row in used if row["engine_version"]}
-            for name, used in self._used.items()
+        self._versions = {
+            name: [
+                {(run[owner], run[column]) for run in runs if run[column]}
+                for column, owner in VERSIONS
+            ]
+            for name, runs in self._runs.items()
         }
-        self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
-        self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
+        self._lengths = {name: _mean_length(runs) for name, runs in self._runs.items()}
+        self._shared_u95 = {name: shared_u95_rel(runs) or 0.0 for name, runs in self._runs.items()}
 
     def pairs(self, metric: str, value_of: ValueOf | None = None) -> list[Comparison]:
         """Return every pair's comparison in one quantity, not yet corrected for their number.
@@ -101,49 +107,46 @@ class Related:
             metric: its name.
             value_of: the quantity, where it is no column.
         """
-        by_meter = self._meters.values()
-        data = (
-            self._blocks(used, metric) if value_of is None else self._of_runs(used, value_of)
-            for used in by_meter
-        )
-        found = [each for of_meter in data for each in compare(of_meter)]
-        if value_of is None:
-            found = [self._whole(each, metric) for each in found]
+        comparisons = []
+        for runs in self._runs_by_meter.values():
+            if value_of is None:
+                pairs = compare(self._blocks(runs, metric))
+                comparisons += [self._if_complete(pair, metric) for pair in pairs]
+            else:
+                comparisons += compare(blocks(runs, self._completed, value_of))
         return [
             replace(
                 pair,
                 metric=metric,
                 label_a=self._labels[pair.experiment_a],
                 label_b=self._labels[pair.experiment_b],
-                differs=self._differs(pair.experiment_a, pair.experiment_b),
-                shared_u95_rel=self._open(pair, metric),
+                differs=self._differences(pair.experiment_a, pair.experiment_b),
+                shared_u95_rel=self._shared_uncertainty(pair, metric),
             )
-            for pair in map(self._fair, found)
+            for pair in map(self._if_comparable, comparisons)
         ]
 
-    def used(self, experiment: str) -> Sequence[Row]:
+    def runs_in_mean(self, experiment: str) -> Sequence[Row]:
         """Return the runs in the means of an experiment."""
-        return self._used.get(experiment, ())
+        return self._runs.get(experiment, ())
 
-    def not_paired(self, one: str, other: str, metric: str) -> Comparison:
+    def not_paired(self, a: str, b: str, metric: str) -> Comparison:
         """Return why two experiments have no pair."""
-        n_a, n_b = (len(self.used(name)) for name in (one, other))
+        n_a, n_b = (len(self.runs_in_mean(name)) for name in (a, b))
         why = f"ratio: {n_a} and {n_b} runs are in the means"
-        nothing = Comparison(
-            experiment_a=one, experiment_b=other, n_a=n_a, n_b=n_b, unavailable=why
-        )
-        return replace(self._fair(nothing), metric=metric)
+        pair = Comparison(experiment_a=a, experiment_b=b, n_a=n_a, n_b=n_b, unavailable=why)
+        return replace(self._if_comparable(pair), metric=metric)
 
-    def _fair(self, found: Comparison) -> Comparison:
+    def _if_comparable(self, pair: Comparison) -> Comparison:
         """Return a comparison, or why there is none."""
-        reason = self._study.comparable.why_not(found.experiment_a, found.experiment_b)
+        reason = self._study.comparable.why_not(pair.experiment_a, pair.experiment_b)
         if reason is None:
-            return found
+            return pair
         return Comparison(
-            experiment_a=found.experiment_a,
-            experiment_b=found.experiment_b,
-            n_a=found.n_a,
-            n_b=found.n_b,
+            experiment_a=pair.experiment_a,
+            experiment_b=pair.experiment_b,
+            n_a=pair.n_a,
+            n_b=pair.n_b,
             unavailable=f"{NOT_COMPARABLE}{reason}",
         )
 
@@ -154,29 +157,28 @@ class Related:
         levels are named.
         """
         group = self._first_group()
-        used = {name: group.get(name, ()) for name in self._used}
-        firsts = [
-            (*self._used[name], members[0])[0] for name, members in self._study.experiments.items()
+        runs = {name: group.get(name, ()) for name in self._runs}
+        first_rows = [
+            (*self._runs[name], members[0])[0] for name, members in self._study.experiments.items()
         ]
         factors = [*SETTING_COLUMNS, *self._study.settings]
-        values = {name: [row[name] for row in firsts] for name in factors}
-        apart = {
-            (factor, level_text(value)): f"no data: {NOT_ALL}"
-            if name in group
-            else self._outside(name)
-            for factor, texts in values.items()
-            for name, value in zip(self._used, texts, strict=True)
-            if self._used[name] and (name not in group or any(run[metric] for run in group[name]))
-        }
+        factor_values = {name: [row[name] for row in first_rows] for name in factors}
+        reasons = {}
+        for factor, values in factor_values.items():
+            for name, value in zip(self._runs, values, strict=True):
+                if any(run[metric] for run in runs[name]):
+                    reasons[factor, level_text(value)] = f"no data: {NOT_ALL}"
+                elif self._runs[name] and name not in group:
+                    reasons[factor, level_text(value)] = self._why_outside(name)
         return [
             replace(
-                each,
+                level,
                 metric=metric,
-                unavailable=apart.get((each.factor, each.level), NO_DATA)
-                if each.unavailable == NO_DATA
-                else each.unavailable,
+                unavailable=reasons.get((level.factor, level.level), NO_DATA)
+                if level.unavailable == NO_DATA
+                else level.unavailable,
             )
-            for each in levels(self._blocks(used, metric), values)
+            for level in levels(self._blocks(runs, metric), factor_values)
         ]
 
     def front(self) -> list[Point]:
@@ -184,76 +186,78 @@ class Related:
         group = self._first_group()
         digits = hashlib.sha256(f"{self._study.design_hash}:front".encode()).digest()
         points = pareto(group, np.frombuffer(digits[:16], "<u4").tolist())
-        found = {(point.objective, point.experiment): point for point in points}
+        point_by_key = {(point.objective, point.experiment): point for point in points}
         return [
             replace(
-                found.get((objective, name))
-                or Point(objective, direction, name, unavailable=self._outside(name)),
+                point_by_key.get((objective, name))
+                or Point(objective, direction, name, unavailable=self._why_outside(name)),
                 label=self._labels[name],
             )
             for objective, direction in dict.fromkeys((p.objective, p.direction) for p in points)
-            for name in self._used
+            for name in self._runs
         ]
 
-    def _open(self, pair: Comparison, metric: str) -> float | None:
+    def _shared_uncertainty(self, pair: Comparison, metric: str) -> float | None:
         """Return the sensors' shared uncertainty of a ratio of energies; None if there is none."""
         if pair.ratio is None or not metric.startswith("energy_"):
             return None
-        of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
-        return math.hypot(of_a, of_b) or None
+        u95_a, u95_b = self._shared_u95[pair.experiment_a], self._shared_u95[pair.experiment_b]
+        return math.hypot(u95_a, u95_b) or None
 
-    def _whole(self, pair: Comparison, metric: str) -> Comparison:
+    def _if_complete(self, pair: Comparison, metric: str) -> Comparison:
         """Return a comparison with the runs in the means, and why a ratio would be of fewer."""
-        a, b = self._used[pair.experiment_a], self._used[pair.experiment_b]
-        if _has(a, metric) and _has(b, metric):
+        runs_a, runs_b = self._runs[pair.experiment_a], self._runs[pair.experiment_b]
+        if _all_positive(runs_a, metric) and _all_positive(runs_b, metric):
             return pair
-        return replace(pair, n_a=len(a), n_b=len(b), unavailable=f"ratio: {NOT_ALL}")
+        return replace(pair, n_a=len(runs_a), n_b=len(runs_b), unavailable=f"ratio: {NOT_ALL}")
 
-    def _blocks(self, used: Used, metric: str) -> Blocks:
+    def _blocks(self, runs: RunsByExperiment, metric: str) -> Blocks:
         """Return a column of the runs; none of an experiment if one of its runs lacks it.
 
         The remaining runs would be selected by their outcome.
         """
-        known = {name: rows if _has(rows, metric) else () for name, rows in used.items()}
-        return self._of_runs(known, itemgetter(metric))
+        complete = {
+            name: rows if _all_positive(rows, metric) else () for name, rows in runs.items()
+        }
+        return blocks(complete, self._completed, itemgetter(metric))
 
-    def _of_runs(self, used: Used, value_of: ValueOf) -> Blocks:
-        return blocks(used, self._started, value_of)
-
-    def _outside(self, experiment: str) -> str:
+    def _why_outside(self, experiment: str) -> str:
         reason = self._study.comparable.outside.get(experiment)
         return "no run is in the mean" if reason is None else f"{NOT_COMPARABLE}{reason}"
 
-    def _first_group(self) -> Used:
+    def _first_group(self) -> RunsByExperiment:
         """Return the experiments of the first comparable group that have a mean."""
         groups = (
-            [name for name in each if self._used[name]] for each in self._study.comparable.groups
+            [name for name in group if self._runs[name]] for group in self._study.comparable.groups
         )
-        return {name: self._used[name] for name in next(filter(None, groups), [])}
+        return {name: self._runs[name] for name in next(filter(None, groups), [])}
 
-    def _differs(self, one: str, other: str) -> list[str]:
-        pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
-        found = [
+    def _differences(self, a: str, b: str) -> list[str]:
+        pairs = zip(SURROUNDINGS, self._surroundings[a], self._surroundings[b], strict=True)
+        names = [
             name
-            for name, of_one, of_other in pairs
-            if of_one != of_other and f"gpu.{name}" not in self._study.settings
+            for name, values_a, values_b in pairs
+            if values_a != values_b and f"gpu.{name}" not in self._study.settings
         ]
-        mine, others = self._engines[one], self._engines[other]
-        if mine != others and {name for name, _ in mine} == {name for name, _ in others}:
-            found.append("engine_version")
-        short, long = sorted((self._lengths[one], self._lengths[other]))
-        return [*found, LENGTH] if long > LENGTHS_APART * short else found
+        versions = zip(VERSIONS, self._versions[a], self._versions[b], strict=True)
+        names += [
+            name
+            for (name, _), pairs_a, pairs_b in versions
+            if pairs_a != pairs_b and dict(pairs_a).keys() == dict(pairs_b).keys()
+        ]
+        short, long = sorted((self._lengths[a], self._lengths[b]))
+        return [*names, LENGTH] if long > LENGTHS_APART * short else names
 
 
-def _has(used: Sequence[Row], metric: str) -> bool:
+def _all_positive(runs: Sequence[Row], metric: str) -> bool:
     """Return whether every run has a quantity that a ratio can be made of."""
-    return all((run[metric] or 0) > 0 for run in used)
+    return all((run[metric] or 0) > 0 for run in runs)
 
 
-def _mean_length(used: Sequence[Row]) -> float:
+def _mean_length(runs: Sequence[Row]) -> float:
     """Return the mean tokens of an answer; not a number, which differs by nothing, if unknown."""
-    known = [run[LENGTH] for run in used if run[LENGTH] is not None]
-    return fmean(known) if known else math.nan
+    lengths = [run[LENGTH] for run in runs if run[LENGTH] is not None]
+    return fmean(lengths) if lengths else math.nan
 
 
 def labels_of(summary: Iterable[Row]) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 A run is in the mean if it completed, carries no disqualifying code, has energy of the prevailing
 meter, and was made on the prevailing machine: the same kind of GPU under the same driver and power
-limit, with the same engine. A measured joule and an estimated one have no common mean, and neither
-have two cards. What is left out is counted and named. What may be compared across experiments is in
-:mod:`llenergymeasure.analysis.comparable`.
+limit, with the same engine and the same commit of the model. A measured joule and an estimated one
+have no common mean, and neither have two cards. What is left out is counted and named. What may be
+compared across experiments is in :mod:`llenergymeasure.analysis.comparable`.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Machine: TypeAlias = tuple[Any, ...]
 PENDING = frozenset({"running", MISSING})
 """Statuses of runs that have not ended or not begun."""
 
-MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version")
+MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version", "model_commit")
 """What must be the same in runs of one experiment that are averaged."""
 
 
@@ -49,27 +49,27 @@ def select(members: Sequence[Row]) -> Selection:
     """Return which of an experiment's runs are in its mean."""
     completed = [row for row in members if row["status"] == "completed"]
     sound = [row for row in completed if in_means(row)]
-    judged = sound or completed
-    meter = _prevailing_meter(judged)
-    machine = _prevailing_machine([row for row in judged if meter_of(row) == meter])
-    alike = [
+    candidates = sound or completed
+    meter = _prevailing_meter(candidates)
+    machine = _prevailing_machine([row for row in candidates if meter_of(row) == meter])
+    matching = [
         row for row in completed if meter_of(row) == meter and _agree(machine_of(row), machine)
     ]
-    of_meter = [row for row in sound if meter_of(row) == meter]
-    others = [row for row in of_meter if not _agree(machine_of(row), machine)]
+    same_meter = [row for row in sound if meter_of(row) == meter]
+    other_machine_runs = [row for row in same_meter if not _agree(machine_of(row), machine)]
     pending = sum(row["status"] in PENDING for row in members)
     return Selection(
-        used=tuple(row for row in alike if in_means(row)),
-        alike=tuple(alike),
+        used=tuple(row for row in matching if in_means(row)),
+        alike=tuple(matching),
         meter=meter,
         left_out={
             "n_failed": len(members) - len(completed) - pending,
             "n_pending": pending,
             "n_disqualified": len(completed) - len(sound),
-            "n_other_meter": len(sound) - len(of_meter),
-            "n_other_machine": len(others),
+            "n_other_meter": len(sound) - len(same_meter),
+            "n_other_machine": len(other_machine_runs),
         },
-        differs=tuple(_differences(machine, others)),
+        differs=tuple(_differences(machine, other_machine_runs)),
     )
 
 
@@ -80,7 +80,7 @@ def selections(rows: Iterable[Row]) -> dict[str, Selection]:
 
 def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
     """Return the runs in the mean of each experiment."""
-    return {experiment: chosen.used for experiment, chosen in selections(rows).items()}
+    return {experiment: selection.used for experiment, selection in selections(rows).items()}
 
 
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -118,8 +118,7 @@ def machine_of(row: Row) -> Machine:
 
 def _agree(one: Machine, other: Machine) -> bool:
     """Return whether two machines agree in everything that is known of both."""
-    pairs = zip(one, other, strict=True)
-    return all(a is None or b is None or a == b for a, b in pairs)
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def _prevailing_meter(rows: Sequence[Row]) -> Meter:
@@ -131,7 +130,11 @@ def _prevailing_meter(rows: Sequence[Row]) -> Meter:
 
 
 def _prevailing_machine(rows: Sequence[Row]) -> Machine:
-    """Return the machine that most runs agree with; among equals, the one with most known."""
+    """Return the machine that most runs agree with; among equals, the one with most known.
+
+    What is not known of it is taken from the most of these runs: two drivers must not meet in a
+    mean because both agree with a run whose driver is unknown.
+    """
     if not rows:
         return (None,) * len(MACHINE_COLUMNS)
     counts = Counter(machine_of(row) for row in rows)
@@ -140,13 +143,20 @@ def _prevailing_machine(rows: Sequence[Row]) -> Machine:
         agreeing = sum(count for other, count in counts.items() if _agree(machine, other))
         return -agreeing, machine.count(None), str(machine)
 
-    return min(counts, key=rank)
+    machine = min(counts, key=rank)
+    for place, value in enumerate(machine):
+        agreeing = [other for other in map(machine_of, rows) if _agree(other, machine)]
+        known = Counter(other[place] for other in agreeing if other[place] is not None)
+        if value is None and known:
+            prevailing = min(known, key=lambda value: (-known[value], str(value)))
+            machine = (*machine[:place], prevailing, *machine[place + 1 :])
+    return machine
 
 
-def _differences(machine: Machine, others: Iterable[Row]) -> Iterable[str]:
-    found = [machine_of(row) for row in others]
+def _differences(machine: Machine, runs: Iterable[Row]) -> Iterable[str]:
+    other_machines = [machine_of(row) for row in runs]
     for place, name in enumerate(MACHINE_COLUMNS):
-        values = {other[place] for other in found} - {None, machine[place]}
+        values = {other[place] for other in other_machines} - {None, machine[place]}
         if values and machine[place] is not None:
-            told = ", ".join(sorted(str(value) for value in values))
-            yield f"{name}: {machine[place]} in the mean, not {told}"
+            text = ", ".join(sorted(str(value) for value in values))
+            yield f"{name}: {machine[place]} in the mean, not {text}"

@@ -79,14 +79,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     sd = statistics.stdev(values)
     least = min(values)
     scaled = [math.log(value) for value in values] if least > 0 else list(values)
-    found = autocorrelation(scaled)
-    half_width = t_quantile(n - 1) * statistics.stdev(scaled) / math.sqrt(n) * found.widening
+    correlation = autocorrelation(scaled)
+    half_width = t_quantile(n - 1) * statistics.stdev(scaled) / math.sqrt(n) * correlation.widening
     if least > 0:
         low, high = around(mean, half_width)
     else:
         low, high = mean - half_width, mean + half_width
         low = max(low, 0.0) if least == 0 else low
-    return Estimate(n, mean, sd, low, high, found.lag1, found.correlated)
+    return Estimate(n, mean, sd, low, high, correlation.lag1, correlation.correlated)
 
 
 def around(mean: float, log_half_width: float) -> tuple[float, float]:
@@ -161,11 +161,11 @@ def autocorrelation(values: Sequence[float]) -> Autocorrelation:
     """
     n = len(values)
     mean = statistics.fmean(values)
-    left = [value - mean for value in values]
-    total = math.fsum(value * value for value in left)
+    residuals = [value - mean for value in values]
+    total = math.fsum(value * value for value in residuals)
     if n < MIN_LAG1 or total <= n * (ROUNDING * max(1.0, abs(mean))) ** 2:
         return Autocorrelation()
-    lag1 = math.fsum(one * other for one, other in pairwise(left)) / total
+    lag1 = math.fsum(value * next_value for value, next_value in pairwise(residuals)) / total
     spread = (n - 2) / (n * math.sqrt(n - 1))
     if lag1 > ONE_SIDED * spread - 1 / n:
         return Autocorrelation(lag1, True, _widening(lag1, n))
@@ -201,9 +201,9 @@ def column_variances(values: Reals) -> Reals:
     """Return the sample variance along the first axis; NaN below two known values."""
     present = np.isfinite(values)
     n = present.sum(axis=0)
-    left = np.where(present, values - column_means(values), 0.0)
+    residuals = np.where(present, values - column_means(values), 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        variance: Reals = np.where(n >= 2, (left * left).sum(axis=0) / (n - 1), np.nan)
+        variance: Reals = np.where(n >= 2, (residuals * residuals).sum(axis=0) / (n - 1), np.nan)
     return variance
 
 
@@ -227,12 +227,12 @@ def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
     return stdtr(degrees_of_freedom, -np.asarray(value))
 
 
-def f_upper(tail: float, freedom: Reals, of_other: Reals) -> Reals:
+def f_upper(tail: float, freedom: Reals, other_freedom: Reals) -> Reals:
     """Return what a ratio of two variances exceeds by chance alone; NaN without freedom."""
     from scipy.special import fdtri
 
-    exceeded: Reals = fdtri(freedom, of_other, 1 - tail)
-    return exceeded
+    limit: Reals = fdtri(freedom, other_freedom, 1 - tail)
+    return limit
 
 
 def outliers(values: Sequence[float]) -> list[int]:
@@ -241,19 +241,19 @@ def outliers(values: Sequence[float]) -> list[int]:
     Grubbs 1969 (Technometrics 11, 1-21), repeated while at least five values are left. They
     should be looked at, never dropped: a mean without them is the mean of other runs.
     """
-    left = list(range(len(values)))
+    places = list(range(len(values)))
     found: list[int] = []
-    while len(left) >= MIN_GRUBBS:
-        n = len(left)
-        mean = statistics.fmean(values[place] for place in left)
-        sd = statistics.stdev([values[place] for place in left])
-        farthest = max(left, key=lambda place: abs(values[place] - mean))
+    while len(places) >= MIN_GRUBBS:
+        n = len(places)
+        mean = statistics.fmean(values[place] for place in places)
+        sd = statistics.stdev([values[place] for place in places])
+        farthest = max(places, key=lambda place: abs(values[place] - mean))
         quantile = float(t_upper(OUTLIER_LEVEL / (2 * n), n - 2))
         limit = (n - 1) / math.sqrt(n) * math.sqrt(quantile**2 / (n - 2 + quantile**2))
         if sd == 0 or abs(values[farthest] - mean) / sd <= limit:
             break
         found.append(farthest)
-        left.remove(farthest)
+        places.remove(farthest)
     return sorted(found)
 
 
@@ -273,6 +273,6 @@ def holm(p_values: Reals) -> Reals:
     return corrected
 
 
-def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
+def holm_optional(p_values: Sequence[float | None]) -> list[float | None]:
     """Return p values corrected for their number; None stays None and counts as no test."""
     return [finite(p) for p in holm(np.array(p_values, np.float64))]

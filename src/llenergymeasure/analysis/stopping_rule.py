@@ -57,16 +57,16 @@ def decide(
     """
     usable = [value for value in pilot if value > 0]
     if len(usable) < MIN_PILOT:
-        few = f"only {len(usable)} of the pilot's runs can be used; {MIN_PILOT} would do"
-        return Decision(pilot_cycles, None, len(usable), None, few)
-    spread = _log_sd(usable)
-    width = _one_run_half_width(usable, usable) / math.log1p(precision_target)
-    needed = max(len(usable), math.ceil(width**2 - 1e-9))
-    asked = max(needed + pilot_cycles - len(usable), pilot_cycles)
+        too_few = f"only {len(usable)} of the pilot's runs can be used; {MIN_PILOT} would do"
+        return Decision(pilot_cycles, None, len(usable), None, too_few)
+    pilot_cv = _log_sd(usable)
+    width_ratio = _one_run_half_width(usable, usable) / math.log1p(precision_target)
+    needed = max(len(usable), math.ceil(width_ratio**2 - 1e-9))
+    cycles = max(needed + pilot_cycles - len(usable), pilot_cycles)
     reason = None
-    if asked > max_cycles:
+    if cycles > max_cycles:
         reason = f"{needed} runs are needed, max_cycles allows {max_cycles} cycles"
-    return Decision(min(asked, max_cycles), needed, len(usable), spread, reason)
+    return Decision(min(cycles, max_cycles), needed, len(usable), pilot_cv, reason)
 
 
 def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:
@@ -86,8 +86,8 @@ def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, fl
 
 def _one_run_half_width(pilot: Sequence[float], values: Sequence[float]) -> float:
     """Return the half width of the logarithm's interval if a single run were made."""
-    found = autocorrelation([math.log(value) for value in values])
-    return t_quantile(len(pilot) - 1) * _log_sd(pilot) * found.widening
+    correlation = autocorrelation([math.log(value) for value in values])
+    return t_quantile(len(pilot) - 1) * _log_sd(pilot) * correlation.widening
 
 
 def _log_sd(values: Sequence[float]) -> float:

@@ -31,12 +31,12 @@ from llenergymeasure.results.table import setting_array
 ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
-NAMED = 2
+MAX_NAMED_SETTINGS = 2
 """Most unset settings that an experiment's name lists; with more it is only the model."""
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
-SHARES_ENDS = 5
+WINDOW_ENDS_METHOD = 5
 """First method of the meter whose records say what repeats share at the ends of windows."""
-_ZEUS_SHARES_ENDS = 6
+_ZEUS_WINDOW_ENDS_METHOD = 6
 """Earlier methods took a counter that Zeus read for one that sees everything."""
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
@@ -87,12 +87,12 @@ SUMMARY_SCHEMA = pa.schema(
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
-engine, in what ``differs`` says. Experiments of one ``comparison_group`` may be compared, and
-``not_comparable`` says what parts one from group 1. ``energy_u95_rel``, ``energy_shared_u95_rel``
-and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` (``u95_j`` of
-methods that did not know all of it) and ``u_sys_j`` over their gross energy; clocks are the ends of
-the runs' ranges and the medians of the rest; ``validity`` is every code seen, left-out runs
-included."""
+engine, or of another commit of the model: ``differs`` says in what. Experiments of one
+``comparison_group`` may be compared, and ``not_comparable`` says what parts one from group 1.
+``energy_u95_rel``, ``energy_shared_u95_rel`` and ``energy_u_sys_rel`` are the means of the runs'
+own ``u95_j``, ``shared_u95_j`` (``u95_j`` of methods that did not know all of it) and ``u_sys_j``
+over their gross energy; clocks are the ends of the runs' ranges and the medians of the rest;
+``validity`` is every code seen, left-out runs included."""
 
 
 def summarise(study: StudyRuns) -> pa.Table:
@@ -102,8 +102,8 @@ def summarise(study: StudyRuns) -> pa.Table:
     lack is null, because its mean would not be over ``n``. Where the study has a precision target,
     the interval of the energy per output token takes its spread from the pilot's cycles.
     """
-    firsts = [members[0] for members in study.experiments.values()]
-    group_of = {
+    first_rows = [members[0] for members in study.experiments.values()]
+    group_by_experiment = {
         experiment: number
         for number, members in enumerate(study.comparable.groups, start=1)
         for experiment in members
@@ -112,145 +112,150 @@ def summarise(study: StudyRuns) -> pa.Table:
         {
             **_summary_row(members, study.selections[experiment], study.execution),
             "label": label,
-            "comparison_group": group_of.get(experiment),
+            "comparison_group": group_by_experiment.get(experiment),
             "not_comparable": study.comparable.outside.get(experiment),
         }
         for (experiment, members), label in zip(
-            study.experiments.items(), _labels(firsts, [*study.settings]), strict=True
+            study.experiments.items(), _labels(first_rows, [*study.settings]), strict=True
         )
     ]
     table = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)
     for name, kind in study.settings.items():
         column = f"setting.{name}" if name in SUMMARY_SCHEMA.names else name
-        array = setting_array([first[name] for first in firsts])
+        array = setting_array([first[name] for first in first_rows])
         table = table.append_column(column, array.cast(kind))
     return table
 
 
 def _summary_row(
-    members: Sequence[Row], chosen: Selection, execution: Mapping[str, Any]
+    members: Sequence[Row], selection: Selection, execution: Mapping[str, Any]
 ) -> dict[str, Any]:
-    used = by_start(chosen.used)
-    kind, source, scopes = chosen.meter
+    runs = by_start(selection.used)
+    kind, source, scopes = selection.meter
     first = members[0]
     completed = [row for row in members if row["status"] == "completed"]
     row: dict[str, Any] = {
         "experiment": first["experiment"],
         **{name: first[name] for name in SETTING_COLUMNS},
-        "n": len(used),
+        "n": len(runs),
         "n_planned": len(members),
-        **chosen.left_out,
-        "differs": list(chosen.differs),
+        **selection.left_out,
+        "differs": list(selection.differs),
         "kind": kind,
         "energy_source": source,
         "energy_scopes": list(scopes) if kind else None,
-        "energy_u95_rel": _mean_share(used, "energy_u95_j"),
-        "energy_shared_u95_rel": shared_share(used),
-        "energy_u_sys_rel": _mean_share(used, "energy_u_sys_j"),
-        "window_s_mean": estimate(_values(used, "window_s")).mean,
-        **_clocks(used),
+        "energy_u95_rel": _mean_ratio(runs, "energy_u95_j"),
+        "energy_shared_u95_rel": shared_u95_rel(runs),
+        "energy_u_sys_rel": _mean_ratio(runs, "energy_u_sys_j"),
+        "window_s_mean": estimate(_values(runs, "window_s")).mean,
+        **_clock_statistics(runs),
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
     }
-    found = {metric: estimate(_values(used, metric)) for metric in METRICS}
-    for metric, result in found.items():
+    estimates = {metric: estimate(_values(runs, metric)) for metric in METRICS}
+    for metric, result in estimates.items():
         for name in STATISTICS:
             row[f"{metric}_{name}"] = getattr(result, name)
-    row |= _right_answers(used, found["energy_per_request_j"])
-    _add_energy(row, used, found[ENERGY])
-    _add_precision(row, used, execution)
+    row |= _per_correct_answer(runs, estimates["energy_per_request_j"])
+    _add_energy_spread(row, runs, estimates[ENERGY])
+    _add_precision(row, runs, execution)
     ends = total95(row, ENERGY)
     if ends is not None:
         row[f"{ENERGY}_total95_low"], row[f"{ENERGY}_total95_high"] = ends
     return row
 
 
-def _right_answers(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
+def _per_correct_answer(runs: Sequence[Row], energy: Estimate) -> dict[str, Any]:
     """Return the energy per right answer: that of a request over the share of right answers.
 
     The share's interval is that of its questions, which cycles ask again.
     """
-    items, scored = _values(used, "quality_items"), _values(used, "quality_score")
+    items, scored = _values(runs, "quality_items"), _values(runs, "quality_score")
     row: dict[str, Any] = {}
     if items and scored:
         low, high = share_interval(fmean(scored), min(items))
         row = {"quality_score_ci95_low": low, "quality_score_ci95_high": high}
     if not (items and scored) or energy.mean is None:
-        asked = any(run["quality_score"] is not None for run in used)
-        reason = "not every run has its energy and how many answers were right" if asked else None
-        return {**row, f"{PER_CORRECT}_unavailable": reason}
-    found = energy_per_correct(energy, fmean(scored), min(items))
-    if found is None:
+        is_scored = any(run["quality_score"] is not None for run in runs)
+        why = "not every run has its energy and how many answers were right" if is_scored else None
+        return {**row, f"{PER_CORRECT}_unavailable": why}
+    values = energy_per_correct(energy, fmean(scored), min(items))
+    if values is None:
         return {**row, f"{PER_CORRECT}_unavailable": NONE_RIGHT}
     names = ("mean", "ci95_low", "ci95_high")
-    return row | {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
+    return row | {f"{PER_CORRECT}_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def _clocks(used: Sequence[Row]) -> dict[str, Any]:
+def _clock_statistics(runs: Sequence[Row]) -> dict[str, Any]:
     """Return the clocks over all runs: the ends of their ranges, the middle, mean shares."""
-    over: dict[str, Callable[[list[float]], float]]
-    over = {"_min_": min, "_max_": max, "_share": fmean}
-    found: dict[str, Any] = {}
+    statistics: dict[str, Callable[[list[float]], float]] = {
+        "_min_": min,
+        "_max_": max,
+        "_share": fmean,
+    }
+    row: dict[str, Any] = {}
     for name in CLOCK_REALS:
-        values = [run[name] for run in used if run[name] is not None]
-        summed = next((each for part, each in over.items() if part in name), median)
-        found[name] = summed(values) if values else None
-    reasons = [run["slowed_by"] for run in used if run["slowed_by"] is not None]
-    found["slowed_by"] = sorted({name for each in reasons for name in each}) if reasons else None
-    return found
+        values = [run[name] for run in runs if run[name] is not None]
+        statistic = next((statistics[infix] for infix in statistics if infix in name), median)
+        row[name] = statistic(values) if values else None
+    known = [run["slowed_by"] for run in runs if run["slowed_by"] is not None]
+    row["slowed_by"] = (
+        sorted({reason for reasons in known for reason in reasons}) if known else None
+    )
+    return row
 
 
-def _add_energy(row: dict[str, Any], used: Sequence[Row], found: Estimate) -> None:
+def _add_energy_spread(row: dict[str, Any], runs: Sequence[Row], energy: Estimate) -> None:
     """Add the median, the outliers, whether cycles are correlated, and the parts of the variance.
 
     What the meter's own randomness explains (``u95_j`` less what repeats share) is the part within
     runs; the rest of the spread is between cycles.
     """
-    values = _values(used, ENERGY)
-    row["outlier_cycles"] = [used[place]["cycle"] for place in outliers(values)]
+    values = _values(runs, ENERGY)
+    row["outlier_cycles"] = [runs[place]["cycle"] for place in outliers(values)]
     row["interval_method"] = "t" if len(values) > 1 else None
-    row["interval_unavailable"] = _no_interval(len(used), values)
-    row["cycles_lag1"], row["cycles_correlated"] = found.lag1, found.correlated
+    row["interval_unavailable"] = _no_interval(len(runs), values)
+    row["cycles_lag1"], row["cycles_correlated"] = energy.lag1, energy.correlated
     if not values:
         return
     row[f"{ENERGY}_median"] = float(np.median(values))
-    within = row["energy_within_sd_rel"] = _within_sd(used)
-    if within is not None and len(values) > 1:
-        total = row[f"{ENERGY}_sd"] / row[f"{ENERGY}_mean"]
-        row["energy_between_sd_rel"] = math.sqrt(max(total**2 - within**2, 0.0))
+    within_sd = row["energy_within_sd_rel"] = _within_sd_rel(runs)
+    if within_sd is not None and len(values) > 1:
+        total_sd = row[f"{ENERGY}_sd"] / row[f"{ENERGY}_mean"]
+        row["energy_between_sd_rel"] = math.sqrt(max(total_sd**2 - within_sd**2, 0.0))
 
 
-def _within_sd(used: Sequence[Row]) -> float | None:
+def _within_sd_rel(runs: Sequence[Row]) -> float | None:
     """Return the standard deviation that the meter's randomness gives a run, over its energy.
 
     It is the root of the mean variance, as that of the runs themselves is: a run that the meter
     knows badly counts by its square.
     """
-    if _mean_share(used, "energy_u95_j") is None:
+    if _mean_ratio(runs, "energy_u95_j") is None:
         return None
-    chance = [
+    random_parts = [
         without(run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0) / run["energy_gross_j"]
-        for run in used
+        for run in runs
     ]
-    return math.sqrt(fmean(each * each for each in chance)) / COVERAGE_FACTOR
+    return math.sqrt(fmean(part * part for part in random_parts)) / COVERAGE_FACTOR
 
 
-def _no_interval(n: int, values: Sequence[float]) -> str | None:
+def _no_interval(run_count: int, values: Sequence[float]) -> str | None:
     if len(values) > 1:
         return None
-    if n == 0:
+    if run_count == 0:
         return "no run is in the mean"
     if not values:
         return "not every run in the mean has energy per output token"
     return "one run has no spread to compute an interval from"
 
 
-def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[str, Any]) -> None:
+def _add_precision(row: dict[str, Any], runs: Sequence[Row], execution: Mapping[str, Any]) -> None:
     """Add whether a precision that was asked for is reached, and the interval that goes with it."""
     target = execution.get("precision_target")
     if target is None:
         return
-    pilot_cycles, values = execution["n_cycles"], _values(used, ENERGY)
-    pilot = [run[ENERGY] for run in used if run["cycle"] <= pilot_cycles] if values else []
+    pilot_cycles, values = execution["n_cycles"], _values(runs, ENERGY)
+    pilot = [run[ENERGY] for run in runs if run["cycle"] <= pilot_cycles] if values else []
     decision = stopping_rule.decide(pilot, pilot_cycles, target, execution["max_cycles"])
     row["precision_target"] = target
     row["cycles_needed"] = decision.needed
@@ -294,56 +299,47 @@ def _values(rows: Sequence[Row], name: str) -> list[float]:
     return values if all(value is not None and math.isfinite(value) for value in values) else []
 
 
-def _mean_share(rows: Sequence[Row], name: str) -> float | None:
+def _mean_ratio(rows: Sequence[Row], name: str) -> float | None:
     """Return the mean of a column over the gross energy; None where a run lacks either."""
     parts, wholes = _values(rows, name), _values(rows, "energy_gross_j")
     if not parts or not wholes or min(wholes) <= 0:
         return None
-    return estimate([part / whole for part, whole in zip(parts, wholes, strict=True)]).mean
+    return fmean(part / whole for part, whole in zip(parts, wholes, strict=True))
 
 
 def knows_ends(run: Row) -> bool:
     """Return whether a run's record says what it shares with its repeats at the window's ends."""
-    least = _ZEUS_SHARES_ENDS if run.get("energy_source") == "zeus" else SHARES_ENDS
-    return (run["energy_method"] or 0) >= least
+    is_zeus = run.get("energy_source") == "zeus"
+    first = _ZEUS_WINDOW_ENDS_METHOD if is_zeus else WINDOW_ENDS_METHOD
+    return (run["energy_method"] or 0) >= first
 
 
-def shared_share(rows: Sequence[Row]) -> float | None:
+def shared_u95_rel(rows: Sequence[Row]) -> float | None:
     """Return the uncertainty that repeats share, over the energy; where unknown, all of it."""
-    return _recorded_share(
-        [
-            row if knows_ends(row) else {**row, "energy_shared_u95_j": row["energy_u95_j"]}
-            for row in rows
-        ]
-    )
-
-
-def _recorded_share(rows: Sequence[Row]) -> float | None:
-    """Return the uncertainty that repeats share, over the energy, of the runs that record it."""
-    return _mean_share(
-        [row for row in rows if row["energy_shared_u95_j"] is not None], "energy_shared_u95_j"
-    )
+    name = "energy_shared_u95_j"
+    completed = [row if knows_ends(row) else {**row, name: row["energy_u95_j"]} for row in rows]
+    return _mean_ratio([row for row in completed if row[name] is not None], name)
 
 
 def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
     """Return a short name for every experiment from the settings in which they differ."""
-    varied = [
+    varying = [
         name
         for name in (*SETTING_COLUMNS, *settings)
         if len({str(row[name]) for row in experiments}) > 1
     ]
-    labels = [_label(row, varied) for row in experiments]
-    seen = Counter(labels)
+    labels = [_label(row, varying) for row in experiments]
+    counts = Counter(labels)
     return [
-        label if seen[label] == 1 else f"{label} · {row['experiment']}"
+        label if counts[label] == 1 else f"{label} · {row['experiment']}"
         for label, row in zip(labels, experiments, strict=True)
     ]
 
 
-def _label(row: Row, varied: Sequence[str]) -> str:
-    parts = [label_part(name, row[name]) for name in varied if row[name] is not None]
-    if not parts and len(varied) <= NAMED:
-        parts = [f"{name.rpartition('.')[2]} not set" for name in varied]
+def _label(row: Row, varying: Sequence[str]) -> str:
+    parts = [label_part(name, row[name]) for name in varying if row[name] is not None]
+    if not parts and len(varying) <= MAX_NAMED_SETTINGS:
+        parts = [f"{name.rpartition('.')[2]} not set" for name in varying]
     return " · ".join(parts) or row["model"] or row["experiment"]
 
 

@@ -70,7 +70,8 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
     summary = summarise(study)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
     related = relate(study, labels)
-    tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
+    tables = {"summary": _round_columns(summary)}
+    tables |= {name: _round_columns(table) for name, table in related.items()}
     for file_name in TABLE_NAMES:
         if file_name == RUNS_NAME:
             continue
@@ -117,9 +118,9 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     if not path.exists():
-        at = shlex.quote(str(study_dir))
-        way = f"llem report {at} merges the study's runs, llem status {at} says how far it is"
-        raise ResultsError(f"{path} is not there; {way}")
+        root = shlex.quote(str(study_dir))
+        hint = f"llem report {root} merges the study's runs, llem status {root} says how far it is"
+        raise ResultsError(f"{path} is not there; {hint}")
     table = read_parquet(path)
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:
@@ -139,15 +140,15 @@ def behind(study_dir: Path) -> str | None:
     if not (study_dir / RUNS_NAME).exists():
         return None
     runs = read_parquet(study_dir / RUNS_NAME, columns).to_pylist()
-    known = {(run["experiment"], run["cycle"]) for run in runs}
+    merged = {(run["experiment"], run["cycle"]) for run in runs}
     new = sum(
         folder.run(run["experiment"], run["cycle"]).result.is_file()
         for run in runs
         if run["status"] != "completed" and run["error_class"] != DAMAGED
     )
-    if known != planned:
-        what = f"the tables of {study_dir} know {len(known & planned)} of {len(planned)} planned"
-        what += " runs" + f" and {len(known - planned)} others" * bool(known - planned)
+    if merged != planned:
+        what = f"the tables of {study_dir} know {len(merged & planned)} of {len(planned)} planned"
+        what += " runs" + f" and {len(merged - planned)} others" * bool(merged - planned)
     elif new:
         runs_have = "run of {} has" if new == 1 else "runs of {} have"
         what = f"{new} {runs_have.format(study_dir)} completed since its tables were written"
@@ -164,17 +165,17 @@ def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) ->
             os.utime(temporary, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
 
 
-def _rounded(table: pa.Table) -> pa.Table:
+def _round_columns(table: pa.Table) -> pa.Table:
     """Return the table with its real columns to :data:`DERIVED_DIGITS` significant digits."""
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if not pa.types.is_floating(field.type):
             continue
-        values = [_to_digits(value) for value in table.column(place).to_pylist()]
-        table = table.set_column(place, field, pa.array(values, field.type))
+        values = [_round_to_digits(value) for value in table.column(index).to_pylist()]
+        table = table.set_column(index, field, pa.array(values, field.type))
     return table
 
 
-def _to_digits(value: float | None) -> float | None:
+def _round_to_digits(value: float | None) -> float | None:
     """Return a value rounded; null for one that is not finite."""
     if value is None or not math.isfinite(value):
         return None
@@ -195,20 +196,20 @@ def _write_csv(table: pa.Table, path: Path) -> None:
     An id such as ``123e45678901`` looks like a number: it is quoted, and readers that guess
     types (pandas, R) must still be given that ``experiment`` is text.
     """
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
-            lists = table.column(place).to_pylist()
-            joined = [None if each is None else ";".join(map(str, each)) for each in lists]
-            table = table.set_column(place, field.name, pa.array(joined, pa.string()))
+            lists = table.column(index).to_pylist()
+            joined = [None if items is None else ";".join(map(str, items)) for items in lists]
+            table = table.set_column(index, field.name, pa.array(joined, pa.string()))
     csv.write_csv(harmless(table), path, csv.WriteOptions(quoting_style="needed"))
 
 
 def harmless(table: pa.Table) -> pa.Table:
     """Return a table whose texts no spreadsheet takes for a formula and no terminal obeys."""
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
-            texts = [each and harmless_text(each) for each in table.column(place).to_pylist()]
-            table = table.set_column(place, field, pa.array(texts, pa.string()))
+            texts = [text and harmless_text(text) for text in table.column(index).to_pylist()]
+            table = table.set_column(index, field, pa.array(texts, pa.string()))
     return table
 
 
@@ -218,5 +219,5 @@ _FORMULA = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take th
 
 def harmless_text(text: str) -> str:
     """Return a cell's text: none that is a formula, or steers what shows it."""
-    shown = printable(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    safe = printable(text)
+    return f"'{safe}" if safe.startswith(_FORMULA) else safe

@@ -23,11 +23,11 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.results.complete import Difference, recorded_hash
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 
-SHOWN = 20
+MAX_NAMED_CELLS = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""
-_OTHER = "another one wrote it, or it was changed; `llem report` writes it again from the runs"
-OTHER_VERSION = f"its columns are not those of this version: {_OTHER}"
-OTHER_ANALYSIS = f"its values are not those of the analysis of this version: {_OTHER}"
+_HINT = "another one wrote it, or it was changed; `llem report` writes it again from the runs"
+OTHER_VERSION = f"its columns are not those of this version: {_HINT}"
+OTHER_ANALYSIS = f"its values are not those of the analysis of this version: {_HINT}"
 
 
 @dataclass
@@ -64,24 +64,24 @@ def verify_study(study_dir: Path) -> Verification:
     """
     folder = StudyFolder(study_dir)
     plan = Plan.read(folder.plan)
-    found = Verification(plan.study)
-    found.differences += _runs(plan, folder, found)
-    found.differences += _tables(study_dir, partial=found.missing > 0)
-    return found
+    verification = Verification(plan.study)
+    verification.differences += _check_runs(plan, folder, verification)
+    verification.differences += _check_tables(study_dir, partial=verification.missing > 0)
+    return verification
 
 
-def _runs(plan: Plan, folder: StudyFolder, found: Verification) -> Iterator[Difference]:
+def _check_runs(plan: Plan, folder: StudyFolder, result: Verification) -> Iterator[Difference]:
     for run in plan.runs:
-        place = folder.run(run.experiment, run.cycle)
-        if not place.result.is_file():
-            found.missing += 1
+        run_folder = folder.run(run.experiment, run.cycle)
+        if not run_folder.result.is_file():
+            result.missing += 1
             continue
-        found.runs += 1
-        found.unhashed += recorded_hash(place) is None
-        yield from check_run(place, run.swept)
+        result.runs += 1
+        result.unhashed += recorded_hash(run_folder) is None
+        yield from check_run(run_folder, run.swept)
 
 
-def _tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
+def _check_tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
     """Yield what in a study's tables is not what its runs give; its folder is not changed."""
     with tempfile.TemporaryDirectory(prefix="llem-verify-") as name:
         fresh = Path(name)
@@ -96,38 +96,38 @@ def _tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
         for table in TABLE_NAMES:
             if partial and not (study_dir / table).exists():
                 continue
-            yield from _compare(study_dir / table, fresh / table)
+            yield from _check_table(study_dir / table, fresh / table)
 
 
-def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
-    if not stands.is_file():
-        yield Difference(stands, what="it is missing; running the study again makes it")
+def _check_table(stored: Path, fresh: Path) -> Iterator[Difference]:
+    if not stored.is_file():
+        yield Difference(stored, what="it is missing; running the study again makes it")
         return
-    if read_bytes(stands) == read_bytes(fresh):
+    if read_bytes(stored) == read_bytes(fresh):
         return
-    if stands.suffix != ".parquet":
-        # Its values are those of the Parquet table next to it.
-        of_stands, of_fresh = (_made_by(each.with_suffix(".parquet")) for each in (stands, fresh))
+    # The values of a table as text are those of the Parquet table next to it.
+    columns, analysis = _table_version(stored.with_suffix(".parquet"))
+    fresh_columns, fresh_analysis = _table_version(fresh.with_suffix(".parquet"))
+    same_version = (columns, analysis) == (fresh_columns, fresh_analysis)
+    if stored.suffix != ".parquet":
         what = "its bytes are not what the runs give"
-        if of_stands != of_fresh:
-            what = OTHER_ANALYSIS if of_stands[0] == of_fresh[0] else OTHER_VERSION
-        yield Difference(stands, what=what)
+        if not same_version:
+            what = OTHER_ANALYSIS if columns == fresh_columns else OTHER_VERSION
+        yield Difference(stored, what=what)
         return
     try:
-        recorded = read_parquet(stands)
+        recorded = read_parquet(stored)
     except ResultsError as error:
-        yield Difference(stands, what=f"it {str(error).removeprefix(f'{stands} ')}")
+        yield Difference(stored, what=f"it {str(error).removeprefix(f'{stored} ')}")
         return
-    same = _made_by(stands) == _made_by(fresh)
-    found = list(_cells(stands, recorded, read_parquet(fresh), same and _same_writer(stands)))
-    if found and not same:
-        found = [each for each in found if each.what == OTHER_VERSION]
-        yield from found or [Difference(stands, what=OTHER_ANALYSIS)]
-        return
+    same_writer = same_version and _is_by_this_pyarrow(stored)
+    found = list(_compare_cells(stored, recorded, read_parquet(fresh), same_writer))
+    if found and not same_version and columns == fresh_columns:
+        found = [Difference(stored, what=OTHER_ANALYSIS)]
     yield from found
 
 
-def _cells(
+def _compare_cells(
     path: Path, recorded: pa.Table, fresh: pa.Table, same_writer: bool
 ) -> Iterator[Difference]:
     if recorded.schema.names != fresh.schema.names:
@@ -137,19 +137,19 @@ def _cells(
         what = f"{len(recorded)} rows; the runs give {len(fresh)}"
         yield Difference(path, what=what)
         return
-    found = 0
-    for number, pair in enumerate(zip(recorded.to_pylist(), fresh.to_pylist(), strict=True)):
-        for each in differences(path, *pair, f"row {number + 1}"):
-            found += 1
-            if found <= SHOWN:
-                yield each
-    if found > SHOWN:
-        yield Difference(path, what=f"{found - SHOWN} more cells differ")
-    if not found and same_writer:
+    count = 0
+    for index, pair in enumerate(zip(recorded.to_pylist(), fresh.to_pylist(), strict=True)):
+        for difference in differences(path, *pair, f"row {index + 1}"):
+            count += 1
+            if count <= MAX_NAMED_CELLS:
+                yield difference
+    if count > MAX_NAMED_CELLS:
+        yield Difference(path, what=f"{count - MAX_NAMED_CELLS} more cells differ")
+    if not count and same_writer:
         yield Difference(path, what="its values are right, but its bytes were changed")
 
 
-def _made_by(path: Path) -> tuple[list[str], bytes | None]:
+def _table_version(path: Path) -> tuple[list[str], bytes | None]:
     """Return a table's columns and by which version of the analysis its values are."""
     try:
         schema = pq.read_schema(path)
@@ -158,6 +158,6 @@ def _made_by(path: Path) -> tuple[list[str], bytes | None]:
     return list(schema.names), (schema.metadata or {}).get(ANALYSIS_KEY)
 
 
-def _same_writer(path: Path) -> bool:
+def _is_by_this_pyarrow(path: Path) -> bool:
     written_by = pq.ParquetFile(pa.BufferReader(read_bytes(path))).metadata.created_by or ""
     return f"version {pa.__version__}" in written_by

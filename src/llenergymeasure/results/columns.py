@@ -23,7 +23,7 @@ _TYPES = {str: TEXT, int: WHOLE, float: REAL, bool: pa.bool_(), list: _CODES}
 SETTING_COLUMNS = ("backend", "model", "precision", "runner")
 """Fixed columns that are settings: part of an experiment's label where they differ."""
 
-_LATENCIES = [name for name, each in Serving.model_fields.items() if each.annotation is Latency]
+_LATENCIES = [name for name, field in Serving.model_fields.items() if field.annotation is Latency]
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
 
@@ -143,6 +143,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "driver_version": TEXT,
     "power_limit_w": REAL,
     "engine_version": TEXT,
+    "model_commit": TEXT,
     "settings_in_force": TEXT,
     "llenergymeasure_version": TEXT,
     "host": TEXT,
@@ -169,16 +170,16 @@ def record_field(path: str) -> FieldInfo:
     model: type[BaseModel] = Result
     *parents, name = path.split(".")
     for parent in parents:
-        model = _kind(model.model_fields[parent].annotation)
+        model = _value_class(model.model_fields[parent].annotation)
     return model.model_fields[name]
 
 
 def column_type(annotation: Any) -> pa.DataType:
     """Return the type of a column whose values have a Python type, or are null."""
-    return _TYPES[_kind(annotation)]
+    return _TYPES[_value_class(annotation)]
 
 
-def _kind(annotation: Any) -> Any:
+def _value_class(annotation: Any) -> Any:
     """Return the class of an annotation's values, None apart."""
     origin = get_origin(annotation)
     if origin is Literal:
@@ -186,7 +187,7 @@ def _kind(annotation: Any) -> Any:
     if origin is list or isinstance(annotation, type):
         return origin or annotation
     (kind,) = (part for part in get_args(annotation) if part is not NoneType)
-    return _kind(kind)
+    return _value_class(kind)
 
 
 RUN_SCHEMA = pa.schema(

@@ -23,7 +23,7 @@ SETTLED_NS = 2 * NS_PER_S
 """A file changed this shortly before it was looked at may change again without a newer time stamp:
 file systems keep time in ticks of up to two seconds. What was found of it is not kept."""
 
-_OF_THE_FILE = {
+_FILE_ERRORS = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO),
     *(errno.EOVERFLOW, errno.EBADMSG, errno.EUCLEAN),
 }
@@ -99,11 +99,11 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
     Raises:
         RecordVersionError: a later version of this program wrote it.
     """
-    looking = damages(folder)
+    faults = damages(folder)
     try:
-        return next(looking)
-    except StopIteration as end:
-        record: dict[str, Any] = end.value
+        return next(faults)
+    except StopIteration as finished:
+        record: dict[str, Any] = finished.value
         return record
 
 
@@ -117,42 +117,42 @@ def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | N
     try:
         content = read_bytes(folder.result)
     except OSError as error:
-        _raise_unless_of_the_file(error)
+        _raise_unless_file_error(error)
         yield Difference(folder.result, what=f"cannot be read: {error.strerror}")
         return None
-    wanted, digest = recorded_hash(folder), hashlib.sha256(content).hexdigest()
-    changed = wanted not in (None, digest)
-    if changed:
+    recorded_digest, digest = recorded_hash(folder), hashlib.sha256(content).hexdigest()
+    is_changed = recorded_digest not in (None, digest)
+    if is_changed:
         what = "its bytes are not those that were written (by the hash in outcome.json)"
-        yield Difference(folder.result, "sha256", wanted, digest, what)
+        yield Difference(folder.result, "sha256", recorded_digest, digest, what)
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
         yield Difference(folder.result, what=f"is no JSON: {error}")
         return None
     try:
-        reason = _no_record(record, folder)
+        reason = _record_fault(record, folder)
     except RecordVersionError:
-        if changed:  # its version may be a changed byte
+        if is_changed:  # its version may be a changed byte
             return None
         raise
     if reason is not None:
         yield Difference(folder.result, what=reason)
         return None
-    for name, vouched in record["files"].items():
-        yield from _sibling(folder.path / name, vouched)
-    whole: dict[str, Any] = record
-    return whole
+    for name, file_digest in record["files"].items():
+        yield from _sibling_faults(folder.path / name, file_digest)
+    complete_record: dict[str, Any] = record
+    return complete_record
 
 
 def recorded_hash(folder: RunFolder) -> str | None:
     """Return the record's hash in the outcome; None if there is none."""
     try:
         outcome = load_json(folder.outcome)
-        kept = outcome["result_sha256"]
+        digest = outcome["result_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return kept if isinstance(kept, str) else None
+    return digest if isinstance(digest, str) else None
 
 
 def check_version(record: Any, path: Path) -> None:
@@ -175,54 +175,54 @@ def stamp(run: str, looked_ns: int) -> Stamp | None:
         run: the folder.
         looked_ns: when the look at all runs began, by the wall clock.
     """
-    found: list[tuple[int, int, int, int] | None] = []
+    entries: list[tuple[int, int, int, int] | None] = []
     changed_ns = 0
     for name in _FILES:
         try:
-            each = os.stat(f"{run}/{name}")  # noqa: PTH116 - Paths for 100,000 runs cost seconds
+            status = os.stat(f"{run}/{name}")  # noqa: PTH116 - Paths for 100,000 runs cost seconds
         except (FileNotFoundError, NotADirectoryError):
-            if not found:
+            if not entries:
                 return None
-            found.append(None)
+            entries.append(None)
             continue
-        found.append((each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns))
-        changed_ns = max(changed_ns, each.st_ctime_ns)
-    digest = hashlib.sha256(repr(found).encode()).hexdigest()[:32]
+        entries.append((status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
+        changed_ns = max(changed_ns, status.st_ctime_ns)
+    digest = hashlib.sha256(repr(entries).encode()).hexdigest()[:32]
     return Stamp(digest, changed_ns < looked_ns - SETTLED_NS)
 
 
-def _no_record(record: Any, folder: RunFolder) -> str | None:
+def _record_fault(record: Any, folder: RunFolder) -> str | None:
     """Return why parsed JSON is not this run's record; None if it is."""
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return "is no record of a run"
     if type(record.get("schema_version")) is not int:
         return "has no record version"
     check_version(record, folder.result)
-    asked = folder.path.parent.name, folder.path.name
-    found = str(record.get("experiment")), str(record.get("cycle"))
-    if found != asked:
-        return f"is the record of run {'/'.join(found)}, not of {'/'.join(asked)}"
+    expected = folder.path.parent.name, folder.path.name
+    actual = str(record.get("experiment")), str(record.get("cycle"))
+    if actual != expected:
+        return f"is the record of run {'/'.join(actual)}, not of {'/'.join(expected)}"
     if folder.row.name not in record["files"]:
         return f"does not vouch for {folder.row.name}"
     return None
 
 
-def _sibling(path: Path, wanted: str) -> Iterator[Difference]:
+def _sibling_faults(path: Path, recorded_digest: str) -> Iterator[Difference]:
     try:
-        found = sha256(path)
+        digest = sha256(path)
     except OSError as error:
-        _raise_unless_of_the_file(error)
+        _raise_unless_file_error(error)
         missing = isinstance(error, FileNotFoundError)
         what = "it is missing" if missing else f"cannot be read: {error.strerror}"
         yield Difference(path, what=f"{what}, and the record vouches for it")
         return
-    if found != wanted:
+    if digest != recorded_digest:
         what = "its bytes are not those that result.json vouches for"
-        yield Difference(path, "sha256", wanted, found, what)
+        yield Difference(path, "sha256", recorded_digest, digest, what)
 
 
-def _raise_unless_of_the_file(error: OSError) -> None:
-    if error.errno not in _OF_THE_FILE:
+def _raise_unless_file_error(error: OSError) -> None:
+    if error.errno not in _FILE_ERRORS:
         raise error
 
 
@@ -257,8 +257,10 @@ def is_kept(folder: RunFolder, quality: Any) -> bool:
 
 def is_assessed(folder: RunFolder, quality: Any) -> bool:
     """Return whether the engine has measured, and assessed the quality that the study asks for."""
-    done = read_json(folder.engine)
-    if done is None or not isinstance(quality, dict):
-        return done is not None
-    asked = any(quality.get(name) is not None for name in ("texts", "tasks"))
-    return not asked or done.get("quality") is not None
+    engine_record = read_json(folder.engine)
+    if engine_record is None:
+        return False
+    section = quality if isinstance(quality, dict) else {}
+    if section.get("texts") is None and section.get("tasks") is None:
+        return True
+    return engine_record.get("quality") is not None

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_ELSEWHERE = {
+_REPORTED_NAMES = {
     "vllm.engine.attention_backend": "attention",
     "vllm.engine.kv_cache_dtype": "cache_dtype",
     "pytorch.batch_size": None,
 }
 """Settings with another name in the report. Several processes report the sum of their batches."""
 
-_LEFT_TO_IT = ("auto", "default")
+_ENGINE_CHOICES = ("auto", "default")
 
 
 def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> dict[str, Any]:
@@ -21,8 +21,9 @@ def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> 
         backend: the engine.
         resolved: what the engine reports of its settings.
     """
-    told = {key: _told(key, resolved) for key in swept if key.startswith(f"{backend}.")}
-    return {key: values[0] for key, values in told.items() if len(values) == 1}
+    keys = [key for key in swept if key.startswith(f"{backend}.")]
+    reported = {key: _reported_values(key, resolved) for key in keys}
+    return {key: values[0] for key, values in reported.items() if len(values) == 1}
 
 
 def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, str]:
@@ -33,48 +34,50 @@ def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, st
         resolved: what the engine reports of its settings.
     """
     backend = str(config.get("backend"))
-    found = {}
-    for key, asked in _plain_settings(config.get(backend) or {}, backend):
-        values = _told(key, resolved)
-        if values and _comparable(asked) not in map(_comparable, values):
-            found[key] = f"{asked} was asked for and {' and '.join(map(str, values))} is in force"
-    return found
+    differences = {}
+    for key, requested in _scalar_settings(config.get(backend) or {}, backend):
+        values = _reported_values(key, resolved)
+        if values and _normalised(requested) not in map(_normalised, values):
+            in_force = " and ".join(map(str, values))
+            differences[key] = f"{requested} was asked for and {in_force} is in force"
+    return differences
 
 
-def _told(key: str, resolved: Any) -> list[Any]:
+def _reported_values(key: str, resolved: Any) -> list[Any]:
     """Return the different values that a report has for a setting, at any depth."""
-    name = _ELSEWHERE.get(key, key.rpartition(".")[2])
-    found = {} if name is None else {_comparable(each): each for each in _named(name, resolved)}
-    return list(found.values())
+    name = _REPORTED_NAMES.get(key, key.rpartition(".")[2])
+    if name is None:
+        return []
+    return list({_normalised(value): value for value in _values_named(name, resolved)}.values())
 
 
-def _named(name: str, account: Any) -> Iterator[Any]:
-    if isinstance(account, list):
-        for each in account:
-            yield from _named(name, each)
-    elif isinstance(account, Mapping):
-        for key, value in account.items():
+def _values_named(name: str, report: Any) -> Iterator[Any]:
+    if isinstance(report, list):
+        for item in report:
+            yield from _values_named(name, item)
+    elif isinstance(report, Mapping):
+        for key, value in report.items():
             if key != name:
-                yield from _named(name, value)
+                yield from _values_named(name, value)
             elif isinstance(value, list):
-                yield from (each for each in value if _is_plain(each))
-            elif _is_plain(value):
+                yield from (item for item in value if _is_scalar(item))
+            elif _is_scalar(value):
                 yield value
 
 
-def _plain_settings(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _scalar_settings(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
         key = f"{prefix}.{name}"
         if name in ("engine", "sampling") and isinstance(value, Mapping):
-            yield from _plain_settings(value, key)
-        elif _is_plain(value) and str(value).lower() not in _LEFT_TO_IT:
+            yield from _scalar_settings(value, key)
+        elif _is_scalar(value) and str(value).lower() not in _ENGINE_CHOICES:
             yield key, value
 
 
-def _is_plain(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, bool | int | float | str)
 
 
-def _comparable(value: Any) -> Any:
+def _normalised(value: Any) -> Any:
     """Return a value in one spelling for all engines: torch.bfloat16 is bfloat16."""
     return value.lower().removeprefix("torch.") if isinstance(value, str) else value

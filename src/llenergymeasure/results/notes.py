@@ -10,9 +10,9 @@ from llenergymeasure.errors import Problem
 def notes_of(provenance: Mapping[str, Any]) -> list[str]:
     """Return the notes in a run's record; none if it has no such parts."""
     try:
-        warned = provenance["preflight"]
-        said = [str(Problem(each["message"], key=each.get("key"))) for each in warned]
-        return [*said, *map(str, provenance["workload"]["notes"])]
+        warnings = provenance["preflight"]
+        texts = [str(Problem(warning["message"], key=warning.get("key"))) for warning in warnings]
+        return [*texts, *map(str, provenance["workload"]["notes"])]
     except (KeyError, TypeError):
         return []
 
@@ -24,13 +24,13 @@ def kind_of(note: str) -> str:
 
 def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:
     """Return the notes of a study's runs, the first of each kind, with the number of its runs."""
-    first: dict[str, str] = {}
+    first_by_kind: dict[str, str] = {}
     runs: dict[str, int] = {}
-    for of_run in notes:
-        for kind, note in {kind_of(note): note for note in of_run or ()}.items():
-            first.setdefault(kind, note)
+    for run_notes in notes:
+        for kind, note in {kind_of(note): note for note in run_notes or ()}.items():
+            first_by_kind.setdefault(kind, note)
             runs[kind] = runs.get(kind, 0) + 1
-    return [(note, runs[kind]) for kind, note in first.items()]
+    return [(note, runs[kind]) for kind, note in first_by_kind.items()]
 
 
 def noted_in(runs: int) -> str:

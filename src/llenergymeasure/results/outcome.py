@@ -71,17 +71,17 @@ def read_outcome(path: Path) -> Outcome:
     in another container or hidden from this user cannot be checked and counts as running.
     """
     try:
-        content, owner = read_bytes(path), path.stat().st_uid
+        content, owner_uid = read_bytes(path), path.stat().st_uid
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
     if not content.strip() and not is_under_way(RunFolder(path.parent)):
         # Snakemake touches the log of a job that failed; a run writes to its attempts first.
-        never = OutcomeError(
+        never_began = OutcomeError(
             class_="NeverBegan",
             message="the run never began: its job was refused, was cancelled while it waited, or "
             "waits in the queue again, or its precommand, container or program did not start",
         )
-        return Outcome(status=MISSING, error=never)
+        return Outcome(status=MISSING, error=never_began)
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
     try:
@@ -91,19 +91,19 @@ def read_outcome(path: Path) -> Outcome:
         return _lost("DamagedOutcome", f"the outcome file cannot be read: {first_line}")
     if outcome.status != "running":
         return outcome
-    reason = _death(outcome, own=owner == os.geteuid())
+    reason = _death_reason(outcome, is_own=owner_uid == os.geteuid())
     if reason is None:
         return outcome
-    gone = OutcomeError(class_="ProcessGone", message=reason)
-    return outcome.model_copy(update={"status": "lost", "error": gone})
+    process_gone = OutcomeError(class_="ProcessGone", message=reason)
+    return outcome.model_copy(update={"status": "lost", "error": process_gone})
 
 
 def makes_runs(pid: int, study: StudyFolder) -> bool:
     """Return whether a process makes runs of this study folder, not of a copy of it."""
-    words = [word for word in arguments(pid) if _RUN_PATH.search(word)]
+    run_paths = [word for word in arguments(pid) if _RUN_PATH.search(word)]
     try:
-        places = [Path(f"/proc/{pid}/cwd", word, "../../..") for word in words]
-        return any(place.samefile(study.path) for place in places)
+        folders = [Path(f"/proc/{pid}/cwd", word, "../../..") for word in run_paths]
+        return any(folder.samefile(study.path) for folder in folders)
     except OSError:
         return False
 
@@ -117,18 +117,18 @@ def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | N
     outcome = read_outcome(folder.outcome)
     if outcome.status != "completed":
         return outcome
-    gone = _lost("RecordGone", "the run completed, but its result.json is not there")
-    return outcome.model_copy(update={"status": gone.status, "error": gone.error})
+    record_gone = _lost("RecordGone", "the run completed, but its result.json is not there")
+    return outcome.model_copy(update={"status": record_gone.status, "error": record_gone.error})
 
 
 def _lost(name: str, message: str) -> Outcome:
     return Outcome(status="lost", error=OutcomeError(class_=name, message=message))
 
 
-def _death(outcome: Outcome, *, own: bool) -> str | None:
+def _death_reason(outcome: Outcome, *, is_own: bool) -> str | None:
     """Return why the process of a ``running`` outcome is certainly dead; None if it may be alive.
 
-    A user's ``own`` processes are never hidden, so a hidden process with this id is another user's.
+    A user's own processes are never hidden: a hidden process with this id is another user's.
     """
     same_host = outcome.host == socket.gethostname()
     same_boot = outcome.boot_id == boot_id()
@@ -137,7 +137,7 @@ def _death(outcome: Outcome, *, own: bool) -> str | None:
     if not (same_host and same_boot and outcome.pid is not None):
         return None
     ticks = start_ticks(outcome.pid)
-    if not own and is_hidden(outcome.pid):
+    if not is_own and is_hidden(outcome.pid):
         return None
     if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"

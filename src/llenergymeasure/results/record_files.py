@@ -53,11 +53,11 @@ def result_of(stored: dict[str, Any], path: Path) -> Result:
         return Result.model_validate(stored)
     except ValidationError as error:
         faults = error.errors()
-    for each in faults:
-        where = ".".join(str(part) for part in each["loc"])
-        if each["type"] != "extra_forbidden":
-            raise ResultsError(f"{path}: is no record: {where}: {each['msg']}")
-        *parents, name = each["loc"]
+    for fault in faults:
+        key_path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] != "extra_forbidden":
+            raise ResultsError(f"{path}: is no record: {key_path}: {fault['msg']}")
+        *parents, name = fault["loc"]
         part: Any = stored
         for parent in parents:
             part = part[parent]

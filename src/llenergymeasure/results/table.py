@@ -26,8 +26,8 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
     """
     tokens = result.tokens
     parts = {part: _part(result, part) for part in _PARTS}
-    account = _mapping(result.environment.get("engine")).get("resolved_config")
-    in_force = settings_in_force(swept, result.backend, account)
+    reported_config = _mapping(result.environment.get("engine")).get("resolved_config")
+    in_force = settings_in_force(swept, result.backend, reported_config)
     row: dict[str, Any] = {
         **{name: _field(parts[part], field) for name, (part, field) in _SOURCES.items()},
         "status": result.status,
@@ -38,24 +38,26 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),
         "precision": _text(result.config.get("precision")),
-        **_surroundings(result),
+        **_machine_columns(result),
         "started_monotonic_ns": min(
             (phase.start_monotonic_ns for phase in result.phases),
             default=result.window.start_monotonic_ns,
         ),
     }
-    return _completed_row(row, swept)
+    settings = setting_columns(swept)
+    return _full_row(row) | {name: _cell(swept[key]) for key, name in settings.items()}
 
 
 def failed_row(
-    planned: Mapping[str, Any],
-    outcome: Outcome | None,
-    swept: Mapping[str, Any],
-    *,
-    study: str | None = None,
-    study_design_hash: str | None = None,
+    planned: Mapping[str, Any], outcome: Outcome | None, study: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the flat row of a planned run without a result, which ended so or never began."""
+    """Return the flat row of a planned run without a result, which ended so or never began.
+
+    Args:
+        planned: its entry in the plan.
+        outcome: how it ended; None if it never began.
+        study: the columns of its study.
+    """
     config = planned.get("config") or {}
     row: dict[str, Any] = {
         "experiment": planned["experiment"],
@@ -66,19 +68,18 @@ def failed_row(
         "runner": planned.get("runner"),
         "model": _text(config.get("model")),
         "precision": _text(config.get("precision")),
-        "study": study,
-        "study_design_hash": study_design_hash,
+        **study,
     }
     if outcome is not None:
         row["status"] = outcome.status
         row["phase"] = outcome.phase
         row["attempt"] = outcome.attempt
-        row |= _place(outcome.host, outcome.job)
+        row |= _host_columns(outcome.host, outcome.job)
         row["started_at"] = outcome.started_at
         if outcome.error is not None:
             row["error_class"] = outcome.error.class_
             row["error_message"] = outcome.error.message
-    return _completed_row(row, swept)
+    return _full_row(row)
 
 
 def setting_columns(keys: Iterable[str]) -> dict[str, str]:
@@ -87,7 +88,7 @@ def setting_columns(keys: Iterable[str]) -> dict[str, str]:
     A key that would take the name of another quantity stands as ``setting.<key>``.
     """
     return {
-        key: f"setting.{key}" if key in _NAMES else key
+        key: f"setting.{key}" if key in _FIXED_COLUMNS else key
         for key in dict.fromkeys(keys)
         if key not in SETTING_COLUMNS
     }
@@ -99,12 +100,12 @@ def setting_array(values: Sequence[Any]) -> pa.Array:
     Lists, mappings and mixtures of types become text: the value itself where it is text,
     canonical JSON otherwise.
     """
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool}:
-        return pa.array(values, pa.bool_() if kinds else TEXT)
-    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
+    types = {type(value) for value in values if value is not None}
+    if types <= {bool}:
+        return pa.array(values, pa.bool_() if types else TEXT)
+    if types == {int} and all(value is None or abs(value) < 2**63 for value in values):
         return pa.array(values, WHOLE)
-    if kinds in ({float}, {int, float}):
+    if types in ({float}, {int, float}):
         return pa.array([None if value is None else float(value) for value in values], REAL)
     return pa.array([_text(value) for value in values], TEXT)
 
@@ -114,19 +115,19 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
     A column that a row lacks is null in it.
     """
-    fixed = pa.Table.from_pylist(list(rows), schema=RUN_SCHEMA)
-    settings = dict.fromkeys(name for row in rows for name in row if name not in _NAMES)
+    table = pa.Table.from_pylist(list(rows), schema=RUN_SCHEMA)
+    settings = dict.fromkeys(name for row in rows for name in row if name not in _FIXED_COLUMNS)
     for name in settings:
-        fixed = fixed.append_column(name, setting_array([row.get(name) for row in rows]))
-    return fixed
+        table = table.append_column(name, setting_array([row.get(name) for row in rows]))
+    return table
 
 
-def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, Any]:
-    full = {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
-    for key, name in setting_columns(swept).items():
-        value = swept[key]
-        full[name] = value if isinstance(value, bool | int | float | str) else _text(value)
-    return full
+def _full_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else _text(value)
 
 
 def _part(record: Any, path: str) -> Any:
@@ -140,7 +141,7 @@ def _field(part: Any, name: str) -> Any:
     return None if part is None else getattr(part, name)
 
 
-def _surroundings(result: Result) -> dict[str, Any]:
+def _machine_columns(result: Result) -> dict[str, Any]:
     """Return what the row says of machine and software, from the record's free parts."""
     environment, provenance = result.environment, result.provenance
     recording = _mapping(provenance.get("recording"))
@@ -152,8 +153,9 @@ def _surroundings(result: Result) -> dict[str, Any]:
         "driver_version": _joined(gpu.get("driver") for gpu in gpus),
         "power_limit_w": _highest(gpus, "power_limit_w"),
         "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
+        "model_commit": _text(_mapping(provenance.get("workload")).get("model_commit")),
         "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
-        **_place(_text(environment.get("host")), _mapping(environment.get("job"))),
+        **_host_columns(_text(environment.get("host")), _mapping(environment.get("job"))),
         "start_temperature_celsius": _highest(gpus, "start_temperature_celsius"),
         "started_at": _text(recording.get("started_at")),
         "attempt": provenance.get("attempt"),
@@ -161,14 +163,14 @@ def _surroundings(result: Result) -> dict[str, Any]:
     }
 
 
-def _place(host: str | None, job: Mapping[str, Any] | None) -> dict[str, Any]:
+def _host_columns(host: str | None, job: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return where a run was: the machine by the scheduler's name for it, if it has one."""
-    told = job or {}
-    in_slurm = told.get("scheduler") == "slurm"
+    job_record = job or {}
+    is_slurm = job_record.get("scheduler") == "slurm"
     return {
-        "host": told.get("node") or host,
-        "slurm_job_id": _text(told.get("id")) if in_slurm else None,
-        "slurm_partition": _text(told.get("partition")) if in_slurm else None,
+        "host": job_record.get("node") or host,
+        "slurm_job_id": _text(job_record.get("id")) if is_slurm else None,
+        "slurm_partition": _text(job_record.get("partition")) if is_slurm else None,
     }
 
 
@@ -206,4 +208,4 @@ _SOURCES = {
 _PARTS = frozenset(part for part, _ in _SOURCES.values())
 """Where in the record a column is: the part and its field; each part is looked up once a row."""
 
-_NAMES = frozenset(RUN_SCHEMA.names)
+_FIXED_COLUMNS = frozenset(RUN_SCHEMA.names)

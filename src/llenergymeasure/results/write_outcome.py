@@ -78,8 +78,8 @@ class AttemptOutcome:
         _strike_secrets(folder.log)
         self.log_tail = _log_tail(folder.log) if tail is None else tail
         # Stored outside the record, so that a change of any byte in it is found.
-        whole = status == "completed" and folder.result.is_file()
-        self.result_sha256 = sha256(folder.result) if whole else None
+        is_complete = status == "completed" and folder.result.is_file()
+        self.result_sha256 = sha256(folder.result) if is_complete else None
         self.write(folder)
         self._append(folder)
 
@@ -96,8 +96,8 @@ def attempts_begun(folder: RunFolder) -> int:
     """Return how many attempts have begun: the number of the latest."""
     if not folder.attempts.is_file():
         return 0
-    with folder.attempts.open(errors="replace") as stream:
-        return sum(_status(line) == "running" for line in stream)
+    with folder.attempts.open(errors="replace") as lines:
+        return sum(_status(line) == "running" for line in lines)
 
 
 def is_under_way(folder: RunFolder) -> bool:
@@ -106,12 +106,12 @@ def is_under_way(folder: RunFolder) -> bool:
     An attempt that was killed while writing its line counts as under way.
     """
     try:
-        last = read_bytes(folder.attempts).splitlines()[-1:]
+        last_lines = read_bytes(folder.attempts).splitlines()[-1:]
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return bool(last) and _status(last[0]) in ("running", None)
+    return bool(last_lines) and _status(last_lines[0]) in ("running", None)
 
 
 def _status(line: str | bytes) -> str | None:
@@ -137,10 +137,10 @@ def _strike_secrets(path: Path) -> None:
         return
     with os.fdopen(open_file(path, os.O_RDWR), "r+", errors="surrogateescape", newline="") as log:
         text = log.read()
-        struck = without_secrets(text)
-        if struck != text:
+        cleaned = without_secrets(text)
+        if cleaned != text:
             log.seek(0)
-            log.write(struck)
+            log.write(cleaned)
             log.truncate()
 
 
@@ -152,5 +152,5 @@ def report_failure(folder: RunFolder, error: BaseException) -> None:
     message = without_secrets(str(error) or type(error).__name__)[:_MESSAGE_LENGTH]
     try:
         write_text(folder.error, json.dumps({"class": type(error).__name__, "message": message}))
-    except OSError as second:
-        print(f"cannot write {folder.error}: {second}", file=sys.stderr)
+    except OSError as write_error:
+        print(f"cannot write {folder.error}: {write_error}", file=sys.stderr)
