@@ -212,7 +212,7 @@ def test_a_server_that_only_waits_does_no_operations_of_what_the_study_would_ask
         model="tiny-llama", n=1, max_input_tokens=8, max_output_tokens=4, serving=serving
     )
     run = EngineRun.__new__(EngineRun)
-    run._config, run._came = config, []
+    run._config, run._served_lengths = config, []
     lengths = run._lengths(build_workload(config), {"completions": []})
     assert lengths == ([(8, 4)] if serving is None else [])
 

@@ -34,12 +34,14 @@ import json, os, sys
 from pathlib import Path
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.checks import preflight
+from llenergymeasure.run.preflight.checks import as_dict, preflight
 told = json.loads(sys.argv[1])
 config = ExperimentConfig.model_validate(told["config"])
 backend, run_pid = registry.get(config.backend), told["run_pid"] or os.getpid()
 found = preflight(config, backend, Path(told["folder"]), run_pid=run_pid)
-print(json.dumps({**found.as_dict(), "cards": [card.uuid for card in found.cards]}))
+problems = {"errors": found.errors, "warnings": found.warnings}
+plain = {name: [as_dict(problem) for problem in problems[name]] for name in problems}
+print(json.dumps({**plain, "cards": [card.uuid for card in found.cards]}))
 """
 IMPORTED = (
     "llenergymeasure.run.preflight.checks",
@@ -97,7 +99,7 @@ def on_cpu(folder: Path, **config: Any) -> Preflight:
 
 def test_a_cpu_without_troubles_is_quiet(tmp_path: Path) -> None:
     found = on_cpu(tmp_path / "results" / "run")
-    assert found.as_dict() == {"errors": [], "warnings": []}
+    assert (found.errors, found.warnings) == ((), ())
     assert found.workload is not None
     assert len(found.workload.requests) == 100
     assert found.cards == ()

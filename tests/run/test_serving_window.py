@@ -201,7 +201,7 @@ def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> No
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    seen = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.besides())
+    seen = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.report())
     share = record(seen).client_held_share
     assert share is not None
     assert share > HELD_SHARE_MAX

@@ -102,6 +102,6 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    told = json.loads(json.dumps(window.besides()))
+    told = json.loads(json.dumps(window.report()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
     return ServedRun.of(table, config, (window.start_ns, window.end_ns), told), phases

@@ -29,6 +29,23 @@ from llenergymeasure.workload.tokens import Tokenizer
 _OWN_ITEMS = Path(__file__).with_name("small_task.jsonl")
 
 
+def needs_engine(settings: Mapping[str, Any]) -> bool:
+    """Return whether the study asks for quality that only the loaded engine can show."""
+    return settings.get("texts") is not None or settings.get("tasks") is not None
+
+
+def engine_quality(
+    engine: Engine, config: ExperimentConfig, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the perplexity and the score of tasks that the study asks for."""
+    quality: dict[str, Any] = {}
+    if settings.get("texts") is not None:
+        quality |= perplexity(engine, config, settings)
+    if settings.get("tasks") is not None:
+        quality |= task_score(engine, config, settings)
+    return quality
+
+
 def perplexity(
     engine: Engine, config: ExperimentConfig, asked: Mapping[str, Any]
 ) -> dict[str, Any]:

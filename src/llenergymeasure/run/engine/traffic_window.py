@@ -94,7 +94,7 @@ class TrafficWindow:
             if one.exchange.failure is None and self.start_ns <= one.exchange.end_ns <= self.end_ns
         ]
 
-    def besides(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return in plain values what only a window of traffic has."""
         names = ("ramp_up", "gauges", "client_cpu_s")
         return {name: getattr(self, name) for name in names}

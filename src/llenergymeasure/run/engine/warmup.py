@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from llenergymeasure.backends.base import Engine
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.run.engine.settle import POLL_S, Reading, Watch
 from llenergymeasure.workload.requests import Request
@@ -119,6 +120,11 @@ class WarmUp:
             return False
         cv = latency_cv(self._latencies_s, self._protocol.warmup_window_size)
         return cv is not None and cv < self._protocol.warmup_cv_threshold
+
+
+def study_sets_warmup(config: ExperimentConfig) -> bool:
+    """Return whether the study sets how to warm up."""
+    return bool(config.warmup.model_dump(exclude={"enabled"}, exclude_none=True))
 
 
 def latency_cv(latencies_s: Sequence[float], window_size: int) -> float | None:

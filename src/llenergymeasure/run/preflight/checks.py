@@ -75,13 +75,6 @@ class Preflight:
     workload: Workload | None = None
     cards: tuple[Gpu, ...] = ()
 
-    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Return errors and warnings as plain values, for the record."""
-        return {
-            "errors": [_plain(one) for one in self.errors],
-            "warnings": [_plain(one) for one in self.warnings],
-        }
-
 
 def preflight(
     config: ExperimentConfig,
@@ -372,7 +365,8 @@ def _obtained(
     return None
 
 
-def _plain(problem: Problem) -> dict[str, Any]:
+def as_dict(problem: Problem) -> dict[str, Any]:
+    """Return a problem as plain values, for the record."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(problem).items()

@@ -63,7 +63,9 @@ class Forecast:
     def known(self, config: ExperimentConfig) -> Known:
         """Return what is known of an experiment's model and device."""
         cards = self._cards_of(config)
-        known = known_of(config, self._source(config), () if isinstance(cards, str) else cards)
+        known = model_and_device(
+            config, self._source(config), () if isinstance(cards, str) else cards
+        )
         if not self._here:
             what = "GPUs" if isinstance(cards, str) else "processors"
             return replace(known, device=f"the speed of the cluster's {what}")
@@ -176,14 +178,14 @@ class Forecast:
         return self._sources[key]
 
 
-def known_of(
+def model_and_device(
     config: ExperimentConfig, source: ModelSource | str | None, cards: tuple[Gpu, ...]
 ) -> Known:
     """Return the model's size and the device's speed, for an estimate of time."""
     return Known(_model_size(config, source), _device(config, cards))
 
 
-def work_of(config: ExperimentConfig, workload: Workload | None) -> Work:
+def estimated_work(config: ExperimentConfig, workload: Workload | None) -> Work:
     """Return the work of an experiment; without its requests, as the configuration says."""
     work = Work.of(config, config.model_dump(exclude_none=True))
     if workload is None or not workload.requests:
