@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.validity import batch_codes, cut_answers, other_lengths
+from llenergymeasure.run.result.validity import batch_codes, count_other_lengths, cut_answers
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -32,7 +32,7 @@ def sampled(**sampling: Any) -> dict[str, Any]:
 def test_answers_of_other_lengths_are_counted(
     config: dict[str, Any], tokens: list[int], odd: int
 ) -> None:
-    assert other_lengths(config, 8, pa.table({"output_tokens": tokens})) == odd
+    assert count_other_lengths(config, 8, pa.table({"output_tokens": tokens})) == odd
 
 
 @pytest.mark.parametrize(

@@ -169,10 +169,10 @@ class Cpus:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
-    monkeypatch.setattr(checks, "LOOK_S", 0.0)
+    monkeypatch.setattr(checks, "CPU_SAMPLE_S", 0.0)
 
     def two_looks(cpus: Any) -> list[str]:
-        return [str(each) for each in checks.check_cpus(cpus, checks.look_at_cpus(cpus))]
+        return [str(each) for each in checks.check_cpus(cpus, checks.sample_cpus(cpus))]
 
     return two_looks
 
@@ -222,7 +222,7 @@ def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(
     clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=slept.append)
     monkeypatch.setattr(checks, "time", clock)
     cpus: Any = Cpus(0.3)
-    first = checks.look_at_cpus(cpus)
+    first = checks.sample_cpus(cpus)
     clock.monotonic = lambda: 100.2
     (told,) = checks.check_cpus(cpus, first)
     assert "used 30 %" in str(told)

@@ -58,7 +58,7 @@ def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
 
 def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "memory_limit_bytes", lambda: 16_000_000_000)
-    said = ending.ended_silently(-signal.SIGKILL)["message"]
+    said = ending.silent_exit_error(-signal.SIGKILL)["message"]
     assert "killed by SIGKILL; the usual cause is the system running out of memory" in said
     assert "the run may use 16.0 GB" in said
 

@@ -63,7 +63,9 @@ class Agents:
     def of(self, made: Account) -> Gaps:
         starts = np.array([row["planned_monotonic_ns"] for row in self.rows], dtype=np.int64)
         ends = np.array([row["end_monotonic_ns"] for row in self.rows], dtype=np.int64)
-        return gap_energy(self.rows, InFlight.of(starts, ends), WINDOW, made, self.turns)
+        return gap_energy(
+            self.rows, InFlight.from_intervals(starts, ends), WINDOW, made, self.turns
+        )
 
 
 @pytest.mark.parametrize("uneven", [0.0, 0.3], ids=["steady", "uneven"])

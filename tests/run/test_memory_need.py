@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.memory import MemoryNeed, Room, computes_in, memory_need
+from llenergymeasure.run.preflight.memory import MemoryNeed, Room, compute_precision, memory_need
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.workload.models.resolve import resolve_model
 
@@ -48,7 +48,7 @@ def test_what_a_quantised_model_computes_in(
     """No share of a 16-bit peak rate is stated of eight bits, whose own peak is twice as high."""
     given = {"model": "Llama-3.1-8B", "weights": "random", "backend": backend, backend: settings}
     config = ExperimentConfig.model_validate(given)
-    assert computes_in(config, resolve_model(config)) == precision
+    assert compute_precision(config, resolve_model(config)) == precision
     gpus = ["NVIDIA H100 80GB HBM3"]
     found = flops_record(
         {

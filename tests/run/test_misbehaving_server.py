@@ -16,7 +16,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
-from llenergymeasure.run.engine.traffic import Sent
+from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.validity import traffic_codes
@@ -42,10 +42,12 @@ def server() -> Iterator[MisbehavingServer]:
         yield running
 
 
-def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10) -> list[Sent]:
+def sent_to(
+    server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
+) -> list[SentRequest]:
     """Ask four times at once and return what became of it."""
 
-    async def go() -> list[Sent]:
+    async def go() -> list[SentRequest]:
         client = StreamingClient(server.base_url)
         body = {"prompt": [1] * PROMPT, "max_tokens": asked, "stream": True}
         answered = []
@@ -55,7 +57,7 @@ def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
             exchange = Exchange(number, time.monotonic_ns())
             over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
             answered.append(over)
-            sent.append(Sent(Turn(request, number, 0), exchange))
+            sent.append(SentRequest(Turn(request, number, 0), exchange))
             outgoing = client.request("/completions", body)
             client.stream(exchange, outgoing, timeout_s, over.set_result)
         await asyncio.gather(*answered)
@@ -66,7 +68,7 @@ def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
     return asyncio.run(go())
 
 
-def judged(sent: list[Sent], **settings: Any) -> ServedRun:
+def judged(sent: list[SentRequest], **settings: Any) -> ServedRun:
     serving = {"arrivals": "closed", "concurrency": REQUESTS}
     return serving_runs.judged(sent, experiment(serving, **{"slo": SLO, **settings}))
 

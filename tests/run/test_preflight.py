@@ -205,11 +205,11 @@ def test_a_cache_with_the_index_alone_has_no_weights(
     monkeypatch.setattr(model_checks, "cached_file", lambda _model, name, _revision: here.get(name))
     source = ModelSource("owner/name", "owner/name", False, {}, known_architecture("gpt2"))
     config = ExperimentConfig.model_validate({"model": "owner/name"})
-    assert not model_checks.weights_here(config, source)
+    assert not model_checks.are_weights_local(config, source)
     (error,) = model_checks.check_model(config, source, None, ())
     assert "its weights are not in the local cache of the hub" in str(error)
     here["1.safetensors"] = index
-    assert model_checks.weights_here(config, source)
+    assert model_checks.are_weights_local(config, source)
 
 
 def test_missing_packages_are_named_once(tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.quality import _OWN_ITEMS, command_score, perplexity, task_score
+from llenergymeasure.run.engine.quality import (
+    _SMALL_TASK_ITEMS,
+    command_score,
+    perplexity,
+    task_score,
+)
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.load_study import load_study
@@ -227,7 +232,7 @@ def test_the_shipped_task_is_answered_by_the_engine_that_was_measured(loaded: An
     def ids(text: str) -> list[int]:
         return tokenizer.encode([Record(0, "", text)])[0]
 
-    items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
+    items = [json.loads(line) for line in _SMALL_TASK_ITEMS.read_text().splitlines()]
     right = 0
     for item in items:
         before = len(ids(item["question"]))
@@ -255,7 +260,7 @@ def test_a_task_that_is_not_there_or_an_engine_that_cannot_has_a_reason(
 
 
 def test_each_shipped_question_has_one_right_choice_of_four() -> None:
-    for line in _OWN_ITEMS.read_text().splitlines():
+    for line in _SMALL_TASK_ITEMS.read_text().splitlines():
         item = json.loads(line)
         assert len(set(item["choices"])) == 4
         assert item["answer"] in range(4)

@@ -16,7 +16,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.traffic import Sent, Traffic
+from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -144,7 +144,7 @@ def test_a_user_asks_again_once_the_answer_is_read() -> None:
             answered_ns.append(time.monotonic_ns())
             done(exchange)
 
-    async def go() -> list[Sent]:
+    async def go() -> list[SentRequest]:
         prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 1}))
         traffic = Traffic(Client(), prompts, lambda _: None, 1.0)  # type: ignore[arg-type, return-value]
         traffic.start_closed(time.monotonic_ns(), 1)

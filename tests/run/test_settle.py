@@ -30,16 +30,16 @@ def rest(seconds):
     with path.open("r+b", buffering=0) as file:
         file.write(struct.pack("<q", now_ns() + round(seconds * 1e9)))
     if told["skip_at_s"] is not None and now_ns() / 1e9 - 5 >= told["skip_at_s"]:
-        Path(told["control"]).touch()
+        Path(told["skip_file"]).touch()
 
 config = ExperimentConfig.model_validate({"model": "tiny-llama", "protocol": told["protocol"]})
 found = settle(
     read_gpus(discover().gpus),
     resolve_protocol(config, measured=True),
     told["gap_s"],
-    Path(told["control"]),
+    Path(told["skip_file"]),
     clock=lambda: now_ns() / 1e9,
-    rest=rest,
+    sleep=rest,
 )
 print(json.dumps(found))
 """
@@ -60,7 +60,7 @@ def settled(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
         variables = sim.environment(sim.Trace(cards).write(tmp_path), clock=clock)
         told = {
             "clock": str(clock.path),
-            "control": str(tmp_path / "skip"),
+            "skip_file": str(tmp_path / "skip"),
             "protocol": protocol,
             "gap_s": gap_s,
             "skip_at_s": skip_at_s,

@@ -83,10 +83,14 @@ def wait(*_):
     time.sleep(1.0)
     nothing = lambda *_: None
     return SimpleNamespace(
-        hold_limits=nothing, put_back=nothing, release=nothing, limits=None, changed=False
+        hold_limits=nothing,
+        restore_limits=nothing,
+        release=nothing,
+        limits=None,
+        limits_changed=False,
     )
 
-def record(self, engine, started_s, goes_on):
+def record(self, engine, started_s, keep_engine):
     print(time.monotonic() - started_s)
     return End.by_signal(15)
 

@@ -36,22 +36,17 @@ from llenergymeasure.run.engine.batch_window import (
     cut_batches,
     device_is_measured,
     measure_window,
-    sensors_need_s,
+    shortest_window_s,
     wait_for_sensors,
 )
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.quality import (
-    check_tasks,
-    command_score,
-    engine_quality,
-    needs_engine,
-)
+from llenergymeasure.run.engine.quality import check_tasks, command_score, engine_quality
 from llenergymeasure.run.engine.settle import Reading, read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp, study_sets_warmup
-from llenergymeasure.run.pin import hold_to_pin
+from llenergymeasure.run.pin import enforce_pin
 from llenergymeasure.run.preflight import checks
 from llenergymeasure.run.preflight.forecast import estimated_work, model_and_device
-from llenergymeasure.run.preflight.memory import computes_in, memory_record
+from llenergymeasure.run.preflight.memory import compute_precision, memory_record
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
@@ -73,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.watch is not None:
         die_with(options.watch)
         number_own_cards()
-    server: OnServer | None = None
+    server: SharedServer | None = None
     for folder in map(RunFolder, options.out):
         write_text(folder.engine_pid, str(os.getpid()))
         try:
@@ -92,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class OnServer:
+class SharedServer:
     """A server that one run leaves running for the next.
 
     Attributes:
@@ -123,9 +118,10 @@ class EngineRun:
     """One run as the engine's process sees it."""
 
     def __init__(
-        self, spec: RunSpec, folder: RunFolder, server: OnServer | None, watched_pid: int | None
+        self, spec: RunSpec, folder: RunFolder, server: SharedServer | None, watched_pid: int | None
     ) -> None:
         self._spec = spec
+        self._quality_settings = spec.sections.get("quality") or {}
         self._processes = RunProcesses.around_engine(folder.engine_pid, watched_pid)
         self._folder = folder
         self._config = config = ExperimentConfig.model_validate(spec.config)
@@ -141,7 +137,7 @@ class EngineRun:
         self._served_lengths: list[tuple[int, int]] = []
         self._traffic_notes: tuple[str, ...] = ()
 
-    def run(self, *, last: bool) -> OnServer | None:
+    def run(self, *, last: bool) -> SharedServer | None:
         """Go through the phases and write ``engine.json``.
 
         Args:
@@ -160,11 +156,11 @@ class EngineRun:
         backend = registry.get(self._spec.backend)
         background = ThreadPoolExecutor(2)
         cpus = HostCpu(self._processes)
-        first_look = background.submit(checks.look_at_cpus, cpus)
+        first_sample = background.submit(checks.sample_cpus, cpus)
         prepared = self._prepare(backend, background.submit(environment))
         # An external server may be busy before the run.
         external = self._workload_config.external_server
-        cpu_problems = () if external else checks.check_cpus(cpus, first_look.result())
+        cpu_problems = () if external else checks.check_cpus(cpus, first_sample.result())
         engine = self._server_of_previous_run(backend)
         if engine is None and self._server is not None:
             return None
@@ -179,11 +175,11 @@ class EngineRun:
                 _freeze_loaded_objects()
         warnings = (*prepared.preflight.warnings, *cpu_warnings.result())
         run = f"{self._spec.experiment}/{self._spec.cycle}"
-        previous = self._server or OnServer(engine, run, 0)
-        server = OnServer(engine, previous.started_by, previous.runs + 1)
-        server_stays = False
+        previous = self._server or SharedServer(engine, run, 0)
+        server = SharedServer(engine, previous.started_by, previous.runs + 1)
+        keep_server = False
         try:
-            document = self._measured(server, prepared)
+            document = self._measure_run(server, prepared)
             document["versions"] = backend.versions()
             document["preflight"] = [checks.as_dict(problem) for problem in warnings]
             self._write(document)
@@ -193,33 +189,33 @@ class EngineRun:
             if not last:
                 from llenergymeasure.run.engine.traffic_server import is_idle
 
-                server_stays = is_idle(engine)
+                keep_server = is_idle(engine)
         finally:
-            if not server_stays:
+            if not keep_server:
                 with self._marks.phase("release"):
                     engine.close()
-        if server_stays:
+        if keep_server:
             return server
         self._judge(document)
         return None
 
-    def _prepare(self, backend: Backend, environment_soon: Future[dict[str, Any]]) -> _Prepared:
+    def _prepare(self, backend: Backend, environment_future: Future[dict[str, Any]]) -> _Prepared:
         """Do what comes before the engine: preflight, pin, protocol, the rest between two runs."""
         with self._marks.phase("preflight"):
             preflight, workload = self._preflight(backend)
         sensors = wait_for_sensors(self._folder)
-        surroundings = environment_soon.result()
-        hold_to_pin(self._spec, self._folder.study, surroundings)
+        machine = environment_future.result()
+        enforce_pin(self._spec, self._folder.study, machine)
         protocol = resolve_protocol(self._config, measured=device_is_measured(sensors))
         uuids = [card.uuid for card in preflight.cards]
-        protocol = protocol.long_enough_for(sensors_need_s(sensors, uuids, protocol.precision))
+        protocol = protocol.long_enough_for(shortest_window_s(sensors, uuids, protocol.precision))
         self._write_time_limit(protocol, preflight)
         with self._marks.phase("settle"):
             read = read_gpus(preflight.cards)
             settled = settle(read, protocol, self._spec.gap_s, self._folder.skip)
-        return _Prepared(preflight, workload, surroundings, sensors, protocol, read, settled)
+        return _Prepared(preflight, workload, machine, sensors, protocol, read, settled)
 
-    def _measured(self, server: OnServer, prepared: _Prepared) -> dict[str, Any]:
+    def _measure_run(self, server: SharedServer, prepared: _Prepared) -> dict[str, Any]:
         """Warm up, measure and rest; return what ``engine.json`` says of it."""
         engine, workload, protocol = server.engine, prepared.workload, prepared.protocol
         source = prepared.preflight.source
@@ -233,7 +229,7 @@ class EngineRun:
         engine.statistics()
         uuids = [card.uuid for card in prepared.preflight.cards]
         busy_before = at_work_beside(uuids) if uuids else []
-        window, traffic, statistics = self._measure(engine, batches, prepared)
+        window, traffic, statistics = self._measure_window(engine, batches, prepared)
         memory = engine.peak_memory_bytes()
         busy_after = at_work_beside(uuids) if uuids else []
         self._rest("idle_after", protocol.idle_after_s)
@@ -254,7 +250,7 @@ class EngineRun:
             "warmup_result": warmup,
             "environment": prepared.environment,
             "python_executable": sys.executable,
-            "computes_in": computes_in(self._config, source),
+            "computes_in": compute_precision(self._config, source),
             "flops": workload_flops(source, self._lengths(workload, window)),
         }
         if self._spec.session is not None:
@@ -268,17 +264,13 @@ class EngineRun:
             backend,
             self._folder.path,
             run_pid=os.getppid(),
-            loaded=self._server is not None,
+            model_loaded=self._server is not None,
         )
         errors = (*result.errors, *check_tasks(self._quality_settings))
         changes = [*checks.check_unchanged(self._spec, self._folder)]
         if changes or (errors and not self._spec.skip_preflight):
             raise PreflightError((*changes, *errors))
         return result, result.workload or build_workload(self._workload_config)
-
-    @property
-    def _quality_settings(self) -> dict[str, Any]:
-        return self._spec.sections.get("quality") or {}
 
     def _load(self, backend: Backend, cards: Sequence[Gpu]) -> Engine:
         if not self._config.served:
@@ -299,7 +291,7 @@ class EngineRun:
 
         return take_over(self._server.engine, backend, self._cycle_config, self._prompts())
 
-    def _measure(
+    def _measure_window(
         self, engine: Engine, batches: Sequence[Sequence[Request]], prepared: _Prepared
     ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
         """Return the window, the traffic if the engine is a server, and the engine's counters."""
@@ -324,10 +316,11 @@ class EngineRun:
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
         """Return the quality that the loaded engine can show; None if the study asks for none."""
-        if not needs_engine(self._quality_settings):
+        settings = self._quality_settings
+        if settings.get("texts") is None and settings.get("tasks") is None:
             return None
         with self._marks.phase("quality"):
-            return engine_quality(engine, self._config, self._quality_settings)
+            return engine_quality(engine, self._config, settings)
 
     def _judge(self, document: dict[str, Any]) -> None:
         """Run the study's own judging command, now that the engine has ended."""
@@ -345,9 +338,9 @@ class EngineRun:
 
     def _write_time_limit(self, protocol: ProtocolSettings, preflight: checks.Preflight) -> None:
         """Give the supervisor a generous time limit; a limit that the study sets wins over it."""
-        known = model_and_device(self._config, preflight.source, preflight.cards)
+        facts = model_and_device(self._config, preflight.source, preflight.cards)
         work = estimated_work(self._config, preflight.workload)
-        time_limit_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
+        time_limit_s = limit_s(self._config, protocol, facts, work, self._spec.gap_s)
         quality = self._quality_settings
         if quality.get("command") or quality.get("tasks"):
             time_limit_s += float(quality["timeout_seconds"])
