@@ -136,10 +136,10 @@ def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[
         claimed_node = _claimed_node(folder, experiment if by_experiment else None)
         fallback = usable[position % len(usable) if by_experiment else 0].name
         node = claimed_node or fallback
-        options[experiment] = (
-            f"--nodelist={node}" if pin == "node" else _exclude_other_models(node, nodes)
-        )
-    return {experiment: option for experiment, option in options.items() if option}
+        option = f"--nodelist={node}" if pin == "node" else _exclude_other_models(node, nodes)
+        if option:
+            options[experiment] = option
+    return options
 
 
 def parse_nodes(text: str, partition: str | None) -> list[Node]:
@@ -147,17 +147,16 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
 
     Without a partition, the nodes of the default one, which sinfo marks with a star.
     """
-    ranked: list[tuple[int, Node]] = []
+    nodes: dict[str, list[Node]] = {state: [] for state in _USABLE_STATES}
     for line in text.splitlines():
         name, gres, state, node_partition = line.split("|")
         is_default = node_partition.endswith("*")
         in_partition = is_default if partition is None else node_partition.rstrip("*") == partition
         state_name = state.rstrip("*~#!%$@^-+")
-        if in_partition and state_name in _USABLE_STATES:
+        if in_partition and state_name in nodes:
             types = re.findall(r"gpu:([A-Za-z][\w.-]*)", gres)
-            node = Node(name, frozenset(types), "gpu" in gres)
-            ranked.append((_USABLE_STATES.index(state_name), node))
-    return [node for _, node in sorted(ranked, key=lambda rank_and_node: rank_and_node[0])]
+            nodes[state_name].append(Node(name, frozenset(types), "gpu" in gres))
+    return [node for state in _USABLE_STATES for node in nodes[state]]
 
 
 def _nodes(partition: str | None) -> list[Node]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
@@ -53,7 +53,6 @@ _LOG_PATTERNS = ("nohup.out", "slurm-*.out", "*.log")
 _CpuTimes = tuple[dict[str, float], dict[int, float]]
 CpuSample = tuple[float, _CpuTimes | None]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -99,12 +98,12 @@ def preflight(
     problems += check_server(config, backend)
     problems += check_engine_accepts(config, folder)
     workload = None
-    source = _try_make(problems, "model", resolve_model, config)
+    source = _try_make(problems, "model", lambda: resolve_model(config))
     if source is not None:
-        workload = _try_make(problems, "dataset", build_workload, config)
+        workload = _try_make(problems, "dataset", lambda: build_workload(config))
     elif config.synthetic() is None:
-        _try_make(problems, "dataset", read_dataset, str(config.dataset))
-    cards = _try_make(problems, None, _cards, config, problems) or ()
+        _try_make(problems, "dataset", lambda: read_dataset(str(config.dataset)))
+    cards = _try_make(problems, None, lambda: _cards(config, problems)) or ()
     problems += check_gpus(config, cards, run_pid, model_loaded=model_loaded)
     architecture = None if source is None else source.architecture
     problems += breaches(config, None if architecture is None else shape_of(architecture))
@@ -128,7 +127,7 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     from llenergymeasure.backends.serving.client import connections_allowed
 
     problems: list[Problem] = []
-    _try_make(problems, "serving", backend.server, config, 0)
+    _try_make(problems, "serving", lambda: backend.server(config, 0))
     yield from problems
     users, max_connections = (config.serving or ONE_USER).concurrency or 0, connections_allowed()
     if users > max_connections:
@@ -349,16 +348,10 @@ def _cards(config: ExperimentConfig, problems: list[Problem]) -> tuple[Gpu, ...]
     return cards
 
 
-def _try_make(
-    problems: list[Problem],
-    key: str | None,
-    make: Callable[P, T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T | None:
+def _try_make(problems: list[Problem], key: str | None, make: Callable[[], T]) -> T | None:
     """Return the result of ``make``; add its error to ``problems``."""
     try:
-        return make(*args, **kwargs)
+        return make()
     except ConfigurationError as error:
         problems += error.problems
     except LlemError as error:

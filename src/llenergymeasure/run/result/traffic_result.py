@@ -81,22 +81,22 @@ class ServedRun:
         If answers arrive whole, or late because of long prompts, counting tokens as they arrive
         would count those that happen to end in the window, not the work done in it.
         """
-        completed = [row for row in self._rows if row["failure"] is None]
-        received = sum(map(self._received_tokens, completed))
-        progress = np.array([self._progress(row) for row in completed]).reshape(-1, 2)
+        answered = self._answered
+        received = sum(map(self._received_tokens, answered))
+        progress = np.array([self._progress(row) for row in answered]).reshape(-1, 2)
         worked_requests = float((progress[:, 1] - progress[:, 0]).sum())
         progress *= received > 0
         inside = progress[:, 1] - progress[:, 0]
-        output = _column(completed, "output_tokens")
-        thinking_share = (_column(completed, "thinking_tokens") / np.maximum(output, 1))[:, None]
+        output = _column(answered, "output_tokens")
+        thinking_share = (_column(answered, "thinking_tokens") / np.maximum(output, 1))[:, None]
         # Thinking comes first.
         thinking = np.diff(np.minimum(progress, thinking_share))[:, 0] @ output
         # Tables of version 0.1 have no such column.
-        counts_cached = any(row.get("input_tokens_cached") is not None for row in completed)
-        cached = round(inside @ _column(completed, "input_tokens_cached"))
+        counts_cached = any(row.get("input_tokens_cached") is not None for row in answered)
+        cached = round(inside @ _column(answered, "input_tokens_cached"))
         lengths = [row["output_tokens"] for row in self._completed_in_window]
         return Tokens(
-            input=round(inside @ _column(completed, "input_tokens")),
+            input=round(inside @ _column(answered, "input_tokens")),
             input_cached=cached if counts_cached else None,
             output=round(inside @ output),
             output_came=round(received),
@@ -139,6 +139,7 @@ class ServedRun:
         checked = self.odd_requests["token_mismatch"]
         completed = len(self._completed_in_window)
         waiting = self._waiting(*self.window)
+        good_work = sum(float(np.ptp(self._progress(row))) for row in self._rows if row["slo_met"])
         return Serving(
             arrivals=self.serving.arrivals,
             endpoint=self.serving.endpoint,
@@ -164,10 +165,9 @@ class ServedRun:
             if slo is None or share is None
             else share * 100 >= slo.percentile - 1e-9,
             goodput_requests_per_s=None if slo is None else len(within_slo) / self.window_s,
-            energy_per_good_request_j=_per(
-                energy.gross_j,
-                sum(float(np.ptp(self._progress(row))) for row in self._rows if row["slo_met"]),
-            ),
+            energy_per_good_request_j=energy.gross_j / good_work
+            if energy.gross_j is not None and good_work
+            else None,
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
             in_flight_growth_per_s=self.growth_per_s,
@@ -192,10 +192,14 @@ class ServedRun:
         return rows
 
     @cached_property
+    def _answered(self) -> list[dict[str, Any]]:
+        """The requests with a complete answer."""
+        return [row for row in self._rows if row["failure"] is None]
+
+    @cached_property
     def _completed_in_window(self) -> list[dict[str, Any]]:
         """The complete answers that ended within the window."""
-        completed = (row for row in self._rows if row["failure"] is None)
-        return [row for row in completed if self._inside(row["end_monotonic_ns"])]
+        return [row for row in self._answered if self._inside(row["end_monotonic_ns"])]
 
     @cached_property
     def sent(self) -> list[dict[str, Any]]:
@@ -227,8 +231,7 @@ class ServedRun:
         waits_ns = [
             (row["first_token_monotonic_ns"] or row["end_monotonic_ns"])
             - row["planned_monotonic_ns"]
-            for row in self._rows
-            if row["failure"] is None
+            for row in self._answered
         ]
         if not waits_ns or not self.serving.open_loop:
             return np.inf
@@ -272,9 +275,7 @@ class ServedRun:
         """For each code of odd prompts or answers, which requests have it."""
         config = self.config.model_dump(exclude_none=True)
         odd: dict[str, list[bool]] = defaultdict(list)
-        for row in self._rows:
-            if row["failure"] is not None:
-                continue
+        for row in self._answered:
             tokens, requested = row["output_tokens"], row["output_tokens_asked"]
             parts, expected = row["token_monotonic_ns"], row["input_tokens_expected"]
             odd["empty_answers"].append(tokens == 0)
@@ -393,7 +394,3 @@ def _idle_power_w(energy: Energy) -> float | None:
         if phase.phase == "idle_loaded" and phase.energy_j is not None and phase.duration_s > 0:
             return phase.energy_j / phase.duration_s
     return None
-
-
-def _per(energy_j: float | None, count: float) -> float | None:
-    return energy_j / count if energy_j is not None and count else None

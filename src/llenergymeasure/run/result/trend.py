@@ -125,15 +125,15 @@ def steadiness(
 
 
 def _throughput_trend(batches: Sequence[Batch]) -> Trend | None:
+    counted = [batch for batch in batches if batch.output_tokens and batch.span_s > 0]
     rates = [
         [
             ((batch.start_ns + batch.end_ns) / 2 / NS_PER_S, batch.output_tokens / batch.span_s)
             for batch in similar
-            if batch.output_tokens and batch.span_s > 0
         ]
-        for similar in _group_by_size(batches).values()
+        for similar in _group_by_size(counted).values()
     ]
-    return trend([group for group in rates if group])
+    return trend(rates)
 
 
 def far_slower(batches: Sequence[Batch]) -> Iterator[tuple[Batch, float]]:

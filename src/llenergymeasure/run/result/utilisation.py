@@ -142,10 +142,7 @@ def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | No
         return None
     changed = np.concatenate(([True], masks[1:] != masks[:-1]))
     return [
-        {
-            "t_monotonic_ns": int(t_ns),
-            "reasons": reasons_in(int(mask)),
-        }
+        {"t_monotonic_ns": int(t_ns), "reasons": reasons_in(int(mask))}
         for t_ns, mask in zip(times_ns[changed], masks[changed], strict=True)
     ][:MAX_HISTORY]
 
@@ -157,19 +154,12 @@ def power_inside(
 
     None where a card's power was not measured inside the window.
     """
-    times_ns: Integers | None = None
-    total: Reals | None = None
-    for device in devices:
-        t_ns, watts = _card_power(samples, window, device)
-        if not len(t_ns):
-            return None
-        if times_ns is None or total is None:
-            times_ns, total = t_ns, watts
-        else:
-            total = total + np.interp(times_ns, t_ns, watts)
-    if times_ns is None or total is None:
+    series = [_card_power(samples, window, device) for device in devices]
+    if not series or not all(len(times_ns) for times_ns, _ in series):
         return None
-    return (times_ns / NS_PER_S).tolist(), total.tolist()
+    first_ns = series[0][0]
+    total_w = np.sum([np.interp(first_ns, times_ns, watts) for times_ns, watts in series], axis=0)
+    return (first_ns / NS_PER_S).tolist(), total_w.tolist()
 
 
 def _card_power(samples: Samples, window: tuple[int, int], device: str) -> tuple[Integers, Reals]:
