@@ -68,5 +68,5 @@ def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
 def test_natural_answers_that_were_cut_off_are_said(
     config: dict[str, Any], cut: int, ended: int, told: str | None
 ) -> None:
-    found = cut_answers(config.get("answer_length"), ["length"] * cut + ["stop"] * ended)
-    assert [text[: len(told or "")] for text in found.values()] == ([told] if told else [])
+    codes = cut_answers(config.get("answer_length"), ["length"] * cut + ["stop"] * ended)
+    assert [text[: len(told or "")] for text in codes.values()] == ([told] if told else [])

@@ -63,8 +63,8 @@ def test_a_card_is_released_once_nobody_is_giving_its_memory_back(
 ) -> None:
     done: list[Any] = []
     run = Supervisor.__new__(Supervisor)
-    held = {"restore_limits": lambda: None, "release": lambda: done.append("released")}
-    reservation: Any = SimpleNamespace(limits=None, limits_changed=False, **held)
+    methods = {"restore_limits": lambda: None, "release": lambda: done.append("released")}
+    reservation: Any = SimpleNamespace(limits=None, limits_changed=False, **methods)
     run._recorder, run._reservation, run.followers = None, reservation, []
     monkeypatch.setattr(processes, "kill_descendants", lambda *limit_s: done.append(limit_s))
     run._clean_up()

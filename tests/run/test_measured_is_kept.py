@@ -47,8 +47,8 @@ def site_with(folder: Path, code: str) -> str:
 
 
 def window_of(attempt: Attempt) -> dict[str, Any]:
-    done = json.loads((attempt.folder / "work" / "engine.json").read_text())
-    window: dict[str, Any] = done["window"]
+    engine = json.loads((attempt.folder / "work" / "engine.json").read_text())
+    window: dict[str, Any] = engine["window"]
     return window
 
 

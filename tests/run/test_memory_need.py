@@ -19,9 +19,9 @@ def need(backend: str, **engine: Any) -> MemoryNeed:
             backend: {"engine": engine},
         }
     )
-    found = memory_need(config, resolve_model(config), None)
-    assert found is not None
-    return found
+    result = memory_need(config, resolve_model(config), None)
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang"])
@@ -50,7 +50,7 @@ def test_what_a_quantised_model_computes_in(
     config = ExperimentConfig.model_validate(given)
     assert compute_precision(config, resolve_model(config)) == precision
     gpus = ["NVIDIA H100 80GB HBM3"]
-    found = flops_record(
+    result = flops_record(
         {
             "per_request": 1e12,
             "per_output_token": 1e10,
@@ -63,7 +63,7 @@ def test_what_a_quantised_model_computes_in(
         precision=precision,
         gpus=gpus,
     )
-    assert (found.mfu is None) == (precision != "bf16")
+    assert (result.mfu is None) == (precision != "bf16")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from llenergymeasure.workload.prompts import build_workload
 def limit_s(card: Gpu | None = None, gap_s: float = 0.0, **settings: Any) -> float:
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4, **settings})
     cards = () if card is None else (card,)
-    known = model_and_device(config, resolve_model(config), cards)
+    facts = model_and_device(config, resolve_model(config), cards)
     work = estimated_work(config, build_workload(config))
     return estimate.limit_s(
-        config, resolve_protocol(config, measured=card is not None), known, work, gap_s
+        config, resolve_protocol(config, measured=card is not None), facts, work, gap_s
     )
 
 
@@ -67,8 +67,8 @@ def test_an_unknown_model_is_taken_for_a_large_one() -> None:
 def test_what_is_not_all_on_the_gpu_is_given_more_time() -> None:
     config = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
     h100 = Gpu(0, "GPU-0", "NVIDIA H100 80GB HBM3")
-    whole = limit_s(h100, **config)
-    assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * whole
+    full_limit_s = limit_s(h100, **config)
+    assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * full_limit_s
 
 
 WAITS = """
@@ -103,9 +103,9 @@ sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run()
 
 def test_what_a_run_waits_for_its_gpu_is_no_part_of_its_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WAITS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 143, done.stderr
-    assert float(done.stdout) < 0.5
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 143, result.stderr
+    assert float(result.stdout) < 0.5
 
 
 def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:
