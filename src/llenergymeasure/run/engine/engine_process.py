@@ -285,11 +285,13 @@ class EngineRun:
         return traffic_prompts(self._workload_config, self._content_seed, lives_on=shared)
 
     def _server_of_previous_run(self, backend: Backend) -> Engine | None:
+        """Return the server that the previous run left; None too if it was ended for this one."""
         if self._server is None:
             return None
-        from llenergymeasure.run.engine.traffic_server import take_over
+        from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 
-        return take_over(self._server.engine, backend, self._cycle_config, self._prompts())
+        assert isinstance(self._server.engine, ServedEngine)
+        return next_on_server(self._server.engine, backend, self._cycle_config, self._prompts())
 
     def _measure_window(
         self, engine: Engine, batches: Sequence[Sequence[Request]], prepared: _Prepared

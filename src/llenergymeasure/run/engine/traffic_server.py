@@ -1,11 +1,11 @@
-"""The server that a run sends its traffic to: started for it, or left by the run before it."""
+"""The server that a run sends its traffic to: its start, and whether it is idle."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.backends.base import Backend, Engine
-from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
+from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -27,17 +27,6 @@ def start_server(
         # What an external server does on a GPU is the run's own work.
         write_text(engine_pid_file, str(server_root(command.base_url) or os.getpid()))
     return ServedEngine(command, config, tuple(card.uuid for card in cards), prompts)
-
-
-def take_over(
-    engine: Engine, backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
-) -> ServedEngine | None:
-    """Return the server that the previous run left, ready for this one's traffic.
-
-    None if it was ended because this run needs another one.
-    """
-    assert isinstance(engine, ServedEngine)
-    return next_on_server(engine, backend, config, prompts)
 
 
 def is_idle(engine: Engine) -> bool:
