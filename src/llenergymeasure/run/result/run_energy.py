@@ -41,10 +41,10 @@ class RunEnergy:
     def with_batches(self, requests: pa.Table) -> pa.Table:
         """Return the table of requests with each one's energy, and that of its batch."""
         batch_numbers = requests["batch"].to_pylist()
-        request_energies = [iter(energies) for energies in self.requests]
+        members_left = [iter(members) for members in self.requests]
         energies: Sequence[Sequence[PartEnergy]] = (
             [self.batches[number] for number in batch_numbers],
-            [next(request_energies[number]) for number in batch_numbers],
+            [next(members_left[number]) for number in batch_numbers],
         )
         columns = [
             [getattr(energy, name) for energy in column]
