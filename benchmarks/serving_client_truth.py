@@ -84,11 +84,11 @@ def measure(rate: float, seconds: float) -> bool:
     late_p99_s = float(np.percentile(lateness_s, 99))
     flagged = "late_sends" in traffic_codes(run)
     failed = sum(row["failure"] is not None for row in run.requests.to_pylist())
-    cpu_us = 1e6 * run.told["client_cpu_s"] / (len(lateness_s) * TOKENS)
+    cpu_us = 1e6 * run.report["client_cpu_s"] / (len(lateness_s) * TOKENS)
     print(
         f"| {rate:g} | sent late | p50 {np.median(lateness_s) * 1e3:.2f} ms, p99 "
         f"{late_p99_s * 1e3:.2f} ms{', flagged' if flagged else ''}; {failed} failed; client "
-        f"{run.told['client_cpu_s'] / run.window_s:.2f} of a core, {cpu_us:.0f} µs a token"
+        f"{run.report['client_cpu_s'] / run.window_s:.2f} of a core, {cpu_us:.0f} µs a token"
         " | | | | | | |",
         flush=True,
     )

@@ -12,7 +12,7 @@ from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run import pin as pinning
-from llenergymeasure.run.pin import Node, hold_to_pin, parse_nodes
+from llenergymeasure.run.pin import Node, enforce_pin, parse_nodes
 
 CARD = {"name": "NVIDIA H200"}
 HERE = {"host": "n1", "gpus": [CARD]}
@@ -40,18 +40,18 @@ def outside_of_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_pin_nothing_is_claimed(tmp_path: Path) -> None:
-    hold_to_pin(spec(), StudyFolder(tmp_path), HERE)
+    enforce_pin(spec(), StudyFolder(tmp_path), HERE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_first_run_decides_the_node_and_others_elsewhere_refuse(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
-    hold_to_pin(spec(pin="node"), study, HERE)
-    hold_to_pin(spec("b" * 12, pin="node"), study, HERE)
+    enforce_pin(spec(pin="node"), study, HERE)
+    enforce_pin(spec("b" * 12, pin="node"), study, HERE)
     with pytest.raises(
         PreflightError, match=r"^execution.pin: .*pinned to node n1, .*this is n2.*elsewhere$"
     ):
-        hold_to_pin(spec("b" * 12, pin="node"), study, {**HERE, "host": "n2"})
+        enforce_pin(spec("b" * 12, pin="node"), study, {**HERE, "host": "n2"})
     assert [path.name for path in (tmp_path / "pins").iterdir()] == ["study.json"]
 
 
@@ -61,38 +61,38 @@ def test_a_damaged_pin_is_said_with_the_way_out(tmp_path: Path, content: str) ->
     study.pin(None).parent.mkdir()
     study.pin(None).write_text(content)
     with pytest.raises(PreflightError, match=r"study\.json does not say where .* remove it"):
-        hold_to_pin(spec(pin="node"), study, HERE)
+        enforce_pin(spec(pin="node"), study, HERE)
 
 
 def test_a_pin_that_cannot_be_read_now_is_not_said_to_be_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = StudyFolder(tmp_path)
-    hold_to_pin(spec(pin="node"), study, HERE)
+    enforce_pin(spec(pin="node"), study, HERE)
 
     def stale(path: Path) -> bytes:
         raise OSError(errno.ESTALE, "Stale file handle", str(path))
 
     monkeypatch.setattr(files, "read_bytes", stale)
     with pytest.raises(OSError, match="Stale file handle"):
-        hold_to_pin(spec(pin="node"), study, HERE)
+        enforce_pin(spec(pin="node"), study, HERE)
 
 
 def test_one_model_of_gpu_may_be_on_many_nodes(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
-    hold_to_pin(spec(pin="gpu_model"), study, HERE)
-    hold_to_pin(spec(pin="gpu_model"), study, {**HERE, "host": "n2"})
+    enforce_pin(spec(pin="gpu_model"), study, HERE)
+    enforce_pin(spec(pin="gpu_model"), study, {**HERE, "host": "n2"})
     with pytest.raises(PreflightError, match=r"pinned to GPU model NVIDIA H200"):
-        hold_to_pin(spec(pin="gpu_model"), study, {"host": "n1", "gpus": [{"name": "NVIDIA L4"}]})
+        enforce_pin(spec(pin="gpu_model"), study, {"host": "n1", "gpus": [{"name": "NVIDIA L4"}]})
 
 
 def test_each_experiment_may_have_a_node_of_its_own(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     pin = {"pin": "node", "pin_scope": "experiment"}
-    hold_to_pin(spec("a" * 12, **pin), study, HERE)
-    hold_to_pin(spec("b" * 12, **pin), study, {**HERE, "host": "n2"})
+    enforce_pin(spec("a" * 12, **pin), study, HERE)
+    enforce_pin(spec("b" * 12, **pin), study, {**HERE, "host": "n2"})
     with pytest.raises(PreflightError, match="this experiment is pinned to node n2"):
-        hold_to_pin(spec("b" * 12, **pin), study, HERE)
+        enforce_pin(spec("b" * 12, **pin), study, HERE)
 
 
 def test_on_a_cluster_the_node_goes_by_the_schedulers_name(
@@ -101,10 +101,10 @@ def test_on_a_cluster_the_node_goes_by_the_schedulers_name(
     study = StudyFolder(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURMD_NODENAME", "gpu-07")
-    hold_to_pin(spec(pin="node"), study, HERE)
+    enforce_pin(spec(pin="node"), study, HERE)
     monkeypatch.setenv("SLURMD_NODENAME", "gpu-08")
     with pytest.raises(PreflightError, match=r"gpu-07.*gpu-08"):
-        hold_to_pin(spec(pin="node"), study, HERE)
+        enforce_pin(spec(pin="node"), study, HERE)
 
 
 SINFO = """\

@@ -140,8 +140,8 @@ class Round:
         )
 
     def must_end_well(self) -> None:
-        done = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
-        must(done.returncode == 0, done.stderr)
+        result = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
+        must(result.returncode == 0, result.stderr)
 
     def call(self, killing: Killing) -> int:
         """Call Snakemake once and kill at random moments until it ends; return its exit code."""
@@ -198,24 +198,24 @@ class Round:
         if self._expected is None:
             return
         wanted = self._expected.tokens()
-        for run, found in self.tokens().items():
-            must(wanted[run] == found, f"{run}: {found} instead of {wanted[run]}")
+        for run, tokens in self.tokens().items():
+            must(wanted[run] == tokens, f"{run}: {tokens} instead of {wanted[run]}")
 
     def _must_leave_nothing_running(self) -> None:
         deadline = time.monotonic() + GONE_LIMIT_S
         while left := _living(self.folder):
-            told = {pid: _command(pid) for pid in left}
-            must(time.monotonic() < deadline, f"still running after {GONE_LIMIT_S} s: {told}")
+            commands = {pid: _command(pid) for pid in left}
+            must(time.monotonic() < deadline, f"still running after {GONE_LIMIT_S} s: {commands}")
             time.sleep(0.05)
 
     def tokens(self) -> dict[str, dict[str, Any]]:
         """Return every whole run's token counts, by ``experiment/cycle``."""
-        found = {}
+        tokens = {}
         for record in self.results.path.glob("runs/*/*/result.json"):
             must(is_complete(RunFolder(record.parent)), f"{record} is no whole result")
             content = json.loads(record.read_text())
-            found[f"{content['experiment']}/{content['cycle']}"] = content["tokens"]
-        return found
+            tokens[f"{content['experiment']}/{content['cycle']}"] = content["tokens"]
+        return tokens
 
     def statuses(self) -> list[tuple[str, int, int, str]]:
         import pyarrow.parquet as pq
@@ -253,7 +253,7 @@ def _pids_of(victim: str, main_pid: int, folder: Path) -> list[int]:
 
 def _living(folder: Path) -> list[int]:
     """Return the processes that work in a study's folder, zombies aside."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -263,8 +263,8 @@ def _living(folder: Path) -> list[int]:
         except OSError:
             continue
         if state != "Z" and where == folder:
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def _command(pid: int) -> str:
@@ -302,9 +302,9 @@ def main() -> int:
         print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="kill-many-") as folder:
-        done = kill_many(Path(folder).resolve(), options.kills, options.seed, say)
-    told = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
-    say(f"{done.total()} kills ({told}): nothing lost, nothing wrong, nothing left running")
+        result = kill_many(Path(folder).resolve(), options.kills, options.seed, say)
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(result.items()))
+    say(f"{result.total()} kills ({counts}): nothing lost, nothing wrong, nothing left running")
     return 0
 
 

@@ -127,7 +127,7 @@ class Moment:
     def drawn(cls, draw: random.Random, *, in_container: bool) -> "Moment":
         if draw.random() < 0.2:
             return cls("start", draw.choice(TEARDOWN), 0.0)
-        fault = draw.choice([each for each in FAULTS if in_container or "launcher" not in each])
+        fault = draw.choice([fault for fault in FAULTS if in_container or "launcher" not in fault])
         who = fault.partition(" ")[0]
         steps = {"finish": ("finish",), "engine": WITH_ENGINE, "recorder": WITH_ENGINE}
         return cls(draw.choice(steps.get(who, STEPS)), fault, draw.uniform(0, LONGEST_DELAY_S))
@@ -161,16 +161,16 @@ class Study:
             moment = None
             if attempt < 2 and hits < moments:
                 moment = Moment.drawn(self.draw, in_container=in_container)
-            whole = {path: sha256(path) for path in run.products} if is_complete(run) else {}
-            if whole:
+            hashes = {path: sha256(path) for path in run.products} if is_complete(run) else {}
+            if hashes:
                 break
             measured = _measured(run)
-            said = self._call(name, run, moment, in_container=in_container)
+            output = self._call(name, run, moment, in_container=in_container)
             if moment is not None and moment.hit:
                 hits += 1
                 self.done[moment.fault] += 1
                 self.say(f"{name} {moment}: {_state(run)}")
-            again = _AGAIN.search(said)
+            again = _AGAIN.search(output)
             if again is not None:
                 excused = _TOO_BUSY | (
                     {"recorder_lost"} if faults[-1] in _RECORDER_KILLED else set()
@@ -192,16 +192,16 @@ class Study:
         variables = dict(self.variables)
         if moment is not None and moment.fault in TEARDOWN:
             variables["TEST_TEARDOWN"] = moment.fault.partition(" ")[2]
-        said = self.folder / "said.log"
-        before = said.stat().st_size if said.exists() else 0
+        log = self.folder / "said.log"
+        before = log.stat().st_size if log.exists() else 0
         with (
-            said.open("ab") as log,
+            log.open("ab") as stream,
             subprocess.Popen(
                 [sys.executable, *script, *words],
                 cwd=self.folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
-                stderr=log,
+                stderr=stream,
             ) as process,
         ):
             if moment is not None:
@@ -211,7 +211,7 @@ class Study:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise BrokenError(f"{name} did not end: {moment}, {_state(run)}") from None
-        return said.read_bytes()[before:].decode(errors="replace")
+        return log.read_bytes()[before:].decode(errors="replace")
 
     def _inject(self, process: "subprocess.Popen[bytes]", run: RunFolder, moment: Moment) -> None:
         while not _has_come(moment.step, run):
@@ -257,16 +257,16 @@ class Study:
 
     def _put_back(self) -> None:
         self._python("from llenergymeasure.machine.gpus.limits import restore_left; restore_left()")
-        said = self._python(
+        output = self._python(
             "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0)\n"
             "print(n.nvmlDeviceGetPowerManagementLimit(h) // 1000)"
         )
-        must(int(said) == AS_FOUND_W, f"the power limit is at {said} W")
-        left = list((self.folder / "runtime").glob("limits-*"))
-        must(not left, f"records of limits are left: {left}")
+        must(int(output) == AS_FOUND_W, f"the power limit is at {output} W")
+        leftovers = list((self.folder / "runtime").glob("limits-*"))
+        must(not leftovers, f"records of limits are left: {leftovers}")
 
     def _python(self, code: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", code],
             env=dict(self.variables),
             capture_output=True,
@@ -274,8 +274,8 @@ class Study:
             timeout=120,
             check=False,
         )
-        must(done.returncode == 0, done.stderr)
-        return done.stdout
+        must(result.returncode == 0, result.stderr)
+        return result.stdout
 
 
 def kill_at_steps(folder: Path, moments: int, seed: int, say: Callable[[str], None]) -> Study:
@@ -308,10 +308,10 @@ def kill_at_steps(folder: Path, moments: int, seed: int, say: Callable[[str], No
         names = _plan(study, running.base_url, moments)
         made: list[str] = []
         broken: list[str] = []
-        while (left := moments - study.done.total()) > 0:
+        while (remaining := moments - study.done.total()) > 0:
             made.append(next(names))
             try:
-                study.make(made[-1], left)
+                study.make(made[-1], remaining)
             except BrokenError as error:  # the others say more of what is wrong
                 say(f"{made.pop()} BROKEN: {error}")
                 broken.append(str(error))
@@ -339,8 +339,8 @@ def _must_verify(study: Study, made: list[str]) -> None:
     plan["runs"] = [run for run in plan["runs"] if f"{run['experiment']}/{run['cycle']}" in made]
     write_text(study.results.plan, json.dumps(plan))
     write_tables(study.results.path, partial=False)
-    done = llem(study.folder, "verify", str(study.results.path))
-    must(done.returncode == 0, done.stdout + done.stderr)
+    result = llem(study.folder, "verify", str(study.results.path))
+    must(result.returncode == 0, result.stdout + result.stderr)
 
 
 def _has_come(step: str, run: RunFolder) -> bool:
@@ -356,7 +356,7 @@ def _has_come(step: str, run: RunFolder) -> bool:
 
 def _living(run: RunFolder, who: str | None) -> list[int]:
     """Return the processes of a run, all or those of a kind, by their environment and command."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -369,8 +369,8 @@ def _living(run: RunFolder, who: str | None) -> list[int]:
         ours = str(run.path) in words or f"{RUN_VARIABLE}={run.path}".encode() in environ
         kind = who is None or (_MODULES[who] in words and "docker run" not in words)
         if ours and kind and state != "Z":
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def _measured(run: RunFolder) -> dict[str, Any] | None:
@@ -383,8 +383,8 @@ def _measured(run: RunFolder) -> dict[str, Any] | None:
 def _state(run: RunFolder) -> str:
     outcome = RunView(run.path).outcome() or {}
     error = (outcome.get("error") or {}).get("message", "")
-    kept = "whole" if is_complete(run) else "measured" if is_measured(run) else "nothing"
-    return f"{outcome.get('status')} {outcome.get('phase') or ''} ({kept}) {error[:80]}"
+    state = "whole" if is_complete(run) else "measured" if is_measured(run) else "nothing"
+    return f"{outcome.get('status')} {outcome.get('phase') or ''} ({state}) {error[:80]}"
 
 
 def _until(holds: Callable[[], bool], limit_s: float = CALL_LIMIT_S, message: str = "") -> None:
@@ -406,8 +406,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="kill-steps-") as folder:
         study = kill_at_steps(Path(folder).resolve(), options.moments, options.seed, say)
-    said = ", ".join(f"{name} {count}" for name, count in sorted(study.done.items()))
-    say(f"{study.done.total()} faults ({said}); {study.finished_later} windows finished later")
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(study.done.items()))
+    say(f"{study.done.total()} faults ({counts}); {study.finished_later} windows finished later")
     return 0
 
 

@@ -43,19 +43,19 @@ def clean(monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
 
 
 def _names(clean: Call) -> list[str]:
-    done = clean("--json")
-    assert done.code == 0, done.err
-    return sorted(Path(each["name"]).name for each in json.loads(done.out))
+    result = clean("--json")
+    assert result.code == 0, result.err
+    return sorted(Path(entry["name"]).name for entry in json.loads(result.out))
 
 
 def test_shows_first_and_removes_when_told(study: StudyFolder, clean: Call) -> None:
     finished = {path: path.read_bytes() for path in study.path.glob("runs/*/*/result.json")}
     expected = [".result.json.abc.part", "run.parquet", "samples.arrows", "samples.parquet", "work"]
     assert _names(clean) == expected
-    shown = clean()
-    assert shown.code == 0
-    assert "half of a result" in shown.out
-    assert "--yes" in shown.out
+    listing = clean()
+    assert listing.code == 0
+    assert "half of a result" in listing.out
+    assert "--yes" in listing.out
     assert _names(clean) == expected
     assert clean("results/small", "--yes").code == 0
     assert _names(clean) == []
@@ -76,9 +76,9 @@ def test_what_was_killed_while_its_quality_was_looked_at_stays(
     """Where the study then asks for none, the next call makes a result of the window."""
     (work,) = study.path.glob("runs/*/*/work")
     (work / "engine.json").write_text('{"quality": null}')
-    asked = {"sections": {"quality": {"texts": "texts.txt"}}}
-    (work / "spec.json").write_text(json.dumps(asked))
-    study.plan.write_text(json.dumps({**json.loads(study.plan.read_text()), **asked}))
+    sections = {"sections": {"quality": {"texts": "texts.txt"}}}
+    (work / "spec.json").write_text(json.dumps(sections))
+    study.plan.write_text(json.dumps({**json.loads(study.plan.read_text()), **sections}))
     assert clean("--yes").code == 0
     assert (work / "engine.json").is_file()
     assert (work.parent / "samples.arrows").is_file()
@@ -90,8 +90,8 @@ def test_the_user_s_own_results_folder_is_looked_into(
     at = study.path.parents[1]
     (at / "results").rename(at / "mine")
     monkeypatch.setenv("LLEM_OUTPUT_DIR", str(at / "mine"))
-    done = clean("--json")
-    assert "work" in [Path(each["name"]).name for each in json.loads(done.out)]
+    result = clean("--json")
+    assert "work" in [Path(entry["name"]).name for entry in json.loads(result.out)]
 
 
 def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Call) -> None:
@@ -104,9 +104,9 @@ def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Call) -> None:
 
 def test_a_study_at_work_is_refused(study: StudyFolder, clean: Call) -> None:
     with locked(study.lock, "a workflow"):
-        done = clean("results/small", "--yes")
-    assert done.code != 0
-    assert "in use by a workflow" in done.err
+        result = clean("results/small", "--yes")
+    assert result.code != 0
+    assert "in use by a workflow" in result.err
 
 
 def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Call) -> None:
@@ -116,9 +116,9 @@ def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Call
     with subprocess.Popen(program, env=variables) as server:
         try:
             listed = json.loads(clean("--json").out)
-            found = [each["name"] for each in listed if each["kind"] == "process"]
-            assert len(found) == 1
-            assert found[0].startswith(f"{server.pid} ")
+            processes = [entry["name"] for entry in listed if entry["kind"] == "process"]
+            assert len(processes) == 1
+            assert processes[0].startswith(f"{server.pid} ")
             assert clean("--yes").code == 0
             assert server.wait(10) == -signal.SIGTERM
         finally:
@@ -134,22 +134,22 @@ def test_a_process_that_cannot_be_ended_keeps_nobody_waiting(
     monkeypatch.setattr("llenergymeasure.workflow.clean.GRACE_S", 0.3)
     with subprocess.Popen(["sleep", "60"], env=variables) as server:
         monkeypatch.setattr("os.kill", lambda *_: None)
-        done = clean("--yes")
+        result = clean("--yes")
         monkeypatch.undo()
         server.kill()
-    assert done.code == 1
-    assert f"process {server.pid} sleep 60 stays: it does not end" in done.err
-    kept = {path.name for path in Path(run).iterdir()}
-    assert {"work", "samples.arrows", "run.parquet", ".result.json.abc.part"} <= kept
-    assert f"stays: process {server.pid} of its run does not end" in done.err
+    assert result.code == 1
+    assert f"process {server.pid} sleep 60 stays: it does not end" in result.err
+    names = {path.name for path in Path(run).iterdir()}
+    assert {"work", "samples.arrows", "run.parquet", ".result.json.abc.part"} <= names
+    assert f"stays: process {server.pid} of its run does not end" in result.err
 
 
 def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Call) -> None:
     folder = tmp_path / "results" / "small"
     plan = make_plan(CONFIGS, ["n"])
     write_complete_study(folder, plan)
-    done = clean()
-    assert (done.code, done.out) == (0, "Nothing is left behind.\n")
+    result = clean()
+    assert (result.code, result.out) == (0, "Nothing is left behind.\n")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,6 @@ def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
     squeue.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
-    done = clean()
-    assert done.code == code, done.err
-    assert (said in done.err) == (code != 0)
+    result = clean()
+    assert result.code == code, result.err
+    assert (said in result.err) == (code != 0)

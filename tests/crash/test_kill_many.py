@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def test_a_few_kills(tmp_path: Path) -> None:
     said: list[str] = []
-    done = kill_many(tmp_path.resolve(), kills=6, seed=20, say=said.append, experiments=3)
-    assert done.total() == 6, said
+    result = kill_many(tmp_path.resolve(), kills=6, seed=20, say=said.append, experiments=3)
+    assert result.total() == 6, said
 
 
 def test_a_few_faults_at_named_steps(tmp_path: Path) -> None:

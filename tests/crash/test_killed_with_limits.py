@@ -36,8 +36,8 @@ def test_a_limit_that_is_lifted_within_the_window_disqualifies(tmp_path: Path) -
 
 
 def phases_of(folder: Path) -> list[str]:
-    found = [json.loads(path.read_text()) for path in folder.glob("results/**/outcome.json")]
-    return [each["phase"] for each in found]
+    outcomes = [json.loads(path.read_text()) for path in folder.glob("results/**/outcome.json")]
+    return [outcome["phase"] for outcome in outcomes]
 
 
 def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
@@ -48,8 +48,10 @@ def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
     study = write_study(tmp_path, gpu={"power_limit_w": 250}, window={"min_seconds": 60})
 
     def outcome() -> dict[str, Any]:
-        found = [json.loads(path.read_text()) for path in tmp_path.glob("results/**/outcome.json")]
-        return found[0] if found else {}
+        outcomes = [
+            json.loads(path.read_text()) for path in tmp_path.glob("results/**/outcome.json")
+        ]
+        return outcomes[0] if outcomes else {}
 
     with start_llem(tmp_path, "run", str(study), **variables) as workflow:
         wait_for(lambda: outcome().get("phase") == "measure")

@@ -43,8 +43,8 @@ def test_a_copied_folder_is_gone_on_with_elsewhere(tmp_path: Path) -> None:
     first.mkdir()
     experiments = [{"n": 1}, {"n": 2}]
     write_study(first, experiments=experiments)
-    done = snakemake(first, "--configfile", "study.yaml")
-    assert done.returncode == 0, done.stderr
+    result = snakemake(first, "--configfile", "study.yaml")
+    assert result.returncode == 0, result.stderr
     runs = [
         StudyFolder(Path("results/small")).run(run["experiment"], 1)
         for run in plan_of(first)["runs"]

@@ -51,9 +51,9 @@ def test_it_says_what_a_look_at_every_file_says(study: tuple[Plan, StudyFolder])
     assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)
     manifest.write_manifest(plan, folder)
     write_whole(folder, plan.runs[2])
-    found = manifest.states(plan, folder)
-    assert found == manifest.states(plan, folder, full=True)
-    assert manifest.count(found) == {"completed": 2, "failed": 1, "missing": 3}
+    states = manifest.states(plan, folder)
+    assert states == manifest.states(plan, folder, full=True)
+    assert manifest.count(states) == {"completed": 2, "failed": 1, "missing": 3}
 
 
 def looked_at(
@@ -98,10 +98,10 @@ def test_no_flipped_bit_of_a_manifest_makes_a_run_complete(
     plan, folder = study
     monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
     manifest.write_manifest(plan, folder)
-    right, whole = manifest.states(plan, folder), folder.manifest.read_bytes()
+    right, content = manifest.states(plan, folder), folder.manifest.read_bytes()
     rng = random.Random(7)
-    for bit in [rng.randrange(8 * len(whole)) for _ in range(300)]:
-        flipped = bytearray(whole)
+    for bit in [rng.randrange(8 * len(content)) for _ in range(300)]:
+        flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         folder.manifest.write_bytes(flipped)
         assert manifest.states(plan, folder) == right
@@ -159,8 +159,8 @@ def test_a_file_that_stays_unreadable_stops_no_look_at_the_others(
     report(folder.path)
     rows = read_table(folder.path, "runs.parquet").to_pylist()
     assert [rows[place]["status"] for place in (0, 2)] == ["lost", "completed"]
-    found = verify_study(folder.path).differences
-    assert any("Input/output error" in str(each) for each in found)
+    differences = verify_study(folder.path).differences
+    assert any("Input/output error" in str(difference) for difference in differences)
 
 
 def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, StudyFolder]) -> None:
@@ -183,8 +183,8 @@ def test_tables_are_older_than_a_plan_whose_run_was_replaced(
     """A run that a backup brings back is older than tables that were made of another one."""
     plan, folder = study
     monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
-    run, kept = folder.run(plan.runs[0].experiment, 1), tmp_path / "backup"
-    shutil.copytree(run.path, kept)
+    run, backup = folder.run(plan.runs[0].experiment, 1), tmp_path / "backup"
+    shutil.copytree(run.path, backup)
     prepare(plan, folder)
     os.utime(folder.plan, (1e9, 1e9))
     tables = [folder.path / "runs.parquet", folder.path / "report.html"]
@@ -196,7 +196,7 @@ def test_tables_are_older_than_a_plan_whose_run_was_replaced(
     assert all(table.stat().st_mtime > 1e9 for table in tables)
     for changed in (False, True):
         shutil.rmtree(run.path)
-        shutil.copytree(kept, run.path)
+        shutil.copytree(backup, run.path)
         if changed:
             write_result(folder.path, make_result(asdict(plan.runs[0]), energy_j=7.0))
         prepare(plan, folder)
@@ -246,6 +246,6 @@ def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
     began = time.monotonic()
     status(folder.path)
     assert time.monotonic() - began < 5
-    shown = capsys.readouterr()
-    assert f"small: {len(plan.runs)} runs" in shown.out
-    assert "squeue did not answer" in shown.err
+    output = capsys.readouterr()
+    assert f"small: {len(plan.runs)} runs" in output.out
+    assert "squeue did not answer" in output.err

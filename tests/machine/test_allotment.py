@@ -215,7 +215,7 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
         "print(*(tuple(each) for each in doctor_machine.gpus()), sep='\\n')\n"
         "allotment.ask_allotment.__defaults__ = (1000.0,)\n"
         "config = ExperimentConfig(model='tiny-llama', backend='pytorch')\n"
-        "print(Forecast().known(config).device)\n"
+        "print(Forecast().facts(config).device)\n"
         "visible_uuids()\n"
     )
     result = subprocess.run(

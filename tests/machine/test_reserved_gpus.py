@@ -131,15 +131,15 @@ def test_a_run_keeps_what_it_holds_and_then_how_it_was_put_back(simulated: Any) 
     reserved = reserve({"gpu": gpu})
     assert reserved
     assert reserved.limits is None
-    assert not reserved.changed
+    assert not reserved.limits_changed
     reserved.hold_limits(gpu)
     assert reserved.limits is not None
     assert reserved.limits["held"][UUID]["power_limit_w"] == 250
     assert reserved.limits["restored"] is None
-    assert reserved.changed
+    assert reserved.limits_changed
     reserved.release()
     assert reserved.limits | RESTORED == reserved.limits
-    assert not reserved.changed
+    assert not reserved.limits_changed
     assert read_back(environment) == AS_FOUND
 
 

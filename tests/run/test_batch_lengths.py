@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.validity import batch_codes, cut_answers, other_lengths
+from llenergymeasure.run.result.validity import batch_codes, count_other_lengths, cut_answers
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -32,7 +32,7 @@ def sampled(**sampling: Any) -> dict[str, Any]:
 def test_answers_of_other_lengths_are_counted(
     config: dict[str, Any], tokens: list[int], odd: int
 ) -> None:
-    assert other_lengths(config, 8, pa.table({"output_tokens": tokens})) == odd
+    assert count_other_lengths(config, 8, pa.table({"output_tokens": tokens})) == odd
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
 def test_natural_answers_that_were_cut_off_are_said(
     config: dict[str, Any], cut: int, ended: int, told: str | None
 ) -> None:
-    found = cut_answers(config.get("answer_length"), ["length"] * cut + ["stop"] * ended)
-    assert [text[: len(told or "")] for text in found.values()] == ([told] if told else [])
+    codes = cut_answers(config.get("answer_length"), ["length"] * cut + ["stop"] * ended)
+    assert [text[: len(told or "")] for text in codes.values()] == ([told] if told else [])

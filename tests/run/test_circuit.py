@@ -25,8 +25,8 @@ THREE = [failed("a" * 12), failed("b" * 12), failed("c" * 12)]
 def broken(folder: Path, failures: list[Any], experiments: int = 6) -> str | None:
     circuit = Circuit(folder / "circuit.jsonl")
     circuit.close(experiments)
-    for each in failures:
-        circuit.add_failure(each["experiment"], each["error"])
+    for failure in failures:
+        circuit.add_failure(failure["experiment"], failure["error"])
     return circuit.broken()
 
 
@@ -59,8 +59,8 @@ def test_cycles_of_one_bad_experiment_do_not_end_the_others(tmp_path: Path) -> N
 
 
 def add_all(circuit: Circuit) -> None:
-    for each in THREE:
-        circuit.add_failure(each["experiment"], each["error"])
+    for failure in THREE:
+        circuit.add_failure(failure["experiment"], failure["error"])
 
 
 def test_runs_are_refused_until_the_next_call_begins(tmp_path: Path) -> None:
@@ -110,27 +110,31 @@ def test_a_damaged_file_refuses_nothing(tmp_path: Path, content: str) -> None:
 
 
 def outcomes(folder: Path) -> list[dict[str, Any] | None]:
-    found: list[dict[str, Any] | None] = []
+    all_outcomes: list[dict[str, Any] | None] = []
     for run in plan_of(folder)["runs"]:
         path = folder / f"results/small/runs/{run['experiment']}/{run['cycle']}/outcome.json"
         content = path.read_text() if path.is_file() else ""
-        found.append(json.loads(content) if content else None)
-    return found
+        all_outcomes.append(json.loads(content) if content else None)
+    return all_outcomes
 
 
 @pytest.mark.slow
 def test_llem_stops_a_study_of_six_alike_after_three(tmp_path: Path) -> None:
     absent = [{"model": "someone/absent", "n": n} for n in range(1, 13)]
     study = write_study(tmp_path, **SERVED, experiments=absent)
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 1, done.stderr
-    assert "The first 3 runs failed the same way" in done.stderr
-    assert "PreflightError" in done.stderr
-    found = outcomes(tmp_path)
-    assert [each["error"]["class"] for each in found[:3] if each] == ["PreflightError"] * 3
+    result = llem(tmp_path, "run", str(study))
+    assert result.returncode == 1, result.stderr
+    assert "The first 3 runs failed the same way" in result.stderr
+    assert "PreflightError" in result.stderr
+    all_outcomes = outcomes(tmp_path)
+    assert [outcome["error"]["class"] for outcome in all_outcomes[:3] if outcome] == [
+        "PreflightError"
+    ] * 3
     # What begins before the workflow has ended refuses by itself.
-    assert {each["error"]["class"] for each in found[3:] if each} <= {"CircuitBrokenError"}
-    assert found[-1] is None
+    assert {outcome["error"]["class"] for outcome in all_outcomes[3:] if outcome} <= {
+        "CircuitBrokenError"
+    }
+    assert all_outcomes[-1] is None
     assert (tmp_path / "results" / "small" / "runs.parquet").is_file()
     assert not living(str(tmp_path))
 
@@ -142,11 +146,11 @@ def test_bare_snakemake_refuses_the_rest_and_the_next_call_does_it(tmp_path: Pat
     experiments = [{"model": "someone/tiny", "n": n} for n in range(1, 5)]
     study = write_study(tmp_path, **SERVED, experiments=experiments)
     variables = {"HF_HUB_CACHE": str(hub)}
-    done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
-    assert done.returncode == 1
-    classes = [each["error"]["class"] for each in outcomes(tmp_path) if each]
-    assert classes == ["PreflightError"] * 3 + ["CircuitBrokenError"], done.stderr
-    assert "The first 3 runs failed the same way" in done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert result.returncode == 1
+    classes = [outcome["error"]["class"] for outcome in outcomes(tmp_path) if outcome]
+    assert classes == ["PreflightError"] * 3 + ["CircuitBrokenError"], result.stderr
+    assert "The first 3 runs failed the same way" in result.stderr
     assert result_times(tmp_path) == {}
     offer_model(hub, "someone/tiny")
     mended = snakemake(tmp_path, "--configfile", str(study), variables=variables)

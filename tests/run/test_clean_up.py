@@ -29,10 +29,14 @@ nothing = lambda *_: None
 def make(*_):
     release = lambda: print("released", flush=True)
     return SimpleNamespace(
-        hold_limits=nothing, put_back=nothing, release=release, limits=None, changed=False
+        hold_limits=nothing,
+        restore_limits=nothing,
+        release=release,
+        limits=None,
+        limits_changed=False,
     )
 
-def record(self, engine, started_s, goes_on):
+def record(self, engine, started_s, keep_engine):
     self._recorder = SimpleNamespace(alive=lambda: False, stop=lambda grace_s: -9)
     shutil.rmtree(self.folder.work)
     self._stop_recorder()
@@ -59,8 +63,8 @@ def test_a_card_is_released_once_nobody_is_giving_its_memory_back(
 ) -> None:
     done: list[Any] = []
     run = Supervisor.__new__(Supervisor)
-    held = {"put_back": lambda: None, "release": lambda: done.append("released")}
-    reservation: Any = SimpleNamespace(limits=None, changed=False, **held)
+    methods = {"restore_limits": lambda: None, "release": lambda: done.append("released")}
+    reservation: Any = SimpleNamespace(limits=None, limits_changed=False, **methods)
     run._recorder, run._reservation, run.followers = None, reservation, []
     monkeypatch.setattr(processes, "kill_descendants", lambda *limit_s: done.append(limit_s))
     run._clean_up()

@@ -28,7 +28,7 @@ def test_the_clock_jumps_where_it_is_said_to(clock: tuple[Path, dict[str, str]])
     ahead, variables = clock
     ahead.write_text(str(YEAR_S))
     code = "import time, datetime; print(time.time(), datetime.datetime.now().timestamp())"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(**variables),
         capture_output=True,
@@ -36,8 +36,8 @@ def test_the_clock_jumps_where_it_is_said_to(clock: tuple[Path, dict[str, str]])
         check=True,
     )
     now_s = datetime.now().timestamp()  # noqa: DTZ005 - a number of seconds
-    for told in done.stdout.split():
-        assert float(told) - now_s == pytest.approx(YEAR_S, abs=120)
+    for printed in result.stdout.split():
+        assert float(printed) - now_s == pytest.approx(YEAR_S, abs=120)
 
 
 SAMPLED = """
@@ -64,14 +64,14 @@ def test_the_recorder_reads_on_where_the_clock_is_set_back(
     clock: tuple[Path, dict[str, str]],
 ) -> None:
     ahead, variables = clock
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SAMPLED, str(ahead)],
         env=environment(**variables),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(done.stdout) >= 5
+    assert int(result.stdout) >= 5
 
 
 @pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S])

@@ -76,9 +76,9 @@ def test_strangers_on_the_cpus_are_in_the_preflight_and_the_record(tmp_path: Pat
     assert use["others_share"] > 0.3
     assert use["own_cpus"] > 0
     (warning,) = [
-        each["message"]
-        for each in result["provenance"]["preflight"]
-        if "other processes used" in each["message"]
+        problem["message"]
+        for problem in result["provenance"]["preflight"]
+        if "other processes used" in problem["message"]
     ]
     assert "python" in warning
 
@@ -127,8 +127,8 @@ def test_a_machine_that_is_suspended_within_the_window(tmp_path: Path) -> None:
     time.sleep(1)
     ahead.write_text("3600")
     assert attempt.process.wait(180) == 0
-    told = attempt.result()["provenance"]["validity_details"]["stalled"]
-    assert "the machine was suspended for 3600.0 s" in told
+    message = attempt.result()["provenance"]["validity_details"]["stalled"]
+    assert "the machine was suspended for 3600.0 s" in message
 
 
 class Cpus:
@@ -145,17 +145,17 @@ class Cpus:
         if not self._known:
             raise SensorError("nothing")
         self._looks += 1
-        total, own = 4.0 * self._looks, 1.0 * self._looks
-        busy_s = own + self._others * total
+        total, own_s = 4.0 * self._looks, 1.0 * self._looks
+        busy_s = own_s + self._others * total
         return [
             Value("cpu_total_s", total + self._rested_s),
             Value("cpu_busy_s", busy_s),
-            Value("cpu_own_s", own),
+            Value("cpu_own_s", own_s),
         ]
 
     def others(self) -> dict[int, float]:
         grows = {20: 1.0, 30: 3.0, 40: 9.0, 50: 0.05, 60: self._kernels}
-        return {10: 5.0} | {pid: each * self._looks for pid, each in grows.items()}
+        return {10: 5.0} | {pid: use_s * self._looks for pid, use_s in grows.items()}
 
     def shares_cpus(self, pid: int) -> bool:
         return pid != 40
@@ -169,19 +169,19 @@ class Cpus:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
-    monkeypatch.setattr(checks, "LOOK_S", 0.0)
+    monkeypatch.setattr(checks, "CPU_SAMPLE_S", 0.0)
 
     def two_looks(cpus: Any) -> list[str]:
-        return [str(each) for each in checks.check_cpus(cpus, checks.look_at_cpus(cpus))]
+        return [str(problem) for problem in checks.check_cpus(cpus, checks.sample_cpus(cpus))]
 
     return two_looks
 
 
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
-    (told,) = look(Cpus(0.3))
-    assert "other processes used 30 % of the CPUs: miner (pid 30), browser (pid 20);" in told
-    (told,) = look(Cpus(0.3, kernels=0.4))
-    assert "other processes used 20 % of the CPUs: miner (pid 30), browser (pid 20);" in told
+    (message,) = look(Cpus(0.3))
+    assert "other processes used 30 % of the CPUs: miner (pid 30), browser (pid 20);" in message
+    (message,) = look(Cpus(0.3, kernels=0.4))
+    assert "other processes used 20 % of the CPUs: miner (pid 30), browser (pid 20);" in message
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_of_an_engine_that_a_daemon_started_the_supervisors_processes_are_the_ru
         raise LlemError("seen")
 
     monkeypatch.setattr(engine_process, "HostCpu", host_cpu)
-    for given in ([], ["--watch", "1"]):  # as if its supervisor were that
-        assert engine_process.main(["--out", str(folder.path), *given]) == EXIT_FAILED
+    for options in ([], ["--watch", "1"]):  # as if its supervisor were that
+        assert engine_process.main(["--out", str(folder.path), *options]) == EXIT_FAILED
     assert found == [{os.getppid(), os.getpid()}, {1, os.getpid()}]
 
 
@@ -222,10 +222,10 @@ def test_a_burst_at_the_start_is_told_by_the_time_until_the_run_goes_on(
     clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=slept.append)
     monkeypatch.setattr(checks, "time", clock)
     cpus: Any = Cpus(0.3)
-    first = checks.look_at_cpus(cpus)
+    first = checks.sample_cpus(cpus)
     clock.monotonic = lambda: 100.2
-    (told,) = checks.check_cpus(cpus, first)
-    assert "used 30 %" in str(told)
+    (message,) = checks.check_cpus(cpus, first)
+    assert "used 30 %" in str(message)
     cpus.rest()
     clock.monotonic = lambda: 140.0
     assert list(checks.check_cpus(cpus, first)) == []

@@ -44,7 +44,7 @@ def looks(device: str, quantity: Any, *values: float) -> list[Row]:
 
 
 def recorded(*rows: list[Row]) -> Any:
-    return make_samples([row for each in rows for row in each], header())
+    return make_samples([row for group in rows for row in group], header())
 
 
 def record(**changes: Any) -> Flops:
@@ -59,12 +59,12 @@ def record(**changes: Any) -> Flops:
 
 
 def test_mfu_is_the_rate_over_the_makers_peak() -> None:
-    found = record()
-    assert found.per_s == pytest.approx(31.2e12)
-    assert found.mfu == pytest.approx(0.1)
-    assert found.energy_per_tflop_j == pytest.approx(10.0)
-    assert found.peak_source is not None
-    assert "datasheet" in found.peak_source
+    result = record()
+    assert result.per_s == pytest.approx(31.2e12)
+    assert result.mfu == pytest.approx(0.1)
+    assert result.energy_per_tflop_j == pytest.approx(10.0)
+    assert result.peak_source is not None
+    assert "datasheet" in result.peak_source
     assert record(gpus=[A100, A100]).mfu == pytest.approx(0.05)
 
 
@@ -77,21 +77,21 @@ def test_mfu_is_the_rate_over_the_makers_peak() -> None:
     ],
 )
 def test_without_a_peak_there_is_a_reason(changes: dict[str, Any], reason: str) -> None:
-    found = record(**changes)
-    assert found.mfu is None
-    assert found.mfu_unavailable is not None
-    assert reason in found.mfu_unavailable
-    assert found.energy_per_tflop_j == pytest.approx(10.0)
+    result = record(**changes)
+    assert result.mfu is None
+    assert result.mfu_unavailable is not None
+    assert reason in result.mfu_unavailable
+    assert result.energy_per_tflop_j == pytest.approx(10.0)
 
 
 def test_without_energy_or_operations_nothing_is_made_up() -> None:
     assert record(gross_j=None).energy_per_tflop_j is None
     unknown = {"per_output_token": None, "method": "none", "confidence": "unknown"}
-    found = flops_record(
+    result = flops_record(
         unknown, requests=1, work_s=1.0, gross_j=1.0, precision="bf16", gpus=[A100]
     )
-    assert found.mfu is found.energy_per_tflop_j is found.per_s is None
-    assert found.mfu_unavailable == "the operations are not known"
+    assert result.mfu is result.energy_per_tflop_j is result.per_s is None
+    assert result.mfu_unavailable == "the operations are not known"
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_without_energy_or_operations_nothing_is_made_up() -> None:
     ],
 )
 def test_names_that_begin_alike_are_told_apart(name: str, tera: float) -> None:
-    found = peak(name)
-    assert found is not None
-    assert found.flops_per_s == tera * 1e12
-    assert "dense" in found.source or "with sparsity, halved" in found.source
+    result = peak(name)
+    assert result is not None
+    assert result.flops_per_s == tera * 1e12
+    assert "dense" in result.source or "with sparsity, halved" in result.source
 
 
 def test_what_has_no_published_rate_has_none() -> None:
@@ -190,11 +190,11 @@ def test_reasons_to_slow_down_are_told_when_they_change() -> None:
 
 def test_operations_are_those_of_the_lengths_that_came() -> None:
     source = resolve_model(ExperimentConfig(model="tiny-llama"))
-    asked = workload_flops(source, [(8, 100)] * 2)
-    came = workload_flops(source, [(8, 100), (8, 50)])
-    assert came["prefill_per_request"] == asked["prefill_per_request"]
-    assert 0.7 < came["decode_per_request"] / asked["decode_per_request"] < 0.76
-    assert came["per_output_token"] == pytest.approx(2 * came["per_request"] / 150)
+    requested = workload_flops(source, [(8, 100)] * 2)
+    received = workload_flops(source, [(8, 100), (8, 50)])
+    assert received["prefill_per_request"] == requested["prefill_per_request"]
+    assert 0.7 < received["decode_per_request"] / requested["decode_per_request"] < 0.76
+    assert received["per_output_token"] == pytest.approx(2 * received["per_request"] / 150)
 
 
 def test_no_operations_are_claimed_of_answers_whose_lengths_are_not_known() -> None:
@@ -212,7 +212,7 @@ def test_a_server_that_only_waits_does_no_operations_of_what_the_study_would_ask
         model="tiny-llama", n=1, max_input_tokens=8, max_output_tokens=4, serving=serving
     )
     run = EngineRun.__new__(EngineRun)
-    run._config, run._came = config, []
+    run._config, run._served_lengths = config, []
     lengths = run._lengths(build_workload(config), {"completions": []})
     assert lengths == ([(8, 4)] if serving is None else [])
 
@@ -224,9 +224,9 @@ def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> Non
         looks("a", "memory_clock_mhz", 1593, *[2619] * 8),
         looks("other", "sm_clock_mhz", *[210] * 9),
     )
-    found = clock_state(samples, (0, 5 * SECOND), ["a"])
-    assert found is not None
-    assert found.model_dump() == {
+    result = clock_state(samples, (0, 5 * SECOND), ["a"])
+    assert result is not None
+    assert result.model_dump() == {
         "sm_clock_median_mhz": 1980,
         "sm_clock_min_mhz": 1500,
         "sm_clock_max_mhz": 1980,
@@ -247,10 +247,10 @@ def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> Non
 
 def test_of_a_card_that_gives_no_reasons_what_held_it_down_is_not_known() -> None:
     samples = recorded(looks("a", "sm_clock_mhz", 1980, 1500))
-    found = clock_state(samples, (0, SECOND), ["a"])
-    assert found is not None
-    assert (found.sm_clock_median_mhz, found.sm_clock_free_mhz) == (1740, None)
-    assert (found.slowed_share, found.slowed_by) == (None, None)
+    result = clock_state(samples, (0, SECOND), ["a"])
+    assert result is not None
+    assert (result.sm_clock_median_mhz, result.sm_clock_free_mhz) == (1740, None)
+    assert (result.slowed_share, result.slowed_by) == (None, None)
 
 
 def test_limits_that_somebody_lifted_within_the_window_are_named() -> None:
@@ -259,12 +259,15 @@ def test_limits_that_somebody_lifted_within_the_window_are_named() -> None:
         looks("a", "sm_clock_mhz", 1185, 1215, 1200, 345, 1980),
     )
     both = {"power_limit_w": 250.0, "sm_clock_mhz": 1200}
-    held = {"a": {"enforced_power_limit_w": 250.0}, "silent": {"enforced_power_limit_w": 250.0}}
-    assert lifted_limits(samples, (0, 5 * SECOND), both, held) == {
+    set_limits = {
+        "a": {"enforced_power_limit_w": 250.0},
+        "silent": {"enforced_power_limit_w": 250.0},
+    }
+    assert lifted_limits(samples, (0, 5 * SECOND), both, set_limits) == {
         "limit_lifted": "a: 400 W in place of 250 W; a: 1980 MHz in place of 1200 MHz",
     }
-    assert not lifted_limits(samples, (0, SECOND), both, held)
-    assert not lifted_limits(samples, (0, 5 * SECOND), {}, held)
+    assert not lifted_limits(samples, (0, SECOND), both, set_limits)
+    assert not lifted_limits(samples, (0, 5 * SECOND), {}, set_limits)
     read = {"a": {"enforced_power_limit_w": 400.0}}  # what it said once it was set
     assert not lifted_limits(samples, (0, 5 * SECOND), {"power_limit_w": 250}, read)
     rounded = recorded(looks("a", "power_limit_w", 250.124, 250.5))

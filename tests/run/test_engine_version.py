@@ -23,9 +23,9 @@ def test_another_release_is_said_in_the_record(
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 9.9.2\n")
     (installed / "top_level.txt").write_text("sglang\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    (found,) = check_engine_version(experiment())
-    assert not found.fatal
-    assert found.message.startswith("sglang 9.9.2, installed here, is not the 0.5")
+    (problem,) = check_engine_version(experiment())
+    assert not problem.fatal
+    assert problem.message.startswith("sglang 9.9.2, installed here, is not the 0.5")
 
 
 def test_the_same_release_needs_no_word() -> None:

@@ -69,7 +69,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     with Saboteur(results, steps) as saboteur:
         first = snakemake(folder, *call, variables=variables, timeout_s=CALL_LIMIT_S)
     assert saboteur.error is None
-    left = living(str(folder))
+    leftovers = living(str(folder))
     plan = json.loads((results / "plan.json").read_text())
     by_number = {
         run["config"]["n"]: results / "runs" / run["experiment"] / "1" for run in plan["runs"]
@@ -86,7 +86,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         name: read_outcome(run / "outcome.json").model_dump(by_alias=True)
         for name, run in runs.items()
     }
-    kept = {
+    finished = {
         name: (
             sha256(run / "result.json"),
             json.loads((run / "result.json").read_text()),
@@ -105,8 +105,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         measured,
         first.returncode,
         outcomes,
-        kept,
-        left,
+        finished,
+        leftovers,
         second.returncode,
         second.stderr,
         times,
@@ -154,8 +154,8 @@ def test_the_workflow_fails_and_leaves_no_process(study: Study) -> None:
 
 
 def test_no_finished_result_is_lost_or_made_again(study: Study) -> None:
-    kept = {"good"} | {fault.id for fault in LIST if fault.kept}
-    assert set(study.results) == kept
+    finished = {"good"} | {fault.id for fault in LIST if fault.kept}
+    assert set(study.results) == finished
     for name, (digest, _) in study.results.items():
         assert sha256(study.runs[name] / "result.json") == digest
     assert study.times.items() <= study.second_times.items()

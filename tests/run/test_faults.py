@@ -58,9 +58,9 @@ def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
 
 def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "memory_limit_bytes", lambda: 16_000_000_000)
-    said = ending.ended_silently(-signal.SIGKILL)["message"]
-    assert "killed by SIGKILL; the usual cause is the system running out of memory" in said
-    assert "the run may use 16.0 GB" in said
+    message = ending.silent_exit_error(-signal.SIGKILL)["message"]
+    assert "killed by SIGKILL; the usual cause is the system running out of memory" in message
+    assert "the run may use 16.0 GB" in message
 
 
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
@@ -108,13 +108,13 @@ def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> 
     for content, run in [*((each, ()) for each in contents), ("[]", ("--run", "a/1")), (None, ())]:
         path.write_text(content or "")
         place = str(pipe if content is None else path)
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, str(SCRIPT), "--spec", place, *run, "--out", str(tmp_path / "run")],
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
-        assert done.returncode == 2, content
-        assert "Traceback" not in done.stderr
+        assert result.returncode == 2, content
+        assert "Traceback" not in result.stderr
         assert not (tmp_path / "run").exists()

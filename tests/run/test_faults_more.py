@@ -72,9 +72,9 @@ def small_disk(tmp_path: Path) -> Any:
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"cannot mount: {result.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -119,9 +119,9 @@ def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
     study_folder = small_disk.parent
     (study_folder / "results").symlink_to(small_disk)
     study = write_study(study_folder, **SERVED)
-    done = snakemake(study_folder, "--configfile", str(study))
-    assert done.returncode == 1
-    assert "Read-only file system" in done.stderr
+    result = snakemake(study_folder, "--configfile", str(study))
+    assert result.returncode == 1
+    assert "Read-only file system" in result.stderr
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert snakemake(study_folder, "--configfile", str(study)).returncode == 0
     assert len(result_times(study_folder)) == 1
@@ -136,10 +136,10 @@ def card_variables(folder: Path, **keys: Any) -> dict[str, str]:
 @pytest.mark.system
 def test_a_card_in_use_by_another_program(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"]) as stranger:
-        told = {"processes": [{"pid": stranger.pid, "used_memory_bytes": 2**30}]}
+        contents = {"processes": [{"pid": stranger.pid, "used_memory_bytes": 2**30}]}
         study = write_study(tmp_path)
         done = snakemake(
-            tmp_path, "--configfile", str(study), variables=card_variables(tmp_path, **told)
+            tmp_path, "--configfile", str(study), variables=card_variables(tmp_path, **contents)
         )
         stranger.kill()
     assert done.returncode == 1

@@ -45,12 +45,12 @@ def test_every_test_it_names_is_there(page: str) -> None:
 
 @pages
 def test_rows_are_numbered_without_a_gap(page: str) -> None:
-    numbers = [int(found) for found in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_the_counts_of_the_conditions_are_those_of_their_tables() -> None:
-    told = {
+    descriptions = {
         "ways to answer that are right": len(FINE),
         "ways that are complete and odd": len(MARKED),
         "ways that are none": len(FAILED),
@@ -58,5 +58,5 @@ def test_the_counts_of_the_conditions_are_those_of_their_tables() -> None:
         "rows and files that are none": len(REFUSED),
         "traces: Azure": len(TRACES),
     }
-    for words, count in told.items():
+    for words, count in descriptions.items():
         assert f"| {count} {words}" in CONDITIONS

@@ -63,7 +63,9 @@ class Agents:
     def of(self, made: Account) -> Gaps:
         starts = np.array([row["planned_monotonic_ns"] for row in self.rows], dtype=np.int64)
         ends = np.array([row["end_monotonic_ns"] for row in self.rows], dtype=np.int64)
-        return gap_energy(self.rows, InFlight.of(starts, ends), WINDOW, made, self.turns)
+        return gap_energy(
+            self.rows, InFlight.from_intervals(starts, ends), WINDOW, made, self.turns
+        )
 
 
 @pytest.mark.parametrize("uneven", [0.0, 0.3], ids=["steady", "uneven"])
@@ -72,29 +74,29 @@ def test_the_energy_of_the_gaps_is_within_its_interval(sessions: int, uneven: fl
     covered, widths = [], []
     for seed in range(24):
         agents = Agents(seed, sessions, uneven=uneven)
-        found = agents.found(replace(card.H100, counter_lag_s=0.004 * seed))
-        assert found.duration_s == pytest.approx(agents.gaps_s, rel=1e-6)
+        gaps = agents.found(replace(card.H100, counter_lag_s=0.004 * seed))
+        assert gaps.duration_s == pytest.approx(agents.gaps_s, rel=1e-6)
         # All begin before the window, so in each gap a conversation waits for its tool.
-        assert found.waiting_duration_s == pytest.approx(found.duration_s, rel=1e-9)
-        assert found.waiting_energy_j == pytest.approx(found.energy_j)
-        covered.append(abs(found.energy_j - agents.gaps_j) <= found.u95_j)
-        widths.append(found.u95_j / found.energy_j)
+        assert gaps.waiting_duration_s == pytest.approx(gaps.duration_s, rel=1e-9)
+        assert gaps.waiting_energy_j == pytest.approx(gaps.energy_j)
+        covered.append(abs(gaps.energy_j - agents.gaps_j) <= gaps.u95_j)
+        widths.append(gaps.u95_j / gaps.energy_j)
     assert np.median(widths) < 0.1
     assert np.mean(covered) >= 0.93
 
 
 def test_a_gap_in_which_nobody_waits_is_told_from_one_with_a_waiting_cache() -> None:
     agents = Agents(4, 1, turns=3, begin_s=10.0)
-    found = agents.found()
+    gaps = agents.found()
     pauses_s = [
         (after["planned_monotonic_ns"] - before["end_monotonic_ns"]) / 1e9
         for before, after in zip(agents.rows, agents.rows[1:], strict=False)
     ]
-    assert found.waiting_duration_s == pytest.approx(sum(pauses_s), rel=1e-6)
-    assert found.pause_mean_s == pytest.approx(np.mean(pauses_s), rel=1e-6)
-    assert found.waiting_conversations_mean == pytest.approx(1.0)
-    assert found.duration_s > 40 > found.waiting_duration_s
-    assert abs(found.waiting_energy_j - IDLE_W * sum(pauses_s)) <= found.waiting_u95_j
+    assert gaps.waiting_duration_s == pytest.approx(sum(pauses_s), rel=1e-6)
+    assert gaps.pause_mean_s == pytest.approx(np.mean(pauses_s), rel=1e-6)
+    assert gaps.waiting_conversations_mean == pytest.approx(1.0)
+    assert gaps.duration_s > 40 > gaps.waiting_duration_s
+    assert abs(gaps.waiting_energy_j - IDLE_W * sum(pauses_s)) <= gaps.waiting_u95_j
 
 
 def users(pause_s: Callable[[], float]) -> list[dict[str, Any]]:
@@ -131,9 +133,9 @@ def test_without_gaps_or_energy_nothing_is_made_up() -> None:
             "failure": None,
         }
     ]
-    found = agents.found()
-    assert (found.duration_s, found.energy_j, found.u95_j) == (0, 0, 0)
-    assert found.pause_mean_s is found.waiting_conversations_mean is None
+    gaps = agents.found()
+    assert (gaps.duration_s, gaps.energy_j, gaps.u95_j) == (0, 0, 0)
+    assert gaps.pause_mean_s is gaps.waiting_conversations_mean is None
     nothing = Agents(5, 1).of(account(card.recording([]), WINDOW))
     assert nothing.energy_j is None
     assert "too little" in nothing.unavailable

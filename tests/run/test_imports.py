@@ -34,8 +34,10 @@ def test_processes_of_a_run_import_nothing_that_they_have_no_use_for(
     start: str, needless: set[str]
 ) -> None:
     code = f"import sys\n{start}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not needless & set(done.stdout.split())
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not needless & set(result.stdout.split())
 
 
 def test_pandas_can_be_imported_after_arrow_was_kept_from_it() -> None:
@@ -47,5 +49,7 @@ def test_pandas_can_be_imported_after_arrow_was_kept_from_it() -> None:
         "assert pyarrow.array([1, 2]).to_pylist() == [1, 2]\n"
         "print(len(pandas.Series([1])))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "1\n"

@@ -52,10 +52,10 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         pytest.skip("no bindfs: apt install bindfs")
     for name in ("behind", "disk"):
         (tmp_path / name).mkdir()
-    made = Disk(tmp_path / "behind", tmp_path / "disk")
-    made.mount()
-    yield made
-    made.unmount()
+    disk = Disk(tmp_path / "behind", tmp_path / "disk")
+    disk.mount()
+    yield disk
+    disk.unmount()
 
 
 @pytest.mark.parametrize("phase", ["load", "measure"])

@@ -19,7 +19,7 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run import attempt, session
 from llenergymeasure.run import supervisor as supervisor_module
 from llenergymeasure.run.ending import Cause, End
-from llenergymeasure.run.result.build_result import _passes
+from llenergymeasure.run.result.build_result import _is_transient
 from llenergymeasure.run.supervisor import Supervisor
 from support.attempts import Attempt, command_of, start
 from support.studies import living, wait_for
@@ -47,8 +47,8 @@ def site_with(folder: Path, code: str) -> str:
 
 
 def window_of(attempt: Attempt) -> dict[str, Any]:
-    done = json.loads((attempt.folder / "work" / "engine.json").read_text())
-    window: dict[str, Any] = done["window"]
+    engine = json.loads((attempt.folder / "work" / "engine.json").read_text())
+    window: dict[str, Any] = engine["window"]
     return window
 
 
@@ -103,12 +103,12 @@ def test_what_a_machine_refuses_may_pass_and_what_is_never_read_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (errno.ENOSPC, errno.ETIMEDOUT, errno.ENOMEM):
-        assert _passes(OSError(number, os.strerror(number)))
+        assert _is_transient(OSError(number, os.strerror(number)))
     (tmp_path / "large").write_text("large")
     monkeypatch.setattr(files, "READ_LIMIT_BYTES", 4)
     with pytest.raises(OSError, match="is larger than") as raised:
         files.read_bytes(tmp_path / "large")
-    assert not _passes(raised.value)
+    assert not _is_transient(raised.value)
 
 
 def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_how_a_command_left_to_judge_ended_is_kept(
 ) -> None:
     supervisor, finished = _left_to_be_judged(tmp_path), list[End]()
     monkeypatch.setattr(supervisor_module, "is_measured", lambda _: True)
-    monkeypatch.setattr(supervisor, "_judge_left", lambda: end)
+    monkeypatch.setattr(supervisor, "_judge_earlier_attempt", lambda: end)
     monkeypatch.setattr(supervisor, "_finish", lambda given: finished.append(given) or End(0))
-    supervisor._finish_what_was_left()
+    supervisor._finish_earlier_attempt()
     assert finished == [end]
 
 
@@ -235,7 +235,7 @@ def test_a_command_left_to_judge_is_not_taken_for_an_engine_that_does_not_end(
     supervisor._signals = SimpleNamespace(handle=read)  # type: ignore[assignment]
     child = subprocess.Popen(["/bin/sleep", "0.5"], start_new_session=True)
     try:
-        assert supervisor._watch(child, time.monotonic()) == End(0)
+        assert supervisor._wait_for_engine(child, time.monotonic()) == End(0)
     finally:
         os.close(read)
         os.close(write)

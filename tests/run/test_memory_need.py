@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.memory import MemoryNeed, Room, computes_in, memory_need
+from llenergymeasure.run.preflight.memory import MemoryNeed, Room, compute_precision, memory_need
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.workload.models.resolve import resolve_model
 
@@ -19,9 +19,9 @@ def need(backend: str, **engine: Any) -> MemoryNeed:
             backend: {"engine": engine},
         }
     )
-    found = memory_need(config, resolve_model(config), None)
-    assert found is not None
-    return found
+    result = memory_need(config, resolve_model(config), None)
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang"])
@@ -48,9 +48,9 @@ def test_what_a_quantised_model_computes_in(
     """No share of a 16-bit peak rate is stated of eight bits, whose own peak is twice as high."""
     given = {"model": "Llama-3.1-8B", "weights": "random", "backend": backend, backend: settings}
     config = ExperimentConfig.model_validate(given)
-    assert computes_in(config, resolve_model(config)) == precision
+    assert compute_precision(config, resolve_model(config)) == precision
     gpus = ["NVIDIA H100 80GB HBM3"]
-    found = flops_record(
+    result = flops_record(
         {
             "per_request": 1e12,
             "per_output_token": 1e10,
@@ -63,7 +63,7 @@ def test_what_a_quantised_model_computes_in(
         precision=precision,
         gpus=gpus,
     )
-    assert (found.mfu is None) == (precision != "bf16")
+    assert (result.mfu is None) == (precision != "bf16")
 
 
 @pytest.mark.parametrize(

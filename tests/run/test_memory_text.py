@@ -37,10 +37,10 @@ def told(config: dict[str, Any], total_bytes: int, cards: int = 1) -> str:
         there = [sim.Device(name="Card", uuid=uuid(place), keys=keys) for place in range(cards)]
         variables = sim.environment(sim.Trace(there).write(Path(folder)))
         variables.pop("CUDA_VISIBLE_DEVICES", None)
-        asked = json.dumps([{"backend": "pytorch", **config}])
-        done = run_forked(TELL, variables, asked, modules=IMPORTED)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+        configs_json = json.dumps([{"backend": "pytorch", **config}])
+        result = run_forked(TELL, variables, configs_json, modules=IMPORTED)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_of_many_needs_the_largest_are_shown_and_none_is_lost() -> None:
 
 
 def test_prompts_that_are_made_have_their_own_lengths() -> None:
-    made = {"input_len": 100, "output_len": 20}
-    (line,) = Forecast().memory_lines([{**LLAMA_8B, "backend": "pytorch", "dataset": made}])
+    dataset = {"input_len": 100, "output_len": 20}
+    (line,) = Forecast().memory_lines([{**LLAMA_8B, "backend": "pytorch", "dataset": dataset}])
     assert "of up to 120 tokens" in line
 
 
 def test_the_plan_says_it(tmp_path: Path, call: Call) -> None:
-    done = call("plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
-    assert done.code == 0, done.err
-    assert "Memory needed:\n  2 experiments: at least " in done.out
-    assert "this machine's memory is" in done.out
+    result = call("plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
+    assert result.code == 0, result.err
+    assert "Memory needed:\n  2 experiments: at least " in result.out
+    assert "this machine's memory is" in result.out

@@ -16,7 +16,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
-from llenergymeasure.run.engine.traffic import Sent
+from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.validity import traffic_codes
@@ -42,10 +42,12 @@ def server() -> Iterator[MisbehavingServer]:
         yield running
 
 
-def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10) -> list[Sent]:
+def sent_to(
+    server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
+) -> list[SentRequest]:
     """Ask four times at once and return what became of it."""
 
-    async def go() -> list[Sent]:
+    async def go() -> list[SentRequest]:
         client = StreamingClient(server.base_url)
         body = {"prompt": [1] * PROMPT, "max_tokens": asked, "stream": True}
         answered = []
@@ -55,7 +57,7 @@ def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
             exchange = Exchange(number, time.monotonic_ns())
             over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
             answered.append(over)
-            sent.append(Sent(Turn(request, number, 0), exchange))
+            sent.append(SentRequest(Turn(request, number, 0), exchange))
             outgoing = client.request("/completions", body)
             client.stream(exchange, outgoing, timeout_s, over.set_result)
         await asyncio.gather(*answered)
@@ -66,7 +68,7 @@ def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
     return asyncio.run(go())
 
 
-def judged(sent: list[Sent], **settings: Any) -> ServedRun:
+def judged(sent: list[SentRequest], **settings: Any) -> ServedRun:
     serving = {"arrivals": "closed", "concurrency": REQUESTS}
     return serving_runs.judged(sent, experiment(serving, **{"slo": SLO, **settings}))
 
@@ -78,13 +80,13 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
 ) -> None:
     server.way = way.steps
     sent = sent_to(server, asked=way.asked, timeout_s=way.timeout_s)
-    assert [(each.exchange.failure, each.exchange.message) for each in sent] == [
+    assert [(request.exchange.failure, request.exchange.message) for request in sent] == [
         (None, None)
     ] * REQUESTS
     run = judged(sent)
     assert set(traffic_codes(run)) == way.codes, traffic_codes(run)
     if way.tokens >= 0:
-        assert [each.exchange.output_tokens for each in sent] == [way.tokens] * REQUESTS
+        assert [request.exchange.output_tokens for request in sent] == [way.tokens] * REQUESTS
     serving = record(run)
     assert serving.requests_failed == 0
     if way.per_part is not None:
@@ -111,9 +113,9 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
     sent = sent_to(server, asked=way.asked, timeout_s=way.timeout_s)
     assert way.failure is not None
     kind, says = way.failure
-    for each in sent:
-        assert each.exchange.failure == kind, each.exchange.message
-        assert says in str(each.exchange.message)
+    for request in sent:
+        assert request.exchange.failure == kind, request.exchange.message
+        assert says in str(request.exchange.message)
     run = judged(sent)
     assert set(traffic_codes(run)) == {"failed_requests"}
     serving = record(run)
@@ -173,7 +175,7 @@ def test_the_host_of_an_ipv6_address_is_in_brackets() -> None:
         pytest.skip("no IPv6 here")
     with misbehaving("::1") as server:
         server.way = lambda _: ways.answer()
-        assert {each.exchange.failure for each in sent_to(server)} == {None}
+        assert {request.exchange.failure for request in sent_to(server)} == {None}
         assert f"\r\nHost: [::1]:{server.port}\r\n".encode() in server.heads[0]
 
 
@@ -192,8 +194,8 @@ def test_an_address_may_have_any_path_and_end_with_a_slash(
         await client.close()
         return server.heads[-1]
 
-    asked = path.rstrip("/")
-    assert asyncio.run(go()).startswith(f"POST {asked}/completions HTTP/1.1\r\n".encode())
+    requested_path = path.rstrip("/")
+    assert asyncio.run(go()).startswith(f"POST {requested_path}/completions HTTP/1.1\r\n".encode())
 
 
 def _read_a_line_of(signs: int) -> None:
@@ -224,14 +226,14 @@ class TestPages:
 
     def test_odd_text_is_replaced(self, server: MisbehavingServer) -> None:
         page = ways.page(b'{"data": [{"id": "a\\ud800b", "n": NaN, "m": 1e999}]}')
-        told = self.settings(server, page)
-        assert told == {"data": [{"id": "a\ufffdb", "n": "nan", "m": "inf"}]}
+        report = self.settings(server, page)
+        assert report == {"data": [{"id": "a\ufffdb", "n": "nan", "m": "inf"}]}
 
     @pytest.mark.parametrize("levels", [100, 900, 200_000])
     def test_deep_nesting_is_cut(self, server: MisbehavingServer, levels: int) -> None:
-        told = json.dumps(self.settings(server, ways.page(b"[" * levels + b"]" * levels)))
-        assert "deeper" in told or "recursion" in told
-        assert len(told) < 500
+        report = json.dumps(self.settings(server, ways.page(b"[" * levels + b"]" * levels)))
+        assert "deeper" in report or "recursion" in report
+        assert len(report) < 500
 
     def test_a_page_of_the_old_http_is_read(self, server: MisbehavingServer) -> None:
         assert self.settings(server, b"HTTP/1.0 200 OK\r\n\r\n", b"{}", ways.CLOSE) == {}
@@ -272,7 +274,7 @@ class TestWarmUp:
             answers = [engine.generate(engine.warmup_requests()[:4]) for _ in range(3)]
         finally:
             engine.close()
-        assert [len(each) for each in answers] == [3, 3, 3]
+        assert [len(answer) for answer in answers] == [3, 3, 3]
 
     def test_it_ends_where_most_requests_fail(self, server: MisbehavingServer) -> None:
         engine = opened(server)
@@ -302,10 +304,10 @@ def opened(server: MisbehavingServer, *page: ways.Step) -> ServedEngine:
 
 def test_a_window_in_which_nothing_came_does_not_count() -> None:
     empty = TRAFFIC_SCHEMA.empty_table()
-    told = {"ramp_up": "gave up", "gauges": [], "client_cpu_s": 0.0}
+    report = {"ramp_up": "gave up", "gauges": [], "client_cpu_s": 0.0}
 
     def codes(serving: dict[str, Any]) -> set[str]:
-        run = ServedRun.of(empty, experiment(serving), (0, 10**9), told)
+        run = ServedRun.of(empty, experiment(serving), (0, 10**9), report)
         record(run)
         return set(traffic_codes(run))
 

@@ -38,7 +38,7 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
     """What a run says whose process may open so many files, now and at most."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < limits[1]:
         pytest.skip(f"this process may not open {limits[1]} files")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", RUN, str(folder), *map(str, limits)],
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
         capture_output=True,
@@ -46,8 +46,8 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    said: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    said: list[Any] = json.loads(result.stdout.splitlines()[-1])
     return said
 
 
@@ -71,6 +71,6 @@ def test_users_beyond_it_are_said_before_the_run(
 ) -> None:
     monkeypatch.setattr(client, "connections_allowed", lambda: most)
     config = experiment({"arrivals": "closed", "concurrency": 1000}, backend="pytorch")
-    found = list(checks.check_server(config, registry.get("pytorch")))
-    assert any("999 connections" in str(problem) for problem in found) == said
-    assert not any(problem.fatal for problem in found)
+    problems = list(checks.check_server(config, registry.get("pytorch")))
+    assert any("999 connections" in str(problem) for problem in problems) == said
+    assert not any(problem.fatal for problem in problems)

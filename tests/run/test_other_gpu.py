@@ -27,22 +27,22 @@ NEIGHBOUR = [{"uuid": "GPU-b", "processes": 1}]
 def test_it_is_seen_by_where_the_processes_are(
     own: dict[str, int] | None, after: list[dict[str, object]], marked: bool
 ) -> None:
-    done = {
+    engine = {
         "resolved_config": {},
         "devices": ["GPU-a"],
         "computes_on_gpu": True,
         "beside": {"before": [], "after": after},
     }
     if own is not None:
-        done["own_processes"] = own
+        engine["own_processes"] = own
     energy = Energy(kind="measured", source="x", readings=[], scopes=["gpu"], gross_j=1.0)
 
-    found = run_codes({}, done, energy, steady=None, quality=None)
+    codes = run_codes({}, engine, energy, steady=None, quality=None)
     of_host = energy.model_copy(update={"scopes": ["cpu", "dram"]})
 
-    assert ("other_gpu" in found) == marked
-    assert "other_gpu" not in run_codes({}, done, of_host, steady=None, quality=None)
-    assert not marked or "on GPU-a, whose energy this is, and there were on GPU-b" in str(found)
+    assert ("other_gpu" in codes) == marked
+    assert "other_gpu" not in run_codes({}, engine, of_host, steady=None, quality=None)
+    assert not marked or "on GPU-a, whose energy this is, and there were on GPU-b" in str(codes)
 
 
 def test_processes_are_counted_on_the_cards_asked_for(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_processes_are_counted_on_the_cards_asked_for(tmp_path: Path) -> None:
         "print(json.dumps([at_work_on(['GPU-a', 'GPU-b']), at_work_on(['GPU-a', 'GPU-z'])]))\n"
     )
 
-    done = run_forked(code, variables, modules=("pynvml",))
+    process = run_forked(code, variables, modules=("pynvml",))
 
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [{"GPU-a": 0, "GPU-b": 1}, {"GPU-a": 0}]
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == [{"GPU-a": 0, "GPU-b": 1}, {"GPU-a": 0}]

@@ -34,12 +34,14 @@ import json, os, sys
 from pathlib import Path
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.checks import preflight
+from llenergymeasure.run.preflight.checks import as_dict, preflight
 told = json.loads(sys.argv[1])
 config = ExperimentConfig.model_validate(told["config"])
 backend, run_pid = registry.get(config.backend), told["run_pid"] or os.getpid()
 found = preflight(config, backend, Path(told["folder"]), run_pid=run_pid)
-print(json.dumps({**found.as_dict(), "cards": [card.uuid for card in found.cards]}))
+problems = {"errors": found.errors, "warnings": found.warnings}
+plain = {name: [as_dict(problem) for problem in problems[name]] for name in problems}
+print(json.dumps({**plain, "cards": [card.uuid for card in found.cards]}))
 """
 IMPORTED = (
     "llenergymeasure.run.preflight.checks",
@@ -73,40 +75,40 @@ def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
         variables.pop("CUDA_VISIBLE_DEVICES", None)
         if visible is not None:
             variables["CUDA_VISIBLE_DEVICES"] = visible
-        told = {
+        arguments = {
             "config": {"model": "tiny-llama", **(config or {})},
             "folder": str(tmp_path / "run"),
             "run_pid": run_pid,
         }
-        done = run_forked(LOOK, variables, json.dumps(told), modules=IMPORTED)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        process = run_forked(LOOK, variables, json.dumps(arguments), modules=IMPORTED)
+        assert process.returncode == 0, process.stderr
+        result: dict[str, Any] = json.loads(process.stdout)
+        return result
 
     return run
 
 
 def messages(found: list[dict[str, Any]]) -> str:
-    return "\n".join(one["message"] for one in found)
+    return "\n".join(problem["message"] for problem in found)
 
 
 def on_cpu(folder: Path, **config: Any) -> Preflight:
-    told = ExperimentConfig.model_validate({"model": "tiny-llama", **config})
-    return preflight(told, registry.get(told.backend), folder, run_pid=os.getpid())
+    experiment = ExperimentConfig.model_validate({"model": "tiny-llama", **config})
+    return preflight(experiment, registry.get(experiment.backend), folder, run_pid=os.getpid())
 
 
 def test_a_cpu_without_troubles_is_quiet(tmp_path: Path) -> None:
-    found = on_cpu(tmp_path / "results" / "run")
-    assert found.as_dict() == {"errors": [], "warnings": []}
-    assert found.workload is not None
-    assert len(found.workload.requests) == 100
-    assert found.cards == ()
+    result = on_cpu(tmp_path / "results" / "run")
+    assert (result.errors, result.warnings) == ((), ())
+    assert result.workload is not None
+    assert len(result.workload.requests) == 100
+    assert result.cards == ()
     assert list((tmp_path / "results" / "run").iterdir()) == []
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    found = on_cpu(
+    result = on_cpu(
         tmp_path / "file" / "run",
         model="nobody/nothing",
         dataset=str(tmp_path / "missing.jsonl"),
@@ -114,7 +116,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         pytorch={"load_in_4bit": True},
         gpu={"power_limit_w": 300},
     )
-    text = [str(error) for error in found.errors]
+    text = [str(error) for error in result.errors]
     for part in (
         "pytorch.load_in_4bit: needs an NVIDIA GPU",
         "lora.adapter_path",
@@ -124,21 +126,21 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         "gpu: needs a GPU",
         "results cannot be written",
     ):
-        assert any(part in one for one in text), part
+        assert any(part in problem for problem in text), part
     assert len(set(text)) == len(text)
 
 
 def test_a_model_too_large_for_the_machine_is_refused_with_the_sum(tmp_path: Path) -> None:
-    found = on_cpu(tmp_path, model="llama-3.1-70b", weights="random", precision="fp32", n=2)
-    (error,) = found.errors
+    result = on_cpu(tmp_path, model="llama-3.1-70b", weights="random", precision="fp32", n=2)
+    (error,) = result.errors
     assert "needs at least 282.6" in str(error)
     assert "GB of weights and" in str(error)
     assert "this machine's memory is" in str(error)
 
 
 def test_a_sequence_longer_than_learned_positions_is_refused(tmp_path: Path) -> None:
-    found = on_cpu(tmp_path, model="gpt2", weights="random", n=1, max_output_tokens=1000)
-    (error,) = found.errors
+    result = on_cpu(tmp_path, model="gpt2", weights="random", n=1, max_output_tokens=1000)
+    (error,) = result.errors
     assert "take up to 1512 tokens together, and this model is made for 1024" in str(error)
 
 
@@ -178,9 +180,9 @@ def test_any_other_file_that_git_left_as_a_pointer_is_named(
     (folder / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
     (folder / name).write_text(POINTER)
     errors = on_cpu(tmp_path / "run", model=str(folder), **settings).errors
-    said = " ".join(map(str, errors))
-    assert f"{name}" in said
-    assert "holds a pointer of Git LFS, not the file itself; run git lfs pull" in said
+    text = " ".join(map(str, errors))
+    assert f"{name}" in text
+    assert "holds a pointer of Git LFS, not the file itself; run git lfs pull" in text
 
 
 def test_shards_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -203,11 +205,11 @@ def test_a_cache_with_the_index_alone_has_no_weights(
     monkeypatch.setattr(model_checks, "cached_file", lambda _model, name, _revision: here.get(name))
     source = ModelSource("owner/name", "owner/name", False, {}, known_architecture("gpt2"))
     config = ExperimentConfig.model_validate({"model": "owner/name"})
-    assert not model_checks.weights_here(config, source)
+    assert not model_checks.are_weights_local(config, source)
     (error,) = model_checks.check_model(config, source, None, ())
     assert "its weights are not in the local cache of the hub" in str(error)
     here["1.safetensors"] = index
-    assert model_checks.weights_here(config, source)
+    assert model_checks.are_weights_local(config, source)
 
 
 def test_missing_packages_are_named_once(tmp_path: Path) -> None:
@@ -225,28 +227,28 @@ def test_missing_packages_are_named_once(tmp_path: Path) -> None:
         "    except ModuleNotFoundError: return None\n"
         "util.find_spec = find_spec\n"
     )
-    told = {"config": {"model": "tiny-llama"}, "folder": str(tmp_path), "run_pid": None}
-    done = subprocess.run(
-        [sys.executable, "-c", code + LOOK, json.dumps(told)],
+    arguments = {"config": {"model": "tiny-llama"}, "folder": str(tmp_path), "run_pid": None}
+    process = subprocess.run(
+        [sys.executable, "-c", code + LOOK, json.dumps(arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    (error,) = json.loads(done.stdout)["errors"]
+    assert process.returncode == 0, process.stderr
+    (error,) = json.loads(process.stdout)["errors"]
     assert "torch and transformers not installed" in error["message"]
 
 
 def test_a_card_as_it_should_be_is_quiet(look: Any) -> None:
-    found = look(sim.Device())
-    assert found == {"errors": [], "warnings": [], "cards": [UUID]}
+    result = look(sim.Device())
+    assert result == {"errors": [], "warnings": [], "cards": [UUID]}
 
 
 def test_strangers_are_named_and_refused(look: Any) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         card = sim.Device(keys={"processes": [{"pid": other.pid, "used_memory_bytes": GIB}]})
-        found = look(card)
-        (error,) = found["errors"]
+        result = look(card)
+        (error,) = result["errors"]
         assert f"is in use by sleep (pid {other.pid})" in error["message"]
         assert look(card, run_pid=os.getpid())["errors"] == []
         server = {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/v1"}}
@@ -256,9 +258,9 @@ def test_strangers_are_named_and_refused(look: Any) -> None:
 
 def test_memory_that_nobody_is_named_for_is_told(look: Any) -> None:
     card = sim.Device(keys={"memory": {"total_bytes": 80 * GIB, "used_bytes": 20 * GIB}})
-    found = look(card)
-    assert found["errors"] == []
-    assert "has 21.5 GB in use, and no process is named for it" in messages(found["warnings"])
+    result = look(card)
+    assert result["errors"] == []
+    assert "has 21.5 GB in use, and no process is named for it" in messages(result["warnings"])
 
 
 def test_everything_about_a_card_that_is_not_as_delivered_is_told(look: Any) -> None:
@@ -270,9 +272,9 @@ def test_everything_about_a_card_that_is_not_as_delivered_is_told(look: Any) -> 
             "throttle": [[0, 0x40 | 0x4]],
         }
     )
-    found = look(card)
-    text = messages(found["warnings"])
-    assert found["errors"] == []
+    result = look(card)
+    text = messages(result["warnings"])
+    assert result["errors"] == []
     for part in (
         "is partitioned (MIG)",
         "not in persistence mode",
@@ -289,11 +291,11 @@ def test_limits_that_are_not_the_default_are_told(tmp_path: Path, look: Any) -> 
         f"1 {UUID} power_limit_mw 300000 0\n1 {UUID} application_clocks_mhz 2619 1200\n"
     )
     card = sim.Device(keys={"power_limit_w": {"default": 400, "min": 100, "max": 500}})
-    found = messages(look(card, state=state)["warnings"])
-    assert "power limit of 300 W, its default is 400 W" in found
-    assert "application clocks at 1200 MHz (graphics) and 2619 MHz (memory)" in found
-    asked = look(card, state=state, config={"gpu": {"power_limit_w": 300}})
-    assert "power limit" not in messages(asked["warnings"])
+    result = messages(look(card, state=state)["warnings"])
+    assert "power limit of 300 W, its default is 400 W" in result
+    assert "application clocks at 1200 MHz (graphics) and 2619 MHz (memory)" in result
+    requested = look(card, state=state, config={"gpu": {"power_limit_w": 300}})
+    assert "power limit" not in messages(requested["warnings"])
 
 
 def test_a_model_too_large_for_the_card_is_refused(look: Any) -> None:
@@ -318,10 +320,10 @@ def test_what_is_spread_over_cards_may_spill(look: Any) -> None:
         for name in ("first", "second")
     ]
     spread = {"model": "llama-3.1-8b", "weights": "random", "n": 1}
-    found = look(*cards, config={**spread, "pytorch": {"device_map": "auto"}})
-    assert len(found["cards"]) == 2
-    assert found["errors"] == []
-    assert "what is too much goes to slower memory" in messages(found["warnings"])
+    result = look(*cards, config={**spread, "pytorch": {"device_map": "auto"}})
+    assert len(result["cards"]) == 2
+    assert result["errors"] == []
+    assert "what is too much goes to slower memory" in messages(result["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -335,33 +337,33 @@ def test_what_is_spread_over_cards_may_spill(look: Any) -> None:
 def test_fewer_cards_than_the_engine_shares_the_work_among_are_named_once(
     look: Any, config: dict[str, Any]
 ) -> None:
-    errors = [each["message"] for each in look(sim.Device(), config=config)["errors"]]
-    (said,) = (each for each in errors if "GPUs" in each)
-    assert said.startswith("needs 2 GPUs, and 1 can be used here")
+    errors = [problem["message"] for problem in look(sim.Device(), config=config)["errors"]]
+    (text,) = (problem for problem in errors if "GPUs" in problem)
+    assert text.startswith("needs 2 GPUs, and 1 can be used here")
 
 
 def test_a_card_that_is_asked_for_and_hidden_is_an_error(look: Any) -> None:
-    found = look(sim.Device(), config={"gpu": {"power_limit_w": 300}}, visible="")
-    assert "CUDA_VISIBLE_DEVICES or the scheduler hides them all" in messages(found["errors"])
+    result = look(sim.Device(), config={"gpu": {"power_limit_w": 300}}, visible="")
+    assert "CUDA_VISIBLE_DEVICES or the scheduler hides them all" in messages(result["errors"])
 
 
 def test_a_card_that_does_not_answer_is_an_error(look: Any) -> None:
-    found = look(sim.Device(keys={"fail_after_s": -1}))
-    assert "GPU" in messages(found["errors"])
+    result = look(sim.Device(keys={"fail_after_s": -1}))
+    assert "GPU" in messages(result["errors"])
 
 
 def test_a_run_on_the_cpu_does_not_look_at_cards(look: Any) -> None:
     busy = sim.Device(keys={"processes": [{"pid": 1}], "persistence_mode": False})
-    found = look(busy, config={"pytorch": {"device_map": "cpu"}})
-    assert found["errors"] == found["warnings"] == []
+    result = look(busy, config={"pytorch": {"device_map": "cpu"}})
+    assert result["errors"] == result["warnings"] == []
 
 
 def test_a_torch_that_cannot_use_the_card_is_refused_with_what_to_do(look: Any) -> None:
-    found = look(sim.Device(), computes=False)
-    said = messages(found["errors"])
-    assert "NVML sees a GPU here" in said
-    assert "would compute on the CPU" in said
-    assert "set pytorch.device_map: cpu" in said
+    result = look(sim.Device(), computes=False)
+    text = messages(result["errors"])
+    assert "NVML sees a GPU here" in text
+    assert "would compute on the CPU" in text
+    assert "set pytorch.device_map: cpu" in text
     quiet = {"errors": [], "warnings": [], "cards": []}
     assert look(sim.Device(), computes=False, visible="") == quiet
     assert look(sim.Device(), computes=False, config={"pytorch": {"device_map": "cpu"}}) == quiet
@@ -392,15 +394,15 @@ def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
     spec, place = first_run(tmp_path, {"model": "tiny-llama", "dataset": str(data)})
 
     def found() -> list[str]:
-        return [str(each) for each in check_unchanged(spec, place)]
+        return [str(problem) for problem in check_unchanged(spec, place)]
 
     assert found() == []
     data.write_text('{"prompt": "one"}\n')  # newer, and the same
     assert found() == []
     data.write_text('{"prompt": "two"}\n')
-    (said,) = found()
-    assert said.startswith("what this experiment reads has changed since the study was planned")
-    assert said.endswith(f"newer than the plan: {data}")
+    (text,) = found()
+    assert text.startswith("what this experiment reads has changed since the study was planned")
+    assert text.endswith(f"newer than the plan: {data}")
     data.unlink()
     assert found() == []  # who reads it says so
 
@@ -414,8 +416,8 @@ def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path:
     (adapter / ".cache" / "lock").touch()
     assert list(check_unchanged(spec, place)) == []
     (adapter / "weights.bin").write_text("two")
-    (found,) = check_unchanged(spec, place)
-    assert str(found).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
+    (result,) = check_unchanged(spec, place)
+    assert str(result).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
 
 
 def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
@@ -432,9 +434,9 @@ def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
     log.write_text("planned\nthe first run\n")
     assert list(check_unchanged(spec, place)) == []
     weights.write_bytes(bytes(3 * 1024 * 1024))
-    (found,) = check_unchanged(spec, place)
-    assert f"newer than the plan: {weights}; logs count too" in str(found)
-    assert str(log) in str(found)
+    (result,) = check_unchanged(spec, place)
+    assert f"newer than the plan: {weights}; logs count too" in str(result)
+    assert str(log) in str(result)
 
     def hashed(path: Path) -> str:
         assert path != weights, "a large file is hashed before each run"
@@ -455,7 +457,7 @@ def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Pa
     spec, place = first_run(tmp_path, settings)
     (adapter / "weights.bin").write_text("two")
     data.chmod(0o600)
-    (found,) = check_unchanged(spec, place)
-    assert found.file is None
-    assert "what this experiment reads has changed" in str(found)
-    assert "weights.bin" in str(found)
+    (result,) = check_unchanged(spec, place)
+    assert result.file is None
+    assert "what this experiment reads has changed" in str(result)
+    assert "weights.bin" in str(result)

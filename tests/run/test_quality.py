@@ -15,7 +15,12 @@ from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.quality import _OWN_ITEMS, command_score, perplexity, task_score
+from llenergymeasure.run.engine.quality import (
+    _SMALL_TASK_ITEMS,
+    command_score,
+    perplexity,
+    task_score,
+)
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.load_study import load_study
@@ -44,7 +49,7 @@ def test_perplexity_is_that_of_the_models_own_loss(loaded: Any, texts: Path) -> 
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     engine, config = loaded
-    found = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 1024})
+    result = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 1024})
     folder = engine._loaded.source.folder
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -57,15 +62,15 @@ def test_perplexity_is_that_of_the_models_own_loss(loaded: Any, texts: Path) -> 
             count = ids.shape[1] - 1
             losses += float(model(ids, labels=ids).loss) * count
         tokens += count
-    assert found["perplexity_tokens"] == tokens
-    assert found["perplexity"] == pytest.approx(math.exp(losses / tokens), rel=1e-4)
-    assert found["texts_sha256"] == sha256(texts)
+    assert result["perplexity_tokens"] == tokens
+    assert result["perplexity"] == pytest.approx(math.exp(losses / tokens), rel=1e-4)
+    assert result["texts_sha256"] == sha256(texts)
 
 
 def test_long_texts_are_cut(loaded: Any, texts: Path) -> None:
     engine, config = loaded
-    found = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 3})
-    assert found["perplexity_tokens"] == 3 * 2
+    result = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 3})
+    assert result["perplexity_tokens"] == 3 * 2
 
 
 @pytest.mark.parametrize(("content", "told"), [(b"\n \n", "no line of two"), (b"\xff", "utf-8")])
@@ -75,9 +80,9 @@ def test_texts_that_cannot_be_used_have_a_reason(
     engine, config = loaded
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
-    found = perplexity(engine, config, {"texts": str(path), "max_text_tokens": 10})
-    assert told in found["perplexity_unavailable"]
-    assert "perplexity" not in found
+    result = perplexity(engine, config, {"texts": str(path), "max_text_tokens": 10})
+    assert told in result["perplexity_unavailable"]
+    assert "perplexity" not in result
 
 
 def score(folder: Path, program: str, timeout_s: float = 60) -> dict[str, Any]:
@@ -97,8 +102,8 @@ def test_a_command_sees_the_settings_and_its_last_line_is_the_score(tmp_path: Pa
 
 
 def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
-    found = score(tmp_path, "print(' 37 / 50 ')")
-    assert (found["score"], found["correct"], found["items"]) == (0.74, 37, 50)
+    result = score(tmp_path, "print(' 37 / 50 ')")
+    assert (result["score"], result["correct"], result["items"]) == (0.74, 37, 50)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +121,9 @@ def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
 def test_a_command_that_gives_no_score_has_a_reason(
     tmp_path: Path, program: str, told: str
 ) -> None:
-    found = score(tmp_path, program, timeout_s=3)
-    assert told in found["score_unavailable"]
-    assert "score" not in found
+    result = score(tmp_path, program, timeout_s=3)
+    assert told in result["score_unavailable"]
+    assert "score" not in result
 
 
 def test_what_a_command_has_started_ends_with_its_time(tmp_path: Path) -> None:
@@ -131,16 +136,16 @@ def test_what_a_command_has_started_ends_with_its_time(tmp_path: Path) -> None:
 def test_a_command_s_helper_that_goes_on_does_not_hold_its_score(tmp_path: Path) -> None:
     child = "[sys.executable, '-c', 'import time; time.sleep(60)']"
     started = f"subprocess.Popen({child}, stdout=subprocess.DEVNULL)"
-    found = score(tmp_path, f"import subprocess, sys; {started}; print(0.5)", timeout_s=20)
-    assert found["score"] == 0.5
+    result = score(tmp_path, f"import subprocess, sys; {started}; print(0.5)", timeout_s=20)
+    assert result["score"] == 0.5
 
 
 def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.work.mkdir(parents=True)
     run.spec.write_text('{"config": {}}')
-    asked = {"command": ["/nowhere/judge"], "timeout_seconds": 5}
-    assert "No such file" in command_score(run, asked)["score_unavailable"]
+    settings = {"command": ["/nowhere/judge"], "timeout_seconds": 5}
+    assert "No such file" in command_score(run, settings)["score_unavailable"]
 
 
 @pytest.mark.slow
@@ -152,8 +157,8 @@ def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path)
         tmp_path,
         quality={"texts": str(texts), "command": [sys.executable, "-c", "print(0.75)"]},
     )
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 0, done.stderr
+    process = llem(tmp_path, "run", str(study))
+    assert process.returncode == 0, process.stderr
     (path,) = tmp_path.glob("results/small/runs/*/1/result.json")
     record = json.loads(path.read_text())
     assert "quality_unavailable" not in record["validity"]
@@ -169,9 +174,9 @@ def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path)
 @pytest.mark.slow
 def test_a_score_that_nobody_gave_is_said_wherever_the_run_is(tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
-    done = llem(tmp_path, "run", str(write_study(tmp_path, quality={"command": failing})))
-    assert done.returncode == 0, done.stderr
-    assert "quality_unavailable" in done.stdout
+    process = llem(tmp_path, "run", str(write_study(tmp_path, quality={"command": failing})))
+    assert process.returncode == 0, process.stderr
+    assert "quality_unavailable" in process.stdout
     (path,) = tmp_path.glob("results/small/runs/*/1/result.json")
     record = json.loads(path.read_text())
     assert "quality_unavailable" in record["validity"]
@@ -186,9 +191,9 @@ def test_tasks_without_what_answers_them_end_the_run_before_it_loads_anything(
 ) -> None:
     if importlib.util.find_spec("lm_eval") is not None:
         pytest.skip("lm-eval is installed here")
-    done = llem(tmp_path, "run", str(write_study(tmp_path, quality={"tasks": [OWN_TASK]})))
-    assert done.returncode == 1
-    assert "quality.tasks: needs lm-eval where the engine runs" in done.stderr + done.stdout
+    process = llem(tmp_path, "run", str(write_study(tmp_path, quality={"tasks": [OWN_TASK]})))
+    assert process.returncode == 1
+    assert "quality.tasks: needs lm-eval where the engine runs" in process.stderr + process.stdout
     assert not list(tmp_path.glob("results/small/runs/*/1/result.json"))
 
 
@@ -220,14 +225,14 @@ def lm_eval_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_shipped_task_is_answered_by_the_engine_that_was_measured(loaded: Any) -> None:
     """By hand: of each question, the choice that the engine takes to be likeliest."""
     engine, config = loaded
-    found = task_score(engine, config, {"tasks": [OWN_TASK]})
-    assert "score_unavailable" not in found, found
+    result = task_score(engine, config, {"tasks": [OWN_TASK]})
+    assert "score_unavailable" not in result, result
     tokenizer = Tokenizer(config)
 
     def ids(text: str) -> list[int]:
         return tokenizer.encode([Record(0, "", text)])[0]
 
-    items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
+    items = [json.loads(line) for line in _SMALL_TASK_ITEMS.read_text().splitlines()]
     right = 0
     for item in items:
         before = len(ids(item["question"]))
@@ -236,8 +241,8 @@ def test_the_shipped_task_is_answered_by_the_engine_that_was_measured(loaded: An
             for choice in item["choices"]
         ]
         right += sums.index(max(sums)) == item["answer"]
-    assert (found["correct"], found["items"]) == (right, 40)
-    assert found["score"] == right / 40
+    assert (result["correct"], result["items"]) == (right, 40)
+    assert result["score"] == right / 40
     few = task_score(engine, config, {"tasks": [OWN_TASK], "task_items": 5})
     assert few["items"] == 5
 
@@ -255,19 +260,19 @@ def test_a_task_that_is_not_there_or_an_engine_that_cannot_has_a_reason(
 
 
 def test_each_shipped_question_has_one_right_choice_of_four() -> None:
-    for line in _OWN_ITEMS.read_text().splitlines():
+    for line in _SMALL_TASK_ITEMS.read_text().splitlines():
         item = json.loads(line)
         assert len(set(item["choices"])) == 4
         assert item["answer"] in range(4)
 
 
 def test_a_score_that_was_never_given_has_a_reason() -> None:
-    asked = {"command": ["judge"], "timeout_seconds": 9}
-    ended = quality_record(asked, None)
+    settings = {"command": ["judge"], "timeout_seconds": 9}
+    ended = quality_record(settings, None)
     assert ended is not None
     assert (ended.score, ended.command) == (None, ["judge"])
     assert ended.score_unavailable == "the run was ended before the command judged it"
-    judged = quality_record(asked, {"command": ["judge"], "score": 0.5})
+    judged = quality_record(settings, {"command": ["judge"], "score": 0.5})
     assert judged is not None
     assert (judged.score, judged.score_unavailable) == (0.5, None)
     assert quality_record(None, None) is None

@@ -24,10 +24,10 @@ def benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_latencies_are_what_the_server_did_at_50_requests_a_second() -> None:
     """Every percentile of first token, inter-token and end to end within 2 % or 1 ms."""
-    done = benchmark("serving_client_truth.py", "--rates", "50", "--seconds", "8")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("| yes |") == 3
-    assert "; 0 failed;" in done.stdout
+    result = benchmark("serving_client_truth.py", "--rates", "50", "--seconds", "8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("| yes |") == 3
+    assert "; 0 failed;" in result.stdout
 
 
 @pytest.mark.slow
@@ -35,6 +35,6 @@ def test_latencies_are_what_the_server_did_at_50_requests_a_second() -> None:
 def test_power_at_no_load_and_energy_of_a_request_are_recovered() -> None:
     """Intercept and slope within 2 % of the simulated card's truth."""
     sim.library_or_skip()
-    done = benchmark("serving_energy_load.py", "--rates", "0", "8", "24", "--seconds", "8")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "slope" in done.stdout
+    result = benchmark("serving_energy_load.py", "--rates", "0", "8", "24", "--seconds", "8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "slope" in result.stdout

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, over_saturation
+from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, is_over_saturated
 
 S = 1_000_000_000
 WINDOW = (10 * S, 30 * S)
 
 
 def flight(arrivals_s: np.ndarray, ends_s: np.ndarray) -> InFlight:
-    return InFlight.of((arrivals_s * S).astype(np.int64), (ends_s * S).astype(np.int64))
+    return InFlight.from_intervals((arrivals_s * S).astype(np.int64), (ends_s * S).astype(np.int64))
 
 
 def queue(arrivals_s: np.ndarray, service_s: float) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_one_that_follows_at_once_is_not_two() -> None:
 def test_twice_what_a_server_can_do_piles_up(seed: int) -> None:
     arrivals = poisson(20, seed)
     counted = flight(arrivals, queue(arrivals, 0.1))
-    assert over_saturation(counted, WINDOW, sent=sent(arrivals))
+    assert is_over_saturated(counted, WINDOW, sent=sent(arrivals))
     assert growth_per_s(counted, WINDOW) == pytest.approx(10, rel=0.3)
 
 
@@ -57,5 +57,5 @@ def test_a_server_with_room_is_hardly_ever_called_over_saturated() -> None:
     for seed in range(200):
         arrivals = poisson(20, seed)
         counted = flight(arrivals, arrivals + 2.0)
-        wrong += over_saturation(counted, WINDOW, sent=sent(arrivals))
+        wrong += is_over_saturated(counted, WINDOW, sent=sent(arrivals))
     assert wrong <= 2

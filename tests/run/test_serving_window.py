@@ -16,7 +16,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.traffic import Sent, Traffic
+from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -103,7 +103,7 @@ def test_a_short_window_has_readings_at_both_of_its_ends(tmp_path: Path, answer_
         assert len(inside) >= 2
         assert window.end_ns - max(inside) < (answer_s / 2 + 0.05) * 1e9
     assert window.end_ns - window.start_ns == pytest.approx(0.5e9, abs=5e7)
-    late = [one.exchange.sent_ns - one.exchange.planned_ns for one in window.sent]
+    late = [request.exchange.sent_ns - request.exchange.planned_ns for request in window.sent]
     assert np.median(late) < 2e7
 
 
@@ -144,7 +144,7 @@ def test_a_user_asks_again_once_the_answer_is_read() -> None:
             answered_ns.append(time.monotonic_ns())
             done(exchange)
 
-    async def go() -> list[Sent]:
+    async def go() -> list[SentRequest]:
         prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 1}))
         traffic = Traffic(Client(), prompts, lambda _: None, 1.0)  # type: ignore[arg-type, return-value]
         traffic.start_closed(time.monotonic_ns(), 1)
@@ -154,34 +154,34 @@ def test_a_user_asks_again_once_the_answer_is_read() -> None:
         return traffic.sent
 
     sent = asyncio.run(go())
-    planned_ns = [one.exchange.planned_ns for one in sent]
+    planned_ns = [request.exchange.planned_ns for request in sent]
     assert all(planned_ns[n + 1] >= answered_ns[n] for n in range(2))
-    held_s = [one.exchange.held_s or 0.0 for one in sent]
+    held_s = [request.exchange.held_s or 0.0 for request in sent]
     assert held_s[0] < 1 <= min(held_s[1:])
 
 
 def test_users_requests_are_made_before_they_ask() -> None:
     """Those in step are answered at once, and the last would wait for all others' to be made."""
-    made: list[int] = []
+    original_turn: list[int] = []
     made_as_sent: list[int] = []
 
     class Client:
         def stream(self, *_: Any) -> None:
-            made_as_sent.append(len(made))
+            made_as_sent.append(len(original_turn))
 
     async def go() -> None:
         prompts = traffic_prompts(experiment({"arrivals": "closed", "concurrency": 3}))
-        traffic = Traffic(Client(), prompts, lambda one: made.append(one.index), 1.0)  # type: ignore[arg-type, return-value, func-returns-value]
+        traffic = Traffic(Client(), prompts, lambda one: original_turn.append(one.index), 1.0)  # type: ignore[arg-type, return-value, func-returns-value]
         traffic.prepare_closed(3)
-        assert made == [0, 1, 2, 3, 4, 5]
+        assert original_turn == [0, 1, 2, 3, 4, 5]
         traffic.start_closed(time.monotonic_ns(), 3)
-        while len(made) < 9:
+        while len(original_turn) < 9:
             await asyncio.sleep(0.01)
         traffic.stop()
 
     asyncio.run(go())
     assert len(made_as_sent) == 3
-    assert made == list(range(9))
+    assert original_turn == list(range(9))
 
 
 def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> No
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    seen = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.besides())
-    share = record(seen).client_held_share
+    run = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.report())
+    share = record(run).client_held_share
     assert share is not None
     assert share > HELD_SHARE_MAX
-    old = replace(seen, requests=seen.requests.drop_columns(["held_s"]))
+    old = replace(run, requests=run.requests.drop_columns(["held_s"]))
     assert record(old).client_held_share is None  # nobody looked, in earlier versions
-    assert "waited for the client" in traffic_codes(seen)["late_sends"]
+    assert "waited for the client" in traffic_codes(run)["late_sends"]
 
 
 def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
     by_turn: dict[int, dict[int, dict]] = {}
     for row in rows:
         by_turn.setdefault(row["conversation"], {})[row["turn"]] = row
-    whole = [turns for turns in by_turn.values() if len(turns) == 3]
-    assert len(whole) > 10
-    for turns in whole:
+    complete = [turns for turns in by_turn.values() if len(turns) == 3]
+    assert len(complete) > 10
+    for turns in complete:
         assert [turns[place]["input_tokens"] for place in range(3)] == [8, 20, 32]
         assert turns[1]["planned_monotonic_ns"] >= turns[0]["end_monotonic_ns"]
 
@@ -253,10 +253,10 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
     served = engine(config, "--first-ms", "5", "--next-ms", "1")
     try:
         prompts = served.prompts
-        made = prompts.turn
+        original_turn = prompts.turn
 
         def turn(conversation: int, place: int = 0):
-            plain = made(conversation, place)
+            plain = original_turn(conversation, place)
             if conversation % 4:
                 return plain
             faulty = plain.request.__class__(plain.request.index, (codes["http_503"],), 4)
@@ -267,8 +267,8 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    told = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
-    judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), told)
+    report = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
+    judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), report)
     assert "HTTP 503" in traffic_codes(judged)["failed_requests"]
     serving = record(judged)
     assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
@@ -287,9 +287,9 @@ def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     half = pc.divide(sent["input_tokens"], 2)
     cut = replace(served, requests=sent.set_column(place, "input_tokens", half))
     # As a server does whose context is shorter than the prompts (ollama 3839).
-    whole = sum(sent["input_tokens"].drop_null().to_pylist())
-    said = traffic_codes(cut)["token_mismatch"]
-    assert f": {pc.sum(half).as_py()} tokens in place of {whole}; it may cut prompts" in said
+    complete = sum(sent["input_tokens"].drop_null().to_pylist())
+    message = traffic_codes(cut)["token_mismatch"]
+    assert f": {pc.sum(half).as_py()} tokens in place of {complete}; it may cut prompts" in message
 
 
 def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
@@ -358,8 +358,8 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     window = (took_ns + 10_000_000, took_ns + 3_010_000_000)
     table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
     config = experiment({"arrivals": "closed", "concurrency": 1}, slo={"e2e_ms": 5000})
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.of(table, config, window, told)
+    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    run = ServedRun.of(table, config, window, report)
     tokens = run.tokens("")
 
     assert tokens.requests == 1
@@ -452,7 +452,7 @@ def test_answers_without_a_token_are_work_of_the_window_all_the_same() -> None:
 def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window() -> None:
     """A step takes longer the more are served together: after the window they grow fewer."""
     users, tokens, end_s = 64, 200, 20.0
-    now_s, whole = 0.0, list[tuple[float, list[float]]]()
+    now_s, complete = 0.0, list[tuple[float, list[float]]]()
     step_s = 0.005 + 0.001 * users
     under_way = [
         (-step_s * begun, [-step_s * (begun - 1 - n) for n in range(begun)])
@@ -462,15 +462,15 @@ def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window()
         now_s += 0.005 + 0.001 * len(under_way)
         for _, parts_s in under_way:
             parts_s.append(now_s)
-        whole += [one for one in under_way if len(one[1]) == tokens]
+        complete += [request for request in under_way if len(request[1]) == tokens]
         under_way = [
-            one if len(one[1]) < tokens else (now_s, [])
-            for one in under_way
-            if len(one[1]) < tokens or now_s < end_s
+            request if len(request[1]) < tokens else (now_s, [])
+            for request in under_way
+            if len(request[1]) < tokens or now_s < end_s
         ]
-    inside = sum(1.0 <= at_s < end_s for _, parts_s in whole for at_s in parts_s)
+    inside = sum(1.0 <= at_s < end_s for _, parts_s in complete for at_s in parts_s)
     config = experiment({"arrivals": "closed", "concurrency": users})
-    run = ServedRun(_answers(*whole), config, (10**9, round(end_s * 1e9)), {})
+    run = ServedRun(_answers(*complete), config, (10**9, round(end_s * 1e9)), {})
     assert run.tokens("").work == pytest.approx(inside / tokens, rel=0.005)
 
 
@@ -493,8 +493,8 @@ def test_energy_of_a_good_request_under_too_much_load_is_of_the_good_ones_work()
     """
     times = [(n / 2, [n + 0.2, n + 1.0]) for n in range(60)]
     config = experiment({"rate_per_s": 2}, slo={"e2e_ms": 3000})
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.of(_answers(*times), config, (333_333_333, 20_333_333_333), told)
+    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    run = ServedRun.of(_answers(*times), config, (333_333_333, 20_333_333_333), report)
     energy = Energy(kind="measured", source="x", readings=[], gross_j=2000, per_request_j=100)
     good_j = run.record(energy, NoEnergy()).energy_per_good_request_j  # type: ignore[arg-type]
     assert good_j == pytest.approx(2000 / (4 + 2 / 3), rel=0.02)

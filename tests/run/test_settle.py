@@ -30,16 +30,16 @@ def rest(seconds):
     with path.open("r+b", buffering=0) as file:
         file.write(struct.pack("<q", now_ns() + round(seconds * 1e9)))
     if told["skip_at_s"] is not None and now_ns() / 1e9 - 5 >= told["skip_at_s"]:
-        Path(told["control"]).touch()
+        Path(told["skip_file"]).touch()
 
 config = ExperimentConfig.model_validate({"model": "tiny-llama", "protocol": told["protocol"]})
 found = settle(
     read_gpus(discover().gpus),
     resolve_protocol(config, measured=True),
     told["gap_s"],
-    Path(told["control"]),
+    Path(told["skip_file"]),
     clock=lambda: now_ns() / 1e9,
-    rest=rest,
+    sleep=rest,
 )
 print(json.dumps(found))
 """
@@ -58,17 +58,17 @@ def settled(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
     ) -> dict[str, Any]:
         clock = sim.SteppedClock(tmp_path / "clock", start_ns=5 * sim.NS_PER_S)
         variables = sim.environment(sim.Trace(cards).write(tmp_path), clock=clock)
-        told = {
+        arguments = {
             "clock": str(clock.path),
-            "control": str(tmp_path / "skip"),
+            "skip_file": str(tmp_path / "skip"),
             "protocol": protocol,
             "gap_s": gap_s,
             "skip_at_s": skip_at_s,
         }
-        done = run_forked(SETTLE, variables, json.dumps(told), modules=IMPORTED)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        process = run_forked(SETTLE, variables, json.dumps(arguments), modules=IMPORTED)
+        assert process.returncode == 0, process.stderr
+        result: dict[str, Any] = json.loads(process.stdout)
+        return result
 
     return run
 
@@ -81,34 +81,34 @@ def cooling(
 
 
 def test_a_cool_card_is_settled_as_soon_as_that_can_be_told(settled: Any) -> None:
-    found = settled(cooling(34, 34))
-    assert found["reason"] == "settled"
-    assert 15 <= found["waited_s"] <= 25
-    assert found["start"] == {"temperature_celsius": {UUID: 34.0}, "power_w": {UUID: 75.0}}
-    assert found["slope_celsius_per_s"] == 0
+    result = settled(cooling(34, 34))
+    assert result["reason"] == "settled"
+    assert 15 <= result["waited_s"] <= 25
+    assert result["start"] == {"temperature_celsius": {UUID: 34.0}, "power_w": {UUID: 75.0}}
+    assert result["slope_celsius_per_s"] == 0
 
 
 def test_a_hot_card_is_waited_for_until_it_is_within_three_degrees_of_idle(settled: Any) -> None:
-    found = settled(cooling(75, 34), protocol="publication")
-    assert found["reason"] == "settled"
-    assert found["first"]["temperature_celsius"][UUID] == 75
-    assert found["start"]["temperature_celsius"][UUID] <= 37
-    assert found["waited_s"] > 100
+    result = settled(cooling(75, 34), protocol="publication")
+    assert result["reason"] == "settled"
+    assert result["first"]["temperature_celsius"][UUID] == 75
+    assert result["start"]["temperature_celsius"][UUID] <= 37
+    assert result["waited_s"] > 100
 
 
 def test_the_ceiling_ends_the_wait_and_says_so(settled: Any) -> None:
-    found = settled(cooling(90, 30, tau_s=300))
-    assert found["reason"] == "ceiling"
-    assert found["waited_s"] == pytest.approx(120, abs=1)
-    assert found["slope_celsius_per_s"] > 0.04
+    result = settled(cooling(90, 30, tau_s=300))
+    assert result["reason"] == "ceiling"
+    assert result["waited_s"] == pytest.approx(120, abs=1)
+    assert result["slope_celsius_per_s"] > 0.04
 
 
 def test_power_that_still_falls_is_waited_for(settled: Any) -> None:
     falling = [[0, 300.0], [40, 75.0]]
-    found = settled(cooling(34, 34, power_w=falling))
-    assert found["reason"] == "settled"
-    assert found["waited_s"] > 40
-    assert found["start"]["power_w"][UUID] == 75
+    result = settled(cooling(34, 34, power_w=falling))
+    assert result["reason"] == "settled"
+    assert result["waited_s"] > 40
+    assert result["start"]["power_w"][UUID] == 75
 
 
 def test_the_slowest_card_decides(settled: Any) -> None:
@@ -117,40 +117,40 @@ def test_the_slowest_card_decides(settled: Any) -> None:
 
 
 def test_the_studys_gap_is_kept_though_all_is_settled(settled: Any) -> None:
-    found = settled(cooling(34, 34), gap_s=60)
-    assert found["reason"] == "settled"
-    assert found["waited_s"] == pytest.approx(60, abs=1)
+    result = settled(cooling(34, 34), gap_s=60)
+    assert result["reason"] == "settled"
+    assert result["waited_s"] == pytest.approx(60, abs=1)
 
 
 def test_a_gap_longer_than_the_ceiling_is_kept(settled: Any) -> None:
-    found = settled(cooling(90, 30, tau_s=2000), gap_s=200)
-    assert found["reason"] == "ceiling"
-    assert found["waited_s"] == pytest.approx(200, abs=1)
+    result = settled(cooling(90, 30, tau_s=2000), gap_s=200)
+    assert result["reason"] == "ceiling"
+    assert result["waited_s"] == pytest.approx(200, abs=1)
 
 
 def test_a_protocol_that_does_not_settle_keeps_the_gap_alone(settled: Any) -> None:
     hot = cooling(90, 30)
     assert settled(hot, protocol="quick")["waited_s"] == 0
-    found = settled(hot, protocol="quick", gap_s=10)
-    assert found["reason"] == "not asked for"
-    assert found["waited_s"] == pytest.approx(10, abs=0.6)
-    assert found["start"]["temperature_celsius"][UUID] < 90
+    result = settled(hot, protocol="quick", gap_s=10)
+    assert result["reason"] == "not asked for"
+    assert result["waited_s"] == pytest.approx(10, abs=0.6)
+    assert result["start"]["temperature_celsius"][UUID] < 90
 
 
 def test_the_control_file_ends_it_at_once(settled: Any) -> None:
-    found = settled(cooling(90, 30), gap_s=600, skip_at_s=7)
-    assert found["reason"] == "skipped"
-    assert found["waited_s"] == pytest.approx(7, abs=1)
+    result = settled(cooling(90, 30), gap_s=600, skip_at_s=7)
+    assert result["reason"] == "skipped"
+    assert result["waited_s"] == pytest.approx(7, abs=1)
 
 
 def test_without_a_card_there_is_nothing_to_watch(settled: Any) -> None:
-    found = settled()
-    assert found["reason"] == "nothing to watch"
-    assert found["waited_s"] == 0
-    assert found["start"] == {"temperature_celsius": {}, "power_w": {}}
-    assert found["slope_celsius_per_s"] is None
+    result = settled()
+    assert result["reason"] == "nothing to watch"
+    assert result["waited_s"] == 0
+    assert result["start"] == {"temperature_celsius": {}, "power_w": {}}
+    assert result["slope_celsius_per_s"] is None
 
 
 def test_a_card_that_stops_to_answer_does_not_hold_the_run_up(settled: Any) -> None:
-    found = settled(cooling(34, 34, fail_after_s=4))
-    assert found["reason"] == "nothing to watch"
+    result = settled(cooling(34, 34, fail_after_s=4))
+    assert result["reason"] == "nothing to watch"

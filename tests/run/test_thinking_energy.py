@@ -44,9 +44,9 @@ def counted(output: int, thinking: int | None) -> Tokens:
 def served(*rows: dict[str, Any], window_s: tuple[int, int] = (0, 20)) -> ServedRun:
     table = pa.Table.from_pylist(list(rows), schema=TRAFFIC_SCHEMA)
     config = experiment({"arrivals": "closed", "concurrency": 2})
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
     window = (window_s[0] * S, window_s[1] * S)
-    return ServedRun.of(table, config, window, told)
+    return ServedRun.of(table, config, window, report)
 
 
 def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:
@@ -64,12 +64,12 @@ def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:
 
 def test_thought_counts_in_the_window_in_which_it_was_worked_at() -> None:
     """A tenth of the work is the prompt's: after 4 s four tenths are done, after 7 s seven."""
-    whole = served(answered(6, None, 0))
+    complete = served(answered(6, None, 0))
     thought, answer = (
         served(answered(6, None, 0), window_s=window_s).tokens("") for window_s in ((0, 4), (7, 20))
     )
 
-    assert whole.tokens("").thinking == 6
+    assert complete.tokens("").thinking == 6
     assert (thought.output, thought.output_came, thought.thinking) == (4, 3, 4)
     assert (answer.output, answer.output_came, answer.thinking) == (3, 4, None)
 
@@ -85,12 +85,12 @@ def test_a_servers_wrong_count_of_thought_is_a_code(differs: bool | None, marked
 def test_where_decode_is_told_apart_its_own_split_counts() -> None:
     split = TokenEnergy(0.1, 0.5, 0.01, 0.02, 0.0, 0.01, 30.0, 50.0, 1.0, 2.0)
 
-    found = with_thinking(ENERGY, counted(160, 60), split).thinking
+    thinking = with_thinking(ENERGY, counted(160, 60), split).thinking
 
-    assert found is not None
-    assert found.method == "split"
-    assert (found.thinking_j, found.answer_j) == (30.0, 50.0)
-    assert (found.thinking_u95_j, found.answer_u95_j) == (1.0, 2.0)
+    assert thinking is not None
+    assert thinking.method == "split"
+    assert (thinking.thinking_j, thinking.answer_j) == (30.0, 50.0)
+    assert (thinking.thinking_u95_j, thinking.answer_u95_j) == (1.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.plan import estimate
-from llenergymeasure.run.preflight.forecast import known_of, work_of
+from llenergymeasure.run.preflight.forecast import estimated_work, model_and_device
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import build_workload
 
@@ -21,10 +21,10 @@ from llenergymeasure.workload.prompts import build_workload
 def limit_s(card: Gpu | None = None, gap_s: float = 0.0, **settings: Any) -> float:
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4, **settings})
     cards = () if card is None else (card,)
-    known = known_of(config, resolve_model(config), cards)
-    work = work_of(config, build_workload(config))
+    facts = model_and_device(config, resolve_model(config), cards)
+    work = estimated_work(config, build_workload(config))
     return estimate.limit_s(
-        config, resolve_protocol(config, measured=card is not None), known, work, gap_s
+        config, resolve_protocol(config, measured=card is not None), facts, work, gap_s
     )
 
 
@@ -58,15 +58,17 @@ def test_a_gpu_is_given_less_than_a_cpu() -> None:
 def test_an_unknown_model_is_taken_for_a_large_one() -> None:
     config = ExperimentConfig.model_validate({"model": "someone/something", "n": 4})
     protocol = resolve_protocol(config, measured=False)
-    unknown = estimate.limit_s(config, protocol, known_of(config, None, ()), work_of(config, None))
+    unknown = estimate.limit_s(
+        config, protocol, model_and_device(config, None, ()), estimated_work(config, None)
+    )
     assert unknown > limit_s(model="llama-3.1-8b", weights="random")
 
 
 def test_what_is_not_all_on_the_gpu_is_given_more_time() -> None:
     config = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
     h100 = Gpu(0, "GPU-0", "NVIDIA H100 80GB HBM3")
-    whole = limit_s(h100, **config)
-    assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * whole
+    full_limit_s = limit_s(h100, **config)
+    assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * full_limit_s
 
 
 WAITS = """
@@ -81,10 +83,14 @@ def wait(*_):
     time.sleep(1.0)
     nothing = lambda *_: None
     return SimpleNamespace(
-        hold_limits=nothing, put_back=nothing, release=nothing, limits=None, changed=False
+        hold_limits=nothing,
+        restore_limits=nothing,
+        release=nothing,
+        limits=None,
+        limits_changed=False,
     )
 
-def record(self, engine, started_s, goes_on):
+def record(self, engine, started_s, keep_engine):
     print(time.monotonic() - started_s)
     return End.by_signal(15)
 
@@ -97,18 +103,18 @@ sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run()
 
 def test_what_a_run_waits_for_its_gpu_is_no_part_of_its_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WAITS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 143, done.stderr
-    assert float(done.stdout) < 0.5
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 143, result.stderr
+    assert float(result.stdout) < 0.5
 
 
 def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:
     """The requests that it is made from are the first ones of the trace alone."""
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4})
     first = build_workload(config)
-    work = work_of(config, replace(first, longest_of_trace=50_000))
+    work = estimated_work(config, replace(first, longest_of_trace=50_000))
     assert work.input_tokens + work.output_tokens == 50_000
-    assert work_of(config, first).input_tokens == 512
+    assert estimated_work(config, first).input_tokens == 512
 
 
 @pytest.mark.parametrize(

@@ -58,41 +58,41 @@ def warm(
 
 
 def test_without_gpus_latency_decides() -> None:
-    done = warm(Paced(lambda _: 1.0), STANDARD)
-    assert done["ended"] == "settled"
-    assert done["converged"] is True
-    assert done["passes"] == 10, "the floor of 10 s"
-    assert done["gpus_steady"] is None
+    result = warm(Paced(lambda _: 1.0), STANDARD)
+    assert result["ended"] == "settled"
+    assert result["converged"] is True
+    assert result["passes"] == 10, "the floor of 10 s"
+    assert result["gpus_steady"] is None
 
 
 def test_a_chip_that_still_warms_is_waited_for() -> None:
-    done = warm(Paced(lambda _: 1.0), STANDARD, lambda t: 70 - 30 * math.exp(-t / 15))
-    assert done["ended"] == "settled"
-    assert done["gpus_steady"] is True
-    assert done["duration_s"] > 30
-    assert done["slope_celsius_per_s"] <= 0.04
+    result = warm(Paced(lambda _: 1.0), STANDARD, lambda t: 70 - 30 * math.exp(-t / 15))
+    assert result["ended"] == "settled"
+    assert result["gpus_steady"] is True
+    assert result["duration_s"] > 30
+    assert result["slope_celsius_per_s"] <= 0.04
 
 
 def test_a_chip_that_never_settles_is_given_up() -> None:
-    done = warm(Paced(lambda _: 1.0), STANDARD, lambda t: 30 + 0.3 * t)
-    assert done["ended"] == "time exhausted"
-    assert done["converged"] is False
-    assert done["duration_s"] == STANDARD.settle_max_s
+    result = warm(Paced(lambda _: 1.0), STANDARD, lambda t: 30 + 0.3 * t)
+    assert result["ended"] == "time exhausted"
+    assert result["converged"] is False
+    assert result["duration_s"] == STANDARD.settle_max_s
 
 
 def test_latency_that_never_settles_is_given_up() -> None:
-    done = warm(Paced(lambda number: 1.0 + number % 2), STANDARD, lambda _: 50.0)
-    assert done["ended"] == "passes exhausted"
-    assert done["converged"] is False
-    assert done["passes"] == STANDARD.warmup_max_prompts
+    result = warm(Paced(lambda number: 1.0 + number % 2), STANDARD, lambda _: 50.0)
+    assert result["ended"] == "passes exhausted"
+    assert result["converged"] is False
+    assert result["passes"] == STANDARD.warmup_max_prompts
 
 
 def test_fixed_passes_are_kept_to() -> None:
     fixed = replace(STANDARD, warmup_convergence=False, warmup_n=3, warmup_floor_s=0.0)
-    done = warm(Paced(lambda _: 1.0), fixed, lambda t: 30 + t)
-    assert (done["ended"], done["passes"], done["converged"]) == ("passes made", 3, None)
+    result = warm(Paced(lambda _: 1.0), fixed, lambda t: 30 + t)
+    assert (result["ended"], result["passes"], result["converged"]) == ("passes made", 3, None)
 
 
 def test_none_is_none() -> None:
-    done = warm(Paced(lambda _: 1.0), replace(STANDARD, warmup_enabled=False))
-    assert (done["ended"], done["passes"], done["converged"]) == ("not asked for", 0, None)
+    result = warm(Paced(lambda _: 1.0), replace(STANDARD, warmup_enabled=False))
+    assert (result["ended"], result["passes"], result["converged"]) == ("not asked for", 0, None)

@@ -13,7 +13,7 @@ from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
-from llenergymeasure.run.engine.traffic import Sent
+from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.engine.traffic_window import measure_traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -47,7 +47,7 @@ class Counted:
         return len(request.prompt_token_ids)
 
 
-def judged(sent: list[Sent], config: ExperimentConfig) -> ServedRun:
+def judged(sent: list[SentRequest], config: ExperimentConfig) -> ServedRun:
     """Judge what was sent, as if it had been a window."""
     table = traffic_table(sent, Counted())  # type: ignore[arg-type]
     window = (sent[0].exchange.planned_ns, time.monotonic_ns())
@@ -102,6 +102,6 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    client_values = json.loads(json.dumps(window.besides()))
+    client_values = json.loads(json.dumps(window.report()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
     return ServedRun.of(table, config, (window.start_ns, window.end_ns), client_values), phases

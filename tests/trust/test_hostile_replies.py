@@ -13,7 +13,7 @@ import pytest
 
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
-from llenergymeasure.run.engine.traffic import Sent
+from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.result.validity import traffic_codes
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
@@ -99,6 +99,6 @@ def test_a_thousand_mutated_replies() -> None:
             assert exchange.output_tokens in range(TOKENS + 1)
             assert exchange.input_tokens in range(exchange.sent_bytes + TEMPLATE_TOKENS + 1)
     request = Request(0, (1,) * PROMPT, TOKENS)
-    sent = [Sent(Turn(request, exchange.index, 0), exchange) for exchange in exchanges]
+    sent = [SentRequest(Turn(request, exchange.index, 0), exchange) for exchange in exchanges]
     config = experiment({"arrivals": "closed", "concurrency": AT_ONCE})
     assert "failed_requests" in traffic_codes(judged(sent, config))

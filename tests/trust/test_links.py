@@ -17,11 +17,11 @@ from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.recording.samples import SamplesWriter
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.run.attempt import hold_folder
+from llenergymeasure.run.attempt import lock_folder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.engine.quality import command_score
-from llenergymeasure.run.pin import hold_to_pin
+from llenergymeasure.run.pin import enforce_pin
 from llenergymeasure.workflow.recovery import clear_leftovers
 from llenergymeasure.workload.load_study import load_study
 from report.studies import without_drawing
@@ -243,13 +243,13 @@ def test_a_pin_is_claimed_through_no_link(theirs: Path, mine: Path) -> None:
     temporary = claim.with_name(f".{claim.name}.here.{os.getpid()}.part")
     temporary.symlink_to(mine / "notes.txt")
     before = contents(mine)
-    hold_to_pin(cast("RunSpec", spec), folder, {"host": "here"})
+    enforce_pin(cast("RunSpec", spec), folder, {"host": "here"})
     assert json.loads(claim.read_text())["node"] == "here"
     assert contents(mine) == before
     claim.unlink()
     os.mkfifo(claim)
     with pytest.raises(OSError, match="no file that can be read"):
-        hold_to_pin(cast("RunSpec", spec), folder, {"host": "here"})
+        enforce_pin(cast("RunSpec", spec), folder, {"host": "here"})
 
 
 def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Path) -> None:
@@ -259,12 +259,12 @@ def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Pa
     run.path.symlink_to(mine / "1")
     before = contents(mine)
     with pytest.raises(LlemError, match="is a link"):
-        hold_folder(run, lambda _: True)
+        lock_folder(run, lambda _: True)
     run.path.unlink()
     run.path.mkdir()
     run.attempts.symlink_to(mine / "notes.txt")
     with pytest.raises((LlemError, OSError), match=r"attempts\.jsonl"):
-        hold_folder(run, lambda _: True)
+        lock_folder(run, lambda _: True)
     (tmp_path / "circuit.jsonl").symlink_to(mine / "notes.txt")
     Circuit(tmp_path / "circuit.jsonl").add_failure("a", {})
     assert contents(mine) == before

@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.run.preflight.forecast import _known_here
+from llenergymeasure.run.preflight.forecast import _offline_source
 from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.workload.models.hub import hub_cache
 from support.hub import offer_model
@@ -76,8 +76,10 @@ def test_of_a_model_the_revision_that_is_asked_for_has_to_be_here(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     pinned = {"pytorch": {"revision": "v1"}}
     assert need_models([config("owner/one", **pinned)]) == []
-    assert _known_here(ExperimentConfig.model_validate(config("owner/one", **pinned))) is None
-    assert "from the hub" in str(_known_here(ExperimentConfig.model_validate(config("owner/one"))))
+    assert _offline_source(ExperimentConfig.model_validate(config("owner/one", **pinned))) is None
+    assert "from the hub" in str(
+        _offline_source(ExperimentConfig.model_validate(config("owner/one")))
+    )
     with pytest.raises(PreflightError, match="owner/one"):
         need_models([config("owner/one")])
 

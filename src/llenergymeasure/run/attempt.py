@@ -26,7 +26,7 @@ from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
-from llenergymeasure.run.ending import End, ended_silently, outcome_error
+from llenergymeasure.run.ending import End, outcome_error, silent_exit_error
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.screen import say
 
@@ -39,7 +39,7 @@ class EarlierAttemptError(LlemError):
     """An earlier attempt at the same run did not end in time."""
 
 
-def hold_folder(folder: RunFolder, interrupted: Callable[[float], bool]) -> bool | None:
+def lock_folder(folder: RunFolder, interrupted: Callable[[float], bool]) -> bool | None:
     """Lock a run's folder for as long as this process lives.
 
     A workflow that is killed and called again at once finds its earlier run still ending: putting
@@ -141,10 +141,10 @@ class Attempt:
         """Return why the run failed: from its processes' own error, or from how they ended."""
         if end.cause is not None:
             return outcome_error(end.cause.value, end.message)
-        said = read_json(self.folder.error)
+        reported = read_json(self.folder.error)
         if not end.message:
-            return said or ended_silently(end.returncode)
-        error = said or ended_silently(end.returncode, "what computes the result", "Finish")
+            return reported or silent_exit_error(end.returncode)
+        error = reported or silent_exit_error(end.returncode, "what computes the result", "Finish")
         return {**error, "message": f"{error['message']}; {end.message}"}
 
     def complete(self) -> int:
@@ -155,7 +155,7 @@ class Attempt:
 
     def conclude(self, end: End) -> int:
         """Write how the run ended, with or without a result; return the exit code."""
-        if end.well:
+        if end.succeeded:
             code = self.complete()  # first: if it cannot be written, the next call finishes the run
             self.circuit.remove()
             with suppress(OSError):
@@ -166,10 +166,10 @@ class Attempt:
         for path in self.folder.products:
             remove(path)
         self.name_phase_cut_short()
-        if end.asked:
+        if end.requested:
             code = EXIT_FAILED if end.signal_number is None else 128 + end.signal_number
-            over = time_limit_over() if end.signal_number == signal.SIGTERM else None
-            message = end.message if over is None else f"{end.message}: {over}"
+            limit_note = time_limit_over() if end.signal_number == signal.SIGTERM else None
+            message = end.message if limit_note is None else f"{end.message}: {limit_note}"
             error = outcome_error("Interrupted", message)
             self.outcome.end(self.folder, "interrupted", code, error)
             return code
@@ -183,6 +183,6 @@ class Attempt:
         error = outcome.error or error  # without secrets
         if error["class"] != CircuitBrokenError.__name__:
             self.circuit.add_failure(self.spec["experiment"], error)
-        where = f" in phase {outcome.phase}" if outcome.phase else ""
-        say(f"run {self.name} failed{where}: {error['class']}: {error['message']}")
+        in_phase = f" in phase {outcome.phase}" if outcome.phase else ""
+        say(f"run {self.name} failed{in_phase}: {error['class']}: {error['message']}")
         return code or EXIT_FAILED

@@ -1,7 +1,7 @@
 """The circuit breaker: a study whose every run fails the same way is ended, with the reason.
 
 A missing driver or a model that cannot be reached fails each run alike; going through hundreds of
-them costs hours and says nothing new. The circuit is broken once :data:`FEWEST_FAILURES` runs
+them costs hours and says nothing new. The circuit is broken once :data:`MIN_FAILURES` runs
 of one call have failed with the same error, spread over as many different experiments where the
 study has that many, while no run of the study has ever completed. Several cycles of one bad
 experiment therefore end nothing, and neither does a study that has something to show.
@@ -25,10 +25,10 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, read_bytes, write_text
 from llenergymeasure.processes import identity
 
-FEWEST_FAILURES = 3
+MIN_FAILURES = 3
 """Failures alike that end a study: two can be chance, a fourth says nothing new."""
 
-_OF_ONE_RUN = re.compile(r"\bpid \d+|\b0x[0-9a-f]+\b|\b[0-9a-f]{12}\b(/\d+)?")
+_RUN_SPECIFIC = re.compile(r"\bpid \d+|\b0x[0-9a-f]+\b|\b[0-9a-f]{12}\b(/\d+)?")
 """What differs between the same error of two runs: process ids, addresses, the runs' own ids."""
 
 
@@ -45,13 +45,13 @@ class Circuit:
 
     def close(self, experiments: int) -> None:
         """Begin to count failures, for a workflow that starts without a completed run."""
-        begun = {
+        header = {
             "experiments": experiments,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process": identity(os.getpid()),
         }
-        write_text(self._path, json.dumps(begun) + "\n")
+        write_text(self._path, json.dumps(header) + "\n")
 
     def remove(self) -> None:
         """Stop counting: a run completed, or the workflow is over."""
@@ -71,15 +71,16 @@ class Circuit:
     def broken(self) -> str | None:
         """Return the reason why no more runs should start; None while they may."""
         try:
-            begun, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
-            goes_on = _alive(begun)
-            different = {each["experiment"] for each in failures}
-            enough = len(failures) >= FEWEST_FAILURES
-            enough = enough and len(different) >= min(FEWEST_FAILURES, begun["experiments"])
-            alike = len({_kind(each) for each in failures}) == 1
+            header, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
+            workflow_may_live = _workflow_may_live(header)
+            failed_experiments = {failure["experiment"] for failure in failures}
+            error_kinds = {_error_kind(failure) for failure in failures}
+            min_experiments = min(MIN_FAILURES, header["experiments"])
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        if not (goes_on and enough and alike):
+        if len(failures) < MIN_FAILURES or len(failed_experiments) < min_experiments:
+            return None
+        if len(error_kinds) > 1 or not workflow_may_live:
             return None
         error = failures[0].get("error") or {}
         return (
@@ -93,17 +94,17 @@ class Circuit:
         Raises:
             CircuitBrokenError: the runs before it all failed the same way.
         """
-        broken = self.broken()
-        if broken is not None:
-            raise CircuitBrokenError(f"{broken}. Call the workflow again once that is fixed")
+        reason = self.broken()
+        if reason is not None:
+            raise CircuitBrokenError(f"{reason}. Call the workflow again once that is fixed")
 
 
-def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:
+def _error_kind(failure: Mapping[str, Any]) -> tuple[str, str]:
     error = failure.get("error") or {}
-    return str(error.get("class")), _OF_ONE_RUN.sub("…", str(error.get("message", "")))
+    return str(error.get("class")), _RUN_SPECIFIC.sub("…", str(error.get("message", "")))
 
 
-def _alive(begun: Mapping[str, Any]) -> bool:
+def _workflow_may_live(header: Mapping[str, Any]) -> bool:
     """Return whether the workflow that began it may be alive; on another host it is assumed."""
-    elsewhere = begun["host"] != socket.gethostname()
-    return bool(elsewhere or begun["process"] == identity(begun["pid"]))
+    elsewhere = header["host"] != socket.gethostname()
+    return bool(elsewhere or header["process"] == identity(header["pid"]))

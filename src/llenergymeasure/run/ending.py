@@ -20,7 +20,7 @@ GRACE_S = 15.0
 SIGNAL_TO_ALL_S = 1.0
 """A scheduler signals all processes of a job; the most time between two of them."""
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 """How often limits are looked at."""
 
 FINISH_LIMIT_S = 600.0
@@ -29,10 +29,10 @@ FINISH_HURRIED_S = 120.0
 
 _WORKFLOW_GONE = "the workflow that asked for the run ended"
 
-LATER = 75
+EXIT_LATER = 75
 """Exit code of the result process when it may succeed later (EX_TEMPFAIL of sysexits.h)."""
 
-KEPT = "what was measured is kept, and the next call finishes it"
+KEPT_MESSAGE = "what was measured is kept, and the next call finishes it"
 
 
 class Cause(Enum):
@@ -68,12 +68,12 @@ class End:
         return cls(code, Cause.SIGNAL, signal.Signals(number).name, number)
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether the caller of the run asked for its end."""
         return self.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE)
 
     @property
-    def well(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether it ended by itself and without an error."""
         return self.cause is None and self.returncode == 0
 
@@ -87,51 +87,51 @@ def wait_for_end(
     signals: SignalPipe,
     watched_pid: int | None,
     limits: Limits,
-    done: Callable[[], bool] | None = None,
+    is_done: Callable[[], bool] | None = None,
 ) -> End:
     """Wait for a child's end, a signal, a limit, or the end of the watched process.
 
-    The child's process group is ended too, unless ``done`` is given and returns True.
+    The child's process group is ended too, unless ``is_done`` is given and returns True.
     """
 
-    def ended(cause: Cause, message: str) -> End:
+    def end_child(cause: Cause, message: str) -> End:
         return End(processes.end_group(child, GRACE_S), cause, message)
 
     watched = _open_watched(watched_pid)
     if watched is None:
-        return ended(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
+        return end_child(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
     child_handle = os.pidfd_open(child.pid)
     poller = select.poll()
     for handle in (child_handle, signals.handle, *watched):
         poller.register(handle, select.POLLIN)
     try:
         while True:
-            left_s = LOOK_S
-            for until_s, cause, message in limits():
-                left_s = min(left_s, until_s - time.monotonic())
-                if left_s <= 0:
-                    return ended(cause, message)
-            if done is not None and done():
+            wait_s = CHECK_S
+            for deadline_s, cause, message in limits():
+                wait_s = min(wait_s, deadline_s - time.monotonic())
+                if wait_s <= 0:
+                    return end_child(cause, message)
+            if is_done is not None and is_done():
                 return End(0)
-            ready = {handle for handle, _ in poller.poll(1000 * left_s + 1)}
+            ready = {handle for handle, _ in poller.poll(1000 * wait_s + 1)}
             if ready:
                 list(limits())  # looks at the phase that the run came to
             if child_handle in ready:
-                return _by_itself(processes.end_group(child, 0.0), signals)
+                return _end_after_exit(processes.end_group(child, 0.0), signals)
             if signals.handle in ready:
                 return End.by_signal(signals.take(), processes.end_group(child, GRACE_S))
             if ready.intersection(watched):
-                return ended(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
+                return end_child(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
     finally:
         for handle in (child_handle, *watched):
             os.close(handle)
 
 
-def _by_itself(code: int, signals: SignalPipe) -> End:
+def _end_after_exit(returncode: int, signals: SignalPipe) -> End:
     """Return how a child ended: by a signal to the run if the scheduler signalled both of them."""
-    if -code in processes.ENDING and signals.wait(SIGNAL_TO_ALL_S):
-        return End.by_signal(signals.take(), code)
-    return End(code)
+    if -returncode in processes.ENDING and signals.wait(SIGNAL_TO_ALL_S):
+        return End.by_signal(signals.take(), returncode)
+    return End(returncode)
 
 
 def wait_for_result(
@@ -143,9 +143,9 @@ def wait_for_result(
     with contextlib.ExitStack() as stack:
         handle = os.pidfd_open(child.pid)
         stack.callback(os.close, handle)
-        while (left_s := deadline - time.monotonic()) > 0:
-            heard = [handle] if number is not None else [handle, signals.handle]
-            ready = select.select(heard, [], [], left_s)[0]
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            handles = [handle] if number is not None else [handle, signals.handle]
+            ready = select.select(handles, [], [], remaining_s)[0]
             if handle in ready:
                 return End(child.wait())
             if ready:
@@ -181,17 +181,17 @@ def outcome_error(kind: str, message: str | None) -> dict[str, str]:
     return {"class": kind, "message": message or ""}
 
 
-def described(raised: BaseException) -> dict[str, str]:
+def exception_error(raised: BaseException) -> dict[str, str]:
     """Return an exception as an outcome's error."""
     return outcome_error(type(raised).__name__, str(raised))
 
 
-def ended_silently(
-    returncode: int, who: str = "the engine's process", kind: str = "Engine"
+def silent_exit_error(
+    returncode: int, process: str = "the engine's process", prefix: str = "Engine"
 ) -> dict[str, str]:
     """Describe a process of the run that ended without saying why."""
     if returncode >= 0:
-        return outcome_error(f"{kind}Exit", f"{who} ended with exit code {returncode}")
+        return outcome_error(f"{prefix}Exit", f"{process} ended with exit code {returncode}")
     name = signal.Signals(-returncode).name
     hint, limit = "", memory_limit_bytes()
     if name == "SIGKILL":
@@ -201,4 +201,4 @@ def ended_silently(
                 f": the run may use {limit / 1e9:.1f} GB; give its job or container more "
                 "(mem_mb in a cluster's profile)"
             )
-    return outcome_error(f"{kind}Killed", f"{who} was killed by {name}{hint}")
+    return outcome_error(f"{prefix}Killed", f"{process} was killed by {name}{hint}")

@@ -42,11 +42,11 @@ def _supervisor(options: argparse.Namespace, backend: str) -> Supervisor:
     supervisor = Supervisor(spec, folder, options.watch, launcher)
     if options.share is not None:
         supervisor.followers = [
-            Supervisor(each, folder.study.run(each["experiment"], each["cycle"]), options.watch)
-            for each in followers(options.spec, spec)
+            Supervisor(run, folder.study.run(run["experiment"], run["cycle"]), options.watch)
+            for run in followers(options.spec, spec)
         ]
-        for each in (supervisor, *supervisor.followers):
-            each.asked_by = options.share or options.watch
+        for run in (supervisor, *supervisor.followers):
+            run.workflow_pid = options.share or options.watch
     return supervisor
 
 
@@ -89,8 +89,8 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     if run is None:
         if "runs" in document:
             raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
-        if absent := {"experiment", "cycle", "backend", "config"}.difference(document):
-            raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(absent))}")
+        if missing := {"experiment", "cycle", "backend", "config"}.difference(document):
+            raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(missing))}")
         return document
     return _spec(document, planned_run(document, run))
 
@@ -108,9 +108,9 @@ def followers(path: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _spec(plan: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    shared = {key: plan[key] for key in ("study", "study_design_hash")}
+    study = {key: plan[key] for key in ("study", "study_design_hash")}
     execution = plan.get("execution", {})
-    told = {name: execution.get(name) for name in ("pin", "pin_scope")}
-    told["skip_preflight"] = bool(execution.get("skip_preflight"))
-    told["sections"] = plan.get("sections", {})
-    return {**shared, **entry, **told}
+    settings = {name: execution.get(name) for name in ("pin", "pin_scope")}
+    settings["skip_preflight"] = bool(execution.get("skip_preflight"))
+    settings["sections"] = plan.get("sections", {})
+    return {**study, **entry, **settings}

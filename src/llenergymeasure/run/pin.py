@@ -30,12 +30,12 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
 
-ASK_LIMIT_S = 60.0
-_READY = ("idle", "mixed", "allocated", "completing")
+SINFO_LIMIT_S = 60.0
+_USABLE_STATES = ("idle", "mixed", "allocated", "completing")
 """Node states in which a job can start, or will, the best first."""
 
 
-def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, Any]) -> None:
+def enforce_pin(spec: RunSpec, study: StudyFolder, environment: Mapping[str, Any]) -> None:
     """Claim this place for the study's runs, or check that it is the one claimed before.
 
     Raises:
@@ -43,29 +43,29 @@ def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, An
     """
     if spec.pin is None:
         return
-    here = _place(surroundings)
-    claim = study.pin(spec.experiment if spec.pin_scope == "experiment" else None)
-    made = {**here, "by": f"{spec.experiment}/{spec.cycle}"}
-    first = _claim(claim, made)
-    if first[spec.pin] == here[spec.pin]:
+    this_place = _this_place(environment)
+    path = study.pin(spec.experiment if spec.pin_scope == "experiment" else None)
+    own_claim = {**this_place, "by": f"{spec.experiment}/{spec.cycle}"}
+    claim = _claim(path, own_claim)
+    if claim[spec.pin] == this_place[spec.pin]:
         return
-    what = "experiment" if spec.pin_scope == "experiment" else "study"
-    name = "node" if spec.pin == "node" else "GPU model"
+    pinned = "experiment" if spec.pin_scope == "experiment" else "study"
+    place_kind = "node" if spec.pin == "node" else "GPU model"
     raise PreflightError(
         [
             Problem(
-                f"this {what} is pinned to {name} {first[spec.pin]}, where run {first['by']} was "
-                f"made; this is {here[spec.pin]}. Let it run there, or remove {claim} to let the "
-                "runs that are left go elsewhere",
+                f"this {pinned} is pinned to {place_kind} {claim[spec.pin]}, where run "
+                f"{claim['by']} was made; this is {this_place[spec.pin]}. Let it run there, or "
+                f"remove {path} to let the runs that are left go elsewhere",
                 key="execution.pin",
             )
         ]
     )
 
 
-def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
-    node = (job_facts() or {}).get("node") or str(surroundings.get("host"))
-    models = dict.fromkeys(str(card.get("name")) for card in surroundings.get("gpus") or [])
+def _this_place(environment: Mapping[str, Any]) -> dict[str, str]:
+    node = (job_facts() or {}).get("node") or str(environment.get("host"))
+    models = dict.fromkeys(str(card.get("name")) for card in environment.get("gpus") or [])
     return {"node": node, "gpu_model": ", ".join(models) or "none"}
 
 
@@ -77,25 +77,25 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
         PreflightError: it is damaged.
     """
     make_folder(path.parent)
-    own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
-    remove(own)  # of a killed process, or another user's link
-    with os.fdopen(open_file(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as stream:
+    temporary = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
+    remove(temporary)  # of a killed process, or another user's link
+    with os.fdopen(open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as stream:
         json.dump(dict(place), stream)
         stream.flush()
         os.fsync(stream.fileno())
     try:
-        os.link(own, path)
+        os.link(temporary, path)
         sync_folder(path.parent)
     except FileExistsError:
         pass
     finally:
-        own.unlink(missing_ok=True)
-    claimed: Any = None
+        temporary.unlink(missing_ok=True)
+    claim: Any = None
     with suppress(ValueError):
-        claimed = load_json(path)
-    if not isinstance(claimed, dict) or not place.keys() <= claimed.keys():
+        claim = load_json(path)
+    if not isinstance(claim, dict) or not place.keys() <= claim.keys():
         raise PreflightError(f"{path} does not say where the first run was made: remove it")
-    return claimed
+    return claim
 
 
 @dataclass(frozen=True)
@@ -126,20 +126,20 @@ def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[
         return {}
     nodes = _nodes(partition)
     by_experiment = plan.execution.get("pin_scope") == "experiment"
-    own = (job_facts() or {}).get("node")
+    own_node = (job_facts() or {}).get("node")
     usable = [node for node in nodes if node.has_gpus] or nodes
-    usable = [node for node in usable if node.name != own] or usable
+    usable = [node for node in usable if node.name != own_node] or usable
     if not usable:
         return {}
     options = {}
-    for place, experiment in enumerate(plan.experiments):
-        claimed = _claimed(folder, experiment if by_experiment else None)
-        fallback = usable[place % len(usable) if by_experiment else 0].name
-        node = claimed or fallback
-        options[experiment] = (
-            f"--nodelist={node}" if pin == "node" else _without_other_models(node, nodes)
-        )
-    return {experiment: option for experiment, option in options.items() if option}
+    for position, experiment in enumerate(plan.experiments):
+        claimed_node = _claimed_node(folder, experiment if by_experiment else None)
+        fallback = usable[position % len(usable) if by_experiment else 0].name
+        node = claimed_node or fallback
+        option = f"--nodelist={node}" if pin == "node" else _exclude_other_models(node, nodes)
+        if option:
+            options[experiment] = option
+    return options
 
 
 def parse_nodes(text: str, partition: str | None) -> list[Node]:
@@ -147,26 +147,27 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
 
     Without a partition, the nodes of the default one, which sinfo marks with a star.
     """
-    found: list[tuple[int, Node]] = []
+    nodes: dict[str, list[Node]] = {state: [] for state in _USABLE_STATES}
     for line in text.splitlines():
-        name, gres, state, where = line.split("|")
-        here = where.endswith("*") if partition is None else where.rstrip("*") == partition
-        word = state.rstrip("*~#!%$@^-+")
-        if here and word in _READY:
+        name, gres, state, node_partition = line.split("|")
+        is_default = node_partition.endswith("*")
+        in_partition = is_default if partition is None else node_partition.rstrip("*") == partition
+        state_name = state.rstrip("*~#!%$@^-+")
+        if in_partition and state_name in nodes:
             types = re.findall(r"gpu:([A-Za-z][\w.-]*)", gres)
-            found.append((_READY.index(word), Node(name, frozenset(types), "gpu" in gres)))
-    return [node for _, node in sorted(found, key=lambda each: each[0])]
+            nodes[state_name].append(Node(name, frozenset(types), "gpu" in gres))
+    return [node for state in _USABLE_STATES for node in nodes[state]]
 
 
 def _nodes(partition: str | None) -> list[Node]:
     try:
-        done = completed(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], ASK_LIMIT_S)
+        result = completed(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], SINFO_LIMIT_S)
     except ChildError:
         return []
-    return parse_nodes(done.stdout, partition) if done.returncode == 0 else []
+    return parse_nodes(result.stdout, partition) if result.returncode == 0 else []
 
 
-def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:
+def _claimed_node(folder: StudyFolder, experiment: str | None) -> str | None:
     """Return the node where the first run was made; None if its name is not valid.
 
     A results folder may come from anybody, and Snakemake's executor passes the name to a shell.
@@ -175,8 +176,8 @@ def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:
     return node if isinstance(node, str) and re.fullmatch(r"\w[\w.-]*", node) else None
 
 
-def _without_other_models(node: str, nodes: Sequence[Node]) -> str:
+def _exclude_other_models(node: str, nodes: Sequence[Node]) -> str:
     """Return the option that leaves out nodes whose GPUs are of another type than a node's."""
-    types = next((each.gpu_types for each in nodes if each.name == node), frozenset())
-    others = [each.name for each in nodes if types and not types & each.gpu_types]
+    types = next((other.gpu_types for other in nodes if other.name == node), frozenset())
+    others = [other.name for other in nodes if types and not types & other.gpu_types]
     return f"--exclude={','.join(others)}" if others else ""

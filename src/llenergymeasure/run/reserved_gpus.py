@@ -21,7 +21,7 @@ class Reservation:
     def __init__(self, allotment: Allotment, locks: GpuLocks) -> None:
         self.allotment = allotment
         self._locks = locks
-        self._asked = Limits()
+        self._requested_limits = Limits()
         self.limits: dict[str, Any] | None = None
         """The limits held, and ``restored``: whether they were put back, None until then."""
 
@@ -38,11 +38,11 @@ class Reservation:
             LlemError: a card is named that is not there, or other runs keep them for too long.
         """
         take_cpu_share(runs_at_once(os.environ))
-        found = ask_allotment(config)
+        allotment = ask_allotment(config)
         locks = lock_gpus(
-            found.usable,
+            allotment.usable,
             owner,
-            count=len(found.uuids),
+            count=len(allotment.uuids),
             wait_s=LOCK_WAIT_S,
             interrupted=interrupted,
         )
@@ -51,8 +51,8 @@ class Reservation:
         put_back_left_limits(locks)
         if locks.waited:
             # The memory in use is read again, without the run that had the card until now.
-            found = ask_allotment(config)
-        return cls(found.taking(locks.uuids), locks)
+            allotment = ask_allotment(config)
+        return cls(allotment.taking(locks.uuids), locks)
 
     def hold_limits(self, gpu: Mapping[str, Any]) -> None:
         """Set the power limit and clock that the experiment asks for, if any.
@@ -60,30 +60,31 @@ class Reservation:
         Raises:
             LimitsError: they were refused.
         """
-        asked = Limits(gpu.get("power_limit_w"), gpu.get("sm_clock_mhz"))
-        if not self.allotment.uuids or asked == Limits():
+        requested = Limits(gpu.get("power_limit_w"), gpu.get("sm_clock_mhz"))
+        if not self.allotment.uuids or requested == Limits():
             return
-        self._asked = asked
-        self.limits = {"held": hold_limits(self._locks, asked), "restored": None}
+        self._requested_limits = requested
+        self.limits = {"held": hold_limits(self._locks, requested), "restored": None}
 
     def environment(self) -> dict[str, str]:
         """Return the engine's environment, which shows it the locked cards only."""
         return {**os.environ, **self.allotment.environment()}
 
-    def put_back(self) -> None:
+    def restore_limits(self) -> None:
         """Put the limits back as they were found. The cards stay locked."""
         if self.limits is not None and self.limits["restored"] is None:
             self.limits |= restore_limits(self._locks)
 
     def release(self) -> None:
         """Put the limits back and let others have the cards."""
-        self.put_back()
+        self.restore_limits()
         self._locks.release()
 
     @property
-    def changed(self) -> bool:
+    def limits_changed(self) -> bool:
         """Whether limits may not be as they were found."""
-        return self._asked != Limits() and (self.limits is None or not self.limits["restored"])
+        restored = self.limits is not None and self.limits["restored"]
+        return self._requested_limits != Limits() and not restored
 
 
 def put_back_left_limits(locks: GpuLocks | None = None) -> None:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from llenergymeasure.run.supervisor import Supervisor
 
 
-def runs_to_measure(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Supervisor]":
-    """Yield the runs still to be measured; their folders stay locked while ``held`` is open."""
-    for each in followers:
-        folder = each.folder
+def runs_to_measure(followers: "Iterable[Supervisor]", locks: ExitStack) -> "Iterator[Supervisor]":
+    """Yield the runs still to be measured; their folders stay locked while ``locks`` is open."""
+    for follower in followers:
+        folder = follower.folder
         make_folder(folder.path)
-        if not held.enter_context(lock_if_idle(folder)):
+        if not locks.enter_context(lock_if_idle(folder)):
             continue
         if not is_complete(folder) and not is_measured(folder):
-            yield each
+            yield follower
 
 
 def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", end: End) -> End:
@@ -39,16 +39,17 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
     Returns:
         How the first run ended, or all of them if they were interrupted.
     """
-    before = first.folder
-    for each in first.followers:
-        if not is_measured(before) or engine.poll() is not None or first.folder.last.exists():
+    previous = first.folder
+    for follower in first.followers:
+        if not is_measured(previous) or engine.poll() is not None or first.folder.last.exists():
             break
-        each.join(first)
-        its = each.record(engine, time.monotonic(), goes_on=each is not first.followers[-1])
-        _conclude(each, its, first.folder)
-        if its.asked:
-            return its
-        before = each.folder
+        follower.join(first)
+        is_last = follower is first.followers[-1]
+        follower_end = follower.record(engine, time.monotonic(), keep_engine=not is_last)
+        _conclude(follower, follower_end, first.folder)
+        if follower_end.requested:
+            return follower_end
+        previous = follower.folder
     return end
 
 
@@ -57,21 +58,21 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     error = None
     run.discard_unassessed(end)
     measured = is_measured(run.folder)
-    if not measured and not end.asked and not end.well:
+    if not measured and not end.requested and not end.succeeded:
         error = run.attempt.error(end)
-        place = f"{first.path.parent.name}/{first.path.name}"
-        error["message"] += f" (run.log of {place} has what was said)"
+        first_run = f"{first.path.parent.name}/{first.path.name}"
+        error["message"] += f" (run.log of {first_run} has what was said)"
     if measured or error is not None:
-        said = {"workflow": _workflow(run.asked_by), "error": error}
-        write_text(run.folder.session, json.dumps(said))
+        report = {"workflow": _workflow(run.workflow_pid), "error": error}
+        write_text(run.folder.session, json.dumps(report))
     remove(run.folder.outcome)
 
 
 def shared_outcome(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
     """Return what another run's job wrote of this run for the same workflow; None if nothing."""
-    said = read_json(folder.session) or {}
-    whole = "workflow" in said and isinstance(said.get("error", ""), dict | None)
-    return said if whole and said["workflow"] == _workflow(workflow_pid) else None
+    report = read_json(folder.session) or {}
+    is_valid = "workflow" in report and isinstance(report.get("error", ""), dict | None)
+    return report if is_valid and report["workflow"] == _workflow(workflow_pid) else None
 
 
 def _workflow(pid: int | None) -> str | None:

@@ -25,14 +25,14 @@ from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.complete import is_assessed, is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
-from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, hold_folder
+from llenergymeasure.run.attempt import Attempt, EarlierAttemptError, lock_folder
 from llenergymeasure.run.ending import (
+    EXIT_LATER,
     GRACE_S,
-    KEPT,
-    LATER,
+    KEPT_MESSAGE,
     Cause,
     End,
-    described,
+    exception_error,
     wait_for_end,
     wait_for_result,
 )
@@ -67,16 +67,16 @@ class Supervisor:
         self,
         spec: dict[str, Any],
         folder: RunFolder,
-        workflow_pid: int | None,
+        watched_pid: int | None,
         engine_launcher: list[str] | None = None,
     ) -> None:
         self._spec = spec
         keep_secret([(spec["config"].get("openai") or {}).get("api_key_env")])
         self.folder = folder
         """Where the run goes."""
-        self.workflow_pid = workflow_pid
+        self.watched_pid = watched_pid
         """The process that this run must not outlive."""
-        self.asked_by = workflow_pid
+        self.workflow_pid = watched_pid
         """The workflow; in a container the process above is the launcher."""
         self.followers: list[Supervisor] = []
         """The runs after it that share its server."""
@@ -92,7 +92,7 @@ class Supervisor:
         processes.adopt_orphans()
         os.environ[RUN_VARIABLE] = str(self.folder.path)
         try:
-            waited = hold_folder(self.folder, self._signals.wait)
+            waited = lock_folder(self.folder, self._signals.wait)
         except EarlierAttemptError as error:  # the outcome is the other attempt's to write
             say(str(error))
             return EXIT_FAILED
@@ -105,32 +105,32 @@ class Supervisor:
                 return self.attempt.complete()
             self.attempt.circuit.refuse_if_broken()
             put_back_left_limits()
-            left = self._finish_what_was_left()
-            if left is not None:
-                return left
+            exit_code = self._finish_earlier_attempt()
+            if exit_code is not None:
+                return exit_code
             self.attempt.clear()
         except (OSError, LlemError) as error:
             self.attempt.begin()
-            return self.attempt.fail(EXIT_FAILED, described(error))
+            return self.attempt.fail(EXIT_FAILED, exception_error(error))
         self.attempt.begin()
-        with ExitStack() as held:
+        with ExitStack() as locks:
             try:
-                self.followers = list(runs_to_measure(self.followers, held))
-                for each in self.followers:
-                    each.attempt = Attempt(each._spec, each.folder)
-                    each.attempt.clear()
-                return self._make()
+                self.followers = list(runs_to_measure(self.followers, locks))
+                for follower in self.followers:
+                    follower.attempt = Attempt(follower._spec, follower.folder)
+                    follower.attempt.clear()
+                return self._measure()
             except Exception as error:  # the outcome must be written whatever went wrong
                 code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
                 try:
                     self._clean_up()
                 finally:
-                    self.attempt.fail(code, described(error))
+                    self.attempt.fail(code, exception_error(error))
                 if isinstance(error, LlemError):
                     return code
                 raise
 
-    def _make(self) -> int:
+    def _measure(self) -> int:
         self.attempt.note("reserve")
         config = self._spec["config"]
         self._reservation = Reservation.make(config, f"run {self.attempt.name}", self._signals.wait)
@@ -139,20 +139,20 @@ class Supervisor:
         started_s = time.monotonic()  # waiting for its cards is not part of its time
         self._reservation.hold_limits(config.get("gpu") or {})
         self._write_limits()
-        engine = self._start_engine(each.folder for each in self.followers)
-        end = self.record(engine, started_s, goes_on=bool(self.followers))
+        engine = self._start_engine(follower.folder for follower in self.followers)
+        end = self.record(engine, started_s, keep_engine=bool(self.followers))
         end = measure_followers(self, engine, end)
         processes.end_group(engine, 0.0)  # it still runs if a follower was left out
-        self._put_limits_back()
+        self._restore_limits()
         if end.cause is not Cause.SIGNAL:
             self._check_memory()
         self.discard_unassessed(end)
         if is_measured(self.folder):
-            if not end.asked and self._to_be_judged():
+            if not end.requested and self._needs_judging():
                 # A new engine process finds what this one has measured, and only judges it.
-                judging = self._watch(self._start_engine(), started_s)
-                end = judging if judging.cause is not None else end
-            if not (end.asked and self._to_be_judged()):  # else the next call does both
+                judging_end = self._wait_for_engine(self._start_engine(), started_s)
+                end = judging_end if judging_end.cause is not None else end
+            if not (end.requested and self._needs_judging()):  # else the next call does both
                 end = self._finish(end)
         self._clean_up()
         return self.attempt.conclude(end)
@@ -162,8 +162,10 @@ class Supervisor:
         self._signals, self._reservation = first._signals, first._reservation
         self._write_limits()
 
-    def record(self, engine: "subprocess.Popen[bytes]", started_s: float, *, goes_on: bool) -> End:
-        """Record while the engine does this run, and end it where it does not go on."""
+    def record(
+        self, engine: "subprocess.Popen[bytes]", started_s: float, *, keep_engine: bool
+    ) -> End:
+        """Record while the engine does this run, and end it unless another run needs it."""
         assert self._reservation is not None
         with self.attempt.log() as log:
             self._recorder = RecorderProcess.start(
@@ -176,11 +178,11 @@ class Supervisor:
             )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, started_s, self._is_assessed if goes_on else None)
+        end = self._wait_for_engine(engine, started_s, self._is_assessed if keep_engine else None)
         self._stop_recorder()
         return end
 
-    def _to_be_judged(self) -> bool:
+    def _needs_judging(self) -> bool:
         """Return whether the engine's end kept the study's command from judging the experiment."""
         judged = ((read_json(self.folder.engine) or {}).get("quality") or {}).get("command")
         return self._quality.get("command") is not None and judged is None
@@ -198,11 +200,11 @@ class Supervisor:
         An engine that failed at that by itself would fail again: then the window is kept without
         it.
         """
-        outside = end.asked or end.cause is Cause.TIME_LIMIT
-        if outside and not self._is_assessed():
+        stopped = end.requested or end.cause is Cause.TIME_LIMIT
+        if stopped and not self._is_assessed():
             remove(self.folder.engine)
 
-    def _finish_what_was_left(self) -> int | None:
+    def _finish_earlier_attempt(self) -> int | None:
         """Finish the window that an earlier attempt measured completely before it was killed.
 
         Also a window that another run's job measured on a shared server; if it failed there, report
@@ -211,7 +213,7 @@ class Supervisor:
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
-        shared = shared_outcome(self.folder, self.asked_by)
+        shared = shared_outcome(self.folder, self.workflow_pid)
         if not is_measured(self.folder):
             if shared is None or shared["error"] is None:
                 return None
@@ -219,34 +221,34 @@ class Supervisor:
             self.attempt.name_phase_cut_short()
             remove(self.folder.session)  # said once: another attempt measures it
             return self.attempt.fail(EXIT_FAILED, shared["error"])
-        by_itself = shared is not None or self.folder.engine_end.is_file()
-        if not by_itself and not self._is_assessed():
+        engine_ended = shared is not None or self.folder.engine_end.is_file()
+        if not engine_ended and not self._is_assessed():
             return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
-        end = self._judge_left() if self._to_be_judged() else End(0)
-        if end.asked:
+        end = self._judge_earlier_attempt() if self._needs_judging() else End(0)
+        if end.requested:
             return self.attempt.conclude(end)
         end = self._finish(end)
-        validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
-        codes = sorted(DISQUALIFYING.intersection(validity))
+        result = (read_json(self.folder.result) or {}) if end.succeeded else {}
+        codes = sorted(DISQUALIFYING.intersection(result.get("validity", ())))
         # With a message, something prevented the result process from judging what was measured.
-        if shared or end.message or (end.well and not codes):
+        if shared or end.message or (end.succeeded and not codes):
             return self.attempt.conclude(end)
-        gives = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
-        say(f"what an earlier attempt left gives {gives}: measured again")
+        outcome = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
+        say(f"what an earlier attempt left gives {outcome}: measured again")
         self.attempt.outcome.attempt += 1
         self.attempt.outcome.phase = None
         return None
 
-    def _judge_left(self) -> End:
+    def _judge_earlier_attempt(self) -> End:
         """Let the study's command judge what an earlier attempt has measured."""
         config, name = self._spec["config"], f"run {self.attempt.name}"
         self._reservation = Reservation.make(config, name, self._signals.wait)
         if self._reservation is None:
             return End.by_signal(self._signals.take())
         try:
-            return self._watch(self._start_engine(), time.monotonic())
+            return self._wait_for_engine(self._start_engine(), time.monotonic())
         finally:
             self._clean_up()
 
@@ -258,32 +260,32 @@ class Supervisor:
         try:
             self._stop_recorder()
             if self._reservation is not None:
-                self._put_limits_back()
+                self._restore_limits()
         finally:
             reservation, self._reservation = self._reservation, None
             # A process that is still giving memory back keeps the cards until then.
             processes.kill_descendants(RELEASE_LIMIT_S)
             if reservation is not None:
                 reservation.release()
-            if reservation is not None and reservation.changed:
+            if reservation is not None and reservation.limits_changed:
                 # A process that did not answer is dead by now, or holds the card's lock until its
                 # driver answers.
                 put_back_left_limits()
 
-    def _put_limits_back(self) -> None:
+    def _restore_limits(self) -> None:
         assert self._reservation is not None
-        self._reservation.put_back()
-        for each in (self, *self.followers):
-            each._write_limits()
+        self._reservation.restore_limits()
+        for run in (self, *self.followers):
+            run._write_limits()
 
     def _write_limits(self) -> None:
         if self._reservation is not None and self._reservation.limits is not None:
             self.attempt.write("limits", self._reservation.limits)
 
-    def _start_engine(self, then: Iterable[RunFolder] = ()) -> "subprocess.Popen[bytes]":
+    def _start_engine(self, followers: Iterable[RunFolder] = ()) -> "subprocess.Popen[bytes]":
         """Start the engine's process here, or in the container that was made for it."""
         if self._engine_launcher is None:
-            folders = [str(each.path) for each in (self.folder, *then)]
+            folders = [str(folder.path) for folder in (self.folder, *followers)]
             command = python_module(ENGINE_MODULE, "--out", *folders)
         else:
             out = ["--out", str(self.folder.path), "--watch", str(os.getpid())]
@@ -315,22 +317,22 @@ class Supervisor:
             self._recorder_lost = True
         self.attempt.write("recorder", ready)
 
-    def _watch(
+    def _wait_for_engine(
         self,
         child: "subprocess.Popen[bytes]",
         started_s: float,
-        done: Callable[[], bool] | None = None,
+        is_done: Callable[[], bool] | None = None,
     ) -> End:
         """Wait for the engine's end, and keep the outcome's phase current meanwhile.
 
-        If it continues with another run, wait only until ``done`` returns True for this one.
+        If it continues with another run, wait only until ``is_done`` returns True for this one.
         """
-        released_at: float | None = None
+        work_done_s: float | None = None
 
         def limits() -> Iterator[tuple[float, Cause, str]]:
-            nonlocal released_at
+            nonlocal work_done_s
             self.attempt.note_marked_phase()
-            self._look_at_recorder()
+            self._check_recorder()
             limit_s = self._limit_s()
             if limit_s is None:
                 message = f"still reading model and prompts after {PREFLIGHT_LIMIT_S:g} s"
@@ -338,14 +340,14 @@ class Supervisor:
             else:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
             # No recorder runs for an engine that only judges: its file was there before it began.
-            over = self._recorder is not None and self.folder.engine.is_file()
-            over = over and self.attempt.outcome.phase not in ASSESSMENT_PHASES
-            released_at = (released_at or time.monotonic()) if over else None
-            if released_at is not None:
+            is_over = self._recorder is not None and self.folder.engine.is_file()
+            is_over = is_over and self.attempt.outcome.phase not in ASSESSMENT_PHASES
+            work_done_s = (work_done_s or time.monotonic()) if is_over else None
+            if work_done_s is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
-                yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
+                yield work_done_s + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
 
-        return wait_for_end(child, self._signals, self.workflow_pid, limits, done)
+        return wait_for_end(child, self._signals, self.watched_pid, limits, is_done)
 
     def _limit_s(self) -> float | None:
         """Return the study's limit, else the one the engine's process computed, once it has."""
@@ -354,14 +356,14 @@ class Supervisor:
             limit_s = json.loads(self.folder.time_limit.read_text())
         return None if limit_s is None else float(limit_s)
 
-    def _look_at_recorder(self) -> None:
+    def _check_recorder(self) -> None:
         if self._recorder is not None and not self._recorder.alive():
             self._recorder_lost = True
 
     def _stop_recorder(self) -> None:
         if self._recorder is None:
             return
-        self._look_at_recorder()
+        self._check_recorder()
         recorder, self._recorder = self._recorder, None
         recorder.stop(GRACE_S)
         if self._recorder_lost:
@@ -369,24 +371,24 @@ class Supervisor:
 
     def _finish(self, engine_end: End) -> End:
         """Compute the result from what the run left, whatever ended the engine."""
-        if not engine_end.well:
-            how = {"returncode": engine_end.returncode, "message": engine_end.message}
-            self.attempt.write("engine_end", how)
+        if not engine_end.succeeded:
+            content = {"returncode": engine_end.returncode, "message": engine_end.message}
+            self.attempt.write("engine_end", content)
         self.attempt.note("finish")
         remove(self.folder.error)
         with self.attempt.log() as log:
             command = python_module(FINISH_MODULE, "--out", str(self.folder.path))
             child = processes.start(command, log, goes_on=True)
         end = wait_for_result(child, self._signals, engine_end.signal_number)
-        kept = f"{KEPT}; to measure it again instead, remove {self.folder.work}"
-        if end.returncode == LATER:
-            return End(EXIT_FAILED, message=kept)
+        message = f"{KEPT_MESSAGE}; to measure it again instead, remove {self.folder.work}"
+        if end.returncode == EXIT_LATER:
+            return End(EXIT_FAILED, message=message)
         if end.returncode != 0 and end.cause is None and not self.folder.error.is_file():
-            return replace(end, message=kept)  # it ended before it could say why
+            return replace(end, message=message)  # it ended before it could say why
         return end
 
 
 def _sensors(config: Mapping[str, Any]) -> str:
     """Return the recorder's sensors: always the automatic ones, and one that the study names."""
-    named = (config.get("energy") or {}).get("backend") or "auto"
-    return "auto" if named in {"auto", "none"} else f"auto,{named}"
+    sensor = (config.get("energy") or {}).get("backend") or "auto"
+    return "auto" if sensor in {"auto", "none"} else f"auto,{sensor}"

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
-from llenergymeasure.backends.serving import engine, listener
+from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -25,11 +25,11 @@ from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.engine_process import EngineRun
-from llenergymeasure.run.preflight.checks import Preflight
+from llenergymeasure.run.engine import traffic_server
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.workload.load_study import study_from_mapping
 from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.prompts import traffic_prompts
 from support import serving_server
 from support.attempts import start
 from support.studies import living, wait_for
@@ -311,11 +311,8 @@ def test_what_a_server_does_that_runs_already_is_the_run_s_work(
     folder = RunFolder(tmp_path / "0123456789ab" / "1")
     folder.engine_pid.parent.mkdir(parents=True)
     folder.engine_pid.write_text("the run's own")
-    run = EngineRun.__new__(EngineRun)
-    run._config = run._drawn = experiment(openai)
-    run._folder = folder
-    monkeypatch.setattr(EngineRun, "_traffic", lambda _: None)
-    monkeypatch.setattr(listener, "server_root", lambda _: 4711)
-    monkeypatch.setattr(engine, "ServedEngine", lambda *_: None)
-    run._load(registry.get("openai"), Preflight((), ()))
+    monkeypatch.setattr(traffic_server, "server_root", lambda _: 4711)
+    monkeypatch.setattr(traffic_server, "ServedEngine", lambda *_: None)
+    config, backend = experiment(openai), registry.get("openai")
+    traffic_server.start_server(backend, config, (), traffic_prompts(config), folder.engine_pid)
     assert folder.engine_pid.read_text() == root

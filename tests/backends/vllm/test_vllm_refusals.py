@@ -16,7 +16,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers import container_checks, image_probe
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.run.preflight.checks import check_engine_takes
+from llenergymeasure.run.preflight.checks import check_engine_accepts
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.stand_in_modules import stand_in
 from support.studies import environment
@@ -54,12 +54,12 @@ def test_a_run_that_was_refused_ends_in_its_preflight(tmp_path: Path) -> None:
     folder.path.mkdir()
     (experiment,) = study_from_mapping({"model": "tiny-llama", "backend": "vllm"}).experiments
     run = folder.run(experiment.id, 1)
-    assert list(check_engine_takes(experiment.model, run.path)) == []
+    assert list(check_engine_accepts(experiment.model, run.path)) == []
     folder.refused("vllm").write_text(json.dumps({experiment.id: "no such kernel"}))
-    (problem,) = check_engine_takes(experiment.model, run.path)
+    (problem,) = check_engine_accepts(experiment.model, run.path)
     assert problem.fatal
     assert "vllm refuses this experiment: no such kernel" in str(problem)
-    assert list(check_engine_takes(experiment.model, folder.run("0123456789ab", 1).path)) == []
+    assert list(check_engine_accepts(experiment.model, folder.run("0123456789ab", 1).path)) == []
 
 
 def refusal_by(

@@ -42,12 +42,14 @@ def wait_for_sensors(folder: RunFolder) -> list[dict[str, Any]]:
 def device_is_measured(sensors: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a device is measured; the whole node's meter is never the headline."""
     return any(
-        each.get("unavailable") is None and each["kind"] == "measured" and each["scope"] != "node"
-        for each in sensors
+        sensor.get("unavailable") is None
+        and sensor["kind"] == "measured"
+        and sensor["scope"] != "node"
+        for sensor in sensors
     )
 
 
-def sensors_need_s(
+def shortest_window_s(
     sensors: Sequence[Mapping[str, Any]], devices: Collection[str], precision: float
 ) -> float | None:
     """Return the shortest window that reaches a precision on all cards; None if none is known.
@@ -57,13 +59,15 @@ def sensors_need_s(
         devices: UUIDs of the cards in use.
         precision: relative half width of the energy's interval.
     """
-    known = [
+    resolutions = [
         sensor["resolution"]
         for sensor in sensors
         if sensor["device"] in devices and sensor.get("resolution") is not None
     ]
-    needs_s = [max(each["ends_s"] / precision, each["least_s"]) for each in known]
-    return max(needs_s, default=None)
+    windows_s = [
+        max(resolution["ends_s"] / precision, resolution["least_s"]) for resolution in resolutions
+    ]
+    return max(windows_s, default=None)
 
 
 @dataclass
@@ -100,7 +104,7 @@ def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Seq
     The last batch is smaller where the count does not divide.
     """
     size = batch_size or len(requests)
-    return [requests[place : place + size] for place in range(0, len(requests), size)]
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
 
 
 def measure_window(
@@ -124,7 +128,8 @@ def measure_window(
         margins: whether to rest, for sensors whose values come in steps.
     """
     window = Window()
-    _rest(engine, marks, MARGINS[0], margins=margins)
+    if margins:
+        _rest(engine, marks, MARGINS[0])
     with marks.phase("measure"):
         window.start_ns = time.monotonic_ns()
         shortest_ns = protocol.window_min_s * NS_PER_S
@@ -137,13 +142,12 @@ def measure_window(
             long_enough = window.end_ns - window.start_ns >= shortest_ns
             if long_enough and window.batches >= protocol.min_batches:
                 break
-    _rest(engine, marks, MARGINS[1], margins=margins)
+    if margins:
+        _rest(engine, marks, MARGINS[1])
     return window
 
 
-def _rest(engine: Engine, marks: Marks, name: str, *, margins: bool) -> None:
-    if not margins:
-        return
+def _rest(engine: Engine, marks: Marks, phase: str) -> None:
     engine.synchronize()
-    with marks.phase(name):
+    with marks.phase(phase):
         time.sleep(MARGIN_S)

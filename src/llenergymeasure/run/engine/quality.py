@@ -26,11 +26,23 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.tokens import Tokenizer
 
-_OWN_ITEMS = Path(__file__).with_name("small_task.jsonl")
+_SMALL_TASK_ITEMS = Path(__file__).with_name("small_task.jsonl")
+
+
+def engine_quality(
+    engine: Engine, config: ExperimentConfig, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the perplexity and the score of tasks that the study asks for."""
+    quality: dict[str, Any] = {}
+    if settings.get("texts") is not None:
+        quality |= perplexity(engine, config, settings)
+    if settings.get("tasks") is not None:
+        quality |= task_score(engine, config, settings)
+    return quality
 
 
 def perplexity(
-    engine: Engine, config: ExperimentConfig, asked: Mapping[str, Any]
+    engine: Engine, config: ExperimentConfig, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return an engine's perplexity on the study's texts, or why there is none.
 
@@ -38,15 +50,15 @@ def perplexity(
     (Jelinek and others, "Perplexity - a measure of the difficulty of speech recognition tasks",
     1977). Only runs with the same tokenizer compare.
     """
-    path = Path(asked["texts"])
+    path = Path(settings["texts"])
     if not isinstance(engine, Scoring):
         return {"perplexity_unavailable": f"{config.backend} gives no likelihoods of given text"}
     try:
-        texts = _tokens(path, config, int(asked["max_text_tokens"]))
-        likelihoods = [each for text in texts for each in engine.log_likelihoods(text)]
+        texts = _encode_texts(path, config, int(settings["max_text_tokens"]))
+        likelihoods = [likelihood for text in texts for likelihood in engine.log_likelihoods(text)]
     except Exception as error:  # also an engine's own errors: the measurement does not depend on it
         return {"perplexity_unavailable": excerpt(str(error) or type(error).__name__, 500)}
-    if not likelihoods or not all(math.isfinite(each) for each in likelihoods):
+    if not likelihoods or not all(math.isfinite(likelihood) for likelihood in likelihoods):
         return {"perplexity_unavailable": "the engine gave likelihoods that are no numbers"}
     return {
         "perplexity": math.exp(-math.fsum(likelihoods) / len(likelihoods)),
@@ -55,46 +67,46 @@ def perplexity(
     }
 
 
-def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]:
+def command_score(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run the study's judging command and return its score, or why there is none.
 
     Its output goes to the run's log, which is this process's output.
     """
-    command: Sequence[str] = asked["command"]
-    told = {"command": list(command)}
+    command: Sequence[str] = settings["command"]
+    record = {"command": list(command)}
     spec = json.loads(folder.spec.read_text())
-    settings = folder.work / "experiment.json"
-    write_text(settings, json.dumps(spec["config"], indent=1))
+    experiment_file = folder.work / "experiment.json"
+    write_text(experiment_file, json.dumps(spec["config"], indent=1))
     try:
-        done = completed(
+        result = completed(
             command,
-            float(asked["timeout_seconds"]),
-            environment=users_environment(LLEM_EXPERIMENT=str(settings)),
+            float(settings["timeout_seconds"]),
+            environment=users_environment(LLEM_EXPERIMENT=str(experiment_file)),
             keep_errors=False,  # into the run's log as they come, also of a command that hangs
             name="the command",
         )
     except ChildError as error:
-        return {**told, "score_unavailable": str(error)}
-    print(done.stdout, end="", flush=True)
-    if done.returncode != 0:
-        return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
-    lines = done.stdout.strip().splitlines()
-    return {**told, **_score(excerpt(lines[-1], 200) if lines else "nothing")}
+        return {**record, "score_unavailable": str(error)}
+    print(result.stdout, end="", flush=True)
+    if result.returncode != 0:
+        return {**record, "score_unavailable": f"the command ended with {result.returncode}"}
+    lines = result.stdout.strip().splitlines()
+    return {**record, **_parse_score(excerpt(lines[-1], 200) if lines else "nothing")}
 
 
-def _score(last: str) -> dict[str, Any]:
+def _parse_score(last_line: str) -> dict[str, Any]:
     """Return the score in a command's last line: a number, or a share such as ``17/20``."""
-    if counted := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last):
-        correct, items = int(counted[1]), int(counted[2])
+    if fraction := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last_line):
+        correct, items = int(fraction[1]), int(fraction[2])
         if correct <= items and items:
             return {"score": correct / items, "correct": correct, "items": items}
     with contextlib.suppress(ValueError):
-        if math.isfinite(score := float(last)):
+        if math.isfinite(score := float(last_line)):
             return {"score": score}
-    return {"score_unavailable": f"its last line is no finite number and no share: {last}"}
+    return {"score_unavailable": f"its last line is no finite number and no share: {last_line}"}
 
 
-def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
+def _encode_texts(path: Path, config: ExperimentConfig, max_tokens: int) -> list[list[int]]:
     """Return the token ids of each line; one token alone has no likelihood.
 
     Raises:
@@ -103,7 +115,7 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     tokenizer = Tokenizer(config)
     records = [Record(number, str(path), line) for number, line in enumerate(lines, start=1)]
-    texts = [ids[:most] for ids in tokenizer.encode(records)]
+    texts = [ids[:max_tokens] for ids in tokenizer.encode(records)]
     long_enough = [ids for ids in texts if len(ids) > 1]
     if not long_enough:
         raise ConfigurationError(
@@ -117,45 +129,45 @@ class _NeedsTextError(LlemError):
 
 
 def task_score(
-    engine: Engine, config: ExperimentConfig, asked: Mapping[str, Any]
+    engine: Engine, config: ExperimentConfig, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return how many items of the study's tasks an engine answers right, or why none."""
-    told = {"tasks": list(asked["tasks"])}
+    record = {"tasks": list(settings["tasks"])}
     if not isinstance(engine, Scoring):
         reason = f"{config.backend} gives no likelihoods of given text"
-        return {**told, "score_unavailable": reason}
+        return {**record, "score_unavailable": reason}
     try:
         import lm_eval
 
-        found = lm_eval.simple_evaluate(
-            model=_model(engine, Tokenizer(config)),
-            tasks=[_own_task() if name == OWN_TASK else name for name in asked["tasks"]],
-            limit=asked.get("task_items"),
+        results = lm_eval.simple_evaluate(
+            model=_lm_eval_model(engine, Tokenizer(config)),
+            tasks=[_small_task() if name == OWN_TASK else name for name in settings["tasks"]],
+            limit=settings.get("task_items"),
             bootstrap_iters=0,
             log_samples=False,
         )
-        correct, items = _counted(found)
+        correct, items = _count_correct(results)
     except Exception as error:  # a task is a program of its author and may raise anything
-        return {**told, "score_unavailable": excerpt(f"{type(error).__name__}: {error}", 500)}
+        return {**record, "score_unavailable": excerpt(f"{type(error).__name__}: {error}", 500)}
     if not items:
-        return {**told, "score_unavailable": "no task counts right answers (acc)"}
-    return {**told, "score": correct / items, "correct": correct, "items": items}
+        return {**record, "score_unavailable": "no task counts right answers (acc)"}
+    return {**record, "score": correct / items, "correct": correct, "items": items}
 
 
-def check_tasks(asked: Mapping[str, Any]) -> Iterator[Problem]:
+def check_tasks(settings: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a problem if the study has tasks and lm-eval is not installed here."""
-    if asked.get("tasks") and find_spec("lm_eval") is None:
+    if settings.get("tasks") and find_spec("lm_eval") is None:
         yield Problem(
             f"needs lm-eval where the engine runs: {install_command('quality')}",
             key="quality.tasks",
         )
 
 
-def _own_task() -> dict[str, Any]:
+def _small_task() -> dict[str, Any]:
     """Return the task that ships with this package: 40 questions with four choices each."""
     from datasets import Dataset  # lm-eval needs it itself
 
-    items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
+    items = [json.loads(line) for line in _SMALL_TASK_ITEMS.read_text().splitlines()]
     return {
         "task": OWN_TASK,
         "custom_dataset": lambda **_: {"test": Dataset.from_list(items)},
@@ -168,11 +180,11 @@ def _own_task() -> dict[str, Any]:
     }
 
 
-def _counted(found: Mapping[str, Any]) -> tuple[int, int]:
+def _count_correct(results: Mapping[str, Any]) -> tuple[int, int]:
     """Return right answers and items over all tasks; a group is the tasks that it holds."""
     correct = items = 0
-    for name, samples in found["n-samples"].items():
-        share = found["results"][name].get("acc,none")
+    for name, samples in results["n-samples"].items():
+        share = results["results"][name].get("acc,none")
         if share is None:
             return 0, 0
         correct += round(share * samples["effective"])
@@ -180,33 +192,33 @@ def _counted(found: Mapping[str, Any]) -> tuple[int, int]:
     return correct, items
 
 
-def _model(engine: Scoring, tokenizer: Tokenizer) -> Any:
+def _lm_eval_model(engine: Scoring, tokenizer: Tokenizer) -> Any:
     """Return an engine as lm-eval's model."""
     from lm_eval.api.model import LM
 
-    def ids(text: str) -> list[int]:
+    def encode(text: str) -> list[int]:
         return tokenizer.encode([Record(0, "task", text)])[0]
 
-    class Measured(LM):  # type: ignore[misc]
+    class EngineModel(LM):  # type: ignore[misc]
         """The engine that was measured."""
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             """Return each continuation's log-likelihood, and False for being the likeliest."""
-            return [(self._continued(*each.args), False) for each in requests]
+            return [(self._log_likelihood(*request.args), False) for request in requests]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             """Return the log-likelihood of whole texts but their first token."""
-            return [sum(engine.log_likelihoods(ids(each.args[0]))) for each in requests]
+            return [sum(engine.log_likelihoods(encode(request.args[0]))) for request in requests]
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:  # noqa: ARG002
             """Refuse."""
             raise _NeedsTextError("a task needs generated text; name tasks with choices")
 
-        def _continued(self, context: str, continuation: str) -> float:
+        def _log_likelihood(self, context: str, continuation: str) -> float:
             # Blanks belong to the continuation, as in lm-eval's own models.
-            kept = context.rstrip()
-            whole = ids(context + continuation)
-            count = len(whole) - len(ids(kept)) if kept else len(whole) - 1
-            return sum(engine.log_likelihoods(whole)[-max(count, 1) :])
+            stripped = context.rstrip()
+            token_ids = encode(context + continuation)
+            count = len(token_ids) - len(encode(stripped)) if stripped else len(token_ids) - 1
+            return sum(engine.log_likelihoods(token_ids)[-max(count, 1) :])
 
-    return Measured()
+    return EngineModel()

@@ -26,7 +26,7 @@ SLOPE_MAX_CELSIUS_PER_S = 0.04
 POWER_CHANGE_MAX = 0.05
 """Most change of power over the stretch, relative to its mean."""
 
-Reason = Literal["settled", "ceiling", "skipped", "nothing to watch", "not asked for"]
+EndReason = Literal["settled", "ceiling", "skipped", "nothing to watch", "not asked for"]
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,23 @@ def read_gpus(cards: Sequence[Gpu]) -> Callable[[], Reading]:
 
 
 def settle(
-    read: Callable[[], Reading],
+    read_gpus: Callable[[], Reading],
     protocol: ProtocolSettings,
     gap_s: float,
-    control: Path,
+    skip_file: Path,
     *,
     clock: Callable[[], float] = time.monotonic,
-    rest: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Rest at least ``gap_s``, and until temperature and power no longer move or the ceiling.
 
     Args:
-        read: gives a reading; an empty one where nothing can be watched.
+        read_gpus: gives a reading; an empty one where nothing can be watched.
         protocol: whether to settle, and at most how long.
         gap_s: the study's rest before this run.
-        control: a file that ends the rest at once when it appears.
+        skip_file: a file that ends the rest at once when it appears.
         clock: seconds that only go forward.
-        rest: sleeps for a number of seconds.
+        sleep: sleeps for a number of seconds.
 
     Returns:
         ``reason``; ``waited_s``; ``first`` and ``start``: temperature and power by UUID when the
@@ -94,19 +94,19 @@ def settle(
         steepest at the end, None if it was not watched long enough.
     """
     watch = Watch()
-    began_s = clock()
-    first = latest = read()
+    start_s = clock()
+    first = latest = read_gpus()
     watch.add(0.0, first)
     while True:
-        waited_s = clock() - began_s
-        reason = _reason(watch, protocol, gap_s, waited_s, latest)
-        if control.exists():
+        waited_s = clock() - start_s
+        reason = _end_reason(watch, protocol, gap_s, waited_s, latest)
+        if skip_file.exists():
             reason = "skipped"
         if reason is not None:
             break
-        rest(POLL_S)
-        latest = read()
-        watch.add(clock() - began_s, latest)
+        sleep(POLL_S)
+        latest = read_gpus()
+        watch.add(clock() - start_s, latest)
     return {
         "reason": reason,
         "waited_s": waited_s,
@@ -116,14 +116,14 @@ def settle(
     }
 
 
-def _reason(
-    watch: "Watch", protocol: ProtocolSettings, gap_s: float, waited_s: float, latest: Reading
-) -> Reason | None:
+def _end_reason(
+    watch: "Watch", protocol: ProtocolSettings, gap_s: float, waited_s: float, reading: Reading
+) -> EndReason | None:
     if waited_s < gap_s:
         return None
     if not protocol.settle_enabled:
         return "not asked for"
-    if latest.empty:
+    if reading.empty:
         return "nothing to watch"
     if watch.settled():
         return "settled"
@@ -144,10 +144,10 @@ class Watch:
 
     def settled(self) -> bool:
         """Return whether neither temperature nor power moves; false until it is known."""
-        slope, powers = self.slope_celsius_per_s(), self._series("power_w")
-        if slope is None and not powers:
+        slope, power_series = self.slope_celsius_per_s(), self._series("power_w")
+        if slope is None and not power_series:
             return False
-        steady = all(_change(*each) <= POWER_CHANGE_MAX for each in powers)
+        steady = all(_relative_change(*series) <= POWER_CHANGE_MAX for series in power_series)
         return (slope or 0.0) <= SLOPE_MAX_CELSIUS_PER_S and steady
 
     def slope_celsius_per_s(self) -> float | None:
@@ -166,15 +166,15 @@ class Watch:
                 times_s, values = by_card.setdefault(uuid, ([], []))
                 times_s.append(at_s)
                 values.append(value)
-        enough_s = WATCH_S - 2 * POLL_S
+        min_s = WATCH_S - 2 * POLL_S
         return [
             (times_s, values)
             for times_s, values in by_card.values()
-            if len(times_s) > 2 and times_s[-1] - times_s[0] >= enough_s
+            if len(times_s) > 2 and times_s[-1] - times_s[0] >= min_s
         ]
 
 
-def _change(times_s: Sequence[float], powers_w: Sequence[float]) -> float:
+def _relative_change(times_s: Sequence[float], powers_w: Sequence[float]) -> float:
     """Return how much power changes over the stretch, along a line, relative to its mean."""
     mean_w = statistics.fmean(powers_w)
     slope = statistics.linear_regression(times_s, powers_w).slope

@@ -14,8 +14,6 @@ full, and its load settles by how long answers take, which is what this rule wai
 import asyncio
 import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +25,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.traffic import Sent, Traffic
+from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
@@ -39,7 +37,7 @@ LEAD_S = 0.05
 DRAIN_SPARE_S = 5.0
 SPARE_S = 2.0
 """Traffic that is planned beyond the window, so that its end is as loaded as its middle."""
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 RampUp = Literal["steady", "gave up", "not needed"]
 
@@ -60,7 +58,7 @@ class TrafficWindow:
     start_ns: int = 0
     end_ns: int = 0
     ramp_up: RampUp = "not needed"
-    sent: list[Sent] = field(default_factory=list)
+    sent: list[SentRequest] = field(default_factory=list)
     gauges: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     client_cpu_s: float = 0.0
 
@@ -86,15 +84,16 @@ class TrafficWindow:
             return {}
         return {"kv_cache_share_mean": fmean(shares), "kv_cache_share_max": max(shares)}
 
-    def answered(self) -> list[Sent]:
+    def answered(self) -> list[SentRequest]:
         """Return the requests whose answers ended within it."""
         return [
-            one
-            for one in self.sent
-            if one.exchange.failure is None and self.start_ns <= one.exchange.end_ns <= self.end_ns
+            request
+            for request in self.sent
+            if request.exchange.failure is None
+            and self.start_ns <= request.exchange.end_ns <= self.end_ns
         ]
 
-    def besides(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return in plain values what only a window of traffic has."""
         names = ("ramp_up", "gauges", "client_cpu_s")
         return {name: getattr(self, name) for name in names}
@@ -117,16 +116,18 @@ def measure_traffic(
     Raises:
         BackendError: the server ended.
     """
-    run = _Run(engine, protocol, marks)
-    with _no_garbage_collection():
-        window = engine.run(run.go())
+    gc.disable()  # the collector would stop the client amid its time stamps
+    try:
+        window = engine.run(_TrafficMeasurement(engine, protocol, marks).measure())
+    finally:
+        gc.enable()
     code = engine.ended()
     if code is not None:
         raise BackendError(f"the server ended with exit code {code} under traffic; see run.log")
     return window
 
 
-class _Run:
+class _TrafficMeasurement:
     def __init__(
         self,
         engine: ServedEngine,
@@ -139,7 +140,7 @@ class _Run:
         self._window = TrafficWindow()
         self._slowest_reading_s = 0.0
 
-    async def go(self) -> TrafficWindow:
+    async def measure(self) -> TrafficWindow:
         window, serving = self._window, self._serving
         traffic = Traffic(
             self._engine.client, self._engine.prompts, self._engine.encode, serving.timeout_s
@@ -151,12 +152,12 @@ class _Run:
             if serving.arrivals != "ramp":
                 with self._marks.phase("ramp_up"):
                     self._start(traffic)
-                    window.ramp_up = await self._ramped_up(traffic)
+                    window.ramp_up = await self._wait_for_ramp_up(traffic)
             with self._marks.phase("measure"):
-                readings = await self._measure(traffic)
+                readings = await self._run_window(traffic)
             traffic.stop()
             with self._marks.phase("drain"):
-                await traffic.drained(serving.timeout_s + DRAIN_SPARE_S)
+                await traffic.drain(serving.timeout_s + DRAIN_SPARE_S)
             await readings
         finally:
             gauges.cancel()
@@ -183,7 +184,7 @@ class _Run:
         else:
             traffic.start_closed(start_ns, self._serving.concurrency or 1)
 
-    async def _measure(self, traffic: Traffic) -> "asyncio.Future[Any]":
+    async def _run_window(self, traffic: Traffic) -> "asyncio.Future[Any]":
         """Let the window pass; return what is still read of the server, which it never waits for.
 
         A short one may have no reading but those at its ends.
@@ -200,15 +201,15 @@ class _Run:
         window.client_cpu_s = time.process_time() - cpu_s
         return readings
 
-    async def _ramped_up(self, traffic: Traffic) -> RampUp:
+    async def _wait_for_ramp_up(self, traffic: Traffic) -> RampUp:
         if self._serving.open_loop and not traffic.planned:
             return "not needed"
-        began_s = time.monotonic()
-        while time.monotonic() - began_s < self._serving.ramp_up_max_s:
+        start_s = time.monotonic()
+        while time.monotonic() - start_s < self._serving.ramp_up_max_s:
             needed_s = _ramp_up_s(traffic)
-            if needed_s is not None and time.monotonic() - began_s >= needed_s + LEAD_S:
+            if needed_s is not None and time.monotonic() - start_s >= needed_s + LEAD_S:
                 return "steady"
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
         return "gave up"
 
     async def _read_gauges(self) -> None:
@@ -218,17 +219,17 @@ class _Run:
 
     async def _read_gauges_before(self, end_s: float) -> None:
         await asyncio.sleep(self._window_s / 2)
-        await asyncio.sleep(end_s - max(_LOOK_S, self._slowest_reading_s) - time.monotonic())
+        await asyncio.sleep(end_s - max(_POLL_S, self._slowest_reading_s) - time.monotonic())
         await self._read_gauges_once()
 
     async def _read_gauges_once(self) -> None:
         """Read them; what a server says is of some moment while it is asked, its middle at best."""
-        asked_ns = time.monotonic_ns()
-        found = await self._engine.gauges()
-        taken_ns = time.monotonic_ns() - asked_ns
-        self._slowest_reading_s = max(self._slowest_reading_s, taken_ns / NS_PER_S)
-        if found:
-            self._window.gauges.append((asked_ns + taken_ns // 2, found))
+        request_ns = time.monotonic_ns()
+        gauges = await self._engine.gauges()
+        duration_ns = time.monotonic_ns() - request_ns
+        self._slowest_reading_s = max(self._slowest_reading_s, duration_ns / NS_PER_S)
+        if gauges:
+            self._window.gauges.append((request_ns + duration_ns // 2, gauges))
 
 
 def _ramp_up_s(traffic: Traffic) -> float | None:
@@ -237,28 +238,16 @@ def _ramp_up_s(traffic: Traffic) -> float | None:
     if first_ns is None or not traffic.sent:
         return None
     if traffic.users:
-        first = traffic.sent[: traffic.users]
-        if len(first) < traffic.users:
+        first_requests = traffic.sent[: traffic.users]
+        if len(first_requests) < traffic.users:
             return None
     else:
         until_ns = max(first_ns + NS_PER_S, traffic.sent[0].exchange.planned_ns)
         if time.monotonic_ns() < until_ns:
             return None
-        first = [sent for sent in traffic.sent if sent.exchange.planned_ns <= until_ns]
-    ends = [sent.exchange.end_ns for sent in first]
+        first_requests = [sent for sent in traffic.sent if sent.exchange.planned_ns <= until_ns]
+    ends = [sent.exchange.end_ns for sent in first_requests]
     if 0 in ends:
         return None
-    taken_s = (max(ends) - first_ns) / NS_PER_S
-    return taken_s if traffic.users else 2 * taken_s
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep the collector from stopping the client amid its time stamps."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    answered_s = (max(ends) - first_ns) / NS_PER_S
+    return answered_s if traffic.users else 2 * answered_s

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from llenergymeasure.backends.base import Engine
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.run.engine.settle import POLL_S, Reading, Watch
 from llenergymeasure.workload.requests import Request
 
-Ended = Literal["not asked for", "passes made", "settled", "passes exhausted", "time exhausted"]
+EndReason = Literal["not asked for", "passes made", "settled", "passes exhausted", "time exhausted"]
 
 
 class WarmUp:
@@ -33,7 +34,7 @@ class WarmUp:
         engine: loaded.
         batches: the batch plan.
         protocol: how many, how long.
-        look: reads the GPUs; None where they are not to be watched.
+        read_gpus: reads temperature and power; None where they are not to be watched.
         clock: seconds that only go forward.
     """
 
@@ -42,7 +43,7 @@ class WarmUp:
         engine: Engine,
         batches: Sequence[Sequence[Request]],
         protocol: ProtocolSettings,
-        look: Callable[[], Reading] | None = None,
+        read_gpus: Callable[[], Reading] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,11 +52,10 @@ class WarmUp:
         self._protocol = protocol
         self._latencies_s: list[float] = []
         self._clock = clock
-        self._began_s = clock()
-        watches = look is not None and protocol.warmup_convergence and not look().empty
-        self._look = look if watches else None
-        self._watch = Watch()
-        self._looked_s = float("-inf")
+        is_watched = read_gpus is not None and protocol.warmup_convergence and not read_gpus().empty
+        self._read_gpus = read_gpus if is_watched else None
+        self._gpu_watch = Watch()
+        self._sampled_s = float("-inf")
 
     def run(self) -> dict[str, Any]:
         """Warm up and return what happened.
@@ -66,59 +66,64 @@ class WarmUp:
             too few); ``gpus_steady`` and ``slope_celsius_per_s``, None where they were not watched
             (long enough); ``latencies_s``.
         """
-        self._began_s = self._clock()
+        self._start_s = self._clock()
         if self._protocol.warmup_enabled:
-            while (ended := self._ended()) is None:
-                self._one_batch()
-                self._look_at_gpus()
+            while (reason := self._end_reason()) is None:
+                self._generate_batch()
+                self._sample_gpus()
         else:
-            ended = "not asked for"
+            reason = "not asked for"
         return {
             "passes": len(self._latencies_s),
-            "duration_s": self._clock() - self._began_s,
-            "ended": ended,
+            "duration_s": self._clock() - self._start_s,
+            "ended": reason,
             "converged": self._converged(),
             "latency_cv": latency_cv(self._latencies_s, self._protocol.warmup_window_size),
-            "gpus_steady": None if self._look is None else self._watch.settled(),
-            "slope_celsius_per_s": self._watch.slope_celsius_per_s(),
+            "gpus_steady": None if self._read_gpus is None else self._gpu_watch.settled(),
+            "slope_celsius_per_s": self._gpu_watch.slope_celsius_per_s(),
             "latencies_s": self._latencies_s,
         }
 
-    def _one_batch(self) -> None:
+    def _generate_batch(self) -> None:
         batch = self._batches[len(self._latencies_s) % len(self._batches)]
-        before = self._clock()
+        start_s = self._clock()
         self._engine.generate(batch)
-        self._latencies_s.append(self._clock() - before)
+        self._latencies_s.append(self._clock() - start_s)
 
-    def _look_at_gpus(self) -> None:
+    def _sample_gpus(self) -> None:
         now_s = self._clock()
-        if self._look is not None and now_s - self._looked_s >= POLL_S:
-            self._looked_s = now_s
-            self._watch.add(now_s, self._look())
+        if self._read_gpus is not None and now_s - self._sampled_s >= POLL_S:
+            self._sampled_s = now_s
+            self._gpu_watch.add(now_s, self._read_gpus())
 
-    def _ended(self) -> Ended | None:
-        passes, elapsed_s = len(self._latencies_s), self._clock() - self._began_s
+    def _end_reason(self) -> EndReason | None:
+        passes, elapsed_s = len(self._latencies_s), self._clock() - self._start_s
         if passes < self._protocol.warmup_n or elapsed_s < self._protocol.warmup_floor_s:
             return None
         if not self._protocol.warmup_convergence:
             return "passes made"
-        settled = self._settled()
+        settled = self._latency_settled()
         if not settled and passes < self._protocol.warmup_max_prompts:
             return None
-        if self._look is not None and not self._watch.settled():
+        if self._read_gpus is not None and not self._gpu_watch.settled():
             return "time exhausted" if elapsed_s >= self._protocol.settle_max_s else None
         return "settled" if settled else "passes exhausted"
 
     def _converged(self) -> bool | None:
         if not self._protocol.warmup_convergence or not self._protocol.warmup_enabled:
             return None
-        return self._settled() and (self._look is None or self._watch.settled())
+        return self._latency_settled() and (self._read_gpus is None or self._gpu_watch.settled())
 
-    def _settled(self) -> bool:
+    def _latency_settled(self) -> bool:
         if len(self._latencies_s) < self._protocol.warmup_min_prompts:
             return False
         cv = latency_cv(self._latencies_s, self._protocol.warmup_window_size)
         return cv is not None and cv < self._protocol.warmup_cv_threshold
+
+
+def study_sets_warmup(config: ExperimentConfig) -> bool:
+    """Return whether the study sets how to warm up."""
+    return bool(config.warmup.model_dump(exclude={"enabled"}, exclude_none=True))
 
 
 def latency_cv(latencies_s: Sequence[float], window_size: int) -> float | None:

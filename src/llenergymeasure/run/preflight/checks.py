@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
@@ -36,24 +36,23 @@ from llenergymeasure.workload.models.resolve import ModelSource, resolve_model, 
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
 
-RESULTS_FEW_BYTES = 1_000_000_000
-ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
+RESULTS_WARNING_BYTES = 1_000_000_000
+ADDRESS_SPACE_MIN_BYTES = 2_000_000_000
 
 IN_USE_BYTES = 1_500_000_000
 """A driver uses a few hundred MB of an idle card; more than this belongs to a process."""
 
-LOOK_S = 0.5
+CPU_SAMPLE_S = 0.5
 """A shorter time shows little of the CPUs' use: the kernel counts in ticks of 10 ms."""
-NAMED = 3
+MAX_NAMED_PROCESSES = 3
 
-FILES_NAMED = 5
-_LOGS = ("nohup.out", "slurm-*.out", "*.log")
+MAX_NAMED_FILES = 5
+_LOG_PATTERNS = ("nohup.out", "slurm-*.out", "*.log")
 """Files that may grow in a model's folder when that is the working folder."""
 
 _CpuTimes = tuple[dict[str, float], dict[int, float]]
-CpuLook = tuple[float, _CpuTimes | None]
+CpuSample = tuple[float, _CpuTimes | None]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -75,13 +74,6 @@ class Preflight:
     workload: Workload | None = None
     cards: tuple[Gpu, ...] = ()
 
-    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Return errors and warnings as plain values, for the record."""
-        return {
-            "errors": [_plain(one) for one in self.errors],
-            "warnings": [_plain(one) for one in self.warnings],
-        }
-
 
 def preflight(
     config: ExperimentConfig,
@@ -89,7 +81,7 @@ def preflight(
     folder: Path,
     *,
     run_pid: int,
-    loaded: bool = False,
+    model_loaded: bool = False,
 ) -> Preflight:
     """Look at everything a run needs, before it takes any GPU time.
 
@@ -100,28 +92,28 @@ def preflight(
         backend: its engine.
         folder: where the run's results go.
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
-        loaded: whether its model is already in the cards' memory.
+        model_loaded: whether its model is already in the cards' memory.
     """
-    found = [*backend.problems(config), *check_engine_version(config)]
-    found += check_server(config, backend)
-    found += check_engine_takes(config, folder)
+    problems = [*backend.problems(config), *check_engine_version(config)]
+    problems += check_server(config, backend)
+    problems += check_engine_accepts(config, folder)
     workload = None
-    source = _obtained(found, "model", resolve_model, config)
+    source = _try_make(problems, "model", lambda: resolve_model(config))
     if source is not None:
-        workload = _obtained(found, "dataset", build_workload, config)
+        workload = _try_make(problems, "dataset", lambda: build_workload(config))
     elif config.synthetic() is None:
-        _obtained(found, "dataset", read_dataset, str(config.dataset))
-    cards = _obtained(found, None, _cards, config, found) or ()
-    found += check_gpus(config, cards, run_pid, loaded=loaded)
+        _try_make(problems, "dataset", lambda: read_dataset(str(config.dataset)))
+    cards = _try_make(problems, None, lambda: _cards(config, problems)) or ()
+    problems += check_gpus(config, cards, run_pid, model_loaded=model_loaded)
     architecture = None if source is None else source.architecture
-    found += breaches(config, None if architecture is None else shape_of(architecture))
-    found += [*check_folder(folder), *check_address_space()]
+    problems += breaches(config, None if architecture is None else shape_of(architecture))
+    problems += [*check_folder(folder), *check_address_space()]
     if source is not None:
-        found += check_model(config, source, workload, cards)
-    found = list(dict.fromkeys(found))
+        problems += check_model(config, source, workload, cards)
+    problems = list(dict.fromkeys(problems))
     return Preflight(
-        errors=tuple(problem for problem in found if problem.fatal),
-        warnings=tuple(problem for problem in found if not problem.fatal),
+        errors=tuple(problem for problem in problems if problem.fatal),
+        warnings=tuple(problem for problem in problems if not problem.fatal),
         source=source,
         workload=workload,
         cards=cards,
@@ -134,12 +126,13 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
         return
     from llenergymeasure.backends.serving.client import connections_allowed
 
-    found: list[Problem] = []
-    _obtained(found, "serving", backend.server, config, 0)
-    yield from found
-    users, most = (config.serving or ONE_USER).concurrency or 0, connections_allowed()
-    if users > most:
-        text = f"open files allow {most} connections (ulimit -Hn): requests of more users fail"
+    problems: list[Problem] = []
+    _try_make(problems, "serving", lambda: backend.server(config, 0))
+    yield from problems
+    users, max_connections = (config.serving or ONE_USER).concurrency or 0, connections_allowed()
+    if users > max_connections:
+        limit = f"open files allow {max_connections} connections (ulimit -Hn)"
+        text = f"{limit}: requests of more users fail"
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
 
 
@@ -152,30 +145,30 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
     """
     if config.backend not in ENGINES:
         return
-    checked = load(config.backend)
-    package = checked["x-package"]
+    parameters = load(config.backend)
+    package = parameters["x-package"]
     try:
-        here = version(package).partition("+")[0]
+        installed = version(package).partition("+")[0]
     except PackageNotFoundError:  # a build may have another name; the search takes a while
         distributions = packages_distributions().get(package)
         if not distributions:
             return  # The backend itself says what is missing.
-        here = version(distributions[0]).partition("+")[0]
-    if here != checked["x-version"]:
+        installed = version(distributions[0]).partition("+")[0]
+    if installed != parameters["x-version"]:
         yield Problem(
-            f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
-            "were checked against: the numbers are of what is installed, and a setting that it no "
-            "longer has ends the run",
+            f"{package} {installed}, installed here, is not the {parameters['x-version']} that "
+            "settings were checked against: the numbers are of what is installed, and a setting "
+            "that it no longer has ends the run",
             key="backend",
             fatal=False,
         )
 
 
-def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
+def check_engine_accepts(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
     """Yield the engine's own refusal of these settings, asked for at the study's start."""
-    words = refusal_of(RunFolder(folder), config.backend)
-    if words is not None:
-        yield Problem(f"{config.backend} refuses this experiment: {words}", key=config.backend)
+    refusal = refusal_of(RunFolder(folder), config.backend)
+    if refusal is not None:
+        yield Problem(f"{config.backend} refuses this experiment: {refusal}", key=config.backend)
 
 
 def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
@@ -189,23 +182,23 @@ def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
     plan = folder.study.plan
     planned_ns = plan.stat().st_mtime_ns if plan.is_file() else math.inf
     with suppress(ConfigurationError, OSError):  # a missing file is reported where it is read
-        read = local_files(spec.config, inside=True)
-        newer = [path for path in read if path.stat().st_ctime_ns > planned_ns]
-        named = set(local_files(spec.config))
-        logs = [path for path in newer if path not in named and any(map(path.match, _LOGS))]
+        paths = local_files(spec.config, inside=True)
+        newer = [path for path in paths if path.stat().st_ctime_ns > planned_ns]
+        unnamed = set(newer).difference(local_files(spec.config))
+        logs = [path for path in newer if path in unnamed and any(map(path.match, _LOG_PATTERNS))]
         changed = [path for path in newer if path not in logs]
         if not changed:
             return
         identify = Identifier()
-        same = identify.experiment_id(spec.config) == spec.experiment
+        experiment = identify.experiment_id(spec.config)
         identify.save()
-        if not same:
-            names = ", ".join(map(str, changed[:FILES_NAMED]))
-            kept = f"; logs count too, keep them elsewhere: {logs[0]}" if logs else ""
+        if experiment != spec.experiment:
+            names = ", ".join(map(str, changed[:MAX_NAMED_FILES]))
+            log_note = f"; logs count too, keep them elsewhere: {logs[0]}" if logs else ""
             yield Problem(
                 "what this experiment reads has changed since the study was planned, which makes "
                 f"another experiment of it; start the study again; newer than the plan: {names}"
-                f"{kept}"
+                f"{log_note}"
             )
 
 
@@ -216,7 +209,7 @@ def check_folder(folder: Path) -> Iterator[Problem]:
         message = f"results cannot be written: {reason}; fix that, or set output_dir"
         yield Problem(message, file=folder)
     free = free_bytes(folder)
-    if free is not None and free < RESULTS_FEW_BYTES:
+    if free is not None and free < RESULTS_WARNING_BYTES:
         message = f"only {free / 1e6:.0f} MB are free for results; make room"
         yield Problem(message, file=folder, fatal=free < RESULTS_LEAST_BYTES)
 
@@ -224,36 +217,36 @@ def check_folder(folder: Path) -> Iterator[Problem]:
 def check_address_space() -> Iterator[Problem]:
     """Yield a problem if a limit on addresses would hang the result process: no thread starts."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE_LEAST_BYTES:
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE_MIN_BYTES:
         yield Problem(
             f"a process may have {limit / 1e9:.1f} GB of addresses (ulimit -v), and libraries "
-            f"reserve more than they use; allow {ADDRESS_SPACE_LEAST_BYTES / 1e9:g} GB or more"
+            f"reserve more than they use; allow {ADDRESS_SPACE_MIN_BYTES / 1e9:g} GB or more"
         )
 
 
 def check_gpu_count(
-    config: ExperimentConfig, wanted: Demand, inventory: Inventory, there: int
+    config: ExperimentConfig, gpu_demand: Demand, inventory: Inventory, usable: int
 ) -> Iterator[Problem]:
     """Yield a problem if there are fewer GPUs than the experiment computes on."""
-    if wanted.needed and there == 0:
-        why = inventory.unavailable or "CUDA_VISIBLE_DEVICES or the scheduler hides them all"
+    if gpu_demand.needed and usable == 0:
+        reason = inventory.unavailable or "CUDA_VISIBLE_DEVICES or the scheduler hides them all"
         remedy = f"; {inventory.remedy}" if inventory.remedy else ""
         key = "gpu" if config.gpu is not None else "backend"
-        yield Problem(f"needs a GPU: {why}{remedy}", key=key)
-    elif there and wanted.count is not None and there < wanted.count:
+        yield Problem(f"needs a GPU: {reason}{remedy}", key=key)
+    elif usable and gpu_demand.count is not None and usable < gpu_demand.count:
         yield Problem(
-            f"needs {wanted.count} GPUs, and {there} can be used here; lower the parallelism, "
+            f"needs {gpu_demand.count} GPUs, and {usable} can be used here; lower the parallelism, "
             "or make more visible (CUDA_VISIBLE_DEVICES)",
             key=config.backend,
         )
 
 
 def check_gpus(
-    config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int, *, loaded: bool = False
+    config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int, *, model_loaded: bool = False
 ) -> Iterator[Problem]:
     """Yield what keeps each card from being measured, and settings other than the factory's."""
-    running = RunProcesses(run_pid)
-    asked_w = config.gpu.power_limit_w if config.gpu else None
+    run_processes = RunProcesses(run_pid)
+    requested_w = config.gpu.power_limit_w if config.gpu else None
     for card in cards:
         name, state = f"GPU {card.uuid}", gpu_state(card)
         if "unavailable" in state:
@@ -261,65 +254,65 @@ def check_gpus(
             continue
         # A server that is already running may use the card.
         if not config.external_server:
-            yield from _in_use(name, card, state, running, loaded=loaded)
-        for text in unlike_delivered(state, asked_w):
+            yield from _in_use(name, card, state, run_processes, model_loaded=model_loaded)
+        for text in unlike_delivered(state, requested_w):
             yield Problem(f"{name} {text}", fatal=False)
 
 
 def _in_use(
-    name: str, card: Gpu, state: dict[str, Any], running: RunProcesses, *, loaded: bool
+    name: str, card: Gpu, state: dict[str, Any], run_processes: RunProcesses, *, model_loaded: bool
 ) -> Iterator[Problem]:
     try:
-        strangers = running.strangers(card)
+        foreign_processes = run_processes.strangers(card)
     except SensorError as error:
         yield Problem(f"{name} does not say who uses it: {error}", fatal=False)
         return
-    used = state["memory_used_bytes"]
-    if strangers:
-        names = ", ".join(f"{one.name} (pid {one.pid})" for one in strangers)
+    used_bytes = state["memory_used_bytes"]
+    if foreign_processes:
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in foreign_processes)
         yield Problem(
             f"{name} is in use by {names}: its energy would be counted as the "
             "run's; end it, or choose another GPU (CUDA_VISIBLE_DEVICES or gpu.devices)"
         )
-    elif used is not None and used > IN_USE_BYTES and not loaded:
+    elif used_bytes is not None and used_bytes > IN_USE_BYTES and not model_loaded:
         yield Problem(
-            f"{name} has {used / 1e9:.1f} GB in use, and no process is named for "
+            f"{name} has {used_bytes / 1e9:.1f} GB in use, and no process is named for "
             "it: one may be hidden in another container, or have died and left it",
             fatal=False,
         )
 
 
-def look_at_cpus(host: HostCpu) -> CpuLook:
+def sample_cpus(host: HostCpu) -> CpuSample:
     """Return the CPU time used so far, in total and by each process, and the time of this look."""
     counts = _cpu_times(host)
     return time.monotonic(), counts
 
 
-def check_cpus(host: HostCpu, first: CpuLook) -> Iterator[Problem]:
+def check_cpus(host: HostCpu, first: CpuSample) -> Iterator[Problem]:
     """Yield the CPU use of other processes since a first look, if it is enough to change a run.
 
-    Waits if the first look was less than :data:`LOOK_S` ago.
+    Waits if the first look was less than :data:`CPU_SAMPLE_S` ago.
     """
-    looked_s, before = first
-    time.sleep(max(0.0, looked_s + LOOK_S - time.monotonic()))
+    first_s, before = first
+    time.sleep(max(0.0, first_s + CPU_SAMPLE_S - time.monotonic()))
     after = _cpu_times(host)
     if before is None or after is None:
         return
-    (totals_before, each_before), (totals, each) = before, after
-    rose = {name: totals[name] - totals_before[name] for name in totals_before}
-    took = {pid: used - each_before.get(pid, 0.0) for pid, used in each.items()}
-    took = {pid: used for pid, used in took.items() if used > 0 and host.shares_cpus(pid)}
+    (totals_before, by_pid_before), (totals, by_pid) = before, after
+    rise = {name: totals[name] - totals_before[name] for name in totals_before}
+    used_s = {pid: total_s - by_pid_before.get(pid, 0.0) for pid, total_s in by_pid.items()}
+    used_s = {pid: use_s for pid, use_s in used_s.items() if use_s > 0 and host.shares_cpus(pid)}
     # Work of the kernel's own threads, as for reading a model, does not count.
-    kernels_s = sum(took.pop(pid) for pid in list(took) if host.is_kernels(pid))
-    used_s = rose["cpu_busy_s"] - rose["cpu_own_s"] - kernels_s
-    share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
+    kernels_s = sum(used_s.pop(pid) for pid in list(used_s) if host.is_kernels(pid))
+    others_s = rise["cpu_busy_s"] - rise["cpu_own_s"] - kernels_s
+    share = others_s / rise["cpu_total_s"] if rise["cpu_total_s"] else 0.0
     if share <= OTHERS_MAX:
         return
-    most = sorted(took, key=lambda pid: took[pid], reverse=True)[:NAMED]
-    names = [f"{host.name(pid)} (pid {pid})" for pid in most if took[pid] > used_s / 10]
-    who = f": {', '.join(names)}" if names else ""
+    busiest = sorted(used_s, key=used_s.__getitem__, reverse=True)[:MAX_NAMED_PROCESSES]
+    names = [f"{host.name(pid)} (pid {pid})" for pid in busiest if used_s[pid] > others_s / 10]
+    culprits = f": {', '.join(names)}" if names else ""
     yield Problem(
-        f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; more than "
+        f"at the start other processes used {100 * share:.0f} % of the CPUs{culprits}; more than "
         f"{100 * OTHERS_MAX:.0f} % makes a run slower and costlier than it would be alone: "
         "end those that are yours, or wait. If they also ran in the window, the run has the code "
         "cpu_contended",
@@ -332,47 +325,46 @@ def _cpu_times(host: HostCpu) -> _CpuTimes | None:
         totals = host.totals()
     except SensorError:
         return None
-    counts = {each.quantity: each.value for each in totals if each.value is not None}
-    return {str(name): value for name, value in counts.items()}, host.others()
+    values = {str(sample.quantity): sample.value for sample in totals if sample.value is not None}
+    return values, host.others()
 
 
-def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
+def _cards(config: ExperimentConfig, problems: list[Problem]) -> tuple[Gpu, ...]:
     """Return the GPUs of the run; none where it computes on the CPU."""
-    plain = config.model_dump(exclude_none=True)
-    wanted = demand(plain)
-    if wanted.count == 0:
+    settings = config.model_dump(exclude_none=True)
+    gpu_demand = demand(settings)
+    if gpu_demand.count == 0:
         return ()
     inventory = discover()
-    allotment = allot(plain, inventory)
-    found += [Problem(text, fatal=False) for text in allotment.warnings]
-    foreign = bindings_problem()
-    if foreign is not None and driver_there():
+    allotment = allot(settings, inventory)
+    problems += [Problem(text, fatal=False) for text in allotment.warnings]
+    bindings_fault = bindings_problem()
+    if bindings_fault is not None and driver_there():
         # Without them the GPU's energy would be missing, and an estimate of the host would stand
         # for it.
-        found.append(Problem(f"{foreign}; {inventory.remedy}", key="energy"))
+        problems.append(Problem(f"{bindings_fault}; {inventory.remedy}", key="energy"))
     cards = inventory.of(allotment.uuids)
-    found += check_gpu_count(config, wanted, inventory, len(cards))
+    problems += check_gpu_count(config, gpu_demand, inventory, len(cards))
     return cards
 
 
-def _obtained(
-    found: list[Problem], key: str | None, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T | None:
-    """Return the result of ``make``; add its error to ``found``."""
+def _try_make(problems: list[Problem], key: str | None, make: Callable[[], T]) -> T | None:
+    """Return the result of ``make``; add its error to ``problems``."""
     try:
-        return make(*args, **kwargs)
+        return make()
     except ConfigurationError as error:
-        found += error.problems
+        problems += error.problems
     except LlemError as error:
-        found.append(Problem(str(error), key=key))
+        problems.append(Problem(str(error), key=key))
     except ImportError as error:
         # The backend has already named what is not installed, more precisely.
-        if not any(problem.fatal for problem in found):
-            found.append(Problem(f"{error.name} is not installed", key="backend"))
+        if not any(problem.fatal for problem in problems):
+            problems.append(Problem(f"{error.name} is not installed", key="backend"))
     return None
 
 
-def _plain(problem: Problem) -> dict[str, Any]:
+def as_dict(problem: Problem) -> dict[str, Any]:
+    """Return a problem as plain values, for the record."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(problem).items()

@@ -20,7 +20,7 @@ _GB, _MB = 1e9, 1e6
 
 FITS = "fits"
 
-TIGHT = 0.9
+TIGHT_SHARE = 0.9
 """Share of the memory that weights and cache may take before it is likely to be too little."""
 
 
@@ -47,10 +47,10 @@ class MemoryNeed:
 
     def __str__(self) -> str:
         """Return it in words."""
-        held = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
+        sequences = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
         return (
             f"at least {size(self.bytes)} ({size(self.weights_bytes)} of weights and "
-            f"{size(self.cache_bytes)} of keys and values for {held} of "
+            f"{size(self.cache_bytes)} of keys and values for {sequences} of "
             f"up to {self.tokens} tokens)"
         )
 
@@ -82,9 +82,9 @@ def memory_record(
     need = None if source is None else memory_need(config, source, workload)
     if need is None:
         return {}
-    found = {"weights_bytes": need.weights_bytes}
+    record = {"weights_bytes": need.weights_bytes}
     # An engine that batches by itself decides how many sequences it keeps.
-    return found | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
+    return record | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
 
 
 def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
@@ -95,7 +95,7 @@ def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
     return 1.0 if _EIGHT_BITS.search(method) else 0.5
 
 
-def computes_in(config: ExperimentConfig, source: ModelSource | None) -> str:
+def compute_precision(config: ExperimentConfig, source: ModelSource | None) -> str:
     """Return the precision that matrices are multiplied in, or how a model is quantised for it."""
     method = _quantization(config, source)
     weights_alone = method is not None and not _EIGHT_BITS.search(method)
@@ -123,19 +123,20 @@ def engine_setting(config: ExperimentConfig, name: str) -> Any:
     """Return the study's value for one of the engine's own arguments; None if it sets none."""
     section: Any = getattr(config, config.backend)
     arguments = getattr(section, "engine", None)
-    given = {} if arguments is None else arguments.given()
-    return given.get(name, getattr(section, name, None))
+    settings = {} if arguments is None else arguments.given()
+    return settings.get(name, getattr(section, name, None))
 
 
 def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
     """Return the tokens of the longest sequence, prompt and output together."""
     if workload is None or not workload.requests:
-        made = config.synthetic()
-        if made is None:
+        synthetic = config.synthetic()
+        if synthetic is None:
             return config.max_input_tokens + config.max_output_tokens
-        return made.input_len + made.output_len
-    asked = (len(each.prompt_token_ids) + each.max_output_tokens for each in workload.requests)
-    return max(workload.longest_of_trace, *asked)
+        return synthetic.input_len + synthetic.output_len
+    requests = workload.requests
+    lengths = (len(request.prompt_token_ids) + request.max_output_tokens for request in requests)
+    return max(workload.longest_of_trace, *lengths)
 
 
 def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
@@ -151,8 +152,8 @@ def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
 
 
 def _cache_bytes(config: ExperimentConfig) -> float:
-    asked = engine_setting(config, "kv_cache_dtype")
-    return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]
+    cache_dtype = engine_setting(config, "kv_cache_dtype")
+    return 1.0 if cache_dtype is not None and "fp8" in cache_dtype else _BYTES[config.precision]
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Room:
 
     def verdict(self, need: MemoryNeed) -> str:
         """Return in words whether there is room."""
-        if need.bytes <= TIGHT * self.bytes:
+        if need.bytes <= TIGHT_SHARE * self.bytes:
             return FITS
         if need.bytes <= self.bytes:
             return "tight, activations may no longer fit"
@@ -194,8 +195,10 @@ def memory_here(
     """Return the memory of these cards, or of this machine without any; None if not known."""
     if cards:
         return _gpu_room(config, source, cards)
-    size = _machine_bytes()
-    return None if size is None else Room(size // copies(config, source), "this machine's memory")
+    total_bytes = _machine_bytes()
+    if total_bytes is None:
+        return None
+    return Room(total_bytes // model_copies(config, source), "this machine's memory")
 
 
 @cache  # a plan asks for each of its experiments
@@ -203,7 +206,7 @@ def _machine_bytes() -> int | None:
     return memory_limit_bytes() or memory_bytes("MemTotal")
 
 
-def copies(config: ExperimentConfig, source: ModelSource) -> int:
+def model_copies(config: ExperimentConfig, source: ModelSource) -> int:
     """Return how many processes, or groups of them, each hold the model."""
     if config.backend == "pytorch":
         return (config.pytorch and config.pytorch.num_processes) or 1
@@ -214,33 +217,34 @@ def copies(config: ExperimentConfig, source: ModelSource) -> int:
     return engine_setting(config, name) or 1
 
 
-def slices(config: ExperimentConfig) -> int:
+def model_parts(config: ExperimentConfig) -> int:
     """Return into how many parts transformers cuts the model, each on a GPU of its own."""
     return (config.pytorch and config.pytorch.tensor_parallel_size) or 1
 
 
-def spread(config: ExperimentConfig) -> bool:
+def places_layers_freely(config: ExperimentConfig) -> bool:
     """Return whether transformers may lay a model's parts wherever there is room."""
-    placed = config.pytorch and config.pytorch.device_map
-    return bool(placed) and ":" not in str(placed) and placed not in ("cuda", "cpu")
+    device_map = config.pytorch and config.pytorch.device_map
+    return bool(device_map) and ":" not in str(device_map) and device_map not in ("cuda", "cpu")
 
 
 def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]) -> Room | None:
-    known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
-    if len(known) < len(cards):
+    sizes_bytes = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
+    if len(sizes_bytes) < len(cards):
         return None
     if config.backend == "pytorch":
-        if spread(config):
-            return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
-        parts = slices(config)
+        if places_layers_freely(config):
+            return Room(sum(sizes_bytes), f"the memory of {len(cards)} GPUs", spills=True)
+        parts = model_parts(config)
         name = f"GPU {cards[0].name}" if parts == 1 else f"{parts} GPUs"
-        return Room(parts * min(known), f"the memory of {name}")
+        return Room(parts * min(sizes_bytes), f"the memory of {name}")
     share = engine_setting(config, "gpu_memory_utilization")
     share = engine_setting(config, "mem_fraction_static") if share is None else share
     offload = engine_setting(config, "cpu_offload_gb") or 0.0
-    room = sum(known) * (share or 1.0) + offload * 2**30 * len(known)
-    each = copies(config, source)
-    return Room(round(room) // each, f"what the engine may use of {len(known) // each} GPUs")
+    total_bytes = sum(sizes_bytes) * (share or 1.0) + offload * 2**30 * len(cards)
+    copies = model_copies(config, source)
+    name = f"what the engine may use of {len(cards) // copies} GPUs"
+    return Room(round(total_bytes) // copies, name)
 
 
 def size(size_bytes: float) -> str:

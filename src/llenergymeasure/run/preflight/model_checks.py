@@ -39,7 +39,7 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-SHOWN_SHARDS = 3
+MAX_NAMED_SHARDS = 3
 
 
 def check_model(
@@ -67,67 +67,71 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
     Raises:
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """
-    cache, given = hub_cache(), list(configs)
+    cache, configs = hub_cache(), list(configs)
     if offline() != in_jobs or cache is None:  # without its package nobody can look
         return []
-    of_hub = [ExperimentConfig.model_validate(each) for each in given if _is_of_the_hub(each)]
-    asked = {(each.model, asked_revision(each)): each for each in of_hub}
-    absent = [pair for pair, config in asked.items() if not _is_here(config)]
-    names = ", ".join(f"{name} at revision {at}" if at is not None else name for name, at in absent)
-    if in_jobs and absent:
+    from_hub = filter(_is_from_hub, configs)
+    hub_configs = [ExperimentConfig.model_validate(config) for config in from_hub]
+    hub_models = {(config.model, asked_revision(config)): config for config in hub_configs}
+    missing = [pair for pair, config in hub_models.items() if not _is_cached(config)]
+    names = ", ".join(
+        name if revision is None else f"{name} at revision {revision}" for name, revision in missing
+    )
+    if in_jobs and missing:
         message = (
             f"not in the hub's cache of this machine ({cache}), and HF_HUB_OFFLINE forbids to "
             f"download: {names}. Jobs that have no other cache will fail; set HF_HOME as it was "
             "for the download, or download it"
         )
         return [str(Problem(message, key="model"))]
-    reason = why_out_of_reach() if absent else None
+    reason = why_out_of_reach() if missing else None
     if reason is None:
         return []
     message = (
         f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
-        f"tiny-llama, or an architecture with weights: random{_folder_meant(absent)}"
+        f"tiny-llama, or an architecture with weights: random{_suggested_folders(missing)}"
     )
     problem = Problem(message, key="model", found=names)
-    if len(absent) == len(asked) and len(of_hub) == len(given):
+    if len(missing) == len(hub_models) and len(hub_configs) == len(configs):
         raise PreflightError(problem)
     return [str(problem)]
 
 
-def _folder_meant(absent: Iterable[tuple[str, str | None]]) -> str:
+def _suggested_folders(missing: Iterable[tuple[str, str | None]]) -> str:
     """Return the end of a message that names models' folders here of nearly these names."""
     try:
-        here = [each.parent.name for each in Path().glob("*/config.json")]
+        folder_names = [path.parent.name for path in Path().glob("*/config.json")]
     except OSError:
-        here = []
-    near = {f"./{name}": None for model, _ in absent for name in nearest_names(model, here)[:1]}
-    return did_you_mean(near)
+        folder_names = []
+    nearest = [name for model, _ in missing for name in nearest_names(model, folder_names)[:1]]
+    return did_you_mean(dict.fromkeys(f"./{name}" for name in nearest))
 
 
-def _is_of_the_hub(config: Mapping[str, Any]) -> bool:
+def _is_from_hub(config: Mapping[str, Any]) -> bool:
     """Return whether a run's model comes from there, with its weights."""
-    elsewhere = config.get("weights") == "random" or config["backend"] == "openai"
-    return not elsewhere and is_hub_id(str(config["model"]))
+    if config.get("weights") == "random" or config["backend"] == "openai":
+        return False
+    return is_hub_id(str(config["model"]))
 
 
-def _is_here(config: ExperimentConfig) -> bool:
+def _is_cached(config: ExperimentConfig) -> bool:
     if cached_file(config.model, "config.json", asked_revision(config)) is None:
         return False
     try:
-        return weights_here(config, resolve_model(config))
+        return are_weights_local(config, resolve_model(config))
     except LlemError:  # the run's own preflight says what is wrong with it
         return True
 
 
-def weights_here(config: ExperimentConfig, source: ModelSource) -> bool:
+def are_weights_local(config: ExperimentConfig, source: ModelSource) -> bool:
     """Whether no weights have to be fetched: a folder, random ones, a server's, or cached ones."""
     if source.folder is not None or source.random or config.backend == "openai":
         return True
     first = _weights_file(source)
-    return first is not None and not _missing(source, first)
+    return first is not None and not _missing_shards(source, first)
 
 
-def stored_bytes(config: ExperimentConfig, source: ModelSource) -> int | None:
+def checkpoint_bytes(config: ExperimentConfig, source: ModelSource) -> int | None:
     """Return the size of a checkpoint, in 16 bits as a rule, whatever it is loaded as."""
     if source.architecture is None:
         return None
@@ -139,7 +143,7 @@ def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Pr
     first = None if source.random or config.backend == "openai" else _weights_file(source)
     if first is not None:
         yield from _check_weight_files(source, first)
-    if weights_here(config, source):
+    if are_weights_local(config, source):
         return
     if offline():
         message = (
@@ -150,7 +154,7 @@ def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Pr
         return
     cache = hub_cache()
     free = None if cache is None else free_bytes(cache)
-    size = stored_bytes(config, source)
+    size = checkpoint_bytes(config, source)
     if free is not None and size is not None and size > free:
         message = (
             f"its weights take some {size / 1e9:.0f} GB and {free / 1e9:.0f} GB are free; make "
@@ -161,15 +165,16 @@ def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Pr
 
 def _check_weight_files(source: ModelSource, first: Path) -> Iterator[Problem]:
     shards = _shards(first)
-    missing = _missing(source, first)
+    missing = _missing_shards(source, first)
     if missing and source.folder is not None:
-        names = ", ".join(missing[:SHOWN_SHARDS]) + (", …" if len(missing) > SHOWN_SHARDS else "")
+        more = ", …" if len(missing) > MAX_NAMED_SHARDS else ""
+        names = ", ".join(missing[:MAX_NAMED_SHARDS]) + more
         yield Problem(
             f"{len(missing)} of the {len(shards)} files it names are not there: {names}; fetch "
             "them, or the model again",
             file=first,
         )
-    for path in (first, *(_file(source, name) for name in shards)):
+    for path in (first, *(_find_file(source, name) for name in shards)):
         if path is not None and (pointer := pointer_of_lfs(path)) is not None:
             yield Problem(pointer, file=path)
             return
@@ -177,13 +182,13 @@ def _check_weight_files(source: ModelSource, first: Path) -> Iterator[Problem]:
 
 def _weights_file(source: ModelSource) -> Path | None:
     """Return the weights, or the index of their shards: in the model's folder or the cache."""
-    found = (_file(source, name) for name in _WEIGHT_FILES)
-    return next((path for path in found if path is not None), None)
+    paths = (_find_file(source, name) for name in _WEIGHT_FILES)
+    return next((path for path in paths if path is not None), None)
 
 
-def _missing(source: ModelSource, first: Path) -> list[str]:
+def _missing_shards(source: ModelSource, first: Path) -> list[str]:
     """Return the shards that an index names and that are not there."""
-    return [name for name in _shards(first) if _file(source, name) is None]
+    return [name for name in _shards(first) if _find_file(source, name) is None]
 
 
 def _shards(first: Path) -> list[str]:
@@ -195,7 +200,7 @@ def _shards(first: Path) -> list[str]:
         return []  # The engine says what is wrong with it.
 
 
-def _file(source: ModelSource, name: str) -> Path | None:
+def _find_file(source: ModelSource, name: str) -> Path | None:
     if source.folder is None:
         return cached_file(source.name, name, source.revision)
     path = source.folder / name

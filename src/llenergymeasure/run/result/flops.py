@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # an engine's process needs no record, what finishes a run no
     from llenergymeasure.results.record import Flops
     from llenergymeasure.workload.models.resolve import ModelSource
 
-_AT_PEAK_RATE = ("bf16", "fp16")
+_PEAK_RATE_PRECISIONS = ("bf16", "fp16")
 
 
 def workload_flops(
@@ -35,20 +35,20 @@ def workload_flops(
         known; ``method``, ``confidence``.
     """
     architecture = None if source is None else source.architecture
-    counted = Counter(lengths)
-    if architecture is None or not counted:
-        unknown = "the dimensions of this model's family are not known here"
+    length_counts = Counter(lengths)
+    if architecture is None or not length_counts:
+        reason = "the dimensions of this model's family are not known here"
         if architecture is not None:
-            unknown = "no answer ended in the window of the traffic"
-        return {"per_output_token": None, "method": "none", "confidence": unknown}
+            reason = "no answer ended in the window of the traffic"
+        return {"per_output_token": None, "method": "none", "confidence": reason}
     prefill = decode = 0.0
-    for (prompt, output), count in counted.items():
+    for (prompt, output), count in length_counts.items():
         prefill += count * prefill_flops(architecture, prompt)
         decode += count * decode_flops(architecture, prompt, output)
-    requests = counted.total()
-    written = sum(output * count for (_, output), count in counted.items())
+    requests = length_counts.total()
+    output_tokens = sum(output * count for (_, output), count in length_counts.items())
     return {
-        "per_output_token": (prefill + decode) / written if written else None,
+        "per_output_token": (prefill + decode) / output_tokens if output_tokens else None,
         "per_request": (prefill + decode) / requests,
         "prefill_per_request": prefill / requests,
         "decode_per_request": decode / requests,
@@ -83,28 +83,27 @@ def flops_record(
         return Flops(**flops, mfu_unavailable="the operations are not known")
     total = per_request * requests
     peaks = [peak(name) for name in gpus or ()]
-    known = [each for each in peaks if each is not None]
-    why_not = _no_peak(precision, gpus, peaks)
-    rate = None if why_not else sum(each.flops_per_s for each in known)
+    known_peaks = [card_peak for card_peak in peaks if card_peak is not None]
+    sources = dict.fromkeys(card_peak.source for card_peak in known_peaks)
+    unavailable = _why_no_peak(precision, gpus, peaks)
+    peak_per_s = None if unavailable else sum(card_peak.flops_per_s for card_peak in known_peaks)
     return Flops(
         **flops,
         per_s=total / work_s,
         energy_per_tflop_j=None if gross_j is None or not total else gross_j / (total / 1e12),
-        mfu=None if rate is None else total / work_s / rate,
-        peak_per_s=rate,
-        peak_source=None if why_not else "; ".join(dict.fromkeys(each.source for each in known)),
-        mfu_unavailable=why_not,
+        mfu=None if peak_per_s is None else total / work_s / peak_per_s,
+        peak_per_s=peak_per_s,
+        peak_source=None if unavailable else "; ".join(sources),
+        mfu_unavailable=unavailable,
     )
 
 
-def _no_peak(
+def _why_no_peak(
     precision: str, gpus: Sequence[str] | None, peaks: Sequence[Peak | None]
 ) -> str | None:
     if not gpus:
         return "no GPU does the work"
-    if precision not in _AT_PEAK_RATE:
+    if precision not in _PEAK_RATE_PRECISIONS:
         return f"the makers' rates are of 16 bits; this computes in {precision}"
-    unknown = [name for name, rate in zip(gpus, peaks, strict=True) if rate is None]
-    return (
-        f"no peak rate is known here for {', '.join(dict.fromkeys(unknown))}" if unknown else None
-    )
+    names = dict.fromkeys(name for name, rate in zip(gpus, peaks, strict=True) if rate is None)
+    return f"no peak rate is known here for {', '.join(names)}" if names else None

@@ -28,7 +28,7 @@ class InFlight:
     count: NDArray[np.int64]
 
     @classmethod
-    def of(cls, starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64]) -> "InFlight":
+    def from_intervals(cls, starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64]) -> "InFlight":
         """Return it from each request's start and end."""
         # Ends first: a user's next request may begin at the very moment the last one ended.
         at_ns = np.concatenate((ends_ns, starts_ns))
@@ -47,8 +47,8 @@ class InFlight:
 
     def at(self, moment_ns: int) -> int:
         """Return how many there are at a moment."""
-        place = int(np.searchsorted(self.at_ns, moment_ns, side="right"))
-        return int(self.count[place - 1]) if place else 0
+        position = int(np.searchsorted(self.at_ns, moment_ns, side="right"))
+        return int(self.count[position - 1]) if position else 0
 
     def _pieces(self, start_ns: int, end_ns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         low = int(np.searchsorted(self.at_ns, start_ns, side="right"))
@@ -64,7 +64,7 @@ def growth_per_s(flight: InFlight, window: tuple[int, int]) -> float:
     return (last - first) / apart_s
 
 
-def over_saturation(flight: InFlight, window: tuple[int, int], *, sent: int) -> bool:
+def is_over_saturated(flight: InFlight, window: tuple[int, int], *, sent: int) -> bool:
     """Return whether requests come faster than they are answered.
 
     What is not answered piles up: the number under way grows by the difference of the rates. It
@@ -79,8 +79,8 @@ def over_saturation(flight: InFlight, window: tuple[int, int], *, sent: int) -> 
     """
     first, last, apart_s = _quarters(flight, window)
     rate = sent * NS_PER_S / (window[1] - window[0])
-    grown = last - first
-    return grown > GROWTH_SHARE * rate * apart_s and grown > CHANCE * math.sqrt(2 * first + 1)
+    growth = last - first
+    return growth > GROWTH_SHARE * rate * apart_s and growth > CHANCE * math.sqrt(2 * first + 1)
 
 
 def _quarters(flight: InFlight, window: tuple[int, int]) -> tuple[float, float, float]:

@@ -40,20 +40,20 @@ class RunEnergy:
 
     def with_batches(self, requests: pa.Table) -> pa.Table:
         """Return the table of requests with each one's energy, and that of its batch."""
-        numbers = requests["batch"].to_pylist()
-        places = [iter(members) for members in self.requests]
+        batch_numbers = requests["batch"].to_pylist()
+        members_left = [iter(members) for members in self.requests]
         energies: Sequence[Sequence[PartEnergy]] = (
-            [self.batches[number] for number in numbers],
-            [next(places[number]) for number in numbers],
+            [self.batches[number] for number in batch_numbers],
+            [next(members_left[number]) for number in batch_numbers],
         )
         columns = [
-            [getattr(each, name) for each in mine]
-            for mine in energies
+            [getattr(energy, name) for energy in column]
+            for column in energies
             for name in ("energy_j", "u95_j", "unavailable")
         ]
         for (name, kind), values in zip(ENERGY_FIELDS, columns, strict=True):
-            place = requests.schema.get_field_index(name)
-            requests = requests.set_column(place, pa.field(name, kind), pa.array(values, kind))
+            position = requests.schema.get_field_index(name)
+            requests = requests.set_column(position, pa.field(name, kind), pa.array(values, kind))
         return requests
 
 
@@ -96,32 +96,33 @@ def run_energy(
     sensor = asked.get("backend")
     if calibration is None:
         calibration = calibration_of(asked.get("calibration"))
-    made = account(
+    run_account = account(
         samples,
         window,
         phases,
         devices=set(devices),
         headline=None if sensor in (None, "auto") else sensor,
         calibration=calibration,
-        known={key: each.behaviour for key, each in characterised.items()},
+        known={key: result.behaviour for key, result in characterised.items()},
         recorder_lost=recorder_lost,
         own_server=own_server,
         precision=precision or PRECISION,
     )
-    split = _split(made, batches)
-    told = split if isinstance(split, TokenEnergy) else None
+    split = _split_energy(run_account, batches)
+    token_energy = split if isinstance(split, TokenEnergy) else None
     steps: TokenEnergy | NoSplit | None = split
-    if told is not None and told.unexplained > POOR_FIT:
-        share = 100 * told.unexplained
+    if token_energy is not None and token_energy.unexplained > POOR_FIT:
+        share = 100 * token_energy.unexplained
         reason = f"prefill and decode leave {share:.0f} % of the steps unexplained (rms)"
-        made = replace(made, validity={**made.validity, "split_poor_fit": reason})
+        validity = {**run_account.validity, "split_poor_fit": reason}
+        run_account = replace(run_account, validity=validity)
         steps = NoSplit(reason)
-    late_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0
-    energies = batch_energies(made, batches, late_s)
-    record = made.energy(tokens.output, tokens.input, tokens.work)
-    record = with_thinking(record, tokens, told)
+    lag_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0
+    energies = batch_energies(run_account, batches, lag_s)
+    record = run_account.energy(tokens.output, tokens.input, tokens.work)
+    record = with_thinking(record, tokens, token_energy)
     return RunEnergy(
-        made,
+        run_account,
         record.model_copy(
             update={
                 "split": None if split is None else split_record(split),
@@ -131,34 +132,34 @@ def run_energy(
         tuple(energies),
         request_energies(record.gross_j, batches, energies, steps),
         {
-            "calibration": calibration.for_record(made.calibratable),
+            "calibration": calibration.for_record(run_account.calibratable),
             "recorder_cost": recorder_cost(samples),
-            "cpu_use": asdict(made.cpu_use),
-            "known_sensors": [asdict(each) for each in characterised.values()],
+            "cpu_use": asdict(run_account.cpu_use),
+            "known_sensors": [asdict(result) for result in characterised.values()],
             "energy_devices": list(devices),
             "energy_method": METHOD,
         },
     )
 
 
-def _split(made: Account, batches: Sequence[Batch]) -> TokenEnergy | NoSplit | None:
-    if made.total is None:
+def _split_energy(run_account: Account, batches: Sequence[Batch]) -> TokenEnergy | NoSplit | None:
+    if run_account.total is None:
         return None
-    return split_energy([source.true_channel for source in made.headline_sources], batches)
+    return split_energy([source.true_channel for source in run_account.headline_sources], batches)
 
 
-def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
+def split_record(split: TokenEnergy | NoSplit) -> TokenSplit:
     """Return prefill and decode as the record has them."""
-    if isinstance(found, NoSplit):
-        return TokenSplit(unavailable=found.reason)
+    if isinstance(split, NoSplit):
+        return TokenSplit(unavailable=split.reason)
     return TokenSplit(
         method="ticks",
-        prefill_per_input_token_j=found.prefill_j,
-        prefill_u95_j=found.prefill_u95_j,
-        decode_per_output_token_j=found.decode_j,
-        decode_u95_j=found.decode_u95_j,
-        correlation=found.correlation,
-        unexplained_rel=found.unexplained,
+        prefill_per_input_token_j=split.prefill_j,
+        prefill_u95_j=split.prefill_u95_j,
+        decode_per_output_token_j=split.decode_j,
+        decode_u95_j=split.decode_u95_j,
+        correlation=split.correlation,
+        unexplained_rel=split.unexplained,
     )
 
 
@@ -167,7 +168,7 @@ def with_thinking(energy: Energy, tokens: Tokens, split: TokenEnergy | None = No
     if not tokens.thinking or energy.gross_j is None:
         return energy
     if split is not None:
-        found = ThinkingEnergy(
+        thinking = ThinkingEnergy(
             method="split",
             thinking_j=split.thinking_j,
             thinking_u95_j=split.thinking_u95_j,
@@ -176,11 +177,11 @@ def with_thinking(energy: Energy, tokens: Tokens, split: TokenEnergy | None = No
         )
     else:
         share = tokens.thinking / tokens.output
-        found = ThinkingEnergy(
+        thinking = ThinkingEnergy(
             method="tokens",
             thinking_j=share * energy.gross_j,
             thinking_u95_j=None if energy.u95_j is None else share * energy.u95_j,
             answer_j=(1 - share) * energy.gross_j,
             answer_u95_j=None if energy.u95_j is None else (1 - share) * energy.u95_j,
         )
-    return energy.model_copy(update={"thinking": found})
+    return energy.model_copy(update={"thinking": thinking})

@@ -14,7 +14,7 @@ from llenergymeasure.units import NS_PER_S
 
 if TYPE_CHECKING:  # what finishes a run reads the table alone, and a run waits for its imports
     from llenergymeasure.backends.serving.engine import ServedEngine
-    from llenergymeasure.run.engine.traffic import Sent
+    from llenergymeasure.run.engine.traffic import SentRequest
 
 TRAFFIC_SCHEMA = pa.schema(
     [
@@ -61,31 +61,31 @@ CHECKED_REQUESTS = 200
 """The most prompts counted with the tokenizer, where they were sent as text."""
 
 
-def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
+def traffic_table(sent: "Sequence[SentRequest]", engine: "ServedEngine") -> pa.Table:
     """Return one row a request, in the order of sending.
 
     Latencies count from the planned time, as in MLPerf's server scenario: a late client then adds
     to the latency and cannot hide the server's delay.
     """
     rows = []
-    for number, one in enumerate(sent):
-        exchange = one.exchange
+    for number, request in enumerate(sent):
+        exchange = request.exchange
         first_ns = exchange.first_ns
         last_ns = exchange.token_ns[-1] if exchange.token_ns else None
-        good = exchange.failure is None
-        outputs = (exchange.output_tokens or 0) - exchange.hidden_tokens
-        streamed = len(arrivals(exchange.token_ns)) > 1
+        succeeded = exchange.failure is None
+        visible_tokens = (exchange.output_tokens or 0) - exchange.hidden_tokens
+        is_streamed = len(arrivals(exchange.token_ns)) > 1
         rows.append(
             {
                 "request": number,
                 "prompt": exchange.index,
-                "conversation": one.turn.conversation,
-                "turn": one.turn.turn,
-                "turns": one.turn.turns,
+                "conversation": request.turn.conversation,
+                "turn": request.turn.turn,
+                "turns": request.turn.turns,
                 "input_tokens": exchange.input_tokens,
-                "input_tokens_expected": _expected(engine, one, number),
+                "input_tokens_expected": _expected_tokens(engine, request, number),
                 "input_tokens_cached": exchange.cached_tokens,
-                "input_tokens_shared": _shared(one),
+                "input_tokens_shared": _shared_tokens(request),
                 "output_tokens": exchange.output_tokens,
                 "output_tokens_asked": exchange.asked_tokens,
                 "thinking_tokens": exchange.thinking_tokens,
@@ -98,11 +98,11 @@ def traffic_table(sent: "Sequence[Sent]", engine: "ServedEngine") -> pa.Table:
                 "lateness_s": exchange.lateness_s,
                 "held_s": exchange.held_s,
                 "time_to_first_token_s": _since(exchange.planned_ns, first_ns),
-                "time_per_output_token_s": (last_ns - first_ns) / NS_PER_S / (outputs - 1)
-                if good and streamed and first_ns and last_ns and outputs > 1
+                "time_per_output_token_s": (last_ns - first_ns) / NS_PER_S / (visible_tokens - 1)
+                if succeeded and is_streamed and first_ns and last_ns and visible_tokens > 1
                 else None,
                 "latency_s": _since(exchange.planned_ns, last_ns or exchange.end_ns)
-                if good
+                if succeeded
                 else None,
                 "token_monotonic_ns": np.frombuffer(exchange.token_ns, dtype=np.int64),
                 "finish_reason": exchange.finish_reason,
@@ -121,16 +121,17 @@ def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:
     return times[np.diff(times, prepend=-ARRIVAL_NS) >= ARRIVAL_NS]
 
 
-def _expected(engine: "ServedEngine", one: "Sent", number: int) -> int | None:
+def _expected_tokens(engine: "ServedEngine", request: "SentRequest", number: int) -> int | None:
     if engine.counts_for_free or number < CHECKED_REQUESTS:
-        return engine.expected_input_tokens(one.turn.request)
+        return engine.expected_input_tokens(request.turn.request)
     return None
 
 
-def _shared(one: "Sent") -> int:
+def _shared_tokens(request: "SentRequest") -> int:
     """Return how much of a prompt the traffic shares, with what a chat's template adds to it."""
-    added = (one.exchange.input_tokens or 0) - len(one.turn.request.prompt_token_ids)
-    return one.turn.shared_tokens + max(0, added)
+    turn = request.turn
+    template_tokens = (request.exchange.input_tokens or 0) - len(turn.request.prompt_token_ids)
+    return turn.shared_tokens + max(0, template_tokens)
 
 
 def _since(planned_ns: int, at_ns: int | None) -> float | None:

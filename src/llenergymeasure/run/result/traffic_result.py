@@ -22,16 +22,16 @@ from llenergymeasure.energy.account import Account
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.results.serving import Latency, Serving
-from llenergymeasure.run.result.batch_requests import spread
+from llenergymeasure.run.result.batch_requests import length_sd
 from llenergymeasure.run.result.between_requests import gap_energy
-from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, over_saturation
+from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, is_over_saturated
 from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import NS_PER_S
 
 CACHED_SHARE_MAX = 0.1
 """Share of a prompt that a prefix cache may know beyond what the traffic shares."""
 
-MOST_STRETCHES = 120
+MAX_STRETCHES = 120
 QUICK_PERCENT = 2
 PERCENTILES = (50, 90, 95, 99)
 
@@ -46,24 +46,24 @@ class ServedRun:
         requests: every request, ``in_window`` and ``slo_met`` filled in.
         config: the experiment.
         window: start and end in CLOCK_MONOTONIC ns.
-        told: further values from the engine's process: ramp-up, gauges, the client's CPU time.
+        report: further values from the engine's process: ramp-up, gauges, the client's CPU time.
     """
 
     requests: pa.Table
     config: ExperimentConfig
     window: Span
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, sent: pa.Table, config: ExperimentConfig, window: Span, told: Mapping[str, Any]
+        cls, sent: pa.Table, config: ExperimentConfig, window: Span, report: Mapping[str, Any]
     ) -> "ServedRun":
         """Return the run with every request judged."""
         planned = sent["planned_monotonic_ns"].to_numpy()
         inside = (planned >= window[0]) & (planned < window[1])
-        table = _with(sent, "in_window", pa.array(inside))
-        table = _with(table, "slo_met", _met(table, config.slo))
-        return cls(table, config, window, told)
+        table = _replace_column(sent, "in_window", pa.array(inside))
+        table = _replace_column(table, "slo_met", _slo_met(table, config.slo))
+        return cls(table, config, window, report)
 
     @property
     def serving(self) -> ServingConfig:
@@ -81,32 +81,34 @@ class ServedRun:
         If answers arrive whole, or late because of long prompts, counting tokens as they arrive
         would count those that happen to end in the window, not the work done in it.
         """
-        good = [row for row in self._rows if row["failure"] is None]
-        came = sum(map(self._came, good))
-        done = np.array([self._done(row) for row in good]).reshape(-1, 2)
-        worked = float((done[:, 1] - done[:, 0]).sum())
-        done *= came > 0
-        inside = done[:, 1] - done[:, 0]
-        output = _column(good, "output_tokens")
-        thought = (_column(good, "thinking_tokens") / np.maximum(output, 1))[:, None]
-        thinking = np.diff(np.minimum(done, thought))[:, 0] @ output  # thinking comes first
-        told = any(row.get("input_tokens_cached") is not None for row in good)  # not by 0.1
-        cached = round(inside @ _column(good, "input_tokens_cached"))
-        lengths = [row["output_tokens"] for row in self._ended]
+        answered = self._answered
+        received = sum(map(self._received_tokens, answered))
+        progress = np.array([self._progress(row) for row in answered]).reshape(-1, 2)
+        worked_requests = float((progress[:, 1] - progress[:, 0]).sum())
+        progress *= received > 0
+        inside = progress[:, 1] - progress[:, 0]
+        output = _column(answered, "output_tokens")
+        thinking_share = (_column(answered, "thinking_tokens") / np.maximum(output, 1))[:, None]
+        # Thinking comes first.
+        thinking = np.diff(np.minimum(progress, thinking_share))[:, 0] @ output
+        # Tables of version 0.1 have no such column.
+        counts_cached = any(row.get("input_tokens_cached") is not None for row in answered)
+        cached = round(inside @ _column(answered, "input_tokens_cached"))
+        lengths = [row["output_tokens"] for row in self._completed_in_window]
         return Tokens(
-            input=round(inside @ _column(good, "input_tokens")),
-            input_cached=cached if told else None,
+            input=round(inside @ _column(answered, "input_tokens")),
+            input_cached=cached if counts_cached else None,
             output=round(inside @ output),
-            output_came=round(came),
+            output_came=round(received),
             thinking=round(thinking) or None,
-            requests=len(self._ended),
+            requests=len(self._completed_in_window),
             prompt_hash=prompt_hash,
-            output_sd=spread(lengths),
+            output_sd=length_sd(lengths),
             output_mean=float(np.mean(lengths)) if lengths else None,
-            requests_worked=worked,
+            requests_worked=worked_requests,
         )
 
-    def _came(self, row: Mapping[str, Any]) -> float:
+    def _received_tokens(self, row: Mapping[str, Any]) -> float:
         """Return how many of an answer's tokens arrived in the window, spread over its parts."""
         parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
         inside = (parts >= self.window[0]) & (parts < self.window[1])
@@ -128,19 +130,20 @@ class ServedRun:
         """Return the record's part on serving."""
         sent = self.sent
         failed = [row for row in sent if row["failure"] is not None]
-        good = [row for row in sent if row["failure"] is None]
-        kept = [row for row in good if row["slo_met"]]
+        succeeded = [row for row in sent if row["failure"] is None]
+        within_slo = [row for row in succeeded if row["slo_met"]]
         slo = self.config.slo
-        share = len(kept) / len(sent) if sent and slo is not None else None
+        share = len(within_slo) / len(sent) if sent and slo is not None else None
         flight = self.in_flight
         lateness = self.lateness_s
-        checked = self.odd["token_mismatch"]
-        completed = len(self._ended)
+        checked = self.odd_requests["token_mismatch"]
+        completed = len(self._completed_in_window)
         waiting = self._waiting(*self.window)
+        good_work = sum(float(np.ptp(self._progress(row))) for row in self._rows if row["slo_met"])
         return Serving(
             arrivals=self.serving.arrivals,
             endpoint=self.serving.endpoint,
-            ramp_up=self.told["ramp_up"],
+            ramp_up=self.report["ramp_up"],
             requests_sent=len(sent),
             requests_completed=completed,
             requests_failed=len(failed),
@@ -152,20 +155,19 @@ class ServedRun:
             inter_token_latency=self.inter_token_latency(),
             time_per_output_token=self.latency("time_per_output_token_s"),
             request_latency=self.latency("latency_s"),
-            tokens_per_part=_tokens_per_part(good),
-            answers_empty=sum(self.odd["empty_answers"]),
-            answers_other_length=sum(self.odd["length_mismatch"]),
-            answers_at_once=sum(self.odd["buffered_stream"]),
+            tokens_per_part=_tokens_per_part(succeeded),
+            answers_empty=sum(self.odd_requests["empty_answers"]),
+            answers_other_length=sum(self.odd_requests["length_mismatch"]),
+            answers_at_once=sum(self.odd_requests["buffered_stream"]),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
             slo_attained=None
             if slo is None or share is None
             else share * 100 >= slo.percentile - 1e-9,
-            goodput_requests_per_s=None if slo is None else len(kept) / self.window_s,
-            energy_per_good_request_j=_per(
-                energy.gross_j,
-                sum(float(np.ptp(self._done(row))) for row in self._rows if row["slo_met"]),
-            ),
+            goodput_requests_per_s=None if slo is None else len(within_slo) / self.window_s,
+            energy_per_good_request_j=energy.gross_j / good_work
+            if energy.gross_j is not None and good_work
+            else None,
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
             in_flight_growth_per_s=self.growth_per_s,
@@ -176,7 +178,7 @@ class ServedRun:
             send_lateness_p50_s=_percentile(lateness, 50),
             send_lateness_p99_s=_percentile(lateness, 99),
             send_lateness_max_s=_percentile(lateness, 100),
-            client_cpu_share=self.told["client_cpu_s"] / self.window_s,
+            client_cpu_share=self.report["client_cpu_s"] / self.window_s,
             client_held_share=self.held_share,
             input_tokens_checked=len(checked),
             input_tokens_differ=sum(checked),
@@ -190,10 +192,14 @@ class ServedRun:
         return rows
 
     @cached_property
-    def _ended(self) -> list[dict[str, Any]]:
+    def _answered(self) -> list[dict[str, Any]]:
+        """The requests with a complete answer."""
+        return [row for row in self._rows if row["failure"] is None]
+
+    @cached_property
+    def _completed_in_window(self) -> list[dict[str, Any]]:
         """The complete answers that ended within the window."""
-        whole = (row for row in self._rows if row["failure"] is None)
-        return [row for row in whole if self._inside(row["end_monotonic_ns"])]
+        return [row for row in self._answered if self._inside(row["end_monotonic_ns"])]
 
     @cached_property
     def sent(self) -> list[dict[str, Any]]:
@@ -222,17 +228,16 @@ class ServedRun:
 
         A low percentile, so that a few prompts from a cache do not set it.
         """
-        took = [
+        waits_ns = [
             (row["first_token_monotonic_ns"] or row["end_monotonic_ns"])
             - row["planned_monotonic_ns"]
-            for row in self._rows
-            if row["failure"] is None
+            for row in self._answered
         ]
-        if not took or not self.serving.open_loop:
+        if not waits_ns or not self.serving.open_loop:
             return np.inf
-        return float(np.percentile(took, QUICK_PERCENT, method="higher"))
+        return float(np.percentile(waits_ns, QUICK_PERCENT, method="higher"))
 
-    def _done(self, row: Mapping[str, Any]) -> NDArray[np.float64]:
+    def _progress(self, row: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return which share of a whole answer's work was done at the window's start and end.
 
         Up to its first token a request's work is spread over time, after it over its parts, which
@@ -241,12 +246,12 @@ class ServedRun:
         """
         planned, end = row["planned_monotonic_ns"], row["end_monotonic_ns"]
         first = row["first_token_monotonic_ns"] or end
-        begun = max(planned, first - self._quick_ns)
+        start = max(planned, first - self._quick_ns)
         parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
-        times_ns = np.concatenate(([begun, first], parts[parts > first]))
-        before = (first - begun) / max(1, times_ns[-1] - begun)
-        done = np.concatenate(([0.0], np.linspace(before, 1.0, len(times_ns) - 1)))
-        return np.interp(self.window, times_ns, done)
+        times_ns = np.concatenate(([start, first], parts[parts > first]))
+        before = (first - start) / max(1, times_ns[-1] - start)
+        progress = np.concatenate(([0.0], np.linspace(before, 1.0, len(times_ns) - 1)))
+        return np.interp(self.window, times_ns, progress)
 
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
@@ -266,35 +271,33 @@ class ServedRun:
         return percentiles(np.concatenate([np.zeros(0), *gaps]))
 
     @cached_property
-    def odd(self) -> Mapping[str, list[bool]]:
+    def odd_requests(self) -> Mapping[str, list[bool]]:
         """For each code of odd prompts or answers, which requests have it."""
         config = self.config.model_dump(exclude_none=True)
-        found: dict[str, list[bool]] = defaultdict(list)
-        for row in self._rows:
-            if row["failure"] is not None:
-                continue
-            tokens, asked = row["output_tokens"], row["output_tokens_asked"]
+        odd: dict[str, list[bool]] = defaultdict(list)
+        for row in self._answered:
+            tokens, requested = row["output_tokens"], row["output_tokens_asked"]
             parts, expected = row["token_monotonic_ns"], row["input_tokens_expected"]
-            found["empty_answers"].append(tokens == 0)
-            found["length_mismatch"].append(tokens < fewest_tokens(config, asked))
-            found["undercounted_answers"].append(tokens < len(parts))
+            odd["empty_answers"].append(tokens == 0)
+            odd["length_mismatch"].append(tokens < fewest_tokens(config, requested))
+            odd["undercounted_answers"].append(tokens < len(parts))
             if tokens > 1:
-                found["buffered_stream"].append(len(arrivals(parts)) == 1)
+                odd["buffered_stream"].append(len(arrivals(parts)) == 1)
             cached = row.get("input_tokens_cached")
             if cached is not None and not self.serving.cached_prompts:
-                beyond = cached - row["input_tokens_shared"]
-                found["cached_prompts"].append(beyond > CACHED_SHARE_MAX * row["input_tokens"])
+                unshared = cached - row["input_tokens_shared"]
+                odd["cached_prompts"].append(unshared > CACHED_SHARE_MAX * row["input_tokens"])
             if row.get("thinking_differs") is not None:
-                found["thinking_mismatch"].append(row["thinking_differs"])
+                odd["thinking_mismatch"].append(row["thinking_differs"])
             if expected is not None:
-                found["token_mismatch"].append(row["input_tokens"] != expected)
-        return found
+                odd["token_mismatch"].append(row["input_tokens"] != expected)
+        return odd
 
     def _waiting(self, start_ns: int, end_ns: int) -> list[float]:
         """Return the numbers of waiting requests that the server reported within a stretch."""
         return [
             values["waiting"]
-            for at_ns, values in self.told["gauges"]
+            for at_ns, values in self.report["gauges"]
             if start_ns <= at_ns < end_ns and "waiting" in values
         ]
 
@@ -303,7 +306,7 @@ class ServedRun:
         """The requests under way."""
         starts = self.requests["planned_monotonic_ns"].to_numpy()
         ends = self.requests["end_monotonic_ns"].fill_null(2**62).to_numpy()
-        return InFlight.of(starts, ends)
+        return InFlight.from_intervals(starts, ends)
 
     @property
     def growth_per_s(self) -> float | None:
@@ -315,11 +318,11 @@ class ServedRun:
         """Whether requests come faster than they are answered; None in a closed loop."""
         if not self.serving.open_loop:
             return None
-        return over_saturation(self.in_flight, self.window, sent=len(self.sent))
+        return is_over_saturated(self.in_flight, self.window, sent=len(self.sent))
 
     def _timeline(self, account: Account) -> list[dict[str, float | int | None]]:
         start_ns, end_ns = self.window
-        count = max(1, min(MOST_STRETCHES, int(self.window_s)))
+        count = max(1, min(MAX_STRETCHES, int(self.window_s)))
         edges = np.linspace(start_ns, end_ns, count + 1).astype(np.int64)
         sent, rows = self.sent, []
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -327,7 +330,7 @@ class ServedRun:
             planned = [row for row in sent if low <= row["planned_monotonic_ns"] < high]
             first = [row["time_to_first_token_s"] for row in planned if row["failure"] is None]
             first = [value for value in first if value is not None]
-            drawn, waiting = account.stretch(low, high), self._waiting(low, high)
+            stretch, waiting = account.stretch(low, high), self._waiting(low, high)
             rows.append(
                 {
                     "start_s": (low - start_ns) / NS_PER_S,
@@ -335,7 +338,7 @@ class ServedRun:
                     "offered_requests_per_s": len(planned) / seconds,
                     "in_flight": self.in_flight.mean(low, high),
                     "waiting": float(np.mean(waiting)) if waiting else None,
-                    "power_w": None if drawn is None else drawn.gross_j / seconds,
+                    "power_w": None if stretch is None else stretch.gross_j / seconds,
                     "time_to_first_token_p50_s": float(np.median(first)) if first else None,
                 }
             )
@@ -355,7 +358,7 @@ def _percentile(values: NDArray[np.float64], share: float) -> float | None:
     return float(np.percentile(values, share)) if len(values) else None
 
 
-def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
+def _slo_met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
     """Return whether each request kept every limit; None where there are none."""
     if slo is None:
         return pa.nulls(table.num_rows, pa.bool_())
@@ -364,20 +367,20 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
         "time_per_output_token_s": slo.tpot_ms,
         "latency_s": slo.e2e_ms,
     }
-    met = np.array([failure is None for failure in table["failure"].to_pylist()], dtype=bool)
+    is_met = np.array([failure is None for failure in table["failure"].to_pylist()], dtype=bool)
     one_token = np.array([count == 1 for count in table["output_tokens"].to_pylist()], dtype=bool)
     for column, limit_ms in limits.items():
         if limit_ms is not None:
             # An unknown value does not meet its limit. But an answer of one token has no time per
             # token.
-            kept = table[column].fill_null(np.inf).to_numpy() <= limit_ms / 1e3
-            met &= kept | one_token if column == "time_per_output_token_s" else kept
-    return pa.array(met)
+            within = table[column].fill_null(np.inf).to_numpy() <= limit_ms / 1e3
+            is_met &= within | one_token if column == "time_per_output_token_s" else within
+    return pa.array(is_met)
 
 
-def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(place), values)
+def _replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    position = table.schema.get_field_index(name)
+    return table.set_column(position, table.schema.field(position), values)
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -391,7 +394,3 @@ def _idle_power_w(energy: Energy) -> float | None:
         if phase.phase == "idle_loaded" and phase.energy_j is not None and phase.duration_s > 0:
             return phase.energy_j / phase.duration_s
     return None
-
-
-def _per(energy_j: float | None, count: float) -> float | None:
-    return energy_j / count if energy_j is not None and count else None

@@ -23,9 +23,9 @@ CHANGE_MAX = 0.05
 P_MAX = 0.01
 """Chance of so clear a trend where there is none."""
 
-FEWEST_VALUES = 5
-FEWEST_LIKE = 4
-SLOWER, SLOWER_S = 3.0, 1.0
+MIN_VALUES = 5
+MIN_SIMILAR = 4
+SLOW_FACTOR, SLOW_EXTRA_S = 3.0, 1.0
 """A batch that took so many times as long as its like, and so many seconds longer, stood still."""
 
 POWER_BLOCK_S = 1.0
@@ -61,26 +61,26 @@ def trend(groups: Sequence[Sequence[tuple[float, float]]]) -> Trend | None:
     Args:
         groups: times in s with positive values, of what is alike.
     """
-    several = [np.array(group).T for group in groups if len(group) > 1]
-    kept = [(t, values) for t, values in several if values.mean() > 0]
-    if not kept:
+    arrays = [np.array(group).T for group in groups if len(group) > 1]
+    usable = [(t, values) for t, values in arrays if values.mean() > 0]
+    if not usable:
         return None
-    times_s = np.concatenate([t for t, _ in kept])
-    t = np.concatenate([t - t.mean() for t, _ in kept])
-    relative = np.concatenate([values / values.mean() - 1 for _, values in kept])
-    freedom, spread = len(t) - len(kept) - 1, float(t @ t)
-    if len(t) < FEWEST_VALUES or freedom < 2 or spread == 0:
+    times_s = np.concatenate([t for t, _ in usable])
+    t = np.concatenate([t - t.mean() for t, _ in usable])
+    relative = np.concatenate([values / values.mean() - 1 for _, values in usable])
+    dof, sum_of_squares = len(t) - len(usable) - 1, float(t @ t)
+    if len(t) < MIN_VALUES or dof < 2 or sum_of_squares == 0:
         return None
-    slope = float(t @ relative) / spread
+    slope = float(t @ relative) / sum_of_squares
     residual = float(np.sum((relative - slope * t) ** 2))
     return Trend(
         relative_change=slope * float(np.ptp(times_s)),
-        p_value=_p_value(slope, math.sqrt(residual / freedom / spread), freedom),
+        p_value=_p_value(slope, math.sqrt(residual / dof / sum_of_squares), dof),
         values=len(t),
     )
 
 
-def _p_value(slope: float, error: float, freedom: int) -> float:
+def _p_value(slope: float, error: float, dof: int) -> float:
     """Return the two-sided chance of ``slope / error`` under Student's t.
 
     By Wallace's normal approximation of t (D. L. Wallace 1959, Ann. Math. Statist. 30, 1121):
@@ -91,7 +91,7 @@ def _p_value(slope: float, error: float, freedom: int) -> float:
     if error == 0:
         return 0.0
     t = abs(slope) / error
-    z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+    z = (8 * dof + 1) / (8 * dof + 3) * math.sqrt(dof * math.log1p(t * t / dof))
     return 2 * (1 - NormalDist().cdf(z))
 
 
@@ -111,55 +111,55 @@ def steadiness(
         ``steady`` (None if it cannot be determined), ``throughput`` and ``power``: a trend each, or
         None, ``change_max`` and ``p_max`` in force.
     """
-    found = {
+    trends = {
         "throughput": _throughput_trend(batches),
         "power": None if power is None else trend([_blocks(*power)]),
     }
-    known = [one for one in found.values() if one is not None]
+    known_trends = [line for line in trends.values() if line is not None]
     return {
-        "steady": None if not known else not any(one.clear for one in known),
-        **{name: None if one is None else asdict(one) for name, one in found.items()},
+        "steady": not any(line.clear for line in known_trends) if known_trends else None,
+        **{name: None if line is None else asdict(line) for name, line in trends.items()},
         "change_max": CHANGE_MAX,
         "p_max": P_MAX,
     }
 
 
 def _throughput_trend(batches: Sequence[Batch]) -> Trend | None:
+    counted = [batch for batch in batches if batch.output_tokens and batch.span_s > 0]
     rates = [
         [
-            ((each.start_ns + each.end_ns) / 2 / NS_PER_S, each.output_tokens / each.span_s)
-            for each in alike
-            if each.output_tokens and each.span_s > 0
+            ((batch.start_ns + batch.end_ns) / 2 / NS_PER_S, batch.output_tokens / batch.span_s)
+            for batch in similar
         ]
-        for alike in _alike(batches).values()
+        for similar in _group_by_size(counted).values()
     ]
-    return trend([group for group in rates if group])
+    return trend(rates)
 
 
 def far_slower(batches: Sequence[Batch]) -> Iterator[tuple[Batch, float]]:
     """Yield batches far slower than their like, with the median time in s of those."""
-    for alike in _alike(batches).values():
-        usual_s = median(each.span_s for each in alike)
-        for each in alike:
-            slow = each.span_s > max(SLOWER * usual_s, usual_s + SLOWER_S)
-            if slow and len(alike) >= FEWEST_LIKE:
-                yield each, usual_s
+    for similar in _group_by_size(batches).values():
+        usual_s = median(batch.span_s for batch in similar)
+        for batch in similar:
+            is_slow = batch.span_s > max(SLOW_FACTOR * usual_s, usual_s + SLOW_EXTRA_S)
+            if is_slow and len(similar) >= MIN_SIMILAR:
+                yield batch, usual_s
 
 
-def _alike(batches: Sequence[Batch]) -> dict[tuple[int, int, int], list[Batch]]:
+def _group_by_size(batches: Sequence[Batch]) -> dict[tuple[int, int, int], list[Batch]]:
     """Return batches by their size: requests, tokens in, tokens out."""
-    alike: dict[tuple[int, int, int], list[Batch]] = {}
-    for each in batches:
-        size = (each.requests, each.input_tokens, each.output_tokens)
-        alike.setdefault(size, []).append(each)
-    return alike
+    groups: dict[tuple[int, int, int], list[Batch]] = {}
+    for batch in batches:
+        size = (batch.requests, batch.input_tokens, batch.output_tokens)
+        groups.setdefault(size, []).append(batch)
+    return groups
 
 
 def _blocks(times_s: Sequence[float], powers_w: Sequence[float]) -> list[tuple[float, float]]:
     """Return mean time and mean power over stretches of :data:`POWER_BLOCK_S`."""
     pairs = np.column_stack((times_s, powers_w))
     block = (pairs[:, 0] - pairs[:1, 0]) // POWER_BLOCK_S
-    _, place = np.unique(block, return_inverse=True)
-    counts = np.bincount(place)
-    means = [(np.bincount(place, weights=column) / counts).tolist() for column in pairs.T]
+    _, index = np.unique(block, return_inverse=True)
+    counts = np.bincount(index)
+    means = [(np.bincount(index, weights=column) / counts).tolist() for column in pairs.T]
     return list(zip(*means, strict=True))

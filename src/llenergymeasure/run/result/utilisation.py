@@ -14,15 +14,15 @@ from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
 Reals: TypeAlias = npt.NDArray[np.float64]
-Whole: TypeAlias = npt.NDArray[np.int64]
+Integers: TypeAlias = npt.NDArray[np.int64]
 
 SENSOR = "nvml"
-HISTORY_MOST = 1000
+MAX_HISTORY = 1000
 _MEANS: dict[str, Quantity] = {
     "gpu_utilization_percent": "utilization_gpu_percent",
     "memory_utilization_percent": "utilization_memory_percent",
 }
-FREE_LOOKS = 4
+MIN_FREE_SAMPLES = 4
 """With fewer looks, all may fall in the time in which the clock rises after a throttle."""
 _IDLE = 0x1
 _LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in LOWERED}
@@ -51,16 +51,17 @@ def utilisation(
     """
     if not devices:
         return {"utilization_unavailable": "no GPU does the work"}
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for name, quantity in _MEANS.items():
-        values = np.concatenate([_known(samples, window, each, quantity)[1] for each in devices])
-        found[name] = float(values.mean()) if len(values) else None
-    used = [_known(samples, window, each, "memory_used_bytes")[1] for each in devices]
-    most = [values.max() for values in used if len(values)]
-    found["device_memory_used_max_bytes"] = int(sum(most)) if most else None
-    if found["gpu_utilization_percent"] is None:
-        found["utilization_unavailable"] = "the window holds no sample of it"
-    return found
+        series = [_values_inside(samples, window, device, quantity)[1] for device in devices]
+        values = np.concatenate(series)
+        record[name] = float(values.mean()) if len(values) else None
+    used = [_values_inside(samples, window, device, "memory_used_bytes")[1] for device in devices]
+    maxima = [values.max() for values in used if len(values)]
+    record["device_memory_used_max_bytes"] = int(sum(maxima)) if maxima else None
+    if record["gpu_utilization_percent"] is None:
+        record["utilization_unavailable"] = "the window holds no sample of it"
+    return record
 
 
 def clock_state(
@@ -77,14 +78,14 @@ def clock_state(
     shares: dict[str, list[float]] = {}
     for device in devices:
         masks = samples.series(device, SENSOR, "throttle_reasons")
-        t_ns, mhz = _known(samples, window, device, "sm_clock_mhz")
+        t_ns, mhz = _values_inside(samples, window, device, "sm_clock_mhz")
         mask = _mask_at(masks, t_ns)
         sm.append(mhz[(mask & _IDLE) == 0])
         if len(masks):
             free.append(mhz[(mask & (_IDLE | _bits(LOWERED))) == 0])
-        t_ns, mhz = _known(samples, window, device, "memory_clock_mhz")
+        t_ns, mhz = _values_inside(samples, window, device, "memory_clock_mhz")
         memory.append(mhz[(_mask_at(masks, t_ns) & _IDLE) == 0])
-        mask = _known(samples, window, device, "throttle_reasons")[1].astype(np.int64)
+        mask = _values_inside(samples, window, device, "throttle_reasons")[1].astype(np.int64)
         for name, bits in {"": _bits(LOWERED), "heat": _bits(SLOWED), **_LOWERED_BITS}.items():
             if len(mask):
                 shares.setdefault(name, []).append(float(np.mean(mask & bits != 0)))
@@ -92,9 +93,9 @@ def clock_state(
         return None
     free_mhz = np.concatenate(free) if free else np.zeros(0)
     return Clocks(
-        **_spread("sm_clock", np.concatenate(sm)),
-        **_spread("memory_clock", np.concatenate(memory)),
-        sm_clock_free_mhz=float(free_mhz.max()) if len(free_mhz) >= FREE_LOOKS else None,
+        **_clock_range("sm_clock", np.concatenate(sm)),
+        **_clock_range("memory_clock", np.concatenate(memory)),
+        sm_clock_free_mhz=float(free_mhz.max()) if len(free_mhz) >= MIN_FREE_SAMPLES else None,
         slowed_share=max(shares[""]) if shares else None,
         slowed_by_heat_share=max(shares["heat"]) if shares else None,
         slowed_by=[name for name in _LOWERED_BITS if any(shares[name])] if shares else None,
@@ -102,7 +103,7 @@ def clock_state(
 
 
 def lifted_limits(
-    samples: Samples, window: tuple[int, int], gpu: Mapping[str, Any], held: Mapping[str, Any]
+    samples: Samples, window: tuple[int, int], gpu: Mapping[str, Any], set_limits: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return the validity code and reason if a limit was higher in the window than the run had set.
 
@@ -112,19 +113,19 @@ def lifted_limits(
         samples: the recording.
         window: start and end, CLOCK_MONOTONIC in ns.
         gpu: what the experiment asks for.
-        held: what was read of each card once it was set, by UUID.
+        set_limits: what was read of each card once it was set, by UUID.
     """
-    found = []
-    for device, read in held.items():
-        asked_w, asked_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
-        most_w = _known(samples, window, device, "power_limit_w")[1].max(initial=0.0)
-        held_w = max(asked_w or 0.0, read.get("enforced_power_limit_w") or 0.0)
-        if asked_w is not None and most_w > held_w + _ROUNDED_W:
-            found.append(f"{device}: {most_w:g} W in place of {asked_w:g} W")
-        most_mhz = _known(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
-        if asked_mhz is not None and most_mhz > asked_mhz + CLOCK_STEP_MHZ:
-            found.append(f"{device}: {most_mhz:g} MHz in place of {asked_mhz} MHz")
-    return {"limit_lifted": "; ".join(found)} if found else {}
+    lifted = []
+    for device, limits in set_limits.items():
+        requested_w, requested_mhz = gpu.get("power_limit_w"), gpu.get("sm_clock_mhz")
+        max_w = _values_inside(samples, window, device, "power_limit_w")[1].max(initial=0.0)
+        held_w = max(requested_w or 0.0, limits.get("enforced_power_limit_w") or 0.0)
+        if requested_w is not None and max_w > held_w + _ROUNDED_W:
+            lifted.append(f"{device}: {max_w:g} W in place of {requested_w:g} W")
+        max_mhz = _values_inside(samples, window, device, "sm_clock_mhz")[1].max(initial=0.0)
+        if requested_mhz is not None and max_mhz > requested_mhz + CLOCK_STEP_MHZ:
+            lifted.append(f"{device}: {max_mhz:g} MHz in place of {requested_mhz} MHz")
+    return {"limit_lifted": "; ".join(lifted)} if lifted else {}
 
 
 def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
@@ -132,21 +133,18 @@ def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | No
 
     Returns:
         ``t_monotonic_ns`` and ``reasons`` (NVML's, by name) of each change, the first reading
-        included, at most the first :data:`HISTORY_MOST`; None where the card does not say.
+        included, at most the first :data:`MAX_HISTORY`; None where the card does not say.
     """
     series = samples.series(device, SENSOR, "throttle_reasons")
-    known = ~np.isnan(series.value)
-    times_ns, masks = series.t_ns[known], series.value[known].astype(np.int64)
+    is_known = ~np.isnan(series.value)
+    times_ns, masks = series.t_ns[is_known], series.value[is_known].astype(np.int64)
     if not len(masks):
         return None
     changed = np.concatenate(([True], masks[1:] != masks[:-1]))
     return [
-        {
-            "t_monotonic_ns": int(t_ns),
-            "reasons": reasons_in(int(mask)),
-        }
+        {"t_monotonic_ns": int(t_ns), "reasons": reasons_in(int(mask))}
         for t_ns, mask in zip(times_ns[changed], masks[changed], strict=True)
-    ][:HISTORY_MOST]
+    ][:MAX_HISTORY]
 
 
 def power_inside(
@@ -156,50 +154,46 @@ def power_inside(
 
     None where a card's power was not measured inside the window.
     """
-    times_ns: Whole | None = None
-    total: Reals | None = None
-    for device in devices:
-        t_ns, watts = _power_of(samples, window, device)
-        if not len(t_ns):
-            return None
-        if times_ns is None or total is None:
-            times_ns, total = t_ns, watts
-        else:
-            total = total + np.interp(times_ns, t_ns, watts)
-    if times_ns is None or total is None:
+    series = [_card_power(samples, window, device) for device in devices]
+    if not series or not all(len(times_ns) for times_ns, _ in series):
         return None
-    return (times_ns / NS_PER_S).tolist(), total.tolist()
+    first_ns = series[0][0]
+    total_w = np.sum([np.interp(first_ns, times_ns, watts) for times_ns, watts in series], axis=0)
+    return (first_ns / NS_PER_S).tolist(), total_w.tolist()
 
 
-def _power_of(samples: Samples, window: tuple[int, int], device: str) -> tuple[Whole, Reals]:
+def _card_power(samples: Samples, window: tuple[int, int], device: str) -> tuple[Integers, Reals]:
     """Return the best of a card's series of power inside the window; empty if there is none."""
-    found = (_known(samples, window, device, quantity) for quantity in _POWERS)
-    return next((each for each in found if len(each[0])), (np.zeros(0, np.int64), np.zeros(0)))
+    for quantity in _POWERS:
+        times_ns, watts = _values_inside(samples, window, device, quantity)
+        if len(times_ns):
+            break
+    return times_ns, watts
 
 
-def _known(
+def _values_inside(
     samples: Samples, window: tuple[int, int], device: str, quantity: Quantity
-) -> tuple[Whole, Reals]:
+) -> tuple[Integers, Reals]:
     """Return the times and values of a card's quantity inside the window."""
     series = samples.series(device, SENSOR, quantity)
-    known = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
-    return series.t_ns[known], series.value[known]
+    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+    return series.t_ns[inside], series.value[inside]
 
 
-def _mask_at(masks: Series, t_ns: Whole) -> Whole:
+def _mask_at(masks: Series, t_ns: Integers) -> Integers:
     """Return the reasons in force at moments, by the last look before each; 0 without looks."""
-    known = ~np.isnan(masks.value)
-    if not known.any():
+    is_known = ~np.isnan(masks.value)
+    if not is_known.any():
         return np.zeros(len(t_ns), dtype=np.int64)
-    place = np.searchsorted(masks.t_ns[known], t_ns, side="right") - 1
-    return masks.value[known][np.maximum(place, 0)].astype(np.int64)
+    position = np.searchsorted(masks.t_ns[is_known], t_ns, side="right") - 1
+    return masks.value[is_known][np.maximum(position, 0)].astype(np.int64)
 
 
 def _bits(names: Collection[str]) -> int:
     return sum(bit for bit, name in THROTTLE_REASONS.items() if name in names)
 
 
-def _spread(clock: str, mhz: Reals) -> dict[str, float | None]:
+def _clock_range(clock: str, mhz: Reals) -> dict[str, float | None]:
     if not len(mhz):
         return {}
     return {

@@ -42,7 +42,7 @@ ODD_SHARE_MAX = 0.01
 CUT_SHARE_MAX = 0.05
 """Share of natural answers that ``max_output_tokens`` may cut off."""
 
-ODD = {
+ODD_REQUESTS = {
     "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
     "cached_prompts": "prompts were in the server's prefix cache, beyond what the traffic shares",
     "length_mismatch": "answers had other than the tokens asked for",
@@ -56,75 +56,77 @@ ODD = {
 
 def run_codes(
     config: Mapping[str, Any],
-    done: Mapping[str, Any],
+    engine: Mapping[str, Any],
     energy: Energy,
     *,
     steady: bool | None,
     quality: Quality | None,
 ) -> dict[str, str]:
     """Return the validity codes that any run can have, each with its explanation."""
-    found = {}
+    codes = {}
     measured = energy.kind == "measured"
     if steady is False and measured:
-        found["not_steady"] = "throughput or power has a trend within the window; see steadiness"
-    beside = done.get("beside") or {}
-    neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
+        codes["not_steady"] = "throughput or power has a trend within the window; see steadiness"
+    busy_cards = engine.get("beside") or {}
+    neighbours = sorted({card["uuid"] for cards in busy_cards.values() for card in cards})
     if neighbours and measured:
-        found["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
-    working = done.get("own_processes") or {}
-    elsewhere = sorted({card["uuid"] for card in beside.get("after") or ()})
-    of_cards = measured and not set(CARD_SCOPES).isdisjoint(energy.scopes)
-    if elsewhere and working and not any(working.values()) and of_cards:
-        found["other_gpu"] = (
-            f"no process was on {', '.join(working)}, whose energy this is, and there were on "
-            f"{', '.join(elsewhere)}"
+        codes["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
+    own_processes = engine.get("own_processes") or {}
+    busy_after = sorted({card["uuid"] for card in busy_cards.get("after") or ()})
+    measures_cards = measured and not set(CARD_SCOPES).isdisjoint(energy.scopes)
+    if busy_after and own_processes and not any(own_processes.values()) and measures_cards:
+        codes["other_gpu"] = (
+            f"no process was on {', '.join(own_processes)}, whose energy this is, and there were "
+            f"on {', '.join(busy_after)}"
         )
-    otherwise = resolved_otherwise(config, done["resolved_config"])
-    if otherwise:
-        found["resolved_otherwise"] = "; ".join(f"{key}: {how}" for key, how in otherwise.items())
-    on_cpu = bool(done["devices"]) and not done["computes_on_gpu"]
-    if measured and "gpu" in energy.scopes and on_cpu:
-        found["computes_on_cpu"] = (
+    changed_settings = resolved_otherwise(config, engine["resolved_config"])
+    if changed_settings:
+        changes = [f"{key}: {how}" for key, how in changed_settings.items()]
+        codes["resolved_otherwise"] = "; ".join(changes)
+    computes_on_cpu = bool(engine["devices"]) and not engine["computes_on_gpu"]
+    if measured and "gpu" in energy.scopes and computes_on_cpu:
+        codes["computes_on_cpu"] = (
             "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
         )
     address = urlsplit((config.get("openai") or {}).get("base_url", "")).hostname
     if address is not None and not is_here(address):
-        found["remote_server"] = (
+        codes["remote_server"] = (
             f"{address} did the work and is not known to be on this machine: the energy is that of "
             "this machine alone"
         )
     reasons = () if quality is None else (quality.perplexity_unavailable, quality.score_unavailable)
     if any(reasons):
-        found["quality_unavailable"] = "; ".join(reason for reason in reasons if reason)
-    return found
+        codes["quality_unavailable"] = "; ".join(reason for reason in reasons if reason)
+    return codes
 
 
 def batch_codes(
     config: Mapping[str, Any],
-    asked: int,
+    requested_tokens: int,
     requests: pa.Table,
     batches: Sequence[Batch],
     samples: Samples,
 ) -> dict[str, str]:
     """Return the validity codes of a window of batches, each with its explanation.
 
-    ``asked`` is the tokens asked of each answer.
+    ``requested_tokens`` is asked of each answer.
     """
-    found: dict[str, str] = {}
-    for each, usual_s in far_slower(batches):
-        strangers = cpu_use(samples, (each.start_ns, each.end_ns)).others_share or 0.0
-        if strangers <= OTHERS_MAX and not found:
-            found["stalled"] = f"a batch took {each.span_s:.2f} s, and its like {usual_s:.2f} s"
-    if odd := other_lengths(config, asked, requests):
-        found["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
+    codes: dict[str, str] = {}
+    for batch, usual_s in far_slower(batches):
+        others_share = cpu_use(samples, (batch.start_ns, batch.end_ns)).others_share or 0.0
+        if others_share <= OTHERS_MAX:
+            codes["stalled"] = f"a batch took {batch.span_s:.2f} s, and its like {usual_s:.2f} s"
+            break
+    if odd := count_other_lengths(config, requested_tokens, requests):
+        codes["length_mismatch"] = f"{odd} of {len(requests)} {ODD_REQUESTS['length_mismatch']}"
     empty = requests["output_tokens"].to_pylist().count(0)
     if empty > ODD_SHARE_MAX * len(requests):
-        found["empty_answers"] = f"{empty} of {len(requests)} {ODD['empty_answers']}"
+        codes["empty_answers"] = f"{empty} of {len(requests)} {ODD_REQUESTS['empty_answers']}"
     reasons = requests["finish_reason"].to_pylist()
-    given_up = [why for why in reasons if why in GAVE_UP]
-    first = f"the first ended with {given_up[0]}" if given_up else ""
-    found |= _failed_requests(len(given_up), len(requests), first)
-    return found | cut_answers(config.get("answer_length"), reasons)
+    failures = [reason for reason in reasons if reason in GAVE_UP]
+    first = f"the first ended with {failures[0]}" if failures else ""
+    codes |= _failed_requests(len(failures), len(requests), first)
+    return codes | cut_answers(config.get("answer_length"), reasons)
 
 
 def cut_answers(answer_length: str | None, reasons: Sequence[str | None]) -> dict[str, str]:
@@ -135,33 +137,36 @@ def cut_answers(answer_length: str | None, reasons: Sequence[str | None]) -> dic
     return {"cut_answers": f"{cut} of {len(reasons)} answers did not end before max_output_tokens"}
 
 
-def _failed_requests(failed: int, asked: int, first: str) -> dict[str, str]:
-    if failed <= FAILED_SHARE_MAX * asked:
+def _failed_requests(failed: int, total: int, first: str) -> dict[str, str]:
+    if failed <= FAILED_SHARE_MAX * total:
         return {}
-    most = f"{100 * FAILED_SHARE_MAX:.0f} %"
-    return {"failed_requests": f"{failed} of {asked} requests failed, more than {most}; {first}"}
+    limit = f"{100 * FAILED_SHARE_MAX:.0f} %"
+    return {"failed_requests": f"{failed} of {total} requests failed, more than {limit}; {first}"}
 
 
-def other_lengths(config: Mapping[str, Any], asked: int, requests: pa.Table) -> int:
+def count_other_lengths(
+    config: Mapping[str, Any], requested_tokens: int, requests: pa.Table
+) -> int:
     """Return how many answers have another length than asked for, if those are over 1 %.
 
     Lengths and numbers in an engine's own section win.
     """
     answers = work_of(config).get("answers") or {}
-    longest, number = answers.get("longest") or asked, answers.get("number", 1)
-    most, least = longest * number, fewest_tokens(config, longest) * number
-    odd = sum(not least <= tokens <= most for tokens in requests["output_tokens"].to_pylist())
+    longest, number = answers.get("longest") or requested_tokens, answers.get("number", 1)
+    max_tokens, min_tokens = longest * number, fewest_tokens(config, longest) * number
+    lengths = requests["output_tokens"].to_pylist()
+    odd = sum(not min_tokens <= tokens <= max_tokens for tokens in lengths)
     return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
-def _counts(requests: pa.Table) -> str:
+def _count_difference(requests: pa.Table) -> str:
     """Return how many tokens of prompts the server counted, and how many the tokenizer."""
     names = ("failure", "input_tokens", "input_tokens_expected")
     rows = zip(*(requests[name].to_pylist() for name in names), strict=True)
-    both = [row[1:] for row in rows if row[0] is None and row[2] is not None]
-    counted, expected = map(sum, zip(*both, strict=True))
-    less = "; it may cut prompts to a context length of its own" if counted < 0.9 * expected else ""
-    return f": {counted} tokens in place of {expected}{less}"
+    counts = [row[1:] for row in rows if row[0] is None and row[2] is not None]
+    counted, expected = map(sum, zip(*counts, strict=True))
+    hint = "; it may cut prompts to a context length of its own" if counted < 0.9 * expected else ""
+    return f": {counted} tokens in place of {expected}{hint}"
 
 
 def traffic_codes(run: "ServedRun") -> dict[str, str]:
@@ -171,44 +176,44 @@ def traffic_codes(run: "ServedRun") -> dict[str, str]:
         f"{row['failure']}: {row['failure_message']}" for row in sent if row["failure"] is not None
     ]
     first = f"the first: {failed[0]}" if failed else ""
-    found = _failed_requests(len(failed), len(sent), first)
-    late_s = run.lateness_s
-    late = float(np.percentile(late_s, 99)) if len(late_s) else 0.0
-    if late > LATENESS_P99_MAX_S and serving.open_loop:
-        found["late_sends"] = (
-            f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
+    codes = _failed_requests(len(failed), len(sent), first)
+    lateness_s = run.lateness_s
+    late_p99_s = float(np.percentile(lateness_s, 99)) if len(lateness_s) else 0.0
+    if late_p99_s > LATENESS_P99_MAX_S and serving.open_loop:
+        codes["late_sends"] = (
+            f"1 % of the requests were sent more than {late_p99_s * 1e3:.1f} ms after their time; "
             f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
         )
     held_share = run.held_share or 0.0
     if held_share > HELD_SHARE_MAX:
-        found["late_sends"] = (
+        codes["late_sends"] = (
             f"for {held_share:.0%} of their time the users waited for the client, not the server; "
             f"it keeps up where that is at most {HELD_SHARE_MAX:.0%}"
         )
-    for code, what in ODD.items():
-        odd = run.odd[code]
-        if sum(odd) > ODD_SHARE_MAX * len(odd):
-            found[code] = f"{sum(odd)} of {len(odd)} {what}"
-    if "token_mismatch" in found:
-        found["token_mismatch"] += _counts(run.requests)
-    ended = [row["finish_reason"] for row in sent if row["failure"] is None]
-    found |= cut_answers(run.config.answer_length, ended)
+    for code, description in ODD_REQUESTS.items():
+        is_odd = run.odd_requests[code]
+        if sum(is_odd) > ODD_SHARE_MAX * len(is_odd):
+            codes[code] = f"{sum(is_odd)} of {len(is_odd)} {description}"
+    if "token_mismatch" in codes:
+        codes["token_mismatch"] += _count_difference(run.requests)
+    finish_reasons = [row["finish_reason"] for row in sent if row["failure"] is None]
+    codes |= cut_answers(run.config.answer_length, finish_reasons)
     idle = serving.rate_per_s == 0 and serving.arrivals != "ramp"
     if not sent and not run.tokens("").output and not idle:
-        found["no_requests"] = "no request was to be sent within the window, and none answered"
-    gauges = [values for _, values in run.told["gauges"]]
+        codes["no_requests"] = "no request was to be sent within the window, and none answered"
+    gauges = [values for _, values in run.report["gauges"]]
     foreign = max((values.get("foreign_requests", 0) for values in gauges), default=0)
     if foreign:
-        found["foreign_requests"] = (
+        codes["foreign_requests"] = (
             f"the server counts {foreign:.0f} requests more than the run has sent"
         )
     if run.over_saturated:
-        found["over_saturated"] = (
+        codes["over_saturated"] = (
             f"requests pile up by {run.growth_per_s:.2f} a second: they come faster than "
             "they are answered"
         )
-    elif run.told["ramp_up"] == "gave up":
-        found["not_steady"] = "the window opened before the traffic was steady"
+    elif run.report["ramp_up"] == "gave up":
+        codes["not_steady"] = "the window opened before the traffic was steady"
     elif serving.arrivals == "ramp":
-        found["not_steady"] = "the load was to change within the window"
-    return found
+        codes["not_steady"] = "the load was to change within the window"
+    return codes
