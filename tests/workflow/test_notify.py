@@ -35,10 +35,10 @@ def _told(
 ) -> list[str]:
     said: list[str] = []
     plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(Path(results))
+    section = NotifyConfig.model_validate(asked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notify, "states", lambda *_: [{"status": status}] * 3)
-        ended = notify.news(plan, folder, broken)
-    notify.send_news(NotifyConfig.model_validate(asked), ended, said.append)
+        notify.notify_of_end(section, plan, folder, broken, said.append)
     return said
 
 

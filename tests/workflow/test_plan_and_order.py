@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workflow.open_study import from_command_line
+from llenergymeasure.workflow.open_study import config_settings
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
@@ -109,7 +109,7 @@ def test_braces_in_a_home_s_path_matter_only_to_images_that_are_built_there(
 
 def test_values_of_config_arrive_as_written() -> None:
     given = {"np": "3", "dataset": {"input_len": "4"}, "model": "a/b", "precision": "fp32"}
-    assert from_command_line(given) == {
+    assert config_settings(given) == {
         "n": 3,
         "dataset": {"input_len": 4},
         "model": "a/b",

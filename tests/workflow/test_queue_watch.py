@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.workflow.slurm_jobs import QueuedJob, waiting, waiting_summary
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, waiting_lines, waiting_summary
 
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
@@ -21,8 +21,8 @@ def ask(folder):
     {ask}
 
 {before}
-slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.left_jobs = 0.5, 0.05, ask
-slurm_jobs._asked = lambda *words: print(*words, flush=True)
+slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.queued_jobs = 0.5, 0.05, ask
+slurm_jobs._run_slurm = lambda *words: print(*words, flush=True)
 QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})
 print("went on", flush=True)
@@ -83,7 +83,7 @@ def test_a_partition_whose_nodes_may_come_back_is_named_once_and_waited_for() ->
 def test_which_reasons_no_other_job_s_end_removes(reason: str, never: bool) -> None:
     job = QueuedJob("7", "llem-small-ab-cd", "PENDING", reason)
     assert job.never_starts == never
-    (said,) = waiting([job])
+    (said,) = waiting_lines([job])
     assert ("never ends by itself" in said) == never
     assert ("SLURM holds it" in said) == reason.startswith(("launch", "JobHold"))
 
@@ -91,7 +91,7 @@ def test_which_reasons_no_other_job_s_end_removes(reason: str, never: bool) -> N
 def test_a_job_that_slurm_holds_after_a_requeue_waits() -> None:
     held = QueuedJob("7", "llem-a", "REQUEUE_HOLD", "launch failure limit exceeded requeued held")
     assert held.never_starts
-    (said,) = waiting([held, QueuedJob("8", "llem-a", "RUNNING", "None")])
+    (said,) = waiting_lines([held, QueuedJob("8", "llem-a", "RUNNING", "None")])
     assert said.startswith("1 job waits in SLURM's queue: launch failure limit exceeded")
 
 

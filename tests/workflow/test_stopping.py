@@ -12,7 +12,7 @@ from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.precision_target import plan_study, precision
 from llenergymeasure.workflow.snakemake_process import Call, Listener
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
@@ -46,7 +46,7 @@ def run_all(plan, folder, energies, only=lambda _run: True, **settings):
 
 def written(asked, folder):
     """Plan as a workflow that starts does: the plan is written."""
-    plan = planned(asked, folder)
+    plan = plan_study(asked, folder)
     write_bytes(folder.plan, plan.to_json_bytes())
     return plan
 
@@ -74,14 +74,14 @@ def test_it_begins_with_the_pilot_and_says_what_it_may_cost(folder):
 
 def test_the_next_start_adds_what_the_spread_asks_for(folder):
     run_all(written(study(), folder), folder, (STEADY, SHAKY))
-    found = precision(planned(study(), folder), folder, open_runs=0)
+    found = precision(plan_study(study(), folder), folder, open_runs=0)
     assert (found.reached, found.short) == (False, 0)
     plan = written(study(), folder)
     # s = 0.0158 on the logarithm, t(0.975, 4) = 2.776: (2.776 s / ln 1.02)^2 = 4.9, so 5; with
     # half the target four times as many and more, cut at 12.
     assert cycles_of(plan) == {1: 5, 2: 5}
-    assert cycles_of(planned(study(precision_target=0.0125), folder)) == {1: 5, 2: 12}
-    assert cycles_of(planned(study(precision_target=0.015), folder)) == {1: 5, 2: 9}
+    assert cycles_of(plan_study(study(precision_target=0.0125), folder)) == {1: 5, 2: 12}
+    assert cycles_of(plan_study(study(precision_target=0.015), folder)) == {1: 5, 2: 9}
 
 
 def test_what_the_pilot_decided_stays(folder):
@@ -97,13 +97,13 @@ def test_what_the_pilot_decided_stays(folder):
         run = next(run for run in longer.runs if run.config["n"] == 2 and run.cycle == cycle)
         folder.run(run.experiment, run.cycle).result.unlink()
     run_all(longer, folder, (STEADY, (50.0, 200.0, *SHAKY[2:])))
-    assert planned(asked, folder).to_json_bytes() == longer.to_json_bytes()
+    assert plan_study(asked, folder).to_json_bytes() == longer.to_json_bytes()
 
 
 def test_added_cycles_follow_the_pilot_and_keep_the_blocks(folder):
     asked = study(precision_target=0.001)
     run_all(written(asked, folder), folder, (SHAKY, SHAKY))
-    plan = planned(asked, folder)
+    plan = plan_study(asked, folder)
     assert [run.order for run in plan.runs] == list(range(1, 25))
     assert [run.cycle for run in plan.runs] == [cycle for cycle in range(1, 13) for _ in (1, 2)]
 
@@ -113,7 +113,7 @@ def test_the_pilot_keeps_its_places_in_every_order(folder, order):
     asked = study(precision_target=0.001, cycle_order=order)
     pilot = written(asked, folder)
     run_all(pilot, folder, (STEADY, SHAKY))
-    longer = planned(asked, folder)
+    longer = plan_study(asked, folder)
     assert longer.runs[: len(pilot.runs)] == pilot.runs
     assert len({(run.experiment, run.cycle) for run in longer.runs}) == len(longer.runs) > 10
 
@@ -140,13 +140,13 @@ def test_disqualified_pilot_runs_are_made_up_for(folder):
         validity=["other_process"],
     )
     run_all(pilot, folder, (SHAKY, STEADY))
-    assert cycles_of(planned(asked, folder)) == {1: 6, 2: 5}
+    assert cycles_of(plan_study(asked, folder)) == {1: 6, 2: 5}
 
 
 def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
     asked = study()
     run_all(written(asked, folder), folder, (STEADY, STEADY), validity=["other_process"])
-    plan = planned(asked, folder)
+    plan = plan_study(asked, folder)
     assert cycles_of(plan) == {1: 5, 2: 5}
     assert {each["reason"] for each in plan.stopping.values()} == {
         "only 0 of the pilot's runs can be used; 3 would do"
@@ -156,12 +156,12 @@ def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
 def test_without_a_target_nothing_changes(folder):
     plain = study_from_mapping({**STUDY, "execution": {"n_cycles": 2}})
     assert b"stopping" not in written(plain, folder).to_json_bytes()
-    assert precision(planned(plain, folder), folder, open_runs=0) is None
+    assert precision(plan_study(plain, folder), folder, open_runs=0) is None
     assert "precision_reached" not in json.loads(_manifest(plain, folder))
 
 
 def _manifest(asked, folder):
-    write_manifest(planned(asked, folder), folder)
+    write_manifest(plan_study(asked, folder), folder)
     return folder.manifest.read_text()
 
 
@@ -171,7 +171,7 @@ def driven(folder, monkeypatch):
     lengths = []
 
     class Driven:
-        complaint, broken = "", None
+        complaint, circuit_message = "", None
 
         def __init__(self, _file, plan, *_):
             self.plan = plan

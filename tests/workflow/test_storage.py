@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.workflow.storage import Storage, send_along
+from llenergymeasure.workflow.storage import Storage, send_inputs
 from llenergymeasure.workload.load_study import load_study
 from support.studies import ROOT, plan_of, result_times, snakemake, write_study
 
@@ -86,11 +86,11 @@ def stored(folder: StudyFolder) -> RunFolder:
 
 def test_a_whole_run_is_brought_and_left_alone_after(here: StudyFolder) -> None:
     there, run = stored(here), here.run(**RUN)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert is_complete(run)
     before = run.result.stat().st_mtime_ns
     shutil.rmtree(there.path)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert is_complete(run)
     assert run.result.stat().st_mtime_ns == before
 
@@ -100,7 +100,7 @@ def test_a_record_that_is_damaged_in_the_storage_is_no_result(
 ) -> None:
     there, run = stored(here), here.run(**RUN)
     there.row.write_bytes(b"cut")
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert not run.result.exists()
     assert not there.result.exists()
     assert run.outcome.exists()
@@ -115,7 +115,7 @@ def test_a_storage_that_fails_ends_no_workflow(
 
     stored(here)
     monkeypatch.setattr(Kept, "retrieve_object", fail)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert not here.run(**RUN).result.exists()
     said = "".join(capsys.readouterr())
     assert "503 Slow Down" in said
@@ -128,11 +128,11 @@ def test_what_runs_read_goes_along_and_what_cannot_go_is_named(here: StudyFolder
     workflow = SimpleNamespace(
         main_snakefile="Snakefile", overwrite_configfiles=["study.yaml"], configfiles=[]
     )
-    send_along(workflow, plan, here)
+    send_inputs(workflow, plan, here)
     assert workflow.configfiles == ["results/small/plan.json", "prompts.txt"]
     workflow.main_snakefile = str(ROOT / "Snakefile")
     with pytest.raises(ConfigurationError, match=r"below the working folder.*\n?.*Snakefile"):
-        send_along(workflow, plan, here)
+        send_inputs(workflow, plan, here)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from llenergymeasure.cli.output import Level, level, note
 from llenergymeasure.report.formatting import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
-from llenergymeasure.workflow.progress import Progress, resting
+from llenergymeasure.workflow.progress import Progress, resting_runs
 from llenergymeasure.workflow.snakemake_process import Listener
 
 _LEAST_DOING = 24
@@ -37,7 +37,7 @@ class Live(Listener):
     def wait(self, timeout_s: float, progress: Progress) -> None:
         """Wait so long, show how far it is, and let Enter end the rest of a run that rests."""
         if _enter(timeout_s):
-            for rest in resting(progress.plan, self._folder, progress.next_runs()):
+            for rest in resting_runs(progress.plan, self._folder, progress.next_runs()):
                 self.say(rest.skip())
         if level() == Level.QUIET or not self.is_due():
             return
@@ -45,7 +45,7 @@ class Live(Listener):
             self.say_phases(progress)
             return
         line = progress.line(self.ending, self.queue)
-        for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
+        for rest in resting_runs(progress.plan, self._folder, progress.next_runs())[:1]:
             done = line.partition("; ")[0]
             line = f"{done}; {'Enter skips it; ' if _person_in_front() else ''}{rest}"
         self._show(line)

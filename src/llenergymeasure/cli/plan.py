@@ -14,7 +14,7 @@ from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study
@@ -33,7 +33,7 @@ def plan(
     """
     read = with_runners(load_study(study), apptainer_offered=False)
     notes = check_files(each.model for each in read.experiments)
-    made = planned(read, StudyFolder.of(read))
+    made = plan_study(read, StudyFolder.of(read))
     made = replace(made, notes=(*made.notes, *notes))
     if as_json:
         compared = fairness(made)
@@ -47,7 +47,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     request = job_request(profile)
     forecast = forecast_for(request)
     share = may_share(plan.execution, profile)
-    jobs = None if request is None else request.words
+    jobs = None if request is None else request.description
     yield describe_plan(plan, forecast.estimates, share=share, jobs=jobs)
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}

@@ -14,12 +14,12 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import is_ours
+from llenergymeasure.workflow.profile import is_bundled
 from llenergymeasure.workflow.resume import (
     NotResumedError,
     StudyCall,
-    last_called,
-    recall,
+    last_started_study,
+    read_call,
 )
 from llenergymeasure.workload.load_study import load_study
 
@@ -31,12 +31,12 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     """
     if study is None:
         root = preferred_folder(None)
-        folder = last_called(root)
+        folder = last_started_study(root)
         if folder is None:
             raise ConfigurationError(f"no study was run here: there is none in {root}/")
         study = folder.path
     call = _call_of(study)
-    if profile is None and call.profile is not None and not is_ours(call.profile):
+    if profile is None and call.profile is not None and not is_bundled(call.profile):
         message = (
             f"was run with a profile that is not ours; --profile {call.profile} takes it again"
         )
@@ -60,13 +60,13 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
 def _call_of(path: Path) -> StudyCall:
     """Return how the study of a file or folder was started last; a file as it is, if it was not."""
     if path.is_dir():
-        call = recall(StudyFolder(path))
+        call = read_call(StudyFolder(path))
         if call is None:
             message = "holds no study that `llem run` started; name the study's file"
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = recall(folder_of(path))
+        call = read_call(folder_of(path))
     except NotResumedError:  # the file alone is another study
         raise
     except ConfigurationError:  # its file has another name now: this one

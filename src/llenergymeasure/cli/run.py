@@ -35,9 +35,9 @@ from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
-from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.precision_target import plan_study, precision
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
-from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.recovery import damage_messages
 from llenergymeasure.workflow.resume import (
     StudyCall,
     remember,
@@ -165,7 +165,7 @@ def run_call(
         study = replace(study, results_root=root)
     found = check_files(each.model for each in study.experiments)
     folder = StudyFolder.of(study)
-    plan = planned(study, folder)
+    plan = plan_study(study, folder)
     if dry_run:
         shown = replace(plan, notes=(*plan.notes, *found))
         print("\n".join(plan_lines(shown, call.profile, study.notify)))
@@ -186,10 +186,10 @@ def run_call(
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
         notes = [f"Note: {each}" for each in (*plan.notes, *found)]
         traces = trace_lines(each.config for each in study.experiments) if to_do else ()
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *traces, *notes):
+        for line in (*shared, *damage_messages(runs), *left_out_lines(plan), *traces, *notes):
             note(line)
         if request is not None and to_do:
-            note(f"  {request.words}")
+            note(f"  {request.description}")
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile, environment=place)
@@ -205,7 +205,7 @@ def run_call(
         last = mark.lstrip() + last.lstrip("\n")
     if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
-    longest = planned(study, folder)
+    longest = plan_study(study, folder)
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))

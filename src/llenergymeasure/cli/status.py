@@ -17,11 +17,11 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, noted_in, notes_of
 from llenergymeasure.results.record_files import read_result
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.manifest import count, precision_of, states
+from llenergymeasure.workflow.manifest import count_states, precision_fields, states
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.progress import phase_in_words
-from llenergymeasure.workflow.slurm_jobs import QueuedJob, left_jobs, waiting, with_waiting
-from llenergymeasure.workflow.snakemake_log import never_began
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, mark_waiting, queued_jobs, waiting_lines
+from llenergymeasure.workflow.snakemake_log import failed_jobs
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 
 QUEUE_LIMIT_S = 5.0
@@ -44,21 +44,25 @@ def status(
     runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
     jobs: list[QueuedJob] = []
     try:
-        jobs = left_jobs(folder, QUEUE_LIMIT_S)
+        jobs = queued_jobs(folder, QUEUE_LIMIT_S)
     except PreflightError as error:
         note(f"{error}: what waits in its queue is not known")
-    runs = _with_reasons(with_waiting(runs, jobs), folder)
+    runs = _with_reasons(mark_waiting(runs, jobs), folder)
     if as_json:
-        head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
+        head = {
+            "study": plan.study,
+            "counts": count_states(runs),
+            **precision_fields(plan, folder, runs),
+        }
         head["notes"] = [said for said, _ in distinct(_notes(folder, runs))]
         print_json({**head, "runs": runs})
         return
-    counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(count_states(runs).items()))
     print(f"{plan.study}: {counted(len(runs), 'run')}: {counts}")
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
-    for line in waiting(jobs):
+    for line in waiting_lines(jobs):
         print(line)
     if holder and all(run["status"] != "running" for run in runs):
         idle = any(run["status"] != "completed" for run in runs)
@@ -93,7 +97,7 @@ def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[
     known: dict[str, str] = {}
     with suppress(OSError):  # another user's may not be read
         if without and log.is_file():
-            known = dict(never_began(log.read_text(errors="replace")))
+            known = dict(failed_jobs(log.read_text(errors="replace")))
     for run in without:
         why = known.get(f"{run['experiment']}/{run['cycle']}")
         with suppress(OSError):  # one that begins just now has no outcome
