@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import UNPAIRED, compare, condition
+from llenergymeasure.cli.compare import UNPAIRED, compare, parse_condition
 from llenergymeasure.cli.results import results
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
@@ -244,7 +244,7 @@ def test_a_side_whose_runs_are_in_no_mean_is_named(tmp_path, capsys):
 )
 def test_a_bad_condition_is_refused(text):
     with pytest.raises(ConfigurationError, match="--fail-if"):
-        condition(text)
+        parse_condition(text)
 
 
 def test_what_has_nothing_in_common_is_said(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import compare, condition
+from llenergymeasure.cli.compare import compare, parse_condition
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
 from results.synthetic import make_plan, make_result, write_plan, write_result
@@ -138,7 +138,7 @@ def test_a_cycle_whose_tables_are_lost_is_left_out(tmp_path, capsys):
 
 def test_no_guard_asks_for_what_chance_leaves_out():
     with pytest.raises(ConfigurationError, match="is none of"):
-        condition(f"{MATCHED} > 1.4")
+        parse_condition(f"{MATCHED} > 1.4")
 
 
 @pytest.mark.parametrize(

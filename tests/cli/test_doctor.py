@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.cli.doctor import _host_side
+from llenergymeasure.cli.doctor import _check_packages
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 from support.studies import llem
@@ -118,6 +118,6 @@ def test_a_torch_that_cannot_use_the_card_is_not_ticked_off(tmp_path: Path) -> N
 
 def test_a_snakemake_that_a_run_refuses_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "9.3.1")
-    found = _host_side()
+    found = _check_packages()
     assert found.state == "wrong"
     assert "snakemake 9.3.1, and the workflow needs 9.27 or newer" in found.detail

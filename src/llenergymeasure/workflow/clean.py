@@ -49,8 +49,7 @@ class Leftover:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        names = ("kind", "name", "reason", "size_bytes")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("kind", "name", "reason", "size_bytes")}
 
 
 def leftovers(folder: StudyFolder) -> Iterator[Leftover]:

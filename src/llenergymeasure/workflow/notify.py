@@ -149,10 +149,8 @@ def _run_command(notify: NotifyConfig, event: Event, content: bytes) -> None:
         limit = f"{notify.timeout_seconds:g} s"
         raise NotNotifiedError(f"not done within {limit}, so ended") from None
     if process.returncode != 0:
-        last_line = "".join(
-            f": {line}" for line in error_output.decode(errors="replace").split("\n")[-2:-1]
-        )
-        raise NotNotifiedError(f"it ended with {process.returncode}{last_line}")
+        last_line = error_output.decode(errors="replace").split("\n")[-2:-1]
+        raise NotNotifiedError(": ".join([f"it ended with {process.returncode}", *last_line]))
 
 
 def _secrets(notify: NotifyConfig) -> Iterator[str | None]:

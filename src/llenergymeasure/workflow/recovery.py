@@ -33,12 +33,7 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.results.complete import SETTLED_NS
-from llenergymeasure.results.layout import (
-    PARTIAL_MTIME_S,
-    TABLE_NAMES,
-    RunFolder,
-    StudyFolder,
-)
+from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.run.attempt import lock_if_idle
 

@@ -11,13 +11,7 @@ from typing import Any
 
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.containers.images import sif_image
-from llenergymeasure.errors import (
-    LlemError,
-    PreflightError,
-    Problem,
-    ResultsError,
-    as_message,
-)
+from llenergymeasure.errors import LlemError, PreflightError, Problem, ResultsError, as_message
 from llenergymeasure.files import locked
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
@@ -83,11 +77,7 @@ class OpenStudy:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        folder: StudyFolder,
-        workflow: Any,
-        notify: NotifyConfig | None = None,
+        self, plan: Plan, folder: StudyFolder, workflow: Any, notify: NotifyConfig | None = None
     ) -> None:
         self._plan = plan
         self._notify = notify
@@ -350,17 +340,15 @@ class OpenStudy:
         from llenergymeasure.report.plain_text import study_text
 
         put_back_left_limits()
-        runs = self._update_states()
-        incomplete = any(run["status"] != "completed" for run in runs)
+        open_count = sum(run["status"] != "completed" for run in self._update_states())
         # After an interruption in the last run Snakemake starts no further rule.
-        if incomplete or self._tables_are_stale():
+        if open_count or self._tables_are_stale():
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` prints it itself
             say(study_text(self._folder.path))
-            open_runs = sum(run["status"] != "completed" for run in runs)
             broken = self._circuit.broken()
-            for message in (precision(self._plan, self._folder, open_runs), broken):
+            for message in (precision(self._plan, self._folder, open_count), broken):
                 if message is not None:
                     say(str(message))
             if (page := self._folder.path / PAGE_NAME).is_file():
