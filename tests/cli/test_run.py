@@ -14,7 +14,7 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
-from llenergymeasure.cli.find_study import folder_of
+from llenergymeasure.cli.find_study import results_folder
 from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
@@ -470,7 +470,7 @@ def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
     assert make_plan(driven[1][0]).runs == make_plan(driven[0][0]).runs
     assert (driven[1][0].origin, Path.cwd()) == (folder / "study.yaml", elsewhere)
     assert not list(elsewhere.iterdir())
-    assert folder_of(folder / "study.yaml").path == folder
+    assert results_folder(folder / "study.yaml").path == folder
     assert call("status", str(folder / named)).code == 0
     moved = folder.rename(elsewhere / "run-m-a")
     said = call("resume", str(moved / "study.yaml"))

@@ -174,7 +174,7 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_jobs, "ASK_LIMIT_S", 0.2)
+    monkeypatch.setattr(slurm_jobs, "COMMAND_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
         queued_jobs(StudyFolder(slurm))
@@ -389,7 +389,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     driven._on_cluster = True
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
         command(slurm, "squeue", f"echo '{jobs}{more}'")
-        driven._next_queue_look_s = 0.0
+        driven._next_poll_s = 0.0
         driven._report_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
     never, nodes, last = said
@@ -479,7 +479,7 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     driven._report_ended_runs(progress)
     driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
-    monkeypatch.setattr(snakemake_process, "LOOK_SOON_S", 0.0)
+    monkeypatch.setattr(snakemake_process, "QUEUE_POLL_SOON_S", 0.0)
     monkeypatch.setattr(progress, "newly_ended", lambda: [EndedRun("")])
     driven._report_ended_runs(progress)
     driven._report_queue()

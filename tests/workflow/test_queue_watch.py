@@ -21,7 +21,7 @@ def ask(folder):
     {ask}
 
 {before}
-slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.queued_jobs = 0.5, 0.05, ask
+slurm_jobs.QUIET_LIMIT_S, slurm_jobs.QUEUE_POLL_S, slurm_jobs.queued_jobs = 0.5, 0.05, ask
 slurm_jobs._run_slurm = lambda *words: print(*words, flush=True)
 QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})

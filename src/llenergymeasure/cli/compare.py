@@ -151,6 +151,17 @@ class _Study(NamedTuple):
         names = [plain(self.labels[experiment], 60) for experiment in experiments[:MAX_NAMED]]
         return f"{'; '.join(names)}{'; …' * (len(experiments) > MAX_NAMED)}"
 
+    def find(self, name: str) -> str:
+        """Return the experiment whose id begins with ``name``."""
+        found = [experiment for experiment in self.labels if experiment.startswith(name)]
+        if len(found) != 1:
+            count = "no experiment" if not found else f"{len(found)} experiments"
+            raise ConfigurationError(f"{count} of the study begins with {name}; there are {self}")
+        return found[0]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name} ({plain(label, 60)})" for name, label in self.labels.items())
+
 
 def _read_study(path: Path) -> _Study:
     folder = study_folder(path)
@@ -175,10 +186,10 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
     if common and copies.keys() >= {*common}:
         raise ConfigurationError(copies[common[0]].words())
     if copied := [experiment for experiment in common if experiment in copies]:
-        what = (
+        subject = (
             f"{counted(len(copied), 'experiment')} with a run that {path_a} and {path_b} both hold"
         )
-        note(f"{what}, as a folder and its copy do, not compared: {a.first_labels(copied)}")
+        note(f"{subject}, as a folder and its copy do, not compared: {a.first_labels(copied)}")
     if not common:
         raise ConfigurationError(
             f"{path_a} and {path_b} have no experiment in common; to compare two experiments of "
@@ -188,8 +199,10 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
         alone = [experiment for experiment in study.labels if experiment not in other.labels]
         if alone:
             verb = "is" if len(alone) == 1 else "are"
-            what = f"{counted(len(alone), 'experiment')} of {study.path} {verb} not in {other.path}"
-            note(f"{what} and not compared: {study.first_labels(alone)}")
+            subject = (
+                f"{counted(len(alone), 'experiment')} of {study.path} {verb} not in {other.path}"
+            )
+            note(f"{subject} and not compared: {study.first_labels(alone)}")
     return [
         _match(a.labels[experiment], a, experiment, b, experiment)
         for experiment in common
@@ -200,30 +213,12 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
 def _two_experiments(path: Path, a: str, b: str) -> tuple[tuple[str, str], list[Match]]:
     """Return the names of both, and how one is compared with the other."""
     study = _read_study(path)
-    labels = study.labels
-    experiment_a, experiment_b = (_experiment(name, labels) for name in (a, b))
+    experiment_a, experiment_b = study.find(a), study.find(b)
     if experiment_a == experiment_b:
-        raise ConfigurationError(
-            f"{a} and {b} are the same experiment; there are {_listed_experiments(labels)}"
-        )
-    label_a, label_b = labels[experiment_a], labels[experiment_b]
+        raise ConfigurationError(f"{a} and {b} are the same experiment; there are {study}")
+    label_a, label_b = study.labels[experiment_a], study.labels[experiment_b]
     match = _match(f"{label_b} against {label_a}", study, experiment_a, study, experiment_b)
     return (label_a, label_b), [match]
-
-
-def _experiment(name: str, labels: Mapping[str, str]) -> str:
-    """Return the id that begins with ``name``."""
-    matches = [experiment for experiment in labels if experiment.startswith(name)]
-    if len(matches) != 1:
-        count = "no experiment" if not matches else f"{len(matches)} experiments"
-        raise ConfigurationError(
-            f"{count} of the study begins with {name}; there are {_listed_experiments(labels)}"
-        )
-    return matches[0]
-
-
-def _listed_experiments(labels: Mapping[str, str]) -> str:
-    return "; ".join(f"{experiment} ({plain(label, 60)})" for experiment, label in labels.items())
 
 
 def _last_column(row: Row, previous: Row) -> str:

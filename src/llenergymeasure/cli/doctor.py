@@ -12,7 +12,7 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.cli.doctor_machine import (
-    ASK_LIMIT_S,
+    COMMAND_LIMIT_S,
     GIB,
     Finding,
     containers,
@@ -160,7 +160,7 @@ def _check_slurm() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     command = ["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"]
     try:
-        result = completed(command, ASK_LIMIT_S)
+        result = completed(command, COMMAND_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if result.returncode != 0:

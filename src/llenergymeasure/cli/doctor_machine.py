@@ -29,7 +29,7 @@ from llenergymeasure.machine.gpus.state import (
 from llenergymeasure.processes import ChildError, completed
 
 GIB = 1024**3
-ASK_LIMIT_S = 30.0
+COMMAND_LIMIT_S = 30.0
 """For a command that asks another program how it is."""
 
 IMPORT_LIMIT_S = 180.0
@@ -232,7 +232,7 @@ def _check_apptainer() -> Finding:
         remedy = "needed only for runners: {…: apptainer}; see the page Containers"
         return Finding("Apptainer", "absent", "no command apptainer", remedy)
     try:
-        result = call([command, "--version"], ASK_LIMIT_S)
+        result = call([command, "--version"], COMMAND_LIMIT_S)
     except ContainerError as error:
         return Finding("Apptainer", "wrong", str(error))
     if result.returncode != 0:
@@ -244,8 +244,8 @@ def _check_toolkit(engine: Engine) -> Finding:
     name = "NVIDIA container toolkit"
     device_files = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
     if engine.gives_gpus or device_files:
-        place = f"known to {engine.command}" if engine.gives_gpus else device_files[0]
-        return Finding(name, "ok", place)
+        detail = f"known to {engine.command}" if engine.gives_gpus else device_files[0]
+        return Finding(name, "ok", detail)
     remedy = (
         "install it, then: sudo nvidia-ctk runtime configure --runtime=docker && "
         "sudo systemctl restart docker (Podman: sudo nvidia-ctk cdi generate "

@@ -21,7 +21,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     """
     root = preferred_folder(None) if path is None else path
     if root.is_file():
-        folder = folder_of(root)
+        folder = results_folder(root)
     elif path is not None and not root.exists():
         message = (
             f"no such study file or results folder; "
@@ -38,7 +38,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     return folder
 
 
-def folder_of(study_file: Path) -> StudyFolder:
+def results_folder(study_file: Path) -> StudyFolder:
     """Return the results of a study's file: where it lies, if ``llem`` wrote it into them."""
     folder = StudyFolder(study_file.absolute().parent)
     if folder.plan.is_file():  # it is not expanded: what it names may not be found from here

@@ -139,7 +139,7 @@ def _document(
 ) -> dict[str, Any]:
     account = metered.account
     start_ns, end_ns = account.window
-    used = calibration.for_record(account.calibratable)
+    calibration_record = calibration.for_record(account.calibratable)
     return {
         "window": {
             "start_monotonic_ns": start_ns,
@@ -154,7 +154,7 @@ def _document(
         "unavailable": metered.unavailable,
         "sensors": metered.ready["sensors"],
         "gpus": [dict(card) for card in account.gpus],
-        "calibration": used,
+        "calibration": calibration_record,
         "recorder_cost": recorder_cost(metered.samples),
     }
 

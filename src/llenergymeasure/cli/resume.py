@@ -4,7 +4,7 @@ from contextlib import chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from llenergymeasure.cli.find_study import folder_of
+from llenergymeasure.cli.find_study import results_folder
 from llenergymeasure.cli.output import ProfileOption, StudyArgument, note
 from llenergymeasure.cli.run import experiment_ids, run_call
 from llenergymeasure.config.identity import local_files
@@ -42,7 +42,7 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
         )
         raise ConfigurationError(Problem(message, file=study))
     around = study.absolute() if study.is_dir() else study.absolute().parent
-    folder = StudyFolder(around) if study.is_dir() else folder_of(study)
+    folder = StudyFolder(around) if study.is_dir() else results_folder(study)
     place = _call_folder(call, folder)
     is_elsewhere = place != Path.cwd()
     if profile is not None and is_elsewhere and Path(profile).is_dir():
@@ -66,7 +66,7 @@ def _last_call(path: Path) -> StudyCall:
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = read_call(folder_of(path))
+        call = read_call(results_folder(path))
     except NotResumedError:  # the file alone is another study
         raise
     except ConfigurationError:  # its file has another name now: this one

@@ -97,8 +97,8 @@ def sensors(
 
 
 def _result_json(result: Probed) -> dict[str, Any]:
-    known = known_report(result.info, result.found)
-    return {**known, "kept": result.kept, "not_kept_because": result.reason}
+    report = known_report(result.info, result.found)
+    return {**report, "kept": result.kept, "not_kept_because": result.reason}
 
 
 def _result_lines(result: Probed) -> list[str]:

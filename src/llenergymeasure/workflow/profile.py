@@ -172,11 +172,11 @@ def _requested(settings: Mapping[str, Any], *names: str) -> tuple[float | None, 
     from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
-    for place, resources in _resources(settings).items():
+    for section, resources in _resources(settings).items():
         for name in resources.keys() & set(names):
             try:
                 value = Resource.parse_human_friendly(name, resources[name])
-                return float(str(value).strip("'\"")), f"{place}.{name}"
+                return float(str(value).strip("'\"")), f"{section}.{name}"
             except (ValueError, WorkflowError):
                 return None, ""  # an expression, which Snakemake alone can work out
     return None, ""

@@ -108,11 +108,11 @@ class Progress:
                 self._earlier_attempts[run.experiment, run.cycle] = state["attempt"]
         folders = [folder.run(*key) for key in self._open]
         self._attempts_before = {run: _size_bytes(run.attempts) for run in folders}
-        self._done_before = self._total - len(self._open)
+        self._completed_before = self._total - len(self._open)
         self._estimator, self._measured = estimates or Estimates(), measured
         self._share = share
         self._estimates = self._estimate(self._open)
-        self._ended_s = 0.0
+        self._ended_estimate_s = 0.0
 
     @property
     def any_failed(self) -> bool:
@@ -151,15 +151,17 @@ class Progress:
                 self._without_result[key] = _RunWithoutResult(run, outcome, estimate)
             self._counts[outcome.status] += 1
             self._last_end_ns = time.time_ns()
-            self._ended_s += estimate.seconds
+            self._ended_estimate_s += estimate.seconds
             if run.session is not None:  # the rest of its session needs a server of its own
                 self._estimates |= self._estimate(
                     (other.experiment, other.cycle)
                     for other in self._open.values()
                     if (other.session, other.cycle) == (run.session, run.cycle)
                 )
-            place = self._total - len(self._open)
-            line = f"[{place}/{self._total}] {self.plan.label(run)}: {self._end_text(run, outcome)}"
+            number = self._total - len(self._open)
+            line = (
+                f"[{number}/{self._total}] {self.plan.label(run)}: {self._end_text(run, outcome)}"
+            )
             notes = _notes(self._folder.run(*key).result)
             ended.append(EndedRun(line, notes))
         return ended
@@ -178,7 +180,7 @@ class Progress:
             # Its outcome may be there a moment longer.
             self._earlier_attempts[key] = end.outcome.attempt
             self._counts -= Counter([end.outcome.status])
-            self._ended_s -= end.estimate.seconds
+            self._ended_estimate_s -= end.estimate.seconds
             self._open = {key: end.run, **self._open}
             self._estimates[key] = end.estimate
 
@@ -189,7 +191,7 @@ class Progress:
             ending: what is waited for, if the study is to end now.
             queue: why jobs wait; shown if no run is under way.
         """
-        completed = self._done_before + self._counts["completed"]
+        completed = self._completed_before + self._counts["completed"]
         time_left, running = self.time_left(), self._running()
         if ending and self._on_cluster and not running:
             ending = f"no run under way, {_REPORT_OF_JOBS}"
@@ -225,8 +227,10 @@ class Progress:
             phase, key = self._phase(run), (run.experiment, run.cycle)
             if phase is not None and phase[0] != self._phases.get(key):
                 self._phases[key] = phase[0]
-                place, time_left = self._total - len(self._open) + 1, self.time_left()
-                line = f"[{place}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
+                number, time_left = self._total - len(self._open) + 1, self.time_left()
+                line = (
+                    f"[{number}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
+                )
                 lines.append(line if time_left is None else f"{line}; {time_left} left")
         return lines
 
@@ -246,7 +250,7 @@ class Progress:
         estimates = list(self._estimates.values())
         run_s, rate, longest = estimates[0].seconds, 1.0, False
         if self._counts:
-            rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
+            rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_estimate_s
         else:
             longest = any(estimate.longest for estimate in estimates)
             unknown = next((estimate.unknown for estimate in estimates if estimate.unknown), ())

@@ -24,14 +24,14 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.units import MISSING
 
-ASK_LIMIT_S = 60.0
+COMMAND_LIMIT_S = 60.0
 CANCEL_LIMIT_S = 120.0
 QUIET_LIMIT_S = 300.0
 """Longer than the profile's latency-wait plus the time between two looks of the executor."""
 
-LOOK_INTERVAL_S = 20.0
+QUEUE_POLL_S = 20.0
 
-LOOK_SOON_S = 5.0
+QUEUE_POLL_SOON_S = 5.0
 """After a run's end, when other jobs may start; not at once, as runs may end every second and
 SLURM's controller should not be asked as often."""
 
@@ -101,8 +101,8 @@ it is also given for nodes that are down for a while. Source: squeue(1), "JOB RE
 def job_prefix(folder: StudyFolder) -> str:
     """Return the prefix of the names of a study's jobs, the same on every machine."""
     path = folder.path.resolve()
-    place = hashlib.sha256(str(path).encode()).hexdigest()[:6]
-    return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{place}-"
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:6]
+    return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{digest}-"
 
 
 def has_squeue() -> bool:
@@ -255,7 +255,7 @@ def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.Complete
 
 def _run_slurm(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return completed(command, limit_s or ASK_LIMIT_S)
+        return completed(command, limit_s or COMMAND_LIMIT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 
@@ -276,7 +276,7 @@ class QueueWatch(threading.Thread):
         """Watch until no job has been left for too long, then end this process by SIGTERM."""
         last_work = time.monotonic()
         while time.monotonic() - last_work < QUIET_LIMIT_S:
-            time.sleep(LOOK_INTERVAL_S)
+            time.sleep(QUEUE_POLL_S)
             if self._has_work_left():
                 last_work = time.monotonic()
         say(

@@ -132,10 +132,7 @@ class OpenStudy:
 
         With a storage, records that are already here are not fetched.
         """
-        paths = [
-            f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
-            for run in self._plan.runs
-        ]
+        paths = [str(self._folder.run(run.experiment, run.cycle).result) for run in self._plan.runs]
         if self.storage is None:
             return paths
         return [self._local_file(path) if Path(path).is_file() else path for path in paths]

@@ -36,9 +36,9 @@ from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_bundled, may_share, snakemake_profile
 from llenergymeasure.workflow.progress import PARALLEL_RUNS, PARALLEL_RUNS_ON_CLUSTER, Progress
 from llenergymeasure.workflow.slurm_jobs import (
-    LOOK_INTERVAL_S,
-    LOOK_SOON_S,
     NEVER_ENDS,
+    QUEUE_POLL_S,
+    QUEUE_POLL_SOON_S,
     cancel_jobs,
     lasting_reasons,
     queued_jobs,
@@ -60,7 +60,7 @@ class Listener:
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """Take the function that gets each line; None for silence."""
         self._say = say
-        self._looked_at = 0.0
+        self._refreshed_s = 0.0
         self.ending = ""
         """What a study that is to end waits for; empty while it continues."""
         self.queue = ""
@@ -82,9 +82,9 @@ class Listener:
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
-        if time.monotonic() - self._looked_at < REFRESH_S:
+        if time.monotonic() - self._refreshed_s < REFRESH_S:
             return False
-        self._looked_at = time.monotonic()
+        self._refreshed_s = time.monotonic()
         return True
 
     def say_phases(self, progress: Progress) -> None:
@@ -157,7 +157,7 @@ class SnakemakeProcess:
         self._reported: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
-        self._next_queue_look_s = 0.0
+        self._next_poll_s = 0.0
         self._run_failed = False
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -264,7 +264,7 @@ class SnakemakeProcess:
         if ends and self._on_cluster:  # an earlier call's job may be one of them: first say so
             self._say_once(snakemake_log.read_job_messages(self._log_path))
         for ended in ends:
-            self._next_queue_look_s = min(self._next_queue_look_s, time.monotonic() + LOOK_SOON_S)
+            self._next_poll_s = min(self._next_poll_s, time.monotonic() + QUEUE_POLL_SOON_S)
             self._view.say(ended.line)
             for note in ended.notes:
                 kind = kind_of(note)
@@ -273,9 +273,9 @@ class SnakemakeProcess:
                     self._view.say(f"Note: {note}")
 
     def _report_queue(self) -> None:
-        if not self._on_cluster or time.monotonic() < self._next_queue_look_s:
+        if not self._on_cluster or time.monotonic() < self._next_poll_s:
             return
-        self._next_queue_look_s = time.monotonic() + LOOK_INTERVAL_S
+        self._next_poll_s = time.monotonic() + QUEUE_POLL_S
         with suppress(LlemError):  # SLURM does not answer just now
             jobs = queued_jobs(self._folder)
             self._view.queue = waiting_summary(jobs)
