@@ -80,9 +80,11 @@ def study(
             **(tables or {}),
         }
         if run["cycle"] not in lost:
-            kept = {name: values for name, values in columns.items() if values is not None}
+            measured_columns = {
+                name: values for name, values in columns.items() if values is not None
+            }
             path = StudyFolder(folder).run(run["experiment"], run["cycle"]).requests
-            pq.write_table(pa.table(kept), path)
+            pq.write_table(pa.table(measured_columns), path)
     write_tables(folder, partial=False)
     return folder
 

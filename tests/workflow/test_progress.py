@@ -45,10 +45,10 @@ def test_before_the_first_end_it_is_the_plan_s_own_estimate(tmp_path: Path) -> N
     plan, folder = planned(), StudyFolder(tmp_path)
     progress = Progress(plan, folder)
     assert progress.line().startswith("0/2 done; at least 17 min left")
-    left = progress.time_left()
-    assert left is not None
+    time_left = progress.time_left()
+    assert time_left is not None
     runs_s = Estimates().plan(plan, measured=False).seconds
-    assert left.seconds == pytest.approx(runs_s + TABLES_S, abs=5)
+    assert time_left.seconds == pytest.approx(runs_s + TABLES_S, abs=5)
     on_cluster = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     assert on_cluster.time_left() is None
 
@@ -144,12 +144,12 @@ def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     time.sleep(0.05)
     end(folder, plan, 0)
     assert len(progress.newly_ended()) == 1
-    left = progress.time_left()
-    assert left is not None
-    assert not left.unknown
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert not time_left.unknown
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     took_s = (progress._last_end_ns - progress._started_ns) / 1e9
-    assert left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
+    assert time_left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
 
 
 def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
     progress = Progress(plan, StudyFolder(tmp_path))
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     progress._last_end_ns -= int(5 * short * 1e9)
-    left = progress.time_left()
-    assert left is not None
-    assert "how slow the current run is" in left.unknown
-    assert left.seconds >= 4.9 * long
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert "how slow the current run is" in time_left.unknown
+    assert time_left.seconds >= 4.9 * long
 
 
 def test_a_last_run_that_takes_longer_than_estimated_has_no_time_left(tmp_path: Path) -> None:
@@ -184,10 +184,12 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     slow = Estimates(lambda _: Known(ModelSize(8e9, 1e12, 32), Device("card", 1e15, 3e12)))
     load_s = 1e12 / READ_BYTES_PER_S
     progress = Progress(plan, folder, estimates=slow)
-    left = progress.time_left()
-    assert left is not None
-    assert left.seconds == pytest.approx(slow.plan(plan, measured=False).seconds + TABLES_S, abs=5)
-    assert load_s < left.seconds < 2 * load_s
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert time_left.seconds == pytest.approx(
+        slow.plan(plan, measured=False).seconds + TABLES_S, abs=5
+    )
+    assert load_s < time_left.seconds < 2 * load_s
 
     runs = [folder.run(run.experiment, run.cycle) for run in plan.runs]
     running = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
@@ -203,7 +205,7 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     time.sleep(0.05)
     runs[0].outcome.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
     assert len(progress.newly_ended()) == 1
-    second, third, fourth = (each.seconds for each in progress._estimates.values())
+    second, third, fourth = (estimate.seconds for estimate in progress._estimates.values())
     assert (second, fourth) == (FINISH_S, FINISH_S)
     assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
 
@@ -243,10 +245,10 @@ def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
     folder = StudyFolder(tmp_path)
     progress = Progress(planned(), folder, estimates=Estimates(lambda _: slow))
-    left = progress.time_left()
-    assert left is not None
-    assert not left.unknown
-    assert left.seconds > 100 * 1000
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert not time_left.unknown
+    assert time_left.seconds > 100 * 1000
 
 
 def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Path) -> None:
@@ -255,11 +257,11 @@ def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Pa
     (run,) = plan.runs
     place = folder.run(run.experiment, run.cycle)
     place.path.mkdir(parents=True)
-    left = {"status": "running", "phase": "measure", "host": socket.gethostname()}
-    left |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
-    place.outcome.write_text(json.dumps(left))
-    (ended,) = progress.newly_ended()
-    assert ended.line.endswith(
+    outcome = {"status": "running", "phase": "measure", "host": socket.gethostname()}
+    outcome |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
+    place.outcome.write_text(json.dumps(outcome))
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.line.endswith(
         "lost in measure: ProcessGone: its process 4194305 ended without a word (killed?)"
     )
 
@@ -271,16 +273,16 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
     run = plan.runs[0]
     warned = {"preflight": [{"message": "has ECC off"}], "workload": {"notes": ["prompts cut"]}}
     folder.run(run.experiment, run.cycle).result.write_text(json.dumps({"provenance": warned}))
-    (ended,) = progress.newly_ended()
-    assert ended.notes == ("has ECC off", "prompts cut")
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.notes == ("has ECC off", "prompts cut")
 
 
 def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path) -> None:
     plan = make_plan(study_from_mapping(SMALL))
     progress = Progress(plan, StudyFolder(tmp_path), PARALLEL_RUNS_ON_CLUSTER)
-    said = "0/1 done; no run under way, waiting for the cluster's word"
-    assert len(said) < 60
-    assert progress.line("waiting until what runs has ended", "1 job waits") == said
+    expected = "0/1 done; no run under way, waiting for the cluster's word"
+    assert len(expected) < 60
+    assert progress.line("waiting until what runs has ended", "1 job waits") == expected
     assert Progress(plan, StudyFolder(tmp_path)).line("waiting until") == "0/1 done; waiting until"
     time.sleep(0.05)
     for place in range(len(plan.runs)):
@@ -326,8 +328,8 @@ def test_what_ends_of_an_earlier_call_is_no_run_of_this_one(tmp_path: Path) -> N
     assert progress.newly_ended() == []
     assert "interrupted" not in progress.line()
     run.outcome.write_text(json.dumps({"status": "failed", "attempt": 2}))
-    (ended,) = progress.newly_ended()
-    assert ended.line.startswith("[1/1] ")
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.line.startswith("[1/1] ")
     assert "1 failed" in progress.line()
 
 
