@@ -40,7 +40,7 @@ class ShellCommand:
         self._command = command
 
     def __str__(self) -> str:
-        """Return them."""
+        """Return the command."""
         return self._command
 
 

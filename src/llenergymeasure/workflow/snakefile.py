@@ -272,14 +272,12 @@ class OpenStudy:
             self._circuit.close(len({state["experiment"] for state in states}))
         to_do = {state["experiment"] for state in states if state["status"] != "completed"}
         if to_do and not self._plan.execution.get("skip_preflight"):
-            backends = dict.fromkeys(
-                run.backend for run in self._plan.runs if run.experiment in to_do
-            )
+            runs = {run.experiment: run for run in self._plan.runs if run.experiment in to_do}
+            backends = dict.fromkeys(run.backend for run in runs.values())
             self._commands.check(backends, runs_here=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
-                configs = {run.experiment: run.config for run in self._plan.runs}
-                in_jobs = not self._workflow.local_exec
-                for line in need_models((configs[name] for name in to_do), in_jobs=in_jobs):
+                configs = [run.config for run in runs.values()]
+                for line in need_models(configs, in_jobs=not self._workflow.local_exec):
                     say(line)
 
     def _update_states(self) -> list[dict[str, Any]]:
