@@ -27,9 +27,9 @@ def called(
 ) -> Said:
     """Call ``llem`` with these arguments."""
     monkeypatch.setattr(sys, "argv", ["llem", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main()
-    told = capsys.readouterr()
-    code = ended.value.code
+    streams = capsys.readouterr()
+    code = exit_info.value.code
     assert isinstance(code, int)
-    return Said(code, told.out, told.err)
+    return Said(code, streams.out, streams.err)

@@ -65,47 +65,47 @@ def test_a_mistake_ends_with_2_and_one_line(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     (tmp_path / "study.yaml").write_text("model: tiny-llama\n")
     (tmp_path / "there.yaml").write_text("model: tiny-llama\n")
-    said = call(command, *arguments)
-    assert said.code == 2
-    assert said.out == ""
-    assert said.err.count("\n") == 1, said.err
-    assert said.err.startswith("llem")
-    assert "Traceback" not in said.err
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"study.yaml", "there.yaml"}
+    result = call(command, *arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.startswith("llem")
+    assert "Traceback" not in result.err
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"study.yaml", "there.yaml"}
 
 
 def test_no_command_and_an_unknown_one(call: Call) -> None:
-    said = call()
-    assert said.code == 2
-    assert "Commands:" in said.out + said.err
-    said = call("plna")
-    assert said.code == 2
-    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'? See llem --help\n"
+    result = call()
+    assert result.code == 2
+    assert "Commands:" in result.out + result.err
+    result = call("plna")
+    assert result.code == 2
+    assert result.err == "llem: no such command 'plna'. Did you mean 'plan'? See llem --help\n"
 
 
 def test_a_word_where_a_number_is_meant_is_said_in_few_words(call: Call) -> None:
-    said = call("run", "study.yaml", "--cycles", "many")
-    assert said.code == 2
+    result = call("run", "study.yaml", "--cycles", "many")
+    assert result.code == 2
     # typer 0.26 says: 'many' is not a valid integer.
     assert re.fullmatch(
         r"llem run: invalid value for '--cycles': [^;]* a valid integer; see llem run --help\n",
-        said.err,
+        result.err,
     )
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_is_plain_text(command: list[str], call: Call) -> None:
-    said = call(*command, "--help")
-    assert said.code == 0
-    assert said.err == ""
-    assert not CONTROL.search(said.out)
-    assert said.out.startswith(f"Usage: {' '.join(['llem', *command])}")
+    result = call(*command, "--help")
+    assert result.code == 0
+    assert result.err == ""
+    assert not CONTROL.search(result.out)
+    assert result.out.startswith(f"Usage: {' '.join(['llem', *command])}")
     if command:
-        assert "--quiet" in said.out
-        assert "--verbose" in said.out
+        assert "--quiet" in result.out
+        assert "--verbose" in result.out
     else:
-        assert all(name in said.out for name in COMMANDS)
+        assert all(name in result.out for name in COMMANDS)
 
 
 def test_version_in_a_pipe(tmp_path: Path) -> None:
@@ -121,16 +121,18 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit: print(sorted(sys.modules))"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     for heavy in ("numpy", "pyarrow", "pydantic", "torch", "snakemake", "yaml"):
-        assert f"'{heavy}'" not in done.stdout
+        assert f"'{heavy}'" not in result.stdout
 
 
 def test_where_an_error_is_from_is_shown_when_asked(call: Call) -> None:
-    said = call("plan", "-v", "gone.yaml")
-    assert said.code == 2
-    assert "Traceback" in said.err
-    assert said.err.endswith("llem: gone.yaml: no such file; check the path\n")
+    result = call("plan", "-v", "gone.yaml")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert result.err.endswith("llem: gone.yaml: no such file; check the path\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import UNPAIRED, compare, condition
+from llenergymeasure.cli.compare import UNPAIRED, compare, parse_condition
 from llenergymeasure.cli.results import results
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
@@ -37,9 +37,9 @@ def study(
         size = run["config"]["pytorch"]["batch_size"]
         energy_j = level * 1000 / size**0.5 * NOISE[(run["cycle"] - 1 + hour) % 4]
         result = make_result(run, energy_j=energy_j, **how)
-        began = f"2026-03-01T{hour}:{run['order']:02d}:00{part}+00:00"
+        started_at = f"2026-03-01T{hour}:{run['order']:02d}:00{part}+00:00"
         energy = result.energy.model_copy(update={"shared_u95_j": unseen * result.energy.gross_j})
-        recording = {"started_at": began}
+        recording = {"started_at": started_at}
         provenance = {**result.provenance, "recording": recording}
         result = result.model_copy(update={"provenance": provenance, "energy": energy})
         write_result(folder, result, plan["swept"])
@@ -123,7 +123,7 @@ def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
 def test_two_experiments_that_differ_in_long_paths_are_named_whole(tmp_path, capsys):
     models = [f"/data/{'models/' * 20}{name}" for name in ("llama", "llama against itself")]
     write_study(
-        tmp_path, lambda *_: {"energy_j": 1.0}, configs=[{"model": each} for each in models]
+        tmp_path, lambda *_: {"energy_j": 1.0}, configs=[{"model": path} for path in models]
     )
     ids = [run["experiment"] for run in json.loads((tmp_path / "plan.json").read_text())["runs"]]
     assert compared(ids[0], ids[1], within=tmp_path)
@@ -152,7 +152,7 @@ def test_what_the_page_compares_is_compared_here_too(tmp_path, capsys, configs, 
         environment = {"host": "node-1", "gpus": [card]}
         return {"energy_j": energy_j, "tokens": tokens, "environment": environment}
 
-    write_study(tmp_path, made, configs=[{"model": "tiny-llama", **each} for each in configs])
+    write_study(tmp_path, made, configs=[{"model": "tiny-llama", **config} for config in configs])
     (pair,) = (row for row in table(tmp_path, "comparisons") if row["metric"] == TOKEN)
     compare(pair["experiment_a"], pair["experiment_b"], study=tmp_path, fail_if=[], as_json=True)
     row = json.loads(capsys.readouterr().out)[0]
@@ -183,12 +183,12 @@ def test_studies_of_two_energy_methods_are_said_to_be(tmp_path, capsys):
     a = study(tmp_path / "a", part=".25")
     b = study(tmp_path / "b", hour=13, part=".25", provenance={"energy_method": 3})
     assert compared(a, b)
-    said = f"computed by unlike methods of the meter, 3 and {METHOD}: they may differ"
-    assert said in capsys.readouterr().out
+    sentence = f"computed by unlike methods of the meter, 3 and {METHOD}: they may differ"
+    assert sentence in capsys.readouterr().out
     results([a, b], group_by="pytorch.batch_size")
-    assert said in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
     results([a, b], group_by="pytorch.batch_size", metric="throughput")
-    assert said not in capsys.readouterr().err
+    assert sentence not in capsys.readouterr().err
     assert compared(a, study(tmp_path / "c", hour=14, part=".25"))
     assert "unlike methods" not in capsys.readouterr().out
 
@@ -244,7 +244,7 @@ def test_a_side_whose_runs_are_in_no_mean_is_named(tmp_path, capsys):
 )
 def test_a_bad_condition_is_refused(text):
     with pytest.raises(ConfigurationError, match="--fail-if"):
-        condition(text)
+        parse_condition(text)
 
 
 def test_what_has_nothing_in_common_is_said(tmp_path):
@@ -322,15 +322,15 @@ def test_an_experiment_that_only_one_side_has_is_named(tmp_path, capsys):
     write_runs(b, make_plan([CONFIGS[0], {"model": "other"}], []))
     write_tables(b, partial=False)
     assert compared(a, b)
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == [
         f"1 experiment of {a} is not in {b} and not compared: batch_size=8",
         f"1 experiment of {b} is not in {a} and not compared: other",
     ]
 
 
 def test_what_differs_apart_from_settings_stands_in_the_last_column(tmp_path, capsys):
-    engines = [{"host": "node-1", "engine": {"versions": {"torch": each}}} for each in "12"]
+    engines = [{"host": "node-1", "engine": {"versions": {"torch": digit}}} for digit in "12"]
     a = study(tmp_path / "a", environment=engines[0])
     b = study(tmp_path / "b", environment=engines[1], hour=13)
     assert compared(a, b)
@@ -351,8 +351,8 @@ def test_an_experiment_without_a_run_in_the_table_has_a_row_with_the_reason(tmp_
     """Tables of two moments, as a copy that was made while one was written may hold them."""
     a, b = study(tmp_path / "a"), study(tmp_path / "b", hour=13)
     runs = pq.read_table(b / "runs.parquet")
-    gone = runs["experiment"][0].as_py()
-    pq.write_table(runs.filter(pc.field("experiment") != gone), b / "runs.parquet")
+    removed_id = runs["experiment"][0].as_py()
+    pq.write_table(runs.filter(pc.field("experiment") != removed_id), b / "runs.parquet")
     compare(str(a), str(b), study=None, fail_if=[], as_json=True)
     rows = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == TOKEN]
     assert sorted(row["ratio"] is None for row in rows) == [False, True]

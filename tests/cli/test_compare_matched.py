@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import compare, condition
+from llenergymeasure.cli.compare import compare, parse_condition
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
 from results.synthetic import make_plan, make_result, write_plan, write_result
@@ -80,9 +80,11 @@ def study(
             **(tables or {}),
         }
         if run["cycle"] not in lost:
-            kept = {name: values for name, values in columns.items() if values is not None}
+            measured_columns = {
+                name: values for name, values in columns.items() if values is not None
+            }
             path = StudyFolder(folder).run(run["experiment"], run["cycle"]).requests
-            pq.write_table(pa.table(kept), path)
+            pq.write_table(pa.table(measured_columns), path)
     write_tables(folder, partial=False)
     return folder
 
@@ -138,7 +140,7 @@ def test_a_cycle_whose_tables_are_lost_is_left_out(tmp_path, capsys):
 
 def test_no_guard_asks_for_what_chance_leaves_out():
     with pytest.raises(ConfigurationError, match="is none of"):
-        condition(f"{MATCHED} > 1.4")
+        parse_condition(f"{MATCHED} > 1.4")
 
 
 @pytest.mark.parametrize(

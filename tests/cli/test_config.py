@@ -14,9 +14,9 @@ def output(call: Call) -> Callable[..., str]:
     """What a command prints."""
 
     def said(*arguments: str) -> str:
-        done = call(*arguments)
-        assert done.code == 0, done.err
-        return done.out
+        result = call(*arguments)
+        assert result.code == 0, result.err
+        return result.out
 
     return said
 
@@ -28,8 +28,8 @@ def test_parameters_by_part_of_their_name_with_help(output: Callable[..., str]) 
     assert '= "auto"' in text
     assert "Data type for kv cache storage." in text
     assert "max_loras" not in text
-    whole = output("config", "vllm", "kv_cache_dtype")
-    assert output("config", "vllm.engine.kv_cache_dtype") == whole  # a study's own key
+    full_text = output("config", "vllm", "kv_cache_dtype")
+    assert output("config", "vllm.engine.kv_cache_dtype") == full_text  # a study's own key
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_everything_in_brief(output: Callable[..., str]) -> None:
 
 
 def test_for_programs(output: Callable[..., str]) -> None:
-    found = json.loads(output("config", "vllm", "max_num_seqs", "--json"))
-    assert found[0]["key"] == "vllm.engine.max_num_seqs"
-    assert found[0]["type"] == "int >= 1"
+    parameters = json.loads(output("config", "vllm", "max_num_seqs", "--json"))
+    assert parameters[0]["key"] == "vllm.engine.max_num_seqs"
+    assert parameters[0]["type"] == "int >= 1"
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_for_programs(output: Callable[..., str]) -> None:
 def test_what_fits_nothing_is_told_with_the_nearest(
     words: tuple[str, ...], nearest: str, call: Call
 ) -> None:
-    said = call("config", *words)
-    assert said.code == 2
-    assert nearest in said.err
+    result = call("config", *words)
+    assert result.code == 2
+    assert nearest in result.err
 
 
 def test_no_engine_is_imported(output: Callable[..., str]) -> None:

@@ -19,13 +19,13 @@ sweep: {transformers.engine_params.dtype: [float16, bfloat16]}
 
 def test_what_is_printed_can_be_planned(call: Call) -> None:
     Path("old.yaml").write_text(OLD)
-    said = call("convert", "old.yaml")
-    assert said.code == 0
-    assert said.err.splitlines() == [
+    result = call("convert", "old.yaml")
+    assert result.code == 0
+    assert result.err.splitlines() == [
         "llem: study_execution.max_consecutive_failures has no counterpart here, and is left out",
         "experiments: 2, cycles of each: 2",
     ]
-    Path("new.yaml").write_text(said.out)
+    Path("new.yaml").write_text(result.out)
     assert len(load_study("new.yaml").experiments) == 2
     refused = call("plan", "old.yaml")
     assert refused.code == 2
@@ -35,17 +35,17 @@ def test_what_is_printed_can_be_planned(call: Call) -> None:
 
 def test_a_setting_that_newer_engines_refuse_is_named_after_the_file(call: Call) -> None:
     Path("old.yaml").write_text(OLD + "transformers: {engine_params: {num_beams: 0}}\n")
-    said = call("convert", "old.yaml")
-    assert said.code == 2
-    assert "num_beams: 0" in said.out
-    assert "num_beams: must be at least 1" in said.err
+    result = call("convert", "old.yaml")
+    assert result.code == 2
+    assert "num_beams: 0" in result.out
+    assert "num_beams: must be at least 1" in result.err
 
 
 def test_a_name_with_signs_that_show_nothing_stays_that_name(call: Call) -> None:
     name = "owner/a\ufe0fb\u200dü"
     Path("old.yaml").write_text(OLD.replace("gpt2", name), encoding="utf-8")
-    said = call("convert", "old.yaml")
-    assert yaml.safe_load(said.out)["model"] == name
+    result = call("convert", "old.yaml")
+    assert yaml.safe_load(result.out)["model"] == name
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_name_with_signs_that_show_nothing_stays_that_name(call: Call) -> None
 )
 def test_a_study_of_a_form_that_none_has_is_one_message(text: str, why: str, call: Call) -> None:
     Path("old.yaml").write_text("task: {model: gpt2}\n" + text + "\n")
-    said = call("convert", "old.yaml")
-    assert (said.code, said.out) == (2, ""), said
-    assert why in said.err
-    assert "old.yaml" in said.err
+    result = call("convert", "old.yaml")
+    assert (result.code, result.out) == (2, ""), result
+    assert why in result.err
+    assert "old.yaml" in result.err

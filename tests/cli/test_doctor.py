@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.cli.doctor import _host_side
+from llenergymeasure.cli.doctor import _check_packages
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 from support.studies import llem
@@ -21,42 +21,42 @@ pytestmark = pytest.mark.slow
 
 
 def _found(folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    done = llem(folder, "doctor", "--json", variables=variables)
-    document = json.loads(done.stdout)
-    assert done.returncode == (0 if document["ok"] else 1)
-    assert document["ok"] == all(each["state"] != "wrong" for each in document["findings"])
-    return {each["name"]: each for each in document["findings"]}
+    result = llem(folder, "doctor", "--json", variables=variables)
+    document = json.loads(result.stdout)
+    assert result.returncode == (0 if document["ok"] else 1)
+    assert document["ok"] == all(finding["state"] != "wrong" for finding in document["findings"])
+    return {finding["name"]: finding for finding in document["findings"]}
 
 
 def test_it_is_right_about_this_machine(tmp_path: Path) -> None:
     secret = "hf_0123456789abcdef"
-    found = _found(tmp_path, {"HF_TOKEN": secret, "XDG_CONFIG_HOME": str(tmp_path / "xdg")})
-    assert importlib.metadata.version("torch") in found["pytorch"]["detail"]
+    findings = _found(tmp_path, {"HF_TOKEN": secret, "XDG_CONFIG_HOME": str(tmp_path / "xdg")})
+    assert importlib.metadata.version("torch") in findings["pytorch"]["detail"]
     gpu = Path("/proc/driver/nvidia/version").exists()
-    assert (found["pytorch"]["state"] == "ok") == (
-        not gpu or "CUDA works" in found["pytorch"]["detail"]
+    assert (findings["pytorch"]["state"] == "ok") == (
+        not gpu or "CUDA works" in findings["pytorch"]["detail"]
     )
     for name in ("vllm", "sglang"):
-        here = importlib.util.find_spec(name) is not None
-        assert (found[name]["state"] != "absent") == here
-    assert (found["Apptainer"]["state"] == "ok") == (shutil.which("apptainer") is not None)
+        is_installed = importlib.util.find_spec(name) is not None
+        assert (findings[name]["state"] != "absent") == is_installed
+    assert (findings["Apptainer"]["state"] == "ok") == (shutil.which("apptainer") is not None)
     docker = shutil.which("docker")
     if docker is None and shutil.which("podman") is None:
-        assert found["Docker"]["state"] == "absent"
+        assert findings["Docker"]["state"] == "absent"
     elif docker is not None:
         works = subprocess.run([docker, "ps"], capture_output=True, check=False).returncode == 0
-        assert (found["Docker"]["state"] == "ok") == works
-        assert works or "does not answer" in found["Docker"]["detail"]
-    assert (found["SLURM"]["state"] != "absent") == (shutil.which("sbatch") is not None)
-    assert (found["nvml"]["state"] == "ok") == gpu
+        assert (findings["Docker"]["state"] == "ok") == works
+        assert works or "does not answer" in findings["Docker"]["detail"]
+    assert (findings["SLURM"]["state"] != "absent") == (shutil.which("sbatch") is not None)
+    assert (findings["nvml"]["state"] == "ok") == gpu
     counters = list(Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
-    assert (found["rapl"]["state"] == "ok") == any(os.access(one, os.R_OK) for one in counters)
-    assert found["results"]["detail"].startswith(str(tmp_path / "results"))
+    assert (findings["rapl"]["state"] == "ok") == any(os.access(one, os.R_OK) for one in counters)
+    assert findings["results"]["detail"].startswith(str(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
-    assert found["hub token"]["detail"] == "in HF_TOKEN"
-    assert secret not in json.dumps(found)
-    for each in found.values():
-        assert each["state"] in ("ok", "absent", "wrong")
+    assert findings["hub token"]["detail"] == "in HF_TOKEN"
+    assert secret not in json.dumps(findings)
+    for finding in findings.values():
+        assert finding["state"] in ("ok", "absent", "wrong")
 
 
 @pytest.mark.system
@@ -85,39 +85,39 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
         "LLEM_DOCKER": "no-such-docker",
         "HF_HUB_OFFLINE": "1",
     }
-    found = _found(tmp_path, variables)
-    assert found["NVIDIA driver"]["state"] == "ok"
-    assert found["GPU 1"]["state"] == "wrong"
-    assert "4711" in found["GPU 1"]["detail"]
-    assert "does not say who uses it: Not Supported" in found["GPU 2"]["detail"]
-    assert found["GPU 0 settings"]["state"] == "ok"
-    assert "as delivered: power limit" in found["GPU 0 settings"]["detail"]
-    assert found["GPU 1 settings"]["state"] == "absent"
-    assert "power limit of 400 W, its default is 700 W" in found["GPU 1 settings"]["detail"]
-    assert found["nvml"]["state"] == "ok"
-    assert "measured" in found["nvml"]["detail"]
-    assert "a measurement" not in found
-    assert found["your settings"]["state"] == "wrong"
-    assert found["Snakemake's cache"]["state"] == "wrong"
-    assert "XDG_CACHE_HOME" in found["Snakemake's cache"]["remedy"]
-    assert found["Docker"]["state"] == "absent"
-    assert "HF_HUB_OFFLINE" in found["hub"]["detail"]
+    findings = _found(tmp_path, variables)
+    assert findings["NVIDIA driver"]["state"] == "ok"
+    assert findings["GPU 1"]["state"] == "wrong"
+    assert "4711" in findings["GPU 1"]["detail"]
+    assert "does not say who uses it: Not Supported" in findings["GPU 2"]["detail"]
+    assert findings["GPU 0 settings"]["state"] == "ok"
+    assert "as delivered: power limit" in findings["GPU 0 settings"]["detail"]
+    assert findings["GPU 1 settings"]["state"] == "absent"
+    assert "power limit of 400 W, its default is 700 W" in findings["GPU 1 settings"]["detail"]
+    assert findings["nvml"]["state"] == "ok"
+    assert "measured" in findings["nvml"]["detail"]
+    assert "a measurement" not in findings
+    assert findings["your settings"]["state"] == "wrong"
+    assert findings["Snakemake's cache"]["state"] == "wrong"
+    assert "XDG_CACHE_HOME" in findings["Snakemake's cache"]["remedy"]
+    assert findings["Docker"]["state"] == "absent"
+    assert "HF_HUB_OFFLINE" in findings["hub"]["detail"]
 
 
 @pytest.mark.system
 def test_a_torch_that_cannot_use_the_card_is_not_ticked_off(tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None or Path("/dev/nvidiactl").exists():
         pytest.skip("needs a PyTorch, and no GPU")
-    found = _found(tmp_path, card_environment(tmp_path, [sim.Device()]))
-    assert found["pytorch"]["state"] == "wrong"
-    assert "NVML sees a GPU" in found["pytorch"]["detail"]
-    assert "refused" in found["pytorch"]["remedy"]
+    findings = _found(tmp_path, card_environment(tmp_path, [sim.Device()]))
+    assert findings["pytorch"]["state"] == "wrong"
+    assert "NVML sees a GPU" in findings["pytorch"]["detail"]
+    assert "refused" in findings["pytorch"]["remedy"]
     hidden = card_environment(tmp_path, [sim.Device()], CUDA_VISIBLE_DEVICES="")
     assert _found(tmp_path, hidden)["pytorch"]["state"] == "ok"
 
 
 def test_a_snakemake_that_a_run_refuses_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "9.3.1")
-    found = _host_side()
-    assert found.state == "wrong"
-    assert "snakemake 9.3.1, and the workflow needs 9.27 or newer" in found.detail
+    finding = _check_packages()
+    assert finding.state == "wrong"
+    assert "snakemake 9.3.1, and the workflow needs 9.27 or newer" in finding.detail

@@ -15,9 +15,9 @@ DEFAULTS = {each.key: each.default for each in QUESTIONS}
 
 
 def test_without_asking(tmp_path: Path, call: Call) -> None:
-    said = call("init", "--defaults")
-    assert said.code == 0, said.err
-    assert "2 experiments, 3 cycles" in said.out
+    result = call("init", "--defaults")
+    assert result.code == 0, result.err
+    assert "2 experiments, 3 cycles" in result.out
     assert len(make_plan(load_study(tmp_path / "study.yaml")).runs) == 6
     assert call("init", "--defaults").code == 2
     assert call("init", "--defaults", "--force").code == 0
@@ -54,4 +54,4 @@ def test_a_person_is_asked_and_told_of_mistakes(tmp_path: Path) -> None:
     assert "must be a whole number" in said
     study = load_study(tmp_path / "asked.yaml")
     assert (len(study.experiments), study.n_cycles) == (4, 2)
-    assert {each.config["n"] for each in study.experiments} == {4}
+    assert {experiment.config["n"] for experiment in study.experiments} == {4}

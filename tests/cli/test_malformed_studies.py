@@ -21,13 +21,13 @@ def _write(bad: Bad, folder: Path) -> Path:
 def test_llem_says_it_once_and_exits_with_2(
     bad: Bad, command: str, tmp_path: Path, call: Call
 ) -> None:
-    said = call(command, _write(bad, tmp_path).name)
-    assert said.code == 2
-    assert said.out == ""
-    assert said.err.count("llem: ") == 1
+    result = call(command, _write(bad, tmp_path).name)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("llem: ") == 1
     for part in ("study.yaml", *bad.said):
-        assert part in said.err
-    assert "Traceback" not in said.err
+        assert part in result.err
+    assert "Traceback" not in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
@@ -45,10 +45,10 @@ ITS_OWN = {
     "bad", [bad for bad in CASES if bad.name not in ITS_OWN][::40], ids=lambda bad: bad.name
 )
 def test_bare_snakemake_says_the_same_and_exits_with_1(bad: Bad, tmp_path: Path) -> None:
-    done = snakemake(tmp_path, "-n", "--configfile", str(_write(bad, tmp_path)), timeout_s=60)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1
+    result = snakemake(tmp_path, "-n", "--configfile", str(_write(bad, tmp_path)), timeout_s=60)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
     for part in bad.said:
-        assert part in said
-    assert "Traceback" not in said
+        assert part in output
+    assert "Traceback" not in output
     assert not (tmp_path / "results").exists()

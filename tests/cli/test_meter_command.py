@@ -57,8 +57,10 @@ def meter(
     command: Sequence[str], variables: Mapping[str, str], **options: Any
 ) -> "subprocess.CompletedProcess[str]":
     """Meter a command to its end."""
-    told = json.dumps(options, default=str)
-    return run_forked(METER, variables, told, *command, modules=("llenergymeasure.cli.meter",))
+    options_json = json.dumps(options, default=str)
+    return run_forked(
+        METER, variables, options_json, *command, modules=("llenergymeasure.cli.meter",)
+    )
 
 
 @pytest.fixture
@@ -91,11 +93,11 @@ def _headline(document: dict[str, Any]) -> dict[str, Any]:
 def test_the_energy_of_the_window_is_the_true_one(
     tmp_path: Path, card: sim.Device, variables: dict[str, str]
 ) -> None:
-    out, kept = tmp_path / "meter.json", tmp_path / "samples.parquet"
+    out, samples_path = tmp_path / "meter.json", tmp_path / "samples.parquet"
 
-    done = meter(["sleep", "3"], variables, json_path=out, samples_path=kept)
+    result = meter(["sleep", "3"], variables, json_path=out, samples_path=samples_path)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     document = json.loads(out.read_text())
     window, t0_ns = document["window"], int(variables["NVML_SIM_T0"])
     start_s = (window["start_monotonic_ns"] - t0_ns) / 1e9
@@ -110,9 +112,9 @@ def test_the_energy_of_the_window_is_the_true_one(
     assert abs(reading["gross_j"] - true_j) <= 2 * reading["gross_u95_j"]
     assert document["command_exit_code"] == 0
     assert isinstance(document["validity"], list)
-    assert read_samples(kept).complete
-    assert uuid(1) in done.stderr
-    assert "measured" in done.stderr
+    assert read_samples(samples_path).complete
+    assert uuid(1) in result.stderr
+    assert "measured" in result.stderr
 
 
 def _ran(document: dict[str, Any], began: Path) -> tuple[float, float]:
@@ -126,13 +128,17 @@ def _ran(document: dict[str, Any], began: Path) -> tuple[float, float]:
 def test_the_window_is_the_commands_and_the_rests_are_outside_it(
     tmp_path: Path, variables: dict[str, str], align: bool
 ) -> None:
-    out, kept, said = tmp_path / "meter.json", tmp_path / "samples.arrows", tmp_path / "said"
-    code = f"import time; open({str(said)!r}, 'w').write(str(time.monotonic_ns())); time.sleep(1)"
+    out, samples_path, clock = (
+        tmp_path / "meter.json",
+        tmp_path / "samples.arrows",
+        tmp_path / "said",
+    )
+    code = f"import time; open({str(clock)!r}, 'w').write(str(time.monotonic_ns())); time.sleep(1)"
     command = [sys.executable, "-S", "-c", code]
 
-    done = meter(command, variables, json_path=out, samples_path=kept, align=align)
+    result = meter(command, variables, json_path=out, samples_path=samples_path, align=align)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     document = json.loads(out.read_text())
     assert set(document) == {
         "window",
@@ -147,9 +153,9 @@ def test_the_window_is_the_commands_and_the_rests_are_outside_it(
         "calibration",
         "recorder_cost",
     }
-    lasted_s, began_s = _ran(document, said)
+    lasted_s, began_s = _ran(document, clock)
     assert 0 <= began_s <= lasted_s - 1
-    series = read_samples(kept).series(uuid(1), "nvml", "energy_counter_j")
+    series = read_samples(samples_path).series(uuid(1), "nvml", "energy_counter_j")
     recorded_s = (series.t_ns[-1] - series.t_ns[0]) / 1e9
     assert recorded_s - lasted_s >= (0.7 if align else 0)
 
@@ -162,12 +168,12 @@ def test_a_card_in_slices_or_that_draws_is_in_the_document(tmp_path: Path) -> No
     ]
     out = tmp_path / "meter.json"
 
-    done = meter(["sleep", "1"], card_environment(tmp_path, cards), json_path=out)
+    result = meter(["sleep", "1"], card_environment(tmp_path, cards), json_path=out)
 
     document = json.loads(out.read_text())
     assert {"mig_slice", "graphics_process"} <= set(document["validity"])
     assert set(document["validity_reasons"]) == set(document["validity"])
-    assert "mig_slice" in done.stderr
+    assert "mig_slice" in result.stderr
 
 
 SAME = """
@@ -199,17 +205,17 @@ print(json.dumps({
 def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    done = sim.run_python(SAME, variables, str(tmp_path))
+    result = sim.run_python(SAME, variables, str(tmp_path))
 
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    numbers = json.loads(result.stdout)
     document = json.loads((tmp_path / "m.json").read_text())
     reading = _headline(document)
     one = [reading[key] for key in ("gross_j", "gross_u95_j", "u_sys_j")]
-    assert found["metered"] == pytest.approx(one, rel=1e-12)  # a sum of one is rounded once more
-    assert found["readings"] == document["readings"]
-    assert found["again"] == found["metered"]
-    assert found["validity"] == [sorted(document["validity"])] * 2
+    assert numbers["metered"] == pytest.approx(one, rel=1e-12)  # a sum of one is rounded once more
+    assert numbers["readings"] == document["readings"]
+    assert numbers["again"] == numbers["metered"]
+    assert numbers["validity"] == [sorted(document["validity"])] * 2
 
 
 @pytest.fixture
@@ -231,8 +237,8 @@ def test_what_is_nowhere_is_not_found_also_with_a_folder_that_may_not_be_read(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(metered_command.subprocess, "Popen", refused)
-    ended = metered_command.run_command(["no-such-program-anywhere"])
-    assert (ended.exit_code, ended.error) == (
+    outcome = metered_command.run_command(["no-such-program-anywhere"])
+    assert (outcome.exit_code, outcome.error) == (
         127,
         "no-such-program-anywhere: No such file or directory",
     )
@@ -253,11 +259,11 @@ def test_the_exit_code_is_the_commands(
 ) -> None:
     out = tmp_path / "meter.json"
 
-    done = meter(command, variables, json_path=out, align=False)
+    result = meter(command, variables, json_path=out, align=False)
 
-    assert done.returncode == code, done.stderr
+    assert result.returncode == code, result.stderr
     assert json.loads(out.read_text())["command_exit_code"] == code
-    assert ("Energy of" in done.stderr) == (code not in (126, 127))
+    assert ("Energy of" in result.stderr) == (code not in (126, 127))
 
 
 def test_a_key_on_the_command_s_line_is_in_no_file_and_no_output(
@@ -266,18 +272,18 @@ def test_a_key_on_the_command_s_line_is_in_no_file_and_no_output(
     key, out = "c4n4ry0123456789", tmp_path / "meter.json"
     command = ["true", "-H", f"X-Api-Key: {key}", "--api-key", "0ther-s1gns", "--n", "4"]
     secret = {**variables, "OPENAI_API_KEY": key}
-    done = meter(command, secret, json_path=out, align=False)
-    said = done.stdout + done.stderr + out.read_text()
-    assert key not in said
-    assert "0ther-s1gns" not in said
+    result = meter(command, secret, json_path=out, align=False)
+    output = result.stdout + result.stderr + out.read_text()
+    assert key not in output
+    assert "0ther-s1gns" not in output
     assert json.loads(out.read_text())["command"][-2:] == ["--n", "4"]
 
 
 def test_the_commands_output_is_its_own(variables: dict[str, str]) -> None:
-    done = meter(["echo", "hello"], variables, align=False)
+    result = meter(["echo", "hello"], variables, align=False)
 
-    assert done.stdout == "hello\n"
-    assert "* in the total: " in done.stderr
+    assert result.stdout == "hello\n"
+    assert "* in the total: " in result.stderr
 
 
 @pytest.mark.parametrize("code", [0, 7])
@@ -287,7 +293,7 @@ def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_cod
     for name in ("m.json", "m.parquet"):
         (tmp_path / name).mkdir()
 
-    done = meter(
+    result = meter(
         ["sh", "-c", f"exit {code}"],
         variables,
         align=False,
@@ -295,10 +301,10 @@ def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_cod
         samples_path=tmp_path / "m.parquet",
     )
 
-    assert done.returncode == (code or 1)
-    assert "* in the total: " in done.stderr
+    assert result.returncode == (code or 1)
+    assert "* in the total: " in result.stderr
     for name in ("m.json", "m.parquet"):
-        assert f"llem: {tmp_path / name}: Is a directory" in done.stderr
+        assert f"llem: {tmp_path / name}: Is a directory" in result.stderr
 
 
 @pytest.mark.parametrize("visible", [uuid(1), f"{uuid(1)},7"])
@@ -318,9 +324,9 @@ def test_who_reads_no_further_does_not_change_the_exit_code(
 def test_a_signal_after_the_commands_end_does_not_lose_its_energy(
     tmp_path: Path, variables: dict[str, str], number: signal.Signals
 ) -> None:
-    out, ended = tmp_path / "meter.json", tmp_path / "ended"
-    process = start(["touch", str(ended)], variables, json_path=out, rest_s=2.0)
-    wait_for(ended.exists, 60)
+    out, end_mark = tmp_path / "meter.json", tmp_path / "ended"
+    process = start(["touch", str(end_mark)], variables, json_path=out, rest_s=2.0)
+    wait_for(end_mark.exists, 60)
     time.sleep(0.5)  # its end is seen; now it rests
     while process.poll() is None and not out.exists():  # and sums up
         process.send_signal(number)
@@ -336,13 +342,15 @@ def test_a_signal_that_was_ignored_at_the_start_reaches_no_command(
     tmp_path: Path, variables: dict[str, str], number: signal.Signals
 ) -> None:
     """As ``nohup`` and a script's ``&`` start it."""
-    began = tmp_path / "began"
+    start_mark = tmp_path / "began"
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        process = start(["sh", "-c", f"touch {began}; sleep 2; exit 7"], variables, align=False)
+        process = start(
+            ["sh", "-c", f"touch {start_mark}; sleep 2; exit 7"], variables, align=False
+        )
     finally:
         signal.signal(number, before)
-    wait_for(began.exists, 60)
+    wait_for(start_mark.exists, 60)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 7, stderr
@@ -352,12 +360,12 @@ def test_a_signal_that_was_ignored_at_the_start_reaches_no_command(
 def test_signals_reach_the_commands_whole_group(
     tmp_path: Path, variables: dict[str, str], number: signal.Signals
 ) -> None:
-    out, began = tmp_path / "meter.json", tmp_path / "began"
+    out, start_mark = tmp_path / "meter.json", tmp_path / "began"
     # The grandchild shows that the group is reached, not the command alone.
-    loop = f"touch {began}; while :; do sleep 0.05; done"
+    loop = f"touch {start_mark}; while :; do sleep 0.05; done"
     script = f"(trap 'echo inner; exit 0' {number.name[3:]}; {loop})"
     process = start(["bash", "-c", script], variables, json_path=out)
-    wait_for(began.exists, 60)
+    wait_for(start_mark.exists, 60)
     time.sleep(0.2)
 
     process.send_signal(number)
@@ -374,9 +382,9 @@ def test_where_nothing_measures_the_reasons_are_given_and_the_command_runs(
 ) -> None:
     out = tmp_path / "meter.json"
 
-    done = meter(["sh", "-c", "sleep 1; exit 3"], nothing, json_path=out)
+    result = meter(["sh", "-c", "sleep 1; exit 3"], nothing, json_path=out)
 
-    assert done.returncode == 3
+    assert result.returncode == 3
     document = json.loads(out.read_text())
     kinds = {reading["kind"] for reading in document["readings"] if reading["gross_j"] is not None}
     assert kinds <= {"estimated"}
@@ -390,23 +398,23 @@ def test_required_where_nothing_measures_the_command_is_not_run(
 ) -> None:
     trace = tmp_path / "ran"
 
-    done = meter(["touch", str(trace)], nothing, require=True)
+    result = meter(["touch", str(trace)], nothing, require=True)
 
-    assert done.returncode == 2
+    assert result.returncode == 2
     assert not trace.exists()
-    lines = done.stderr.splitlines()
+    lines = result.stderr.splitlines()
     assert len(set(lines)) == len(lines)
-    assert "nvml" in done.stderr
-    assert "rapl" in done.stderr
+    assert "nvml" in result.stderr
+    assert "rapl" in result.stderr
 
 
 def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(
     variables: dict[str, str],
 ) -> None:
-    done = meter(["true"], variables, devices="GPU-nonsense")
+    result = meter(["true"], variables, devices="GPU-nonsense")
 
-    assert done.returncode == 2
-    assert uuid(1) in done.stderr
+    assert result.returncode == 2
+    assert uuid(1) in result.stderr
 
 
 BENCHMARK = """
@@ -448,7 +456,7 @@ def test_a_benchmarks_own_window_is_reported_and_its_server_is_no_stranger_once_
     out, written = tmp_path / "meter.json", tmp_path / "bench.json"
     path = os.pathsep.join(sys.path)
 
-    done = meter(
+    result = meter(
         [sys.executable, "-c", BENCHMARK, str(written)],
         {**variables, "PYTHONPATH": path},
         json_path=out,
@@ -456,7 +464,7 @@ def test_a_benchmarks_own_window_is_reported_and_its_server_is_no_stranger_once_
         server=url if named else None,
     )
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     document = json.loads(out.read_text())
     (benchmark,) = document["benchmarks"]
     whole = document["window"]
@@ -468,8 +476,8 @@ def test_a_benchmarks_own_window_is_reported_and_its_server_is_no_stranger_once_
     assert energy["gross_j"] < _headline(document)["gross_j"]
     assert energy["net_j"] is not None
     assert ("other_process" in benchmark["validity"]) != named
-    assert "J per output token" in done.stderr
-    assert "J per request" in done.stderr
+    assert "J per output token" in result.stderr
+    assert "J per request" in result.stderr
 
 
 def test_a_benchmark_that_wrote_nothing_costs_its_own_energy_alone(
@@ -478,13 +486,13 @@ def test_a_benchmark_that_wrote_nothing_costs_its_own_energy_alone(
     out = tmp_path / "meter.json"
 
     nowhere = tmp_path / "none.json"
-    done = meter(["sleep", "1"], variables, json_path=out, result_path=nowhere, rest_s=0.5)
+    result = meter(["sleep", "1"], variables, json_path=out, result_path=nowhere, rest_s=0.5)
 
-    assert done.returncode == 2
+    assert result.returncode == 2
     document = json.loads(out.read_text())
     assert document["benchmarks"] == []
     assert "the command did not write it" in document["benchmarks_unavailable"]
-    assert "no energy of the benchmark" in done.stderr
+    assert "no energy of the benchmark" in result.stderr
     assert _headline(document)["gross_j"] > 0
 
 
@@ -493,8 +501,8 @@ def test_a_server_that_is_not_there_is_an_error_before_the_command(
 ) -> None:
     trace = tmp_path / "ran"
 
-    done = meter(["touch", str(trace)], variables, server="http://127.0.0.1:9")
+    result = meter(["touch", str(trace)], variables, server="http://127.0.0.1:9")
 
-    assert done.returncode == 2
-    assert "127.0.0.1:9" in done.stderr
+    assert result.returncode == 2
+    assert "127.0.0.1:9" in result.stderr
     assert not trace.exists()

@@ -27,9 +27,11 @@ def own(text: str) -> Path:
 
 
 def _shown(call: Call, *arguments: str) -> dict[str, tuple[object, str]]:
-    said = call("prefs", "--json", *arguments)
-    assert said.code == 0, said.err
-    return {each["key"]: (each["value"], each["origin"]) for each in json.loads(said.out)}
+    result = call("prefs", "--json", *arguments)
+    assert result.code == 0, result.err
+    return {
+        setting["key"]: (setting["value"], setting["origin"]) for setting in json.loads(result.out)
+    }
 
 
 def test_environment_study_file_and_built_in_in_this_order(
@@ -57,13 +59,13 @@ def test_environment_study_file_and_built_in_in_this_order(
 
 def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     own("notify: {webhook_env: HOOK}\n")
-    told = study_from_mapping(SMALL).notify
-    assert told is not None
-    assert told.webhook_env == "HOOK"
+    section = study_from_mapping(SMALL).notify
+    assert section is not None
+    assert section.webhook_env == "HOOK"
     assert _shown(call)["notify"][0] == "the webhook in HOOK"
-    given = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
-    assert given is not None
-    assert given.command == ["true"]
+    own_section = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
+    assert own_section is not None
+    assert own_section.command == ["true"]
     monkeypatch.setenv("LLEM_NOTIFY", "none")
     assert study_from_mapping(SMALL).notify is None
     assert _shown(call)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
@@ -80,10 +82,10 @@ def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
 def test_an_address_is_not_shown(call: Call) -> None:
     address = "https://hooks.example.org/T0SECRET"
     own(f"notify: {{webhook: '{address}'}}\n")
-    said = call("prefs")
-    assert "a webhook" in said.out
-    assert f"{user_configuration()} holds your own settings" in said.err
-    assert "T0SECRET" not in said.out + said.err
+    result = call("prefs")
+    assert "a webhook" in result.out
+    assert f"{user_configuration()} holds your own settings" in result.err
+    assert "T0SECRET" not in result.out + result.err
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,10 @@ def test_an_address_is_not_shown(call: Call) -> None:
 )
 def test_a_file_that_cannot_be_used_is_named(text: str, told: str, call: Call) -> None:
     path = own(text)
-    said = call("prefs")
-    assert said.code == 2
-    assert told in said.err
-    assert f"{path}:{2 if 'YAML' in told else 1}: " in said.err
+    result = call("prefs")
+    assert result.code == 2
+    assert told in result.err
+    assert f"{path}:{2 if 'YAML' in told else 1}: " in result.err
     assert path.read_text() == text
 
 
@@ -109,15 +111,15 @@ def test_a_folder_in_the_environment_need_not_be_utf_8(
     monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setenv("LLEM_OUTPUT_DIR", "/tmp/\udcff")
-    said = call("prefs")
-    assert said.code == 0, said.err
-    assert "environment: LLEM_OUTPUT_DIR" in said.out
+    result = call("prefs")
+    assert result.code == 0, result.err
+    assert "environment: LLEM_OUTPUT_DIR" in result.out
     assert _shown(call)["output_dir"] == ("/tmp/\udcff", "environment: LLEM_OUTPUT_DIR")
 
 
 def test_what_stands_in_the_files_place_is_named(call: Call) -> None:
     own("").unlink()
     user_configuration().mkdir()
-    said = call("prefs")
-    assert said.code == 2
-    assert "is a folder" in said.err
+    result = call("prefs")
+    assert result.code == 2
+    assert "is a folder" in result.err

@@ -41,11 +41,11 @@ def energy_of(folder: Path, command: list[str], url: str | None) -> tuple[dict[s
     """Return the energy of the benchmark's window, and what the tool wrote."""
     card = sim.Device(power_w=[(0.0, POWER_W)], uuid=uuid(1))
     with environment(card_environment(folder, [card])):
-        told = metered(LLEM, command, folder, url)
-    (found,) = json.loads(told.read_text())["benchmarks"]
-    assert found["output_tokens"] == REQUESTS * TOKENS
-    assert found["requests"] == REQUESTS
-    return found["energy"], json.loads((folder / "result.json").read_text())
+        readings_file = metered(LLEM, command, folder, url)
+    (benchmarks,) = json.loads(readings_file.read_text())["benchmarks"]
+    assert benchmarks["output_tokens"] == REQUESTS * TOKENS
+    assert benchmarks["requests"] == REQUESTS
+    return benchmarks["energy"], json.loads((folder / "result.json").read_text())
 
 
 def test_llama_bench_costs_the_power_over_its_own_speed(tmp_path: Path) -> None:

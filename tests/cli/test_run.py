@@ -14,7 +14,7 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
-from llenergymeasure.cli.find_study import folder_of
+from llenergymeasure.cli.find_study import results_folder
 from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
@@ -51,18 +51,18 @@ def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
-    code, said = at_a_terminal(tmp_path, "run", str(study))
-    assert code == 0, said
-    assert re.search(r"0/2 done; .* left; n=1, cycle 1: \w[\w ]* \d+ s", said)
-    assert re.search(r"1/2 done; about \d+ s left; n=2, cycle 1", said)
-    assert re.search(r"2/2 done; about \d+ s left; writing the report", said)
-    assert re.search(r"\r\x1b\[K\[2/2\] n=2, cycle 1: .*J per output token", said)
-    shown = [line for line in re.split(r"\r\n|\r\x1b\[K", said) if "/2 done" in line]
+    code, output = at_a_terminal(tmp_path, "run", str(study))
+    assert code == 0, output
+    assert re.search(r"0/2 done; .* left; n=1, cycle 1: \w[\w ]* \d+ s", output)
+    assert re.search(r"1/2 done; about \d+ s left; n=2, cycle 1", output)
+    assert re.search(r"2/2 done; about \d+ s left; writing the report", output)
+    assert re.search(r"\r\x1b\[K\[2/2\] n=2, cycle 1: .*J per output token", output)
+    shown = [line for line in re.split(r"\r\n|\r\x1b\[K", output) if "/2 done" in line]
     assert max(map(len, shown)) < 100
-    code, said = at_a_terminal(tmp_path, "run", "-q", str(study))
+    code, output = at_a_terminal(tmp_path, "run", "-q", str(study))
     assert code == 0
-    assert "\x1b" not in said
-    assert said.startswith("small: 2 of 2 runs completed")
+    assert "\x1b" not in output
+    assert output.startswith("small: 2 of 2 runs completed")
 
 
 ODD = {
@@ -88,37 +88,37 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     tmp_path.mkdir()
     study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]}).rename(tmp_path / "-s.yaml")
     order = ("--cycles", "2", "--order", "sequential", "--no-gaps")
-    done = llem(tmp_path, "run", "./-s.yaml", *order, variables=ODD)
-    assert done.returncode == 0, done.stderr
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
-    assert done.stderr.splitlines()[0] == "small: 4 runs, 4 to do, into results/small"
+    result = llem(tmp_path, "run", "./-s.yaml", *order, variables=ODD)
+    assert result.returncode == 0, result.stderr
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", result.stdout + result.stderr)
+    assert result.stderr.splitlines()[0] == "small: 4 runs, 4 to do, into results/small"
     # What else the machine does may be said beside them.
-    ended = [line[:5] for line in done.stderr.splitlines() if "per output token" in line]
-    assert ended == [f"[{n}/4]" for n in range(1, 5)]
+    end_lines = [line[:5] for line in result.stderr.splitlines() if "per output token" in line]
+    assert end_lines == [f"[{n}/4]" for n in range(1, 5)]
     # A phase that is over before it is looked at has no line.
-    assert re.search(r"^\[\d/4\] n=\d, cycle \d: \w[\w ]*; .* left$", done.stderr, re.MULTILINE)
-    assert done.stdout.startswith("small: 4 of 4 runs completed")
+    assert re.search(r"^\[\d/4\] n=\d, cycle \d: \w[\w ]*; .* left$", result.stderr, re.MULTILINE)
+    assert result.stdout.startswith("small: 4 of 4 runs completed")
     plan = json.loads((tmp_path / "results/small/plan.json").read_text())
     assert [run["cycle"] for run in plan["runs"]] == [1, 2, 1, 2]
     assert plan["execution"]["experiment_gap_seconds"] == 0
 
     lost = next((tmp_path / "results/small/runs").glob("*/2/result.json"))
     lost.unlink()
-    done = llem(tmp_path, "resume")
-    assert done.returncode == 0, done.stderr
-    assert "small: 4 runs, 1 to do" in done.stderr  # the cycles of the last time
+    result = llem(tmp_path, "resume")
+    assert result.returncode == 0, result.stderr
+    assert "small: 4 runs, 1 to do" in result.stderr  # the cycles of the last time
     for named in ("./-s.yaml", "results/small"):
-        done = llem(tmp_path, "resume", named)
-        assert done.returncode == 0, done.stderr
-        assert "4 runs, 0 to do" in done.stderr
+        result = llem(tmp_path, "resume", named)
+        assert result.returncode == 0, result.stderr
+        assert "4 runs, 0 to do" in result.stderr
     verbose = llem(tmp_path, "run", "-v", str(study), "--cycles", "2", "--order", "sequential")
     assert "Nothing to be done" in verbose.stderr
     assert "Building DAG of jobs" in verbose.stderr
 
     study.unlink()
-    done = llem(tmp_path, "resume")
-    assert done.returncode == 2
-    assert "-s.yaml: the study that was run here is gone" in done.stderr
+    result = llem(tmp_path, "resume")
+    assert result.returncode == 2
+    assert "-s.yaml: the study that was run here is gone" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -127,9 +127,9 @@ def test_a_data_set_that_no_run_could_use_is_refused_at_once(
 ) -> None:
     (tmp_path / "p.jsonl").write_text('{"answer": "x"}\n')
     write_study(tmp_path, dataset="p.jsonl")
-    said = call(command, "study.yaml")
-    assert said.code == 2
-    assert "p.jsonl:1: row 1: no prompt in it" in said.err
+    result = call(command, "study.yaml")
+    assert result.code == 2
+    assert "p.jsonl:1: row 1: no prompt in it" in result.err
     assert not (tmp_path / "results").exists()
 
 
@@ -138,10 +138,10 @@ def test_a_folder_that_no_workflow_can_name_is_refused(
     tmp_path: Path, call: Call, folder: str
 ) -> None:
     study = write_study(tmp_path, **SERVED, output_dir=folder)
-    said = call("run", str(study))
-    assert said.code == 2
-    assert "output_dir: " in said.err
-    assert f"(found {folder})" in said.err
+    result = call("run", str(study))
+    assert result.code == 2
+    assert "output_dir: " in result.err
+    assert f"(found {folder})" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
@@ -153,9 +153,9 @@ def test_a_folder_with_an_odd_name_is_planned(tmp_path: Path, call: Call, folder
 
 def test_a_dry_run_runs_and_writes_nothing(tmp_path: Path, call: Call) -> None:
     study = write_study(tmp_path)
-    said = call("run", str(study), "--dry-run", "--cycles", "4")
-    assert said.code == 0
-    assert "1 experiment x 4 cycles" in said.out
+    result = call("run", str(study), "--dry-run", "--cycles", "4")
+    assert result.code == 0
+    assert "1 experiment x 4 cycles" in result.out
     one = call("run", "--model", "tiny-llama", "--dry-run")
     assert one.code == 0
     assert "Study run-tiny-llama: 1 run" in one.out
@@ -170,9 +170,11 @@ def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: slurm\ndefault-resources: {runtime: 1}\n")
     study = str(write_study(tmp_path, window={"min_seconds": 70}))
-    said = call("run", study, "--profile", str(profile))
-    assert "Does not fit:" in said.err
-    assert f"{profile}/config.yaml: default-resources.runtime: the runs of 1 experiment" in said.err
+    result = call("run", study, "--profile", str(profile))
+    assert "Does not fit:" in result.err
+    assert (
+        f"{profile}/config.yaml: default-resources.runtime: the runs of 1 experiment" in result.err
+    )
     dry = call("run", study, "--profile", str(profile), "--dry-run")
     assert "Does not fit:" in dry.out
 
@@ -181,12 +183,12 @@ def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
 @pytest.mark.slow
 def test_a_profile_is_found_by_name_or_folder(tmp_path: Path) -> None:
     study = write_study(tmp_path)
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "config.yaml").write_text("cores: 1\nscheduler: greedy\nnolock: true\n")
+    profile_folder = tmp_path / "own"
+    profile_folder.mkdir()
+    (profile_folder / "config.yaml").write_text("cores: 1\nscheduler: greedy\nnolock: true\n")
     for profile in ("own", "default"):
-        done = llem(tmp_path, "run", str(study), "--profile", profile)
-        assert done.returncode == 0, done.stderr
+        result = llem(tmp_path, "run", str(study), "--profile", profile)
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("one", [False, True])
@@ -195,8 +197,8 @@ def test_whom_to_notify_reaches_no_file_of_the_results(
 ) -> None:
     what = ("--model", "tiny-llama") if one else (str(write_study(tmp_path)),)
     address = "notify.webhook=https://hooks.example.org/CANARY"
-    said = call("run", *what, "--set", address)
-    assert said.code == 0, said.err
+    result = call("run", *what, "--set", address)
+    assert result.code == 0, result.err
     written = [path for path in tmp_path.glob("results/**/*") if path.is_file()]
     assert {".call.json", "manifest.json"} <= {path.name for path in written}
     assert not [path for path in written if "CANARY" in path.read_text()]
@@ -272,9 +274,9 @@ def test_the_reason_is_the_last_line_and_the_summary_of_this_call_before_it(
     monkeypatch.setattr("llenergymeasure.cli.run._print_results", summary)
     if clock_s is not None:
         monkeypatch.setattr(time, "time", lambda: clock_s)
-    said = call("run", str(study)).err
+    error_output = call("run", str(study)).err
     middle = "the summary\n" * written
-    assert said.endswith(f"Error in rule measure:\n{middle}llem: sbatch: error: no\n")
+    assert error_output.endswith(f"Error in rule measure:\n{middle}llem: sbatch: error: no\n")
 
 
 def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:
@@ -304,9 +306,9 @@ def test_resume_goes_on_in_the_folder_that_it_is_given(
         monkeypatch.setenv("LLEM_OUTPUT_DIR", "")
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / "elsewhere")
-        said = call("resume", str(folder))
-        assert said.code == 0, said.err
-        assert f"into {folder}" in said.err
+        result = call("resume", str(folder))
+        assert result.code == 0, result.err
+        assert f"into {folder}" in result.err
         _, _, resumed, _, how, _ = driven[-1]
         assert resumed.path == folder
         assert how.variables()["LLEM_OUTPUT_DIR"] == str(folder.parent)
@@ -321,9 +323,9 @@ def test_resume_begins_no_second_study(
     folder, moved = tmp_path / "results" / "small", tmp_path / "scratch" / "big"
     moved.parent.mkdir()
     folder.rename(moved)
-    said = call("resume", str(moved))
-    assert (said.code, len(driven)) == (2, 1)
-    assert f"{moved}: holds the study small, whose folder must have that name" in said.err
+    result = call("resume", str(moved))
+    assert (result.code, len(driven)) == (2, 1)
+    assert f"{moved}: holds the study small, whose folder must have that name" in result.err
     elsewhere = tmp_path / "links" / "small"
     elsewhere.parent.mkdir()
     for link in (elsewhere, folder):
@@ -347,9 +349,9 @@ def test_one_model_takes_every_setting_of_the_command_line(
         "base=site.yaml",
         'pytorch.revision="12e4"',
     )
-    given = [word for each in settings for word in ("--set", each)]
-    said = call("run", "--model", "tiny-llama", *given)
-    assert said.code == 0, said.err
+    options = [word for setting in settings for word in ("--set", setting)]
+    result = call("run", "--model", "tiny-llama", *options)
+    assert result.code == 0, result.err
     study, file, *_ = driven[-1]
     again = load_study(file)
     assert again.experiments == study.experiments
@@ -371,8 +373,8 @@ def test_one_model_takes_every_setting_of_the_command_line(
 def test_settings_of_one_model_that_do_not_go_together(
     words: tuple[str, ...], why: str, call: Call
 ) -> None:
-    said = call("run", "--model", "tiny-llama", *words)
-    assert (said.code, why in said.err) == (2, True), said.err
+    result = call("run", "--model", "tiny-llama", *words)
+    assert (result.code, why in result.err) == (2, True), result.err
 
 
 @pytest.mark.parametrize(
@@ -389,14 +391,14 @@ def test_a_gap_that_is_set_is_kept_without_the_others(
 def test_a_batch_size_is_for_every_engine_of_the_study(tmp_path: Path, call: Call) -> None:
     file = tmp_path / "two.yaml"
     file.write_text("model: tiny-llama\nbackend: vllm\nrunners: {vllm: docker}\n")
-    said = call("run", str(file), "--batch-size", "4", "--dry-run")
-    assert said.code == 0, said.err
+    result = call("run", str(file), "--batch-size", "4", "--dry-run")
+    assert result.code == 0, result.err
     assert _batch_sizes(4, file, {"backend": ["pytorch", "sglang"]}) == {
         "pytorch.batch_size": 4,
         "sglang.engine.max_running_requests": 4,
     }
-    said = call("run", str(file), "--batch-size", "4", "--set", "vllm.engine.max_num_seqs=8")
-    assert "vllm.engine.max_num_seqs: is given by an option and by --set" in said.err
+    result = call("run", str(file), "--batch-size", "4", "--set", "vllm.engine.max_num_seqs=8")
+    assert "vllm.engine.max_num_seqs: is given by an option and by --set" in result.err
 
 
 @pytest.mark.parametrize("own", ["vllm.engine.max_num_seqs=8", "vllm={engine: {max_num_seqs: 8}}"])
@@ -407,9 +409,9 @@ def test_a_batch_size_is_not_for_an_engine_whose_every_point_is_left_out(
     file.write_text(
         "model: tiny-llama\nbackend: [pytorch, vllm]\nvllm: {engine: {tensor_parallel_size: 3}}\n"
     )
-    said = call("run", str(file), "--batch-size", "4", "--set", own, "--dry-run")
-    assert said.code == 0, said.err
-    assert "1 experiment" in said.out
+    result = call("run", str(file), "--batch-size", "4", "--set", own, "--dry-run")
+    assert result.code == 0, result.err
+    assert "1 experiment" in result.out
 
 
 def test_a_study_with_a_batch_size_is_expanded_once(
@@ -442,9 +444,9 @@ def test_two_models_whose_names_make_one_folder_are_kept_apart(tmp_path: Path, c
     random = ("--weights", "random")
     assert call("run", "--model", "m/a", *random).code == 0
     assert call("run", "--model", "./m/a", "--n", "3", *random).code == 0  # the same model
-    said = call("run", "--model", "m-a", *random)
-    assert said.code == 2
-    assert "results/run-m-a holds the results of ./m/a; --set name=NAME keeps" in said.err
+    result = call("run", "--model", "m-a", *random)
+    assert result.code == 2
+    assert "results/run-m-a holds the results of ./m/a; --set name=NAME keeps" in result.err
     assert "model: ./m/a\n" in (tmp_path / "results/run-m-a/study.yaml").read_text()
     assert call("run", "--model", "m-a", "--set", "name=other", *random).code == 0
     assert (tmp_path / "results/other/study.yaml").is_file()
@@ -465,17 +467,17 @@ def test_a_study_that_llem_wrote_means_the_same_from_another_folder(
     assert str(tmp_path) not in (folder / "study.yaml").read_text()
     (folder / "plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
     monkeypatch.chdir(elsewhere)
-    said = call("resume", str(folder / named))
-    assert said.code == 0, said.err
+    result = call("resume", str(folder / named))
+    assert result.code == 0, result.err
     assert make_plan(driven[1][0]).runs == make_plan(driven[0][0]).runs
     assert (driven[1][0].origin, Path.cwd()) == (folder / "study.yaml", elsewhere)
     assert not list(elsewhere.iterdir())
-    assert folder_of(folder / "study.yaml").path == folder
+    assert results_folder(folder / "study.yaml").path == folder
     assert call("status", str(folder / named)).code == 0
     moved = folder.rename(elsewhere / "run-m-a")
-    said = call("resume", str(moved / "study.yaml"))
-    assert said.code == 2
-    assert "is not found from here" in said.err
+    result = call("resume", str(moved / "study.yaml"))
+    assert result.code == 2
+    assert "is not found from here" in result.err
     monkeypatch.chdir(tmp_path)
     assert call("resume", str(moved / "study.yaml")).code == 0
     assert driven[2][2].path == moved
@@ -492,8 +494,8 @@ def test_a_moved_project_goes_on_with_the_same_words(
     file.with_name("plan.json").write_bytes(make_plan(driven[0][0]).to_json_bytes())
     monkeypatch.chdir((tmp_path / "one").rename(tmp_path / "two"))
     for again in (words, ("resume", str(file))):
-        said = call(*again)
-        assert said.code == 0, said.err
+        result = call(*again)
+        assert result.code == 0, result.err
         assert make_plan(driven[-1][0]).runs == make_plan(driven[0][0]).runs
         assert driven[-1][0].experiments[0].config["model"] == "./m/a"
 
@@ -507,8 +509,8 @@ def test_a_file_set_over_a_study_is_found_from_another_folder(
     assert call("run", "study.yaml", "--dataset", "p.jsonl").code == 0
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    said = call("resume", str(tmp_path / "results/small"))
-    assert said.code == 0, said.err
+    result = call("resume", str(tmp_path / "results/small"))
+    assert result.code == 0, result.err
 
 
 @pytest.mark.usefixtures("undriven")
@@ -524,8 +526,8 @@ def test_a_program_s_study_is_resumed_from_another_folder(
     study = load_study(file)
     (file.parent / "plan.json").write_bytes(make_plan(study).to_json_bytes())
     monkeypatch.chdir(elsewhere)
-    said = call("resume", str(file.parent))
-    assert said.code == 0, said.err
-    assert [each.config for each in driven[0][0].experiments] == [
-        each.config for each in study.experiments
+    result = call("resume", str(file.parent))
+    assert result.code == 0, result.err
+    assert [experiment.config for experiment in driven[0][0].experiments] == [
+        experiment.config for experiment in study.experiments
     ]

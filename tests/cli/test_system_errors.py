@@ -54,7 +54,7 @@ def study(tmp_path: Path) -> Path:
     ("number", "cause"), [(28, "No space left on device"), (5, "Input/output error")]
 )
 def test_a_disk_that_fails_while_tables_are_merged(study: Path, number: int, cause: str) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [
             *(sys.executable, "-c", FAILS_TO_SYNC.format(number=number)),
             *(str(ROOT / "scripts/aggregate.py"), str(study)),
@@ -64,10 +64,10 @@ def test_a_disk_that_fails_while_tables_are_merged(study: Path, number: int, cau
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"llem: {study}/")
-    assert cause in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"llem: {study}/")
+    assert cause in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def status_into(
@@ -87,9 +87,9 @@ def status_into(
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written(study: Path, unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = status_into(full, study, unbuffered)
-    assert done.returncode == 1
-    assert done.stderr == "llem: the output cannot be written: No space left on device\n"
+        result = status_into(full, study, unbuffered)
+    assert result.returncode == 1
+    assert result.stderr == "llem: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -98,49 +98,49 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(study: Path, unbuf
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as output:
-        done = status_into(output, study, unbuffered)
-    assert (done.returncode, done.stderr) == (1, "")
+        result = status_into(output, study, unbuffered)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     file = write_study(tmp_path)
-    done = llem(tmp_path, "run", str(file), variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
-    assert done.returncode != 0
-    assert "Snakemake's cache cannot be written" in done.stderr
-    assert "choose another: XDG_CACHE_HOME" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = llem(tmp_path, "run", str(file), variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert result.returncode != 0
+    assert "Snakemake's cache cannot be written" in result.stderr
+    assert "choose another: XDG_CACHE_HOME" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not list((tmp_path / "results").glob("*/runs/*"))
 
 
 def test_a_report_that_cannot_be_written_by_command(study: Path, call: Call) -> None:
     (study / "figures").write_text("in the way")
     with without_drawing():
-        done = call("report", str(study))
-    assert done.code == 1
-    assert done.err == f"llem: {study}/figures: Not a directory\n"
+        result = call("report", str(study))
+    assert result.code == 1
+    assert result.err == f"llem: {study}/figures: Not a directory\n"
 
 
 @pytest.mark.slow
 def test_a_report_that_cannot_be_written_by_the_workflow(study: Path, tmp_path: Path) -> None:
     (study / "figures").write_text("in the way")
-    done = llem(tmp_path, "run", "study.yaml")
-    assert done.returncode == 1
-    assert "llem: results/small/figures: Not a directory" in done.stderr.splitlines()
-    assert "Report:" not in done.stdout
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) < 5
+    result = llem(tmp_path, "run", "study.yaml")
+    assert result.returncode == 1
+    assert "llem: results/small/figures: Not a directory" in result.stderr.splitlines()
+    assert "Report:" not in result.stdout
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) < 5
 
 
 def test_a_study_in_use_is_left_as_it_is(study: Path, tmp_path: Path) -> None:
     (study / "snakemake.log").write_text("the other's")
     (study / ".call.json").write_text("{}")
     with locked(study / ".lock", "llem"):
-        done = llem(tmp_path, "run", "study.yaml", "--cycles", "2")
-    assert done.returncode == 1
+        result = llem(tmp_path, "run", "study.yaml", "--cycles", "2")
+    assert result.returncode == 1
     where = f"pid {os.getpid()} on {os.uname().nodename}"
     wanted = f"llem: results/small is in use by llem ({where}); wait for it to end\n"
-    assert done.stderr == wanted
+    assert result.stderr == wanted
     assert (study / "snakemake.log").read_text() == "the other's"
     assert (study / ".call.json").read_text() == "{}"
 
@@ -152,9 +152,9 @@ def test_tables_that_were_not_made_yet_are_no_difference(
     StudyFolder(study).plan.write_bytes(make_plan(load_study(file)).to_json_bytes())
     for path in StudyFolder(study).path.glob("runs/*/1/*"):
         path.unlink()
-    done = call("verify", str(study), "--json")
-    assert (done.code, json.loads(done.out)["differences"]) == (0, [])
-    assert json.loads(done.out)["missing"] == 2
+    result = call("verify", str(study), "--json")
+    assert (result.code, json.loads(result.out)["differences"]) == (0, [])
+    assert json.loads(result.out)["missing"] == 2
 
 
 @pytest.mark.slow
@@ -163,12 +163,12 @@ def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
     results = tmp_path / "results" / "small"
     with (tmp_path / "said").open("wb") as log:
         process = start_llem(tmp_path, "run", "study.yaml", log=log)
-    wait_for(lambda: any(RunFolder(each).marks.is_file() for each in results.glob("runs/*/1")))
+    wait_for(lambda: any(RunFolder(run).marks.is_file() for run in results.glob("runs/*/1")))
     shutil.rmtree(results, ignore_errors=True)
     assert process.wait(200) == 1
-    said = (tmp_path / "said").read_text()
-    assert "llem: results/small was removed while the study was running" in said
-    assert "Traceback" not in said
+    output = (tmp_path / "said").read_text()
+    assert "llem: results/small was removed while the study was running" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
@@ -179,19 +179,19 @@ def test_a_full_disk_is_refused_before_any_run(tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(results)]
     subprocess.run(mount, check=True)
     try:
-        done = llem(tmp_path, "run", str(study))
+        result = llem(tmp_path, "run", str(study))
         assert not list(results.glob("small/runs/*"))
     finally:
         subprocess.run(["umount", str(results)], check=True)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()[1:]
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()[1:]
     assert "MB are free for results; make room" in line
 
 
 def test_a_name_that_the_locale_cannot_write_is_refused_in_a_line(tmp_path: Path) -> None:
     write_study(tmp_path, name="\u00e9tude")
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = llem(tmp_path, "run", "study.yaml", variables=ascii_alone)
-    assert done.returncode == 2
-    assert "name: cannot be a folder's name in this locale" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = llem(tmp_path, "run", "study.yaml", variables=ascii_alone)
+    assert result.returncode == 2
+    assert "name: cannot be a folder's name in this locale" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -187,26 +187,26 @@ def test_every_line_fits(command: str, wide: int, tmp_path: Path, call: Call) ->
     sweep = {"precision": ["fp32", "bf16"], "pytorch.batch_size": [1, 8]}
     named = made(tmp_path / "results", "small", 1e9, sweep=sweep)
     path = write_study(tmp_path, sweep=sweep) if command == "plan" else named
-    said = call(command, str(path))
-    assert said.code == 0, said.err
-    assert max(map(len, said.out.splitlines())) <= wide
+    result = call(command, str(path))
+    assert result.code == 0, result.err
+    assert max(map(len, result.out.splitlines())) <= wide
 
 
 def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: Call) -> None:
     for place, name in enumerate(("old", "new", "middle")):
         made(tmp_path / "results", name, (1e9, 3e9, 2e9)[place])
     for command in ("status", "results"):
-        said = call(command)
-        assert said.code == 0, said.err
-        assert "1 run" in said.out
+        result = call(command)
+        assert result.code == 0, result.err
+        assert "1 run" in result.out
         assert "results/new, the last study that was run; others: results/middle, results/old" in (
-            said.err
+            result.err
         )
-    said = call("status", "results")
-    assert said.out.startswith("new: ")
-    said = call("status", "nope")
-    assert said.code == 2
-    assert "nope: no such study file or results folder; studies here: results/new" in said.err
+    result = call("status", "results")
+    assert result.out.startswith("new: ")
+    result = call("status", "nope")
+    assert result.code == 2
+    assert "nope: no such study file or results folder; studies here: results/new" in result.err
 
 
 def test_a_study_that_has_only_begun_is_said_to_have(tmp_path: Path, call: Call) -> None:
@@ -215,10 +215,10 @@ def test_a_study_that_has_only_begun_is_said_to_have(tmp_path: Path, call: Call)
     assert "no results yet in results/small; `llem run" in call("status", str(study)).err
     with locked(folder.lock, "llem run"):
         for named in (str(study), "results"):
-            said = call("status", named)
-            assert said.code == 2
-            assert f"results/small has begun, by llem run (pid {os.getpid()} on" in said.err
-            assert "no run is planned yet" in said.err
+            result = call("status", named)
+            assert result.code == 2
+            assert f"results/small has begun, by llem run (pid {os.getpid()} on" in result.err
+            assert "no run is planned yet" in result.err
         log = folder.path / LOG_NAME
         log.touch()
         assert "Snakemake is starting" in call("status", str(study)).err
@@ -245,9 +245,9 @@ def test_runs_that_wait_in_the_queue_are_counted_as_such(
     (queue / "squeue").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     (queue / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{queue}{os.pathsep}{os.environ['PATH']}")
-    said = call("status", "results/small").out
-    assert said.startswith("small: 3 runs: 1 missing, 2 waiting\n1 job waits in SLURM's queue: ")
-    assert "batch_size=1," not in said
+    output = call("status", "results/small").out
+    assert output.startswith("small: 3 runs: 1 missing, 2 waiting\n1 job waits in SLURM's queue: ")
+    assert "batch_size=1," not in output
     counts = json.loads(call("status", "results/small", "--json").out)["counts"]
     assert counts == {"waiting": 2, "missing": 1}
 
@@ -256,8 +256,8 @@ def test_a_call_between_two_runs_is_said_to_go_on(call: Call) -> None:
     folder = StudyFolder(made(Path("results"), "small", 1e9))
     assert "is going on" not in call("status", "results/small").out
     with locked(folder.lock, "llem run"):
-        said = call("status", "results/small").out
-    assert f"llem run (pid {os.getpid()} on {socket.gethostname()}) is going on" in said
+        output = call("status", "results/small").out
+    assert f"llem run (pid {os.getpid()} on {socket.gethostname()}) is going on" in output
 
 
 def test_the_state_names_runs_by_their_settings(call: Call) -> None:
@@ -273,9 +273,9 @@ def test_the_state_names_runs_by_their_settings(call: Call) -> None:
         run.result.unlink()
         run.outcome.write_text(json.dumps({"attempt": 1, **outcome}))
         run.log.touch()
-    said = call("status", "results/small")
-    assert said.code == 0, said.err
-    assert said.out.splitlines() == [
+    result = call("status", "results/small")
+    assert result.code == 0, result.err
+    assert result.out.splitlines() == [
         "small: 3 runs: 1 completed, 1 failed, 1 running",
         "  batch_size=4, cycle 1: warming up",
         "  batch_size=8, cycle 1: failed: Oh: no",
@@ -291,22 +291,22 @@ def test_the_report_of_an_unfinished_study_says_so(call: Call) -> None:
     first = Plan.read(folder.plan).runs[0]
     folder.run(first.experiment, 1).result.unlink()
     with without_drawing():
-        said = call("report", str(folder.path))
-    assert said.code == 0, said.err
-    assert said.out == "results/small/report.html\n"
-    assert said.err == "1 of 2 runs completed; the report names the others\n"
+        result = call("report", str(folder.path))
+    assert result.code == 0, result.err
+    assert result.out == "results/small/report.html\n"
+    assert result.err == "1 of 2 runs completed; the report names the others\n"
 
 
 def test_a_command_to_type_holds_for_a_name_with_a_space(tmp_path: Path, call: Call) -> None:
     write_study(tmp_path).rename("my study.yaml")
-    said = call("status", "my study.yaml")
-    assert said.code == 2
-    assert "`llem run 'my study.yaml'` makes them" in said.err
+    result = call("status", "my study.yaml")
+    assert result.code == 2
+    assert "`llem run 'my study.yaml'` makes them" in result.err
     Path("my old.yaml").write_text("task: {model: m}\nmeasurement: {}\n")
-    said = call("plan", "my old.yaml")
-    assert "`llem convert 'my old.yaml' > new.yaml`" in said.err
-    said = call("init", "--defaults", "my own.yaml")
-    assert said.out.endswith("Next: llem plan 'my own.yaml', then llem run 'my own.yaml'\n")
+    result = call("plan", "my old.yaml")
+    assert "`llem convert 'my old.yaml' > new.yaml`" in result.err
+    result = call("init", "--defaults", "my own.yaml")
+    assert result.out.endswith("Next: llem plan 'my own.yaml', then llem run 'my own.yaml'\n")
     assert "`llem run 'my own.yaml'`" in Path("my own.yaml").read_text()
 
 
@@ -315,61 +315,61 @@ def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
 ) -> None:
     greedy = {"decoder": {"preset": "deterministic"}, "sweep": {"decoder.temperature": [0.5, 1.0]}}
     folder = made(tmp_path, "small", 1e9, **greedy)
-    said = call("results", str(folder), "--metric", "energy", "--json")
-    assert json.loads(said.out)["metric"] == "energy_per_output_token_j"
+    result = call("results", str(folder), "--metric", "energy", "--json")
+    assert json.loads(result.out)["metric"] == "energy_per_output_token_j"
     two = made(tmp_path, "two", 1e9, sweep={"pytorch.batch_size": [1, 8]})
-    said = call("results", str(two), "--metric", "power")
-    head, *rows = said.out.splitlines()[2:]
+    result = call("results", str(two), "--metric", "power")
+    head, *rows = result.out.splitlines()[2:]
     assert head.split()[:3] == ["experiment", "settings", "experiments"]
     assert {row.split()[1] for row in rows} == {"batch_size=1", "batch_size=8"}
-    said = call("results", str(folder))
-    assert "Measured once with another: 1 point" in said.out
+    result = call("results", str(folder))
+    assert "Measured once with another: 1 point" in result.out
 
 
 def test_settings_from_the_command_line_win(tmp_path: Path, call: Call) -> None:
     study = str(write_study(tmp_path, sweep={"pytorch": [{"batch_size": 1}, {"batch_size": 8}]}))
-    said = call("run", study, "--dry-run", "--set", "pytorch.batch_size=4")
-    assert said.code == 0, said.err
-    assert "1 experiment x 1 cycle" in said.out
-    said = call("run", study, "--dry-run", "--set", "pytorch.batch_siz=4")
-    assert said.code == 2
-    assert "did you mean" in said.err
-    said = call("run", study, "--set", "n")
-    assert "must be KEY=VALUE" in said.err
+    result = call("run", study, "--dry-run", "--set", "pytorch.batch_size=4")
+    assert result.code == 0, result.err
+    assert "1 experiment x 1 cycle" in result.out
+    result = call("run", study, "--dry-run", "--set", "pytorch.batch_siz=4")
+    assert result.code == 2
+    assert "did you mean" in result.err
+    result = call("run", study, "--set", "n")
+    assert "must be KEY=VALUE" in result.err
 
 
 def test_a_start_that_is_refused_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     study = str(write_study(tmp_path))
-    said = call("run", study, "--profile", "slrum", "--dry-run")
-    assert said.code == 2
-    assert said.err.count("\n") == 1
-    assert "no such profile: there are default, generic, slurm" in said.err
+    result = call("run", study, "--profile", "slrum", "--dry-run")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "no such profile: there are default, generic, slurm" in result.err
     monkeypatch.setattr("llenergymeasure.cli.run.why_not_writable", lambda _: "Read-only")
-    said = call("run", study)
-    assert said.code == 2
-    assert said.err.count("\n") == 1
-    assert "Snakemake keeps its state" in said.err
+    result = call("run", study)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "Snakemake keeps its state" in result.err
     assert not StudyFolder(tmp_path / "results" / "small").path.exists()
 
 
 def test_an_encoding_that_lacks_signs_is_no_traceback(tmp_path: Path) -> None:
-    said = llem(tmp_path, "run", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
-    assert said.returncode == 0, said.stderr
-    assert "pytorch, vllm, ?" in said.stdout
+    result = llem(tmp_path, "run", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
+    assert result.returncode == 0, result.stderr
+    assert "pytorch, vllm, ?" in result.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_traceback(tmp_path: Path, closed: str) -> None:
     program = shlex.join([sys.executable, "-c", MAIN, "prefs"])
-    done = subprocess.run(
+    result = subprocess.run(
         f"{program} {closed}", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert ("output_dir" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert ("output_dir" in result.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
 @pytest.mark.slow
@@ -385,9 +385,9 @@ def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     results.mkdir(parents=True)
     for name in (RUNS_NAME, SUMMARY_NAME):
         (results / name).write_text("of an earlier call")
-    said = llem(tmp_path, "run", str(study), variables=variables)
-    assert said.returncode == 1
-    assert said.stdout == ""
-    assert "WorkflowError" not in said.stderr
-    (line,) = said.stderr.splitlines()[1:]
+    result = llem(tmp_path, "run", str(study), variables=variables)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "WorkflowError" not in result.stderr
+    (line,) = result.stderr.splitlines()[1:]
     assert line.startswith("llem: runners.vllm: docker's daemon does not answer")

@@ -51,9 +51,9 @@ def status(folder: Path, qstat: str, qacct: str) -> "subprocess.CompletedProcess
     ],
 )
 def test_what_the_profile_says_of_a_job(tmp_path: Path, qstat: str, qacct: str, said: str) -> None:
-    done = status(tmp_path, qstat, qacct)
-    assert done.stdout == f"{said}\n"
-    assert ("cannot open logs" in done.stderr) == ("Eqw" in qstat)
+    result = status(tmp_path, qstat, qacct)
+    assert result.stdout == f"{said}\n"
+    assert ("cannot open logs" in result.stderr) == ("Eqw" in qstat)
 
 
 @pytest.fixture
@@ -104,6 +104,6 @@ def test_a_job_that_no_machine_can_run_is_refused_as_it_is_submitted(tmp_path: P
     shutil.copytree(ROOT / "profiles/generic", mine)
     config = mine / "config.yaml"
     config.write_text(config.read_text().replace("gpu={resources.gpu}", "gpu=99"))
-    done = llem(tmp_path, "run", "study.yaml", "--profile", "./mine")
-    assert done.returncode == 1
-    assert "no suitable queues" in done.stdout + done.stderr
+    result = llem(tmp_path, "run", "study.yaml", "--profile", "./mine")
+    assert result.returncode == 1
+    assert "no suitable queues" in result.stdout + result.stderr

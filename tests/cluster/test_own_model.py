@@ -24,7 +24,7 @@ def test_a_model_that_hf_download_fetched_runs_in_jobs_that_have_no_network(
     home = tmp_path / "huggingface"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     with serving_repository(REPOSITORY, tiny_llama_folder()) as endpoint:
-        done = subprocess.run(
+        process = subprocess.run(
             [Path(sys.executable).with_name("hf"), "download", REPOSITORY],
             env={**kept, "HF_HOME": str(home), "HF_ENDPOINT": endpoint},
             capture_output=True,
@@ -32,7 +32,7 @@ def test_a_model_that_hf_download_fetched_runs_in_jobs_that_have_no_network(
             timeout=120,
             check=False,
         )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     snapshot = home / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "snapshots" / COMMIT
     fetched = {path.name: path.read_bytes() for path in snapshot.iterdir()}
     assert fetched == {path.name: path.read_bytes() for path in tiny_llama_folder().iterdir()}

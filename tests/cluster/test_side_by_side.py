@@ -27,12 +27,12 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
         experiments=[{"random_seed": seed} for seed in (1, 2, 3, 4)],
         window={"min_seconds": 4},
     )
-    done = snakemake(
+    result = snakemake(
         tmp_path,
         *("--configfile", str(study), "--cores", "2", "--resources", "gpu=2"),
         variables={**variables, "LLEM_RUNTIME_DIR": str(tmp_path / "runtime")},
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/runs/*/1/*.json")]
     runs = [each for each in results if "environment" in each]
     assert len(runs) == 4
@@ -81,7 +81,7 @@ def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
     assert _card(third) == freed
     for attempt in (one, third):
         attempt.process.terminate()
-    assert [each.process.wait(60) for each in (one, two, third)] == [143] * 3
+    assert [study.process.wait(60) for study in (one, two, third)] == [143] * 3
 
 
 def _phase(attempt: Attempt) -> str | None:
@@ -99,8 +99,8 @@ def _card(attempt: Attempt) -> str | None:
         except OSError:
             continue
         if "engine_process" in words:
-            told = dict(each.partition("=")[::2] for each in variables.split("\0"))
-            return told.get("CUDA_VISIBLE_DEVICES")
+            environment = dict(variable.partition("=")[::2] for variable in variables.split("\0"))
+            return environment.get("CUDA_VISIBLE_DEVICES")
     return None
 
 

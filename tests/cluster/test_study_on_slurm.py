@@ -13,7 +13,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from llenergymeasure.workflow.slurm_jobs import LEFT
+from llenergymeasure.workflow.slurm_jobs import EARLIER_JOBS
 from support.studies import ROOT, SERVED, llem, start_llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
@@ -155,11 +155,11 @@ def test_a_job_that_ends_with_an_error_once_its_run_is_over_keeps_the_result(
 ) -> None:
     """As one that is cancelled, or over its time, in the second after: srun reports the signal."""
     write_study(tmp_path, **SERVED)
-    ended = tmp_path / "ended"
-    ended.mkdir()
-    (ended / "srun").write_text(f'#!/bin/sh\n{shutil.which("srun")} "$@"\nexit 143\n')
-    (ended / "srun").chmod(0o755)
-    workflow = cluster.workflow(tmp_path, PATH=f"{ended}{os.pathsep}{os.environ['PATH']}")
+    end_mark = tmp_path / "ended"
+    end_mark.mkdir()
+    (end_mark / "srun").write_text(f'#!/bin/sh\n{shutil.which("srun")} "$@"\nexit 143\n')
+    (end_mark / "srun").chmod(0o755)
+    workflow = cluster.workflow(tmp_path, PATH=f"{end_mark}{os.pathsep}{os.environ['PATH']}")
     assert workflow.end() == 0, workflow.log()
     assert "its result is complete: kept" in workflow.log()
     assert [row["status"] for row in _table(tmp_path)] == ["completed"]
@@ -179,15 +179,15 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pi
     run = first.plan()["runs"][0]
     first.wait_for_phase(run, "measure")
     first.kill()
-    left = set(queue("%A"))
-    assert left, "the jobs of a killed workflow stay in the queue"
+    remaining = set(queue("%A"))
+    assert remaining, "the jobs of a killed workflow stay in the queue"
     second = cluster.workflow(tmp_path)
-    wait_for(lambda: LEFT in second.log() or second.process.poll() is not None, 90)
-    assert f"{LEFT} are ended first" in second.log()
+    wait_for(lambda: EARLIER_JOBS in second.log() or second.process.poll() is not None, 90)
+    assert f"{EARLIER_JOBS} are ended first" in second.log()
     assert second.end() == 0, second.log()
     rows = _table(tmp_path)
     assert [row["status"] for row in rows] == ["completed"] * 3
-    assert not left.intersection(row["slurm_job_id"] for row in rows)
+    assert not remaining.intersection(row["slurm_job_id"] for row in rows)
     assert len({row["host"] for row in rows}) == 1, "pinned to one node"
 
 
@@ -224,13 +224,13 @@ def test_jobs_that_can_never_start_are_named_and_one_interrupt_ends_the_study(
     profile.parent.mkdir()
     shipped = (ROOT / "profiles/slurm/config.yaml").read_text()
     profile.write_text(shipped.replace("cpus_per_task: 8", "cpus_per_task: 64"))
-    said = tmp_path / "said"
+    output_path = tmp_path / "said"
     words = ("run", "study.yaml", "--profile", "./larger")
     with (
-        said.open("w") as stream,
+        output_path.open("w") as stream,
         start_llem(tmp_path, *words, log=stream, **cluster.variables()) as process,
     ):
-        wait_for(lambda: "never ends by itself" in said.read_text(), 240)
+        wait_for(lambda: "never ends by itself" in output_path.read_text(), 240)
         assert "PartitionConfig, which never ends" in llem(tmp_path, "status", "study.yaml").stdout
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130

@@ -43,7 +43,7 @@ def test_one_that_is_not_is_told_with_what_would_do(
     assert f"{ROOT}/envs/vllm.txt" in problem.message
     advice = f"runners: {{vllm: {runner}}}"
     assert advice in problem.message
-    absent = doctor_machine._engine("vllm", ("no_such_package",))
+    absent = doctor_machine._check_engine("vllm", ("no_such_package",))
     assert absent.remedy == f"give it an image: {advice}"
 
 

@@ -53,7 +53,7 @@ def test_it_says_what_a_look_at_every_file_says(study: tuple[Plan, StudyFolder])
     write_whole(folder, plan.runs[2])
     states = manifest.states(plan, folder)
     assert states == manifest.states(plan, folder, full=True)
-    assert manifest.count(states) == {"completed": 2, "failed": 1, "missing": 3}
+    assert manifest.count_states(states) == {"completed": 2, "failed": 1, "missing": 3}
 
 
 def looked_at(
@@ -169,12 +169,12 @@ def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, Study
     write_tables(folder.path, partial=True)
     opened = OpenStudy.__new__(OpenStudy)
     opened._folder = folder
-    assert not opened._tables_are_behind()
+    assert not opened._tables_are_stale()
     write_whole(folder, plan.runs[2])
     assert (behind(folder.path) or "").startswith(f"1 run of {folder.path} has completed since")
     write_tables(folder.path, partial=True)
     (folder.path / "runs.parquet").write_bytes(b"PAR1 and no more")
-    assert opened._tables_are_behind()
+    assert opened._tables_are_stale()
 
 
 def test_tables_are_older_than_a_plan_whose_run_was_replaced(

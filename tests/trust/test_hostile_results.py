@@ -27,7 +27,7 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.record_files import read_run_row
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
 from llenergymeasure.workflow.manifest import run_state
-from llenergymeasure.workflow.resume import recall
+from llenergymeasure.workflow.resume import read_call
 from llenergymeasure.workload.datasets.files import read_file
 from support.memory import memory_peak
 
@@ -88,7 +88,7 @@ def test_in_the_place_of_a_study_s_files(tmp_path: Path, make: Callable[[Path], 
         read_table(tmp_path, RUNS_NAME)
     make(tmp_path / ".call.json")
     with suppress(LlemError):
-        assert recall(folder) is None
+        assert read_call(folder) is None
 
 
 @pytest.mark.parametrize("make", [pipe, device])

@@ -16,8 +16,8 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import profile_place
-from llenergymeasure.workflow.resume import NAME, SETTINGS, StudyCall, remember
+from llenergymeasure.workflow.profile import snakemake_profile
+from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, remember
 from support.studies import write_study
 
 
@@ -62,7 +62,7 @@ def test_a_profile_that_is_not_ours_is_taken_where_it_is_said_again(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-@pytest.mark.parametrize("whose", [".", NAME])
+@pytest.mark.parametrize("whose", [".", CALL_NAME])
 def test_what_somebody_else_started_is_not_resumed_unseen(
     tmp_path: Path, resumed: list[StudyCall], whose: str
 ) -> None:
@@ -80,8 +80,8 @@ def test_only_what_a_command_line_sets_is_taken(
 ) -> None:
     folder = left(tmp_path)
     monkeypatch.chdir(tmp_path)
-    stored = json.loads((folder / NAME).read_text())
-    (folder / NAME).write_text(json.dumps({**stored, "settings": {key: ["touch", "owned"]}}))
+    stored = json.loads((folder / CALL_NAME).read_text())
+    (folder / CALL_NAME).write_text(json.dumps({**stored, "settings": {key: ["touch", "owned"]}}))
     for named in (folder, tmp_path / "study.yaml"):
         with pytest.raises(ConfigurationError, match=f"run with {key}, which no option"):
             resume(named, None)
@@ -93,8 +93,8 @@ def test_a_study_s_file_is_named_from_the_root(
 ) -> None:
     """From an archive that was unpacked here it would be a file that came with it."""
     folder = left(tmp_path)
-    stored = json.loads((folder / NAME).read_text())
-    (folder / NAME).write_text(json.dumps({**stored, "study_file": "study.yaml"}))
+    stored = json.loads((folder / CALL_NAME).read_text())
+    (folder / CALL_NAME).write_text(json.dumps({**stored, "study_file": "study.yaml"}))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="name the study's file"):
         resume(folder, None)
@@ -118,7 +118,7 @@ def test_a_folder_here_is_no_profile_unless_it_is_named_as_a_path(
 ) -> None:
     shutil.copytree(workflow_root() / "profiles" / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert profile_place(name) == str(workflow_root() / "profiles" / name)
-    assert profile_place(None) == str(workflow_root() / "profiles" / "default")
-    assert profile_place(f"./{name}") == f"./{name}"
-    assert profile_place("theirs") == "theirs"
+    assert snakemake_profile(name) == str(workflow_root() / "profiles" / name)
+    assert snakemake_profile(None) == str(workflow_root() / "profiles" / "default")
+    assert snakemake_profile(f"./{name}") == f"./{name}"
+    assert snakemake_profile("theirs") == "theirs"

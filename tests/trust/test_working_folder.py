@@ -11,6 +11,7 @@ import pytest
 
 from llenergymeasure.containers.container_setup import ENGINE
 from llenergymeasure.processes import python_module, users_environment
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.snakemake_process import Call, SnakemakeProcess
 from support.studies import ROOT, llem, snakemake, write_study
 
@@ -82,9 +83,11 @@ def test_an_image_that_lies_there_is_not_the_one_that_was_pulled(
     """Snakemake would run ``.snakemake/singularity/NAME.simg`` unseen, whoever put it there."""
     monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
     run = SimpleNamespace(runner="apptainer")
-    drive = SnakemakeProcess(Path("s.yaml"), SimpleNamespace(runs=[run]), None, None, 0)  # type: ignore[arg-type]
+    plan, folder = SimpleNamespace(runs=[run]), StudyFolder(tmp_path)
+    process = SnakemakeProcess(Path("s.yaml"), plan, folder, None, 0)  # type: ignore[arg-type]
     monkeypatch.delenv("APPTAINER_CACHEDIR", raising=False)
     for profile in (None, "slurm"):
-        words = drive._apptainer(Call(profile=profile))
-        assert words[1:] == ["--apptainer-prefix", str(tmp_path / "images")]
-    assert drive._apptainer(Call(profile="./mine")) == ["--use-apptainer"]  # which may name one
+        options = process._apptainer_options(Call(profile=profile))
+        assert options[1:] == ["--apptainer-prefix", str(tmp_path / "images")]
+    # A profile of one's own may name a folder itself.
+    assert process._apptainer_options(Call(profile="./mine")) == ["--use-apptainer"]

@@ -27,16 +27,16 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import slurm_jobs, snakemake_process
 from llenergymeasure.workflow.complete_study import complete_study
-from llenergymeasure.workflow.progress import Ended, Progress
+from llenergymeasure.workflow.progress import EndedRun, Progress
 from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
     end_jobs,
     job_prefix,
-    left_jobs,
-    waiting,
+    queued_jobs,
+    waiting_lines,
 )
-from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED, OpenStudy
-from llenergymeasure.workflow.snakemake_log import its_error, never_began, reason
+from llenergymeasure.workflow.snakefile import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED, OpenStudy
+from llenergymeasure.workflow.snakemake_log import failed_jobs, failure_reason, first_error
 from llenergymeasure.workflow.snakemake_process import Listener, SnakemakeProcess
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_jobs, "GONE_LIMIT_S", 1.0)
+    monkeypatch.setattr(slurm_jobs, "CANCEL_LIMIT_S", 1.0)
     command(folder, "scancel", f"echo $* >> {folder}/cancelled")
     return folder
 
@@ -84,7 +84,7 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
     ],
 )
 def test_why_a_job_waits_is_said_in_words(reason: str, said: str) -> None:
-    (line,) = waiting([replace(JOB, state="PENDING", reason=reason)])
+    (line,) = waiting_lines([replace(JOB, state="PENDING", reason=reason)])
     assert said in line
 
 
@@ -92,7 +92,7 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
     folder = StudyFolder(slurm / "small")
     line = f"17|{job_prefix(folder)}ab|RUNNING|None|rule_measure"
     command(slurm, "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line}\n'")
-    assert [job.id for job in left_jobs(folder)] == ["17"]
+    assert [job.id for job in queued_jobs(folder)] == ["17"]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_node_that_the_profile_names_is_not_chosen_again(
     )
     study: Any = object.__new__(OpenStudy)
     study._plan, study._folder = plan, StudyFolder(Path("small"))
-    given = SimpleNamespace(nodes=2, default_resources={"slurm_extra": f"'{extra}'"})
-    study._workflow = SimpleNamespace(resource_settings=given, is_main_process=True)
+    settings = SimpleNamespace(nodes=2, default_resources={"slurm_extra": f"'{extra}'"})
+    study._workflow = SimpleNamespace(resource_settings=settings, is_main_process=True)
     needed = study.resources()
     assert needed.get("slurm_extra") == asked
 
@@ -135,11 +135,11 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
     settings = SimpleNamespace(resources={})
     study._workflow = SimpleNamespace(executor_settings=None, resource_settings=settings)
     monkeypatch.setenv("PATH", str(slurm))  # scancel alone
-    study._prepare_cluster(by_name=True)
+    study._prepare_cluster(named_jobs=True)
     assert not watched
-    assert UNWATCHED in capsys.readouterr().err
+    assert QUEUE_NOT_WATCHED in capsys.readouterr().err
     command(slurm, "squeue", "true")
-    study._prepare_cluster(by_name=True)
+    study._prepare_cluster(named_jobs=True)
     assert len(watched) == 1
 
 
@@ -170,14 +170,14 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
     study: Any = object.__new__(OpenStudy)
     study._workflow = SimpleNamespace(executor_settings=SimpleNamespace(array_jobs=["measure"]))
     with pytest.raises(PreflightError, match=r"--slurm-array-jobs.*leave it out"):
-        study._prepare_cluster(by_name=True)
+        study._prepare_cluster(named_jobs=True)
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_jobs, "ASK_LIMIT_S", 0.2)
+    monkeypatch.setattr(slurm_jobs, "COMMAND_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
-        left_jobs(StudyFolder(slurm))
+        queued_jobs(StudyFolder(slurm))
     command(slurm, "scancel", "exec sleep 5")
     with pytest.raises(PreflightError, match="scancel 17 did not answer"):
         end_jobs([JOB])
@@ -211,8 +211,8 @@ def test_a_signal_goes_to_runs_of_this_host_alone(
     out = Path("results/small/runs") / run
     (place / out).mkdir(parents=True)
     words = ("--run", run, "--out", str(out)) if supervisor else ()
-    waiting = [sys.executable, "-c", "import time; time.sleep(60)", *words]
-    with subprocess.Popen(waiting, cwd=place) as stranger:
+    arguments = [sys.executable, "-c", "import time; time.sleep(60)", *words]
+    with subprocess.Popen(arguments, cwd=place) as stranger:
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
         with locked(folder.lock, "a test") as lock:
@@ -247,12 +247,12 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     alike = [{"experiment": name, "error": {"class": "OSError"}} for name in "abc"]
     write_text(folder.circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
     assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
-    said: list[str] = []
+    messages: list[str] = []
     with locked(folder.lock, "a test") as lock:
-        driven = SnakemakeProcess(study, plan, folder, Listener(said.append), lock)
+        driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), lock)
         driven.run(snakemake_process.Call(profile="nosuchprofile"))
-    assert driven.broken is None
-    assert not any("failed the same way" in line for line in said)
+    assert driven.circuit_message is None
+    assert not any("failed the same way" in line for line in messages)
 
 
 @pytest.mark.parametrize(("profile", "shared"), [("slurm", False), (None, True)])
@@ -263,11 +263,11 @@ def test_it_is_said_where_servers_are_not_shared(
     monkeypatch.setattr("shutil.which", lambda _: None)
     traffic = {"serving": {"arrivals": "poisson", "rate_per_s": 1}}
     path = write_study(tmp_path, **traffic, execution={"n_cycles": 1, "share_server": True})
-    said: list[str] = []
-    view, call = Listener(said.append), snakemake_process.Call(profile=profile)
+    messages: list[str] = []
+    view, call = Listener(messages.append), snakemake_process.Call(profile=profile)
     complete_study(load_study(path), path, StudyFolder(tmp_path), view, call, 0)
-    assert (NOT_SHARED in said) is not shared
-    assert (UNWATCHED in said) is (profile == "slurm")  # no squeue is here
+    assert (SERVERS_NOT_SHARED in messages) is not shared
+    assert (QUEUE_NOT_WATCHED in messages) is (profile == "slurm")  # no squeue is here
 
 
 def fail(folder: StudyFolder, plan: Plan, outcome: str | None) -> None:
@@ -279,26 +279,24 @@ def fail(folder: StudyFolder, plan: Plan, outcome: str | None) -> None:
 
 def follow(driven: SnakemakeProcess, progress: Progress) -> None:
     """Watch a Snakemake that has ended."""
-    with subprocess.Popen(["true"]) as ended:
-        driven._follow(ended, progress)
+    with subprocess.Popen(["true"]) as process:
+        driven._follow(process, progress)
 
 
 def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Path) -> None:
     study, plan, folder = planned(tmp_path)
     write_text(folder.path / snakemake_process.LOG_NAME, "")
-    said: list[str] = []
+    messages: list[str] = []
     driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')
     follow(driven, progress)
-    driven._view = Listener(said.append)
-    words = (
-        f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes, and Snakemake waits"
-    )
+    driven._view = Listener(messages.append)
+    words = f"{slurm_jobs.NO_JOBS} has been in SLURM's queue for 5 minutes, and Snakemake waits"
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
     place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
-    assert said == [words, f"{refused}. {slurm_jobs.CHANGE_PROFILE}{place}"]
+    assert messages == [words, f"{refused}. {slurm_jobs.CHANGE_PROFILE}{place}"]
     assert not driven.complaint
 
 
@@ -321,7 +319,7 @@ def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     words = "Unable to run job: error: no suitable queues\nExiting.\n"
     after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
     log = f"rule measure:\n    jobid: 1\n{words}{after}"
-    assert its_error(log) == f"{words}{after}"
+    assert first_error(log) == f"{words}{after}"
 
 
 SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"
@@ -333,18 +331,18 @@ STARTED = "host: node-1\nActivating singularity image /x.sif\n"
 
 
 def test_what_apptainer_said_in_a_job_s_own_log_is_found(tmp_path: Path) -> None:
-    own = tmp_path / "slurm logs, mine" / "15.log"
-    own.parent.mkdir()
+    job_log = tmp_path / "slurm logs, mine" / "15.log"
+    job_log.parent.mkdir()
     removed = tmp_path / "removed.log"
-    jobs = ((1, removed), (2, own))
+    jobs = ((1, removed), (2, job_log))
     log = "".join(SUBMITTED.format(*job) for job in jobs)
     failed = log + "".join(FAILED.format(*job) for job in jobs)
-    own.write_text(f"{STARTED}RuleException:\n")
+    job_log.write_text(f"{STARTED}RuleException:\n")
     assert why_not_started(failed) == ""
     fatal = "container creation failed: fuse: failed to open /dev/fuse: Permission denied"
-    own.write_text(f"{STARTED}FATAL:   {fatal}\nRuleException:\n")
+    job_log.write_text(f"{STARTED}FATAL:   {fatal}\nRuleException:\n")
     assert why_not_started(log) == ""  # it goes on, or went well
-    assert why_not_started(failed) == f"Apptainer did not start the image: {fatal} ({own})"
+    assert why_not_started(failed) == f"Apptainer did not start the image: {fatal} ({job_log})"
 
 
 @pytest.mark.parametrize(
@@ -357,9 +355,9 @@ def test_what_apptainer_said_in_a_job_s_own_log_is_found(tmp_path: Path) -> None
     ids=["the C library's", "no image was started", "nothing said"],
 )
 def test_what_others_say_in_a_job_s_log_is_not_called_apptainers(tmp_path: Path, text: str) -> None:
-    own = tmp_path / "15.log"
-    own.write_text(text)
-    assert why_not_started(SUBMITTED.format(2, own) + FAILED.format(2, own)) == ""
+    job_log = tmp_path / "15.log"
+    job_log.write_text(text)
+    assert why_not_started(SUBMITTED.format(2, job_log) + FAILED.format(2, job_log)) == ""
 
 
 @pytest.mark.parametrize("runner", ["local", "apptainer"])
@@ -367,13 +365,13 @@ def test_jobs_logs_are_read_only_where_images_are_apptainers(tmp_path: Path, run
     study, plan, folder = planned(tmp_path)
     plan = replace(plan, runs=tuple(replace(run, runner=runner) for run in plan.runs))
     write_text(folder.path / snakemake_process.LOG_NAME, "")
-    own = tmp_path / "15.log"
-    own.write_text(f"{STARTED}FATAL:   no fuse\n")
-    said: list[str] = []
-    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
-    assert driven._exit_code(1, SUBMITTED.format(2, own) + FAILED.format(2, own)) == 1
-    expected = [f"Apptainer did not start the image: no fuse ({own})"]
-    assert said == (expected if runner == "apptainer" else [])
+    job_log = tmp_path / "15.log"
+    job_log.write_text(f"{STARTED}FATAL:   no fuse\n")
+    messages: list[str] = []
+    driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), 0)
+    assert driven._exit_code(1, SUBMITTED.format(2, job_log) + FAILED.format(2, job_log)) == 1
+    expected = [f"Apptainer did not start the image: no fuse ({job_log})"]
+    assert messages == (expected if runner == "apptainer" else [])
 
 
 def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
@@ -382,19 +380,19 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     study, plan, folder = planned(tmp_path)
     name = f"{job_prefix(folder)}ab|PENDING"
     queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
-    jobs = "\n".join(each.format(name) for each in queue)
-    words = f"{slurm_jobs.NOTHING_LEFT} has been in SLURM's queue for 5 minutes"
+    jobs = "\n".join(job.format(name) for job in queue)
+    words = f"{slurm_jobs.NO_JOBS} has been in SLURM's queue for 5 minutes"
     write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
-    said: list[str] = []
-    view = Listener(said.append)
+    messages: list[str] = []
+    view = Listener(messages.append)
     driven = SnakemakeProcess(study, plan, folder, view, 0)
     driven._on_cluster = True
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
         command(slurm, "squeue", f"echo '{jobs}{more}'")
-        driven._next_look_s = 0.0
+        driven._next_poll_s = 0.0
         driven._report_queue()
     assert driven._exit_code(1, f"{words}\n") == 1
-    never, nodes, last = said
+    never, nodes, last = messages
     assert never.startswith("1 job waits in SLURM's queue: PartitionConfig, which never")
     assert nodes.endswith("its nodes are down for a while (PartitionNodeLimit)")
     assert last == words
@@ -425,8 +423,8 @@ def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path
     driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     log = "Error in rule measure:\n    message: no queue\n"
     assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
-    said, _, last = driven.complaint.partition("llem: ")
-    assert said == log
+    message, _, last = driven.complaint.partition("llem: ")
+    assert message == log
     assert last.startswith("Snakemake failed; ")
 
 
@@ -445,19 +443,19 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     command(
         slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '7|{job_prefix(folder)}1|RUNNING||'"
     )
-    opened._prepare_cluster(by_name=False)
+    opened._prepare_cluster(named_jobs=False)
     write_text(
         folder.path / snakemake_process.LOG_NAME, f"Using executor\n{capfd.readouterr().err}"
     )
-    said: list[str] = []
-    driven = SnakemakeProcess(study, plan, folder, Listener(said.append), 0)
+    messages: list[str] = []
+    driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), 0)
     driven._on_cluster = True
     progress = Progress(plan, folder)
-    monkeypatch.setattr(progress, "look", lambda: [Ended("[1/1] interrupted")])
-    driven._report_ends(progress)  # of such a job, before the queue is looked at
+    monkeypatch.setattr(progress, "newly_ended", lambda: [EndedRun("[1/1] interrupted")])
+    driven._report_ended_runs(progress)  # of such a job, before the queue is looked at
     driven._report_queue()
     assert driven._exit_code(0, (folder.path / snakemake_process.LOG_NAME).read_text()) == 0
-    assert said == [
+    assert messages == [
         "Jobs of an earlier call are ended first, as they would measure next to new ones: 1 in "
         "SLURM's queue",
         "[1/1] interrupted",
@@ -478,12 +476,12 @@ def test_jobs_that_were_cancelled_no_longer_wait(
     progress = Progress(plan, folder)
     fail(folder, plan, '{"status": "failed", "attempt": 1}')  # also by somebody else: look again
     command(slurm, "squeue", "true")
-    driven._report_ends(progress)
+    driven._report_ended_runs(progress)
     driven._report_queue()
     assert view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
-    monkeypatch.setattr(snakemake_process, "LOOK_SOON_S", 0.0)
-    monkeypatch.setattr(progress, "look", lambda: [Ended("")])
-    driven._report_ends(progress)
+    monkeypatch.setattr(snakemake_process, "QUEUE_POLL_SOON_S", 0.0)
+    monkeypatch.setattr(progress, "newly_ended", lambda: [EndedRun("")])
+    driven._report_ended_runs(progress)
     driven._report_queue()
     assert view.queue == ""
     view.queue = "1 job waits"
@@ -505,24 +503,24 @@ def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
 
 
 def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Path) -> None:
-    own = tmp_path / "15.log"
-    failed = SUBMITTED.format(2, own) + FAILED.format(2, own)
-    own.write_text("\n/bin/sh: 1: module: not found\nsrun: error: node-1\n")
-    assert reason(failed) == f"/bin/sh: 1: module: not found ({own})"
-    for began in ("host: node-1\n", "\nSNAKEMAKE\n=========\n  Date: today\n  Host: node-1\n"):
-        own.write_text(f"{began}Building DAG of jobs...\n")
-        assert reason(failed) == ""
-    own.unlink()
-    assert reason(failed) == ""
+    job_log = tmp_path / "15.log"
+    failed = SUBMITTED.format(2, job_log) + FAILED.format(2, job_log)
+    job_log.write_text("\n/bin/sh: 1: module: not found\nsrun: error: node-1\n")
+    assert failure_reason(failed) == f"/bin/sh: 1: module: not found ({job_log})"
+    for start in ("host: node-1\n", "\nSNAKEMAKE\n=========\n  Date: today\n  Host: node-1\n"):
+        job_log.write_text(f"{start}Building DAG of jobs...\n")
+        assert failure_reason(failed) == ""
+    job_log.unlink()
+    assert failure_reason(failed) == ""
 
 
 def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
     before = "Error in rule measure:\n    message: Job submission failed with exception: "
-    assert reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
+    assert failure_reason(f"{before}The 'sacctmgr' reported: 'no\nrest'.\n") == (
         f"The 'sacctmgr' reported: 'no. {slurm_jobs.CHANGE_PROFILE}"
     )
     account = "The given account me appears to be invalid. Available accounts:"
-    assert reason(
+    assert failure_reason(
         f"{before}{account}\na, bFor further error details see the log.\n    jobid: 1\n"
     ) == (f"{account} a, b. {slurm_jobs.CHANGE_PROFILE}")
 
@@ -537,13 +535,13 @@ def test_a_submission_that_failed_before_sbatch_is_the_reason() -> None:
 )
 def test_no_profile_is_to_be_changed_where_slurm_does_not_answer(words: str) -> None:
     log = f"    message: Job submission failed with exception: {words}'.\n    jobid: 1\n"
-    assert reason(log) == words
+    assert failure_reason(log) == words
 
 
 def test_reasons_are_read_also_where_the_command_of_a_job_is_not_shown() -> None:
     failed = "Error in rule measure:\n    message: SLURM-job '{0}' failed, SLURM status is: "
     failed += "'TIMEOUT'.\n    jobid: {0}\n    output: r/abc/{0}/result.json\n\n"
-    assert dict(never_began(failed.format(1) + failed.format(2))) == {
+    assert dict(failed_jobs(failed.format(1) + failed.format(2))) == {
         "abc/1": "SLURM says of its job 1: TIMEOUT",
         "abc/2": "SLURM says of its job 2: TIMEOUT",
     }
@@ -552,30 +550,30 @@ def test_reasons_are_read_also_where_the_command_of_a_job_is_not_shown() -> None
 def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
     tmp_path: Path,
 ) -> None:
-    own = tmp_path / "11.log"
-    own.write_text("slurm_script: 4: module: not found\n")
+    job_log = tmp_path / "11.log"
+    job_log.write_text("slurm_script: 4: module: not found\n")
     refused = "sbatch: error: invalid partition specified: gpu"
     messages = {
-        "1": f"SLURM-job '11' failed, SLURM status is: 'FAILED'.\n    log: x, {own} "
+        "1": f"SLURM-job '11' failed, SLURM status is: 'FAILED'.\n    log: x, {job_log} "
         "(check log file(s) for error details)",
         "2": f"SLURM sbatch failed. The error message was '{refused}\nsbatch: error: more'.",
         "3": "SLURM-job '13' failed, SLURM status is: 'CANCELLED'. Detailed failure reason",
         "4": "SLURM-job '14' failed, SLURM status is: 'FAILED'. Detailed failure reason",
     }
-    log = SUBMITTED.format(1, own)
+    log = SUBMITTED.format(1, job_log)
     for job, message in messages.items():
         first, _, rest = message.partition("\n")
         log += f"Error in rule measure:\n    message: {first}\n    jobid: {job}\n"
         log += f"    output: results/s/runs/abc{job}/1/result.json\n{rest}\n    shell:\n        x\n"
-    known = dict(never_began(log))
-    assert known == {
-        "abc1/1": f"slurm_script: 4: module: not found ({own})",
+    reasons = dict(failed_jobs(log))
+    assert reasons == {
+        "abc1/1": f"slurm_script: 4: module: not found ({job_log})",
         "abc2/1": f"{refused}. {slurm_jobs.CHANGE_PROFILE}",
         "abc3/1": "SLURM says of its job 13: CANCELLED",
         "abc4/1": "",
     }
     waits = f"1 job waits in SLURM's queue: PartitionConfig{slurm_jobs.NEVER_ENDS}: no node"
-    assert dict(never_began(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
+    assert dict(failed_jobs(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
 
 
 def a_cancelled_job(tmp_path: Path) -> tuple[StudyFolder, RunFolder, Path]:
@@ -601,25 +599,25 @@ def test_the_state_has_the_reason_of_the_last_call_and_of_no_earlier_one(
     place.outcome.touch()
     words = f"the run never began: SLURM says of its job 7: CANCELLED; see {log}"
     assert words in call("status", str(folder.path)).out
-    (found,) = (
-        each
-        for each in json.loads(call("status", str(folder.path), "--json").out)["runs"]
-        if each["status"] == "missing" and each["error_class"] == "NeverBegan"
+    (state,) = (
+        run
+        for run in json.loads(call("status", str(folder.path), "--json").out)["runs"]
+        if run["status"] == "missing" and run["error_class"] == "NeverBegan"
     )
-    assert found["error_message"] == words
+    assert state["error_message"] == words
     touched_s = place.outcome.stat().st_mtime
     os.utime(log, (touched_s - 9, touched_s - 9))  # the error was its last word so far
     assert words in call("status", str(folder.path)).out
     os.utime(log, (1, 1))
     assert "its job was refused, was cancelled" in call("status", str(folder.path)).out
     with mock.patch.object(Path, "read_text", side_effect=PermissionError):  # another user's
-        assert _with_reasons([{**found, "error_message": "it ended"}], folder) == [
-            {**found, "error_message": "it ended"}
+        assert _with_reasons([{**state, "error_message": "it ended"}], folder) == [
+            {**state, "error_message": "it ended"}
         ]
     os.utime(log)
     place.outcome.unlink()  # as Snakemake does for a run that begins again
-    assert _with_reasons([{**found, "error_message": "it ended"}], folder) == [
-        {**found, "error_message": "it ended"}
+    assert _with_reasons([{**state, "error_message": "it ended"}], folder) == [
+        {**state, "error_message": "it ended"}
     ]
 
 
@@ -629,10 +627,12 @@ def test_a_run_that_ended_without_a_word_has_what_slurm_said_of_its_job(
     """In an image file the signal takes away the mount as well, and a run can write nothing."""
     command(slurm, "squeue", "")
     folder, place, _ = a_cancelled_job(tmp_path)
-    began = {"status": "running", "boot_id": "of another start", "host": socket.gethostname()}
-    write_text(place.outcome, json.dumps(began))
-    said = call("status", str(folder.path)).out
-    assert "ProcessGone: the machine was restarted while it ran; SLURM says of its job 7: " in said
+    outcome = {"status": "running", "boot_id": "of another start", "host": socket.gethostname()}
+    write_text(place.outcome, json.dumps(outcome))
+    output = call("status", str(folder.path)).out
+    assert (
+        "ProcessGone: the machine was restarted while it ran; SLURM says of its job 7: " in output
+    )
 
 
 def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
@@ -641,7 +641,7 @@ def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
     command(slurm, "squeue", "")
     _, plan, folder = planned(tmp_path)
     write_text(folder.plan, plan.to_json_bytes().decode())
-    done = [
+    states = [
         {
             "experiment": run.experiment,
             "cycle": run.cycle,
@@ -650,10 +650,10 @@ def test_a_study_whose_runs_are_all_done_is_said_to_make_its_tables(
         }
         for run in plan.runs
     ]
-    monkeypatch.setattr("llenergymeasure.cli.status.states", lambda *_, **__: done)
+    monkeypatch.setattr("llenergymeasure.cli.status.states", lambda *_, **__: states)
     with locked(folder.lock, "llem"):
         assert "is going on, and makes tables and report\n" in call("status", str(folder.path)).out
-        done[0]["status"] = "missing"
+        states[0]["status"] = "missing"
         assert "and no run is under way" in call("status", str(folder.path)).out
-    said = call("results", str(folder.path)).err
-    assert f"llem status {folder.path} says how far it is" in said
+    error_output = call("results", str(folder.path)).err
+    assert f"llem status {folder.path} says how far it is" in error_output

@@ -45,8 +45,8 @@ def test_tables_are_made_again_where_a_run_was_replaced_and_not_where_it_was_mov
     monkeypatch.chdir(tmp_path)
     study = write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2)])
     run, _ = leave_results(tmp_path, study)
-    done = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
+    assert result.returncode == 0, result.stderr
     folder = StudyFolder(Path("results/small"))
     plan = Plan.read(folder.plan)
     for replaced in (False, True):
@@ -54,13 +54,15 @@ def test_tables_are_made_again_where_a_run_was_replaced_and_not_where_it_was_mov
         shutil.rmtree(run.path)
         run.path.with_name("9").rename(run.path)
         if replaced:
-            found = plan.runs[0]
-            write_result(folder.path, make_result(asdict(found), energy_j=7.0))
+            planned_run = plan.runs[0]
+            write_result(folder.path, make_result(asdict(planned_run), energy_j=7.0))
             for path in run.path.iterdir():
                 os.utime(path, (1e9, 1e9))  # as a backup brings it back
         prepare(plan, folder)
-        done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
-        assert ("Merging the runs' tables" in done.stdout + done.stderr) == replaced, done.stdout
+        result = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+        assert ("Merging the runs' tables" in result.stdout + result.stderr) == replaced, (
+            result.stdout
+        )
 
 
 @pytest.mark.parametrize(("before", "after"), [((1, 2), (1,)), ((1,), (1, 2))])
@@ -78,8 +80,8 @@ def test_tables_follow_their_runs_also_after_a_clock_was_a_year_ahead(
         leave_results(tmp_path, study)
         for path in tmp_path.glob("results/small/runs/*/*/*"):
             os.utime(path, (year_ahead_s, year_ahead_s))
-    done = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), "--cores", "1")
+    assert result.returncode == 0, result.stderr
     assert pq.read_table(tmp_path / "results/small/runs.parquet").num_rows == len(after)
     again = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
@@ -91,39 +93,39 @@ def test_bare_snakemake_measures_damaged_runs_again(
     monkeypatch.chdir(tmp_path)
     study = write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in range(1, 7)])
     runs = leave_results(tmp_path, study)
-    swapped, other, empty, cut, strange, whole = runs
+    swapped, other, empty, cut, strange, complete = runs
     swap(swapped, other)
     empty.result.write_bytes(b"")
     half = cut.result.read_bytes()[: cut.result.stat().st_size // 2]
     cut.result.write_bytes(half)
-    shutil.copy(whole.row, strange.row)
-    left = [
+    shutil.copy(complete.row, strange.row)
+    unfinished = [
         StudyFolder(tmp_path / "results/small").path / ".runs.parquet.abc.part",
-        whole.path / ".outcome.json.abc.part",
+        complete.path / ".outcome.json.abc.part",
     ]
-    for path in left:
+    for path in unfinished:
         path.write_bytes(b"half")
 
-    done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    assert result.returncode == 0, result.stderr
     for run in runs[:5]:
-        assert f"Damaged: {run.path.relative_to(tmp_path)}/" in done.stderr
+        assert f"Damaged: {run.path.relative_to(tmp_path)}/" in result.stderr
         assert run.result.exists()
     plan, folder = make_plan(load_study(study)), StudyFolder(Path("results/small"))
     prepare(plan, folder)
     assert not any(run.result.exists() for run in runs[:5])
-    done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
-    assert "measure        5" in done.stdout + done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    assert "measure        5" in result.stdout + result.stderr
     assert (cut.path / "damaged-1" / "result.json").read_bytes() == half
-    assert (strange.path / "damaged-1" / "run.parquet").read_bytes() == whole.row.read_bytes()
-    assert is_complete(whole)
-    assert not (whole.path / "damaged-1").exists()
-    assert not any(path.exists() for path in left)
+    assert (strange.path / "damaged-1" / "run.parquet").read_bytes() == complete.row.read_bytes()
+    assert is_complete(complete)
+    assert not (complete.path / "damaged-1").exists()
+    assert not any(path.exists() for path in unfinished)
 
     empty.result.write_bytes(b"")
-    said = llem(tmp_path, "status", "results/small").stdout
-    assert "6 runs: 1 completed, 1 lost, 4 missing" in said
-    assert "DamagedRecord" in said
+    output = llem(tmp_path, "status", "results/small").stdout
+    assert "6 runs: 1 completed, 1 lost, 4 missing" in output
+    assert "DamagedRecord" in output
     prepare(plan, folder)
     assert (empty.path / "damaged-2" / "result.json").read_bytes() == b""
 
@@ -131,15 +133,15 @@ def test_bare_snakemake_measures_damaged_runs_again(
 def test_llem_measures_a_damaged_run_again(tmp_path: Path) -> None:
     study = write_study(tmp_path, **SERVED, experiments=[{"n": 1}, {"n": 2}])
     first, second = leave_results(tmp_path, study)
-    kept = second.result.read_bytes()
+    content = second.result.read_bytes()
     first.result.write_bytes(b"")
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 0, done.stderr
-    assert "small: 2 runs, 1 to do" in done.stderr
-    assert f"Damaged: {first.path.relative_to(tmp_path)}/result.json: is no JSON" in done.stderr
+    result = llem(tmp_path, "run", str(study))
+    assert result.returncode == 0, result.stderr
+    assert "small: 2 runs, 1 to do" in result.stderr
+    assert f"Damaged: {first.path.relative_to(tmp_path)}/result.json: is no JSON" in result.stderr
     assert is_complete(first)
     assert json.loads(first.outcome.read_text())["result_sha256"]
-    assert second.result.read_bytes() == kept
+    assert second.result.read_bytes() == content
     assert "Nothing to be done" in llem(tmp_path, "run", str(study)).stderr
 
 
@@ -153,8 +155,8 @@ def test_partial_tables_never_stand_where_complete_ones_were(tmp_path: Path) -> 
     assert llem(tmp_path, "run", str(study)).returncode == 1
     assert (results / "summary.csv").read_bytes() != complete["summary.csv"]
     write_study(tmp_path, **SERVED, experiments=[{"n": 1}])
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 0, done.stderr
+    result = llem(tmp_path, "run", str(study))
+    assert result.returncode == 0, result.stderr
     for name, content in complete.items():
         assert (results / name).read_bytes() == content, name
     assert "Nothing to be done" in llem(tmp_path, "run", str(study)).stderr

@@ -117,7 +117,7 @@ def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
     srun.chmod(0o755)
     executor = adopted(tmp_path)
     job = info("a", run.experiment, str(run.cycle)).job if kept else info("a").job
-    said = snakemake(
+    process = snakemake(
         tmp_path,
         *("--configfile", "study.yaml", "--mode", "remote", "--executor", "slurm-jobstep"),
         *("--jobs", "1", "--no-hooks", "--nolock", "--force", "--target-jobs"),
@@ -128,6 +128,6 @@ def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
             "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
         },
     )
-    assert said.returncode == 1
-    assert "Error in rule measure" in said.stderr, said.stderr
+    assert process.returncode == 1
+    assert "Error in rule measure" in process.stderr, process.stderr
     assert result.is_file() == kept

@@ -62,8 +62,8 @@ def test_experiments_that_have_their_model_are_not_kept_from_it() -> None:
 def test_what_is_not_fetched_is_not_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "owner" / "mine"
     folder.mkdir(parents=True)
-    here = [config("tiny-llama"), config(str(folder)), config("o/m", weights="random")]
-    assert need_models([*here, {"model": "o/served", "backend": "openai"}]) == []
+    local_configs = [config("tiny-llama"), config(str(folder)), config("o/m", weights="random")]
+    assert need_models([*local_configs, {"model": "o/served", "backend": "openai"}]) == []
 
 
 @pytest.mark.usefixtures("nothing_listens")
@@ -119,11 +119,11 @@ def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pinned = {"pytorch": {"revision": "v2"}}
-    given = [config("owner/one"), config("tiny-llama"), config("owner/two", **pinned)]
+    configs = [config("owner/one"), config("tiny-llama"), config("owner/two", **pinned)]
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert need_models(given, in_jobs=True) == []
+    assert need_models(configs, in_jobs=True) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (line,) = need_models(given, in_jobs=True)
+    (line,) = need_models(configs, in_jobs=True)
     assert f"({hub_cache()})" in line
     assert "HF_HOME" in line
     assert "forbids to download: owner/one, owner/two at revision v2. Jobs" in line
@@ -169,10 +169,10 @@ def test_a_proxy_that_nothing_listens_at_is_found_at_once(monkeypatch: pytest.Mo
 def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
     variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
     study = write_study(tmp_path, model="owner/unknown")
-    done = llem(tmp_path, "run", str(study), variables=variables)
-    assert done.returncode == 1
-    assert done.stderr.count("owner/unknown") == 1
-    assert "127.0.0.1 cannot be reached" in done.stderr
+    result = llem(tmp_path, "run", str(study), variables=variables)
+    assert result.returncode == 1
+    assert result.stderr.count("owner/unknown") == 1
+    assert "127.0.0.1 cannot be reached" in result.stderr
     assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))
 
 
@@ -180,7 +180,7 @@ def test_a_plan_does_not_ask_the_hub(tmp_path: Path) -> None:
     variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
     models = ("owner/one", "gpt2", "no-owner")
     study = write_study(tmp_path, experiments=[{"model": model} for model in models])
-    done = llem(tmp_path, "plan", str(study), variables=variables)
-    assert done.returncode == 0, done.stderr
-    assert all(model in done.stdout for model in models)
-    assert "thrown while requesting" not in done.stderr
+    result = llem(tmp_path, "plan", str(study), variables=variables)
+    assert result.returncode == 0, result.stderr
+    assert all(model in result.stdout for model in models)
+    assert "thrown while requesting" not in result.stderr

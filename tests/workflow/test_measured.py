@@ -45,8 +45,8 @@ def test_energy_is_measured_and_holds_the_truth(
         window={"min_seconds": 3},
         baseline={"enabled": True, "duration_seconds": 5},
     )
-    done = snakemake(tmp_path, "--configfile", str(study), variables=card)
-    assert done.returncode == 0, done.stderr
+    process = snakemake(tmp_path, "--configfile", str(study), variables=card)
+    assert process.returncode == 0, process.stderr
     results = _results(tmp_path)
     assert len(results) == 1
     for result in results:
@@ -100,8 +100,8 @@ def test_the_whole_machines_meter_stands_next_to_the_card(tmp_path: Path) -> Non
         tmp_path, window={"min_seconds": 20}, baseline={"enabled": True, "duration_seconds": 10}
     )
     with _wall_meter(tmp_path / "wall.csv", device, t0_ns):
-        done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
-    assert done.returncode == 0, done.stderr
+        process = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert process.returncode == 0, process.stderr
     (result,) = _results(tmp_path)
     node, window = result["energy"]["node"], result["window"]
     start_s, end_s = ((window[f"{end}_monotonic_ns"] - t0_ns) / 1e9 for end in ("start", "end"))
@@ -123,11 +123,11 @@ REST_W, LOSS, METER_LAG_S = 250.0, 1.08, 2.0
 @contextmanager
 def _wall_meter(path: Path, device: sim.Device, t0_ns: int) -> Iterator[None]:
     """A meter of the whole machine that logs a line a second: the mean of one, 2 s before it."""
-    ended = threading.Event()
+    stop_event = threading.Event()
     path.write_text("time,watts\n")
 
     def log() -> None:
-        while not ended.wait(1.0):
+        while not stop_event.wait(1.0):
             elapsed_s, now_s = (time.monotonic_ns() - t0_ns) / 1e9, time.time()
             to_s = elapsed_s - METER_LAG_S + 0.5
             if to_s > 1:
@@ -141,5 +141,5 @@ def _wall_meter(path: Path, device: sim.Device, t0_ns: int) -> Iterator[None]:
         time.sleep(4)  # a log that holds no line yet is refused
         yield
     finally:
-        ended.set()
+        stop_event.set()
         thread.join()

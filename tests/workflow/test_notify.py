@@ -23,8 +23,8 @@ TOKEN = "tok-8d1c0ffee"
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    with listening() as found:
-        yield found
+    with listening() as server:
+        yield server
 
 
 def _told(
@@ -33,23 +33,23 @@ def _told(
     broken: str | None = None,
     results: str = "results/small",
 ) -> list[str]:
-    said: list[str] = []
+    messages: list[str] = []
     plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(Path(results))
+    section = NotifyConfig.model_validate(asked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notify, "states", lambda *_: [{"status": status}] * 3)
-        ended = notify.news(plan, folder, broken)
-    notify.send_news(NotifyConfig.model_validate(asked), ended, said.append)
-    return said
+        notify.notify_of_end(section, plan, folder, broken, messages.append)
+    return messages
 
 
 def test_a_webhook_gets_the_news_as_json(listener: Listener) -> None:
     assert _told({"webhook": listener.address("/ok")}) == []
-    (heard,) = listener.heard
-    assert heard["event"] == "finish"
-    assert heard["study"] == "small"
-    assert heard["runs"] == {"total": 3, "completed": 3}
-    assert heard["text"] == "small: 3 of 3 runs completed"
-    assert heard["results"] == str(Path("results/small").absolute())
+    (notification,) = listener.heard
+    assert notification["event"] == "finish"
+    assert notification["study"] == "small"
+    assert notification["runs"] == {"total": 3, "completed": 3}
+    assert notification["text"] == "small: 3 of 3 runs completed"
+    assert notification["results"] == str(Path("results/small").absolute())
     assert listener.headers[0]["Content-Type"] == "application/json"
     assert "Authorization" not in listener.headers[0]
 
@@ -82,11 +82,11 @@ def test_a_name_that_is_no_text_keeps_nobody_from_being_notified(listener: Liste
 
 @pytest.mark.parametrize("path", ["/slow", "/drip"])
 def test_a_silent_or_dripping_server_is_given_up(listener: Listener, path: str) -> None:
-    began = time.monotonic()
-    (said,) = _told({"webhook": listener.address(path), "timeout_seconds": 0.5})
-    assert time.monotonic() - began < 15
-    assert said.startswith("notify: the webhook was not notified: ")
-    assert "no answer" in said
+    start_s = time.monotonic()
+    (message,) = _told({"webhook": listener.address(path), "timeout_seconds": 0.5})
+    assert time.monotonic() - start_s < 15
+    assert message.startswith("notify: the webhook was not notified: ")
+    assert "no answer" in message
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -95,9 +95,11 @@ def test_no_redirect_is_followed(
 ) -> None:
     monkeypatch.setenv("HOOK_TOKEN", TOKEN)
     with listening(elsewhere=listener.address("/ok").replace("127.0.0.1", "localhost")) as first:
-        (said,) = _told({"webhook": first.address(f"/moved/{status}"), "token_env": "HOOK_TOKEN"})
+        (message,) = _told(
+            {"webhook": first.address(f"/moved/{status}"), "token_env": "HOOK_TOKEN"}
+        )
         assert first.events() == ["finish"]
-    assert f"redirects ({status}) to localhost" in said
+    assert f"redirects ({status}) to localhost" in message
     assert listener.heard == []
 
 
@@ -106,21 +108,23 @@ def test_what_goes_wrong_is_one_line_without_address_or_token(
 ) -> None:
     monkeypatch.setenv("HOOK_TOKEN", TOKEN)
     address = listener.address("/broken/services/T0SECRET")
-    (said,) = _told({"webhook": address, "token_env": "HOOK_TOKEN"})
-    assert said == "notify: the webhook was not notified: 127.0.0.1 answered 500"
-    with listening() as gone:
-        closed = gone.address("/T0SECRET")
-    (said,) = _told({"webhook": closed, "token_env": "HOOK_TOKEN"})
-    assert said == "notify: the webhook was not notified: 127.0.0.1 cannot be reached " + (
+    (message,) = _told({"webhook": address, "token_env": "HOOK_TOKEN"})
+    assert message == "notify: the webhook was not notified: 127.0.0.1 answered 500"
+    with listening() as server:
+        closed = server.address("/T0SECRET")
+    (message,) = _told({"webhook": closed, "token_env": "HOOK_TOKEN"})
+    assert message == "notify: the webhook was not notified: 127.0.0.1 cannot be reached " + (
         "(Connection refused)"
     )
     monkeypatch.setenv("HOOK", "http://example.com/T0SECRET")
-    (said,) = _told({"webhook_env": "HOOK"})
-    assert "must start with https://" in said
-    assert "T0SECRET" not in said
+    (message,) = _told({"webhook_env": "HOOK"})
+    assert "must start with https://" in message
+    assert "T0SECRET" not in message
     monkeypatch.delenv("HOOK")
-    (said,) = _told({"webhook_env": "HOOK"})
-    assert said == "notify: the webhook was not notified: the environment variable HOOK is not set"
+    (message,) = _told({"webhook_env": "HOOK"})
+    assert (
+        message == "notify: the webhook was not notified: the environment variable HOOK is not set"
+    )
 
 
 def test_a_command_gets_the_news_on_its_standard_input(tmp_path: Path) -> None:
@@ -134,18 +138,20 @@ def test_a_command_gets_the_news_on_its_standard_input(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_or_hangs_is_told_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    (said,) = _told({"command": ["sh", "-c", "echo no mail here >&2; exit 7"]})
-    assert said == "notify: the command was not notified: it ended with 7: no mail here"
-    (said,) = _told({"command": ["no-such-program-xyz"]})
-    assert "no-such-program-xyz cannot be run" in said
-    began = time.monotonic()
-    (said,) = _told({"command": ["sh", "-c", "sleep 60"], "timeout_seconds": 0.5})
-    assert time.monotonic() - began < 30
-    assert "not done within 0.5 s" in said
+    (message,) = _told({"command": ["sh", "-c", "echo no mail here >&2; exit 7"]})
+    assert message == "notify: the command was not notified: it ended with 7: no mail here"
+    (message,) = _told({"command": ["no-such-program-xyz"]})
+    assert "no-such-program-xyz cannot be run" in message
+    start_s = time.monotonic()
+    (message,) = _told({"command": ["sh", "-c", "sleep 60"], "timeout_seconds": 0.5})
+    assert time.monotonic() - start_s < 30
+    assert "not done within 0.5 s" in message
     monkeypatch.setenv("HOOK_TOKEN", TOKEN)
     loud = ["sh", "-c", "echo token is $HOOK_TOKEN >&2; exit 1"]
-    said = _told({"command": loud, "webhook": "http://127.0.0.1:9/x", "token_env": "HOOK_TOKEN"})[1]
-    assert TOKEN not in said
+    message = _told(
+        {"command": loud, "webhook": "http://127.0.0.1:9/x", "token_env": "HOOK_TOKEN"}
+    )[1]
+    assert TOKEN not in message
 
 
 @pytest.mark.parametrize(
@@ -204,8 +210,10 @@ def test_a_wrong_section_is_named(asked: Any, told: str) -> None:
 
 def test_whom_to_tell_is_no_part_of_what_is_measured() -> None:
     plain = study_from_mapping(SMALL)
-    told = study_from_mapping({**SMALL, "notify": {"command": ["true"]}})
-    assert [each.id for each in plain.experiments] == [each.id for each in told.experiments]
+    notified = study_from_mapping({**SMALL, "notify": {"command": ["true"]}})
+    assert [experiment.id for experiment in plain.experiments] == [
+        experiment.id for experiment in notified.experiments
+    ]
 
 
 def _everything_written(folder: Path) -> str:
@@ -222,30 +230,32 @@ def test_llem_tells_of_finish_failure_and_a_broken_circuit(
     hook = {"webhook_env": "HOOK", "token_env": "HOOK_TOKEN"}
     variables = {"HOOK": listener.address("/ok/T0SECRET"), "HOOK_TOKEN": TOKEN}
     study = write_study(tmp_path, **SERVED, notify=hook)
-    done = llem(tmp_path, "run", str(study), variables=variables)
-    assert done.returncode == 0, done.stderr
+    result = llem(tmp_path, "run", str(study), variables=variables)
+    assert result.returncode == 0, result.stderr
     assert listener.events() == ["finish"]
-    done = llem(tmp_path, "run", str(study), variables=variables)
-    assert "Nothing to be done" in done.stderr
+    result = llem(tmp_path, "run", str(study), variables=variables)
+    assert "Nothing to be done" in result.stderr
     assert listener.events() == ["finish"]
 
-    gone = {"model": "someone/no-such-model", "weights": "pretrained"}
-    one = write_study(tmp_path, name="one", notify=hook, **gone)
-    done = llem(
+    missing_model = {"model": "someone/no-such-model", "weights": "pretrained"}
+    one = write_study(tmp_path, name="one", notify=hook, **missing_model)
+    result = llem(
         tmp_path, "run", str(one), variables={**variables, "HOOK": listener.address("/broken")}
     )
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert listener.events() == ["finish", "failure"]
-    assert "notify: the webhook was not notified: 127.0.0.1 answered 500" in done.stderr
+    assert "notify: the webhook was not notified: 127.0.0.1 answered 500" in result.stderr
     assert listener.heard[1]["failures"][0]["status"] == "failed"
 
-    many = write_study(tmp_path, name="many", notify=hook, sweep={"n": [1, 2, 3, 4, 5]}, **gone)
-    done = llem(tmp_path, "run", str(many), variables=variables)
-    assert done.returncode == 1
+    many = write_study(
+        tmp_path, name="many", notify=hook, sweep={"n": [1, 2, 3, 4, 5]}, **missing_model
+    )
+    result = llem(tmp_path, "run", str(many), variables=variables)
+    assert result.returncode == 1
     assert listener.events()[2:] == ["circuit_break"]
     assert "failed the same way" in listener.heard[2]["reason"]
     assert set(listener.events()) <= set(get_args(Event))
-    written = _everything_written(tmp_path) + done.stdout + done.stderr
+    written = _everything_written(tmp_path) + result.stdout + result.stderr
     assert "T0SECRET" not in written
     assert TOKEN not in written
 
@@ -258,10 +268,10 @@ def test_bare_snakemake_tells_too_and_a_dead_hook_fails_nothing(
     hook = {"webhook_env": "HOOK", "token_env": "HOOK_TOKEN", "timeout_seconds": 2}
     study = write_study(tmp_path, **SERVED, notify=hook)
     variables = {"HOOK": listener.address("/slow/T0SECRET"), "HOOK_TOKEN": TOKEN}
-    done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert result.returncode == 0, result.stderr
     assert listener.events() == ["finish"]
-    assert "notify: the webhook was not notified" in done.stderr
+    assert "notify: the webhook was not notified" in result.stderr
 
     wrong = write_study(tmp_path, name="wrong", notify=hook, model="someone/no-such-model")
     variables["HOOK"] = listener.address("/ok/T0SECRET")
@@ -269,6 +279,6 @@ def test_bare_snakemake_tells_too_and_a_dead_hook_fails_nothing(
     assert failed.returncode == 1
     assert listener.events() == ["finish", "failure"]
     written = _everything_written(tmp_path)
-    for text in (written, done.stdout, done.stderr, failed.stdout, failed.stderr):
+    for text in (written, result.stdout, result.stderr, failed.stdout, failed.stderr):
         assert "T0SECRET" not in text
         assert TOKEN not in text

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workflow.open_study import from_command_line
+from llenergymeasure.workflow.open_study import config_settings
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
 def test_a_bare_call_plans_the_default_study(tmp_path: Path, snakefile: str) -> None:
-    done = snakemake(tmp_path, "-n", snakefile=ROOT / snakefile)
-    assert done.returncode == 0, done.stderr
-    planned = re.search(r"^measure\s+(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    result = snakemake(tmp_path, "-n", snakefile=ROOT / snakefile)
+    assert result.returncode == 0, result.stderr
+    planned = re.search(r"^measure\s+(\d+)$", result.stdout + result.stderr, re.MULTILINE)
     assert planned is not None
     assert int(planned[1]) == 12
 
@@ -36,13 +36,15 @@ use rule * from {name} as {name}_*
     (tmp_path / "Snakefile").write_text(
         f"{modules}\nimport os\nprint('named:', os.environ.get('LLEM_PLAN'))\n"
     )
-    done = snakemake(tmp_path, "-n", "one_all", "two_all", "-c1", snakefile=tmp_path / "Snakefile")
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    result = snakemake(
+        tmp_path, "-n", "one_all", "two_all", "-c1", snakefile=tmp_path / "Snakefile"
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
     assert not (tmp_path / "results").exists()
-    assert re.search(r"^one_measure\s+2$", said, re.MULTILINE)
-    assert re.search(r"^two_measure\s+3$", said, re.MULTILINE)
-    assert "named: None" in said
+    assert re.search(r"^one_measure\s+2$", output, re.MULTILINE)
+    assert re.search(r"^two_measure\s+3$", output, re.MULTILINE)
+    assert "named: None" in output
 
 
 def test_a_user_s_own_rules_are_not_rerun_for_an_input_of_the_same_content(tmp_path: Path) -> None:
@@ -62,27 +64,27 @@ rule own:
 """
     )
     (tmp_path / "raw.txt").write_text("costly\n")
-    own = ("--rerun-triggers", "mtime", "-c1", "prepared.txt")
-    made = snakemake(tmp_path, *own, snakefile=tmp_path / "Snakefile")
+    options = ("--rerun-triggers", "mtime", "-c1", "prepared.txt")
+    made = snakemake(tmp_path, *options, snakefile=tmp_path / "Snakefile")
     assert made.returncode == 0, made.stderr
     later_s = time.time() + 60
     os.utime(tmp_path / "raw.txt", (later_s, later_s))
-    done = snakemake(tmp_path, "-n", *own, "study_all", snakefile=tmp_path / "Snakefile")
-    said = done.stdout + done.stderr
-    assert re.search(r"^study_summary\s+1$", said, re.MULTILINE), said
-    assert not re.search(r"^own\s", said, re.MULTILINE)
+    result = snakemake(tmp_path, "-n", *options, "study_all", snakefile=tmp_path / "Snakefile")
+    output = result.stdout + result.stderr
+    assert re.search(r"^study_summary\s+1$", output, re.MULTILINE), output
+    assert not re.search(r"^own\s", output, re.MULTILINE)
 
 
 def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:
     study = ("--configfile", str(write_study(tmp_path)))
-    done = snakemake(tmp_path, "-n", *study)
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "-n", *study)
+    assert result.returncode == 0, result.stderr
     assert not (tmp_path / "results").exists()
     plan = tmp_path / "results" / "small" / "plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{}")
-    done = snakemake(tmp_path, "--summary", *study, "--config", "max_output_tokens=9")
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, "--summary", *study, "--config", "max_output_tokens=9")
+    assert result.returncode == 0, result.stderr
     assert [path.name for path in plan.parent.iterdir()] == ["plan.json"]
     assert plan.read_text() == "{}"
 
@@ -97,19 +99,19 @@ def test_braces_in_a_home_s_path_matter_only_to_images_that_are_built_there(
     study = write_study(tmp_path, runners={"pytorch": runner})
     words = ("--configfile", str(study), "--dry-run", *offered)
     variables = {"LLEM_IMAGES": str(tmp_path / "{u} x")}
-    done = snakemake(tmp_path, *words, variables=variables)
-    said = done.stdout + done.stderr
+    result = snakemake(tmp_path, *words, variables=variables)
+    output = result.stdout + result.stderr
     if runner == "local":
-        assert done.returncode == 0, said
+        assert result.returncode == 0, output
     else:
-        assert done.returncode == 1
-        assert "LLEM_IMAGES: " in said
-    assert "RuleException" not in said
+        assert result.returncode == 1
+        assert "LLEM_IMAGES: " in output
+    assert "RuleException" not in output
 
 
 def test_values_of_config_arrive_as_written() -> None:
-    given = {"np": "3", "dataset": {"input_len": "4"}, "model": "a/b", "precision": "fp32"}
-    assert from_command_line(given) == {
+    settings = {"np": "3", "dataset": {"input_len": "4"}, "model": "a/b", "precision": "fp32"}
+    assert config_settings(settings) == {
         "n": 3,
         "dataset": {"input_len": 4},
         "model": "a/b",
@@ -119,11 +121,11 @@ def test_values_of_config_arrive_as_written() -> None:
 
 def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     study = write_study(tmp_path, precison="bf16")
-    done = snakemake(tmp_path, "--configfile", str(study))
-    assert done.returncode == 1
-    assert "precison" in done.stderr
-    assert "precision" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = snakemake(tmp_path, "--configfile", str(study))
+    assert result.returncode == 1
+    assert "precison" in result.stderr
+    assert "precision" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "results").exists()
 
 
@@ -135,8 +137,8 @@ def test_runs_start_in_the_planned_order(tmp_path: Path) -> None:
         experiments=[{"n": 1}, {"n": 2}],
         execution={"n_cycles": 2, "cycle_order": "shuffled", "shuffle_seed": 3},
     )
-    done = snakemake(tmp_path, "--configfile", str(study))
-    assert done.returncode == 0, done.stderr
+    process = snakemake(tmp_path, "--configfile", str(study))
+    assert process.returncode == 0, process.stderr
     planned = [(run["experiment"], run["cycle"]) for run in plan_of(tmp_path)["runs"]]
     results = [
         json.loads(path.read_text()) for path in tmp_path.glob("results/small/runs/*/*/result.json")

@@ -89,9 +89,9 @@ def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
 def test_servers_are_shared_where_a_profile_lets_one_run_go_at_a_time_here(
     tmp_path: Path, settings: dict[str, Any], alone: bool
 ) -> None:
-    asked = {"share_server": True}
-    assert may_share(asked, profile(tmp_path, **settings)) is alone
-    assert may_share(asked, None)
+    execution = {"share_server": True}
+    assert may_share(execution, profile(tmp_path, **settings)) is alone
+    assert may_share(execution, None)
 
 
 def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path) -> None:
@@ -127,16 +127,16 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Ca
         experiments=[{"n": 1}, {"pytorch": {"device_map": "cpu"}}],
     )
     place = profile(tmp_path, **{"default-resources": resources})
-    done = call("plan", str(study), "--profile", place)
-    assert done.code == 0, done.err
-    assert "this machine" not in done.out.partition("Memory needed:")[2]
-    assert "the memory of the cluster's GPUs is not known here" in done.out
-    assert "the job's memory (mem_mb) is 16.777 GB: fits" in done.out
-    assert "the speed of the cluster's GPUs" in done.out
-    assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in done.out
-    here = call("plan", str(study))
-    assert "Does not fit" not in here.out
-    assert "this machine's memory is" in here.out
+    result = call("plan", str(study), "--profile", place)
+    assert result.code == 0, result.err
+    assert "this machine" not in result.out.partition("Memory needed:")[2]
+    assert "the memory of the cluster's GPUs is not known here" in result.out
+    assert "the job's memory (mem_mb) is 16.777 GB: fits" in result.out
+    assert "the speed of the cluster's GPUs" in result.out
+    assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in result.out
+    local_plan = call("plan", str(study))
+    assert "Does not fit" not in local_plan.out
+    assert "this machine's memory is" in local_plan.out
 
 
 def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missing_result() -> None:
@@ -163,13 +163,17 @@ def test_the_plan_says_whose_jobs_the_runs_are_and_what_runs_in_them(
     place = profile(tmp_path, **settings)
     study = str(write_study(tmp_path, runners={"pytorch": "apptainer:/images/mine.sif"}))
     for command in (("plan",), ("run", "--dry-run")):
-        done = call(*command, study, "--profile", place)
-        assert f"\n  each run is a job of {words}, by the profile {place}/config.yaml\n" in done.out
-        assert "  in its job pytorch runs in Apptainer with /images/mine.sif (the study" in done.out
-        assert "all jobs added up, without the queue" in done.out
-    here = call("plan", study).out
-    assert "  pytorch runs in Apptainer" in here
-    assert "job" not in here
+        result = call(*command, study, "--profile", place)
+        assert (
+            f"\n  each run is a job of {words}, by the profile {place}/config.yaml\n" in result.out
+        )
+        assert (
+            "  in its job pytorch runs in Apptainer with /images/mine.sif (the study" in result.out
+        )
+        assert "all jobs added up, without the queue" in result.out
+    local_plan = call("plan", study).out
+    assert "  pytorch runs in Apptainer" in local_plan
+    assert "job" not in local_plan
 
 
 def test_what_is_just_too_little_memory_is_seen_to_be_less(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from llenergymeasure.results.notes import kind_of
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.progress import (
-    AT_ONCE_ON_A_CLUSTER,
+    PARALLEL_RUNS_ON_CLUSTER,
     TABLES_S,
     Progress,
-    resting,
+    resting_runs,
 )
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import SMALL
@@ -45,12 +45,12 @@ def test_before_the_first_end_it_is_the_plan_s_own_estimate(tmp_path: Path) -> N
     plan, folder = planned(), StudyFolder(tmp_path)
     progress = Progress(plan, folder)
     assert progress.line().startswith("0/2 done; at least 17 min left")
-    left = progress.left()
-    assert left is not None
+    time_left = progress.time_left()
+    assert time_left is not None
     runs_s = Estimates().plan(plan, measured=False).seconds
-    assert left.seconds == pytest.approx(runs_s + TABLES_S, abs=5)
-    on_cluster = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
-    assert on_cluster.left() is None
+    assert time_left.seconds == pytest.approx(runs_s + TABLES_S, abs=5)
+    on_cluster = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
+    assert on_cluster.time_left() is None
 
 
 def test_an_outcome_that_cannot_be_read_at_a_moment_is_looked_at_again(tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ def test_an_outcome_that_cannot_be_read_at_a_moment_is_looked_at_again(tmp_path:
     first.mkdir(parents=True)
     second.parent.mkdir(parents=True)
     second.write_text('{"status": "comp')
-    assert progress.look() == []
+    assert progress.newly_ended() == []
     first.rmdir()
     for path in (first, second):
         path.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
-    assert len(progress.look()) == 2
+    assert len(progress.newly_ended()) == 2
 
 
 def begin(folder: StudyFolder, plan: Plan, place: int, outcome: str) -> None:
@@ -79,11 +79,11 @@ def begin(folder: StudyFolder, plan: Plan, place: int, outcome: str) -> None:
 def test_a_failure_is_known_also_behind_runs_that_never_began(tmp_path: Path, outcome: str) -> None:
     """As those whose image cannot be started, which stay next in line; an empty outcome too."""
     plan, folder = planned(), StudyFolder(tmp_path)
-    progress = Progress(plan, folder, at_once=1)
+    progress = Progress(plan, folder, parallel_runs=1)
     assert not progress.any_failed
     time.sleep(0.05)
     begin(folder, plan, 1, outcome)
-    assert progress.look() == []
+    assert progress.newly_ended() == []
     assert progress.any_failed
 
 
@@ -93,7 +93,7 @@ def test_a_run_that_was_repeated_and_then_completed_has_not_failed(tmp_path: Pat
     progress = Progress(plan, folder)
     time.sleep(0.05)
     begin(folder, plan, 0, '{"status": "interrupted", "attempt": 1}')
-    assert len(progress.look()) == 1
+    assert len(progress.newly_ended()) == 1
     assert progress.any_failed
     folder.run(plan.runs[0].experiment, plan.runs[0].cycle).result.write_text("{}")
     assert not progress.any_failed
@@ -102,24 +102,24 @@ def test_a_run_that_was_repeated_and_then_completed_has_not_failed(tmp_path: Pat
 def test_a_run_that_is_repeated_has_a_second_line_with_its_number(tmp_path: Path) -> None:
     """Its first end, which SLURM's preemption or an earlier call's job wrote, counts no more."""
     plan, folder = planned(), StudyFolder(tmp_path)
-    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    progress = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     time.sleep(0.05)
     begin(folder, plan, 0, '{"status": "interrupted", "attempt": 1}')
-    (first,) = progress.look()
-    assert first.told.startswith("[1/2]")
-    assert progress.look() == []
+    (first,) = progress.newly_ended()
+    assert first.line.startswith("[1/2]")
+    assert progress.newly_ended() == []
     assert "1 interrupted" in progress.line()
     run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
     run.attempts.write_text('{"status": "running", "attempt": 1}\n' * 2)
-    assert progress.look() == []  # its first outcome is still there for a moment
+    assert progress.newly_ended() == []  # its first outcome is still there for a moment
     run.outcome.write_text('{"status": "running", "attempt": 2}')
-    assert progress.look() == []
+    assert progress.newly_ended() == []
     assert progress.line().startswith("0/2 done")
     assert "interrupted" not in progress.line()
     run.outcome.write_text('{"status": "completed", "attempt": 2}')
-    (second,) = progress.look()
-    assert second.told.startswith("[1/2]")
-    assert "interrupted" not in second.told
+    (second,) = progress.newly_ended()
+    assert second.line.startswith("[1/2]")
+    assert "interrupted" not in second.line
     assert progress.line().startswith("1/2 done")
 
 
@@ -143,13 +143,13 @@ def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     progress = Progress(plan, folder)
     time.sleep(0.05)
     end(folder, plan, 0)
-    assert len(progress.look()) == 1
-    left = progress.left()
-    assert left is not None
-    assert not left.unknown
+    assert len(progress.newly_ended()) == 1
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert not time_left.unknown
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     took_s = (progress._last_end_ns - progress._started_ns) / 1e9
-    assert left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
+    assert time_left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
 
 
 def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
     progress = Progress(plan, StudyFolder(tmp_path))
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     progress._last_end_ns -= int(5 * short * 1e9)
-    left = progress.left()
-    assert left is not None
-    assert "how slow the current run is" in left.unknown
-    assert left.seconds >= 4.9 * long
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert "how slow the current run is" in time_left.unknown
+    assert time_left.seconds >= 4.9 * long
 
 
 def test_a_last_run_that_takes_longer_than_estimated_has_no_time_left(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_last_run_that_takes_longer_than_estimated_has_no_time_left(tmp_path: 
     progress = Progress(plan, folder)
     time.sleep(0.05)
     end(folder, plan, 1)
-    assert len(progress.look()) == 1
+    assert len(progress.newly_ended()) == 1
     begin(folder, plan, 0, '{"status": "running", "attempt": 1}')
     assert "left" in progress.line()
     progress._last_end_ns -= 10**15
@@ -184,10 +184,12 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     slow = Estimates(lambda _: Known(ModelSize(8e9, 1e12, 32), Device("card", 1e15, 3e12)))
     load_s = 1e12 / READ_BYTES_PER_S
     progress = Progress(plan, folder, estimates=slow)
-    left = progress.left()
-    assert left is not None
-    assert left.seconds == pytest.approx(slow.plan(plan, measured=False).seconds + TABLES_S, abs=5)
-    assert load_s < left.seconds < 2 * load_s
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert time_left.seconds == pytest.approx(
+        slow.plan(plan, measured=False).seconds + TABLES_S, abs=5
+    )
+    assert load_s < time_left.seconds < 2 * load_s
 
     runs = [folder.run(run.experiment, run.cycle) for run in plan.runs]
     running = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
@@ -202,16 +204,16 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
         run.outcome.unlink()
     time.sleep(0.05)
     runs[0].outcome.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
-    assert len(progress.look()) == 1
-    second, third, fourth = (each.seconds for each in progress._estimates.values())
+    assert len(progress.newly_ended()) == 1
+    second, third, fourth = (estimate.seconds for estimate in progress._estimates.values())
     assert (second, fourth) == (FINISH_S, FINISH_S)
     assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
 
     progress._quality = {"texts": "texts.txt"}  # killed before they were looked at
-    (alone,) = progress._estimated([(plan.runs[1].experiment, plan.runs[1].cycle)]).values()
+    (alone,) = progress._estimate([(plan.runs[1].experiment, plan.runs[1].cycle)]).values()
     assert alone.seconds > load_s
 
-    apart = Progress(plan, StudyFolder(tmp_path / "apart"), estimates=slow, share=False).left()
+    apart = Progress(plan, StudyFolder(tmp_path / "apart"), estimates=slow, share=False).time_left()
     assert apart is not None
     assert apart.seconds > 4 * load_s  # each starts its own
 
@@ -233,20 +235,20 @@ def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
         "llenergymeasure.workflow.progress.is_kept",
         lambda run, _quality: bool(looked_at.append(run)),
     )
-    assert len(progress.look()) == 1
+    assert len(progress.newly_ended()) == 1
     assert len(looked_at) == 2
     assert list(progress._estimates) == order[1:]
-    assert progress._estimates == progress._estimated(progress._open)
+    assert progress._estimates == progress._estimate(progress._open)
 
 
 def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
     folder = StudyFolder(tmp_path)
     progress = Progress(planned(), folder, estimates=Estimates(lambda _: slow))
-    left = progress.left()
-    assert left is not None
-    assert not left.unknown
-    assert left.seconds > 100 * 1000
+    time_left = progress.time_left()
+    assert time_left is not None
+    assert not time_left.unknown
+    assert time_left.seconds > 100 * 1000
 
 
 def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Path) -> None:
@@ -255,11 +257,11 @@ def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Pa
     (run,) = plan.runs
     place = folder.run(run.experiment, run.cycle)
     place.path.mkdir(parents=True)
-    left = {"status": "running", "phase": "measure", "host": socket.gethostname()}
-    left |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
-    place.outcome.write_text(json.dumps(left))
-    (ended,) = progress.look()
-    assert ended.told.endswith(
+    outcome = {"status": "running", "phase": "measure", "host": socket.gethostname()}
+    outcome |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
+    place.outcome.write_text(json.dumps(outcome))
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.line.endswith(
         "lost in measure: ProcessGone: its process 4194305 ended without a word (killed?)"
     )
 
@@ -271,21 +273,21 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
     run = plan.runs[0]
     warned = {"preflight": [{"message": "has ECC off"}], "workload": {"notes": ["prompts cut"]}}
     folder.run(run.experiment, run.cycle).result.write_text(json.dumps({"provenance": warned}))
-    (ended,) = progress.look()
-    assert ended.notes == ("has ECC off", "prompts cut")
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.notes == ("has ECC off", "prompts cut")
 
 
 def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path) -> None:
     plan = make_plan(study_from_mapping(SMALL))
-    progress = Progress(plan, StudyFolder(tmp_path), AT_ONCE_ON_A_CLUSTER)
-    said = "0/1 done; no run under way, waiting for the cluster's word"
-    assert len(said) < 60
-    assert progress.line("waiting until what runs has ended", "1 job waits") == said
+    progress = Progress(plan, StudyFolder(tmp_path), PARALLEL_RUNS_ON_CLUSTER)
+    expected = "0/1 done; no run under way, waiting for the cluster's word"
+    assert len(expected) < 60
+    assert progress.line("waiting until what runs has ended", "1 job waits") == expected
     assert Progress(plan, StudyFolder(tmp_path)).line("waiting until") == "0/1 done; waiting until"
     time.sleep(0.05)
     for place in range(len(plan.runs)):
         end(StudyFolder(tmp_path), plan, place)
-    progress.look()
+    progress.newly_ended()
     line = progress.line(queue="1 job waits")  # of the last look: it has ended since
     assert line.endswith("1/1 done; waiting for the cluster's word")
     assert len(line) < 60
@@ -293,7 +295,7 @@ def test_it_says_what_it_waits_for_once_nothing_more_is_to_begin(tmp_path: Path)
 
 def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path) -> None:
     plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
-    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    progress = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     assert progress.line() == "0/1 done; no run seen under way"
     queue = "1 job waits in SLURM's queue: other jobs come first (Priority)"
     assert progress.line(queue=queue) == f"0/1 done; {queue}"
@@ -307,10 +309,10 @@ def test_where_no_run_is_under_way_it_says_what_the_jobs_wait_for(tmp_path: Path
 
 def test_while_every_job_waits_no_time_is_counted_down(tmp_path: Path) -> None:
     plan, folder = planned(), StudyFolder(tmp_path)
-    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    progress = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     time.sleep(0.05)
     end(folder, plan, 0)
-    progress.look()
+    progress.newly_ended()
     assert " left" in progress.line()
     assert " left" not in progress.line(queue="1 job waits")
 
@@ -320,14 +322,14 @@ def test_what_ends_of_an_earlier_call_is_no_run_of_this_one(tmp_path: Path) -> N
     run = folder.run(plan.runs[0].experiment, 1)
     run.path.mkdir(parents=True)
     run.outcome.write_text(json.dumps({"status": "running", "attempt": 1, "host": "node-1"}))
-    progress = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    progress = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     time.sleep(0.05)
     run.outcome.write_text(json.dumps({"status": "interrupted", "attempt": 1}))
-    assert progress.look() == []
+    assert progress.newly_ended() == []
     assert "interrupted" not in progress.line()
     run.outcome.write_text(json.dumps({"status": "failed", "attempt": 2}))
-    (ended,) = progress.look()
-    assert ended.told.startswith("[1/1] ")
+    (ended_run,) = progress.newly_ended()
+    assert ended_run.line.startswith("[1/1] ")
     assert "1 failed" in progress.line()
 
 
@@ -338,7 +340,7 @@ def test_an_interrupted_run_is_not_counted_as_failed(tmp_path: Path) -> None:
     run = folder.run(plan.runs[0].experiment, 1)
     run.path.mkdir(parents=True)
     run.outcome.write_text(json.dumps({"status": "interrupted"}))
-    progress.look()
+    progress.newly_ended()
     assert progress.line("waiting") == "0/1 done; waiting; 1 interrupted"
 
 
@@ -385,4 +387,4 @@ def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("llenergymeasure.run.engine.phase_marks.read_bytes", gone)
             assert progress.line().endswith(f"; {names[0]}")
-            assert resting(plan, StudyFolder(tmp_path)) == []
+            assert resting_runs(plan, StudyFolder(tmp_path)) == []

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.workflow.slurm_jobs import QueuedJob, waiting, waiting_summary
+from llenergymeasure.workflow.slurm_jobs import QueuedJob, waiting_lines, waiting_summary
 
 LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
 STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
@@ -21,8 +21,8 @@ def ask(folder):
     {ask}
 
 {before}
-slurm_jobs.QUIET_LIMIT_S, slurm_jobs.LOOK_INTERVAL_S, slurm_jobs.left_jobs = 0.5, 0.05, ask
-slurm_jobs._asked = lambda *words: print(*words, flush=True)
+slurm_jobs.QUIET_LIMIT_S, slurm_jobs.QUEUE_POLL_S, slurm_jobs.queued_jobs = 0.5, 0.05, ask
+slurm_jobs._run_slurm = lambda *words: print(*words, flush=True)
 QueueWatch(StudyFolder(Path("."))).start()
 time.sleep({wait_s})
 print("went on", flush=True)
@@ -37,25 +37,27 @@ def _run(ask: str, *, before: str = "", wait_s: float = 2.0) -> subprocess.Compl
 
 
 def test_where_nothing_is_left_the_workflow_is_ended_and_says_why() -> None:
-    done = _run("return []", wait_s=60)
-    assert done.returncode == -15
-    assert "the same call makes the rest" in done.stderr
-    assert not done.stdout
+    result = _run("return []", wait_s=60)
+    assert result.returncode == -15
+    assert "the same call makes the rest" in result.stderr
+    assert not result.stdout
 
 
 def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> None:
-    done = _run(f"return [{STUCK}]", wait_s=60)
-    assert done.returncode == -15
-    assert done.stderr.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
-    assert "mem_mb" in done.stderr
-    assert done.stdout == "scancel 7\n"  # Snakemake would wait for it for ever
+    result = _run(f"return [{STUCK}]", wait_s=60)
+    assert result.returncode == -15
+    assert (
+        result.stderr.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
+    )
+    assert "mem_mb" in result.stderr
+    assert result.stdout == "scancel 7\n"  # Snakemake would wait for it for ever
 
 
 def test_a_partition_whose_nodes_may_come_back_is_named_once_and_waited_for() -> None:
     jobs = LEFT.replace("Resources", "PartitionNodeLimit")
-    done = _run(f"return [{jobs}] * (1 + int(time.monotonic() * 10) % 2)")
-    assert done.stdout == "went on\n"
-    assert done.stderr.count("in SLURM's queue: by its MinNodes or MaxNodes") == 1
+    result = _run(f"return [{jobs}] * (1 + int(time.monotonic() * 10) % 2)")
+    assert result.stdout == "went on\n"
+    assert result.stderr.count("in SLURM's queue: by its MinNodes or MaxNodes") == 1
 
 
 @pytest.mark.parametrize(
@@ -83,16 +85,18 @@ def test_a_partition_whose_nodes_may_come_back_is_named_once_and_waited_for() ->
 def test_which_reasons_no_other_job_s_end_removes(reason: str, never: bool) -> None:
     job = QueuedJob("7", "llem-small-ab-cd", "PENDING", reason)
     assert job.never_starts == never
-    (said,) = waiting([job])
-    assert ("never ends by itself" in said) == never
-    assert ("SLURM holds it" in said) == reason.startswith(("launch", "JobHold"))
+    (message,) = waiting_lines([job])
+    assert ("never ends by itself" in message) == never
+    assert ("SLURM holds it" in message) == reason.startswith(("launch", "JobHold"))
 
 
 def test_a_job_that_slurm_holds_after_a_requeue_waits() -> None:
-    held = QueuedJob("7", "llem-a", "REQUEUE_HOLD", "launch failure limit exceeded requeued held")
-    assert held.never_starts
-    (said,) = waiting([held, QueuedJob("8", "llem-a", "RUNNING", "None")])
-    assert said.startswith("1 job waits in SLURM's queue: launch failure limit exceeded")
+    held_job = QueuedJob(
+        "7", "llem-a", "REQUEUE_HOLD", "launch failure limit exceeded requeued held"
+    )
+    assert held_job.never_starts
+    (message,) = waiting_lines([held_job, QueuedJob("8", "llem-a", "RUNNING", "None")])
+    assert message.startswith("1 job waits in SLURM's queue: launch failure limit exceeded")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +109,9 @@ def test_a_job_that_slurm_holds_after_a_requeue_waits() -> None:
     ids=["a job in the queue", "a controller that does not answer", "a rule that runs here"],
 )
 def test_what_may_still_happen_is_waited_for(ask: str, before: str) -> None:
-    done = _run(ask, before=before)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "went on\n"
+    result = _run(ask, before=before)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "went on\n"
 
 
 def test_a_line_of_progress_says_why_jobs_wait_in_a_few_words() -> None:

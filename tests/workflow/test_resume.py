@@ -117,15 +117,15 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
             time.sleep(0.5)
         assert process.wait(60) == 130
         wait_for(lambda: not living(str(tmp_path)), 90)
-        done = result_times(tmp_path)
-        assert len(done) == len(before) + (1 if interrupts == 1 else 0)
-        said = json.loads(outcome.read_text())["status"]
-        assert said == ("completed" if interrupts == 1 else "interrupted")
+        times = result_times(tmp_path)
+        assert len(times) == len(before) + (1 if interrupts == 1 else 0)
+        status = json.loads(outcome.read_text())["status"]
+        assert status == ("completed" if interrupts == 1 else "interrupted")
         # Of the last run, too, which no rule of the workflow comes after.
         table = pq.read_table(tmp_path / "results/small/runs.parquet")
-        assert table["status"].to_pylist().count("completed") == len(done)
+        assert table["status"].to_pylist().count("completed") == len(times)
     assert llem(tmp_path, "run", str(study)).returncode == 0
-    assert result_times(tmp_path) == done
+    assert result_times(tmp_path) == times
     assert (tmp_path / "results/small/summary.parquet").stat().st_mtime > 86400
 
 
@@ -150,7 +150,7 @@ def test_without_a_profile_a_finished_run_is_no_reason_to_measure_again(tmp_path
     """As with a profile of one's own, or as a module: then all that changed is a reason."""
     study = write_study(tmp_path, **SERVED, execution={"n_cycles": 1})
     call = ("--workflow-profile", "none", "-c1", "--configfile", str(study))
-    done = snakemake(tmp_path, *call)
-    assert done.returncode == 0, done.stderr
+    result = snakemake(tmp_path, *call)
+    assert result.returncode == 0, result.stderr
     again = snakemake(tmp_path, *call)
     assert NOTHING in again.stderr, again.stderr

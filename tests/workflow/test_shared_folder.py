@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.resume import StudyCall, recall, remember
+from llenergymeasure.workflow.resume import StudyCall, read_call, remember
 
 
 def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
     (line,) = remember(folder, StudyCall(two))
     assert str(one) in line
     assert str(two) in line
-    call = recall(folder)
+    call = read_call(folder)
     assert call is not None
     assert call.study_file == two
     two.unlink()  # renamed: nobody else

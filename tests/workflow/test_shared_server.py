@@ -59,14 +59,14 @@ def _record(run: RunFolder) -> dict[str, Any]:
 def test_six_rates_in_three_cycles_start_three_servers(tmp_path: Path) -> None:
     rates = [{"rate_per_s": rate} for rate in (5, 10, 15, 20, 25, 30)]
     study = _study(tmp_path, rates, 1.0, n_cycles=3, cycle_order="shuffled")
-    done = llem(tmp_path, "run", str(study), timeout_s=1800)
-    assert done.returncode == 0, done.stderr
+    result = llem(tmp_path, "run", str(study), timeout_s=1800)
+    assert result.returncode == 0, result.stderr
     assert _starts(tmp_path) == 3
     records = [_record(run) for run in _runs(tmp_path)]
     assert len(records) == 18
     shared = [record["provenance"]["shared_server"] for record in records]
-    assert [each["place"] for each in shared] == [1, 2, 3, 4, 5, 6] * 3
-    assert len({each["started_by"] for each in shared}) == 3
+    assert [result_record["place"] for result_record in shared] == [1, 2, 3, 4, 5, 6] * 3
+    assert len({result_record["started_by"] for result_record in shared}) == 3
     loads = [[phase["name"] for phase in record["phases"]].count("load") for record in records]
     assert loads == [1, 0, 0, 0, 0, 0] * 3  # the start's energy is the first run's
     assert len({record["provenance"]["workload"]["content_seed"] for record in records}) == 18
@@ -77,8 +77,8 @@ def test_six_rates_in_three_cycles_start_three_servers(tmp_path: Path) -> None:
 def test_one_failing_rate_ends_its_server_and_costs_no_other_run(tmp_path: Path) -> None:
     deadly = {"input_tokens": {"tokens": 99}}
     study = _study(tmp_path, [{"rate_per_s": 10}, deadly, {"rate_per_s": 30}], 0.5, n_cycles=1)
-    done = llem(tmp_path, "run", str(study))
-    assert done.returncode == 1, done.stderr
+    result = llem(tmp_path, "run", str(study))
+    assert result.returncode == 1, result.stderr
     first, failing, last = _runs(tmp_path)
     finished = result_times(tmp_path)
     assert len(finished) == 2
@@ -88,7 +88,7 @@ def test_one_failing_rate_ends_its_server_and_costs_no_other_run(tmp_path: Path)
     assert (outcome["status"], outcome["attempt"]) == ("failed", 1)
     assert "server" in outcome["error"]["message"]
     assert f"run.log of {first.path.parent.name}/1" in outcome["error"]["message"]
-    assert "server" in done.stderr
+    assert "server" in result.stderr
 
     again = llem(tmp_path, "run", str(study))
     assert again.returncode == 1

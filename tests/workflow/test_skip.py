@@ -17,21 +17,21 @@ def test_a_rest_is_skipped_from_anywhere(tmp_path: Path) -> None:
     study = write_study(tmp_path, **SERVED, execution=LONG)
     assert llem(tmp_path, "skip", str(study)).returncode == 2
     process = start_llem(tmp_path, "run", str(study))
-    said: list[str] = []
+    messages: list[str] = []
 
     def skipped() -> bool:
         assert process.poll() is None
-        done = llem(tmp_path, "skip", str(study))
-        said.append(done.stdout)
-        return done.returncode == 0
+        result = llem(tmp_path, "skip", str(study))
+        messages.append(result.stdout)
+        return result.returncode == 0
 
     wait_for(skipped)
-    assert "cycle 2 skipped" in said[-1]
+    assert "cycle 2 skipped" in messages[-1]
     assert process.wait(120) == 0
     assert len(result_times(tmp_path)) == 2
-    done = llem(tmp_path, "skip", str(study))
-    assert done.returncode == 1
-    assert "no run of this study is resting" in done.stderr
+    result = llem(tmp_path, "skip", str(study))
+    assert result.returncode == 1
+    assert "no run of this study is resting" in result.stderr
 
 
 def test_enter_at_a_terminal_skips_the_rest(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.precision_target import plan_study, precision
 from llenergymeasure.workflow.snakemake_process import Call, Listener
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
@@ -46,16 +46,16 @@ def run_all(plan, folder, energies, only=lambda _run: True, **settings):
 
 def written(asked, folder):
     """Plan as a workflow that starts does: the plan is written."""
-    plan = planned(asked, folder)
+    plan = plan_study(asked, folder)
     write_bytes(folder.plan, plan.to_json_bytes())
     return plan
 
 
 def cycles_of(plan):
-    found = {}
+    cycles = {}
     for run in plan.runs:
-        found[run.config["n"]] = max(found.get(run.config["n"], 0), run.cycle)
-    return found
+        cycles[run.config["n"]] = max(cycles.get(run.config["n"], 0), run.cycle)
+    return cycles
 
 
 @pytest.fixture
@@ -74,64 +74,64 @@ def test_it_begins_with_the_pilot_and_says_what_it_may_cost(folder):
 
 def test_the_next_start_adds_what_the_spread_asks_for(folder):
     run_all(written(study(), folder), folder, (STEADY, SHAKY))
-    found = precision(planned(study(), folder), folder, open_runs=0)
-    assert (found.reached, found.short) == (False, 0)
+    state = precision(plan_study(study(), folder), folder, open_runs=0)
+    assert (state.reached, state.short) == (False, 0)
     plan = written(study(), folder)
     # s = 0.0158 on the logarithm, t(0.975, 4) = 2.776: (2.776 s / ln 1.02)^2 = 4.9, so 5; with
     # half the target four times as many and more, cut at 12.
     assert cycles_of(plan) == {1: 5, 2: 5}
-    assert cycles_of(planned(study(precision_target=0.0125), folder)) == {1: 5, 2: 12}
-    assert cycles_of(planned(study(precision_target=0.015), folder)) == {1: 5, 2: 9}
+    assert cycles_of(plan_study(study(precision_target=0.0125), folder)) == {1: 5, 2: 12}
+    assert cycles_of(plan_study(study(precision_target=0.015), folder)) == {1: 5, 2: 9}
 
 
 def test_what_the_pilot_decided_stays(folder):
-    asked = study(precision_target=0.015)
-    run_all(written(asked, folder), folder, (STEADY, SHAKY))
-    longer = written(asked, folder)
+    target_study = study(precision_target=0.015)
+    run_all(written(target_study, folder), folder, (STEADY, SHAKY))
+    longer = written(target_study, folder)
     assert cycles_of(longer) == {1: 5, 2: 9}
     assert "2 experiments x 5 to 9 cycles" in describe_plan(longer)
     run_all(longer, folder, (STEADY, SHAKY))
-    again = written(asked, folder)
+    again = written(target_study, folder)
     assert again.to_json_bytes() == longer.to_json_bytes()
     for cycle in (1, 2):  # a pilot run measured anew decides nothing anew
         run = next(run for run in longer.runs if run.config["n"] == 2 and run.cycle == cycle)
         folder.run(run.experiment, run.cycle).result.unlink()
     run_all(longer, folder, (STEADY, (50.0, 200.0, *SHAKY[2:])))
-    assert planned(asked, folder).to_json_bytes() == longer.to_json_bytes()
+    assert plan_study(target_study, folder).to_json_bytes() == longer.to_json_bytes()
 
 
 def test_added_cycles_follow_the_pilot_and_keep_the_blocks(folder):
-    asked = study(precision_target=0.001)
-    run_all(written(asked, folder), folder, (SHAKY, SHAKY))
-    plan = planned(asked, folder)
+    target_study = study(precision_target=0.001)
+    run_all(written(target_study, folder), folder, (SHAKY, SHAKY))
+    plan = plan_study(target_study, folder)
     assert [run.order for run in plan.runs] == list(range(1, 25))
     assert [run.cycle for run in plan.runs] == [cycle for cycle in range(1, 13) for _ in (1, 2)]
 
 
 @pytest.mark.parametrize("order", ["sequential", "interleaved", "shuffled", "latin_square"])
 def test_the_pilot_keeps_its_places_in_every_order(folder, order):
-    asked = study(precision_target=0.001, cycle_order=order)
-    pilot = written(asked, folder)
+    target_study = study(precision_target=0.001, cycle_order=order)
+    pilot = written(target_study, folder)
     run_all(pilot, folder, (STEADY, SHAKY))
-    longer = planned(asked, folder)
+    longer = plan_study(target_study, folder)
     assert longer.runs[: len(pilot.runs)] == pilot.runs
     assert len({(run.experiment, run.cycle) for run in longer.runs}) == len(longer.runs) > 10
 
 
 def test_an_incomplete_pilot_decides_later_and_holds_no_one_up(folder):
-    asked = study(precision_target=0.015)
-    pilot = written(asked, folder)
+    target_study = study(precision_target=0.015)
+    pilot = written(target_study, folder)
     run_all(pilot, folder, (SHAKY, SHAKY), only=lambda run: (run.config["n"], run.cycle) != (1, 4))
-    plan = written(asked, folder)
+    plan = written(target_study, folder)
     assert cycles_of(plan) == {1: 5, 2: 9}
     run_all(plan, folder, (SHAKY, SHAKY))
-    plan = written(asked, folder)
+    plan = written(target_study, folder)
     assert cycles_of(plan) == {1: 9, 2: 9}
 
 
 def test_disqualified_pilot_runs_are_made_up_for(folder):
-    asked = study(precision_target=0.019)
-    pilot = written(asked, folder)
+    target_study = study(precision_target=0.019)
+    pilot = written(target_study, folder)
     run_all(
         pilot,
         folder,
@@ -140,15 +140,15 @@ def test_disqualified_pilot_runs_are_made_up_for(folder):
         validity=["other_process"],
     )
     run_all(pilot, folder, (SHAKY, STEADY))
-    assert cycles_of(planned(asked, folder)) == {1: 6, 2: 5}
+    assert cycles_of(plan_study(target_study, folder)) == {1: 6, 2: 5}
 
 
 def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
-    asked = study()
-    run_all(written(asked, folder), folder, (STEADY, STEADY), validity=["other_process"])
-    plan = planned(asked, folder)
+    target_study = study()
+    run_all(written(target_study, folder), folder, (STEADY, STEADY), validity=["other_process"])
+    plan = plan_study(target_study, folder)
     assert cycles_of(plan) == {1: 5, 2: 5}
-    assert {each["reason"] for each in plan.stopping.values()} == {
+    assert {decision["reason"] for decision in plan.stopping.values()} == {
         "only 0 of the pilot's runs can be used; 3 would do"
     }
 
@@ -156,12 +156,12 @@ def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
 def test_without_a_target_nothing_changes(folder):
     plain = study_from_mapping({**STUDY, "execution": {"n_cycles": 2}})
     assert b"stopping" not in written(plain, folder).to_json_bytes()
-    assert precision(planned(plain, folder), folder, open_runs=0) is None
+    assert precision(plan_study(plain, folder), folder, open_runs=0) is None
     assert "precision_reached" not in json.loads(_manifest(plain, folder))
 
 
 def _manifest(asked, folder):
-    write_manifest(planned(asked, folder), folder)
+    write_manifest(plan_study(asked, folder), folder)
     return folder.manifest.read_text()
 
 
@@ -171,7 +171,7 @@ def driven(folder, monkeypatch):
     lengths = []
 
     class Driven:
-        complaint, broken = "", None
+        complaint, circuit_message = "", None
 
         def __init__(self, _file, plan, *_):
             self.plan = plan
@@ -233,8 +233,8 @@ def test_bare_snakemake_says_that_a_second_call_goes_on_and_llem_run_goes_on(tmp
     assert "precision_reached: false" in second.stderr
     times = result_times(tmp_path)
     assert len(times) == 6
-    kept = {key: time for key, time in finished.items() if not key.endswith("/5")}
-    assert {key: times[key] for key in kept} == kept
+    pilot_times = {key: time for key, time in finished.items() if not key.endswith("/5")}
+    assert {key: times[key] for key in pilot_times} == pilot_times
     assert len(plan_of(tmp_path)["runs"]) == 6
     status = json.loads(llem(tmp_path, "status", str(file), "--json").stdout)
     assert status["precision_reached"] is False

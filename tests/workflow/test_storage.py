@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.workflow.storage import Storage, send_along
+from llenergymeasure.workflow.storage import Storage, send_inputs
 from llenergymeasure.workload.load_study import load_study
 from support.studies import ROOT, plan_of, result_times, snakemake, write_study
 
@@ -67,9 +67,9 @@ def storage(place: Path, folder: StudyFolder) -> Storage:
             default_storage_provider="fs", default_storage_prefix="store/"
         ),
     )
-    found = Storage.of(workflow, folder)
-    assert found is not None
-    return found
+    new_storage = Storage.of(workflow, folder)
+    assert new_storage is not None
+    return new_storage
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def stored(folder: StudyFolder) -> RunFolder:
 
 def test_a_whole_run_is_brought_and_left_alone_after(here: StudyFolder) -> None:
     there, run = stored(here), here.run(**RUN)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert is_complete(run)
     before = run.result.stat().st_mtime_ns
     shutil.rmtree(there.path)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert is_complete(run)
     assert run.result.stat().st_mtime_ns == before
 
@@ -100,7 +100,7 @@ def test_a_record_that_is_damaged_in_the_storage_is_no_result(
 ) -> None:
     there, run = stored(here), here.run(**RUN)
     there.row.write_bytes(b"cut")
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert not run.result.exists()
     assert not there.result.exists()
     assert run.outcome.exists()
@@ -115,11 +115,11 @@ def test_a_storage_that_fails_ends_no_workflow(
 
     stored(here)
     monkeypatch.setattr(Kept, "retrieve_object", fail)
-    storage(Path(), here).bring([RUN])
+    storage(Path(), here).fetch([RUN])
     assert not here.run(**RUN).result.exists()
-    said = "".join(capsys.readouterr())
-    assert "503 Slow Down" in said
-    assert "deadbeef01" not in said
+    output = "".join(capsys.readouterr())
+    assert "503 Slow Down" in output
+    assert "deadbeef01" not in output
 
 
 def test_what_runs_read_goes_along_and_what_cannot_go_is_named(here: StudyFolder) -> None:
@@ -128,11 +128,11 @@ def test_what_runs_read_goes_along_and_what_cannot_go_is_named(here: StudyFolder
     workflow = SimpleNamespace(
         main_snakefile="Snakefile", overwrite_configfiles=["study.yaml"], configfiles=[]
     )
-    send_along(workflow, plan, here)
+    send_inputs(workflow, plan, here)
     assert workflow.configfiles == ["results/small/plan.json", "prompts.txt"]
     workflow.main_snakefile = str(ROOT / "Snakefile")
     with pytest.raises(ConfigurationError, match=r"below the working folder.*\n?.*Snakefile"):
-        send_along(workflow, plan, here)
+        send_inputs(workflow, plan, here)
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_a_study_without_a_shared_folder(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
 
     def call(*more: str) -> tuple[int, str]:
-        done = snakemake(
+        result = snakemake(
             clone,
             *("--configfile", str(study), "--executor", "cluster-generic", "--jobs", "1"),
             *("--cluster-generic-submit-cmd", str(tmp_path / "submit")),
@@ -177,11 +177,11 @@ def test_a_study_without_a_shared_folder(tmp_path: Path) -> None:
                 "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             },
         )
-        return done.returncode, done.stdout + done.stderr
+        return result.returncode, result.stdout + result.stderr
 
-    code, said = call()
-    assert code == 1, said
-    assert "1 of 2 runs completed" in said
+    code, output = call()
+    assert code == 1, output
+    assert "1 of 2 runs completed" in output
     good, bad = (run["experiment"] for run in plan_of(clone)["runs"])
     folder = StudyFolder(clone / "results" / "small")
     assert is_complete(folder.run(good, 1))
@@ -194,9 +194,9 @@ def test_a_study_without_a_shared_folder(tmp_path: Path) -> None:
     # With an empty storage, and with a results folder that was lost: the failed run is left to do.
     for gone in (store, folder.path / "runs"):
         gone.rename(tmp_path / "away")
-        code, said = call("--dry-run")
-        assert code == 0, said
-        assert bad in said
-        assert f"experiment={good}" not in said
+        code, output = call("--dry-run")
+        assert code == 0, output
+        assert bad in output
+        assert f"experiment={good}" not in output
         (tmp_path / "away").rename(gone)
     assert result_times(clone) == times

@@ -28,14 +28,14 @@ def main() -> NoReturn:
     from llenergymeasure.cli.output import Level, level, set_level
 
     set_level(Level.NORMAL)
-    other = namesake()
+    namesake_warning = namesake()
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     with only_printable(), in_one_line(lambda: level() == Level.VERBOSE):
-        if other is not None:
-            say(f"llem: {other}")
+        if namesake_warning is not None:
+            say(f"llem: {namesake_warning}")
         try:
-            code = get_command(app).main(prog_name="llem", standalone_mode=False)
+            result = get_command(app).main(prog_name="llem", standalone_mode=False)
             sys.stdout.flush()
         except BrokenPipeError:
             drop(sys.stdout)
@@ -45,16 +45,16 @@ def main() -> NoReturn:
             sys.exit(EXIT_CONFIGURATION)
         except typer.Abort:
             sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(result if isinstance(result, int) else 0)
 
 
 def _open_closed_streams() -> None:
     """Let a standard stream that is closed (``>&-``) go nowhere: a file would take its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            lowest_free = os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(lowest_free, True)
-            setattr(sys, name, os.fdopen(lowest_free, mode))
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def _usage_error(error: BaseException) -> str:
@@ -66,6 +66,6 @@ def _usage_error(error: BaseException) -> str:
     command = "llem" if context is None else str(context.command_path)
     line = " ".join(message.split()).rstrip(".")
     line = re.sub("Input should be ([^,]*)(, unable .*)?", r"must be \1", line)
-    see = "See" if line.endswith("?") else "see"
-    mark = "" if line.endswith("?") else ";"
-    return f"{command}: {line[:1].lower()}{line[1:]}{mark} {see} {command} --help"
+    verb = "See" if line.endswith("?") else "see"
+    separator = "" if line.endswith("?") else ";"
+    return f"{command}: {line[:1].lower()}{line[1:]}{separator} {verb} {command} --help"

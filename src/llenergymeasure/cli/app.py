@@ -38,18 +38,18 @@ A module may hold ``CONTEXT``: how its command takes its arguments.
 """
 
 
-class _Commands(UserDict[str, Any]):
+class _CommandTable(UserDict[str, Any]):
     """The commands by name, each made when it is first asked for."""
 
     def __getitem__(self, name: str) -> Any:
-        made = self.data[name]
-        if made is None:
+        command = self.data[name]
+        if command is None:
             module = import_module(f"llenergymeasure.cli.{name}")
             context = getattr(module, "CONTEXT", {})
-            made = _command(name, getattr(module, name), context)
-            made.params += _command("", _shared, {}).params[:2]
-            self.data[name] = made
-        return made
+            command = _command(name, getattr(module, name), context)
+            command.params += _command("", _common_options, {}).params[:2]
+            self.data[name] = command
+        return command
 
 
 class Commands(TyperGroup):
@@ -57,7 +57,7 @@ class Commands(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Commands(dict.fromkeys(COMMANDS))
+        self.commands = _CommandTable(dict.fromkeys(COMMANDS))
 
     def list_commands(self, _context: Any) -> list[str]:
         """Return the commands in the order in which they are shown."""
@@ -81,12 +81,12 @@ app = typer.Typer(
 
 
 def _command(name: str, function: Any, context: dict[str, Any]) -> Any:
-    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(name, context_settings=context)(function)
-    return typer.main.get_command(alone)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, context_settings=context)(function)
+    return typer.main.get_command(single)
 
 
-def _shared(quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
+def _common_options(quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
     """Hold the options that every command has."""
 
 
@@ -99,8 +99,8 @@ def _first_line(name: str) -> str:
     return ""
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"llem {llenergymeasure.__version__}")
         raise typer.Exit
 

@@ -17,7 +17,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.clean import Leftover, compiled_engines, leftovers, machine_leftovers
 
 OWNER = "llem clean"
-_SHOWN = 40
+_MAX_SHOWN = 40
 
 
 def clean(
@@ -43,22 +43,22 @@ def clean(
     Processes, servers, cluster jobs, containers, files with the hub's token, temporary files,
     unfinished results, GPU limits. Finished and running work is never touched.
     """
-    with ExitStack() as held:
-        found: list[Leftover] = []
+    with ExitStack() as locks:
+        items: list[Leftover] = []
         for folder in _folders(path):
-            held.enter_context(locked(folder.lock, OWNER))
-            found += leftovers(folder)
-        found += [*machine_leftovers(), *(compiled_engines() if engines else ())]
+            locks.enter_context(locked(folder.lock, OWNER))
+            items += leftovers(folder)
+        items += [*machine_leftovers(), *(compiled_engines() if engines else ())]
         if as_json:
-            print_json([each.as_dict() for each in found])
+            print_json([item.as_dict() for item in items])
         else:
-            _show(found)
-        if not found or (as_json and not yes):
+            _show(items)
+        if not items or (as_json and not yes):
             return EXIT_OK
         if not yes and not sys.stdin.isatty():
             print("Nothing is removed: --yes removes it.")
         elif yes or input("Remove? [y/N] ").strip().lower() in {"y", "yes"}:
-            return _remove(found)
+            return _remove(items)
         return EXIT_OK
 
 
@@ -68,30 +68,30 @@ def _folders(path: Path | None) -> list[StudyFolder]:
     if path is None and not root.is_dir():
         return []
     if root.is_dir() and not (root / "plan.json").is_file():
-        below = studies_in(root)
-        if path is not None and not below:
+        studies = studies_in(root)
+        if path is not None and not studies:
             raise ConfigurationError(Problem("holds no results of any study", file=path))
-        return below
+        return studies
     return [study_folder(root)]
 
 
-def _show(found: list[Leftover]) -> None:
-    if not found:
+def _show(items: list[Leftover]) -> None:
+    if not items:
         print("Nothing is left behind.")
         return
-    for each in found[:_SHOWN]:
-        print(f"{each.kind} {each.name}: {each.reason}")
-    if len(found) > _SHOWN:
-        print(f"… and {len(found) - _SHOWN} more")
-    print(f"{len(found)} to remove, {sum(each.size_bytes for each in found) / 1e6:.1f} MB")
+    for item in items[:_MAX_SHOWN]:
+        print(f"{item.kind} {item.name}: {item.reason}")
+    if len(items) > _MAX_SHOWN:
+        print(f"… and {len(items) - _MAX_SHOWN} more")
+    print(f"{len(items)} to remove, {sum(item.size_bytes for item in items) / 1e6:.1f} MB")
 
 
-def _remove(found: Iterable[Leftover]) -> int:
+def _remove(items: Iterable[Leftover]) -> int:
     code = EXIT_OK
-    for each in found:
+    for item in items:
         try:
-            each.remove()
+            item.remove()
         except (LlemError, OSError) as error:
-            print(f"llem: {each.kind} {each.name} stays: {error}", file=sys.stderr)
+            print(f"llem: {item.kind} {item.name} stays: {error}", file=sys.stderr)
             code = EXIT_FAILED
     return code

@@ -35,7 +35,7 @@ from llenergymeasure.units import NOTHING
 
 Row: TypeAlias = Mapping[str, Any]
 
-NAMED = 3
+MAX_NAMED = 3
 UNPAIRED = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
     "in no interval and looks like an effect."
@@ -77,44 +77,44 @@ def compare(
     as_json: JsonOption = False,
 ) -> int:
     """Compare two studies experiment by experiment, or two experiments of one study."""
-    conditions = [condition(text) for text in fail_if or ()]
+    conditions = [parse_condition(text) for text in fail_if or ()]
     if study is None:
         names, matches = (a, b), _two_studies(Path(a), Path(b))
     else:
         names, matches = _two_experiments(study, a, b)
-    folders = dict.fromkeys(folder for each in matches for folder in (each.folder_a, each.folder_b))
-    for old in filter(None, (behind(folder.path) for folder in folders)):
+    folders = [folder for match in matches for folder in (match.folder_a, match.folder_b)]
+    for stale in filter(None, (behind(folder.path) for folder in dict.fromkeys(folders))):
         if conditions:
-            raise ConfigurationError(f"--fail-if: {old}")
-        note(old)
+            raise ConfigurationError(f"--fail-if: {stale}")
+        note(stale)
     rows = compare_sides(matches)
     if as_json:
         print_json(rows)
     else:
         print(*(f"{side}: {plain(name)}" for side, name in zip("AB", names, strict=True)), sep="\n")
-        print(f"\n{_text(rows)}")
-        sides = [side for each in matches for side in (each.runs_a, each.runs_b)]
+        print(f"\n{_results_text(rows)}")
+        sides = [side for match in matches for side in (match.runs_a, match.runs_b)]
         needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
         for sentence in unseen([run for side in needed for run in side.to_pylist()]):
             print(f"\n{sentence}")
-    held = [line for each in conditions for line in _held(each, rows)]
-    for line in held:
+    failures = [line for condition in conditions for line in _failures(condition, rows)]
+    for line in failures:
         print(line, file=sys.stderr)
-    return EXIT_FAILED if held else EXIT_OK
+    return EXIT_FAILED if failures else EXIT_OK
 
 
-def condition(text: str) -> Condition:
+def parse_condition(text: str) -> Condition:
     """Return a condition that was written as ``QUANTITY > NUMBER``.
 
     Raises:
         ConfigurationError: it is written otherwise, or there is no such quantity.
     """
-    found = _CONDITION.fullmatch(text)
-    if found is None:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
         raise ConfigurationError(
             Problem("is not QUANTITY > NUMBER (or >=, <, <=)", key="--fail-if", found=text)
         )
-    metric, sign, limit = found.groups()
+    metric, sign, limit = match.groups()
     if metric not in COMPARED:
         raise ConfigurationError(
             Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
@@ -122,119 +122,128 @@ def condition(text: str) -> Condition:
     return Condition(metric, sign, limit)
 
 
-def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
+def _failures(condition: Condition, rows: Sequence[Row]) -> list[str]:
     """Return a line for each pair in which a condition holds."""
     lines = []
-    members = [row for row in rows if row["metric"] == each.metric]
-    if not members:
-        raise ConfigurationError(f"--fail-if: no two runs have {each.metric} to compare")
-    for row in members:
+    pairs = [row for row in rows if row["metric"] == condition.metric]
+    if not pairs:
+        raise ConfigurationError(f"--fail-if: no two runs have {condition.metric} to compare")
+    for row in pairs:
         if row["ratio"] is None:
             reason = plain(row["unavailable"] or "there is no ratio", 300)
             raise ConfigurationError(f"--fail-if: {row['label']} cannot be compared: {reason}")
-        if _OPERATORS[each.sign](row["ratio"], float(each.limit)):
+        if _OPERATORS[condition.sign](row["ratio"], float(condition.limit)):
             label = plain(row["label"], 90)
-            lines.append(f"{label}: {each} holds, the ratio is {row['ratio']:.4g}")
+            lines.append(f"{label}: {condition} holds, the ratio is {row['ratio']:.4g}")
     return lines
 
 
-def _first_of(names: Sequence[str]) -> str:
-    return f"{'; '.join(names[:NAMED])}{'; …' * (len(names) > NAMED)}"
+class _Study(NamedTuple):
+    """A study to compare; ``labels`` are those of its experiments."""
+
+    path: Path
+    folder: StudyFolder
+    runs: pa.Table
+    labels: Mapping[str, str]
+
+    def first_labels(self, experiments: Sequence[str]) -> str:
+        """Return the labels of the first of some experiments."""
+        names = [plain(self.labels[experiment], 60) for experiment in experiments[:MAX_NAMED]]
+        return f"{'; '.join(names)}{'; …' * (len(experiments) > MAX_NAMED)}"
+
+    def find(self, name: str) -> str:
+        """Return the experiment whose id begins with ``name``."""
+        found = [experiment for experiment in self.labels if experiment.startswith(name)]
+        if len(found) != 1:
+            count = "no experiment" if not found else f"{len(found)} experiments"
+            raise ConfigurationError(f"{count} of the study begins with {name}; there are {self}")
+        return found[0]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name} ({plain(label, 60)})" for name, label in self.labels.items())
 
 
-def _two_studies(a: Path, b: Path) -> list[Match]:
-    (folder_a, of_a, labels), (folder_b, of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
-    if folder_a.path.resolve() == folder_b.path.resolve():
+def _read_study(path: Path) -> _Study:
+    folder = study_folder(path)
+    labels = labels_of(read_table(folder.path, SUMMARY_NAME).to_pylist())
+    return _Study(path, folder, read_table(folder.path, RUNS_NAME), labels)
+
+
+def _match(label: str, a: _Study, experiment_a: str, b: _Study, experiment_b: str) -> Match:
+    runs_a, runs_b = of_experiment(a.runs, experiment_a), of_experiment(b.runs, experiment_b)
+    return Match(label, runs_a, runs_b, a.folder, b.folder)
+
+
+def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
+    a, b = _read_study(path_a), _read_study(path_b)
+    if a.folder.path.resolve() == b.folder.path.resolve():
         raise ConfigurationError(
-            f"{a} and {b} are the same study; to compare two of its experiments give their ids and "
-            "--study"
+            f"{path_a} and {path_b} are the same study; to compare two of its experiments give "
+            "their ids and --study"
         )
-    common = [each for each in labels if each in others]
-    same = {found.experiment: found for found in same_runs([(a, of_a), (b, of_b)])}
-    if common and same.keys() >= {*common}:
-        raise ConfigurationError(same[common[0]].words())
-    if shared := [plain(labels[each], 60) for each in common if each in same]:
-        what = f"{counted(len(shared), 'experiment')} with a run that {a} and {b} both hold"
-        note(f"{what}, as a folder and its copy do, not compared: {_first_of(shared)}")
+    common = [experiment for experiment in a.labels if experiment in b.labels]
+    copies = {copy.experiment: copy for copy in same_runs([(path_a, a.runs), (path_b, b.runs)])}
+    if common and copies.keys() >= {*common}:
+        raise ConfigurationError(copies[common[0]].words())
+    if copied := [experiment for experiment in common if experiment in copies]:
+        subject = (
+            f"{counted(len(copied), 'experiment')} with a run that {path_a} and {path_b} both hold"
+        )
+        note(f"{subject}, as a folder and its copy do, not compared: {a.first_labels(copied)}")
     if not common:
         raise ConfigurationError(
-            f"{a} and {b} have no experiment in common; to compare two experiments of one study "
-            "give their ids and --study"
+            f"{path_a} and {path_b} have no experiment in common; to compare two experiments of "
+            "one study give their ids and --study"
         )
-    for one, known, other, known_there in ((a, labels, b, others), (b, others, a, labels)):
-        alone = [plain(known[each], 60) for each in known if each not in known_there]
+    for study, other in ((a, b), (b, a)):
+        alone = [experiment for experiment in study.labels if experiment not in other.labels]
         if alone:
             verb = "is" if len(alone) == 1 else "are"
-            what = f"{counted(len(alone), 'experiment')} of {one} {verb} not in {other}"
-            note(f"{what} and not compared: {_first_of(alone)}")
+            subject = (
+                f"{counted(len(alone), 'experiment')} of {study.path} {verb} not in {other.path}"
+            )
+            note(f"{subject} and not compared: {study.first_labels(alone)}")
     return [
-        Match(
-            labels[each], of_experiment(of_a, each), of_experiment(of_b, each), folder_a, folder_b
-        )
-        for each in common
-        if each not in same
+        _match(a.labels[experiment], a, experiment, b, experiment)
+        for experiment in common
+        if experiment not in copies
     ]
 
 
-def _two_experiments(study: Path, a: str, b: str) -> tuple[tuple[str, str], list[Match]]:
+def _two_experiments(path: Path, a: str, b: str) -> tuple[tuple[str, str], list[Match]]:
     """Return the names of both, and how one is compared with the other."""
-    folder, runs, labels = _runs_and_labels(study)
-    one, other = (_experiment(name, labels) for name in (a, b))
-    if one == other:
-        raise ConfigurationError(f"{a} and {b} are the same experiment; there are {_known(labels)}")
-    label = f"{labels[other]} against {labels[one]}"
-    match = Match(label, of_experiment(runs, one), of_experiment(runs, other), folder, folder)
-    return (labels[one], labels[other]), [match]
+    study = _read_study(path)
+    experiment_a, experiment_b = study.find(a), study.find(b)
+    if experiment_a == experiment_b:
+        raise ConfigurationError(f"{a} and {b} are the same experiment; there are {study}")
+    label_a, label_b = study.labels[experiment_a], study.labels[experiment_b]
+    match = _match(f"{label_b} against {label_a}", study, experiment_a, study, experiment_b)
+    return (label_a, label_b), [match]
 
 
-def _runs_and_labels(study: Path) -> tuple[StudyFolder, pa.Table, dict[str, str]]:
-    folder = study_folder(study)
-    labels = labels_of(read_table(folder.path, SUMMARY_NAME).to_pylist())
-    return folder, read_table(folder.path, RUNS_NAME), labels
+def _last_column(row: Row, previous: Row) -> str:
+    """Return how a ratio was found; why there is none, once for a pair's rows with one reason."""
+    if row["ratio"] is None:
+        is_repeated = all(previous.get(name) == row[name] for name in ("label", "unavailable"))
+        return "as above" if is_repeated else shortened(row["unavailable"] or NOTHING, 120)
+    parts: list[str | None] = [how(row)]
+    if row["metric"] == MATCHED:
+        parts.append(f"over {row['matched']} of {row['asked']} answers, as long in both")
+    if row["differs"]:
+        parts.append(f"differ in {listed(row['differs'])}")
+    parts.append(within_sensor(row, row["ratio"]))
+    return "; ".join(filter(None, parts))
 
 
-def _experiment(name: str, labels: Mapping[str, str]) -> str:
-    """Return the id that begins with ``name``."""
-    found = [each for each in labels if each.startswith(name)]
-    if len(found) != 1:
-        count = "no experiment" if not found else f"{len(found)} experiments"
-        raise ConfigurationError(
-            f"{count} of the study begins with {name}; there are {_known(labels)}"
-        )
-    return found[0]
-
-
-def _known(labels: Mapping[str, str]) -> str:
-    return "; ".join(f"{each} ({plain(label, 60)})" for each, label in labels.items())
-
-
-def _answers(row: Row) -> str | None:
-    """Return over how many answers a row on matched requests is."""
-    if row["metric"] != MATCHED:
-        return None
-    return f"over {row['matched']} of {row['asked']} answers, as long in both"
-
-
-def _reason(row: Row, before: Row) -> str:
-    """Return why there is no ratio, once for a pair's quantities that have none for one reason."""
-    same = (before.get("label"), before.get("unavailable")) == (row["label"], row["unavailable"])
-    return "as above" if same else shortened(row["unavailable"] or NOTHING, 120)
-
-
-def _differs(row: Row) -> str | None:
-    """Return in what the two differ apart from their settings."""
-    return f"differ in {listed(row['differs'])}" if row["differs"] else None
-
-
-def _text(rows: Sequence[Row]) -> str:
+def _results_text(rows: Sequence[Row]) -> str:
     """Return a table for each pair, with its name above where there are several."""
     pairs = [list(pair) for _, pair in groupby(rows, key=itemgetter("label"))]
     tables = [_table(pair) for pair in pairs]
     if len(pairs) > 1:
         names = [plain(pair[0]["label"]) for pair in pairs]
         tables = [f"{name}\n{table}" for name, table in zip(names, tables, strict=True)]
-    unpaired = any(row["method"] == "unpaired" for row in rows)
-    return "\n\n".join([*tables, *([UNPAIRED] if unpaired else [])])
+    has_unpaired = any(row["method"] == "unpaired" for row in rows)
+    return "\n\n".join([*tables, *([UNPAIRED] if has_unpaired else [])])
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -246,15 +255,9 @@ def _table(rows: Sequence[Row]) -> str:
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             verdict(row),
-            "; ".join(
-                filter(
-                    None, (how(row), _answers(row), _differs(row), within_sensor(row, row["ratio"]))
-                )
-            )
-            if row["ratio"] is not None
-            else _reason(row, before),
+            _last_column(row, previous),
         ]
-        for before, row in zip(({}, *rows), rows, strict=False)
+        for previous, row in zip(({}, *rows), rows, strict=False)
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (3, 5, 2) if all(row["ratio"] is not None for row in rows) else (3, 2)

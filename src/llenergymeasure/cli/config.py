@@ -26,15 +26,15 @@ def config(
         hint = did_you_mean(nearest_names(backend, ENGINES)[:1])
         message = f"has no parameters to look up: there are {', '.join(ENGINES)}{hint}"
         raise ConfigurationError(Problem(message, key="backend", found=backend))
-    found = matching(backend, pattern)
-    if not found and pattern is not None:
-        names = [shown.key.rpartition(".")[2] for shown in matching(backend, None)]
+    parameters = matching(backend, pattern)
+    if not parameters and pattern is not None:
+        names = [parameter.key.rpartition(".")[2] for parameter in matching(backend, None)]
         words = sorted({word for name in names for word in name.split("_")})
         hint = did_you_mean(nearest_names(pattern, [*words, *names]))
         engine = load(backend)
         message = f"no parameter of {engine['x-package']} {engine['x-version']} fits{hint}"
         raise ConfigurationError(Problem(message, found=pattern))
     if as_json:
-        print_json([asdict(shown) for shown in found])
+        print_json([asdict(parameter) for parameter in parameters])
     else:
-        print("\n".join(setting_lines(backend, found, brief=pattern is None)))
+        print("\n".join(setting_lines(backend, parameters, brief=pattern is None)))

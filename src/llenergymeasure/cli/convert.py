@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from llenergymeasure.cli.output import note, raw
+from llenergymeasure.cli.output import note, print_raw
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.convert import convert as converted
+from llenergymeasure.config.convert import convert as convert_study
 from llenergymeasure.screen import printable
 from llenergymeasure.workload.load_study import study_from_mapping
 
@@ -23,21 +23,21 @@ def convert(
 
     Prints the new file, and on standard error what of the old one has no counterpart here.
     """
-    study, notes = converted(old)
-    written = _dumped(study, as_it_stands=True)
-    if printable(written) != written:  # it would be another value
-        written = _dumped(study, as_it_stands=False)
-    raw(f"# Converted from {old.name}; `llem plan` shows what it runs.\n{written}")
-    for each in notes:
-        print(f"llem: {each}", file=sys.stderr)
-    made = study_from_mapping(study, old.resolve())  # its faults are better known now
-    note(f"experiments: {len(made.experiments)}, cycles of each: {made.n_cycles}")
-    for point in made.left_out:
+    study, notes = convert_study(old)
+    text = _yaml_text(study, allow_unicode=True)
+    if printable(text) != text:  # it would be another value
+        text = _yaml_text(study, allow_unicode=False)
+    print_raw(f"# Converted from {old.name}; `llem plan` shows what it runs.\n{text}")
+    for line in notes:
+        print(f"llem: {line}", file=sys.stderr)
+    new_study = study_from_mapping(study, old.resolve())  # its faults are better known now
+    note(f"experiments: {len(new_study.experiments)}, cycles of each: {new_study.n_cycles}")
+    for point in new_study.left_out:
         print(f"llem: left out: {point['reason']}", file=sys.stderr)
 
 
-def _dumped(study: Mapping[str, Any], *, as_it_stands: bool) -> str:
+def _yaml_text(study: Mapping[str, Any], *, allow_unicode: bool) -> str:
     """Return a study's file; where its text does not stand there as it is, it is in ASCII."""
     return strict_yaml.written(
-        study, default_flow_style=None, allow_unicode=as_it_stands, width=100
+        study, default_flow_style=None, allow_unicode=allow_unicode, width=100
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.cli.doctor_machine import (
-    ASK_LIMIT_S,
+    COMMAND_LIMIT_S,
     GIB,
     Finding,
     containers,
@@ -45,7 +45,7 @@ _PLUGIN = "snakemake_executor_plugin_slurm"
 _SOURCES_BYTES = 10_000_000
 """Snakemake keeps copies of a workflow's own files there."""
 
-_LOW_BYTES = 5 * GIB
+_AMPLE_BYTES = 5 * GIB
 """A small model's weights fit in less; an engine's image takes more."""
 
 
@@ -54,34 +54,30 @@ def doctor(as_json: JsonOption = False) -> int:
 
     Exits with 1 if something that is installed or needed does not work.
     """
-    areas: dict[str, list[Finding]] = {}
-    for area, look in _LOOKS.items():
-        areas[area] = list(look())
+    rows: list[dict[str, str | None]] = []
+    for area, check in _AREAS.items():
+        findings = list(check())
+        rows += [{"area": area, **finding._asdict()} for finding in findings]
         if not as_json:
-            _print(area, areas[area])
-    wrong = [each for found in areas.values() for each in found if each.state == "wrong"]
+            _print(area, findings)
+    wrong = [str(row["name"]) for row in rows if row["state"] == "wrong"]
     if as_json:
-        listed = [
-            {"area": area, **each._asdict()} for area, found in areas.items() for each in found
-        ]
-        print_json({"ok": not wrong, "findings": listed})
-    elif wrong:
-        print(f"\nWrong: {', '.join(each.name for each in wrong)}")
+        print_json({"ok": not wrong, "findings": rows})
     else:
-        print("\nNothing is wrong.")
+        print(f"\nWrong: {', '.join(wrong)}" if wrong else "\nNothing is wrong.")
     return EXIT_FAILED if wrong else EXIT_OK
 
 
-def _print(area: str, found: list[Finding]) -> None:
+def _print(area: str, findings: list[Finding]) -> None:
     encoding = (sys.stdout.encoding or "").lower()
     marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
     print(area)
-    for each in found:
-        if each.state == "ok" and level() == Level.QUIET:
+    for finding in findings:
+        if finding.state == "ok" and level() == Level.QUIET:
             continue
-        print(f"  {marks[each.state]} {each.name}: {each.detail}")
-        if each.remedy is not None:
-            print(f"      {each.remedy}")
+        print(f"  {marks[finding.state]} {finding.name}: {finding.detail}")
+        if finding.remedy is not None:
+            print(f"      {finding.remedy}")
     sys.stdout.flush()
 
 
@@ -89,16 +85,16 @@ def program() -> Iterator[Finding]:
     """Look at what is installed of this project."""
     python = f"Python {platform.python_version()} in {sys.prefix}"
     yield Finding("llem", "ok", f"{llenergymeasure.__version__}, {python}")
-    yield _host_side()
+    yield _check_packages()
     try:
         yield Finding("workflow", "ok", str(workflow_root() / "Snakefile"))
     except LlemError as error:
         yield Finding("workflow", "wrong", str(error))
-    yield _settings()
-    yield _locks()
+    yield _check_settings()
+    yield _check_locks()
 
 
-def _host_side() -> Finding:
+def _check_packages() -> Finding:
     versions, missing = [], []
     for name in _HOST_PACKAGES:
         try:
@@ -110,26 +106,26 @@ def _host_side() -> Finding:
         return Finding("planning and reports", "wrong", f"not here: {', '.join(missing)}", remedy)
     from packaging.version import Version  # Snakemake needs it too
 
-    least = re.search(r'min_version\("(.*)"\)', (workflow_root() / "Snakefile").read_text())
-    there = importlib.metadata.version("snakemake")
-    if least is not None and Version(there) < Version(least[1]):
-        detail = f"snakemake {there}, and the workflow needs {least[1]} or newer"
+    minimum = re.search(r'min_version\("(.*)"\)', (workflow_root() / "Snakefile").read_text())
+    installed = importlib.metadata.version("snakemake")
+    if minimum is not None and Version(installed) < Version(minimum[1]):
+        detail = f"snakemake {installed}, and the workflow needs {minimum[1]} or newer"
         return Finding("planning and reports", "wrong", detail, install_command("host"))
     return Finding("planning and reports", "ok", ", ".join(versions))
 
 
-def _settings() -> Finding:
+def _check_settings() -> Finding:
     path = user_configuration()
     try:
-        chosen = [each for each in preferences_in_force() if each.origin != "built in"]
+        chosen = [setting for setting in preferences_in_force() if setting.origin != "built in"]
     except LlemError as error:
         return Finding("your settings", "wrong", str(error), "fix it; `llem prefs` names the file")
-    told = ", ".join(f"{each.key} ({each.origin.split(':')[0]})" for each in chosen)
+    keys = ", ".join(f"{setting.key} ({setting.origin.split(':')[0]})" for setting in chosen)
     where = str(path) if path.is_file() else f"none in {path}"
-    return Finding("your settings", "ok", f"{where}{'; set: ' if told else ''}{told}")
+    return Finding("your settings", "ok", f"{where}{'; set: ' if keys else ''}{keys}")
 
 
-def _locks() -> Finding:
+def _check_locks() -> Finding:
     """Look at where runs of all users see which GPU is taken."""
     name = "GPU locks"
     try:
@@ -149,7 +145,7 @@ def cluster() -> Iterator[Finding]:
     if shutil.which("sbatch") is None:
         yield Finding("SLURM", "absent", "no command sbatch: this is no cluster's login node")
         return
-    yield _controller()
+    yield _check_slurm()
     name = "SLURM for Snakemake"
     if importlib.util.find_spec(_PLUGIN) is None:
         yield Finding(name, "absent", "its plugin is not here", install_command("slurm"))
@@ -160,51 +156,58 @@ def cluster() -> Iterator[Finding]:
         yield Finding("this shell", "ok", f"inside job {job}: runs here use its allotment")
 
 
-def _controller() -> Finding:
+def _check_slurm() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
+    command = ["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"]
     try:
-        done = completed(["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"], ASK_LIMIT_S)
+        result = completed(command, COMMAND_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        return Finding("SLURM", "wrong", f"its controller does not answer: {said}", remedy)
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    named = re.sub(r", \(\w+\)\)", ", no GPUs)", ", ".join(lines))
-    return Finding("SLURM", "ok", named or "it answers, and has no partition")
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["no answer"])[-1]
+        return Finding("SLURM", "wrong", f"its controller does not answer: {reason}", remedy)
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    partitions = re.sub(r", \(\w+\)\)", ", no GPUs)", ", ".join(lines))
+    return Finding("SLURM", "ok", partitions or "it answers, and has no partition")
 
 
 def storage() -> Iterator[Finding]:
     """Look at where results, caches and images go."""
     folder = preferred_folder(None)
-    yield _folder("results", folder, RESULTS_LEAST_BYTES, "choose another in output_dir")
-    yield _folder("cache", cache_folder(), RESULTS_LEAST_BYTES, "choose another in LLEM_CACHE")
+    yield _check_folder("results", folder, RESULTS_LEAST_BYTES, "choose another in output_dir")
+    yield _check_folder(
+        "cache", cache_folder(), RESULTS_LEAST_BYTES, "choose another in LLEM_CACHE"
+    )
     if importlib.util.find_spec("snakemake") is not None:
         from snakemake.common import get_appdirs
 
         folder = Path(get_appdirs().user_cache_dir)
-        yield _folder("Snakemake's cache", folder, _SOURCES_BYTES, "choose another: XDG_CACHE_HOME")
+        yield _check_folder(
+            "Snakemake's cache", folder, _SOURCES_BYTES, "choose another: XDG_CACHE_HOME"
+        )
     images = image_folder()
     if images.is_dir():
-        yield _folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
+        yield _check_folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
 
 
-def _folder(name: str, path: Path, least_bytes: int, remedy: str, ample_bytes: int = 0) -> Finding:
+def _check_folder(
+    name: str, path: Path, min_bytes: int, remedy: str, ample_bytes: int = 0
+) -> Finding:
     """Look at a folder, or at where it will be made; nothing is made to find out."""
-    there, path = path.is_dir(), path.absolute()
-    near = next(each for each in (path, *path.parents) if each.exists())
-    reason = f"{near} is no folder"
-    if near.is_dir() and not os.access(near, os.W_OK | os.X_OK):
-        reason = f"{near} cannot be written to"
-    elif near.is_dir():
-        reason = (why_not_writable(path) if there else None) or ""
+    exists, path = path.is_dir(), path.absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    reason = f"{nearest} is no folder"
+    if nearest.is_dir() and not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"{nearest} cannot be written to"
+    elif nearest.is_dir():
+        reason = (why_not_writable(path) if exists else None) or ""
     if reason:
         return Finding(name, "wrong", f"{path}: {reason}", remedy)
     free = free_bytes(path)
     if free is None:
         return Finding(name, "ok", f"{path}, room not known")
-    detail = f"{path}, {free / GIB:.1f} GiB free{'' if there else ', made when needed'}"
-    if free < least_bytes:
+    detail = f"{path}, {free / GIB:.1f} GiB free{'' if exists else ', made when needed'}"
+    if free < min_bytes:
         return Finding(name, "wrong", f"{detail}: too little", remedy)
     if free < ample_bytes:
         return Finding(name, "absent", f"{detail}: little", remedy)
@@ -215,12 +218,12 @@ def hub() -> Iterator[Finding]:
     """Look at the Hugging Face hub's cache, network switch and token; the token is not shown."""
     home = hugging_face_home(os.environ)
     remedy = "a model of 7 billion parameters takes 15 GB; choose another disk in HF_HOME"
-    yield _folder("hub cache", home, RESULTS_LEAST_BYTES, remedy, _LOW_BYTES)
+    yield _check_folder("hub cache", home, RESULTS_LEAST_BYTES, remedy, _AMPLE_BYTES)
     detail = "models that are not cached are downloaded from it; not tried here"
     if offline():
         detail = "not used, as HF_HUB_OFFLINE is set: only what is cached is there"
     yield Finding("hub", "ok", detail)
-    yield _token(home)
+    yield _check_token(home)
     if importlib.util.find_spec("datasets") is None:
         remedy = f"needed only for data sets of the hub: {install_command('datasets')}"
         yield Finding("data sets of the hub", "absent", "no package datasets", remedy)
@@ -228,9 +231,9 @@ def hub() -> Iterator[Finding]:
         yield Finding("data sets of the hub", "ok", "the package datasets is here")
 
 
-def _token(home: Path) -> Finding:
-    named = os.environ.get("HF_TOKEN_PATH")
-    file = Path(named).expanduser() if named else home / "token"
+def _check_token(home: Path) -> Finding:
+    token_path = os.environ.get("HF_TOKEN_PATH")
+    file = Path(token_path).expanduser() if token_path else home / "token"
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):
             return Finding("hub token", "ok", f"in {variable}")
@@ -242,7 +245,7 @@ def _token(home: Path) -> Finding:
     return Finding("hub token", "ok", f"in {file}")
 
 
-_LOOKS: dict[str, Callable[[], Iterator[Finding]]] = {
+_AREAS: dict[str, Callable[[], Iterator[Finding]]] = {
     "This program": program,
     "GPUs": gpus,
     "Energy": sensors,

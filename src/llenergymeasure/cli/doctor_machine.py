@@ -29,13 +29,13 @@ from llenergymeasure.machine.gpus.state import (
 from llenergymeasure.processes import ChildError, completed
 
 GIB = 1024**3
-ASK_LIMIT_S = 30.0
+COMMAND_LIMIT_S = 30.0
 """For a command that asks another program how it is."""
 
 IMPORT_LIMIT_S = 180.0
 """Engines read gigabytes of libraries on a first import from a network disk."""
 
-_TRY = """
+_IMPORT_CODE = """
 import importlib, json, sys
 found = {}
 for name in sys.argv[1:]:
@@ -75,26 +75,26 @@ def gpus() -> Iterator[Finding]:
         yield Finding("NVIDIA driver", "wrong", str(error), "load the driver again, or reboot")
         return
     if not inventory.gpus:
-        given, why = promised(), str(inventory.unavailable)
-        state: State = "absent" if given is None else "wrong"
-        why = f"{given}, and it cannot be used: {why}" if given else why
-        yield Finding("NVIDIA GPUs", state, why, inventory.remedy)
+        promise, reason = promised(), str(inventory.unavailable)
+        state: State = "absent" if promise is None else "wrong"
+        reason = f"{promise}, and it cannot be used: {reason}" if promise else reason
+        yield Finding("NVIDIA GPUs", state, reason, inventory.remedy)
         return
     cuda = cuda_driver_version()
     supported = "" if cuda is None else f", CUDA up to {cuda}"
     yield Finding("NVIDIA driver", "ok", f"{inventory.driver}{supported}")
     for gpu in inventory.gpus:
-        yield _card(gpu)
+        yield _check_gpu(gpu)
         if gpu.unavailable is None:
-            yield _settings(gpu)
-    chosen = visible(inventory)
-    names = ", ".join(gpu.uuid for gpu in chosen.gpus) or "none"
-    yield Finding("GPUs of a run", "ok", f"{names} (by {chosen.source})")
-    for warning in chosen.warnings:
+            yield _check_settings(gpu)
+    selected = visible(inventory)
+    names = ", ".join(gpu.uuid for gpu in selected.gpus) or "none"
+    yield Finding("GPUs of a run", "ok", f"{names} (by {selected.source})")
+    for warning in selected.warnings:
         yield Finding("GPUs of a run", "wrong", warning)
 
 
-def _card(gpu: Gpu) -> Finding:
+def _check_gpu(gpu: Gpu) -> Finding:
     name = f"GPU {gpu.index}"
     if gpu.unavailable is not None:
         return Finding(name, "wrong", f"{gpu.uuid}: {gpu.unavailable}")
@@ -104,45 +104,45 @@ def _card(gpu: Gpu) -> Finding:
     import pynvml
 
     try:
-        others = compute_processes(gpu)
+        process_ids = compute_processes(gpu)
     except pynvml.NVMLError as error:
         return Finding(name, "ok", f"{detail}; it does not say who uses it: {error}")
-    if others:
-        detail = f"{detail}; in use by process {', '.join(map(str, others))}"
+    if process_ids:
+        detail = f"{detail}; in use by process {', '.join(map(str, process_ids))}"
         remedy = "a run refuses a GPU on which another process computes: end it, or use another"
         return Finding(name, "wrong", detail, remedy)
     return Finding(name, "ok", detail)
 
 
-def _settings(gpu: Gpu) -> Finding:
+def _check_settings(gpu: Gpu) -> Finding:
     """Say whether a card is set as it was delivered; what is set on purpose is nothing wrong."""
     name, state = f"GPU {gpu.index} settings", gpu_state(gpu)
-    changed = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
-    if changed:
+    changes = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
+    if changes:
         remedy = (
             "if it was changed on purpose, set it in the study (gpu) or state it with the results"
         )
-        return Finding(name, "absent", f"not as delivered: {'; '.join(changed)}", remedy)
+        return Finding(name, "absent", f"not as delivered: {'; '.join(changes)}", remedy)
     limit_w = state["power_limits_w"].get("default")
     clocks = state["application_clocks_default_mhz"]
-    known = [] if limit_w is None else [f"power limit {limit_w:g} W"]
-    known += [] if clocks is None else [f"application clocks {megahertz(clocks)}"]
-    if not known:
+    defaults = [] if limit_w is None else [f"power limit {limit_w:g} W"]
+    defaults += [] if clocks is None else [f"application clocks {megahertz(clocks)}"]
+    if not defaults:
         return Finding(name, "absent", "the driver does not say how the card was delivered")
-    detail = f"as delivered: {', '.join(known)} (NVML does not report locked clocks)"
+    detail = f"as delivered: {', '.join(defaults)} (NVML does not report locked clocks)"
     return Finding(name, "ok", detail)
 
 
 def sensors() -> Iterator[Finding]:
     """Try every sensor, as ``llem sensors`` does."""
     try:
-        found = sensors_report()["sensors"]
+        rows = sensors_report()["sensors"]
     except LlemError as error:
         yield Finding("recorder", "wrong", str(error))
         return
-    for name in dict.fromkeys(each["sensor"] for each in found):
-        yield _sensor(name, [each for each in found if each["sensor"] == name])
-    if not measures(found):
+    for name in dict.fromkeys(row["sensor"] for row in rows):
+        yield _check_sensor(name, [row for row in rows if row["sensor"] == name])
+    if not measures(rows):
         detail = "no sensor measures here: energy can only be estimated"
         remedy = (
             "that is enough to try things out; for numbers to publish use a machine with a sensor"
@@ -150,66 +150,66 @@ def sensors() -> Iterator[Finding]:
         yield Finding("a measurement", "absent", detail, remedy)
 
 
-def _sensor(name: str, its: Sequence[Mapping[str, Any]]) -> Finding:
-    working = [f"{each['device']} ({each['kind']})" for each in its if each["unavailable"] is None]
+def _check_sensor(name: str, rows: Sequence[Mapping[str, Any]]) -> Finding:
+    working = [f"{row['device']} ({row['kind']})" for row in rows if row["unavailable"] is None]
     if working:
         return Finding(name, "ok", ", ".join(working))
-    reason, remedy = str(its[0]["unavailable"]), its[0]["remedy"]
+    reason, remedy = str(rows[0]["unavailable"]), rows[0]["remedy"]
     return Finding(name, "wrong" if "permission" in reason.lower() else "absent", reason, remedy)
 
 
 def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
-    found = [_engine(backend, facts.modules) for backend, facts in ENGINES.items()]
-    yield from found
+    findings = [_check_engine(backend, facts.modules) for backend, facts in ENGINES.items()]
+    yield from findings
     container = container_command() or apptainer_command()
-    if container is None and all(each.state != "ok" for each in found):
+    if container is None and all(finding.state != "ok" for finding in findings):
         detail = "none can be used here, and there is no Docker, Podman or Apptainer"
         remedy = f"{install_command('pytorch')}, or install a container runtime"
         yield Finding("an engine", "wrong", detail, remedy)
 
 
-def _sees_gpus() -> bool:
+def _has_gpus() -> bool:
     try:
         return bool(visible(discover_if_answered()).gpus)
     except LlemError:  # as the GPUs' finding says
         return False
 
 
-def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
+def _check_engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         remedy = f"give it an image: runners: {{{backend}: {container_runner()}}}"
         if backend == "pytorch":
             remedy = install_command("pytorch")
         return Finding(backend, "absent", f"not here: {', '.join(missing)}", remedy)
-    command = [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _IMPORT_CODE, *packages]
     try:
-        done = completed(command, IMPORT_LIMIT_S, name="its import")
+        result = completed(command, IMPORT_LIMIT_S, name="its import")
     except ChildError as error:
         return Finding(backend, "wrong", str(error))
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    if result.returncode != 0:
+        errors = result.stderr.strip().splitlines() or [f"it ended with {result.returncode}"]
         remedy = "reinstall it in an environment of its own, or give it an image"
-        return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    if found["cuda"] is False and _sees_gpus():
-        built = "without CUDA" if found["built"] is None else f"for CUDA {found['built']}"
+        return Finding(backend, "wrong", f"cannot be imported: {errors[-1]}", remedy)
+    report = json.loads(result.stdout.strip().splitlines()[-1])
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    if report["cuda"] is False and _has_gpus():
+        build = "without CUDA" if report["built"] is None else f"for CUDA {report['built']}"
         return Finding(
             backend,
             "wrong",
-            f"{versions}: NVML sees a GPU, and this PyTorch (built {built}) cannot use it",
+            f"{versions}: NVML sees a GPU, and this PyTorch (built {build}) cannot use it",
             "install a PyTorch that is built for a CUDA which the driver can run; a run would "
             "compute on the CPU next to the GPU, and is refused",
         )
     device = {True: ", CUDA works", False: ", on the CPU: torch sees no CUDA device"}
-    return Finding(backend, "ok", f"{versions}{device.get(found['cuda'], '')}")
+    return Finding(backend, "ok", f"{versions}{device.get(report['cuda'], '')}")
 
 
 def containers() -> Iterator[Finding]:
     """Look at what can run a container."""
-    yield _apptainer()
+    yield _check_apptainer()
     remedy = "needed only for runners: {…: docker}; see the page Containers"
     if container_command() is None:
         yield Finding("Docker", "absent", "neither docker nor podman", remedy)
@@ -223,29 +223,29 @@ def containers() -> Iterator[Finding]:
     detail = f"{engine.command}, version {engine.version}{rootless}"
     yield Finding("Podman" if engine.podman else "Docker", "ok", detail)
     if nvidia_here():
-        yield _toolkit(engine)
+        yield _check_toolkit(engine)
 
 
-def _apptainer() -> Finding:
+def _check_apptainer() -> Finding:
     command = apptainer_command()
     if command is None:
         remedy = "needed only for runners: {…: apptainer}; see the page Containers"
         return Finding("Apptainer", "absent", "no command apptainer", remedy)
     try:
-        done = call([command, "--version"], ASK_LIMIT_S)
+        result = call([command, "--version"], COMMAND_LIMIT_S)
     except ContainerError as error:
         return Finding("Apptainer", "wrong", str(error))
-    if done.returncode != 0:
-        return Finding("Apptainer", "wrong", f"{command}: {done.stderr.strip()}", "reinstall it")
-    return Finding("Apptainer", "ok", done.stdout.strip())
+    if result.returncode != 0:
+        return Finding("Apptainer", "wrong", f"{command}: {result.stderr.strip()}", "reinstall it")
+    return Finding("Apptainer", "ok", result.stdout.strip())
 
 
-def _toolkit(engine: Engine) -> Finding:
+def _check_toolkit(engine: Engine) -> Finding:
     name = "NVIDIA container toolkit"
-    described = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
-    if engine.gives_gpus or described:
-        seen = f"known to {engine.command}" if engine.gives_gpus else described[0]
-        return Finding(name, "ok", seen)
+    device_files = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
+    if engine.gives_gpus or device_files:
+        detail = f"known to {engine.command}" if engine.gives_gpus else device_files[0]
+        return Finding(name, "ok", detail)
     remedy = (
         "install it, then: sudo nvidia-ctk runtime configure --runtime=docker && "
         "sudo systemctl restart docker (Podman: sudo nvidia-ctk cdi generate "

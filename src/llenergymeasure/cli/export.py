@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llenergymeasure.cli.find_study import study_folder
-from llenergymeasure.cli.output import StudyArgument, names_in, note, raw
+from llenergymeasure.cli.output import StudyArgument, note, print_raw, split_names
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 
@@ -39,13 +39,13 @@ def export(
     if form not in (*FORMS, _CRATE):
         names = ", ".join([*FORMS, _CRATE])
         raise ConfigurationError(Problem(f"is none of {names}", key="--format", found=form))
-    chosen = names_in(columns)
-    if chosen and form not in _TABLES:
+    column_names = split_names(columns)
+    if column_names and form not in _TABLES:
         raise ConfigurationError("--columns is for --format latex and markdown")
     folder = study_folder(study)
     plan = read_plan(folder.plan)
-    if old := behind(folder.path):
-        note(old)
+    if stale := behind(folder.path):
+        note(stale)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()
     if form == _CRATE:
@@ -57,9 +57,9 @@ def export(
         count = write_crate(folder.path, plan, out, max(starts, default=None))
         print(f"{out}: {count} files, each with its SHA-256")
         return
-    text = FORMS[form](plan, summary, runs, chosen)
+    text = FORMS[form](plan, summary, runs, column_names)
     if out is None:
-        raw(text)
+        print_raw(text)
         return
     write_text(out, text)
     print(out)

@@ -88,7 +88,7 @@ def init(
         raise ConfigurationError(
             "nobody can be asked here: standard input is no terminal; use --defaults"
         )
-    answers = {each.key: each.default for each in QUESTIONS} if defaults else _asked()
+    answers = {question.key: question.default for question in QUESTIONS} if defaults else _ask_all()
     text = study_text(answers, path)
     study_from_mapping(parse(text.encode(), path)[0], path)
     write_text(path, text)
@@ -111,32 +111,32 @@ def study_text(answers: Mapping[str, str], path: Path) -> str:
         n=answers["n"],
         input=64,
         output=answers["output"],
-        precisions=_listed(answers["precisions"]),
-        batch=f"  {key}: {_listed(answers['batches'])}\n" if key else "",
+        precisions=_yaml_list(answers["precisions"]),
+        batch=f"  {key}: {_yaml_list(answers['batches'])}\n" if key else "",
         cycles=answers["cycles"],
     )
 
 
-def _asked() -> dict[str, str]:
+def _ask_all() -> dict[str, str]:
     """Return the answers of the person at the terminal, each checked before the next is asked."""
     print("Enter takes what is in brackets.")
-    answers = {each.key: each.default for each in QUESTIONS}
-    for each in QUESTIONS:
-        answers[each.key] = _ask(each, answers, input)
+    answers = {question.key: question.default for question in QUESTIONS}
+    for question in QUESTIONS:
+        answers[question.key] = _ask(question, answers, input)
     return answers
 
 
 def _ask(question: Question, answers: Mapping[str, str], read: Callable[[str], str]) -> str:
     while True:
         answer = read(f"{question.text} [{question.default}]: ").strip() or question.default
-        tried = study_text({**answers, question.key: answer}, Path("study.yaml"))
+        text = study_text({**answers, question.key: answer}, Path("study.yaml"))
         try:
-            study_from_mapping(parse(tried.encode())[0])
+            study_from_mapping(parse(text.encode())[0])
         except ConfigurationError as error:
             print(f"  {error.problems[0]}", file=sys.stderr)
         else:
             return answer
 
 
-def _listed(text: str) -> str:
+def _yaml_list(text: str) -> str:
     return f"[{', '.join(part.strip() for part in text.split(',') if part.strip())}]"

@@ -10,13 +10,13 @@ from llenergymeasure.cli.output import Level, level, note
 from llenergymeasure.report.formatting import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
-from llenergymeasure.workflow.progress import Progress, resting
+from llenergymeasure.workflow.progress import Progress, resting_runs
 from llenergymeasure.workflow.snakemake_process import Listener
 
-_LEAST_DOING = 24
+_MIN_ACTIVITY_WIDTH = 24
 """Signs of what a run does that are shown before how many failed."""
 
-_LEAST_LABEL = 8
+_MIN_LABEL_WIDTH = 8
 """Signs of a run's settings that are shown, if any."""
 
 
@@ -27,7 +27,7 @@ class Live(Listener):
         """Take the folder of the running study."""
         super().__init__(note)
         self._folder = folder
-        self._shown = ""
+        self._line = ""
 
     def say(self, line: str) -> None:
         """Say a line of its own."""
@@ -36,8 +36,8 @@ class Live(Listener):
 
     def wait(self, timeout_s: float, progress: Progress) -> None:
         """Wait so long, show how far it is, and let Enter end the rest of a run that rests."""
-        if _enter(timeout_s):
-            for rest in resting(progress.plan, self._folder, progress.next_runs()):
+        if _wait_for_enter(timeout_s):
+            for rest in resting_runs(progress.plan, self._folder, progress.next_runs()):
                 self.say(rest.skip())
         if level() == Level.QUIET or not self.is_due():
             return
@@ -45,47 +45,48 @@ class Live(Listener):
             self.say_phases(progress)
             return
         line = progress.line(self.ending, self.queue)
-        for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
-            done = line.partition("; ")[0]
-            line = f"{done}; {'Enter skips it; ' if _person_in_front() else ''}{rest}"
+        for rest in resting_runs(progress.plan, self._folder, progress.next_runs())[:1]:
+            count = line.partition("; ")[0]
+            line = f"{count}; {'Enter skips it; ' if _has_person() else ''}{rest}"
         self._show(line)
 
     def clear(self) -> None:
         """Take the last line away."""
-        if self._shown:
+        if self._line:
             steer("\r\x1b[K")
-            self._shown = ""
+            self._line = ""
 
     def _show(self, line: str) -> None:
-        line = _fitted(line, shutil.get_terminal_size().columns - 1)
-        if line == self._shown:
+        line = _fit(line, shutil.get_terminal_size().columns - 1)
+        if line == self._line:
             return
         self.clear()
         sys.stderr.write(line)
         sys.stderr.flush()
-        self._shown = line
+        self._line = line
 
 
-def _fitted(line: str, width: int) -> str:
+def _fit(line: str, width: int) -> str:
     """Return a line of progress that fits: what is done, and the time left, are cut last.
 
     How many failed goes before what runs, and of that the cycle, then the settings, then the phase.
     """
-    *head, doing = line.split("; ")
-    while len(head) > 2 and width - len("; ".join([*head, ""])) < min(len(doing), _LEAST_DOING):
+    *head, activity = line.split("; ")
+    least = min(len(activity), _MIN_ACTIVITY_WIDTH)
+    while len(head) > 2 and width - len("; ".join([*head, ""])) < least:
         head.pop()
     room = width - len("; ".join([*head, ""]))
-    label, colon, phase = doing.rpartition(": ")
-    if len(doing) > room and len(phase) <= _LEAST_DOING:
-        left = room - len(colon + phase)
-        label = label if len(label) <= left else label.rpartition(", cycle ")[0] or label
-        doing = f"{shortened(label, left)}{colon}{phase}" if left >= _LEAST_LABEL else phase
-    return plain("; ".join([*head, doing]), width)
+    label, colon, phase = activity.rpartition(": ")
+    if len(activity) > room and len(phase) <= _MIN_ACTIVITY_WIDTH:
+        room -= len(colon + phase)
+        label = label if len(label) <= room else label.rpartition(", cycle ")[0] or label
+        activity = f"{shortened(label, room)}{colon}{phase}" if room >= _MIN_LABEL_WIDTH else phase
+    return plain("; ".join([*head, activity]), width)
 
 
-def _enter(timeout_s: float) -> bool:
+def _wait_for_enter(timeout_s: float) -> bool:
     """Wait so long, or until a person presses Enter; return whether one did."""
-    if not _person_in_front():
+    if not _has_person():
         time.sleep(timeout_s)
         return False
     if not select.select([sys.stdin], [], [], timeout_s)[0]:
@@ -96,10 +97,10 @@ def _enter(timeout_s: float) -> bool:
     return False
 
 
-def _person_in_front() -> bool:
+def _has_person() -> bool:
     """Return whether this process may read from a terminal (in the background it would halt)."""
     try:
-        handle = sys.stdin.fileno()
-        return os.isatty(handle) and os.tcgetpgrp(handle) == os.getpgrp()
+        descriptor = sys.stdin.fileno()
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
     except (OSError, ValueError, AttributeError):
         return False

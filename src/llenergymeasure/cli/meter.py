@@ -12,7 +12,7 @@ from llenergymeasure.api.benchmark_energy import benchmark_energy
 from llenergymeasure.api.benchmarks import BenchmarkFile
 from llenergymeasure.api.metering import Metered
 from llenergymeasure.api.metering import meter as metered_block
-from llenergymeasure.cli.metered_command import Ended, run_command
+from llenergymeasure.cli.metered_command import CommandResult, run_command
 from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.errors import (
@@ -75,54 +75,53 @@ def meter(
     ] = None,
 ) -> int:
     """Measure the energy of any command, as perf stat does."""
-    written = None if result_path is None else BenchmarkFile(result_path)
+    benchmark_file = None if result_path is None else BenchmarkFile(result_path)
     calibration = NO_CALIBRATION if calibration_path is None else read_calibration(calibration_path)
-    ended: Ended | None = None
-    at_the_end = samples_path is not None and samples_path.suffix == ".parquet"
-    ahead_ns = [_wall_ahead_ns()]
+    result: CommandResult | None = None
+    writes_at_end = samples_path is not None and samples_path.suffix == ".parquet"
+    clock_offsets_ns = [_clock_offset_ns()]
     with metered_block(
         devices,
         align=not no_align,
-        samples=None if at_the_end else samples_path,
+        samples=None if writes_at_end else samples_path,
         calibration=calibration,
         server=server,
-        rest_s=REST_S if written else 0.0,
+        rest_s=REST_S if benchmark_file else 0.0,
     ) as metered:
         for warning in metered.ready["warnings"]:
             say_if_read(f"llem: {warning}")
         if metered.measures or not require:
-            ended = run_command(command)
-    if ended is None:
-        say_if_read(f"llem: nothing can be measured here\n{_reasons(metered.ready)}")
+            result = run_command(command)
+    if result is None:
+        say_if_read(f"llem: nothing can be measured here\n{_sensor_reasons(metered.ready)}")
         return EXIT_CONFIGURATION
-    document = _document(command, ended, metered, calibration)
-    exit_code = ended.exit_code
-    if written is not None and ended.error is None:
-        ahead_ns.append(_wall_ahead_ns())
-        found, why = [], None
+    document = _document(command, result, metered, calibration)
+    exit_code = result.exit_code
+    if benchmark_file is not None and result.error is None:
+        clock_offsets_ns.append(_clock_offset_ns())
+        runs, reason = [], None
         try:
-            found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
+            runs = benchmark_file.read(result.started_ns, result.ended_ns, clock_offsets_ns)
         except ConfigurationError as error:  # the energy of the whole is not lost
-            why, exit_code = str(error), exit_code or EXIT_CONFIGURATION
+            reason, exit_code = str(error), exit_code or EXIT_CONFIGURATION
+        is_server = server is not None
         document |= {
-            "benchmarks": [
-                benchmark_energy(metered, one, server=server is not None) for one in found
-            ],
-            "benchmarks_unavailable": why,
+            "benchmarks": [benchmark_energy(metered, run, server=is_server) for run in runs],
+            "benchmarks_unavailable": reason,
         }
     text = json.dumps(document, indent=1) + "\n"
-    recording = samples_path if at_the_end else None
-    unwritten = [
-        *_unwritten(json_path, lambda path: write_text(path, text)),
-        *_unwritten(recording, lambda path: write_samples(metered.samples, path)),
+    parquet_path = samples_path if writes_at_end else None
+    write_errors = [
+        *_try_writing(json_path, lambda path: write_text(path, text)),
+        *_try_writing(parquet_path, lambda path: write_samples(metered.samples, path)),
     ]
     # A command that could not be started has done nothing whose energy is of interest.
-    said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
-    say_if_read("\n".join([said, *unwritten]))
-    return exit_code or (EXIT_FAILED if unwritten else EXIT_OK)
+    report = _text(document, result, metered) if result.error is None else f"llem: {result.error}"
+    say_if_read("\n".join([report, *write_errors]))
+    return exit_code or (EXIT_FAILED if write_errors else EXIT_OK)
 
 
-def _unwritten(path: Path | None, write: Callable[[Path], None]) -> Iterator[str]:
+def _try_writing(path: Path | None, write: Callable[[Path], None]) -> Iterator[str]:
     """Write a file if one is asked for; yield why that failed: the energy is not lost with it."""
     if path is not None:
         try:
@@ -131,36 +130,36 @@ def _unwritten(path: Path | None, write: Callable[[Path], None]) -> Iterator[str
             yield f"llem: {as_message(error)}"
 
 
-def _wall_ahead_ns() -> int:
+def _clock_offset_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
 def _document(
-    command: Sequence[str], ended: Ended, metered: Metered, calibration: Calibration
+    command: Sequence[str], result: CommandResult, metered: Metered, calibration: Calibration
 ) -> dict[str, Any]:
-    made = metered.account
-    start_ns, end_ns = made.window
-    used = calibration.for_record(made.calibratable)
+    account = metered.account
+    start_ns, end_ns = account.window
+    calibration_record = calibration.for_record(account.calibratable)
     return {
         "window": {
             "start_monotonic_ns": start_ns,
             "end_monotonic_ns": end_ns,
             "duration_s": (end_ns - start_ns) / NS_PER_S,
         },
-        "readings": [reading.model_dump() for reading in made.readings],
-        "validity": list(made.validity),
-        "validity_reasons": dict(made.validity),
-        "command_exit_code": ended.exit_code,
+        "readings": [reading.model_dump() for reading in account.readings],
+        "validity": list(account.validity),
+        "validity_reasons": dict(account.validity),
+        "command_exit_code": result.exit_code,
         "command": without_secret_arguments(command),
         "unavailable": metered.unavailable,
         "sensors": metered.ready["sensors"],
-        "gpus": [dict(card) for card in made.gpus],
-        "calibration": used,
+        "gpus": [dict(card) for card in account.gpus],
+        "calibration": calibration_record,
         "recorder_cost": recorder_cost(metered.samples),
     }
 
 
-def _reasons(ready: Mapping[str, Any]) -> str:
+def _sensor_reasons(ready: Mapping[str, Any]) -> str:
     lines = (
         f"  {sensor['sensor']}: {sensor['unavailable'] or 'only an estimate'}"
         for sensor in ready["sensors"]
@@ -168,7 +167,7 @@ def _reasons(ready: Mapping[str, Any]) -> str:
     return "\n".join(dict.fromkeys(lines))  # one sensor may estimate several devices
 
 
-def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
+def _text(document: dict[str, Any], result: CommandResult, metered: Metered) -> str:
     """Return what a person reads, after the manner of perf stat."""
     duration_s = document["window"]["duration_s"]
     lines = ["", f" Energy of: {' '.join(document['command'])}", ""]
@@ -181,7 +180,7 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
         lines.append(f"  no total: {document['unavailable']}")
     else:
         lines += ["", f"  * in the total: {metered}"]
-    lines += ["", f"  {(ended.ended_ns - ended.started_ns) / NS_PER_S:.3f} s elapsed"]
+    lines += ["", f"  {(result.ended_ns - result.started_ns) / NS_PER_S:.3f} s elapsed"]
     if any(reading.u_sys_j for reading in readings):
         lines.append("  ±: 95 % interval; the gain of the sensor is apart from it")
     calibration = document["calibration"]
@@ -196,17 +195,17 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
     return printable("\n".join(lines))
 
 
-def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
+def _benchmark_lines(benchmark: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person reads of one benchmark."""
-    window, energy = one["window"], one["energy"]
+    window, energy = benchmark["window"], benchmark["energy"]
+    requests, worked = benchmark["requests"], benchmark["requests_worked"]
     unsure = f" (its start is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
-    worked = one["requests_worked"]
-    worked = "" if worked in (None, one["requests"]) else f" (the work of {worked:.1f})"
+    work = "" if worked in (None, requests) else f" (the work of {worked:.1f})"
     yield ""
-    yield f" {one['tool']}: {one['what']}"
+    yield f" {benchmark['tool']}: {benchmark['what']}"
     yield (
-        f"  {window['duration_s']:.3f} s{unsure}, {one['requests']} requests{worked}, "
-        f"{one['output_tokens']} output and {one['input_tokens']} input tokens"
+        f"  {window['duration_s']:.3f} s{unsure}, {requests} requests{work}, "
+        f"{benchmark['output_tokens']} output and {benchmark['input_tokens']} input tokens"
     )
     if energy["gross_j"] is None:
         yield f"  no energy: {energy['unavailable']}"
@@ -220,22 +219,22 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
         if value is not None:
             spread = "" if half is None else f" ± {half:.3g}"
             yield f"  {f'{value:.4g}{spread}':>32} {unit}"
-    if one["advice"]:
-        yield f"  to know when it began: {one['advice']}"
-    for code, reason in one["validity_reasons"].items():
+    if benchmark["advice"]:
+        yield f"  to know when it began: {benchmark['advice']}"
+    for code, reason in benchmark["validity_reasons"].items():
         yield f"  validity: {code}: {reason}"
 
 
 def _line(reading: Reading, duration_s: float, width: int) -> str:
-    what = f"{reading.sensor} {reading.channel}, {reading.kind}, scope {reading.scope}"
+    details = f"{reading.sensor} {reading.channel}, {reading.kind}, scope {reading.scope}"
     energy = f"  {_energy(reading):>{width}}"
     if reading.gross_j is None:
-        return f"{energy}   {reading.device}  ({what}): {reading.unavailable}"
+        return f"{energy}   {reading.device}  ({details}): {reading.unavailable}"
     mean_w = reading.gross_j / duration_s if duration_s > 0 else float("nan")
     mark = " *" if reading.headline else ""
     gain_rel = (reading.u_sys_j or 0.0) / reading.gross_j if reading.gross_j else 0.0
-    gain = f", gain ± {100 * gain_rel:.0f} %" if gain_rel else ""
-    return f"{energy}   {mean_w:9.2f} W  {reading.device}  ({what}{gain}){mark}"
+    gain_text = f", gain ± {100 * gain_rel:.0f} %" if gain_rel else ""
+    return f"{energy}   {mean_w:9.2f} W  {reading.device}  ({details}{gain_text}){mark}"
 
 
 def _energy(reading: Reading) -> str:

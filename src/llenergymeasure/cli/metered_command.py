@@ -28,12 +28,12 @@ _FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_FROM_KEYS = (signal.SIGINT, signal.SIGQUIT)
+_TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 """On a terminal its driver sends these to the command itself."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended.
 
     Attributes:
@@ -49,7 +49,7 @@ class Ended:
     error: str | None = None
 
 
-def run_command(command: Sequence[str]) -> Ended:
+def run_command(command: Sequence[str]) -> CommandResult:
     """Run a command to its end.
 
     On a terminal it shares our process group, so that the terminal's keys reach it as ever;
@@ -57,48 +57,48 @@ def run_command(command: Sequence[str]) -> Ended:
     started to ignore (``nohup``), as it does too. Signals to end that come once it has ended are
     ignored from then on: what it took is still to be said.
     """
-    own_group = not _on_terminal()
+    has_own_group = not _on_terminal()
     process: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
+    early_signals: list[int] = []
 
     def send(number: int) -> None:
         if process is not None and process.returncode is None:
             with suppress(ProcessLookupError, PermissionError):
-                (os.killpg if own_group else os.kill)(process.pid, number)
+                (os.killpg if has_own_group else os.kill)(process.pid, number)
 
     def forward(number: int, _frame: Any) -> None:
-        if not own_group and number in _FROM_KEYS:
+        if not has_own_group and number in _TERMINAL_SIGNALS:
             return
         if process is None:
-            early.append(number)
+            early_signals.append(number)
         else:
             send(number)
 
-    before = {
+    previous_handlers = {
         number: signal.signal(number, forward)
         for number in _FORWARDED
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     started_ns = time.monotonic_ns()
     try:
-        process = subprocess.Popen(command, process_group=0 if own_group else None)
-        while early:
-            send(early.pop(0))
+        process = subprocess.Popen(command, process_group=0 if has_own_group else None)
+        while early_signals:
+            send(early_signals.pop(0))
         status = process.wait()
         ended_ns = time.monotonic_ns()
     except OSError as error:
         # A folder of PATH that may not be read gives "permission denied" for what is nowhere.
-        absent = isinstance(error, FileNotFoundError) or _is_nowhere(command[0])
+        absent = isinstance(error, FileNotFoundError) or _is_not_on_path(command[0])
         code = EXIT_NOT_FOUND if absent else EXIT_NOT_EXECUTABLE
         reason = os.strerror(errno.ENOENT) if absent else error.strerror
-        return Ended(code, started_ns, time.monotonic_ns(), f"{command[0]}: {reason}")
+        return CommandResult(code, started_ns, time.monotonic_ns(), f"{command[0]}: {reason}")
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, signal.SIG_IGN if number in ENDING else handler)
-    return Ended(exit_code(status), started_ns, ended_ns)
+    return CommandResult(exit_code(status), started_ns, ended_ns)
 
 
-def _is_nowhere(name: str) -> bool:
+def _is_not_on_path(name: str) -> bool:
     """Return whether no folder of PATH has a file of this name, as far as they may be read."""
     return "/" not in name and shutil.which(name, mode=os.F_OK) is None
 

@@ -28,36 +28,36 @@ def level() -> Level:
     return _level
 
 
-def set_level(new: Level) -> None:
+def set_level(new_level: Level) -> None:
     """Say so much from here on; other libraries are heard with ``-v`` alone."""
     global _level
-    _level = new
-    if new == Level.VERBOSE:
+    _level = new_level
+    if new_level == Level.VERBOSE:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         return
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-def _quiet(asked: bool) -> None:
-    if asked:
+def _quiet(is_set: bool) -> None:
+    if is_set:
         set_level(Level.QUIET)
 
 
-def _verbose(asked: bool) -> None:
-    if asked and _level == Level.QUIET:
+def _verbose(is_set: bool) -> None:
+    if is_set and _level == Level.QUIET:
         raise typer.BadParameter("give -q or -v, not both")
-    if asked:
+    if is_set:
         set_level(Level.VERBOSE)
 
 
-def _option(*names: str, callback: Any, says: str) -> Any:
+def _option(*names: str, callback: Any, help_text: str) -> Any:
     """Return an option that every command has and no command's function takes."""
-    return typer.Option(*names, callback=callback, expose_value=False, help=says)
+    return typer.Option(*names, callback=callback, expose_value=False, help=help_text)
 
 
 QuietOption = Annotated[
-    bool, _option("--quiet", "-q", callback=_quiet, says="print only the result and errors")
+    bool, _option("--quiet", "-q", callback=_quiet, help_text="print only the result and errors")
 ]
 VerboseOption = Annotated[
     bool,
@@ -65,7 +65,7 @@ VerboseOption = Annotated[
         "--verbose",
         "-v",
         callback=_verbose,
-        says="also print what libraries log, and where errors come from",
+        help_text="also print what libraries log, and where errors come from",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -89,7 +89,7 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def raw(text: str) -> None:
+def print_raw(text: str) -> None:
     """Print a document for programs: its lines are not wrapped, whatever the terminal."""
     stream = sys.stdout
     getattr(stream, "unwrapped", stream.write)(text)
@@ -97,9 +97,9 @@ def raw(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value for programs."""
-    raw(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    print_raw(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def names_in(text: str | None) -> Sequence[str]:
+def split_names(text: str | None) -> Sequence[str]:
     """Return names that were given with commas between them."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from llenergymeasure.cli.output import JsonOption, ProfileOption, raw
+from llenergymeasure.cli.output import JsonOption, ProfileOption, print_raw
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study
@@ -31,15 +31,16 @@ def plan(
     Prints the runs in order, each point that was left out with its reason, and how long it may
     take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
     """
-    read = with_runners(load_study(study), apptainer_offered=False)
-    notes = check_files(each.model for each in read.experiments)
-    made = planned(read, StudyFolder.of(read))
-    made = replace(made, notes=(*made.notes, *notes))
+    resolved = with_runners(load_study(study), apptainer_offered=False)
+    notes = check_files(experiment.model for experiment in resolved.experiments)
+    study_plan = plan_study(resolved, StudyFolder.of(resolved))
+    study_plan = replace(study_plan, notes=(*study_plan.notes, *notes))
     if as_json:
-        compared = fairness(made)
-        raw(made.to_json_bytes({} if compared is None else {"fairness": compared}).decode())
+        compared = fairness(study_plan)
+        extra = {} if compared is None else {"fairness": compared}
+        print_raw(study_plan.to_json_bytes(extra).decode())
     else:
-        print("\n".join(plan_lines(made, profile, read.notify)))
+        print("\n".join(plan_lines(study_plan, profile, resolved.notify)))
 
 
 def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> Iterator[str]:
@@ -47,11 +48,12 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     request = job_request(profile)
     forecast = forecast_for(request)
     share = may_share(plan.execution, profile)
-    jobs = None if request is None else request.words
+    jobs = None if request is None else request.description
     yield describe_plan(plan, forecast.estimates, share=share, jobs=jobs)
     yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}
-    yield from forecast.memory_lines([*configs.values()], [plan.labels[each] for each in configs])
+    labels = [plan.labels[experiment] for experiment in configs]
+    yield from forecast.memory_lines([*configs.values()], labels)
     yield from trace_lines(configs.values())
     if request is not None:
         for problem in misfits(plan, request, forecast):

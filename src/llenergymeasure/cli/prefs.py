@@ -19,11 +19,12 @@ def prefs(
     as_json: JsonOption = False,
 ) -> None:
     """Show your own settings, where each comes from, and the file that holds them."""
-    found = preferences_in_force(study)
+    settings = preferences_in_force(study)
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json([asdict(setting) for setting in settings])
         return
-    print(aligned([[each.key, str(each.value), each.origin] for each in found], left=(0, 1, 2)))
+    rows = [[setting.key, str(setting.value), setting.origin] for setting in settings]
+    print(aligned(rows, left=(0, 1, 2)))
     path = user_configuration()
-    there = "holds your own settings" if path.is_file() else "is not there; it may hold"
-    note(f"{path} {there}: output_dir, runners and notify, as in a study")
+    status = "holds your own settings" if path.is_file() else "is not there; it may hold"
+    note(f"{path} {status}: output_dir, runners and notify, as in a study")

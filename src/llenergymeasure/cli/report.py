@@ -20,9 +20,9 @@ def report(study: StudyArgument = None) -> None:
     folder = study_folder(study)
     with locked(folder.lock, OWNER):
         runs = states(Plan.read(folder.plan), folder, full=True)
-        done = sum(run["status"] == "completed" for run in runs)
-        write_tables(folder.path, partial=done < len(runs))
-        write_report(folder.path, partial=done < len(runs))
-    if done < len(runs):
-        note(f"{done} of {counted(len(runs), 'run')} completed; the report names the others")
+        completed = sum(run["status"] == "completed" for run in runs)
+        write_tables(folder.path, partial=completed < len(runs))
+        write_report(folder.path, partial=completed < len(runs))
+    if completed < len(runs):
+        note(f"{completed} of {counted(len(runs), 'run')} completed; the report names the others")
     print(folder.path / PAGE_NAME)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llenergymeasure.cli.find_study import study_folder
-from llenergymeasure.cli.output import JsonOption, names_in, note, print_json
+from llenergymeasure.cli.output import JsonOption, note, print_json, split_names
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.results.layout import StudyFolder
@@ -47,8 +47,8 @@ def results(
         from llenergymeasure.analysis.tables import behind
         from llenergymeasure.report.plain_text import study_text
 
-        if old := behind(folders[0]):
-            note(old)
+        if stale := behind(folders[0]):
+            note(stale)
         print(study_text(folders[0]), end="")
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
             print(line)
@@ -61,16 +61,16 @@ def results(
     )
     from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
 
-    groups, pooled = names_in(group_by) or ["experiment"], names_in(pool)
-    averaged = PLAIN_METRICS.get(metric or "energy", metric)
+    groups, pooled = split_names(group_by) or ["experiment"], split_names(pool)
+    column = PLAIN_METRICS.get(metric or "energy", metric)
     runs = study_runs(folders)
-    table = summarise_by(runs, groups, str(averaged), pooled)
+    table = summarise_by(runs, groups, str(column), pooled)
     groups = table.column_names[: len(groups)]
-    if str(averaged).startswith(ENERGY_PREFIXES):
+    if str(column).startswith(ENERGY_PREFIXES):
         for sentence in unseen(runs.select([*UNSEEN_COLUMNS]).to_pylist()):
             note(sentence)
     if as_json:
-        head = {"metric": averaged, "group_by": list(groups), "pooled": list(pooled)}
+        head = {"metric": column, "group_by": list(groups), "pooled": list(pooled)}
         print_json({**head, "groups": table.to_pylist()})
     elif as_csv:
         from pyarrow import csv
@@ -86,4 +86,4 @@ def results(
             labels = {}
             for folder in folders:
                 labels |= Plan.read(StudyFolder(folder).plan).labels
-        print(groups_text(table, groups, str(averaged), labels))
+        print(groups_text(table, groups, str(column), labels))

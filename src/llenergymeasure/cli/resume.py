@@ -4,7 +4,7 @@ from contextlib import chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from llenergymeasure.cli.find_study import folder_of
+from llenergymeasure.cli.find_study import results_folder
 from llenergymeasure.cli.output import ProfileOption, StudyArgument, note
 from llenergymeasure.cli.run import experiment_ids, run_call
 from llenergymeasure.config.identity import local_files
@@ -14,12 +14,12 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import is_ours
+from llenergymeasure.workflow.profile import is_bundled
 from llenergymeasure.workflow.resume import (
     NotResumedError,
     StudyCall,
-    last_called,
-    recall,
+    last_started_study,
+    read_call,
 )
 from llenergymeasure.workload.load_study import load_study
 
@@ -30,43 +30,43 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     Runs what is missing or failed, with the options of the last call.
     """
     if study is None:
-        root = preferred_folder(None)
-        folder = last_called(root)
-        if folder is None:
-            raise ConfigurationError(f"no study was run here: there is none in {root}/")
-        study = folder.path
-    call = _call_of(study)
-    if profile is None and call.profile is not None and not is_ours(call.profile):
+        results = preferred_folder(None)
+        last_study = last_started_study(results)
+        if last_study is None:
+            raise ConfigurationError(f"no study was run here: there is none in {results}/")
+        study = last_study.path
+    call = _last_call(study)
+    if profile is None and call.profile is not None and not is_bundled(call.profile):
         message = (
             f"was run with a profile that is not ours; --profile {call.profile} takes it again"
         )
         raise ConfigurationError(Problem(message, file=study))
-    inside = study.absolute() if study.is_dir() else study.absolute().parent
-    folder = StudyFolder(inside) if study.is_dir() else folder_of(study)
-    place = _place_of(call, folder)
-    there = place != Path.cwd()
-    if profile is not None and there and Path(profile).is_dir():
+    around = study.absolute() if study.is_dir() else study.absolute().parent
+    folder = StudyFolder(around) if study.is_dir() else results_folder(study)
+    place = _call_folder(call, folder)
+    is_elsewhere = place != Path.cwd()
+    if profile is not None and is_elsewhere and Path(profile).is_dir():
         profile = str(Path(profile).absolute())
     call = replace(call, profile=profile or call.profile)
-    note(f"Resuming {call}{f', in {place}' if there else ''}")
+    note(f"Resuming {call}, in {place}" if is_elsewhere else f"Resuming {call}")
     with chdir(place):
-        read = load_study(call.study_file, call.settings)
-        under = _root_of(inside, read) if folder.path == inside else None
-        if there and under is None:  # what is said of it is read here
-            under = Path(read.results_root).absolute()
-        return run_call(call, read, dry_run=False, root=under)
+        loaded = load_study(call.study_file, call.settings)
+        root = _results_root(around, loaded) if folder.path == around else None
+        if is_elsewhere and root is None:  # what is said of it is read here
+            root = Path(loaded.results_root).absolute()
+        return run_call(call, loaded, dry_run=False, root=root)
 
 
-def _call_of(path: Path) -> StudyCall:
+def _last_call(path: Path) -> StudyCall:
     """Return how the study of a file or folder was started last; a file as it is, if it was not."""
     if path.is_dir():
-        call = recall(StudyFolder(path))
+        call = read_call(StudyFolder(path))
         if call is None:
             message = "holds no study that `llem run` started; name the study's file"
             raise ConfigurationError(Problem(message, file=path))
         return call
     try:
-        call = recall(folder_of(path))
+        call = read_call(results_folder(path))
     except NotResumedError:  # the file alone is another study
         raise
     except ConfigurationError:  # its file has another name now: this one
@@ -78,7 +78,7 @@ def _call_of(path: Path) -> StudyCall:
     return call
 
 
-def _place_of(call: StudyCall, folder: StudyFolder) -> Path:
+def _call_folder(call: StudyCall, folder: StudyFolder) -> Path:
     """Return where the words of a call mean what they meant then: there, or else here.
 
     Raises:
@@ -89,17 +89,19 @@ def _place_of(call: StudyCall, folder: StudyFolder) -> Path:
     if call.cwd == here:
         return here
     plan = Plan.read(folder.plan) if folder.plan.is_file() else None
-    known = set() if plan is None else {run.experiment for run in plan.runs}
+    planned_ids = set() if plan is None else {run.experiment for run in plan.runs}
     if cwd != here and why_not_writable(cwd) is None:
         with chdir(cwd), suppress(ConfigurationError):
             ids = experiment_ids(load_study(call.study_file, call.settings))
-            if plan is None or ids <= known:
+            if plan is None or ids <= planned_ids:
                 return cwd
     if plan is None:
         return here
     study = load_study(call.study_file, call.settings)
-    found = any(True for each in study.experiments for _ in local_files(each.config, inside=True))
-    if study.written == plan.written and not found and not experiment_ids(study) <= known:
+    configs = [experiment.config for experiment in study.experiments]
+    has_local_files = any(True for config in configs for _ in local_files(config, inside=True))
+    is_same = study.written == plan.written
+    if is_same and not has_local_files and not experiment_ids(study) <= planned_ids:
         message = (
             "names a model or file that is not found from here; go to the folder that it was run in"
         )
@@ -107,7 +109,7 @@ def _place_of(call: StudyCall, folder: StudyFolder) -> Path:
     return here
 
 
-def _root_of(folder: Path, study: Study) -> Path | None:
+def _results_root(folder: Path, study: Study) -> Path | None:
     """Return what a study's folder goes under; None for where the study says."""
     for root in (None, folder.absolute().parent, folder.resolve().parent):
         path = (root or Path(study.results_root)) / study.name

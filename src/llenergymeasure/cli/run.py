@@ -35,19 +35,16 @@ from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
-from llenergymeasure.workflow.precision_target import planned, precision
+from llenergymeasure.workflow.precision_target import plan_study, precision
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
-from llenergymeasure.workflow.recovery import damaged
-from llenergymeasure.workflow.resume import (
-    StudyCall,
-    remember,
-)
+from llenergymeasure.workflow.recovery import damage_messages
+from llenergymeasure.workflow.resume import StudyCall, remember
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
 
-PROMPTS_OF_ONE = 10
+SINGLE_MODEL_PROMPTS = 10
 """For one number on the spot: a study's default of 100 would take minutes on a CPU."""
 
 
@@ -112,42 +109,38 @@ def run(
         "execution.n_cycles": cycles,
         "execution.cycle_order": order,
     }
-    named = parse_overrides(more or ())
+    set_values = parse_overrides(more or ())
     if no_gaps:
-        own = dict(leaves(named))
+        set_keys = dict(leaves(set_values))
         gaps = ("execution.experiment_gap_seconds", "execution.cycle_gap_seconds")
-        settings |= {key: 0 for key in gaps if key not in own}
-    given = {key: value for key, value in settings.items() if value is not None}
-    sizes = {} if batch_size is None else _batch_sizes(batch_size, study, given | named)
-    for key in (given | sizes).keys() & named.keys():
+        settings |= {key: 0 for key in gaps if key not in set_keys}
+    overrides = {key: value for key, value in settings.items() if value is not None}
+    if batch_size is not None:
+        overrides |= _batch_sizes(batch_size, study, overrides | set_values)
+    for key in overrides.keys() & set_values.keys():
         raise ConfigurationError(Problem("is given by an option and by --set; keep one", key=key))
-    given |= sizes | named
+    overrides |= set_values
     if study is not None and model is not None:
         raise ConfigurationError("give either a study file or --model, not both")
-    if study is None and "model" not in given:
+    if study is None and "model" not in overrides:
         raise ConfigurationError("say what to run: a STUDY.yaml, or --model with a model's name")
     if study is not None:
-        call = StudyCall(study, given, profile)
-        return run_call(call, load_study(study, given), dry_run=dry_run)
-    one = study_from_mapping(_study_of_one(given))
-    call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
-    if "name" not in given:
-        _refuse_another_model(call.study_file, one)
-    return run_call(call, one, dry_run=dry_run, write=True)
+        call = StudyCall(study, overrides, profile)
+        return run_call(call, load_study(study, overrides), dry_run=dry_run)
+    model_study = study_from_mapping(_single_model_study(overrides))
+    call = StudyCall(StudyFolder.of(model_study).path / "study.yaml", {}, profile)
+    if "name" not in overrides:
+        _refuse_another_model(call.study_file, model_study)
+    return run_call(call, model_study, dry_run=dry_run, write=True)
 
 
 def experiment_ids(study: Study) -> set[str]:
     """Return the ids of a study's experiments."""
-    return {each.id for each in study.experiments}
+    return {experiment.id for experiment in study.experiments}
 
 
 def run_call(
-    call: StudyCall,
-    study: Study,
-    *,
-    dry_run: bool,
-    write: bool = False,
-    root: Path | None = None,
+    call: StudyCall, study: Study, *, dry_run: bool, write: bool = False, root: Path | None = None
 ) -> int:
     """Run a study.
 
@@ -160,15 +153,15 @@ def run_call(
     """
     request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
-    place = {} if root is None else {FOLDER_VARIABLE: str(root)}
+    environment = {} if root is None else {FOLDER_VARIABLE: str(root)}
     if root is not None:
         study = replace(study, results_root=root)
-    found = check_files(each.model for each in study.experiments)
+    file_notes = check_files(experiment.model for experiment in study.experiments)
     folder = StudyFolder.of(study)
-    plan = planned(study, folder)
+    plan = plan_study(study, folder)
+    plan = replace(plan, notes=(*plan.notes, *file_notes))
     if dry_run:
-        shown = replace(plan, notes=(*plan.notes, *found))
-        print("\n".join(plan_lines(shown, call.profile, study.notify)))
+        print("\n".join(plan_lines(plan, call.profile, study.notify)))
         return EXIT_OK
     reason = why_not_writable(Path())
     if reason is not None:
@@ -180,68 +173,71 @@ def run_call(
     with locked(folder.lock, OWNER) as lock:
         if write:
             write_text(call.study_file, strict_yaml.written(study.written))
-        shared = remember(folder, call)
+        reuse_notes = remember(folder, call)
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        notes = [f"Note: {each}" for each in (*plan.notes, *found)]
-        traces = trace_lines(each.config for each in study.experiments) if to_do else ()
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *traces, *notes):
+        notes = [f"Note: {text}" for text in plan.notes]
+        configs = (experiment.config for experiment in study.experiments) if to_do else ()
+        traces = trace_lines(configs)
+        for line in (*reuse_notes, *damage_messages(runs), *left_out_lines(plan), *traces, *notes):
             note(line)
         if request is not None and to_do:
-            note(f"  {request.words}")
+            note(f"  {request.description}")
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
-        how = Call(call.settings, call.profile, environment=place)
+        snakemake_call = Call(call.settings, call.profile, environment=environment)
         tables = folder.path / SUMMARY_NAME
-        before = _version(tables)
-        code, complaint = complete_study(study, call.study_file, folder, Live(folder), how, lock)
-    last = ""
+        old_version = _file_version(tables)
+        view = Live(folder)
+        code, complaint = complete_study(study, call.study_file, folder, view, snakemake_call, lock)
+    last_line = ""
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
     else:
-        words, mark, last = f"\n{complaint}".rpartition("\nllem: ")
-        sys.stderr.write(f"{words}\n".removeprefix("\n") if mark else "")
-        last = mark.lstrip() + last.lstrip("\n")
+        start = max(0, f"\n{complaint}".rfind("\nllem: "))  # of our own words, which come last
+        sys.stderr.write(complaint[:start])
+        last_line = complaint[start:].lstrip("\n")
     if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
-    longest = planned(study, folder)
-    reached = precision(longest, folder, open_runs(longest, folder))
-    if reached is not None:
-        note(str(reached))
+    final_plan = plan_study(study, folder)
+    precision_state = precision(final_plan, folder, open_runs(final_plan, folder))
+    if precision_state is not None:
+        note(str(precision_state))
     # After a failure those that are there may be of an earlier call.
-    if not complaint or _version(tables) not in (None, before):
+    if not complaint or _file_version(tables) not in (None, old_version):
         code = _print_results(folder, code)
-    sys.stderr.write(last)
+    sys.stderr.write(last_line)
     return code
 
 
-def _version(path: Path) -> tuple[int, int] | None:
+def _file_version(path: Path) -> tuple[int, int] | None:
     """Return what changes when a file is written, by no clock of ours; None if there is none."""
     state = path.stat() if path.is_file() else None
     return state and (state.st_ino, state.st_ctime_ns)
 
 
-def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:
+def _batch_sizes(size: int, study: Path | None, overrides: Mapping[str, Any]) -> dict[str, int]:
     """Return the batch size of each engine that is used, by what the engine calls it."""
-    one = given.get("backend", "pytorch")
-    used = one if isinstance(one, list) else [one]
+    backend = overrides.get("backend", "pytorch")
+    backends = backend if isinstance(backend, list) else [backend]
     if study is not None:
-        used = checked(overridden(read_document(study), given)).used_backends
-        if dict(leaves(given)).keys() & {names_of(name).requests_at_once for name in used}:
+        backends = checked(overridden(read_document(study), overrides)).used_backends
+        if dict(leaves(overrides)).keys() & {names_of(name).requests_at_once for name in backends}:
             # What is left out needs none, so it may be set there.
-            used = [each.model.backend for each in load_study(study, given).experiments]
-    found = {names_of(name).requests_at_once: size for name in map(str, used)}
-    return {key or "pytorch.batch_size": size for key in found}
+            experiments = load_study(study, overrides).experiments
+            backends = [experiment.model.backend for experiment in experiments]
+    keys = {names_of(name).requests_at_once: size for name in map(str, backends)}
+    return {key or "pytorch.batch_size": size for key in keys}
 
 
-def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _single_model_study(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study file that says the same as the command line, one cycle unless asked."""
     name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
-    start = {"name": name, "n": PROMPTS_OF_ONE, "execution": {"n_cycles": 1}}
-    start |= {"base": settings["base"]} if "base" in settings else {}
-    given = {key: value for key, value in settings.items() if key != "base"}
-    document = overridden(document_from(start, None), given)
+    defaults = {"name": name, "n": SINGLE_MODEL_PROMPTS, "execution": {"n_cycles": 1}}
+    defaults |= {"base": settings["base"]} if "base" in settings else {}
+    overrides = {key: value for key, value in settings.items() if key != "base"}
+    document = overridden(document_from(defaults, None), overrides)
     values = {key: value for key, value in document.values.items() if key != "base"}
     try:
         return assigned(values, document.overrides)
@@ -249,19 +245,18 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
 
 
-def _refuse_another_model(study_file: Path, one: Study) -> None:
+def _refuse_another_model(study_file: Path, new_study: Study) -> None:
     """Refuse a folder that another model's name made: its tables would become this one's."""
     if not study_file.is_file():
         return
-    model, held = one.written["model"], (strict_yaml.read(study_file)[0] or {}).get("model")
+    model = new_study.written["model"]
+    old_model = (strict_yaml.read(study_file)[0] or {}).get("model")
     with suppress(ConfigurationError):
-        if experiment_ids(study_from_mapping({**one.written, "model": held})) == experiment_ids(
-            one
-        ):
+        old_study = study_from_mapping({**new_study.written, "model": old_model})
+        if experiment_ids(old_study) == experiment_ids(new_study):
             return
-    message = (
-        f"{study_file.parent} holds the results of {held}; --set name=NAME keeps {model} apart"
-    )
+    place = study_file.parent
+    message = f"{place} holds the results of {old_model}; --set name=NAME keeps {model} apart"
     raise ConfigurationError(Problem(message, key="--model"))
 
 

@@ -74,9 +74,9 @@ def sensors(
     if samples is not None and not (characterise or calibrate_against):
         raise typer.BadParameter("--samples keeps the recording of --characterise")
     if calibrate_against is not None:
-        known = Surely(meter_accuracy, rest_watts, supply_efficiency)
-        text, words = calibrate(calibrate_against, samples, known, devices, load or ())
-        print("\n".join(words), file=sys.stderr)
+        meter = Surely(meter_accuracy, rest_watts, supply_efficiency)
+        text, messages = calibrate(calibrate_against, samples, meter, devices, load or ())
+        print("\n".join(messages), file=sys.stderr)
         print(text, end="")
         return EXIT_OK
     if not characterise:
@@ -86,23 +86,23 @@ def sensors(
         else:
             print(sensors_text(report))
         return EXIT_OK
-    probed, unkept = probe(devices, load or (), samples)
+    probed, errors = probe(devices, load or (), samples)
     if as_json:
-        print_json({"characterised": [_report(each) for each in probed]})
+        print_json({"characterised": [_result_json(result) for result in probed]})
     else:
-        print("\n".join(line for each in probed for line in _lines(each)))
-    for line in unkept:
+        print("\n".join(line for result in probed for line in _result_lines(result)))
+    for line in errors:
         print(f"llem: {line}", file=sys.stderr)
-    return EXIT_OK if all(each.kept for each in probed) and not unkept else EXIT_FAILED
+    return EXIT_OK if all(result.kept for result in probed) and not errors else EXIT_FAILED
 
 
-def _report(probed: Probed) -> dict[str, Any]:
-    known = known_report(probed.info, probed.found)
-    return {**known, "kept": probed.kept, "not_kept_because": probed.reason}
+def _result_json(result: Probed) -> dict[str, Any]:
+    report = known_report(result.info, result.found)
+    return {**report, "kept": result.kept, "not_kept_because": result.reason}
 
 
-def _lines(probed: Probed) -> list[str]:
-    mark = "✓" if probed.kept else "✗"
-    lines = [f"{mark} {probed.found.device}  {probed.found.name}"]
-    lines += known_lines(_report(probed))
-    return lines + ([] if probed.kept else [f"    not kept: {probed.reason}"])
+def _result_lines(result: Probed) -> list[str]:
+    mark = "✓" if result.kept else "✗"
+    lines = [f"{mark} {result.found.device}  {result.found.name}"]
+    lines += known_lines(_result_json(result))
+    return lines + ([] if result.kept else [f"    not kept: {result.reason}"])

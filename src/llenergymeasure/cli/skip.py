@@ -6,13 +6,13 @@ from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import StudyArgument
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.plan import Plan
-from llenergymeasure.workflow.progress import resting
+from llenergymeasure.workflow.progress import resting_runs
 
 
 def skip(study: StudyArgument = None) -> int:
     """Skip the waiting time before the next run."""
     folder = study_folder(study)
-    rests = resting(Plan.read(folder.plan), folder)
+    rests = resting_runs(Plan.read(folder.plan), folder)
     for rest in rests:
         print(rest.skip())
     if not rests:

@@ -12,25 +12,25 @@ def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
     """Recompute every figure of a study from its raw samples, and list those that do not match."""
     from llenergymeasure.analysis.verify import verify_study
 
-    found = verify_study(study_folder(study).path)
-    code = EXIT_FAILED if found.differences else EXIT_OK
+    result = verify_study(study_folder(study).path)
+    code = EXIT_FAILED if result.differences else EXIT_OK
     if as_json:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
         return code
-    for each in found.differences:
-        print(each)
-    runs = counted(found.runs, "run")
-    missing = f"; {found.missing} planned without a result" if found.missing else ""
-    if found.unhashed:
+    for difference in result.differences:
+        print(difference)
+    runs = counted(result.runs, "run")
+    missing = f"; {result.missing} planned without a result" if result.missing else ""
+    if result.unhashed:
         print(
-            f"{found.study}: no hash was kept of {found.unhashed} of {runs} (made by an earlier "
+            f"{result.study}: no hash was kept of {result.unhashed} of {runs} (made by an earlier "
             "version, or killed at the very end): a change in a record where nothing can be "
             "recomputed would not show",
             file=sys.stderr,
         )
-    if found.differences:
-        differences = counted(len(found.differences), "difference")
-        print(f"{found.study}: {differences} in {runs}{missing}", file=sys.stderr)
+    if result.differences:
+        differences = counted(len(result.differences), "difference")
+        print(f"{result.study}: {differences} in {runs}{missing}", file=sys.stderr)
     else:
-        print(f"{found.study}: {runs} and all tables follow from what was recorded{missing}")
+        print(f"{result.study}: {runs} and all tables follow from what was recorded{missing}")
     return code

@@ -8,12 +8,13 @@ holds it, a lock file has no effect.
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
@@ -22,14 +23,10 @@ from llenergymeasure.processes import arguments
 from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.slurm_jobs import end_jobs, left_jobs
+from llenergymeasure.workflow.slurm_jobs import end_jobs, queued_jobs
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
-
-
-ByRun: TypeAlias = Callable[[], dict[Path, list[str]]]
-"""Returns the processes of each run."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,7 @@ class Leftover:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        names = ("kind", "name", "reason", "size_bytes")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("kind", "name", "reason", "size_bytes")}
 
 
 def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
@@ -62,11 +58,10 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer.
     """
-    yield from _jobs(folder)
-    at_work = _at_work(folder)
-    yield from _processes(folder, at_work)
-    # Processes are listed once, when the first file is removed: they have been ended by then.
-    yield from _files(folder, at_work, cache(_processes_by_run))
+    yield from _leftover_jobs(folder)
+    active = _active_runs(folder)
+    yield from _leftover_processes(folder, active)
+    yield from _leftover_files(folder, active)
 
 
 def machine_leftovers() -> Iterator[Leftover]:
@@ -76,7 +71,7 @@ def machine_leftovers() -> Iterator[Leftover]:
     from llenergymeasure.containers.container_setup import left_tokens
 
     for path in left_tokens():
-        yield _file(path, "the hub's token, of a process that was killed")
+        yield _file_leftover(path, "the hub's token, of a process that was killed")
     with suppress(ContainerError):
         engine = docker.find_engine()
         for identity in docker.abandoned(engine):
@@ -98,13 +93,13 @@ def compiled_engines() -> Iterator[Leftover]:
     from llenergymeasure.backends.tensorrt.build_cache import engines_folder
 
     for path in sorted(engines_folder().glob("*")):
-        since_days = (time.time() - path.stat().st_mtime) / 86_400
+        age_days = (time.time() - path.stat().st_mtime) / 86_400
         yield Leftover(
             "engine",
             str(path),
-            f"compiled by TensorRT-LLM for later runs, the last {since_days:.0f} days ago",
+            f"compiled by TensorRT-LLM for later runs, the last {age_days:.0f} days ago",
             partial(remove, path),
-            _size(path),
+            _size_bytes(path),
         )
 
 
@@ -114,8 +109,8 @@ def _restore_limits() -> None:
         raise LlemError("; ".join(failed))
 
 
-def _jobs(folder: StudyFolder) -> Iterator[Leftover]:
-    for job in left_jobs(folder):
+def _leftover_jobs(folder: StudyFolder) -> Iterator[Leftover]:
+    for job in queued_jobs(folder):
         yield Leftover(
             "job",
             f"{job.id} {job.name} ({job.state.lower()}, {job.comment})",
@@ -124,55 +119,56 @@ def _jobs(folder: StudyFolder) -> Iterator[Leftover]:
         )
 
 
-def _at_work(folder: StudyFolder) -> set[Path]:
+def _active_runs(folder: StudyFolder) -> set[Path]:
     """Return the runs whose own process lives, or may live on another machine."""
-    found = set()
+    active = set()
     for outcome in folder.path.glob("runs/*/*/outcome.json"):
         if read_outcome(outcome).status == "running":
-            found.add(outcome.parent.resolve())
-    return found
+            active.add(outcome.parent.resolve())
+    return active
 
 
-def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
+def _leftover_processes(folder: StudyFolder, active: set[Path]) -> Iterator[Leftover]:
     """Yield processes of runs (engines, servers, recorders) whose supervisor is dead."""
     runs = (folder.path / "runs").resolve()
-    for entry, run in _at_runs():
-        if run.parent.parent != runs or run in at_work:
+    for process, run in _run_processes():
+        if run.parent.parent != runs or run in active:
             continue
         yield Leftover(
             "process",
-            f"{entry.name} {' '.join(arguments(int(entry.name))[:6]).strip()[:120]}",
+            f"{process.name} {' '.join(arguments(int(process.name))[:6]).strip()[:120]}",
             f"left by {run.relative_to(runs)}, whose supervisor is dead",
-            partial(_end, entry, run),
+            partial(_end_process, process, run),
         )
 
 
-def _at_runs() -> Iterator[tuple[Path, Path]]:
+def _run_processes() -> Iterator[tuple[Path, Path]]:
     """Yield every other process of a run, with the run's folder."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid() and (run := _run_of(entry)):
-            yield entry, run
+    for process in Path("/proc").glob("[0-9]*"):
+        run = _run_folder(process)
+        if run is not None and int(process.name) != os.getpid():
+            yield process, run
 
 
 def _processes_by_run() -> dict[Path, list[str]]:
-    found: dict[Path, list[str]] = {}
-    for entry, run in _at_runs():
-        found.setdefault(run, []).append(entry.name)
-    return found
+    processes = defaultdict[Path, list[str]](list)
+    for process, run in _run_processes():
+        processes[run].append(process.name)
+    return processes
 
 
-def _run_of(process: Path) -> Path | None:
+def _run_folder(process: Path) -> Path | None:
     """Return the run's folder in a process's environment; None for others and for zombies."""
     try:
         variables = (process / "environ").read_bytes().split(b"\0")
     except OSError:
         return None
-    mark = f"{RUN_VARIABLE}=".encode()
-    found = next((item for item in variables if item.startswith(mark)), None)
-    return None if found is None else Path(os.fsdecode(found[len(mark) :])).resolve()
+    prefix = f"{RUN_VARIABLE}=".encode()
+    variable = next((entry for entry in variables if entry.startswith(prefix)), None)
+    return None if variable is None else Path(os.fsdecode(variable[len(prefix) :])).resolve()
 
 
-def _end(process: Path, run: Path) -> None:
+def _end_process(process: Path, run: Path) -> None:
     """End a process, first with SIGTERM; do nothing if its id now belongs to another one.
 
     Raises:
@@ -181,7 +177,7 @@ def _end(process: Path, run: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
-            if _run_of(process) != run:
+            if _run_folder(process) != run:
                 return
             with suppress(ProcessLookupError):
                 os.kill(int(process.name), number)
@@ -189,17 +185,20 @@ def _end(process: Path, run: Path) -> None:
     raise LlemError("it does not end: a driver that hangs may hold it")
 
 
-def _files(folder: StudyFolder, at_work: set[Path], left: ByRun) -> Iterator[Leftover]:
+def _leftover_files(folder: StudyFolder, active: set[Path]) -> Iterator[Leftover]:
+    # Processes are listed once, when the first file is removed: they have been ended by then.
+    processes_by_run = cache(_processes_by_run)
     for path in sorted(folder.path.iterdir()):
         if path.is_file() and _is_temporary(path):
-            yield _file(path, "a file that was being written")
+            yield _file_leftover(path, "a file that was being written")
     for path in sorted(folder.path.glob("runs/*/*")):
-        if _is_inside(path) and path.resolve() not in at_work:
-            run = RunFolder(path)
-            yield from (_file(*each, partial(_of_run, run, left)) for each in _files_of_run(run))
+        if _is_real_folder(path) and path.resolve() not in active:
+            for file, reason in _unneeded_files(RunFolder(path)):
+                remove_file = partial(_remove_file, file, path.resolve(), processes_by_run)
+                yield Leftover("file", str(file), reason, remove_file, _size_bytes(file))
 
 
-def _is_inside(folder: Path) -> bool:
+def _is_real_folder(folder: Path) -> bool:
     """Return whether a path is a real folder, and not a link that leads elsewhere."""
     try:
         with opened(folder):
@@ -208,15 +207,14 @@ def _is_inside(folder: Path) -> bool:
         return False
 
 
-def _files_of_run(run: RunFolder) -> Iterator[tuple[Path, str]]:
+def _unneeded_files(run: RunFolder) -> Iterator[tuple[Path, str]]:
     if is_measured(run):
         return  # the next call computes its result from these files
-    finished = run.result.is_file()
     if run.work.is_dir():
         yield run.work, "passed between the processes of a run that ended"
     if run.stream.is_file():
         yield run.stream, "samples of a run that did not end well"
-    if not finished:
+    if not run.result.is_file():
         for path in run.products:
             if path.is_file():
                 yield path, "half of a result: its record was never written"
@@ -232,21 +230,19 @@ def _is_temporary(path: Path) -> bool:
     )
 
 
-def _file(path: Path, reason: str, processes: Callable[[], list[str]] = list) -> Leftover:
-    return Leftover("file", str(path), reason, partial(_remove, path, processes), _size(path))
+def _file_leftover(path: Path, reason: str) -> Leftover:
+    return Leftover("file", str(path), reason, partial(remove, path), _size_bytes(path))
 
 
-def _of_run(run: RunFolder, left: ByRun) -> list[str]:
-    return left().get(run.path.resolve(), [])
-
-
-def _remove(path: Path, processes: Callable[[], list[str]]) -> None:
-    """Remove a path, unless a process of its run could not be ended."""
-    if left := processes():
-        raise LlemError(f"process {', '.join(left)} of its run does not end")
+def _remove_file(
+    path: Path, run: Path, processes_by_run: Callable[[], dict[Path, list[str]]]
+) -> None:
+    """Remove a run's file, unless a process of the run could not be ended."""
+    if processes := processes_by_run().get(run):
+        raise LlemError(f"process {', '.join(processes)} of its run does not end")
     remove(path)
 
 
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    return sum(each.stat().st_size for each in files)
+def _size_bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

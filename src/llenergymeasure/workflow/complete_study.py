@@ -8,11 +8,11 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import open_runs
-from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
-from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_variables
+from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.profile import job_request, may_share
 from llenergymeasure.workflow.slurm_jobs import has_squeue
-from llenergymeasure.workflow.snakefile import NOT_SHARED, UNWATCHED
+from llenergymeasure.workflow.snakefile import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED
 from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
 
 
@@ -35,24 +35,24 @@ def complete_study(
     Returns:
         The exit code (0, 1, 130 or 143), and Snakemake's error if no failed run explains it.
     """
-    plan = planned(study, folder)
-    anything = open_runs(plan, folder) > 0
-    if anything:
+    plan = plan_study(study, folder)
+    has_open_runs = open_runs(plan, folder) > 0
+    if has_open_runs:
         warn_of_missing_variables(study.notify, view.say)
         for line in runs_or_sends(plan, study.notify):
             view.say(line)
         if not may_share(plan.execution, call.profile):
-            view.say(NOT_SHARED)
+            view.say(SERVERS_NOT_SHARED)
         if (job := job_request(call.profile)) and job.executor == "slurm" and not has_squeue():
-            view.say(UNWATCHED)
+            view.say(QUEUE_NOT_WATCHED)
     while True:
         snakemake = SnakemakeProcess(study_file, plan, folder, view, lock)
-        code = snakemake.run(call)
-        longer = planned(study, folder)
-        if code not in (EXIT_OK, EXIT_FAILED) or len(longer.runs) <= len(plan.runs):
+        exit_code = snakemake.run(call)
+        extended = plan_study(study, folder)
+        if exit_code not in (EXIT_OK, EXIT_FAILED) or len(extended.runs) <= len(plan.runs):
             break
-        plan = longer
+        plan = extended
         view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
-    if anything:
-        send_news(study.notify, news(longer, folder, snakemake.broken), view.say)
-    return code, snakemake.complaint
+    if has_open_runs:
+        notify_of_end(study.notify, extended, folder, snakemake.circuit_message, view.say)
+    return exit_code, snakemake.complaint

@@ -20,18 +20,18 @@ def guard_executors(workflow: Any, folder: StudyFolder, storage: Storage | None 
     asks for their states; the study's name is put before it.
     """
     executor: Any = getattr(workflow.scheduler, "_executor", None)
-    for each in (executor, getattr(workflow.scheduler, "_local_executor", None)):
-        if each is not None:
-            _keep_whole_results(each, folder, storage)
-    number = getattr(executor, "run_uuid", None)
-    if not isinstance(number, str):
+    for job_executor in (executor, getattr(workflow.scheduler, "_local_executor", None)):
+        if job_executor is not None:
+            _keep_complete_results(job_executor, folder, storage)
+    run_uuid = getattr(executor, "run_uuid", None)
+    if not isinstance(run_uuid, str):
         return False
-    executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
+    executor.run_uuid = f"{job_prefix(folder)}{run_uuid.rpartition('_')[2][:8]}"
     _keep_unanswered_jobs(executor)
     return True
 
 
-def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | None) -> None:
+def _keep_complete_results(executor: Any, folder: StudyFolder, storage: Storage | None) -> None:
     """Report a job whose record is complete as successful, however its process ended.
 
     Snakemake deletes the outputs of a failed job. But a scheduler that did not answer may report a
@@ -40,41 +40,41 @@ def _keep_whole_results(executor: Any, folder: StudyFolder, storage: Storage | N
     may end it after the run, and this process, or the next call, checks what is complete.
     """
     report_success, report_error = executor.report_job_success, executor.report_job_error
-    arguments = executor.get_job_args
+    get_job_args = executor.get_job_args
 
-    def arguments_of(job: Any, **kwargs: Any) -> str:
-        kept = " --keep-incomplete" if _runs_of(job) else ""
-        return f"{arguments(job, **kwargs)}{kept}"
+    def get_all_job_args(job: Any, **kwargs: Any) -> str:
+        option = " --keep-incomplete" if _job_runs(job) else ""
+        return f"{get_job_args(job, **kwargs)}{option}"
 
-    def runs_of(job: Any) -> list[dict[str, str]]:
-        runs = _runs_of(job.job)
+    def fetched_runs(job: Any) -> list[dict[str, str]]:
+        runs = _job_runs(job.job)
         if storage is not None:
-            storage.bring(runs)
+            storage.fetch(runs)
         return runs
 
-    def succeeded(job: Any) -> None:
-        runs_of(job)
+    def on_success(job: Any) -> None:
+        fetched_runs(job)
         report_success(job)
 
-    def failed(job: Any, *args: Any, **kwargs: Any) -> None:
-        runs = [folder.run(run["experiment"], run["cycle"]) for run in runs_of(job)]
-        whole = False
+    def on_error(job: Any, *args: Any, **kwargs: Any) -> None:
+        runs = [folder.run(run["experiment"], run["cycle"]) for run in fetched_runs(job)]
+        all_complete = False
         with suppress(OSError):  # a record that cannot be read now does not count as complete
-            whole = bool(runs) and all(is_complete(run) for run in runs)
-        if whole:
+            all_complete = bool(runs) and all(is_complete(run) for run in runs)
+        if all_complete:
             say(f"{runs[0].path}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)
         else:
             report_error(job, *args, **kwargs)
 
-    executor.report_job_success, executor.report_job_error = succeeded, failed
-    executor.get_job_args = arguments_of
+    executor.report_job_success, executor.report_job_error = on_success, on_error
+    executor.get_job_args = get_all_job_args
 
 
-def _runs_of(job: Any) -> list[dict[str, str]]:
+def _job_runs(job: Any) -> list[dict[str, str]]:
     """Return the experiment and cycle of each run that a job makes."""
-    each = job.jobs if job.is_group() else [job]
-    return [dict(one.wildcards_dict) for one in each if "cycle" in one.wildcards_dict]
+    jobs = job.jobs if job.is_group() else [job]
+    return [dict(member.wildcards_dict) for member in jobs if "cycle" in member.wildcards_dict]
 
 
 def _keep_unanswered_jobs(executor: Any) -> None:
@@ -83,25 +83,25 @@ def _keep_unanswered_jobs(executor: Any) -> None:
     If SLURM does not answer, the executor returns no job, and Snakemake would wait forever without
     asking again.
     """
-    look, ended = executor.check_active_jobs, set()
+    check_jobs, ended_ids = executor.check_active_jobs, set()
 
-    def noting(report: Callable[..., Any]) -> Callable[..., Any]:
+    def recording(report: Callable[..., Any]) -> Callable[..., Any]:
         def reported(job: Any, *args: Any, **kwargs: Any) -> Any:
-            ended.add(id(job))
+            ended_ids.add(id(job))
             return report(job, *args, **kwargs)
 
         return reported
 
-    async def look_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
-        ended.clear()
-        said = set()
-        async for job in look(active):
-            said.add(id(job))
+    async def check_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
+        ended_ids.clear()
+        answered_ids = set()
+        async for job in check_jobs(active):
+            answered_ids.add(id(job))
             yield job
         for job in active:
-            if id(job) not in said | ended:
+            if id(job) not in answered_ids | ended_ids:
                 yield job
 
-    executor.report_job_success = noting(executor.report_job_success)
-    executor.report_job_error = noting(executor.report_job_error)
-    executor.check_active_jobs = look_and_keep
+    executor.report_job_success = recording(executor.report_job_success)
+    executor.report_job_error = recording(executor.report_job_error)
+    executor.check_active_jobs = check_and_keep

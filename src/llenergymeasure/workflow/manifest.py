@@ -31,10 +31,10 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
     """
     damaged = None
     if folder.result.exists():
-        found = damage(folder)
-        if found is None:
+        fault = damage(folder)
+        if fault is None:
             return {"status": "completed"}
-        damaged = f"{found.file}: {found.what}"
+        damaged = f"{fault.file}: {fault.what}"
     outcome = without_result(folder, damaged)
     if outcome is None:
         return {"status": MISSING}
@@ -60,8 +60,8 @@ def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[
     Raises:
         RecordVersionError: another version of this program wrote a record.
     """
-    known = {} if full else _before(folder, "whole")
-    return [state for state, _ in _states(plan, folder, known, tolerant=True)]
+    stamps = {} if full else _previous(folder, "whole")
+    return [state for state, _ in _states(plan, folder, stamps, tolerant=True)]
 
 
 def open_runs(plan: Plan, folder: StudyFolder) -> int:
@@ -70,26 +70,26 @@ def open_runs(plan: Plan, folder: StudyFolder) -> int:
 
 
 def _states(
-    plan: Plan, folder: StudyFolder, known: Mapping[str, str], *, tolerant: bool = False
+    plan: Plan, folder: StudyFolder, stamps: Mapping[str, str], *, tolerant: bool = False
 ) -> Iterator[tuple[dict[str, Any], Stamp | None]]:
     """Yield every run's state, and the stamp of a complete one."""
-    looked_ns = time.time_ns()
+    now_ns = time.time_ns()
     for run in plan.runs:
-        place = folder.run(run.experiment, run.cycle)
-        now = stamp(str(place.path), looked_ns)
-        if now is not None and known.get(f"{run.experiment}/{run.cycle}") == now.digest:
+        run_folder = folder.run(run.experiment, run.cycle)
+        current = stamp(str(run_folder.path), now_ns)
+        if current is not None and stamps.get(f"{run.experiment}/{run.cycle}") == current.digest:
             state: dict[str, Any] = {"status": "completed"}
         else:
             try:
-                state = run_state(place)
+                state = run_state(run_folder)
             except OSError as error:
                 if not tolerant:  # the caller would set runs aside and measure them again
                     raise
                 state = _unreadable(error)
         if state["status"] != "completed":
-            now = None
-        named = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
-        yield {**named, **state}, now
+            current = None
+        identity = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
+        yield {**identity, **state}, current
 
 
 def _unreadable(error: OSError) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _unreadable(error: OSError) -> dict[str, Any]:
     }
 
 
-def _before(folder: StudyFolder, name: str) -> dict[str, str]:
+def _previous(folder: StudyFolder, name: str) -> dict[str, str]:
     """Return the manifest's stamps or hashes of the runs that were complete when it was written.
 
     Stamps are compared with the files, so a damaged manifest cannot make a run complete.
@@ -113,17 +113,17 @@ def _before(folder: StudyFolder, name: str) -> dict[str, str]:
         return {}
 
 
-def count(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
+def count_states(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
     """Return how many runs are in each state."""
     return dict(Counter(run["status"] for run in runs))
 
 
-def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def precision_fields(
+    plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
     """Return the state of the precision target, for the manifest and ``llem status``."""
-    found = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
-    if found is None:
-        return {}
-    return {"precision_reached": found.reached, "precision": asdict(found)}
+    state = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
+    return {} if state is None else {"precision_reached": state.reached, "precision": asdict(state)}
 
 
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
@@ -132,25 +132,26 @@ def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     If a run was replaced, as from a backup, tables get the oldest time stamp, since the run's files
     may be older than the tables.
     """
-    known, hashes = _before(folder, "whole"), _before(folder, "records")
-    found = list(_states(plan, folder, known))
-    runs = [state for state, _ in found]
-    whole = {
-        f"{state['experiment']}/{state['cycle']}": now for state, now in found if now is not None
-    }
+    stamps, hashes = _previous(folder, "whole"), _previous(folder, "records")
+    runs: list[dict[str, Any]] = []
+    complete: dict[str, Stamp] = {}
+    for state, current in _states(plan, folder, stamps):
+        runs.append(state)
+        if current is not None:
+            complete[f"{state['experiment']}/{state['cycle']}"] = current
     records = {
         name: hashes[name]
-        if name in hashes and known.get(name) == now.digest
+        if name in hashes and stamps.get(name) == current.digest
         else sha256(folder.path / "runs" / name / "result.json")
-        for name, now in whole.items()
+        for name, current in complete.items()
     }
     document = {
         "study": plan.study,
         "study_design_hash": plan.study_design_hash,
-        **precision_of(plan, folder, runs),
-        "counts": count(runs),
+        **precision_fields(plan, folder, runs),
+        "counts": count_states(runs),
         "runs": runs,
-        "whole": {name: now.digest for name, now in whole.items() if now.is_settled},
+        "whole": {name: current.digest for name, current in complete.items() if current.is_settled},
         "records": records,
     }
     if any(hashes.get(name, digest) != digest for name, digest in records.items()):

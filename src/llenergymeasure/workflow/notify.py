@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -23,31 +23,25 @@ from llenergymeasure.redact import without_secrets
 from llenergymeasure.report.formatting import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
-from llenergymeasure.workflow.manifest import count, states
+from llenergymeasure.workflow.manifest import count_states, states
 
 NEWS_VERSION = 1
-LISTED_FAILURES = 5
-_NO_END = ("completed", MISSING)
+MAX_LISTED_FAILURES = 5
+_NO_FAILURE = ("completed", MISSING)
 GRACE_S = 1.0
 """Lets a socket or a command reach its own limit first, which names the cause."""
 
 Say = Callable[[str], None]
 
 
-def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str, Any]:
-    """Return the JSON that says how a study has just ended.
-
-    Args:
-        plan: its plan.
-        folder: its results.
-        broken: why its circuit broke, if it did.
-    """
+def _notification(plan: Plan, folder: StudyFolder, broken: str | None) -> dict[str, Any]:
+    """Return the JSON that says how a study has just ended."""
     runs = states(plan, folder)
-    counts, total = count(runs), counted(len(runs), "run")
+    counts, total = count_states(runs), counted(len(runs), "run")
     completed = counts.get("completed", 0)
     event: Event = "finish" if completed == len(runs) else "failure"
     text = f"{plan.study}: {completed} of {total} completed"
-    open_ends = [run for run in runs if run.get("error_class") or run["status"] not in _NO_END]
+    failures = [run for run in runs if run.get("error_class") or run["status"] not in _NO_FAILURE]
     return {
         "news_version": NEWS_VERSION,
         "event": event if broken is None else "circuit_break",
@@ -55,7 +49,7 @@ def news(plan: Plan, folder: StudyFolder, broken: str | None = None) -> dict[str
         "study": plan.study,
         "study_design_hash": plan.study_design_hash,
         "runs": {"total": len(runs), **counts},
-        "failures": open_ends[:LISTED_FAILURES],
+        "failures": failures[:MAX_LISTED_FAILURES],
         "reason": broken,
         "results": str(folder.path.absolute()),
         "host": socket.gethostname(),
@@ -75,35 +69,42 @@ def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
             say(f"notify: the environment variable {name} is not set, so nobody will be notified")
 
 
-def send_news(notify: NotifyConfig | None, said: Mapping[str, Any], say: Say) -> None:
-    """Send a study's notifications; errors are printed in one line each and ignored.
+def notify_of_end(
+    notify: NotifyConfig | None, plan: Plan, folder: StudyFolder, broken: str | None, say: Say
+) -> None:
+    """Notify of a study that has just ended; errors are printed in one line each and ignored.
 
     Args:
         notify: the study's section; None for no notification.
-        said: the JSON of :func:`news`.
+        plan: its plan.
+        folder: its results.
+        broken: why its circuit broke, if it did.
         say: gets the error messages.
     """
-    if notify is None or not notify.wants(said["event"]):
+    if notify is None:
         return
-    content = json.dumps(said, ensure_ascii=False).encode(errors="replace")
-    for who, way in (("the webhook", _post), ("the command", _run)):
+    notification = _notification(plan, folder, broken)
+    event = notification["event"]
+    if not notify.wants(event):
+        return
+    content = json.dumps(notification, ensure_ascii=False).encode(errors="replace")
+    for receiver, send_to in (("the webhook", _post), ("the command", _run_command)):
         try:
-            work = partial(way, notify, said["event"], content)
-            within(notify.timeout_seconds, work, GRACE_S)
+            within(notify.timeout_seconds, partial(send_to, notify, event, content), GRACE_S)
         except Exception as error:  # no error here may fail the study
-            known = isinstance(error, NotNotifiedError | WebError)
-            problem = str(error) if known else type(error).__name__
-            plain = without_secrets(problem, also=_secrets(notify))
-            say(f"notify: {who} was not notified: {plain}")
+            is_ours = isinstance(error, NotNotifiedError | WebError)
+            reason = str(error) if is_ours else type(error).__name__
+            reason = without_secrets(reason, also=_secrets(notify))
+            say(f"notify: {receiver} was not notified: {reason}")
 
 
 def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     address = notify.webhook
     if notify.webhook_env is not None:
-        address = _variable(notify.webhook_env)
-        wrong = address_problem(address)
-        if wrong is not None:
-            raise NotNotifiedError(f"the address in {notify.webhook_env} {wrong}")
+        address = _environment_value(notify.webhook_env)
+        problem = address_problem(address)
+        if problem is not None:
+            raise NotNotifiedError(f"the address in {notify.webhook_env} {problem}")
     if address is None:
         return
     headers = {
@@ -112,19 +113,19 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
         "X-Llem-Event": event,
     }
     if notify.token_env is not None:
-        headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
+        headers["Authorization"] = f"Bearer {_environment_value(notify.token_env)}"
     request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
     send(request, notify.timeout_seconds)
 
 
-def _variable(name: str) -> str:
+def _environment_value(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
         raise NotNotifiedError(f"the environment variable {name} is not set")
     return value
 
 
-def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
+def _run_command(notify: NotifyConfig, event: Event, content: bytes) -> None:
     if notify.command is None:
         return
     try:
@@ -141,15 +142,15 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
             f"{notify.command[0]} cannot be run ({failure_kind(error)})"
         ) from None
     try:
-        _, said = process.communicate(content, notify.timeout_seconds)
+        _, error_output = process.communicate(content, notify.timeout_seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         limit = f"{notify.timeout_seconds:g} s"
         raise NotNotifiedError(f"not done within {limit}, so ended") from None
     if process.returncode != 0:
-        last = "".join(f": {line}" for line in said.decode(errors="replace").split("\n")[-2:-1])
-        raise NotNotifiedError(f"it ended with {process.returncode}{last}")
+        last_line = error_output.decode(errors="replace").split("\n")[-2:-1]
+        raise NotNotifiedError(": ".join([f"it ended with {process.returncode}", *last_line]))
 
 
 def _secrets(notify: NotifyConfig) -> Iterator[str | None]:

@@ -18,11 +18,11 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workflow.manifest import states, write_manifest
-from llenergymeasure.workflow.precision_target import planned
+from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.recovery import (
     clear_leftovers,
     correct_times,
-    damaged,
+    damage_messages,
     keep_finished,
 )
 from llenergymeasure.workflow.resume import StudyCall, remember
@@ -33,7 +33,7 @@ from llenergymeasure.workflow.snakefile import (
     as_workflow_error,
     study_lock,
 )
-from llenergymeasure.workflow.storage import Storage, send_along
+from llenergymeasure.workflow.storage import Storage, send_inputs
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
@@ -53,19 +53,19 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     Raises:
         WorkflowError: the study cannot be used; the message says why, and nothing was written.
     """
-    handed = os.environ.get(PLAN_VARIABLE)
-    if not workflow.is_main_process and handed:
-        plan = Plan.read(Path(handed))
-        return OpenStudy(plan, StudyFolder(Path(handed).parent), workflow)
+    plan_path = os.environ.get(PLAN_VARIABLE)
+    if not workflow.is_main_process and plan_path:
+        plan = Plan.read(Path(plan_path))
+        return OpenStudy(plan, StudyFolder(Path(plan_path).parent), workflow)
     # What llem adds by itself, for a study that asks for it, offers it to no other backend.
-    offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
-    study = with_runners(_load(workflow, config), apptainer_offered=offered)
+    is_offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
+    study = with_runners(_load_study(workflow, config), apptainer_offered=is_offered)
     folder = StudyFolder.of(study)
-    plan = planned(study, folder)
+    plan = plan_study(study, folder)
     opened = OpenStudy(plan, folder, workflow, study.notify)
     if workflow.is_main_process:
         if runs_nothing(sys.argv):
-            for line in damaged(states(plan, folder)):
+            for line in damage_messages(states(plan, folder)):
                 say(line)
         else:
             if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
@@ -75,7 +75,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         if opened.storage is not None or not _is_module(workflow):  # there may be two studies
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         if opened.storage is not None:
-            send_along(workflow, plan, folder)
+            send_inputs(workflow, plan, folder)
             workflow.register_envvars(PLAN_VARIABLE)
     return opened
 
@@ -87,15 +87,15 @@ def runs_nothing(arguments: Sequence[str]) -> bool:
     """
     # Letters may be combined, up to one that takes a value, as in ``-call``. Words with other
     # characters before that are values, as in ``--apptainer-args "-B /mnt/lustre"``.
-    together = (
+    letter_groups = (
         re.match(r"-([^\W\d_scjCdeRPUOqwT]*)(?:[scjCdeRPUOqwT]|$)", word) for word in arguments
     )
-    return not _LOOKING.isdisjoint(word.partition("=")[0] for word in arguments) or any(
-        found is not None and not set("nlSD").isdisjoint(found[1]) for found in together
+    return not _READ_ONLY_OPTIONS.isdisjoint(word.partition("=")[0] for word in arguments) or any(
+        match is not None and not set("nlSD").isdisjoint(match[1]) for match in letter_groups
     )
 
 
-_LOOKING = frozenset(
+_READ_ONLY_OPTIONS = frozenset(
     {
         *("--dry-run", "--dryrun", "--lint", "--list-rules", "--list", "--list-target-rules"),
         *("--summary", "--detailed-summary", "--dag", "--rulegraph", "--filegraph", "--d3dag"),
@@ -106,40 +106,41 @@ _LOOKING = frozenset(
 """Source: Snakemake 9, ``snakemake --help``."""
 
 
-def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
+def _load_study(workflow: Any, config: Mapping[str, Any]) -> Any:
     """Return the study from ``--configfile``, from a module's config, or the default one."""
-    overrides = from_command_line(workflow.config_settings.config)
+    overrides = config_settings(workflow.config_settings.config)
     overrides |= json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
-    given = list(workflow.overwrite_configfiles)
+    config_files = list(workflow.overwrite_configfiles)
     if _is_module(workflow):
         return study_from_mapping(dict(config), origin=None)
-    if len(given) > 1:
-        names = ", ".join(str(path) for path in given)
+    if len(config_files) > 1:
+        names = ", ".join(str(path) for path in config_files)
         raise ConfigurationError(f"one study at a time: --configfile names {names}")
-    if given:
+    if config_files:
         # Snakemake makes it absolute; the plan's paths must be valid on other machines too.
-        path, here = Path(given[0]), Path.cwd()
-        return load_study(path.relative_to(here) if path.is_relative_to(here) else path, overrides)
+        path = Path(config_files[0])
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return load_study(path, overrides)
     default = Path("config/config.yaml")
     if not default.is_file():
         default = workflow_root() / "config" / "config.yaml"
     return load_study(default, overrides)
 
 
-def from_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
+def config_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``--config`` sets.
 
     ``--config`` accepts no name of one letter, so ``np`` stands for ``n``, the number of prompts.
     """
-    return {"n" if key == "np" else key: _as_written(value) for key, value in given.items()}
+    return {"n" if key == "np" else key: _typed(value) for key, value in settings.items()}
 
 
-def _as_written(value: Any) -> Any:
+def _typed(value: Any) -> Any:
     """Return a value of ``--config`` with its type: Snakemake passes plain scalars as text."""
     if isinstance(value, Mapping):
-        return {key: _as_written(each) for key, each in value.items()}
+        return {key: _typed(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_written(each) for each in value]
+        return [_typed(item) for item in value]
     if isinstance(value, str):
         with suppress(ConfigurationError):
             return parse(value.encode())[0]
@@ -159,9 +160,9 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
     While another workflow runs, the same plan is accepted and another one refused.
     """
     content = plan.to_json_bytes()
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(study_lock(folder))
+            stack.enter_context(study_lock(folder))
         except StudyLockedError:
             if folder.plan.is_file() and read_bytes(folder.plan) == content:
                 return
@@ -171,8 +172,8 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
         runs = write_manifest(plan, folder)
         keep_finished(runs, folder)
         correct_times(runs, folder)
-        for line in damaged(runs):
+        for line in damage_messages(runs):
             say(line)
         clear_leftovers(runs, folder)
         if storage is not None:
-            storage.bring(run for run in runs if run["status"] != "completed")
+            storage.fetch(run for run in runs if run["status"] != "completed")

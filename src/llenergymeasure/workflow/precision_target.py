@@ -22,13 +22,13 @@ SETTINGS = ("precision_target", "max_cycles", "n_cycles")
 """Settings that a decision depends on: if one changes, it is made again from the same pilot."""
 
 
-def planned(study: Study, folder: StudyFolder) -> Plan:
+def plan_study(study: Study, folder: StudyFolder) -> Plan:
     """Return the study's plan, with the cycles that its complete pilots ask for."""
     plan = make_plan(study)
     if plan.execution.get("precision_target") is None:
         return plan
-    known = make_plan(study, _frozen(plan, folder))
-    decided = decisions(known, folder)
+    written_plan = make_plan(study, _written_decisions(plan, folder))
+    decided = decisions(written_plan, folder)
     return make_plan(study, decided) if decided else plan
 
 
@@ -61,16 +61,16 @@ class Precision:
 
     def __str__(self) -> str:
         """Return it as a line for people, which begins with the field's name for programs."""
-        asked = f"±{100 * self.target:g} % of the energy per output token"
+        target = f"±{100 * self.target:g} % of the energy per output token"
         if self.reached:
-            return f"precision_reached: true: {asked}"
-        told = f"precision_reached: false: {asked}"
+            return f"precision_reached: true: {target}"
+        line = f"precision_reached: false: {target}"
         if self.runs_to_come:
-            told += f" takes {counted(self.runs_to_come, 'more run')}; the same command runs them"
+            line += f" takes {counted(self.runs_to_come, 'more run')}; the same command runs them"
         if self.short:
-            have = counted(self.short, "experiment has", "experiments have")
-            told += f"; {have} all cycles allowed and not the precision"
-        return told
+            experiments = counted(self.short, "experiment has", "experiments have")
+            line += f"; {experiments} all cycles allowed and not the precision"
+        return line
 
 
 def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
@@ -81,20 +81,20 @@ def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | No
     target = plan.execution.get("precision_target")
     if target is None:
         return None
-    count = Counter(run.experiment for run in plan.runs)
-    decided = decisions(plan, folder)
-    to_come = sum(max(0, decided[each]["cycles"] - count[each]) for each in decided)
-    reached = {} if open_runs or to_come else _reached(folder)
-    complete = set(reached) == set(count)
+    cycles = Counter(run.experiment for run in plan.runs)
+    decided = decisions(plan, folder).items()
+    extra_runs = sum(max(0, decision["cycles"] - cycles[name]) for name, decision in decided)
+    reached = {} if open_runs or extra_runs else _reached(folder)
+    is_summarised = reached.keys() == cycles.keys()
     return Precision(
         target=float(target),
-        reached=complete and all(reached.values()),
-        runs_to_come=to_come,
-        short=sum(not each for each in reached.values()),
+        reached=is_summarised and all(reached.values()),
+        runs_to_come=extra_runs,
+        short=sum(not has_precision for has_precision in reached.values()),
     )
 
 
-def _frozen(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
+def _written_decisions(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
     """Return the decisions of the plan that was written, if they are those of these settings."""
     try:
         written = Plan.read(folder.plan)
@@ -102,8 +102,8 @@ def _frozen(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
         return {}
     if any(written.execution.get(name) != plan.execution.get(name) for name in SETTINGS):
         return {}
-    known = set(plan.experiments)
-    return {name: each for name, each in written.stopping.items() if name in known}
+    experiments = set(plan.experiments)
+    return {name: decision for name, decision in written.stopping.items() if name in experiments}
 
 
 def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any] | None:

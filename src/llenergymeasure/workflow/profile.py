@@ -19,8 +19,8 @@ from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.memory import size
 
 RULE = "measure"
-_ON_THIS_MACHINE = ("local", "dryrun", "touch", None)
-_BY_SIZE, _BY_SIZE_VARIABLE = "slurm-partition-config", "SNAKEMAKE_SLURM_PARTITIONS"
+_LOCAL_EXECUTORS = ("local", "dryrun", "touch", None)
+_PARTITION_CONFIG, _PARTITION_VARIABLE = "slurm-partition-config", "SNAKEMAKE_SLURM_PARTITIONS"
 """Name a file of partitions, out of which Snakemake's plugin chooses for each job."""
 _MIB = 2**20
 """What SLURM counts memory in."""
@@ -33,7 +33,7 @@ class JobRequest:
     Attributes:
         file: the profile's file.
         executor: Snakemake's plugin that submits it.
-        words: whose job it is, in words.
+        description: whose job it is, in words.
         runtime_s: after which the scheduler ends it; None where the profile does not say.
         runtime_key: where that stands.
         memory_bytes: of its machine's memory; None where the profile does not say.
@@ -41,24 +41,24 @@ class JobRequest:
     """
 
     file: Path
-    executor: str = ""
-    words: str = ""
-    runtime_s: float | None = None
-    runtime_key: str = ""
-    memory_bytes: int | None = None
-    memory_key: str = ""
+    executor: str
+    description: str
+    runtime_s: float | None
+    runtime_key: str
+    memory_bytes: int | None
+    memory_key: str
 
 
-def profile_place(name: str | None) -> str:
+def snakemake_profile(profile: str | None) -> str:
     """Return what Snakemake is given as its profile: one of ours by its name, or as it was given.
 
     A folder that happens to lie here under the name of one of ours is not meant: ``./slurm`` is.
     """
-    name = name or "default"
-    return str(workflow_root() / "profiles" / name) if is_ours(name) else name
+    profile = profile or "default"
+    return str(workflow_root() / "profiles" / profile) if is_bundled(profile) else profile
 
 
-def is_ours(profile: str) -> bool:
+def is_bundled(profile: str) -> bool:
     """Return whether a profile is named that came with the workflow."""
     return "/" not in profile and (workflow_root() / "profiles" / profile / "config.yaml").is_file()
 
@@ -73,25 +73,25 @@ def job_request(profile: str | None) -> JobRequest | None:
     """
     if profile is None:
         return None
-    file, settings = _settings(profile)
-    if settings.get("executor") in _ON_THIS_MACHINE:
+    file, settings = _read_profile(profile)
+    if settings.get("executor") in _LOCAL_EXECUTORS:
         return None
-    minutes, runtime_key = _asked(settings, "runtime")
-    megabytes, memory_key = _asked(settings, "mem_mb", "mem")
-    named = (each.get("slurm_partition") for each in _resources(settings).values())
-    partition, executor = next(filter(None, named), None), settings["executor"]
+    runtime_min, runtime_key = _requested(settings, "runtime")
+    memory_mib, memory_key = _requested(settings, "mem_mb", "mem")
+    partitions = (resources.get("slurm_partition") for resources in _resources(settings).values())
+    partition, executor = next(filter(None, partitions), None), settings["executor"]
     queue = f"partition {partition}" if partition else "its default partition"
-    if not partition and (settings.get(_BY_SIZE) or os.environ.get(_BY_SIZE_VARIABLE)):
+    if not partition and (settings.get(_PARTITION_CONFIG) or os.environ.get(_PARTITION_VARIABLE)):
         queue = "a partition that fits it"
     whose = f"SLURM in {queue}" if executor == "slurm" else f"the cluster ({executor})"
     return JobRequest(
         file,
         executor,
-        f"each run is a job of {whose}, by the profile {file}",
-        None if minutes is None else 60 * minutes,
-        runtime_key,
-        None if megabytes is None else round(megabytes * _MIB),
-        memory_key,
+        description=f"each run is a job of {whose}, by the profile {file}",
+        runtime_s=None if runtime_min is None else 60 * runtime_min,
+        runtime_key=runtime_key,
+        memory_bytes=None if memory_mib is None else round(memory_mib * _MIB),
+        memory_key=memory_key,
     )
 
 
@@ -105,25 +105,26 @@ def may_share(execution: Mapping[str, Any], profile: str | None) -> bool:
     """
     if not execution.get("share_server"):
         return True
-    _, settings = _settings(profile)
-    at_once = str(_mapping(settings.get("resources")).get("gpu", 1))
-    return settings.get("executor") in _ON_THIS_MACHINE and at_once in ("0", "1")
+    _, settings = _read_profile(profile)
+    gpu_slots = str(_as_mapping(settings.get("resources")).get("gpu", 1))
+    return settings.get("executor") in _LOCAL_EXECUTORS and gpu_slots in ("0", "1")
 
 
-def _settings(profile: str | None) -> tuple[Path, dict[str, Any]]:
+def _read_profile(profile: str | None) -> tuple[Path, dict[str, Any]]:
     """Return a profile's file and what it says; nothing where it cannot be read."""
     from snakemake.cli import get_profile_dir
 
-    found = get_profile_dir(profile_place(profile))
-    if found is None:
-        ours = sorted(each.parent.name for each in workflow_root().glob("profiles/*/config.yaml"))
-        message = f"no such profile: there are {', '.join(ours)}, and folders with a config.yaml"
+    paths = get_profile_dir(snakemake_profile(profile))
+    if paths is None:
+        files = sorted(workflow_root().glob("profiles/*/config.yaml"))
+        names = ", ".join(file.parent.name for file in files)
+        message = f"no such profile: there are {names}, and folders with a config.yaml"
         raise ConfigurationError(Problem(message, key="--profile", found=profile))
     try:
-        settings = yaml.safe_load(found[1].read_text())
+        settings = yaml.safe_load(paths[1].read_text())
     except (OSError, ValueError, yaml.YAMLError):
         settings = None
-    return found[1], settings if isinstance(settings, dict) else {}
+    return paths[1], settings if isinstance(settings, dict) else {}
 
 
 def forecast_for(request: JobRequest | None) -> Forecast:
@@ -134,14 +135,15 @@ def forecast_for(request: JobRequest | None) -> Forecast:
 def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Problem]:
     """Yield which runs do not fit into the time and the memory of their jobs."""
     configs = {run.experiment: run.config for run in plan.runs}.values()
+    estimates = forecast.estimates
     if request.runtime_s is not None:
-        taken = [forecast.estimates.run(each, measured=gpus_needed(each) > 0) for each in configs]
-        long = [each for each in taken if each.seconds > request.runtime_s]
-        if long:
-            longest = max(long, key=lambda each: each.seconds)
+        times = [estimates.run(config, measured=gpus_needed(config) > 0) for config in configs]
+        too_long = [time for time in times if time.seconds > request.runtime_s]
+        if too_long:
+            longest = max(too_long, key=lambda time: time.seconds)
             yield Problem(
-                f"the runs of {counted(len(long), 'experiment')} take {longest} by estimate, and "
-                f"the cluster ends a job after {duration(request.runtime_s)}; ask for "
+                f"the runs of {counted(len(too_long), 'experiment')} take {longest} by estimate, "
+                f"and the cluster ends a job after {duration(request.runtime_s)}; ask for "
                 # Twice the time: an estimate may be wrong by that.
                 f"{math.ceil(2 * longest.seconds / 60)} minutes",
                 key=request.runtime_key,
@@ -150,14 +152,14 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
                 fatal=False,
             )
     if request.memory_bytes is not None:
-        needs = [forecast.job_memory_need(forecast.estimates.config(each)) for each in configs]
-        large = [need for need in needs if need is not None and need > request.memory_bytes]
-        if large:
+        needs = [forecast.job_memory_need(estimates.config(config)) for config in configs]
+        too_large = [need for need in needs if need is not None and need > request.memory_bytes]
+        if too_large:
             yield Problem(
-                f"the runs of {counted(len(large), 'experiment')} need at least "
-                f"{size(max(large))} for weights and cache, and a job is given "
+                f"the runs of {counted(len(too_large), 'experiment')} need at least "
+                f"{size(max(too_large))} for weights and cache, and a job is given "
                 f"{size(request.memory_bytes)}; ask for "
-                f"{math.ceil(1.25 * max(large) / _MIB)} MB",
+                f"{math.ceil(1.25 * max(too_large) / _MIB)} MB",
                 key=request.memory_key,
                 found=f"{request.memory_bytes / _MIB:g} MB",
                 file=request.file,
@@ -165,16 +167,16 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
             )
 
 
-def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]:
+def _requested(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]:
     """Return what a measured run is given of a resource, and the key that says so."""
     from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
-    for place, resources in _resources(settings).items():
+    for section, resources in _resources(settings).items():
         for name in resources.keys() & set(names):
             try:
                 value = Resource.parse_human_friendly(name, resources[name])
-                return float(str(value).strip("'\"")), f"{place}.{name}"
+                return float(str(value).strip("'\"")), f"{section}.{name}"
             except (ValueError, WorkflowError):
                 return None, ""  # an expression, which Snakemake alone can work out
     return None, ""
@@ -183,20 +185,20 @@ def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]
 def _resources(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what a measured run is given, by the key that says so: first what wins."""
     rules = settings.get("set-resources") or {}
-    of_rule = (
+    rule_resources = (
         rules.get(RULE)
         if isinstance(rules, Mapping)
         else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{RULE}:")]
     )
     return {
-        f"set-resources.{RULE}": _mapping(of_rule),
-        "default-resources": _mapping(settings.get("default-resources")),
+        f"set-resources.{RULE}": _as_mapping(rule_resources),
+        "default-resources": _as_mapping(settings.get("default-resources")),
     }
 
 
-def _mapping(given: Any) -> dict[str, Any]:
+def _as_mapping(resources: Any) -> dict[str, Any]:
     """Return resources that a profile may give as a mapping or as a list of ``NAME=VALUE``."""
-    if isinstance(given, Mapping):
-        return dict(given)
-    pairs = (str(each).partition("=") for each in given or ())
+    if isinstance(resources, Mapping):
+        return dict(resources)
+    pairs = (str(pair).partition("=") for pair in resources or ())
     return {name: value for name, _, value in pairs}

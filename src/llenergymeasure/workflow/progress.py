@@ -21,10 +21,10 @@ from llenergymeasure.run.engine.phase_marks import current_phase
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state, states
 
-AT_ONCE = 8
+PARALLEL_RUNS = 8
 """How many of the next runs are looked at: more than one machine runs at once."""
 
-AT_ONCE_ON_A_CLUSTER = 256
+PARALLEL_RUNS_ON_CLUSTER = 256
 
 TABLES_S = 8.0
 TABLES_OF_A_RUN_S = 0.05
@@ -44,20 +44,20 @@ PHASE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRun:
     """A run that ended while it was watched.
 
     Attributes:
-        told: the run and how it ended, as text.
+        line: the run and how it ended, as text.
         notes: what a reader of its result should know, from its preflight and its workload.
     """
 
-    told: str
+    line: str
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class _WithoutResult:
+class _RunWithoutResult:
     """A run that ended so in this call; the size of its list of attempts when last looked at."""
 
     run: PlannedRun
@@ -73,7 +73,7 @@ class Progress:
         self,
         plan: Plan,
         folder: StudyFolder,
-        at_once: int = AT_ONCE,
+        parallel_runs: int = PARALLEL_RUNS,
         estimates: Estimates | None = None,
         *,
         measured: bool = False,
@@ -84,7 +84,7 @@ class Progress:
         Args:
             plan: the plan.
             folder: its results.
-            at_once: how many of the next runs may go at once.
+            parallel_runs: how many of the next runs may go at once.
             estimates: estimates of how long runs take.
             measured: whether a sensor measures on their machine.
             share: whether runs of a session share a server there.
@@ -92,33 +92,27 @@ class Progress:
         self.plan = plan
         self._folder = folder
         self._phases: dict[tuple[str, int], str] = {}
-        self._at_once, self._on_cluster = at_once, at_once > AT_ONCE
+        self._parallel_runs, self._on_cluster = parallel_runs, parallel_runs > PARALLEL_RUNS
         self._total = len(plan.runs)
         self._quality = plan.sections.get("quality")
         self._started_ns = self._last_end_ns = time.time_ns()
-        self._ends = Counter[str]()
-        self._without_result: dict[tuple[str, int], _WithoutResult] = {}
-        waiting = {
-            (run["experiment"], run["cycle"]): run
-            for run in states(plan, folder)
-            if run["status"] != "completed"
-        }
+        self._counts = Counter[str]()
+        self._without_result: dict[tuple[str, int], _RunWithoutResult] = {}
+        self._open: dict[tuple[str, int], PlannedRun] = {}
         # Attempts of an earlier call's jobs, which are ended before this call measures.
-        self._earlier = {
-            key: run["attempt"] for key, run in waiting.items() if run["status"] == "running"
-        }
-        self._open = {
-            (run.experiment, run.cycle): run
-            for run in plan.runs
-            if (run.experiment, run.cycle) in waiting
-        }
-        to_do = [folder.run(*key) for key in self._open]
-        self._attempts_before = {run: _size(run.attempts) for run in to_do}
-        self._done_before = self._total - len(self._open)
-        self._of_runs, self._measured = estimates or Estimates(), measured
+        self._earlier_attempts: dict[tuple[str, int], int | None] = {}
+        for run, state in zip(plan.runs, states(plan, folder), strict=True):
+            if state["status"] != "completed":
+                self._open[run.experiment, run.cycle] = run
+            if state["status"] == "running":
+                self._earlier_attempts[run.experiment, run.cycle] = state["attempt"]
+        folders = [folder.run(*key) for key in self._open]
+        self._attempts_before = {run: _size_bytes(run.attempts) for run in folders}
+        self._completed_before = self._total - len(self._open)
+        self._estimator, self._measured = estimates or Estimates(), measured
         self._share = share
-        self._estimates = self._estimated(self._open)
-        self._ended_s = 0.0
+        self._estimates = self._estimate(self._open)
+        self._ended_estimate_s = 0.0
 
     @property
     def any_failed(self) -> bool:
@@ -127,19 +121,19 @@ class Progress:
         Detected by a grown list of attempts, independent of file systems' clocks.
         """
         return any(
-            _size(run.attempts) not in (None, before) and not run.result.is_file()
-            for run, before in self._attempts_before.items()
+            _size_bytes(run.attempts) not in (None, old_size) and not run.result.is_file()
+            for run, old_size in self._attempts_before.items()
         )
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the next runs in order, including those under way."""
-        return list(islice(self._open.values(), self._at_once))
+        return list(islice(self._open.values(), self._parallel_runs))
 
     def open_configs(self) -> list[dict[str, Any]]:
         """Return the configurations with runs to do, each once."""
         return list({run.experiment: run.config for run in self._open.values()}.values())
 
-    def look(self) -> list[Ended]:
+    def newly_ended(self) -> list[EndedRun]:
         """Return the runs that ended since the last look; Snakemake starts them in order."""
         self._open_repeated()
         ended = []
@@ -148,41 +142,45 @@ class Progress:
             if outcome is None or outcome.status == "running":
                 continue
             key = (run.experiment, run.cycle)
-            if outcome.status != "completed" and outcome.attempt == self._earlier.get(key, 0):
+            earlier_attempt = self._earlier_attempts.get(key, 0)
+            if outcome.status != "completed" and outcome.attempt == earlier_attempt:
                 continue
             del self._open[key]
             estimate = self._estimates.pop(key)
             if outcome.status != "completed":
-                self._without_result[key] = _WithoutResult(run, outcome, estimate)
-            self._ends[outcome.status] += 1
+                self._without_result[key] = _RunWithoutResult(run, outcome, estimate)
+            self._counts[outcome.status] += 1
             self._last_end_ns = time.time_ns()
-            self._ended_s += estimate.seconds
+            self._ended_estimate_s += estimate.seconds
             if run.session is not None:  # the rest of its session needs a server of its own
-                self._estimates |= self._estimated(
-                    (each.experiment, each.cycle)
-                    for each in self._open.values()
-                    if (each.session, each.cycle) == (run.session, run.cycle)
+                self._estimates |= self._estimate(
+                    (other.experiment, other.cycle)
+                    for other in self._open.values()
+                    if (other.session, other.cycle) == (run.session, run.cycle)
                 )
-            done = self._total - len(self._open)
-            told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
+            number = self._total - len(self._open)
+            line = (
+                f"[{number}/{self._total}] {self.plan.label(run)}: {self._end_text(run, outcome)}"
+            )
             notes = _notes(self._folder.run(*key).result)
-            ended.append(Ended(told, notes))
+            ended.append(EndedRun(line, notes))
         return ended
 
     def _open_repeated(self) -> None:
         """Take back the end of each run that began again, as where SLURM queued its job again."""
         for key, end in list(self._without_result.items()):
             folder = self._folder.run(*key)
-            size = _size(folder.attempts)
+            size = _size_bytes(folder.attempts)
             if size == end.attempts_size:
                 continue
             self._without_result[key] = replace(end, attempts_size=size)
             if attempts_begun(folder) <= (end.outcome.attempt or 1):
                 continue
             del self._without_result[key]
-            self._earlier[key] = end.outcome.attempt  # its outcome may be there a moment longer
-            self._ends -= Counter([end.outcome.status])
-            self._ended_s -= end.estimate.seconds
+            # Its outcome may be there a moment longer.
+            self._earlier_attempts[key] = end.outcome.attempt
+            self._counts -= Counter([end.outcome.status])
+            self._ended_estimate_s -= end.estimate.seconds
             self._open = {key: end.run, **self._open}
             self._estimates[key] = end.estimate
 
@@ -193,20 +191,20 @@ class Progress:
             ending: what is waited for, if the study is to end now.
             queue: why jobs wait; shown if no run is under way.
         """
-        completed = self._done_before + self._ends["completed"]
-        left, running = self.left(), self._running()
+        completed = self._completed_before + self._counts["completed"]
+        time_left, running = self.time_left(), self._running()
         if ending and self._on_cluster and not running:
             ending = f"no run under way, {_REPORT_OF_JOBS}"
         if queue and not running:
-            left = None  # the time in the queue is not known
+            time_left = None  # the time in the queue is not known
         parts = [f"{completed}/{self._total} done"]
-        parts += [ending] if ending else [] if left is None else [f"{left} left"]
-        interrupted = self._ends["interrupted"]
-        failed = self._ends.total() - self._ends["completed"] - interrupted
+        parts += [ending] if ending else [] if time_left is None else [f"{time_left} left"]
+        interrupted = self._counts["interrupted"]
+        failed = self._counts.total() - self._counts["completed"] - interrupted
         parts += [f"{failed} failed"] * bool(failed)
         parts += [f"{interrupted} interrupted"] * bool(interrupted)
         if len(running) == 1:
-            parts.append(self._doing(running[0]))
+            parts.append(self._activity(running[0]))
         elif running:
             parts.append(f"{len(running)} running")
         elif queue and not ending and self._open:
@@ -229,12 +227,14 @@ class Progress:
             phase, key = self._phase(run), (run.experiment, run.cycle)
             if phase is not None and phase[0] != self._phases.get(key):
                 self._phases[key] = phase[0]
-                place, left = self._total - len(self._open) + 1, self.left()
-                told = f"[{place}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
-                lines.append(told if left is None else f"{told}; {left} left")
+                number, time_left = self._total - len(self._open) + 1, self.time_left()
+                line = (
+                    f"[{number}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
+                )
+                lines.append(line if time_left is None else f"{line}; {time_left} left")
         return lines
 
-    def left(self) -> Estimate | None:
+    def time_left(self) -> Estimate | None:
         """Return the time left: the plan's estimate, corrected by the runs so far.
 
         It includes the tables and the report at the end. None on a cluster before the first run has
@@ -244,52 +244,53 @@ class Progress:
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
         if not self._open:
             return Estimate(max(1.0, tables_s - since_s))
-        if not self._ends and self._on_cluster:
+        if not self._counts and self._on_cluster:
             return None
         unknown: tuple[str, ...] = ()
-        longest = not self._ends and any(each.longest for each in self._estimates.values())
-        run_s, rate = next(iter(self._estimates.values())).seconds, 1.0
-        if self._ends:
-            rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
+        estimates = list(self._estimates.values())
+        run_s, rate, longest = estimates[0].seconds, 1.0, False
+        if self._counts:
+            rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_estimate_s
         else:
-            unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
+            longest = any(estimate.longest for estimate in estimates)
+            unknown = next((estimate.unknown for estimate in estimates if estimate.unknown), ())
         if since_s > run_s * rate:
             if len(self._open) == 1:
                 return None
             unknown = (*unknown, "how slow the current run is")
-            rate = rate if self._ends else since_s / run_s  # nor are later runs quicker
-        left_s = sum(each.seconds for each in self._estimates.values()) * rate
+            rate = rate if self._counts else since_s / run_s  # nor are later runs quicker
+        left_s = sum(estimate.seconds for estimate in estimates) * rate
         return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
-    def _estimated(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
+    def _estimate(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
         """Return each open run's estimated job time, in order; one that is measured takes less."""
-        found = dict.fromkeys(keys, Estimate(FINISH_S))
+        estimates = dict.fromkeys(keys, Estimate(FINISH_S))
         to_do = {
             key: self._open[key]
-            for key in found
+            for key in estimates
             if self._open[key].session is None or not is_kept(self._folder.run(*key), self._quality)
         }
-        jobs = self._of_runs.jobs(to_do.values(), self._measured, share=self._share)
-        return found | dict(zip(to_do, jobs, strict=True))
+        jobs = self._estimator.jobs(to_do.values(), self._measured, share=self._share)
+        return estimates | dict(zip(to_do, jobs, strict=True))
 
     def _running(self) -> list[PlannedRun]:
-        found: dict[object, PlannedRun] = {}
+        running: dict[object, PlannedRun] = {}
         for run in self.next_runs():
             outcome = self._outcome(run)
             if outcome is not None and outcome.status == "running":
                 # Of a session only the last one: the runs before it wait for their results.
-                found[run.session or (run.experiment, run.cycle)] = run
-        return list(found.values())
+                running[run.session or (run.experiment, run.cycle)] = run
+        return list(running.values())
 
-    def _doing(self, run: PlannedRun) -> str:
+    def _activity(self, run: PlannedRun) -> str:
         """Return a run's label with its phase."""
         phase = self._phase(run)
         if phase is None:
             return self.plan.label(run)
         seconds = (time.monotonic_ns() - phase[1]) / NS_PER_S
         # With another machine's clock the difference has no meaning.
-        since = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
-        return f"{self.plan.label(run)}: {phase_in_words(phase[0])}{since}"
+        duration = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
+        return f"{self.plan.label(run)}: {phase_in_words(phase[0])}{duration}"
 
     def _phase(self, run: PlannedRun) -> tuple[str, int] | None:
         """Return the phase that a run is in and when it began."""
@@ -309,13 +310,13 @@ class Progress:
         except (OSError, ValueError):
             return None
 
-    def _told(self, run: PlannedRun, outcome: Outcome) -> str:
+    def _end_text(self, run: PlannedRun, outcome: Outcome) -> str:
         if outcome.status == "completed":
-            return _number(self._folder.run(run.experiment, run.cycle).result)
+            return _energy_text(self._folder.run(run.experiment, run.cycle).result)
         error = outcome.error or OutcomeError()
-        where = f" in {outcome.phase}" if outcome.phase else ""
+        place = f" in {outcome.phase}" if outcome.phase else ""
         message = (error.message or "").splitlines()
-        return f"{outcome.status}{where}: {error.class_}: {message[0] if message else ''}"
+        return f"{outcome.status}{place}: {error.class_}: {message[0] if message else ''}"
 
 
 def phase_in_words(phase: str) -> str:
@@ -343,8 +344,8 @@ class Rest:
         """Return the time left of the rest, or how long it has lasted."""
         rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
         left_s = self.run.gap_s - rested_s
-        more = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
-        return f"{more}: resting before {self.label}"
+        state = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
+        return f"{state}: resting before {self.label}"
 
     def skip(self) -> str:
         """End the rest within a second; return a message.
@@ -356,22 +357,22 @@ class Rest:
         return f"Rest before {self.label} skipped."
 
 
-def resting(
+def resting_runs(
     plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
 ) -> list[Rest]:
     """Return the runs, of all or of some, that are resting and were not yet asked to continue."""
-    found = []
+    rests = []
     for run in plan.runs if runs is None else runs:
-        place = folder.run(run.experiment, run.cycle)
-        phase = current_phase(place.marks)
-        if phase is None or phase[0] != "settle" or place.skip.exists():
+        run_folder = folder.run(run.experiment, run.cycle)
+        phase = current_phase(run_folder.marks)
+        if phase is None or phase[0] != "settle" or run_folder.skip.exists():
             continue
-        if run_state(place)["status"] == "running":
-            found.append(Rest(run, plan.label(run), place, phase[1]))
-    return found
+        if run_state(run_folder)["status"] == "running":
+            rests.append(Rest(run, plan.label(run), run_folder, phase[1]))
+    return rests
 
 
-def _size(path: Path) -> int | None:
+def _size_bytes(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
@@ -385,7 +386,7 @@ def _notes(result: Path) -> tuple[str, ...]:
         return ()
 
 
-def _number(result: Path) -> str:
+def _energy_text(result: Path) -> str:
     """Return a finished run's energy as text."""
     try:
         energy = load_json(result)["energy"]

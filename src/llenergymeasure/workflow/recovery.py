@@ -33,12 +33,7 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.results.complete import SETTLED_NS
-from llenergymeasure.results.layout import (
-    PARTIAL_MTIME_S,
-    TABLE_NAMES,
-    RunFolder,
-    StudyFolder,
-)
+from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.run.attempt import lock_if_idle
 
@@ -56,13 +51,13 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
         return
     # A mark's name is the output's path in URL-safe base64, cut into folders whose names begin
     # with @ where it is too long for one (snakemake/persistence/file.py).
-    longest = os.pathconf(_MARKS, "PC_NAME_MAX") - 1
+    name_limit = os.pathconf(_MARKS, "PC_NAME_MAX") - 1
     for run in states:
         if run["status"] != "completed":
             continue
         for output in folder.run(run["experiment"], run["cycle"]).products:
             name = urlsafe_b64encode(str(output).encode()).decode()
-            parts = [name[at : at + longest] for at in range(0, len(name), longest)]
+            parts = [name[start : start + name_limit] for start in range(0, len(name), name_limit)]
             mark = _MARKS.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
             if mark in marks:
                 mark.unlink(missing_ok=True)
@@ -87,11 +82,11 @@ def correct_times(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
 def _correct_time(path: Path, times: tuple[int, int] | None) -> None:
     with suppress(OSError):
         if path.lstat().st_mtime_ns > time.time_ns() + SETTLED_NS:
-            with opened(path.parent) as place:
-                os.utime(place / path.name, times, follow_symlinks=False)
+            with opened(path.parent) as parent:
+                os.utime(parent / path.name, times, follow_symlinks=False)
 
 
-def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
+def damage_messages(states: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a line for each damaged run, and what happens to it."""
     return [
         f"Damaged: {run['error_message']}. The run is measured again; its files stay next to it "
@@ -101,11 +96,11 @@ def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _is_odd(path: Path) -> bool:
+def _is_special_file(path: Path) -> bool:
     """Return whether a path is neither a folder nor a plain file: a link, a hard link or a pipe."""
-    found = path.lstat()
-    own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    return not own and not stat.S_ISDIR(found.st_mode)
+    status = path.lstat()
+    is_plain_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return not is_plain_file and not stat.S_ISDIR(status.st_mode)
 
 
 def clear_leftovers(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
@@ -114,30 +109,30 @@ def clear_leftovers(states: Iterable[Mapping[str, Any]], folder: StudyFolder) ->
     The caller holds the study's lock. A run whose earlier attempt is still running is not touched.
     """
     logs = folder.path / "logs"
-    for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
-        remove_unfinished(place)
+    for subfolder in (folder.path, folder.path / "figures", folder.path / "pins", logs):
+        remove_unfinished(subfolder)
     for log in logs.glob("*"):
-        if _is_odd(log):  # Snakemake's rules would write to it, and wait for a pipe
+        if _is_special_file(log):  # Snakemake's rules would write to it, and wait for a pipe
             remove(log)
-    for each in states:
-        run = folder.run(each["experiment"], each["cycle"])
-        with lock_if_idle(run) as mine:
-            if mine:
+    for state in states:
+        run = folder.run(state["experiment"], state["cycle"])
+        with lock_if_idle(run) as is_idle:
+            if is_idle:
                 remove_unfinished(run.path)
-                if each.get("error_class") == DAMAGED:
+                if state.get("error_class") == DAMAGED:
                     _set_aside(run)
 
 
 def _set_aside(run: RunFolder) -> None:
     """Move a run's result and outcome into a folder of their own next to them."""
     number = 1
-    while (place := run.path / f"damaged-{number}").exists():
+    while (target := run.path / f"damaged-{number}").exists():
         number += 1
-    place.mkdir()
+    target.mkdir()
     # The record last: if this is interrupted, the run is still seen as damaged.
     for path in (run.outcome, *reversed(run.products)):
         if path.exists():
-            path.rename(place / path.name)
+            path.rename(target / path.name)
     sync_folder(run.path)
 
 
@@ -147,11 +142,11 @@ def mark_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
     The caller holds the study's lock, and no job of the study is in any queue. Attempts on this
     machine are not touched. Returns how many runs were lost.
     """
-    said = [each for each in states if each["status"] == RUNNING]
-    return sum(_conclude(folder.run(each["experiment"], each["cycle"])) for each in said)
+    running = [state for state in states if state["status"] == RUNNING]
+    return sum(_mark_lost(folder.run(state["experiment"], state["cycle"])) for state in running)
 
 
-def _conclude(run: RunFolder) -> bool:
+def _mark_lost(run: RunFolder) -> bool:
     try:
         outcome = load_json(run.outcome)
     except (OSError, ValueError):
@@ -160,8 +155,8 @@ def _conclude(run: RunFolder) -> bool:
     if here == there or outcome.get("status") != RUNNING:
         return False
     job = outcome.get("job") or {}
-    where = f"job {job['id']} on {job.get('node') or there}" if job.get("id") else f"host {there}"
-    message = f"{where} is gone without a word (node lost, or a folder from another machine)"
-    lost = {**outcome, "status": "lost", "error": {"class": "MachineGone", "message": message}}
-    write_text(run.outcome, json.dumps(lost, indent=2) + "\n")
+    origin = f"job {job['id']} on {job.get('node') or there}" if job.get("id") else f"host {there}"
+    message = f"{origin} is gone without a word (node lost, or a folder from another machine)"
+    outcome |= {"status": "lost", "error": {"class": "MachineGone", "message": message}}
+    write_text(run.outcome, json.dumps(outcome, indent=2) + "\n")
     return True

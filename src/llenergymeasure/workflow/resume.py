@@ -14,7 +14,7 @@ from llenergymeasure.files import load_json, write_text
 from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.layout import StudyFolder
 
-NAME = ".call.json"
+CALL_NAME = ".call.json"
 
 SETTINGS = frozenset(
     {
@@ -50,9 +50,9 @@ class StudyCall:
 
     def __str__(self) -> str:
         """Return the call as text."""
-        given = [f"{key}={value}" for key, value in self.settings.items()]
-        given += [] if self.profile is None else [f"profile {self.profile}"]
-        return " with ".join([str(self.study_file), *([", ".join(given)] if given else [])])
+        options = [f"{key}={value}" for key, value in self.settings.items()]
+        options += [] if self.profile is None else [f"profile {self.profile}"]
+        return " with ".join([str(self.study_file), *([", ".join(options)] if options else [])])
 
 
 def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
@@ -60,9 +60,9 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
 
     Notification addresses are not stored: an address may be a secret.
     """
-    path, other = folder.path / NAME, None
+    path, earlier_file = folder.path / CALL_NAME, None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        other = Path(load_json(path)["study_file"])
+        earlier_file = Path(load_json(path)["study_file"])
     content = {
         "study_file": str(call.study_file.absolute()),
         "settings": {
@@ -73,16 +73,16 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
         "cwd": str(Path.cwd()),
     }
     write_text(path, json.dumps(content, indent=1) + "\n")
-    if other is None or not other.is_file() or other.samefile(call.study_file):
+    if earlier_file is None or not earlier_file.is_file() or earlier_file.samefile(call.study_file):
         return []
     return [
-        f"Note: {folder.path} held the results of {other} until now, which has the same name: its "
-        f"runs are kept, tables and report become those of {call.study_file}. Another `name` "
-        "in one of the files keeps them apart"
+        f"Note: {folder.path} held the results of {earlier_file} until now, which has the same "
+        f"name: its runs are kept, tables and report become those of {call.study_file}. Another "
+        "`name` in one of the files keeps them apart"
     ]
 
 
-def recall(folder: StudyFolder) -> StudyCall | None:
+def read_call(folder: StudyFolder) -> StudyCall | None:
     """Return how a study was last started; None if ``llem`` did not start it.
 
     A results folder may come from anybody: only the study and a fixed list of settings are taken
@@ -92,7 +92,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         NotResumedError: it was run with settings that none of our options sets.
         ConfigurationError: the study's file is gone, or another user started it.
     """
-    path = folder.path / NAME
+    path = folder.path / CALL_NAME
     try:
         stored = load_json(path)
         cwd = Path(stored.get("cwd", ""))
@@ -123,7 +123,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
     return call
 
 
-def last_called(root: Path) -> StudyFolder | None:
+def last_started_study(root: Path) -> StudyFolder | None:
     """Return the study below ``root`` that ``llem`` started last; None if there is none."""
-    found = [(path.stat().st_mtime, path) for path in root.glob(f"*/{NAME}")]
-    return StudyFolder(max(found)[1].parent) if found else None
+    calls = [(path.stat().st_mtime, path) for path in root.glob(f"*/{CALL_NAME}")]
+    return StudyFolder(max(calls)[1].parent) if calls else None

@@ -29,19 +29,19 @@ from llenergymeasure.units import BackendName, RunnerName
 LINKS = Path(".snakemake/llem-images")
 
 
-class Words:
+class ShellCommand:
     """A shell command that holds this process's id.
 
     Snakemake would compare plain text with that of an earlier call, and measure again unless a
     profile forbids it.
     """
 
-    def __init__(self, words: str) -> None:
-        self._words = words
+    def __init__(self, command: str) -> None:
+        self._command = command
 
     def __str__(self) -> str:
-        """Return them."""
-        return self._words
+        """Return the command."""
+        return self._command
 
 
 class RunCommands:
@@ -58,7 +58,7 @@ class RunCommands:
         self._runners: dict[BackendName, RunnerName] = {
             run.backend: run.runner for run in plan.runs
         }
-        self._sif = {
+        self._sif_images = {
             backend: sif_image(backend, plan.images.get(backend))
             for backend, runner in self._runners.items()
             if runner == "apptainer"
@@ -66,27 +66,27 @@ class RunCommands:
         self._meter_outside = plan.execution.get("meter") == "host"
         self.command = functools.cache(self._command)
         """Return the command of a backend's runs, up to the run's own arguments."""
-        if self._sif and not apptainer_offered:
+        if self._sif_images and not apptainer_offered:
             self._refuse_silent_local_run()
-        if self._sif:
-            found = self._setup
+        if self._sif_images:
+            setup = self._setup
             built = [Mount(path) for path in self._folders_of_images_to_build()]
-            mounts = (*found.mounts, *built)
-            os.environ.update(call_variables(mounts, found.variables, nvidia=nvidia_here()))
+            mounts = (*setup.mounts, *built)
+            os.environ.update(call_variables(mounts, setup.variables, nvidia=nvidia_here()))
 
     def _command(self, backend: BackendName) -> list[str]:
         runner = self._runners[backend]
         local = [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
         if runner == "docker":
             launcher = self._launcher(backend, self._docker_image(backend))
-            return [*local, *_around(launcher)] if self._meter_outside else launcher
+            return [*local, *_engine_launcher_option(launcher)] if self._meter_outside else launcher
         if runner == "apptainer":
-            image = self._sif[backend]
-            named = image_variables(image.location, image.digest())
-            env = ["env", *(f"{key}={value}" for key, value in named.items())]
+            image = self._sif_images[backend]
+            variables = image_variables(image.location, image.digest())
+            env = ["env", *(f"{key}={value}" for key, value in variables.items())]
             if not self._meter_outside:
                 return [*env, *worker_command(backend)]
-            return [*env, *local, *_around(self._launcher(backend, image.location))]
+            return [*env, *local, *_engine_launcher_option(self._launcher(backend, image.location))]
         return local
 
     def _docker_image(self, backend: BackendName) -> str:
@@ -100,12 +100,12 @@ class RunCommands:
 
     def container(self, backend: BackendName) -> str | None:
         """Return the image that Snakemake starts a backend's runs in; None for none."""
-        image = self._sif.get(backend)
+        image = self._sif_images.get(backend)
         return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
 
     def built_image(self, backend: BackendName) -> list[str]:
         """Return the image that has to be built before a backend's first run, if any."""
-        image = self._sif.get(backend)
+        image = self._sif_images.get(backend)
         return [image.location] if image is not None and image.built_here else []
 
     def image_pattern(self) -> str:
@@ -116,13 +116,13 @@ class RunCommands:
         """
         folder = str(image_folder())
         if IN_BRACES.search(folder):
-            if any(image.built_here for image in self._sif.values()):
+            if any(image.built_here for image in self._sif_images.values()):
                 message = f"{folder}: {TAKEN_FOR_ELSE}: choose another folder for images"
                 raise ConfigurationError(Problem(message, key="LLEM_IMAGES"))
             folder = str(LINKS)
         return f"{folder}/{{backend}}.sif"
 
-    def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
+    def check(self, backends: Iterable[BackendName], *, runs_here: bool) -> None:
         """Check what these backends' runners need; look inside images only where runs will go.
 
         Raises:
@@ -137,13 +137,13 @@ class RunCommands:
         problems: list[Problem] = []
         for backend in backends:
             remove(self._folder.refused(backend))  # from an earlier call, or another image
-            image = self._sif.get(backend)
-            if image is not None and not _to_be_built(image):
-                problems += check_apptainer(backend, image, self._setup, look=look)
+            image = self._sif_images.get(backend)
+            if image is not None and not _is_unbuilt(image):
+                problems += check_apptainer(backend, image, self._setup, look=runs_here)
             elif self._runners[backend] == "docker":
                 name = self._docker_image(backend)
-                problems += check_docker(backend, name, self._setup, look=look)
-            elif self._runners[backend] == "local" and look:
+                problems += check_docker(backend, name, self._setup, look=runs_here)
+            elif self._runners[backend] == "local" and runs_here:
                 problems += check_local(backend)
                 if not problems:
                     ask_here(backend, self._folder)
@@ -153,7 +153,9 @@ class RunCommands:
     def _folders_of_images_to_build(self) -> set[Path]:
         """Return the folders of images still to be built: their digests will be written there."""
         folders = {
-            image.path.parent for image in self._sif.values() if image.path and _to_be_built(image)
+            image.path.parent
+            for image in self._sif_images.values()
+            if image.path and _is_unbuilt(image)
         }
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
@@ -161,30 +163,28 @@ class RunCommands:
 
     @functools.cached_property
     def _setup(self) -> ContainerSetup:
-        contained = [run.config for run in self._plan.runs if run.runner != "local"]
-        found = ContainerSetup.of(
-            contained, self._folder.path, meter_inside=not self._meter_outside
-        )
-        atexit.register(found.token.close)
-        return found
+        configs = [run.config for run in self._plan.runs if run.runner != "local"]
+        setup = ContainerSetup.of(configs, self._folder.path, meter_inside=not self._meter_outside)
+        atexit.register(setup.token.close)
+        return setup
 
     def _refuse_silent_local_run(self) -> None:
-        names = ", ".join(self._sif)
+        names = ", ".join(self._sif_images)
         reasons = self._plan.runner_reasons
-        why = "; ".join(reasons[name] for name in self._sif if name in reasons)
+        reason = "; ".join(reasons[name] for name in self._sif_images if name in reasons)
         raise ConfigurationError(
             Problem(
-                f"{names} is to run in Apptainer ({why}), but Snakemake was not asked to: add "
+                f"{names} is to run in Apptainer ({reason}), but Snakemake was not asked to: add "
                 "--use-apptainer, or choose another runner",
-                key=f"runners.{next(iter(self._sif))}",
+                key=f"runners.{next(iter(self._sif_images))}",
             )
         )
 
 
-def _around(launcher: list[str]) -> list[str]:
+def _engine_launcher_option(launcher: list[str]) -> list[str]:
     """Return the option that makes a supervisor on this machine start its engine in a container."""
     return ["--engine-launcher", json.dumps(launcher)]
 
 
-def _to_be_built(image: SifImage) -> bool:
+def _is_unbuilt(image: SifImage) -> bool:
     return image.built_here and image.path is not None and not image.path.exists()

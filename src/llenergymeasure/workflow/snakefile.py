@@ -11,13 +11,7 @@ from typing import Any
 
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.containers.images import sif_image
-from llenergymeasure.errors import (
-    LlemError,
-    PreflightError,
-    Problem,
-    ResultsError,
-    as_message,
-)
+from llenergymeasure.errors import LlemError, PreflightError, Problem, ResultsError, as_message
 from llenergymeasure.files import locked
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
@@ -34,11 +28,17 @@ from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.executors import guard_executors
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.notify import news, send_news, warn_of_missing_variables
+from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.recovery import mark_lost
-from llenergymeasure.workflow.run_commands import RunCommands, Words
-from llenergymeasure.workflow.slurm_jobs import LEFT, QueueWatch, end_jobs, has_squeue, left_jobs
+from llenergymeasure.workflow.run_commands import RunCommands, ShellCommand
+from llenergymeasure.workflow.slurm_jobs import (
+    EARLIER_JOBS,
+    QueueWatch,
+    end_jobs,
+    has_squeue,
+    queued_jobs,
+)
 from llenergymeasure.workflow.storage import Storage
 
 DRIVEN_VARIABLE = "LLEM_DRIVEN"
@@ -46,9 +46,11 @@ DRIVEN_VARIABLE = "LLEM_DRIVEN"
 
 OWNER = "a Snakemake workflow"
 
-NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
+SERVERS_NOT_SHARED = "Servers are not shared here: several runs go at a time, or on other machines"
 
-UNWATCHED = "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
+QUEUE_NOT_WATCHED = (
+    "The queue is not watched, as squeue is not here: a job that vanishes may be waited for"
+)
 
 
 @contextmanager
@@ -75,11 +77,7 @@ class OpenStudy:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        folder: StudyFolder,
-        workflow: Any,
-        notify: NotifyConfig | None = None,
+        self, plan: Plan, folder: StudyFolder, workflow: Any, notify: NotifyConfig | None = None
     ) -> None:
         self._plan = plan
         self._notify = notify
@@ -94,19 +92,19 @@ class OpenStudy:
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
         self._apptainer_offered = apptainer_offered(workflow)
-        self._at_once = _runs_at_once(workflow)
+        self._parallel_runs = _parallel_runs(workflow)
         if workflow.is_main_process:
             os.environ.update(safe_path())
         # Runs that go in parallel, or on several machines, cannot share a server.
-        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
+        self._is_sequential = self._parallel_runs == 1 and workflow.resource_settings.nodes is None
         self._commands = RunCommands(plan, folder, apptainer_offered=self._apptainer_offered)
-        self.image_pattern = self._here(self._commands.image_pattern())
+        self.image_pattern = self._local_file(self._commands.image_pattern())
 
     def file(self, name: str) -> str:
         """Return the path of one of the study's own files, which is on this machine."""
-        return self._here(f"{self.folder}/{name}")
+        return self._local_file(f"{self.folder}/{name}")
 
-    def _here(self, path: str) -> str:
+    def _local_file(self, path: str) -> str:
         """Return a path marked as local: Snakemake would otherwise look for it in the storage."""
         from snakemake.io import local
 
@@ -134,20 +132,17 @@ class OpenStudy:
 
         With a storage, records that are already here are not fetched.
         """
-        paths = [
-            f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
-            for run in self._plan.runs
-        ]
+        paths = [str(self._folder.run(run.experiment, run.cycle).result) for run in self._plan.runs]
         if self.storage is None:
             return paths
-        return [self._here(path) if Path(path).is_file() else path for path in paths]
+        return [self._local_file(path) if Path(path).is_file() else path for path in paths]
 
     def plan_input(self) -> list[str]:
         """Return the plan as an input, so that tables are made again after it changed.
 
         In a dry run there may be no plan yet.
         """
-        return [self._here(self.plan_file)] if Path(self.plan_file).is_file() else []
+        return [self._local_file(self.plan_file)] if Path(self.plan_file).is_file() else []
 
     def merged(self, _wildcards: Any) -> list[str]:
         """Return the inputs of the tables."""
@@ -180,7 +175,7 @@ class OpenStudy:
 
         On a cluster the job's own resources decide.
         """
-        return max(1, (self._workflow.resource_settings.cores or 1) // self._at_once)
+        return max(1, (self._workflow.resource_settings.cores or 1) // self._parallel_runs)
 
     def resources(self) -> dict[str, Any]:
         """Return a run's resources: on this machine one slot, on a cluster its GPUs."""
@@ -188,35 +183,35 @@ class OpenStudy:
         if settings.nodes is None:
             return {"gpu": 1}
         gpus = {run.experiment: gpus_needed(run.config) for run in self._plan.runs}
-        needed: dict[str, Any] = {"gpu": _one_for_all(gpus)}
-        given = {
+        resources: dict[str, Any] = {"gpu": _one_or_by_experiment(gpus)}
+        defaults = {
             name: str(getattr(value, "raw", value)).strip("'\"")
             for name, value in dict(settings.default_resources or {}).items()
         }
-        options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
-        extra = given.get("slurm_extra", "")
-        naming = ("-w", "--nodelist", "-F", "--nodefile")
-        named = any(word.startswith(naming) for word in extra.split())
-        if options and not named and self._workflow.is_main_process:
-            needed["slurm_extra"] = _one_for_all(
-                {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}
+        options = pin_options(self._plan, self._folder, defaults.get("slurm_partition"))
+        slurm_extra = defaults.get("slurm_extra", "")
+        node_options = ("-w", "--nodelist", "-F", "--nodefile")
+        has_node = any(word.startswith(node_options) for word in slurm_extra.split())
+        if options and not has_node and self._workflow.is_main_process:
+            resources["slurm_extra"] = _one_or_by_experiment(
+                {run: f"{slurm_extra} {options.get(run, '')}".strip() for run in gpus}
             )
-        return needed
+        return resources
 
-    def start(self) -> Words | Callable[[Any], Words]:
+    def start(self) -> ShellCommand | Callable[[Any], ShellCommand]:
         """Return the shell command that starts a run, up to the run's name and folder."""
         words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
-        if self._plan.execution.get("share_server") and self._one_by_one:
+        if self._plan.execution.get("share_server") and self._is_sequential:
             words.append("--share")
-        own = shlex.join(words)
+        arguments = shlex.join(words)
 
-        def start(backend: BackendName) -> Words:
-            return Words(f"exec {shlex.join(self._commands.command(backend))} {own}")
+        def start_command(backend: BackendName) -> ShellCommand:
+            return ShellCommand(f"exec {shlex.join(self._commands.command(backend))} {arguments}")
 
         backends = set(self._backends.values())
         if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
-            return start(backends.pop())
-        return lambda wildcards: start(self._backends[wildcards.experiment])
+            return start_command(backends.pop())
+        return lambda wildcards: start_command(self._backends[wildcards.experiment])
 
     def container(self) -> str | Callable[[Any], str | None] | None:
         """Return the image that Snakemake starts a run in; None for none.
@@ -232,11 +227,11 @@ class OpenStudy:
         """Return the images that have to be built before a run, whatever their time stamps."""
         from snakemake.io import ancient
 
-        built = {name: self._commands.built_image(name) for name in set(self._backends.values())}
-        if not any(built.values()):
+        images = {name: self._commands.built_image(name) for name in set(self._backends.values())}
+        if not any(images.values()):
             return []
         return lambda wildcards: [
-            ancient(path) for path in built[self._backends[wildcards.experiment]]
+            ancient(path) for path in images[self._backends[wildcards.experiment]]
         ]
 
     def source(self, name: str) -> str:
@@ -258,42 +253,40 @@ class OpenStudy:
         if self.storage is not None and self._workflow.local_exec:
             text = "a storage is for runs on other machines; leave it out, or name an executor"
             raise PreflightError(Problem(text, key="--default-storage-provider"))
-        by_name = guard_executors(self._workflow, self._folder, self.storage)
+        named_jobs = guard_executors(self._workflow, self._folder, self.storage)
         os.environ.pop(AT_ONCE_VARIABLE, None)
         if not self._workflow.local_exec:  # a job on a cluster has its own share
-            self._prepare_cluster(by_name=by_name)
-        elif self._at_once > 1:
-            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+            self._prepare_cluster(named_jobs=named_jobs)
+        elif self._parallel_runs > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._parallel_runs)
         if not os.environ.get(DRIVEN_VARIABLE):
             warn_of_missing_variables(self._notify, say)
             for line in runs_or_sends(self._plan, self._notify):
                 say(line)
-        if self._plan.execution.get("share_server") and not self._one_by_one:
-            say(NOT_SHARED)
-        states = self._write_states()
-        if any(each["status"] == "completed" for each in states):
+        if self._plan.execution.get("share_server") and not self._is_sequential:
+            say(SERVERS_NOT_SHARED)
+        states = self._update_states()
+        if any(state["status"] == "completed" for state in states):
             self._circuit.remove()
         else:
-            self._circuit.close(len({each["experiment"] for each in states}))
-        to_do = {each["experiment"] for each in states if each["status"] != "completed"}
+            self._circuit.close(len({state["experiment"] for state in states}))
+        to_do = {state["experiment"] for state in states if state["status"] != "completed"}
         if to_do and not self._plan.execution.get("skip_preflight"):
-            backends = dict.fromkeys(
-                run.backend for run in self._plan.runs if run.experiment in to_do
-            )
-            self._commands.check(backends, look=bool(self._workflow.local_exec))
+            runs = {run.experiment: run for run in self._plan.runs if run.experiment in to_do}
+            backends = dict.fromkeys(run.backend for run in runs.values())
+            self._commands.check(backends, runs_here=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
-                configs = {run.experiment: run.config for run in self._plan.runs}
-                in_jobs = not self._workflow.local_exec
-                for line in need_models((configs[each] for each in to_do), in_jobs=in_jobs):
+                configs = [run.config for run in runs.values()]
+                for line in need_models(configs, in_jobs=not self._workflow.local_exec):
                     say(line)
 
-    def _write_states(self) -> list[dict[str, Any]]:
+    def _update_states(self) -> list[dict[str, Any]]:
         """Return every run's state while none is running, and write the manifest."""
         states = write_manifest(self._plan, self._folder)
         lost = mark_lost(states, self._folder)
         return write_manifest(self._plan, self._folder) if lost else states
 
-    def _prepare_cluster(self, *, by_name: bool) -> None:
+    def _prepare_cluster(self, *, named_jobs: bool) -> None:
         """End the jobs that a killed workflow left in the queue, and watch the new ones."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
             text = (
@@ -301,24 +294,24 @@ class OpenStudy:
                 "submitted where jobs are submitted at a rate; leave it out"
             )
             raise PreflightError(Problem(text, key="--slurm-array-jobs"))
-        left = left_jobs(self._folder)
-        if left:
+        earlier_jobs = queued_jobs(self._folder)
+        if earlier_jobs:
             say(
-                f"{LEFT} are ended first, as they would measure next to new ones: {len(left)} in "
-                "SLURM's queue"
+                f"{EARLIER_JOBS} are ended first, as they would measure next to new ones: "
+                f"{len(earlier_jobs)} in SLURM's queue"
             )
-            end_jobs(left)
-        if by_name and has_squeue():  # without squeue all jobs would seem to be gone
+            end_jobs(earlier_jobs)
+        if named_jobs and has_squeue():  # without squeue all jobs would seem to be gone
             QueueWatch(self._folder).start()
-        elif by_name:
-            say(UNWATCHED)
+        elif named_jobs:
+            say(QUEUE_NOT_WATCHED)
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
-                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
-                "so: take the profile with --workflow-profile, or --resources without gpu"
+                f"The whole cluster has {self._parallel_runs} GPU of work at a time, for resources "
+                "say so: take the profile with --workflow-profile, or --resources without gpu"
             )
 
-    def _tables_are_behind(self) -> bool:
+    def _tables_are_stale(self) -> bool:
         from llenergymeasure.analysis.tables import behind
 
         if not (self._folder.path / RUNS_NAME).is_file():
@@ -342,32 +335,30 @@ class OpenStudy:
         from llenergymeasure.report.plain_text import study_text
 
         put_back_left_limits()
-        runs = self._write_states()
-        incomplete = any(run["status"] != "completed" for run in runs)
+        open_count = sum(run["status"] != "completed" for run in self._update_states())
         # After an interruption in the last run Snakemake starts no further rule.
-        if incomplete or self._tables_are_behind():
+        if open_count or self._tables_are_stale():
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` prints it itself
             say(study_text(self._folder.path))
-            open_runs = sum(run["status"] != "completed" for run in runs)
             broken = self._circuit.broken()
-            for word in (precision(self._plan, self._folder, open_runs), broken):
-                if word is not None:
-                    say(str(word))
+            for message in (precision(self._plan, self._folder, open_count), broken):
+                if message is not None:
+                    say(str(message))
             if (page := self._folder.path / PAGE_NAME).is_file():
                 say(f"Report: {page}")
-            send_news(self._notify, news(self._plan, self._folder, broken), say)
+            notify_of_end(self._notify, self._plan, self._folder, broken, say)
         self._circuit.remove()
 
 
-def _one_for_all(values: Mapping[str, Any]) -> Any:
+def _one_or_by_experiment(values: Mapping[str, Any]) -> Any:
     """Return the experiments' value if they share one; otherwise a function of the wildcards."""
     distinct = set(values.values())
     return distinct.pop() if len(distinct) == 1 else lambda wildcards: values[wildcards.experiment]
 
 
-def _runs_at_once(workflow: Any) -> int:
+def _parallel_runs(workflow: Any) -> int:
     """Return how many runs may go at once on this machine: K of ``--resources gpu=K``."""
     limit = dict(workflow.resource_settings.resources).get("gpu")
     value = getattr(limit, "value", limit)

@@ -33,15 +33,15 @@ from llenergymeasure.run.preflight.model_checks import need_models
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow import snakemake_log
 from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_ours, may_share, profile_place
-from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.profile import is_bundled, may_share, snakemake_profile
+from llenergymeasure.workflow.progress import PARALLEL_RUNS, PARALLEL_RUNS_ON_CLUSTER, Progress
 from llenergymeasure.workflow.slurm_jobs import (
-    LOOK_INTERVAL_S,
-    LOOK_SOON_S,
     NEVER_ENDS,
+    QUEUE_POLL_S,
+    QUEUE_POLL_SOON_S,
     cancel_jobs,
     lasting_reasons,
-    left_jobs,
+    queued_jobs,
     waiting_summary,
 )
 from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
@@ -60,7 +60,7 @@ class Listener:
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """Take the function that gets each line; None for silence."""
         self._say = say
-        self._looked_at = 0.0
+        self._refreshed_s = 0.0
         self.ending = ""
         """What a study that is to end waits for; empty while it continues."""
         self.queue = ""
@@ -82,9 +82,9 @@ class Listener:
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
-        if time.monotonic() - self._looked_at < REFRESH_S:
+        if time.monotonic() - self._refreshed_s < REFRESH_S:
             return False
-        self._looked_at = time.monotonic()
+        self._refreshed_s = time.monotonic()
         return True
 
     def say_phases(self, progress: Progress) -> None:
@@ -113,26 +113,23 @@ class Call:
 
     def command(self, study_file: Path) -> list[str]:
         """Return the command that runs this workflow on a study."""
-        root = workflow_root()
-        words = python_module("snakemake", *self.targets)
-        words += [
+        return [
+            *python_module("snakemake", *self.targets),
             *("--rerun-triggers", "mtime"),  # also if the user's own profile leaves it out
-            "--snakefile",
-            str(root / "Snakefile"),
-            "--configfile",
-            str(study_file.absolute()),
+            *("--snakefile", str(workflow_root() / "Snakefile")),
+            *("--configfile", str(study_file.absolute())),
+            # Snakemake would apply the default profile next to the rules on top of another profile.
+            *("--workflow-profile", "none", "--profile", snakemake_profile(self.profile)),
         ]
-        # Snakemake would apply the default profile next to the rules on top of another profile.
-        return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
         """Return the environment for Snakemake."""
-        told = {DRIVEN_VARIABLE: "1", **safe_path()}
+        variables = {DRIVEN_VARIABLE: "1", **safe_path()}
         # This process sends notifications; its variables would be passed on to jobs and containers.
-        given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
-        if given:
-            told[OVERRIDES_VARIABLE] = json.dumps(given)
-        return os.environ | dict(self.environment) | told
+        overrides = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
+        if overrides:
+            variables[OVERRIDES_VARIABLE] = json.dumps(overrides)
+        return os.environ | dict(self.environment) | variables
 
 
 class SnakemakeProcess:
@@ -156,16 +153,17 @@ class SnakemakeProcess:
         self._folder = folder
         self._view = view
         self._lock = lock
-        self._noted: set[str] = set()
+        self._log_path = folder.path / LOG_NAME
+        self._reported: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
-        self._next_look_s = 0.0
+        self._next_poll_s = 0.0
         self._run_failed = False
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
         """What Snakemake said where it failed and no run explains it."""
-        self.broken: str | None = None
+        self.circuit_message: str | None = None
         """Why the circuit broke, if it did."""
 
     def run(self, call: Call) -> int:
@@ -178,26 +176,26 @@ class SnakemakeProcess:
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
         thread signals are left to the program.
         """
-        log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
         # This process lives as long as the study, and a driver with open NVML could not unload.
         gpus = call.profile is not None or driver_there()
         estimates = Forecast(here=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
-        at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
+        parallel_runs = PARALLEL_RUNS if call.profile is None else PARALLEL_RUNS_ON_CLUSTER
         share = may_share(self._plan.execution, call.profile)
         progress = Progress(
-            self._plan, self._folder, at_once, estimates, measured=measured, share=share
+            self._plan, self._folder, parallel_runs, estimates, measured=measured, share=share
         )
-        _check_snakemakes_cache()
+        _check_snakemake_cache()
         if not self._plan.execution.get("skip_preflight"):
-            here = [] if self._on_cluster else check_folder(self._folder.path)
-            if (fatal := [each for each in here if each.fatal]) and progress.next_runs():
-                raise PreflightError(fatal)
+            problems = [] if self._on_cluster else check_folder(self._folder.path)
+            fatal_problems = [problem for problem in problems if problem.fatal]
+            if fatal_problems and progress.next_runs():
+                raise PreflightError(fatal_problems)
             for line in need_models(progress.open_configs(), in_jobs=self._on_cluster):
                 self._view.say(line)
-        with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
+        with self._signals(), os.fdopen(open_file(self._log_path, flags), "w+b") as log:
             Circuit(self._folder.circuit).remove()  # of an earlier call, on any machine
             self._process = self._start(log, call)
             self._follow(self._process, progress)
@@ -221,7 +219,7 @@ class SnakemakeProcess:
 
     def _start(self, log: IO[bytes], call: Call) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*call.command(self._study_file), *self._apptainer(call)],
+            [*call.command(self._study_file), *self._apptainer_options(call)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -232,62 +230,62 @@ class SnakemakeProcess:
             preexec_fn=die_with_parent,
         )
 
-    def _apptainer(self, call: Call) -> list[str]:
-        if not self._in_apptainer():
+    def _apptainer_options(self, call: Call) -> list[str]:
+        if not self._uses_apptainer():
             return []
-        named = "APPTAINER_CACHEDIR" in os.environ  # Snakemake then puts images there
-        if named or not (call.profile is None or is_ours(call.profile)):
+        has_cache_folder = "APPTAINER_CACHEDIR" in os.environ  # Snakemake then puts images there
+        if has_cache_folder or not (call.profile is None or is_bundled(call.profile)):
             return ["--use-apptainer"]
         # Not the working folder: Snakemake takes any file of that name there for its pulled image.
         return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
 
-    def _in_apptainer(self) -> bool:
+    def _uses_apptainer(self) -> bool:
         return any(run.runner == "apptainer" for run in self._plan.runs)
 
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
         """Watch Snakemake to its end."""
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
-            self._report_ends(progress)
+            self._report_ended_runs(progress)
             self._report_queue()
-            if self.broken is not None:
+            if self.circuit_message is not None:
                 self._end_runs()  # again: another one may have been starting
-            elif (broken := circuit.broken()) is not None:
-                self.broken = broken
-                self._view.say(broken)
+            elif (message := circuit.broken()) is not None:
+                self.circuit_message = message
+                self._view.say(message)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()
-        self._report_ends(progress)
+        self._report_ended_runs(progress)
         self._run_failed = progress.any_failed
 
-    def _report_ends(self, progress: Progress) -> None:
-        ends = progress.look()
+    def _report_ended_runs(self, progress: Progress) -> None:
+        ends = progress.newly_ended()
         if ends and self._on_cluster:  # an earlier call's job may be one of them: first say so
-            self._say_once(snakemake_log.said_of_jobs_in(self._folder.path / LOG_NAME))
+            self._say_once(snakemake_log.read_job_messages(self._log_path))
         for ended in ends:
-            self._next_look_s = min(self._next_look_s, time.monotonic() + LOOK_SOON_S)
-            self._view.say(ended.told)
+            self._next_poll_s = min(self._next_poll_s, time.monotonic() + QUEUE_POLL_SOON_S)
+            self._view.say(ended.line)
             for note in ended.notes:
                 kind = kind_of(note)
-                if kind not in self._noted:  # once a study: most hold for every run
-                    self._noted.add(kind)
+                if kind not in self._reported:  # once a study: most hold for every run
+                    self._reported.add(kind)
                     self._view.say(f"Note: {note}")
 
     def _report_queue(self) -> None:
-        if not self._on_cluster or time.monotonic() < self._next_look_s:
+        if not self._on_cluster or time.monotonic() < self._next_poll_s:
             return
-        self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
+        self._next_poll_s = time.monotonic() + QUEUE_POLL_S
         with suppress(LlemError):  # SLURM does not answer just now
-            jobs = left_jobs(self._folder)
+            jobs = queued_jobs(self._folder)
             self._view.queue = waiting_summary(jobs)
-            self._say_once(lasting_reasons(jobs, self._noted))
-        self._say_once(snakemake_log.said_of_jobs_in(self._folder.path / LOG_NAME))
+            self._say_once(lasting_reasons(jobs, self._reported))
+        self._say_once(snakemake_log.read_job_messages(self._log_path))
 
     def _say_once(self, lines: Iterable[str]) -> None:
         for line in lines:
-            if line and line not in self._noted:
-                self._noted.add(line)
+            if line and line not in self._reported:
+                self._reported.add(line)
                 self._view.say(line)
 
     def _on_interrupt(self, _number: int, _frame: object) -> None:
@@ -310,9 +308,9 @@ class SnakemakeProcess:
         self._end_now()
 
     def _end_now(self) -> None:
-        asked = " The cluster is asked for its jobs at intervals: this may take minutes."
+        delay = " The cluster is asked for its jobs at intervals: this may take minutes."
         self._view.ending = "waiting until what runs has ended"
-        self._view.say(f"Ending the current run.{asked if self._on_cluster else ''}")
+        self._view.say(f"Ending the current run.{delay if self._on_cluster else ''}")
         self._end_runs()
 
     def _signal_snakemake(self, number: int) -> None:
@@ -347,47 +345,48 @@ class SnakemakeProcess:
         if not self._on_cluster:
             return
         try:
-            cancel_jobs([job for job in left_jobs(self._folder) if job.waits or not waiting_only])
+            jobs = queued_jobs(self._folder)
+            cancel_jobs([job for job in jobs if job.is_waiting or not waiting_only])
             self._view.queue = ""
         except LlemError as error:
             self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
-        self._say_once(snakemake_log.said_of_jobs(log))
+        self._say_once(snakemake_log.job_messages(log))
         if self._signal_number is not None:
             return 128 + self._signal_number
         if returncode == 0:
             return EXIT_OK
-        self._say_once([why_not_started(log) if self._in_apptainer() else ""])
-        if not (self._folder.path / LOG_NAME).is_file():
+        self._say_once([why_not_started(log) if self._uses_apptainer() else ""])
+        if not self._log_path.is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
-            self.complaint = f"llem: {snakemake_log.killed(self._on_cluster)}\n"
+            self.complaint = f"llem: {snakemake_log.killed_message(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
             self.complaint = self._explanation(log)
         else:  # a failed run explains itself, but no other failure
-            self._say_once([self._with_place(snakemake_log.reason(log))])
+            self._say_once([self._with_log_path(snakemake_log.failure_reason(log))])
         return EXIT_FAILED
 
-    def _with_place(self, why: str) -> str:
-        place = self._folder.path / LOG_NAME
-        return why and f"{why}; Snakemake's own words are in {place}"
+    def _with_log_path(self, cause: str) -> str:
+        return cause and f"{cause}; Snakemake's own words are in {self._log_path}"
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed although no run did: the failed rule's own log if any."""
-        if said := snakemake_log.rules_words(log, self._folder):
-            return said
+        if rule_logs := snakemake_log.failed_rule_logs(log, self._folder):
+            return rule_logs
         if is_full(self._folder.path):
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
-        if (words := snakemake_log.its_error(log)).startswith("llem: "):
-            return words
-        never = next((line for line in self._noted if NEVER_ENDS in line), "")
-        if why := snakemake_log.reason(log) or re.sub(" waits? in ", " waited in ", never):
-            return f"llem: {self._with_place(why)}\n"
-        return f"{words.rstrip()}\nllem: {self._with_place('Snakemake failed')}\n"
+        if (error_text := snakemake_log.first_error(log)).startswith("llem: "):
+            return error_text
+        hopeless_wait = next((line for line in self._reported if NEVER_ENDS in line), "")
+        hopeless_wait = re.sub(" waits? in ", " waited in ", hopeless_wait)
+        if cause := snakemake_log.failure_reason(log) or hopeless_wait:
+            return f"llem: {self._with_log_path(cause)}\n"
+        return f"{error_text.rstrip()}\nllem: {self._with_log_path('Snakemake failed')}\n"
 
 
-def _check_snakemakes_cache() -> None:
+def _check_snakemake_cache() -> None:
     """Raise if Snakemake could not cache the workflow's files.
 
     Raises:

@@ -32,37 +32,37 @@ class Storage:
     @classmethod
     def of(cls, workflow: Any, folder: StudyFolder) -> "Storage | None":
         """Return the storage that runs' files pass through; None where folders are shared."""
-        given = workflow.storage_settings.default_storage_provider is not None
-        return cls(workflow, folder) if given else None
+        is_set = workflow.storage_settings.default_storage_provider is not None
+        return cls(workflow, folder) if is_set else None
 
-    def bring(self, runs: Iterable[Mapping[str, Any]]) -> None:
+    def fetch(self, runs: Iterable[Mapping[str, Any]]) -> None:
         """Copy runs' files from the storage, unless the runs are complete here."""
-        for each in runs:
-            run = self._folder.run(each["experiment"], each["cycle"])
+        for state in runs:
+            run = self._folder.run(state["experiment"], state["cycle"])
             try:
                 if not is_complete(run):
-                    self._bring(run)
+                    self._fetch(run)
             except Exception as error:  # a plugin may raise anything; the next call tries again
                 reason = without_secrets(str(error))
                 say(f"{run.path}: is not brought from the storage: {reason}")
 
-    def _bring(self, run: RunFolder) -> None:
+    def _fetch(self, run: RunFolder) -> None:
         record = self._object(run.result)
-        measured = record.exists()
+        has_record = record.exists()
         # The record last, as when it is written: it holds the others' hashes.
         for path in (
             run.log,
             run.attempts,
             run.outcome,
-            *reversed(run.products if measured else ()),
+            *reversed(run.products if has_record else ()),
         ):
             stored = self._object(path)
             if stored.exists():
-                with TemporaryDirectory() as aside, replacing(path) as temporary:
-                    stored.set_local_path(Path(aside, path.name))
+                with TemporaryDirectory() as temporary_folder, replacing(path) as temporary:
+                    stored.set_local_path(Path(temporary_folder, path.name))
                     stored.retrieve_object()
                     shutil.copyfile(stored.local_path(), temporary)
-        if measured and not is_complete(run):
+        if has_record and not is_complete(run):
             say(f"{record.query}: not whole in the storage; removed, and its run is measured again")
             record.remove()
             run.result.unlink(missing_ok=True)
@@ -71,21 +71,21 @@ class Storage:
         return self._provider.object(f"{self._prefix}/{os.path.normpath(path)}")
 
 
-def send_along(workflow: Any, plan: Plan, folder: StudyFolder) -> None:
+def send_inputs(workflow: Any, plan: Plan, folder: StudyFolder) -> None:
     """Send the plan and the files that runs read to other machines, with the workflow's sources.
 
     Raises:
         ConfigurationError: something could not be sent, or is for one machine alone.
     """
-    named = {path for run in plan.runs for path in local_files(run.config)}
-    sent = [folder.plan, *sorted(path for path in named if not path.is_absolute())]
+    local = {path for run in plan.runs for path in local_files(run.config)}
+    files = [folder.plan, *sorted(path for path in local if not path.is_absolute())]
     problems = [
         Problem(
             "without a shared folder only what is below the working folder reaches the jobs; "
             "work in a clone of the workflow, with study and results in it",
             found=str(path),
         )
-        for path in (workflow.main_snakefile, *workflow.overwrite_configfiles, *sent)
+        for path in (workflow.main_snakefile, *workflow.overwrite_configfiles, *files)
         if not Path(path).resolve().is_relative_to(Path.cwd().resolve())
     ]
     runners = sorted({run.runner for run in plan.runs} - {"local"})
@@ -100,4 +100,4 @@ def send_along(workflow: Any, plan: Plan, folder: StudyFolder) -> None:
         )
     if problems:
         raise ConfigurationError(problems)
-    workflow.configfiles += [str(path) for path in sent]
+    workflow.configfiles += [str(path) for path in files]
