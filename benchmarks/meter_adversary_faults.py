@@ -28,7 +28,7 @@ from meter_adversary_windows import (
 )
 from meter_recording import CostlyClock, opened
 
-from llenergymeasure.sensors.behaviour import KnownCards
+from llenergymeasure.sensors.behaviour import Behaviours
 
 _LAGS_MS = (10, 30, 60, 100)
 LENGTH_S = 10.0
@@ -160,7 +160,7 @@ def run(seed: int) -> tuple[list[object], list[Criterion]]:
 
 
 def _meet(
-    fault: Fault, load: str, known_cards: KnownCards | None, rng: np.random.Generator
+    fault: Fault, load: str, known_cards: Behaviours | None, rng: np.random.Generator
 ) -> Window:
     scene = loads.free_scene(load, LENGTH_S, rng)
     trace = scene.trace

@@ -16,7 +16,7 @@ from meter_recording import CostlyClock, opened
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.sensors.behaviour import KnownCards
+from llenergymeasure.sensors.behaviour import Behaviours
 
 RAPL = "RAPL"
 RAPL_TIMES = 3
@@ -123,7 +123,7 @@ class Job:
     seed: int
     lengths_s: tuple[float, ...]
     models: tuple[str, ...]
-    known: Mapping[str, KnownCards]
+    known: Mapping[str, Behaviours]
     real_zeus: bool
 
 
@@ -132,14 +132,14 @@ def probe(
     rng: np.random.Generator,
     sensor: Keys = NO_KEYS,
     latency_s: float = 0.0,
-) -> dict[str, KnownCards]:
+) -> dict[str, Behaviours]:
     """Record a probe on each kind of card; return what is found of each."""
     trace, edges_s = loads.probe_trace(rng)
     cards = [model(name).card(rng) for name in names]
     settings = sensor(trace, loads.PROBE_S / 2)
     devices = [card.device(trace, loads.LIMIT_W, settings) for card in cards]
     edges_ns = [recording.nanoseconds(edge_s) for edge_s in edges_s]
-    known_cards: dict[str, KnownCards] = {}
+    known_cards: dict[str, Behaviours] = {}
     with opened(devices, rng, latency_s) as (inventory, clock):
         for index, card in enumerate(cards):
             samples = recording.record(inventory, [index], clock, loads.PROBE_S)
@@ -227,7 +227,7 @@ def energy_of(
     samples: Samples,
     window_s: tuple[float, float],
     phases: Sequence[tuple[str, int, int]] = (),
-    known: KnownCards | None = None,
+    known: Behaviours | None = None,
 ) -> Energy:
     """Return the project's headline energy of a window."""
     accounted = account(samples, _ns(window_s), phases, known=known)

@@ -19,7 +19,7 @@ import numpy as np
 from llenergymeasure.analysis.load_curve import LoadCurve, LoadPoint, load_curve
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR
 from llenergymeasure.energy.account import account
-from llenergymeasure.energy.window import without
+from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun
 from nvml_sim import sim
@@ -73,7 +73,11 @@ def _recover(folder: Path, rates: list[float], seconds: float) -> tuple[LoadCurv
         load = run.tokens("").requests / run.window_s
         power_w = energy.total.gross_j / run.window_s
         shared_j = energy.total.shared_u95_j or 0.0
-        u_w = without(energy.total.gross_u95_j, shared_j) / COVERAGE_FACTOR / run.window_s
+        u_w = (
+            quadrature_difference(energy.total.gross_u95_j, shared_j)
+            / COVERAGE_FACTOR
+            / run.window_s
+        )
         points.append(
             LoadPoint(
                 load, power_w, u_w, shared_w=shared_j / run.window_s, experiment=f"{rate:g}/s"

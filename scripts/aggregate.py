@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.errors import in_one_line
+from llenergymeasure.errors import errors_as_messages
 
 if __name__ == "__main__":
-    with in_one_line():
+    with errors_as_messages():
         write_tables(Path(sys.argv[1]), partial=False)

@@ -38,7 +38,7 @@ def as_message(error: LlemError | OSError) -> str:
 
 
 @contextmanager
-def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def errors_as_messages(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Let an error that a person can do something about end the program with one message.
 
     Args:
@@ -49,22 +49,22 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
     except (LlemError, OSError) as error:
         if verbose():
             traceback.print_exc()
-        say_if_read(f"llem: {as_message(error)}")
+        say_if_possible(f"llem: {as_message(error)}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
-        drop(sys.stdout)
+        discard_output(sys.stdout)
         sys.exit(EXIT_FAILED)
 
 
-def say_if_read(text: str) -> None:
+def say_if_possible(text: str) -> None:
     """Print to standard error; that nobody reads it changes no exit code."""
     try:
         say(text)
     except OSError:
-        drop(sys.stderr)
+        discard_output(sys.stderr)
 
 
-def drop(stream: IO[str]) -> None:
+def discard_output(stream: IO[str]) -> None:
     """Let what is left to write go nowhere: it would fail again at the end, with Python's code."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

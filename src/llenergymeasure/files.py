@@ -35,7 +35,7 @@ kernel's own, which some network file systems let out."""
 
 
 @contextmanager
-def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
+def open_folder(folder: Path, *, make: bool = False) -> Iterator[Path]:
     """Yield a folder by a path that stays its own whatever becomes of its name meanwhile.
 
     Below a results folder (one with a plan, or a run's place in it: the plan can be taken away
@@ -109,7 +109,7 @@ def _link_error(path: Path) -> ResultsError:
 
 def make_folder(folder: Path) -> None:
     """Make a folder that may be there already."""
-    with opened(folder, make=True):
+    with open_folder(folder, make=True):
         pass
 
 
@@ -121,7 +121,7 @@ def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
         OSError: it cannot be opened, or is a pipe, a device or the like.
     """
     safe_flags = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with opened(path.parent) as folder:
+    with open_folder(path.parent) as folder:
         try:
             handle = os.open(folder / path.name, safe_flags, mode)
         except OSError as error:
@@ -151,7 +151,7 @@ def _check_plain_file(handle: int, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all in it; of a link the link itself."""
-    with suppress(FileNotFoundError), opened(path.parent) as folder:
+    with suppress(FileNotFoundError), open_folder(path.parent) as folder:
         entry = folder / path.name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -165,7 +165,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The folder is made if missing. If the block raises, ``path`` is left as it was.
     """
-    with opened(path.parent, make=True) as folder:
+    with open_folder(path.parent, make=True) as folder:
         temporary = folder / f".{path.name}.{secrets.token_hex(4)}.part"
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -251,7 +251,7 @@ def write_if_changed(path: Path, content: bytes) -> bool:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder."""
-    with suppress(FileNotFoundError, NotADirectoryError), opened(folder) as fd_path:
+    with suppress(FileNotFoundError, NotADirectoryError), open_folder(folder) as fd_path:
         for path in fd_path.glob(".*.part"):
             path.unlink(missing_ok=True)
 
@@ -265,7 +265,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def pointer_of_lfs(path: Path) -> str | None:
+def lfs_pointer_problem(path: Path) -> str | None:
     """Return what is wrong with a file that Git LFS has left a pointer of; None for any other."""
     try:
         with path.open("rb") as file:

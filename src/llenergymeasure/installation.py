@@ -61,7 +61,7 @@ def workflow_root() -> Path:
     raise ConfigurationError("no Snakefile in this installation: install it from a clone again")
 
 
-def engine_install(backend: str) -> str:
+def engine_install_command(backend: str) -> str:
     """Return what installs the tested packages of an engine that has a file of them."""
     requirements = Path("envs", f"{backend}.txt")
     with suppress(ConfigurationError):
@@ -69,7 +69,7 @@ def engine_install(backend: str) -> str:
     return f"pip install -r {requirements}"
 
 
-def namesake() -> str | None:
+def namesake_warning() -> str | None:
     """Return in words that the other distribution of this name is installed here too."""
     try:
         other = metadata.distribution(_NAMESAKE)

@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 """Is to Python what ``-P`` is, for the processes that Snakemake starts for us (on clusters too)."""
@@ -52,7 +52,7 @@ class SignalPipe:
         self.handle, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in ENDING:
+        for number in END_SIGNALS:
             signal.signal(number, lambda _number, _frame: None)  # the pipe carries the signal
 
     def wait(self, timeout_s: float) -> bool:
@@ -64,9 +64,9 @@ class SignalPipe:
         return os.read(self.handle, 1)[0]
 
 
-def ignore_endings() -> None:
+def ignore_end_signals() -> None:
     """Ignore SIGINT, SIGTERM and SIGHUP from here on: the end has come already."""
-    for number in ENDING:
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
 
@@ -79,7 +79,7 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def safe_path() -> dict[str, str]:
+def safe_path_variables() -> dict[str, str]:
     """Return the variables that keep Python from taking modules out of the working folder.
 
     An empty entry of PYTHONPATH, as ``PYTHONPATH=$PYTHONPATH:…`` makes one, means that folder.
@@ -90,7 +90,7 @@ def safe_path() -> dict[str, str]:
     return variables
 
 
-def users_environment(**variables: str) -> dict[str, str]:
+def user_environment(**variables: str) -> dict[str, str]:
     """Return the environment of a command of the user's own, with ``variables``.
 
     It is as it was, but for empty entries of PYTHONPATH.
@@ -99,7 +99,7 @@ def users_environment(**variables: str) -> dict[str, str]:
     return environment | variables
 
 
-def completed(
+def run_to_end(
     command: Sequence[str],
     limit_s: float,
     *,
@@ -162,7 +162,7 @@ def _abandon(child: "subprocess.Popen[str]") -> None:
         child.wait(KILL_WAIT_S)
 
 
-def ask(
+def call_in_child(
     function: str, *arguments: Any, limit_s: float, inherit: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Return what a function answers in a process of its own.
@@ -179,8 +179,14 @@ def ask(
         RefusedError: the function raised one of our errors, or OSError.
         ChildError: it did not answer in time, failed, or said something else.
     """
-    result = completed(
-        [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()", function],
+    result = run_to_end(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"from {__name__} import answer_call; answer_call()",
+            function,
+        ],
         limit_s,
         given=json.dumps(arguments),
         inherit=inherit,
@@ -197,8 +203,8 @@ def ask(
     return value
 
 
-def answer() -> None:
-    """In the child of :func:`ask`: call the function, and print its answer."""
+def answer_call() -> None:
+    """In the child of :func:`call_in_child`: call the function, and print its answer."""
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(module), name)
     try:
@@ -223,7 +229,7 @@ def start(
     def prepare() -> None:
         die_with_parent()
         if goes_on:
-            ignore_endings()
+            ignore_end_signals()
 
     return subprocess.Popen(
         command,
@@ -360,10 +366,12 @@ def identity(pid: int) -> str:
 def descendants(pid: int) -> list[int]:
     """Return the process ids of all living descendants of ``pid``."""
     stats = {other: stat for other in pids() if (stat := stat_fields(other))}
-    return below({pid}, {other: stat for other, stat in stats.items() if stat[0] != "Z"})
+    return descendant_pids({pid}, {other: stat for other, stat in stats.items() if stat[0] != "Z"})
 
 
-def below(roots: Collection[int], fields_by_pid: Mapping[int, Sequence[str]]) -> list[int]:
+def descendant_pids(
+    roots: Collection[int], fields_by_pid: Mapping[int, Sequence[str]]
+) -> list[int]:
     """Return which processes, each with its ``stat_fields``, descend from one of the roots."""
     children: dict[int, list[int]] = {}
     for pid, fields in fields_by_pid.items():

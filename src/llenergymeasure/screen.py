@@ -17,18 +17,18 @@ def printable(text: str) -> str:
     Escape sequences, carriage returns, direction overrides, NUL and the like become ``\u001b``,
     as JSON writes them; lines and tabs stay.
     """
-    visible = UNSEEN.sub(lambda match: _json_escape(match[0]), text)
+    visible = INVISIBLE.sub(lambda match: _json_escape(match[0]), text)
     if visible.isprintable():
         return visible
     return "".join(_json_escape(char) if _is_control(char) else char for char in visible)
 
 
-def clean(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Return text with U+FFFD for each half of a character, which no file can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-UNSEEN = re.compile(
+INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
     "|(?<![^\x00-\x7f])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef](?!\u20e3)"
 )
@@ -54,7 +54,7 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
-def columns(stream: Any = None) -> int | None:
+def terminal_width(stream: Any = None) -> int | None:
     """Return how wide the terminal is that standard output, or a stream, goes to; else None."""
     stream = sys.stdout if stream is None else stream
     try:
@@ -63,7 +63,7 @@ def columns(stream: Any = None) -> int | None:
         return None
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_lines(text: str, width: int) -> str:
     """Return text whose lines are broken between words, the rest of each further to the right."""
     lines = []
     for line in text.split("\n"):
@@ -90,7 +90,7 @@ _TIGHT_CHARS = 8
 """Likewise, where columns would be left out or cut."""
 
 
-def aligned(
+def align_columns(
     lines: Sequence[Sequence[str]],
     left: Sequence[int],
     spare: Sequence[int] = (),
@@ -111,7 +111,7 @@ def aligned(
     from rich.table import Table
     from rich.text import Text
 
-    width = columns() or 1_000_000
+    width = terminal_width() or 1_000_000
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(lines[0]))]
     visible = list(range(len(widths)))
     hidden_names = []
@@ -171,8 +171,8 @@ class _Screen:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        width = columns(self.stream)
-        return self.unwrapped(text if width is None else wrapped(text, width))
+        width = terminal_width(self.stream)
+        return self.unwrapped(text if width is None else wrap_lines(text, width))
 
     def unwrapped(self, text: str) -> int:
         written: int = self.stream.write(printable(text))
@@ -193,7 +193,7 @@ def only_printable() -> Iterator[None]:
         sys.stdout, sys.stderr = out, err
 
 
-def steer(sequence: str) -> None:
+def write_control_sequence(sequence: str) -> None:
     """Write to standard error what is meant to steer a terminal."""
     stream = sys.stderr
     getattr(stream, "stream", stream).write(sequence)

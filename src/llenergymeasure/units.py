@@ -26,7 +26,7 @@ J_PER_WH = 3600.0
 NS_PER_S = 1_000_000_000
 """Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""
 
-NOTHING = "-"
+NO_VALUE = "-"
 """What stands for None."""
 
 
@@ -36,7 +36,7 @@ def percent(share: float | None) -> str:
     What is not all does not read as 100 %: 0.996 is ``99.6 %``.
     """
     if share is None:
-        return NOTHING
+        return NO_VALUE
     size = abs(share * 100)
     if size == 0:
         return "0 %"

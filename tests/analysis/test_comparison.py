@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.blocks import Blocks, blocks
+from llenergymeasure.analysis.blocks import Blocks, make_blocks
 from llenergymeasure.analysis.comparison import (
     LEVEL,
     MAX_ALL_PAIRS,
@@ -199,7 +199,7 @@ def test_places_are_those_in_which_runs_really_began_on_their_machine():
         }
 
     rows = [row("a", 1, 30), row("a", 2, 10), row("b", 1, 20, "y"), row("b", 2, 40, value=0.0)]
-    data = blocks({"a": rows[:2], "b": rows[2:]}, rows, itemgetter("m"))
+    data = make_blocks({"a": rows[:2], "b": rows[2:]}, rows, itemgetter("m"))
     assert data.cycles == (1, 2)
     assert data.host_order[:, 0].tolist() == [2, 1]
     assert data.host_order[0, 1] == 1

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
-from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.energy.footprint import SiteFactors, footprint
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.layout import StudyFolder
@@ -124,7 +124,7 @@ def test_record_of_another_run_is_not_taken(tmp_path, plan):
 def test_carbon_and_cost_are_by_what_the_plan_declares_not_by_what_runs_knew(tmp_path, plan):
     for number, run in enumerate(plan["runs"]):
         result = make_result(run)
-        then = footprint(result.energy, Declared(grid_gco2e_per_kwh=400.0 + number))
+        then = footprint(result.energy, SiteFactors(grid_gco2e_per_kwh=400.0 + number))
         energy = result.energy.model_copy(update={"footprint": then})
         write_result(tmp_path, result.model_copy(update={"energy": energy}))
     undeclared = merge_runs(plan, tmp_path)

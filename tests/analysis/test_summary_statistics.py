@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.relations import labels_of, relate
+from llenergymeasure.analysis.relations import experiment_labels, relate
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import summarise
 from llenergymeasure.config.dotted import value_at
@@ -207,7 +207,7 @@ def test_measured_and_estimated_experiments_are_not_compared():
         ]
     )
     both = pa.concat_tables([first, estimated])
-    labels = labels_of(summarise(StudyRuns(both)).to_pylist())
+    labels = experiment_labels(summarise(StudyRuns(both)).to_pylist())
     tables = relate(StudyRuns(both), labels)
     pairs = tables["comparisons"].to_pylist()
     assert {(row["metric"], row["label_a"] != row["label_b"]) for row in pairs} == {
@@ -243,7 +243,7 @@ def test_a_level_without_tokens_or_without_runs_says_that_it_has_no_data(silent)
         ]
     )
     for each in (runs, failed):
-        labels = labels_of(summarise(StudyRuns(each)).to_pylist())
+        labels = experiment_labels(summarise(StudyRuns(each)).to_pylist())
         levels = relate(StudyRuns(each), labels)["levels"].to_pylist()
         told = {row["level"]: row for row in levels if row["metric"] == TOKEN}
         sound = [size for size in (1, 2, 4) if size != silent]
@@ -264,7 +264,7 @@ def test_experiments_are_not_compared_by_the_cycles_alone_in_which_something_cam
         if (each["pytorch.batch_size"], each["cycle"]) == (2, 6):
             each[metric] = none
     study = StudyRuns(rows_table(table))
-    tables = relate(study, labels_of(summarise(study).to_pylist()))
+    tables = relate(study, experiment_labels(summarise(study).to_pylist()))
     why = "not every run in the mean has this quantity above zero"
     for pair in tables["comparisons"].to_pylist():
         lacks = pair["metric"] == metric and "2" in pair["label_a"] + pair["label_b"]
@@ -286,7 +286,9 @@ def test_the_runs_of_a_pair_are_those_in_the_means_also_where_there_is_one() -> 
     ]
     table[-1][TOKEN] = None
     study = StudyRuns(rows_table(table))
-    pairs = relate(study, labels_of(summarise(study).to_pylist()))["comparisons"].to_pylist()
+    pairs = relate(study, experiment_labels(summarise(study).to_pylist()))[
+        "comparisons"
+    ].to_pylist()
     (pair,) = [each for each in pairs if each["metric"] == TOKEN]
     assert (pair["n_a"], pair["n_b"]) == (1, 6)
     assert "above zero" in pair["unavailable"]
@@ -299,7 +301,9 @@ def test_a_pair_that_may_not_be_compared_says_nothing_of_what_the_sensor_leaves_
         each["energy_shared_u95_j"] = 0.01 * each["energy_gross_j"]
         each["gpu_name"] = "L4" if each["pytorch.batch_size"] == 4 else "H200"
     study = StudyRuns(rows_table(table))
-    pairs = relate(study, labels_of(summarise(study).to_pylist()))["comparisons"].to_pylist()
+    pairs = relate(study, experiment_labels(summarise(study).to_pylist()))[
+        "comparisons"
+    ].to_pylist()
     of_energy = [pair for pair in pairs if pair["metric"] == TOKEN]
     assert [pair["ratio"] is None for pair in of_energy] == [False, True, True]
     assert [pair["shared_u95_rel"] is None for pair in of_energy] == [False, True, True]
@@ -312,7 +316,7 @@ def test_answers_of_unlike_length_are_named_in_a_comparison(tokens, apart):
         if run["pytorch.batch_size"] == 8:
             run["output_tokens_per_request"] *= tokens / 2000
     table = rows_table(runs)
-    labels = labels_of(summarise(StudyRuns(table)).to_pylist())
+    labels = experiment_labels(summarise(StudyRuns(table)).to_pylist())
     for pair in relate(StudyRuns(table), labels)["comparisons"].to_pylist():
         assert ("output_tokens_per_request" in pair["differs"]) is apart
 
@@ -322,7 +326,7 @@ def test_lengths_that_are_not_known_are_no_difference():
     for run in runs[::2]:
         run["output_tokens_per_request"] = None
     table = rows_table(runs)
-    labels = labels_of(summarise(StudyRuns(table)).to_pylist())
+    labels = experiment_labels(summarise(StudyRuns(table)).to_pylist())
     assert all(
         not pair["differs"] for pair in relate(StudyRuns(table), labels)["comparisons"].to_pylist()
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
-from llenergymeasure.sensors.behaviour import Behaviour, Characterised, PowerBehaviour
+from llenergymeasure.api.sensors import channel_lines, channel_report, sensors_report, sensors_text
+from llenergymeasure.sensors.behaviour import Behaviour, Characterisation, PowerBehaviour
 from nvml_sim import sim
 from support import energy_card
 from support.recording import card_environment, environment, uuid
@@ -73,10 +73,10 @@ def test_what_a_probe_has_found_is_said_in_words(counter: str, words: str, windo
     )
     lag_s = 0.02 if counter == "independent" else None
     info = energy_card.info(quantities=energy_card.H100.quantities, driver="580.1")
-    report = known_report(info, Characterised.now(info, Behaviour(counter, 0.1, lag_s, parts)))
+    report = channel_report(info, Characterisation.now(info, Behaviour(counter, 0.1, lag_s, parts)))
     assert report["shortest_window_s"] == pytest.approx(window_s)
     json.dumps(report)
-    text = "\n".join(known_lines(report))
+    text = "\n".join(channel_lines(report))
     assert "counter: a step every 100 ms; " in text
     assert words in text
     assert "a mean over 25 ms: it sees 25 % of the time" in text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.cpu_threads import choose_threads, usable_cores
+from llenergymeasure.backends.cpu_threads import choose_threads, own_cores
 from llenergymeasure.backends.pytorch import checks
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.installation import install_command
@@ -186,7 +186,7 @@ def test_looking_imports_no_engine() -> None:
 
 def test_threads() -> None:
     small, large = 4_000_000, 8_000_000_000
-    cores = usable_cores()
+    cores = own_cores()
     assert 1 <= cores <= len(os.sched_getaffinity(0))
     assert choose_threads(small, requested=None, on_gpu=False) == 1
     assert choose_threads(large, requested=None, on_gpu=False) == cores

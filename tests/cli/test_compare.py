@@ -67,7 +67,7 @@ def test_two_studies_are_compared_experiment_by_experiment(tmp_path, capsys):
 
 def test_on_a_narrow_terminal_no_word_is_broken(tmp_path, capsys, monkeypatch):
     a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
-    monkeypatch.setattr("llenergymeasure.screen.columns", lambda *_: 60)
+    monkeypatch.setattr("llenergymeasure.screen.terminal_width", lambda *_: 60)
     assert compared(a, b)
     shown = capsys.readouterr().out.partition("\n\n")[2]
     assert "\nenergy_per_output_token_j " in shown

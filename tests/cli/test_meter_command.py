@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.cli import metered_command
-from llenergymeasure.processes import ENDING
+from llenergymeasure.processes import END_SIGNALS
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 from support.forks import run_forked
@@ -221,7 +221,7 @@ def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """What a metered command leaves ignored is put back: later tests' processes inherit it."""
-    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -22,7 +22,7 @@ from llenergymeasure.config.study_document import Document
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow import snakemake_process
-from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.resume import StudyCall, store_call
 from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, llem, write_study
 from support.terminal import at_a_terminal
@@ -285,7 +285,7 @@ def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Cal
         study = write_study(tmp_path, name=name).rename(tmp_path / f"{name}.yaml")
         folder = StudyFolder(tmp_path / "results" / name)
         folder.path.mkdir(parents=True)
-        remember(folder, StudyCall(study))
+        store_call(folder, StudyCall(study))
         os.utime(folder.path / ".call.json", (number, number))
     (tmp_path / "results/first/plan.json").write_text("{}")
     (tmp_path / "last.yaml").unlink()

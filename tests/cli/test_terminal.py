@@ -54,11 +54,15 @@ def made(root: Path, name: str, at: float, **settings: Any) -> Path:
 
 def test_words_are_wrapped_with_a_hanging_indent() -> None:
     text = "  ✓ a finding: that is much too long for the terminal\nshort"
-    assert screen.wrapped(text, 30) == (
+    assert screen.wrap_lines(text, 30) == (
         "  ✓ a finding: that is much\n      too long for the\n      terminal\nshort"
     )
     long = "x" * 90
-    assert screen.wrapped(f"see {long} there", 60).splitlines() == ["see", f"  {long}", "  there"]
+    assert screen.wrap_lines(f"see {long} there", 60).splitlines() == [
+        "see",
+        f"  {long}",
+        "  there",
+    ]
 
 
 RUN = "batch_size=16, precision=bf16, cycle 1: warming up 14 s"
@@ -116,7 +120,7 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
     head = ["experiment", "settings", "n", "J/token", "95 % interval", "W"]
     label = "bf16 · batch_size=8 · 日本語の長い名前"
     row = ["23669e75554b", label, "3", "0.2", "0.1 to 0.3", "28"]
-    lines = screen.aligned([head, row], left=(0, 1), spare=(0, 5)).splitlines()
+    lines = screen.align_columns([head, row], left=(0, 1), spare=(0, 5)).splitlines()
     assert max(map(len, lines)) <= wide
     left_out = "(left out, as the terminal is too narrow: experiment)"
     assert (left_out in " ".join(lines)) == (wide == WIDTHS[0])
@@ -126,7 +130,7 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
 def test_a_table_that_cannot_fit_is_broken_and_loses_no_letter(wide: int) -> None:
     head = ["experiment", "quantity", "verdict", "how"]
     row = ["batch_size=16·fp32", "energy_per_output_token_j", "inconclusive", "paired over cycles"]
-    text = screen.aligned([head, row], left=(0, 1, 2, 3))
+    text = screen.align_columns([head, row], left=(0, 1, 2, 3))
     assert max(map(len, text.splitlines())) <= wide
     for cell in row:
         column = sorted(cell.replace(" ", ""))
@@ -138,7 +142,7 @@ def test_a_name_that_stays_whole_cuts_no_other_column(wide: int) -> None:
     head = ["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]
     pair = ["batch_size=8 against batch_size=1", "energy_per_output_token_j"]
     row = [*pair, "0.2197", "0.04 to 1.17", "0.063", "inconclusive", "paired"]
-    text = screen.aligned([head, row], left=(0, 1, 3, 5, 6), spare=(4, 6, 3), names=(1,))
+    text = screen.align_columns([head, row], left=(0, 1, 3, 5, 6), spare=(4, 6, 3), names=(1,))
     assert max(map(len, text.splitlines())) <= wide
     assert all(cell in text for cell in ("verdict", "inconclusive", "0.04 to 1.17"))
 
@@ -148,7 +152,7 @@ def test_two_settings_stay_on_one_line(wide: int) -> None:
     head = ["experiment", "settings", "n", "kind", "J/token", "95 % interval", "J/request", "W"]
     row = ["23669e75554b", "fp32 · batch_size=4", "1", "estimated", "25.5", "-", "204", "28.0"]
     more = [[*head, "token/s"], [*row, "1.10"]]
-    table = screen.aligned(more, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=20)
+    table = screen.align_columns(more, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=20)
     lines = table.splitlines()
     assert max(map(len, lines)) <= wide
     assert row[1] in lines[1]
@@ -158,7 +162,7 @@ def test_two_settings_stay_on_one_line(wide: int) -> None:
 def test_where_nothing_fits_every_column_is_broken_and_none_is_gone(wide: int) -> None:
     head = ["settings", "n", "J/token", "95 % interval", "token/s"]
     row = ["batch_size=16", "1", "25.5", "1.2 to 3.4", "1.10"]
-    text = screen.aligned([head, row], left=(0,))
+    text = screen.align_columns([head, row], left=(0,))
     assert max(map(len, text.splitlines())) <= wide
     assert not Counter("".join([*head, *row]).replace(" ", "")) - Counter(text)
 
@@ -166,7 +170,7 @@ def test_where_nothing_fits_every_column_is_broken_and_none_is_gone(wide: int) -
 @pytest.mark.parametrize("wide", [34], indirect=True)
 def test_a_settings_column_keeps_eight_signs(wide: int) -> None:
     rows = [["settings", "J", "95 %"], ["batch_size=16", "0.2001", "0.1992 to 0.2010"]]
-    lines = screen.aligned(rows, left=(0,)).splitlines()
+    lines = screen.align_columns(rows, left=(0,)).splitlines()
     assert max(map(len, lines)) <= wide
     assert [line[:8].strip() for line in lines] == ["settings", "batch_si", "ze=16"]
 

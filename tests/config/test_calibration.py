@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.calibration import GAIN_BAND, read_calibration, uncalibrated
+from llenergymeasure.config.calibration import GAIN_BAND, read_calibration, uncalibrated_gain
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import study_from_mapping
 
@@ -115,7 +115,7 @@ def test_the_published_gains_can_be_used_and_are_those_of_single_kinds_of_cards(
 def test_the_band_without_a_calibration_is_what_published_cards_show(
     device: str, name: str, band: float
 ) -> None:
-    assert uncalibrated(device, name).band == band
+    assert uncalibrated_gain(device, name).band == band
 
 
 def test_a_card_that_stands_twice_is_refused(tmp_path: Path) -> None:

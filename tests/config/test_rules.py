@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.rules import RULES, Shape, breaches
+from llenergymeasure.config.rules import RULES, Shape, broken_rules
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, model_shape, study_from_mapping
 from llenergymeasure.workload.models.known import KNOWN
@@ -37,7 +37,7 @@ def messages(
     shape: Shape | None = SHAPE,
 ) -> list[str]:
     config = ExperimentConfig.model_validate({"model": "x", "max_input_tokens": 64, **settings})
-    return [str(problem) for problem in breaches(config, shape)]
+    return [str(problem) for problem in broken_rules(config, shape)]
 
 
 BROKEN: list[Case] = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import Call
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import describe_plan, make_plan
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -27,7 +27,7 @@ def _configure(tmp_path: Path, text: str) -> None:
 
 
 def _choice(offered: bool = False, **settings: object) -> tuple[str, str | None, str]:
-    study = with_runners(study_from_mapping({**SMALL, **settings}), apptainer_offered=offered)
+    study = choose_runners(study_from_mapping({**SMALL, **settings}), apptainer_offered=offered)
     choice = study.runner("pytorch")
     return choice.runner, choice.image, choice.reason
 
@@ -79,7 +79,7 @@ def test_an_engine_that_is_not_here_gets_what_runs_images_here(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("LLEM_DOCKER", raising=False)
     study = study_from_mapping({**SMALL, "backend": "sglang"})
-    study = with_runners(study, apptainer_offered=False)
+    study = choose_runners(study, apptainer_offered=False)
     choice = study.runner("sglang")
     assert choice.runner == runner
     assert command in choice.reason
@@ -94,7 +94,7 @@ def test_a_container_command_that_somebody_named_is_taken_on_a_cluster_too(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("LLEM_DOCKER", "podman-hpc")
     study = study_from_mapping({**SMALL, "backend": "sglang"})
-    choice = with_runners(study, apptainer_offered=False).runner("sglang")
+    choice = choose_runners(study, apptainer_offered=False).runner("sglang")
     assert (choice.runner, "podman-hpc" in choice.reason) == ("docker", True)
 
 
@@ -127,7 +127,7 @@ def test_engines_that_exclude_each_other_are_refused_at_plan_time() -> None:
     study = study_from_mapping(
         {**SMALL, "sweep": study_settings, "runners": {"vllm": "local", "sglang": "docker"}}
     )
-    runners = with_runners(study, apptainer_offered=False).runners
+    runners = choose_runners(study, apptainer_offered=False).runners
     assert {name: choice.runner for name, choice in runners.items()} == {
         "vllm": "local",
         "sglang": "docker",
@@ -136,7 +136,7 @@ def test_engines_that_exclude_each_other_are_refused_at_plan_time() -> None:
 
 def test_the_plan_says_what_was_chosen_and_why(tmp_path: Path, call: Call) -> None:
     study = study_from_mapping({**SMALL, "runners": {"pytorch": "docker:mine:1"}})
-    plan = make_plan(with_runners(study, apptainer_offered=False))
+    plan = make_plan(choose_runners(study, apptainer_offered=False))
     assert "pytorch runs in Docker with mine:1 (the study says so)" in describe_plan(plan)
     path = write_study(tmp_path, runners={"pytorch": "docker:mine:1"})
     document = json.loads(call("plan", str(path), "--json").out)

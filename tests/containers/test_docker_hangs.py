@@ -230,7 +230,7 @@ def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
     for name, value in _variables(fake).items():
         monkeypatch.setenv(name, value)
     (fake / "left").write_text(running)
-    assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
+    assert docker.abandoned_containers(docker.Engine(str(fake / "docker"))) == left
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have process ids of its own")

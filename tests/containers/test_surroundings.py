@@ -20,8 +20,8 @@ from llenergymeasure.containers.calls import call
 from llenergymeasure.containers.container_setup import (
     ContainerSetup,
     HubToken,
+    abandoned_tokens,
     inside_variables,
-    left_tokens,
 )
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.launcher import needs_network
@@ -86,7 +86,7 @@ def test_a_pipe_of_another_user_named_as_a_token_is_not_waited_for(
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     os.mkfifo(tmp_path / "llem-token-of-another")
     monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
-    assert list(left_tokens()) == []
+    assert list(abandoned_tokens()) == []
 
 
 def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
@@ -104,7 +104,7 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     left, held = Path(result.stdout.strip()), HubToken(os.environ)
     assert left.read_text() == "hf_secret"
-    assert list(left_tokens()) == [left]
+    assert list(abandoned_tokens()) == [left]
     found = ContainerSetup.of([], tmp_path / "results")
     assert not left.exists()
     assert held.path is not None

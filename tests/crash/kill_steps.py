@@ -256,7 +256,9 @@ class Study:
             must(is_complete(run), f"{moment}: a record that is not whole")
 
     def _put_back(self) -> None:
-        self._python("from llenergymeasure.machine.gpus.limits import restore_left; restore_left()")
+        self._python(
+            "from llenergymeasure.machine.gpus.limits import restore_abandoned_limits; restore_abandoned_limits()"
+        )
         output = self._python(
             "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0)\n"
             "print(n.nvmlDeviceGetPowerManagementLimit(h) // 1000)"

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure import files
-from llenergymeasure.analysis.tables import behind, read_table, write_tables
+from llenergymeasure.analysis.tables import outdated_reason, read_table, write_tables
 from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.cli.report import report
 from llenergymeasure.cli.status import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
-from llenergymeasure.results.complete import Difference, damage
+from llenergymeasure.results.complete import Difference, first_fault
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workflow import manifest
 from llenergymeasure.workflow.open_study import prepare
@@ -64,9 +64,9 @@ def looked_at(
 
     def look(run: RunFolder) -> Difference | None:
         looked.append(run)
-        return damage(run)
+        return first_fault(run)
 
-    monkeypatch.setattr(manifest, "damage", look)
+    monkeypatch.setattr(manifest, "first_fault", look)
     manifest.states(plan, folder, **settings)
     return looked
 
@@ -132,7 +132,7 @@ def test_a_disk_that_is_away_makes_no_run_a_damaged_one(
         with pytest.raises(OSError, match=r"run\.parquet"):
             prepare(plan, folder)
     prepare(plan, folder)
-    assert damage(run) is None
+    assert first_fault(run) is None
     assert not (run.path / "damaged-1").exists()
 
 
@@ -171,7 +171,9 @@ def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, Study
     opened._folder = folder
     assert not opened._tables_are_stale()
     write_whole(folder, plan.runs[2])
-    assert (behind(folder.path) or "").startswith(f"1 run of {folder.path} has completed since")
+    assert (outdated_reason(folder.path) or "").startswith(
+        f"1 run of {folder.path} has completed since"
+    )
     write_tables(folder.path, partial=True)
     (folder.path / "runs.parquet").write_bytes(b"PAR1 and no more")
     assert opened._tables_are_stale()

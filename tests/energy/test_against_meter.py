@@ -11,7 +11,7 @@ import pytest
 from llenergymeasure.api import calibrate as calibrating
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import Gain, read_calibration
-from llenergymeasure.energy.against_meter import Surely
+from llenergymeasure.energy.against_meter import MeterSetup
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.recording.samples import Row, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
@@ -82,15 +82,15 @@ def wall(
     return path
 
 
-EXACT = Surely(accuracy=0.0)
+EXACT = MeterSetup(accuracy=0.0)
 
 
-def held(folder: Path, known: Surely = EXACT, **meter: Any) -> tuple[Gain, str]:
+def held(folder: Path, known: MeterSetup = EXACT, **meter: Any) -> tuple[Gain, str]:
     card = recording(folder, meter.get("regular", False))
     return held_against(wall(folder, **meter), card, known)
 
 
-def held_against(log: Path, card: Path, known: Surely = EXACT) -> tuple[Gain, str]:
+def held_against(log: Path, card: Path, known: MeterSetup = EXACT) -> tuple[Gain, str]:
     text, words = calibrate(log, card, known)
     calibration = card.with_name("calibration.yaml")
     calibration.write_text(text)
@@ -138,7 +138,7 @@ def test_ten_minutes_of_a_noisy_meter_give_a_thousandth_of_the_gain_and_a_fifth_
 
 
 def test_the_meters_own_accuracy_is_in_the_gains_uncertainty(tmp_path: Path) -> None:
-    gain, _ = held(tmp_path, Surely(accuracy=0.01))
+    gain, _ = held(tmp_path, MeterSetup(accuracy=0.01))
     assert 0.01 <= gain.band < 0.012
 
 
@@ -146,7 +146,7 @@ def test_a_meter_on_the_whole_machine_must_say_what_else_it_sees(tmp_path: Path)
     machine = {"rest_w": 240.0, "supply": 0.94}
     with pytest.raises(MeterError, match="not on the card alone"):
         held(tmp_path, **machine)
-    gain, _ = held(tmp_path, Surely(0.0, 240.0, 0.94), **machine)
+    gain, _ = held(tmp_path, MeterSetup(0.0, 240.0, 0.94), **machine)
     assert gain.gain == pytest.approx(GAIN, rel=0.005)
     assert gain.offset_w == pytest.approx(OFFSET_W, abs=1)
 
@@ -172,14 +172,14 @@ def test_what_cannot_be_held_against_it_has_a_word(tmp_path: Path, meter: Any, w
 @pytest.mark.parametrize(
     ("known", "word"),
     [
-        (Surely(rest_w=500.0), "offset_w: must be"),
-        (Surely(rest_w=math.nan), "offset_w: must be"),
-        (Surely(accuracy=math.nan), "u_gain_rel: must be"),
-        (Surely(efficiency=90.0), "gain: must be"),
+        (MeterSetup(rest_w=500.0), "offset_w: must be"),
+        (MeterSetup(rest_w=math.nan), "offset_w: must be"),
+        (MeterSetup(accuracy=math.nan), "u_gain_rel: must be"),
+        (MeterSetup(efficiency=90.0), "gain: must be"),
     ],
 )
 def test_what_no_calibration_file_may_hold_is_refused(
-    tmp_path: Path, known: Surely, word: str
+    tmp_path: Path, known: MeterSetup, word: str
 ) -> None:
     with pytest.raises(MeterError, match=f"is no calibration: .*{word}"):
         held(tmp_path, known)
@@ -210,11 +210,11 @@ def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
 
 
 def test_a_difference_that_may_be_other_parts_is_named(tmp_path: Path) -> None:
-    _, words = held(tmp_path, Surely(), rest_w=30.0)
+    _, words = held(tmp_path, MeterSetup(), rest_w=30.0)
     assert "say so with --rest-watts" in words
-    _, words = held(tmp_path, Surely(), rest_w=-30.0)
+    _, words = held(tmp_path, MeterSetup(), rest_w=-30.0)
     assert "--rest-watts" not in words  # no part draws less than nothing
-    for known in (Surely(rest_w=30.0), Surely(rest_w=0.0)):
+    for known in (MeterSetup(rest_w=30.0), MeterSetup(rest_w=0.0)):
         _, words = held(tmp_path, known, rest_w=30.0)
         assert "--rest-watts" not in words
 
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing\n")
     with pytest.raises(ConfigurationError, match="no column of times and watts"):
-        calibrate(path, recording(tmp_path), Surely())
+        calibrate(path, recording(tmp_path), MeterSetup())
 
 
 def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import USUAL_LAG_S, open_device
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.energy import Reading
-from llenergymeasure.sensors.behaviour import Behaviour, KnownCards
+from llenergymeasure.sensors.behaviour import Behaviour, Behaviours
 from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 
@@ -27,7 +27,7 @@ def metered(
     *,
     name: str = H100,
     margins: bool = True,
-    known: KnownCards | None = None,
+    known: Behaviours | None = None,
 ) -> Account:
     start_s, end_s = window_s
     samples = card.record(power, sensor, end_s + 3, name=name)

@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, batch_energies
-from llenergymeasure.energy.footprint import Declared, footprint, per_1000_requests_wh
+from llenergymeasure.energy.footprint import SiteFactors, footprint, per_1000_requests_wh
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card
@@ -182,21 +182,21 @@ def test_requests_that_overlap_have_no_energy_of_their_own() -> None:
 
 
 def test_energy_in_other_units() -> None:
-    site = Declared(grid_gco2e_per_kwh=400.0, pue=1.5, price_per_kwh=0.2)
+    site = SiteFactors(grid_gco2e_per_kwh=400.0, pue=1.5, price_per_kwh=0.2)
     assert site.carbon_gco2e(3.6e6) == pytest.approx(600.0)
     assert site.cost(3.6e6) == pytest.approx(0.3)
     assert per_1000_requests_wh(36.0) == pytest.approx(10.0)
 
 
 def test_what_was_not_declared_is_not_made_up() -> None:
-    assert Declared().carbon_gco2e(1.0) is None
-    assert Declared().cost(1.0) is None
+    assert SiteFactors().carbon_gco2e(1.0) is None
+    assert SiteFactors().cost(1.0) is None
     assert per_1000_requests_wh(None) is None
 
 
 def test_the_footprint_of_a_window_is_its_energys() -> None:
     result = account(card.record(card.constant(360.0)), (card.ns(10), card.ns(50)))
-    declared = Declared(500.0, 1.25, 0.4, "EUR", "made up")
+    declared = SiteFactors(500.0, 1.25, 0.4, "EUR", "made up")
     impact = footprint(result.energy(requests=100), declared)
     assert impact.energy_site_kwh == pytest.approx(360 * 40 * 1.25 / 3.6e6, rel=1e-3)
     assert impact.carbon_gco2e == pytest.approx(500 * impact.energy_site_kwh)

@@ -9,16 +9,16 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
-from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, batches_of
+from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, group_batches
 from llenergymeasure.run.result.run_energy import run_energy
-from llenergymeasure.sensors.behaviour import Characterised
+from llenergymeasure.sensors.behaviour import Characterisation
 from support import energy_card as card
 
 LOAD = card.steps(60)
 INFO = card.info(driver="570.1", quantities=("energy_counter_j", "power_instant_w"))
 ROWS = card.rows_of(LOAD, card.Sensor(window_s=0.025), 60)
 PROBED = {
-    ("nvml", card.UUID): Characterised.now(
+    ("nvml", card.UUID): Characterisation.now(
         INFO, characterise(card.recording(ROWS, INFO), card.UUID)
     )
 }
@@ -46,7 +46,7 @@ def requests(count: int = 10) -> pa.Table:
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
     arguments = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
     table = requests() if table is None else table
-    batches, tokens = batches_of(table), batch_tokens(table, "")
+    batches, tokens = group_batches(table), batch_tokens(table, "")
     return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **arguments)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.machine.gpus import allotment
-from llenergymeasure.machine.gpus.allotment import Allotment, Demand, ask_allotment, demand
+from llenergymeasure.machine.gpus.allotment import Allotment, Demand, demand, fetch_allotment
 from machine.conftest import run_json
 from nvml_sim import sim
 
@@ -85,10 +85,10 @@ def test_demand(config: dict[str, Any], expected: Demand) -> None:
 ASK = """
 import json, sys
 from dataclasses import asdict
-from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, ask_allotment
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, fetch_allotment
 config, limit_s = json.loads(sys.argv[1]), float(sys.argv[2])
 try:
-    found = ask_allotment(config, limit_s)
+    found = fetch_allotment(config, limit_s)
 except GpuAllotmentError as error:
     print(json.dumps({"error": str(error)}))
 else:
@@ -181,7 +181,7 @@ def test_a_machine_without_a_driver_has_none() -> None:
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        assert ask_allotment({"backend": "pytorch"}) == Allotment()
+        assert fetch_allotment({"backend": "pytorch"}) == Allotment()
     else:
         pytest.skip("this machine has an NVIDIA driver")
 
@@ -211,9 +211,9 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
         "from llenergymeasure.cli import doctor_machine\n"
         "from llenergymeasure.containers.container_checks import visible_uuids\n"
         "from llenergymeasure.run.preflight.forecast import Forecast\n"
-        "allotment.ask_allotment.__defaults__ = (1.0,)\n"
+        "allotment.fetch_allotment.__defaults__ = (1.0,)\n"
         "print(*(tuple(each) for each in doctor_machine.gpus()), sep='\\n')\n"
-        "allotment.ask_allotment.__defaults__ = (1000.0,)\n"
+        "allotment.fetch_allotment.__defaults__ = (1000.0,)\n"
         "config = ExperimentConfig(model='tiny-llama', backend='pytorch')\n"
         "print(Forecast().facts(config).device)\n"
         "visible_uuids()\n"

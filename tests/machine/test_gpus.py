@@ -18,9 +18,9 @@ from llenergymeasure.machine.gpus.inventory import (
     Inventory,
     Selection,
     discover,
-    named,
-    promised,
-    visible,
+    expected_gpu,
+    select_gpus,
+    visible_gpus,
 )
 from machine.conftest import run_json
 from nvml_sim import sim
@@ -50,14 +50,14 @@ def _ask(code: str, variables: dict[str, str]) -> Any:
 
 
 def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
-    assert _uuids(visible(ALL, {})) == [FIRST, SECOND, THIRD]
-    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": "0"})) == [FIRST]
-    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": "2,0"})) == [THIRD, FIRST]
+    assert _uuids(visible_gpus(ALL, {})) == [FIRST, SECOND, THIRD]
+    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "0"})) == [FIRST]
+    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "2,0"})) == [THIRD, FIRST]
 
 
 @pytest.mark.parametrize("length", [len("GPU-00000001"), len(FIRST)])
 def test_cuda_visible_devices_by_uuid_or_its_beginning(length: int) -> None:
-    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
+    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
 
     assert _uuids(selection) == [FIRST]
     assert selection.source == "CUDA_VISIBLE_DEVICES"
@@ -65,7 +65,7 @@ def test_cuda_visible_devices_by_uuid_or_its_beginning(length: int) -> None:
 
 @pytest.mark.parametrize("value", ["", "-1", "NoDevFiles"])
 def test_cuda_visible_devices_can_mean_none(value: str) -> None:
-    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": value})
+    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": value})
 
     assert not selection.gpus
     assert not selection.warnings
@@ -86,11 +86,11 @@ def test_cuda_visible_devices_can_mean_none(value: str) -> None:
     ],
 )
 def test_cuda_visible_devices_as_people_write_it(value: str, expected: list[str]) -> None:
-    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": value})) == expected
+    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": value})) == expected
 
 
 def test_cuda_stops_at_the_first_name_that_is_not_there() -> None:
-    selection = visible(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
+    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
 
     assert _uuids(selection) == [SECOND]
     assert "'7'" in selection.warnings[0]
@@ -100,37 +100,37 @@ def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed()
     mixed = Inventory((*GPUS[:2], Gpu(2, uuid(2), "another", pci_bus_id="00000000:41:00.0")))
     by_index = {"CUDA_VISIBLE_DEVICES": "0"}
 
-    assert "CUDA_DEVICE_ORDER" in visible(mixed, by_index).warnings[0]
-    assert not visible(mixed, {**by_index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).warnings
-    assert not visible(mixed, {"CUDA_VISIBLE_DEVICES": FIRST}).warnings
+    assert "CUDA_DEVICE_ORDER" in visible_gpus(mixed, by_index).warnings[0]
+    assert not visible_gpus(mixed, {**by_index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).warnings
+    assert not visible_gpus(mixed, {"CUDA_VISIBLE_DEVICES": FIRST}).warnings
 
 
 @pytest.mark.parametrize(("indices", "expected"), [("1-2", [FIRST, SECOND]), ("0", [THIRD])])
 def test_slurm_names_nvmls_indices(indices: str, expected: list[str]) -> None:
-    assert _uuids(visible(ALL, {"SLURM_JOB_GPUS": indices})) == expected
+    assert _uuids(visible_gpus(ALL, {"SLURM_JOB_GPUS": indices})) == expected
 
 
 def test_slurm_that_hides_the_other_cards_is_not_asked_again() -> None:
     """Under cgroups the job's card is the only one, with index 0, whatever SLURM calls it."""
     only = Inventory(GPUS[:1])
 
-    assert _uuids(visible(only, {"SLURM_JOB_GPUS": "5"})) == [GPUS[0].uuid]
+    assert _uuids(visible_gpus(only, {"SLURM_JOB_GPUS": "5"})) == [GPUS[0].uuid]
 
 
 def test_cuda_visible_devices_wins_over_slurm() -> None:
     environ = {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}
 
-    assert _uuids(visible(ALL, environ)) == [FIRST]
+    assert _uuids(visible_gpus(ALL, environ)) == [FIRST]
 
 
 def test_named_by_nvml_index_or_uuid() -> None:
-    assert _uuids(named(["2", GPUS[0].uuid, "2"], ALL)) == [GPUS[2].uuid, GPUS[0].uuid]
+    assert _uuids(select_gpus(["2", GPUS[0].uuid, "2"], ALL)) == [GPUS[2].uuid, GPUS[0].uuid]
 
 
 @pytest.mark.parametrize("name", ["7", "GPU-", "GPU-0000000", "nonsense"])
 def test_a_name_that_fits_no_card_or_several_is_an_error_that_lists_them(name: str) -> None:
     with pytest.raises(ConfigurationError, match=uuid(1)) as caught:
-        named([name], ALL)
+        select_gpus([name], ALL)
     assert name in str(caught.value)
 
 
@@ -224,13 +224,13 @@ def test_cudas_second_is_the_third_where_the_second_is_off_the_bus() -> None:
     dead = replace(GPUS[2], pci_bus_id="", unavailable="GPU is lost")  # 41: the second on the bus
     three = Inventory((*GPUS[:2], dead))
 
-    assert _uuids(visible(three, {"CUDA_VISIBLE_DEVICES": "1"})) == [THIRD]
+    assert _uuids(visible_gpus(three, {"CUDA_VISIBLE_DEVICES": "1"})) == [THIRD]
 
 
 def test_where_no_card_answers_whoever_looks_learns_why() -> None:
     dead = Inventory(tuple(replace(gpu, unavailable="GPU is lost") for gpu in GPUS))
 
-    assert {gpu.unavailable for gpu in visible(dead, {}).gpus} == {"GPU is lost"}
+    assert {gpu.unavailable for gpu in visible_gpus(dead, {}).gpus} == {"GPU is lost"}
 
 
 def test_another_packages_bindings_are_named_with_the_remedy(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_gpu_that_should_be_here_and_does_not_answer_is_wrong(
         (tmp_path / device).touch()
     none_here = Inventory(unavailable="no NVIDIA driver", remedy="install it")
     monkeypatch.setattr(doctor_machine, "discover_if_answered", lambda: none_here)
-    monkeypatch.setattr(doctor_machine, "promised", partial(promised, tmp_path))
+    monkeypatch.setattr(doctor_machine, "expected_gpu", partial(expected_gpu, tmp_path))
     (finding,) = doctor_machine.gpus()
     assert finding.state == ("absent" if words is None else "wrong")
     assert finding.remedy == "install it"
@@ -299,7 +299,7 @@ def test_a_card_that_the_control_group_refuses_was_not_given(
         monkeypatch.delenv(name, raising=False)
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
-        reason = promised(tmp_path)
+        reason = expected_gpu(tmp_path)
     assert (reason is not None) == is_expected
 
 
@@ -311,6 +311,6 @@ def test_a_device_file_that_a_removed_driver_left_promises_no_gpu(
     with socket.socket(socket.AF_UNIX) as device:
         monkeypatch.chdir(tmp_path)
         device.bind("nvidia0")  # is opened with the same error as a device without a driver
-        assert promised(tmp_path) is None
+        assert expected_gpu(tmp_path) is None
         (tmp_path / "nvidia1").touch()
-        assert promised(tmp_path) == f"there is {tmp_path / 'nvidia1'}"
+        assert expected_gpu(tmp_path) == f"there is {tmp_path / 'nvidia1'}"

@@ -13,9 +13,9 @@ import pytest
 
 from llenergymeasure.machine.gpus import limits
 from llenergymeasure.machine.gpus.limits import (
+    abandoned_limits,
     hold_limits,
-    left_limits,
-    restore_left,
+    restore_abandoned_limits,
     restore_limits,
 )
 from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
@@ -102,7 +102,7 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
     monkeypatch.setattr(limits, "ANSWER_S", 60.0)
     assert read_back(environment) == HELD
     assert len(records(environment)) == 1
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
 
@@ -124,7 +124,7 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(
         record.write_text(content)
     hang(environment, hanging=False)
     monkeypatch.setattr(limits, "ANSWER_S", 60.0)
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
 
@@ -134,10 +134,10 @@ def test_what_a_killed_supervisor_left_is_put_back_by_the_next_start(
 ) -> None:
     environment = simulated()
     killed_while_holding(environment, number)
-    assert left_limits() == [UUID]
-    assert restore_left() == {UUID: None}
+    assert abandoned_limits() == [UUID]
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
-    assert (restore_left(), left_limits(), records(environment)) == ({}, [], [])
+    assert (restore_abandoned_limits(), abandoned_limits(), records(environment)) == ({}, [], [])
 
 
 def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
@@ -157,8 +157,8 @@ def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
 def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:
     environment = simulated()
     with held_by_another(environment):
-        assert restore_left() == {}
-        assert left_limits() == []
+        assert restore_abandoned_limits() == {}
+        assert abandoned_limits() == []
         assert read_back(environment) == HELD
 
 
@@ -171,10 +171,10 @@ def test_nobody_gets_the_card_while_a_process_works_on_its_limits(simulated: Any
         locks.release()
         with pytest.raises(GpuBusyError):
             lock()
-        assert restore_left() == {}
+        assert restore_abandoned_limits() == {}
         assert read_back(environment) == HELD
         worker.kill()
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
 
 
 def test_limits_that_could_not_be_put_back_are_not_taken_for_those_found(simulated: Any) -> None:
@@ -185,7 +185,7 @@ def test_limits_that_could_not_be_put_back_are_not_taken_for_those_found(simulat
         pytest.raises(LimitsError, match="an earlier run's limits are not put back yet"),
     ):
         hold_limits(locks, Limits(150))
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
 
@@ -193,7 +193,7 @@ def test_what_somebody_set_after_a_kill_is_left_as_it_is(simulated: Any) -> None
     environment = simulated()
     killed_while_holding(environment)
     set_limit(environment, 450)
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == (450.0, 1980)
 
 
@@ -229,7 +229,7 @@ def test_limits_of_another_boot_are_forgotten(simulated: Any) -> None:
     (record,) = records(environment)
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "boot_id": "another"}))
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment)[0] == 250
     assert records(environment) == []
 
@@ -239,7 +239,7 @@ def test_half_a_record_means_that_nothing_was_set_yet(simulated: Any) -> None:
     folder = Path(environment["LLEM_RUNTIME_DIR"])
     folder.mkdir()
     (folder / f"limits-{os.geteuid()}-{UUID}.json").write_text('{"format": 1, "uu')
-    assert restore_left() == {UUID: None}
+    assert restore_abandoned_limits() == {UUID: None}
     assert records(environment) == []
     assert read_back(environment) == AS_FOUND
 
@@ -250,7 +250,7 @@ def test_a_record_that_somebody_else_made_sets_nothing(simulated: Any) -> None:
     killed_while_holding(environment)
     (record,) = records(environment)
     os.chown(record, 65534, 65534)
-    assert restore_left() == {}
+    assert restore_abandoned_limits() == {}
     with lock() as locks:
         hold_limits(locks, Limits(150))
         assert read_back(environment)[0] == 150
@@ -268,7 +268,7 @@ def test_a_planted_link_is_not_followed(simulated: Any, tmp_path: Path) -> None:
     (folder / f"limits-{os.geteuid()}-{UUID}.json").symlink_to(target)
     with lock() as locks, pytest.raises(LimitsError, match="not put back yet"):
         hold_limits(locks, BOTH)
-    (reason,) = restore_left().values()
+    (reason,) = restore_abandoned_limits().values()
     assert reason is not None
     assert target.read_text() == "as it was"
     assert read_back(environment) == AS_FOUND

@@ -6,7 +6,11 @@ import time
 from typing import Any
 
 from llenergymeasure.machine.gpus import memory_release
-from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, unreleased_lines
+from llenergymeasure.machine.gpus.memory_release import (
+    SLACK_BYTES,
+    unreleased_lines,
+    wait_for_release_in_child,
+)
 from machine.conftest import UUID, run_json
 from nvml_sim import sim
 
@@ -14,8 +18,8 @@ GB = 10**9
 
 ASK = """
 import json, sys
-from llenergymeasure.machine.gpus.memory_release import ask_release
-print(json.dumps(ask_release(json.loads(sys.argv[1]), float(sys.argv[2]))))
+from llenergymeasure.machine.gpus.memory_release import wait_for_release_in_child
+print(json.dumps(wait_for_release_in_child(json.loads(sys.argv[1]), float(sys.argv[2]))))
 """
 
 
@@ -63,4 +67,4 @@ def test_a_card_that_does_not_answer_is_not_known(simulated: Any) -> None:
 
 
 def test_without_cards_nothing_is_asked() -> None:
-    assert ask_release({}) is None
+    assert wait_for_release_in_child({}) is None

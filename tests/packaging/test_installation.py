@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.pages import ROOT
-from llenergymeasure.installation import DISTRIBUTION, install_command, namesake
+from llenergymeasure.installation import DISTRIBUTION, install_command, namesake_warning
 
 METADATA = """Metadata-Version: 2.4
 Name: {name}
@@ -53,7 +53,7 @@ def test_copied_code_has_no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "distribution", none)
     assert "image" in install_command("pytorch")
-    assert namesake() is None
+    assert namesake_warning() is None
 
 
 def test_the_other_program_beside_this_one_is_named(
@@ -61,7 +61,7 @@ def test_the_other_program_beside_this_one_is_named(
 ) -> None:
     _installed(tmp_path, "llenergymeasure", "0.7.0")
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = namesake()
+    said = namesake_warning()
     assert said is not None
     assert "llenergymeasure 0.7.0, another program" in said
     assert "pip uninstall llenergymeasure" in said

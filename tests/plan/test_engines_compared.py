@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.requested_work import work_of
+from llenergymeasure.config.requested_work import requested_work
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.plan.fairness import fairness, unmatched_experiments
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
@@ -81,7 +81,7 @@ def test_an_engines_own_sampling_may_change_the_work(
     sampling: dict[str, Any], answers: dict[str, Any] | None
 ) -> None:
     config = {"backend": "vllm", "max_output_tokens": 128, "vllm": {"sampling": sampling}}
-    assert work_of(config).get("answers") == answers
+    assert requested_work(config).get("answers") == answers
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_the_fields_of_a_request_may_change_the_work(
     body: dict[str, Any], answers: dict[str, Any] | None
 ) -> None:
     config = {"backend": "openai", "max_output_tokens": 128, "openai": {"body": body}}
-    assert work_of(config).get("answers") == answers
+    assert requested_work(config).get("answers") == answers
 
 
 def test_beams_have_a_length_of_their_own() -> None:
     beams = {"beam_search": {"beam_width": 2, "max_tokens": 8}}
     config = {"backend": "vllm", "max_output_tokens": 128, "vllm": beams}
-    assert work_of(config)["answers"] == {"longest": 8}
+    assert requested_work(config)["answers"] == {"longest": 8}
 
 
 def test_the_example_compares_three_engines() -> None:

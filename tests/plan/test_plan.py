@@ -16,7 +16,7 @@ from llenergymeasure.plan import Estimates, Plan, describe_plan, make_plan
 from llenergymeasure.plan.estimate import (
     LIMIT_SPARE_S,
     Device,
-    Known,
+    ModelAndDevice,
     ModelSize,
     Work,
     limit_s,
@@ -183,8 +183,8 @@ def test_shuffle_follows_the_design_unless_seeded() -> None:
     assert sorted(names()) == sorted(names(shuffle_seed=1))
 
 
-def seconds(plan: Plan, measured: bool = True, known: Known | None = None) -> float:
-    return Estimates(lambda _: known or Known()).plan(plan, measured).seconds
+def seconds(plan: Plan, measured: bool = True, known: ModelAndDevice | None = None) -> float:
+    return Estimates(lambda _: known or ModelAndDevice()).plan(plan, measured).seconds
 
 
 def test_estimate_counts_waits_gaps_and_runs() -> None:
@@ -208,9 +208,9 @@ H100 = Device("NVIDIA H100 80GB HBM3", 989e12, 3.35e12)
 
 def test_the_estimate_knows_the_model_and_the_device() -> None:
     plan = plan_with(protocol="quick", n=100, backend="pytorch", sweep={"n": [100]})
-    card = Known(LLAMA_8B, H100)
-    slow = Known(LLAMA_8B, Device("CPU", 2e10, 1e10))
-    small = Known(replace(LLAMA_8B, parameters=8e6, weights_bytes=16e6, layers=2), H100)
+    card = ModelAndDevice(LLAMA_8B, H100)
+    slow = ModelAndDevice(LLAMA_8B, Device("CPU", 2e10, 1e10))
+    small = ModelAndDevice(replace(LLAMA_8B, parameters=8e6, weights_bytes=16e6, layers=2), H100)
     assert seconds(plan) < seconds(plan, known=small) < seconds(plan, known=card)
     assert seconds(plan, known=slow) > 100 * seconds(plan, known=card)
     assert not Estimates(lambda _: card).plan(plan).unknown
@@ -232,16 +232,20 @@ def test_the_estimate_is_near_what_an_h100_took() -> None:
         }
     )
     work = Work(requests=32, input_tokens=512, output_tokens=128, at_once=8)
-    found = run_estimate(config, resolve_protocol(config, True), Known(LLAMA_8B, H100), work)
+    found = run_estimate(
+        config, resolve_protocol(config, True), ModelAndDevice(LLAMA_8B, H100), work
+    )
     assert 58 / 2 < found.seconds < 58 * 2
 
 
 def test_what_an_estimate_does_not_know_it_names() -> None:
-    known = Known("the size of nobody/nothing", "the speed of GPU X")
+    known = ModelAndDevice("the size of nobody/nothing", "the speed of GPU X")
     text = describe_plan(plan_with(), Estimates(lambda _: known))
     assert "  at least " in text
     assert "not counted, as not known here: the size of nobody/nothing, the speed of" in text
-    assert "  about " in describe_plan(plan_with(), Estimates(lambda _: Known(LLAMA_8B, H100)))
+    assert "  about " in describe_plan(
+        plan_with(), Estimates(lambda _: ModelAndDevice(LLAMA_8B, H100))
+    )
 
 
 def test_the_estimate_says_that_it_counts_no_judging() -> None:
@@ -253,7 +257,7 @@ def test_the_estimate_says_that_it_counts_no_judging() -> None:
 def test_what_is_the_most_is_not_called_the_least_where_answers_are_judged() -> None:
     study = {"model": "tiny-llama", "dataset": "arc", "quality": {"tasks": ["llem-small"]}}
     plan = make_plan(study_from_mapping(study))
-    text = describe_plan(plan, Estimates(lambda _: Known(LLAMA_8B, H100)))
+    text = describe_plan(plan, Estimates(lambda _: ModelAndDevice(LLAMA_8B, H100)))
     assert "  up to about " in text
     assert "at least" not in text
     assert "shorter texts take less\n  not counted: how long the quality takes" in text
@@ -283,7 +287,7 @@ def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
 )
 def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any]) -> None:
     shape = {"model": "any", "protocol": "quick", **given}
-    (run, *_), known = plan_with(**shape, sweep={"n": [4]}).runs, Known(LLAMA_8B, H100)
+    (run, *_), known = plan_with(**shape, sweep={"n": [4]}).runs, ModelAndDevice(LLAMA_8B, H100)
     assert str(Estimates(lambda _: known).run(run.config)).startswith("up to about ")
     text = describe_plan(plan_with(**shape, sweep={"n": [4]}), Estimates(lambda _: known))
     assert "counted at max_input_tokens and max_output_tokens: shorter texts take less" in text
@@ -292,18 +296,22 @@ def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any])
 def test_the_limit_is_the_same_estimate_many_times_over() -> None:
     config = ExperimentConfig.model_validate({"model": "any", "protocol": "standard", "n": 50})
     protocol, work = resolve_protocol(config, True), Work(50, 512, 128, 1)
-    for known in (Known(LLAMA_8B, H100), Known(), Known(LLAMA_8B, Device("CPU", 2e10, 1e10))):
+    for known in (
+        ModelAndDevice(LLAMA_8B, H100),
+        ModelAndDevice(),
+        ModelAndDevice(LLAMA_8B, Device("CPU", 2e10, 1e10)),
+    ):
         expected_s = run_estimate(config, protocol, known, work).seconds
         assert limit_s(config, protocol, known, work) > 5 * expected_s
-    fast = limit_s(config, protocol, Known(LLAMA_8B, H100), work)
-    assert limit_s(config, protocol, Known(), work) > fast
+    fast = limit_s(config, protocol, ModelAndDevice(LLAMA_8B, H100), work)
+    assert limit_s(config, protocol, ModelAndDevice(), work) > fast
 
 
 def test_the_limit_leaves_a_program_of_the_users_the_time_that_it_has_to_start() -> None:
     def limit(**openai: Any) -> float:
         settings = {"model": "any", "backend": "openai", "openai": openai}
         config = ExperimentConfig.model_validate(settings)
-        tiny = Known(ModelSize(10**6, 10**6, 2), H100)
+        tiny = ModelAndDevice(ModelSize(10**6, 10**6, 2), H100)
         return limit_s(config, resolve_protocol(config, True), tiny, Work(1, 8, 8, 1))
 
     assert limit(command=["serve", "{port}"]) > READY_LIMIT_S + LIMIT_SPARE_S

@@ -18,7 +18,7 @@ from llenergymeasure.plan.estimate import (
     READ_BYTES_PER_S,
     START_S,
     Device,
-    Known,
+    ModelAndDevice,
     ModelSize,
 )
 from llenergymeasure.run.measure_script import followers, read_spec
@@ -73,7 +73,9 @@ def test_runs_in_a_container_with_its_meter_share_a_server_too(runner: str) -> N
 
 def test_a_session_is_counted_with_one_start() -> None:
     """Each of the others is quicker by a start, a load and the rest before it; its job finishes."""
-    slow = Known(ModelSize(8e9, 16e9, 32, to_fetch_bytes=16e9), Device("card", 989e12, 3.35e12))
+    slow = ModelAndDevice(
+        ModelSize(8e9, 16e9, 32, to_fetch_bytes=16e9), Device("card", 989e12, 3.35e12)
+    )
     estimates = Estimates(lambda _: slow)
     shared, alone = plan_with(), plan_with(execution={"n_cycles": 3})
     started = resolve_protocol(ExperimentConfig(model="tiny-llama"), measured=True).idle_before_s

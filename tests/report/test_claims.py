@@ -571,5 +571,5 @@ def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
         }
         for tokens, requests in zip(came, worked, strict=True)
     ]
-    sentences = findings.unseen(rows)
+    sentences = findings.interval_caveats(rows)
     assert [sentence.partition(" under traffic")[0] for sentence in sentences] == expected

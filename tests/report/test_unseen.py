@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
+from llenergymeasure.report.findings import CAVEAT_COLUMNS, interval_caveats
 
 
 def run(bound_j: float | None, code: str = "undersampled") -> dict[str, Any]:
@@ -30,13 +30,13 @@ def without_bound(row: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_how_far_off_a_load_in_step_may_be(runs: list[Any], parts: tuple[str, ...]) -> None:
-    assert set(run(1.0)) == UNSEEN_COLUMNS
-    (sentence,) = unseen(runs)
+    assert set(run(1.0)) == CAVEAT_COLUMNS
+    (sentence,) = interval_caveats(runs)
     assert all(part in sentence for part in parts)
     assert "±0 %" not in sentence
 
 
 @pytest.mark.parametrize("code", ["counter_unverified", "undersampled"])
 def test_nothing_is_said_where_readings_of_all_of_the_time_bound_it(code: str) -> None:
-    assert unseen([run(0.7, code)]) == []
-    assert unseen([run(61.0, "throttled")]) == []
+    assert interval_caveats([run(0.7, code)]) == []
+    assert interval_caveats([run(61.0, "throttled")]) == []

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from llenergymeasure.report.formatting import (
     change,
     change_range,
-    counted,
-    listed,
+    count_text,
+    join_words,
     mean_text,
     p_value,
     plain,
@@ -113,10 +113,10 @@ def test_plain_text_keeps_letters_and_drops_direction_marks():
 
 
 def test_words():
-    assert counted(1, "run") == "1 run"
-    assert counted(2000, "run") == "2,000 runs"
-    assert listed(["a", "b", "c"]) == "a, b and c"
-    assert listed([]) == ""
+    assert count_text(1, "run") == "1 run"
+    assert count_text(2000, "run") == "2,000 runs"
+    assert join_words(["a", "b", "c"]) == "a, b and c"
+    assert join_words([]) == ""
     assert scopes_text(["cpu", "dram"]) == "CPU and memory"
     assert scopes_text(None) == "unknown scope"
 

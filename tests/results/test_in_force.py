@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.results.effective_settings import resolved_otherwise, settings_in_force
+from llenergymeasure.results.effective_settings import differing_settings, settings_in_force
 
 VLLM = {
     "engine": {
@@ -36,7 +36,7 @@ VLLM = {
 )
 def test_a_value_other_than_asked_is_said(name: str, asked: Any, otherwise: str | None) -> None:
     config = {"backend": "vllm", "vllm": {"engine": {name: asked}}}
-    found = resolved_otherwise(config, VLLM)
+    found = differing_settings(config, VLLM)
     assert found == ({} if otherwise is None else {f"vllm.engine.{name}": otherwise})
 
 
@@ -52,6 +52,6 @@ def test_swept_settings_have_their_value_where_there_is_one() -> None:
 
 def test_a_batch_of_several_processes_is_no_other_batch() -> None:
     config = {"backend": "pytorch", "pytorch": {"batch_size": 2, "num_processes": 4}}
-    assert resolved_otherwise(config, {"batch_size": 8, "num_processes": 1}) == {
+    assert differing_settings(config, {"batch_size": 8, "num_processes": 1}) == {
         "pytorch.num_processes": "4 was asked for and 1 is in force"
     }

@@ -50,8 +50,8 @@ def test_processes_are_counted_on_the_cards_asked_for(tmp_path: Path) -> None:
     cards = [sim.Device(uuid="GPU-a"), sim.Device(uuid="GPU-b", keys={"processes": [{"pid": 1}]})]
     variables = sim.environment(sim.Trace(cards).write(tmp_path))
     code = (
-        "import json\nfrom llenergymeasure.machine.gpus.state import at_work_on\n"
-        "print(json.dumps([at_work_on(['GPU-a', 'GPU-b']), at_work_on(['GPU-a', 'GPU-z'])]))\n"
+        "import json\nfrom llenergymeasure.machine.gpus.state import compute_process_counts\n"
+        "print(json.dumps([compute_process_counts(['GPU-a', 'GPU-b']), compute_process_counts(['GPU-a', 'GPU-z'])]))\n"
     )
 
     process = run_forked(code, variables, modules=("pynvml",))

@@ -10,11 +10,11 @@ from llenergymeasure.energy.account import account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.sensors.behaviour import (
     Behaviour,
-    Characterised,
+    Characterisation,
     PowerBehaviour,
-    keep,
     load_characterised,
     resolution,
+    save_characterised,
     store_folder,
 )
 from support import energy_card as card
@@ -28,11 +28,11 @@ def own_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
 
 
-def probed(sensor: card.Sensor) -> Characterised:
+def probed(sensor: card.Sensor) -> Characterisation:
     load = card.steps(60)
     samples = card.recording(card.rows_of(load, sensor, 60), H100)
     edges_ns = [card.ns(edge_s) for edge_s in load.edges_s[1:]]
-    return Characterised.now(H100, characterise(samples, card.UUID, edges_ns))
+    return Characterisation.now(H100, characterise(samples, card.UUID, edges_ns))
 
 
 FOUND = probed(card.H100)
@@ -40,7 +40,7 @@ FOUND = probed(card.H100)
 
 def test_what_is_kept_is_found_again_under_the_same_driver_alone() -> None:
     assert load_characterised([H100]) == {}
-    assert keep(FOUND)
+    assert save_characterised(FOUND)
     assert load_characterised([H100]) == {KEY: FOUND}
     assert load_characterised([replace(H100, driver="580.1")]) == {}
     assert load_characterised([replace(H100, device="GPU-2")]) == {}
@@ -48,14 +48,14 @@ def test_what_is_kept_is_found_again_under_the_same_driver_alone() -> None:
 
 
 def test_a_later_probe_replaces_the_earlier() -> None:
-    assert keep(FOUND)
+    assert save_characterised(FOUND)
     later = replace(FOUND, behaviour=Behaviour("sum", 0.1), found_at="2030-01-01T00:00:00+00:00")
-    assert keep(later)
+    assert save_characterised(later)
     assert load_characterised([H100]) == {KEY: later}
 
 
 def test_a_device_by_any_name_stays_within_the_folder() -> None:
-    assert keep(replace(FOUND, device="../../elsewhere"))
+    assert save_characterised(replace(FOUND, device="../../elsewhere"))
     (path,) = store_folder().iterdir()
     assert path.parent == store_folder()
 
@@ -64,7 +64,7 @@ def test_a_device_by_any_name_stays_within_the_folder() -> None:
     "content", ["{", "[]", "null", json.dumps({"format_version": 1}), json.dumps({"a": 1})]
 )
 def test_a_damaged_or_older_file_is_as_good_as_none(content: str) -> None:
-    assert keep(FOUND)
+    assert save_characterised(FOUND)
     (path,) = store_folder().iterdir()
     document = json.loads(path.read_text())
     for text in (
@@ -79,7 +79,7 @@ def test_a_damaged_or_older_file_is_as_good_as_none(content: str) -> None:
 def test_a_place_that_cannot_be_written_to_costs_no_more(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "file"))
-    assert not keep(FOUND)
+    assert not save_characterised(FOUND)
     assert load_characterised([H100]) == {}
 
 

@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.sensors import node
 from llenergymeasure.sensors.base import SensorError, SensorInfo, Value
 from llenergymeasure.sensors.node import NodeSensor
-from llenergymeasure.sensors.watt_log import read_lines
+from llenergymeasure.sensors.watt_log import parse_log
 from support.redfish import PASSWORD, USER, bmc, chassis, collection, environment, power
 
 KEYS = {"LLEM_NODE_USER": USER, "LLEM_NODE_PASSWORD": PASSWORD}
@@ -227,7 +227,7 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
     ],
 )
 def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
-    assert read_lines([heading, "1.5,0.98,402"]) == [(1.5, 402)]
+    assert parse_log([heading, "1.5,0.98,402"]) == [(1.5, 402)]
 
 
 @pytest.mark.parametrize(
@@ -241,12 +241,12 @@ def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
     ],
 )
 def test_a_word_that_holds_another_units_name_is_none_of_it(column: str) -> None:
-    assert read_lines([f"time,{column}", "1.5,402"]) == [(1.5, 402)]
+    assert parse_log([f"time,{column}", "1.5,402"]) == [(1.5, 402)]
 
 
 def test_lines_without_a_heading_in_seconds_since_1970() -> None:
     lines = ["# meter", "2.5,10", "1.5,9,x", "nan,1", "3,-1", "4", "0001-01-01,1"]
-    assert read_lines(lines) == [(1.5, 9), (2.5, 10)]
+    assert parse_log(lines) == [(1.5, 9), (2.5, 10)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Engine, Scoring
+from llenergymeasure.backends.base import Engine, TextScorer
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.prompts import build_workload
@@ -75,12 +75,12 @@ def test_gives_exactly_the_tokens_asked_for_and_accounts_for_itself(load: Load) 
 def test_likelihoods_of_a_text_are_those_of_pytorch(load: Load) -> None:
     text = list(range(10, 40))
     engine = load()
-    assert isinstance(engine, Scoring)
+    assert isinstance(engine, TextScorer)
     likelihoods = engine.log_likelihoods(text)
     assert len(likelihoods) == len(text) - 1
     plain = {"model": "tiny-llama", "backend": "pytorch", **BATCH}
     pytorch_engine = registry.get("pytorch").load(ExperimentConfig.model_validate(plain))
-    assert isinstance(pytorch_engine, Scoring)
+    assert isinstance(pytorch_engine, TextScorer)
     assert sum(likelihoods) == pytest.approx(sum(pytorch_engine.log_likelihoods(text)), rel=0.02)
     pytorch_engine.close()
 

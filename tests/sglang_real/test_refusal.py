@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llenergymeasure.backends.refusals import refusal_of
+from llenergymeasure.backends.refusals import read_refusal
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -35,7 +35,7 @@ def test_sglang_says_in_its_own_words_what_it_refuses(tmp_path: Path) -> None:
         check=True,
     )
     runs = [folder.run(experiment.id, 1) for experiment in study.experiments]
-    accepted, engine, sampling = (refusal_of(run, "sglang") for run in runs)
+    accepted, engine, sampling = (read_refusal(run, "sglang") for run in runs)
     assert accepted is None
     assert engine == "AssertionError: chunked_prefill_size must be divisible by page_size"
     assert sampling is not None

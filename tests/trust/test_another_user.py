@@ -18,7 +18,11 @@ from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
+from llenergymeasure.machine.gpus.limits import (
+    hold_limits,
+    restore_abandoned_limits,
+    restore_limits,
+)
 from llenergymeasure.machine.gpus.locks import lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.processes import arguments, descendants
@@ -128,7 +132,7 @@ def test_what_is_no_record_of_ours_keeps_no_limit_from_being_set(
         f"for name in ('x', '..', '{UUID}~', ' ', 'GPU-*', '\\x1b[2J'):\n"
         f"    (place / f'{prefix}{{name}}.json').write_text('{{')\n",
     )
-    assert restore_left() == {}
+    assert restore_abandoned_limits() == {}
     assert read_back(environment) == AS_FOUND
     locks = lock_gpus([UUID], "ours", wait_s=0)
     assert locks is not None

@@ -17,7 +17,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import snakemake_profile
-from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, remember
+from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, store_call
 from support.studies import write_study
 
 
@@ -38,7 +38,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[StudyCall]:
 def left(folder: Path, profile: str | None = None, **settings: Any) -> Path:
     results = StudyFolder(folder / "results" / "small")
     results.path.mkdir(parents=True)
-    remember(results, StudyCall(write_study(folder), settings, profile))
+    store_call(results, StudyCall(write_study(folder), settings, profile))
     return results.path
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cli.commands import Call
-from llenergymeasure.errors import ConfigurationError, in_one_line
+from llenergymeasure.errors import ConfigurationError, errors_as_messages
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.screen import only_printable, printable, steer
+from llenergymeasure.screen import only_printable, printable, write_control_sequence
 from llenergymeasure.workload.load_study import load_study
 from report.studies import without_drawing
 from results.synthetic import write_outcome
@@ -54,7 +54,7 @@ def test_whoever_prints(capsys: pytest.CaptureFixture[str]) -> None:
     with only_printable():
         print(HOSTILE)
         print(HOSTILE, file=sys.stderr)
-        steer("\r\x1b[K")
+        write_control_sequence("\r\x1b[K")
     out, err = capsys.readouterr()
     assert not STEERING & set(out)
     assert err.endswith("\r\x1b[K")
@@ -64,7 +64,7 @@ def test_whoever_prints(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_error_s_message(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit), in_one_line():
+    with pytest.raises(SystemExit), errors_as_messages():
         raise ConfigurationError(HOSTILE)
     assert not STEERING & set(capsys.readouterr().err)
 

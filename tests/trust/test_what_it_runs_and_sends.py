@@ -13,14 +13,14 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
-from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
 
 
-def trust_lines(**settings: Any) -> str:
+def trust_text(**settings: Any) -> str:
     study = study_from_mapping({"model": "tiny-llama", **settings})
-    return "\n".join(runs_or_sends(make_plan(study), study.notify))
+    return "\n".join(trust_lines(make_plan(study), study.notify))
 
 
 VLLM = {"backend": "vllm"}
@@ -130,8 +130,8 @@ SERVER = {"backend": "openai"}
     ],
 )
 def test_it_is_said(settings: dict[str, Any], line: str) -> None:
-    assert line in trust_lines(**settings)
-    assert "/secret" not in trust_lines(**settings)
+    assert line in trust_text(**settings)
+    assert "/secret" not in trust_text(**settings)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_it_is_said(settings: dict[str, Any], line: str) -> None:
     ],
 )
 def test_where_there_is_nothing_nothing_is_said(settings: dict[str, Any]) -> None:
-    assert trust_lines(**settings) == ""
+    assert trust_text(**settings) == ""
 
 
 class EndedError(Exception):

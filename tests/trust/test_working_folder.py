@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from llenergymeasure.containers.container_setup import ENGINE
-from llenergymeasure.processes import python_module, users_environment
+from llenergymeasure.processes import python_module, user_environment
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.snakemake_process import Call, SnakemakeProcess
 from support.studies import ROOT, llem, snakemake, write_study
@@ -57,7 +57,7 @@ def test_every_child_of_ours_is_started_without_the_working_folder() -> None:
 
 def test_a_user_s_command_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    variables = users_environment(LLEM_EVENT="finish")
+    variables = user_environment(LLEM_EVENT="finish")
     assert "PYTHONSAFEPATH" not in variables
     assert variables["LLEM_EVENT"] == "finish"
     assert variables["PATH"] == os.environ["PATH"]

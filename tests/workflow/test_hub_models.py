@@ -11,7 +11,7 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.run.preflight.forecast import _offline_source
-from llenergymeasure.run.preflight.model_checks import need_models
+from llenergymeasure.run.preflight.model_checks import check_models_available
 from llenergymeasure.workload.models.hub import hub_cache
 from support.hub import offer_model
 from support.studies import llem, write_study
@@ -36,7 +36,9 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_listens")
 def test_all_models_are_named_in_one_message() -> None:
     with pytest.raises(PreflightError, match=r"127\.0\.0\.1 cannot be reached") as error:
-        need_models([config("owner/one"), config("owner/one", precision="fp32"), config("gpt2")])
+        check_models_available(
+            [config("owner/one"), config("owner/one", precision="fp32"), config("gpt2")]
+        )
     assert str(error.value).endswith("(found owner/one, gpt2)")
 
 
@@ -47,14 +49,14 @@ def test_a_misspelt_folder_is_asked_back(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PreflightError, match=r"; did you mean \./my-model\? \(found my-modle\)"):
-        need_models([config("my-modle")])
+        check_models_available([config("my-modle")])
     with pytest.raises(PreflightError, match=r"weights: random \(found owner/one\)"):
-        need_models([config("owner/one")])
+        check_models_available([config("owner/one")])
 
 
 @pytest.mark.usefixtures("nothing_listens")
 def test_experiments_that_have_their_model_are_not_kept_from_it() -> None:
-    (line,) = need_models([config("owner/one"), config("tiny-llama")])
+    (line,) = check_models_available([config("owner/one"), config("tiny-llama")])
     assert "(found owner/one)" in line
 
 
@@ -63,7 +65,9 @@ def test_what_is_not_fetched_is_not_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "owner" / "mine"
     folder.mkdir(parents=True)
     local_configs = [config("tiny-llama"), config(str(folder)), config("o/m", weights="random")]
-    assert need_models([*local_configs, {"model": "o/served", "backend": "openai"}]) == []
+    assert (
+        check_models_available([*local_configs, {"model": "o/served", "backend": "openai"}]) == []
+    )
 
 
 @pytest.mark.usefixtures("nothing_listens")
@@ -75,13 +79,13 @@ def test_of_a_model_the_revision_that_is_asked_for_has_to_be_here(
     (refs / "main").rename(refs / "v1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     pinned = {"pytorch": {"revision": "v1"}}
-    assert need_models([config("owner/one", **pinned)]) == []
+    assert check_models_available([config("owner/one", **pinned)]) == []
     assert _offline_source(ExperimentConfig.model_validate(config("owner/one", **pinned))) is None
     assert "from the hub" in str(
         _offline_source(ExperimentConfig.model_validate(config("owner/one")))
     )
     with pytest.raises(PreflightError, match="owner/one"):
-        need_models([config("owner/one")])
+        check_models_available([config("owner/one")])
 
 
 @pytest.mark.usefixtures("nothing_listens")
@@ -93,15 +97,15 @@ def test_each_revision_of_a_model_is_looked_for_by_itself(
     newest = config("owner/one")
     pinned = config("owner/one", pytorch={"revision": "step1000"})
     for both in ([newest, pinned], [pinned, newest]):
-        (line,) = need_models(both)
+        (line,) = check_models_available(both)
         assert "(found owner/one at revision step1000)" in line
     with pytest.raises(PreflightError, match="owner/one at revision step1000"):
-        need_models([pinned])
+        check_models_available([pinned])
 
 
 @pytest.mark.usefixtures("nothing_listens")
 def test_random_weights_need_no_checkpoint_of_the_same_name() -> None:
-    (line,) = need_models([config("owner/one"), config("owner/one", weights="random")])
+    (line,) = check_models_available([config("owner/one"), config("owner/one", weights="random")])
     assert "(found owner/one)" in line
 
 
@@ -110,9 +114,9 @@ def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-        assert need_models([config("owner/one")]) == []
+        assert check_models_available([config("owner/one")]) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert need_models([config("owner/one")]) == []
+    assert check_models_available([config("owner/one")]) == []
 
 
 def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_for(
@@ -121,9 +125,9 @@ def test_what_jobs_without_a_network_will_lack_is_said_and_where_it_was_looked_f
     pinned = {"pytorch": {"revision": "v2"}}
     configs = [config("owner/one"), config("tiny-llama"), config("owner/two", **pinned)]
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert need_models(configs, in_jobs=True) == []
+    assert check_models_available(configs, in_jobs=True) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (line,) = need_models(configs, in_jobs=True)
+    (line,) = check_models_available(configs, in_jobs=True)
     assert f"({hub_cache()})" in line
     assert "HF_HOME" in line
     assert "forbids to download: owner/one, owner/two at revision v2. Jobs" in line
@@ -139,7 +143,7 @@ def test_without_the_package_that_looks_no_model_is_said_to_be_lacking(
     if in_jobs:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     vllm = {"model": "owner/one", "backend": "vllm"}
-    assert need_models([config("owner/one"), vllm], in_jobs=in_jobs) == []
+    assert check_models_available([config("owner/one"), vllm], in_jobs=in_jobs) == []
 
 
 @pytest.mark.usefixtures("nothing_listens")
@@ -149,20 +153,20 @@ def test_a_proxy_that_nothing_listens_at_is_found_at_once(monkeypatch: pytest.Mo
     for address in (proxy, proxy.removeprefix("http://")):
         monkeypatch.setenv("http_proxy", address)
         with pytest.raises(PreflightError, match=r"the proxy 127\.0\.0\.1 cannot be reached"):
-            need_models([config("owner/one")])
+            check_models_available([config("owner/one")])
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{server.getsockname()[1]}")
-        assert need_models([config("owner/one")]) == []
+        assert check_models_available([config("owner/one")]) == []
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:none")
-    assert need_models([config("owner/one")]) == []
+    assert check_models_available([config("owner/one")]) == []
     monkeypatch.delenv("http_proxy")
     monkeypatch.setenv("HF_ENDPOINT", "hub.example.org")
-    assert need_models([config("owner/one")]) == []
+    assert check_models_available([config("owner/one")]) == []
     monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", proxy)
     with pytest.raises(PreflightError, match=r"and 127\.0\.0\.1 cannot be reached"):
-        need_models([config("owner/one")])
+        check_models_available([config("owner/one")])
 
 
 @pytest.mark.slow

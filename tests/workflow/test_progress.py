@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.plan import Estimates, Plan, make_plan
-from llenergymeasure.plan.estimate import FINISH_S, READ_BYTES_PER_S, Device, Known, ModelSize
+from llenergymeasure.plan.estimate import (
+    FINISH_S,
+    READ_BYTES_PER_S,
+    Device,
+    ModelAndDevice,
+    ModelSize,
+)
 from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import kind_of
+from llenergymeasure.results.notes import note_kind
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.progress import (
@@ -181,7 +187,7 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     study = {"model": "tiny-llama", "protocol": "quick", "serving": {"arrivals": "poisson"}}
     plan = make_plan(study_from_mapping({**study, "sweep": rates, "execution": execution}))
     folder = StudyFolder(tmp_path)
-    slow = Estimates(lambda _: Known(ModelSize(8e9, 1e12, 32), Device("card", 1e15, 3e12)))
+    slow = Estimates(lambda _: ModelAndDevice(ModelSize(8e9, 1e12, 32), Device("card", 1e15, 3e12)))
     load_s = 1e12 / READ_BYTES_PER_S
     progress = Progress(plan, folder, estimates=slow)
     time_left = progress.time_left()
@@ -232,7 +238,7 @@ def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
     end(folder, plan, 0)
     looked_at: list[object] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.progress.is_kept",
+        "llenergymeasure.workflow.progress.is_reusable",
         lambda run, _quality: bool(looked_at.append(run)),
     )
     assert len(progress.newly_ended()) == 1
@@ -242,7 +248,7 @@ def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
 
 
 def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
-    slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
+    slow = ModelAndDevice(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
     folder = StudyFolder(tmp_path)
     progress = Progress(planned(), folder, estimates=Estimates(lambda _: slow))
     time_left = progress.time_left()
@@ -359,10 +365,10 @@ def test_a_note_with_other_figures_is_the_same_note() -> None:
     busy = (
         "at the start other processes used {} % of the CPUs: {}; more than 5 % makes a run slower"
     )
-    first = kind_of(busy.format(84, "timeout (pid 19443), python (pid 20549)"))
-    assert first == kind_of(busy.format(7, "llem (pid 12)"))
-    assert first == kind_of(busy.format(9, "tmux: server (pid 3), a;b (pid 4)"))
-    assert first != kind_of("GPU-1 has ECC off")
+    first = note_kind(busy.format(84, "timeout (pid 19443), python (pid 20549)"))
+    assert first == note_kind(busy.format(7, "llem (pid 12)"))
+    assert first == note_kind(busy.format(9, "tmux: server (pid 3), a;b (pid 4)"))
+    assert first != note_kind("GPU-1 has ECC off")
 
 
 def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.resume import StudyCall, read_call, remember
+from llenergymeasure.workflow.resume import StudyCall, read_call, store_call
 
 
 def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
@@ -12,13 +12,13 @@ def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
     one, two = (tmp_path / name for name in ("one.yaml", "two.yaml"))
     one.write_text("model: tiny-llama\n")
     two.write_text("model: tiny-llama\n")
-    assert remember(folder, StudyCall(one)) == []
-    assert remember(folder, StudyCall(one)) == []
-    (line,) = remember(folder, StudyCall(two))
+    assert store_call(folder, StudyCall(one)) == []
+    assert store_call(folder, StudyCall(one)) == []
+    (line,) = store_call(folder, StudyCall(two))
     assert str(one) in line
     assert str(two) in line
     call = read_call(folder)
     assert call is not None
     assert call.study_file == two
     two.unlink()  # renamed: nobody else
-    assert remember(folder, StudyCall(one)) == []
+    assert store_call(folder, StudyCall(one)) == []

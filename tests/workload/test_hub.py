@@ -12,8 +12,8 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.models.hub import perhaps_meant
-from llenergymeasure.workload.models.resolve import known_commit, resolve_model
+from llenergymeasure.workload.models.hub import built_in_suggestion
+from llenergymeasure.workload.models.resolve import measured_commit, resolve_model
 from support import web
 from support.hub import COMMIT, offer_model
 
@@ -108,7 +108,7 @@ def test_which_commit_was_measured_is_known(
     server = ExperimentConfig.model_validate(
         {"model": "owner/there", "backend": "openai", "openai": {"base_url": "http://127.0.0.1:1"}}
     )
-    assert known_commit(server, resolve_model(server)) is None  # it may have loaded another
+    assert measured_commit(server, resolve_model(server)) is None  # it may have loaded another
 
 
 def test_offline_is_said(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_model_that_is_there_in_another_revision_is_said_to_be(tmp_path: Path)
 
 
 def test_a_misspelt_built_in_name_is_asked_for() -> None:
-    assert perhaps_meant("tinyllama") == "; did you mean tiny-llama?"
-    assert perhaps_meant("somebody/tiny-lama") == perhaps_meant("my-own-model-7") == ""
+    assert built_in_suggestion("tinyllama") == "; did you mean tiny-llama?"
+    assert built_in_suggestion("somebody/tiny-lama") == built_in_suggestion("my-own-model-7") == ""
 
 
 @pytest.mark.slow

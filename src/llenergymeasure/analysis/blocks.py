@@ -44,7 +44,7 @@ class Blocks:
     order: Reals
 
 
-def blocks(
+def make_blocks(
     used_runs: Mapping[str, Sequence[Row]], started_runs: Iterable[Row], value_of: ValueOf
 ) -> Blocks:
     """Return one quantity of the runs that are in the means.

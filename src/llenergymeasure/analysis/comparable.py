@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.requested_work import may_end_early
-from llenergymeasure.plan.fairness import configs_of, planned_work
+from llenergymeasure.plan.fairness import configs_by_experiment, planned_work
 from llenergymeasure.units import percent
 
 Values: TypeAlias = frozenset[Any]
@@ -74,7 +74,7 @@ class _Facts:
         study_clock_mhz: likewise the SM clock.
         backend: its backend.
         planned_work: what it was to do.
-        work: its values of :data:`WORK`; its prompts each with the cycle that drew them.
+        work: its values of :data:`WORK_SETTINGS`; its prompts each with the cycle that drew them.
         unlike_codes: codes of :data:`_UNLIKE_WORK_CODES` that its traffic has.
     """
 
@@ -103,7 +103,7 @@ class Comparable:
             selections: of the experiments' runs.
             planned_runs: the plan's runs, with their settings.
         """
-        configs = configs_of(planned_runs)
+        configs = configs_by_experiment(planned_runs)
         self._facts = {
             name: _facts(selection, configs.get(name) or {})
             for name, selection in selections.items()

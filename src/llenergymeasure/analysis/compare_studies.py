@@ -25,7 +25,7 @@ from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.plan.fairness import configs_of
+from llenergymeasure.plan.fairness import configs_by_experiment
 from llenergymeasure.results.layout import StudyFolder
 
 MATCHED = "energy_per_matched_request_j"
@@ -65,7 +65,7 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
 
     @cache
     def settings(folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
-        return configs_of(read_plan(folder.plan)["runs"])
+        return configs_by_experiment(read_plan(folder.plan)["runs"])
 
     all_pairs = [_Pair(match, settings) for match in matches]
     comparisons = {metric: [pair.compare(metric) for pair in all_pairs] for metric in COMPARED}
@@ -87,7 +87,7 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: order[row["label"]])
 
 
-def of_experiment(runs: pa.Table, experiment: str) -> pa.Table:
+def experiment_runs(runs: pa.Table, experiment: str) -> pa.Table:
     """Return the runs of one experiment."""
     return runs.filter(pc.equal(runs["experiment"], experiment))
 

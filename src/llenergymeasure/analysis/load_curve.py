@@ -17,8 +17,8 @@ import numpy as np
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
-from llenergymeasure.analysis.summary import knows_ends
-from llenergymeasure.energy.window import without
+from llenergymeasure.analysis.summary import records_window_ends
+from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.validity_codes import DISQUALIFYING
 
 MIN_LOADS = 3
@@ -43,7 +43,7 @@ SURROUNDINGS = ("kind", "energy_source", *MACHINE)
 
 
 @dataclass(frozen=True)
-class Key:
+class GroupKey:
     """What the runs of a group have in common.
 
     Attributes:
@@ -248,8 +248,8 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
         if power_w is None or run["kind"] != "measured":
             continue
         u95_j, shared_j = run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0
-        u_w = without(u95_j, shared_j) / COVERAGE_FACTOR / window_s if u95_j else None
-        shared_w = (shared_j if knows_ends(run) else u95_j or 0.0) / window_s
+        u_w = quadrature_difference(u95_j, shared_j) / COVERAGE_FACTOR / window_s if u95_j else None
+        shared_w = (shared_j if records_window_ends(run) else u95_j or 0.0) / window_s
         points.append(
             LoadPoint(
                 run["requests_per_s"], power_w, u_w, run["cycle"], shared_w, run["experiment"]
@@ -293,7 +293,7 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
 
 def served_groups(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
-) -> dict[Key, list[Row]]:
+) -> dict[GroupKey, list[Row]]:
     """Return the runs under traffic, grouped by everything but their load.
 
     Runs that were metered otherwise or made on another machine than most of their experiment are in
@@ -309,11 +309,13 @@ def served_groups(
     """
     shared_settings = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings_by_group: dict[int | None, tuple[tuple[str, Any], ...]] = {}
-    groups: dict[Key, list[Row]] = {}
+    groups: dict[GroupKey, list[Row]] = {}
     for run in chain.from_iterable(selection.alike for selection in selections(runs).values()):
         group = group_of.get(run["experiment"])
         surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
-        key = Key(group, (*_items(run, (*EXPERIMENT_COLUMNS, *shared_settings)), *surroundings))
+        key = GroupKey(
+            group, (*_items(run, (*EXPERIMENT_COLUMNS, *shared_settings)), *surroundings)
+        )
         groups.setdefault(key, []).append(run)
     return groups
 

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.energy.footprint import Declared
+from llenergymeasure.energy.footprint import SiteFactors
 from llenergymeasure.errors import RecordVersionError, ResultsError
-from llenergymeasure.plan.plan import sections_of
+from llenergymeasure.plan.plan import run_sections
 from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.complete import Difference, sound_record, stamp
@@ -85,7 +85,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     keys = plan.get("swept") or ()
     rows = _merge_rows(runs, keys, identity, study_dir, tolerant=tolerant)
     rows = _with_column(rows, "order", pa.array([run["order"] for run in runs], pa.int64()))
-    rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
+    rows = _with_footprint(rows, run_sections(plan).get("carbon") or {})
     rows = _without_other_judges(rows)
     return flag_start_temperatures(_with_settings(rows, runs, keys))
 
@@ -165,7 +165,7 @@ def _in_batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
     """Return the rows with carbon and cost by one declaration, whatever each run recorded."""
-    declared = Declared(**carbon)
+    declared = SiteFactors(**carbon)
     per_request_j = rows["energy_per_request_j"]
     for name, per_joule in (
         ("carbon_per_1000_requests_gco2e", declared.carbon_gco2e(1.0)),

@@ -78,7 +78,7 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     plans = [read_plan(StudyFolder(path).plan) for path in folders]
     name_counts = Counter(plan["study"] for plan in plans)
     tables = [merge_runs(plan, path) for plan, path in zip(plans, folders, strict=True)]
-    for same_run in same_runs(zip(folders, tables, strict=True)):
+    for same_run in duplicate_runs(zip(folders, tables, strict=True)):
         raise ConfigurationError(same_run.words())
     tables = [
         _with_folder_in_name(table, path) if name_counts[plan["study"]] > 1 else table
@@ -92,7 +92,7 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-class SameRun(NamedTuple):
+class DuplicateRun(NamedTuple):
     """A run that is in two studies, as in a results folder and its copy."""
 
     experiment: str
@@ -109,7 +109,7 @@ class SameRun(NamedTuple):
         )
 
 
-def same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[SameRun]:
+def duplicate_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[DuplicateRun]:
     """Yield the runs that are also in another study: a copy must not count as a repeat."""
     folders: dict[tuple[Any, ...], Path] = {}
     for path, runs in studies:
@@ -117,7 +117,7 @@ def same_runs(studies: Iterable[tuple[Path, pa.Table]]) -> Iterator[SameRun]:
         for row in completed.select([*_RUN_IDENTITY]).to_pylist():
             first = folders.setdefault(tuple(row.values()), path)
             if first.resolve() != path.resolve() and "." in (row["started_at"] or ""):
-                yield SameRun(row["experiment"], row["started_at"], first, path)
+                yield DuplicateRun(row["experiment"], row["started_at"], first, path)
 
 
 def _with_folder_in_name(runs: pa.Table, path: Path) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.config.calibration import Calibration, Gain, calibration_of
+from llenergymeasure.config.calibration import Calibration, Gain, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.servers import is_external
@@ -18,16 +18,16 @@ from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
-from llenergymeasure.results.complete import Difference, damages
+from llenergymeasure.results.complete import Difference, faults
 from llenergymeasure.results.energy import Energy, Footprint
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Result, Tokens
 from llenergymeasure.results.record_files import read_result, read_run_row
 from llenergymeasure.results.table import run_row
-from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
+from llenergymeasure.run.result.batch_requests import batch_tokens, group_batches
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.sensors.behaviour import Characterised
+from llenergymeasure.sensors.behaviour import Characterisation
 
 RELATIVE = 1e-9
 """Two computations of one figure differ by less than this on any processor."""
@@ -78,7 +78,7 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
     """
     damage = []
     try:
-        for difference in damages(folder):
+        for difference in faults(folder):
             damage.append(difference)
             yield difference
     except OSError as error:
@@ -108,7 +108,7 @@ def _check_figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     details = result.provenance.get("validity_details") or {}
     method = result.provenance.get("energy_method") or 0
     sensors = result.provenance.get("known_sensors") if method >= _FIRST_WITH_SENSORS else None
-    probed = [Characterised.from_dict(each) for each in sensors or []]
+    probed = [Characterisation.from_dict(each) for each in sensors or []]
     served = _served_run(result, requests, window)
     prompt_hash = result.tokens.prompt_hash
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
@@ -123,7 +123,7 @@ def _check_figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         read_samples(folder.samples),
         window,
         [(each.name, each.start_monotonic_ns, each.end_monotonic_ns) for each in result.phases],
-        batches_of(requests),
+        group_batches(requests),
         counted,
         devices=_devices(result),
         asked=result.config.get("energy") or {},
@@ -178,7 +178,7 @@ def _calibration(result: Result) -> Calibration | None:
     if recorded is None:
         return None
     with suppress(ConfigurationError):
-        file = calibration_of((result.config.get("energy") or {}).get("calibration"))
+        file = load_calibration((result.config.get("energy") or {}).get("calibration"))
         if file.sha256 == recorded["sha256"]:
             return file
     return Calibration({name: Gain(**gain) for name, gain in recorded["gains"].items()})

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.blocks import Blocks, ValueOf, blocks
+from llenergymeasure.analysis.blocks import Blocks, ValueOf, make_blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import Point, pareto
@@ -113,7 +113,7 @@ class Relations:
                 pairs = compare(self._blocks(runs, metric))
                 comparisons += [self._if_complete(pair, metric) for pair in pairs]
             else:
-                comparisons += compare(blocks(runs, self._completed, value_of))
+                comparisons += compare(make_blocks(runs, self._completed, value_of))
         return [
             replace(
                 pair,
@@ -219,7 +219,7 @@ class Relations:
         complete = {
             name: rows if _all_positive(rows, metric) else () for name, rows in runs.items()
         }
-        return blocks(complete, self._completed, itemgetter(metric))
+        return make_blocks(complete, self._completed, itemgetter(metric))
 
     def _why_outside(self, experiment: str) -> str:
         reason = self._study.comparable.outside.get(experiment)
@@ -260,6 +260,6 @@ def _mean_length(runs: Sequence[Row]) -> float:
     return fmean(lengths) if lengths else math.nan
 
 
-def labels_of(summary: Iterable[Row]) -> dict[str, str]:
+def experiment_labels(summary: Iterable[Row]) -> dict[str, str]:
     """Return each experiment's short name from the summary."""
     return {row["experiment"]: row["label"] for row in summary}

@@ -24,13 +24,13 @@ from llenergymeasure.analysis.statistics import (
     share_interval,
 )
 from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
-from llenergymeasure.energy.window import without
+from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.results.columns import RUN_SCHEMA, SETTING_COLUMNS
 from llenergymeasure.results.table import setting_array
 
 ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"
-NONE_RIGHT = "no answer was right"
+NO_CORRECT_ANSWER = "no answer was right"
 MAX_NAMED_SETTINGS = 2
 """Most unset settings that an experiment's name lists; with more it is only the model."""
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
@@ -180,7 +180,7 @@ def _per_correct_answer(runs: Sequence[Row], energy: Estimate) -> dict[str, Any]
         return {**row, f"{PER_CORRECT}_unavailable": why}
     values = energy_per_correct(energy, fmean(scored), min(items))
     if values is None:
-        return {**row, f"{PER_CORRECT}_unavailable": NONE_RIGHT}
+        return {**row, f"{PER_CORRECT}_unavailable": NO_CORRECT_ANSWER}
     names = ("mean", "ci95_low", "ci95_high")
     return row | {f"{PER_CORRECT}_{name}": value for name, value in zip(names, values, strict=True)}
 
@@ -233,7 +233,8 @@ def _within_sd_rel(runs: Sequence[Row]) -> float | None:
     if _mean_ratio(runs, "energy_u95_j") is None:
         return None
     random_parts = [
-        without(run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0) / run["energy_gross_j"]
+        quadrature_difference(run["energy_u95_j"], run["energy_shared_u95_j"] or 0.0)
+        / run["energy_gross_j"]
         for run in runs
     ]
     return math.sqrt(fmean(part * part for part in random_parts)) / COVERAGE_FACTOR
@@ -307,7 +308,7 @@ def _mean_ratio(rows: Sequence[Row], name: str) -> float | None:
     return fmean(part / whole for part, whole in zip(parts, wholes, strict=True))
 
 
-def knows_ends(run: Row) -> bool:
+def records_window_ends(run: Row) -> bool:
     """Return whether a run's record says what it shares with its repeats at the window's ends."""
     is_zeus = run.get("energy_source") == "zeus"
     first = _ZEUS_WINDOW_ENDS_METHOD if is_zeus else WINDOW_ENDS_METHOD
@@ -317,7 +318,9 @@ def knows_ends(run: Row) -> bool:
 def shared_u95_rel(rows: Sequence[Row]) -> float | None:
     """Return the uncertainty that repeats share, over the energy; where unknown, all of it."""
     name = "energy_shared_u95_j"
-    completed = [row if knows_ends(row) else {**row, name: row["energy_u95_j"]} for row in rows]
+    completed = [
+        row if records_window_ends(row) else {**row, name: row["energy_u95_j"]} for row in rows
+    ]
     return _mean_ratio([row for row in completed if row[name] is not None], name)
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
+from llenergymeasure.analysis.relations import SCHEMAS, experiment_labels, relate
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
@@ -68,7 +68,7 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
     plan = read_plan(StudyFolder(study_dir).plan)
     study = StudyRuns(write_runs(plan, study_dir, partial=partial), plan)
     summary = summarise(study)
-    labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
+    labels = experiment_labels(summary.select(["experiment", "label"]).to_pylist())
     related = relate(study, labels)
     tables = {"summary": _round_columns(summary)}
     tables |= {name: _round_columns(table) for name, table in related.items()}
@@ -128,7 +128,7 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     return table
 
 
-def behind(study_dir: Path) -> str | None:
+def outdated_reason(study_dir: Path) -> str | None:
     """Return what a study's tables do not know yet and what to do; None where they know all.
 
     Raises:

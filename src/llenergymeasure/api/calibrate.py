@@ -10,14 +10,14 @@ import yaml
 
 from llenergymeasure.api.characterise import OWN_LOAD, keep_recording, record_load
 from llenergymeasure.config.calibration import check_entry
-from llenergymeasure.energy.against_meter import Held, Surely, hold_against
+from llenergymeasure.energy.against_meter import MeterComparison, MeterSetup, compare_with_meter
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
 from llenergymeasure.errors import ConfigurationError, MeterError, Problem
 from llenergymeasure.files import sha256
 from llenergymeasure.recording.samples import Header, Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.watt_log import MOST_BYTES, Logged, read_lines
+from llenergymeasure.sensors.watt_log import MAX_BYTES, LoggedPower, parse_log
 from llenergymeasure.units import NS_PER_S
 
 SLOW_LOAD = (*OWN_LOAD, "--steps", "40", "--slower", "10")
@@ -27,7 +27,7 @@ SLOW_LOAD = (*OWN_LOAD, "--steps", "40", "--slower", "10")
 def calibrate(
     log: Path,
     recording: Path | None,
-    meter: Surely,
+    meter: MeterSetup,
     devices: str | None = None,
     command: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
@@ -55,7 +55,7 @@ def calibrate(
     channels = open_device(samples, info).channels(0, 1)
     if not channels:
         raise MeterError(f"{info.device}: the recording holds no energy of this card")
-    fit = hold_against(channels[0], _readings(_read_log(log), samples.header), meter)
+    fit = compare_with_meter(channels[0], _readings(_read_log(log), samples.header), meter)
     return _calibration_yaml(info, fit, log, samples), _summary_lines(info, fit) + notes
 
 
@@ -73,12 +73,12 @@ def _select_card(samples: Samples, devices: str | None) -> SensorInfo:
     return cards[0]
 
 
-def _read_log(log: Path) -> list[Logged]:
+def _read_log(log: Path) -> list[LoggedPower]:
     try:
         with log.open("rb") as file:
-            start = max(file.seek(0, os.SEEK_END) - MOST_BYTES, 0)
+            start = max(file.seek(0, os.SEEK_END) - MAX_BYTES, 0)
             file.seek(start)
-            return read_lines(file.read(MOST_BYTES).decode(errors="replace").splitlines())
+            return parse_log(file.read(MAX_BYTES).decode(errors="replace").splitlines())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(
@@ -86,7 +86,7 @@ def _read_log(log: Path) -> list[Logged]:
         ) from error
 
 
-def _readings(lines: Sequence[Logged], header: Header) -> Readings:
+def _readings(lines: Sequence[LoggedPower], header: Header) -> Readings:
     """Return a log on the recording's time; a moment that is there twice counts once."""
     start_s = datetime.fromisoformat(header.started_at).timestamp()
     t_s = np.array([line.at_s - start_s for line in lines])
@@ -97,7 +97,7 @@ def _readings(lines: Sequence[Logged], header: Header) -> Readings:
     )
 
 
-def _calibration_yaml(info: SensorInfo, fit: Held, log: Path, samples: Samples) -> str:
+def _calibration_yaml(info: SensorInfo, fit: MeterComparison, log: Path, samples: Samples) -> str:
     header = samples.header
     span_s = (int(samples.table["t_ns"][-1].as_py()) - header.started_monotonic_ns) / NS_PER_S
     entry = {
@@ -118,7 +118,7 @@ def _calibration_yaml(info: SensorInfo, fit: Held, log: Path, samples: Samples) 
     return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
 
 
-def _summary_lines(info: SensorInfo, fit: Held) -> list[str]:
+def _summary_lines(info: SensorInfo, fit: MeterComparison) -> list[str]:
     return [
         f"{info.device}  {info.name}",
         f"  indicated = {fit.gain:.4f} (± {100 * fit.u_gain_rel:.2f} %) · true power "

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.energy.characterise import characterise
-from llenergymeasure.energy.validity import surroundings
+from llenergymeasure.energy.validity import surrounding_doubts
 from llenergymeasure.errors import LlemError, MeterError, as_message
 from llenergymeasure.processes import python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import Characterised, keep
+from llenergymeasure.sensors.behaviour import Characterisation, save_characterised
 from llenergymeasure.sensors.stepping_load import STEPS_FILE
 
 READY_S = 60.0
@@ -33,7 +33,7 @@ OWN_LOAD = tuple(python_module("llenergymeasure.sensors.stepping_load"))
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """What the probe found of one card.
 
     Attributes:
@@ -43,7 +43,7 @@ class Probed:
     """
 
     info: SensorInfo
-    found: Characterised
+    found: Characterisation
     reason: str | None
 
     @property
@@ -54,7 +54,7 @@ class Probed:
 
 def probe(
     devices: str | None = None, command: Sequence[str] = (), samples_path: Path | None = None
-) -> tuple[list[Probed], list[str]]:
+) -> tuple[list[ProbeResult], list[str]]:
     """Record a stepping load; return how the cards' channels behave, and what is not kept.
 
     Args:
@@ -118,7 +118,7 @@ def record_load(devices: str | None, command: Sequence[str]) -> tuple[Samples, l
             raise MeterError("the recorder ended before it was asked to; nothing was found")
         samples = read_samples(stream)
     cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
-    for code, reason in surroundings(samples, cards, (start_ns, end_ns)):
+    for code, reason in surrounding_doubts(samples, cards, (start_ns, end_ns)):
         if code == "other_process":
             raise MeterError(f"not characterised: {reason}; wait until they have ended")
     return samples, edges_ns
@@ -149,11 +149,11 @@ def _run_load(command: Sequence[str], steps: Path) -> list[int]:
         raise MeterError(f"the load wrote no moments to {STEPS_FILE}: {error}") from error
 
 
-def _probe_result(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> Probed:
-    result = Characterised.now(info, characterise(samples, info.device, edges_ns, info.sensor))
+def _probe_result(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> ProbeResult:
+    result = Characterisation.now(info, characterise(samples, info.device, edges_ns, info.sensor))
     reason = None
     if not result.behaviour.says_something:
         reason = "power changed too little, too seldom or too evenly"
-    elif not keep(result):
+    elif not save_characterised(result):
         reason = "the place for it cannot be written to"
-    return Probed(info, result, reason)
+    return ProbeResult(info, result, reason)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.api.notebook import html_table
-from llenergymeasure.api.sensors import measures
+from llenergymeasure.api.sensors import has_measuring_sensor
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
@@ -116,7 +116,7 @@ class Metered:
     @property
     def measures(self) -> bool:
         """Whether a sensor measures, the machine's own at its plug left aside."""
-        return measures(self.ready["sensors"])
+        return has_measuring_sensor(self.ready["sensors"])
 
     @cached_property
     def account(self) -> Account:

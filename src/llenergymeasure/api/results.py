@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.tables import behind, read_table
+from llenergymeasure.analysis.tables import outdated_reason, read_table
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -17,7 +17,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import footprint_units
-from llenergymeasure.report.findings import not_ranked_notes, ranked, unseen
+from llenergymeasure.report.findings import interval_caveats, not_ranked_notes, ranked
 from llenergymeasure.report.formatting import plain
 from llenergymeasure.report.plain_text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, RunFolder, StudyFolder
@@ -318,7 +318,7 @@ class StudyResult:
         return SavedFigure(path)
 
     def _read_merged(self, name: str) -> pa.Table:
-        if outdated := behind(self.paths.folder):
+        if outdated := outdated_reason(self.paths.folder):
             warnings.warn(outdated, stacklevel=3)
         return read_table(self.paths.folder, name)
 
@@ -333,8 +333,8 @@ class StudyResult:
         rows = ranked(read_table(folder, SUMMARY_NAME).to_pylist())
         runs = read_table(folder, RUNS_NAME).to_pylist()
         cells = [line[1:] for line in experiment_cells(rows, footprint_units(rows, runs))]
-        head = [study_head(rows, runs), behind(folder)]
-        remarks = [*not_ranked_notes(rows), flags_line(runs), *unseen(runs)]
+        head = [study_head(rows, runs), outdated_reason(folder)]
+        remarks = [*not_ranked_notes(rows), flags_line(runs), *interval_caveats(runs)]
         return html_table("\n".join(filter(None, head)), cells, "\n".join(filter(None, remarks)))
 
     def __str__(self) -> str:

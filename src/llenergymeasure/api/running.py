@@ -19,7 +19,7 @@ from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import as_plain
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -30,11 +30,11 @@ from llenergymeasure.errors import (
 )
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.complete_study import complete_study
-from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.resume import StudyCall, store_call
 from llenergymeasure.workflow.snakemake_process import OWNER, Call, Listener, SnakemakeProcess
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
@@ -116,7 +116,7 @@ def run_study(
     study = _resolve_study(config, settings)
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
-    study = with_runners(study, apptainer_offered=False)
+    study = choose_runners(study, apptainer_offered=False)
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
     call = Call(_to_plain(settings), profile, environment=environment)
     with locked(folder.lock, OWNER) as lock:
@@ -129,7 +129,7 @@ def run_study(
                 # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())
             _write_study(study_file, mapping)
-        for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
+        for line in store_call(folder, StudyCall(study_file, call.overrides, profile)):
             if progress is not None:
                 progress(line)
         _raise_stopped(*complete_study(study, study_file, folder, Listener(progress), call, lock))
@@ -171,7 +171,7 @@ def _measure_once(
     study_file = folder / f"{study.name}.yaml"
     _write_study(study_file, mapping)
     single_run = load_study(study_file)
-    plan = make_plan(with_runners(single_run, apptainer_offered=False))
+    plan = make_plan(choose_runners(single_run, apptainer_offered=False))
     results = StudyFolder(folder / "results" / study.name)
     run = results.run(experiment.id, 1)
     call = Call(
@@ -180,7 +180,7 @@ def _measure_once(
         environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
     )
     listener = Listener(progress)
-    for line in runs_or_sends(plan, None):
+    for line in trust_lines(plan, None):
         listener.say(line)
     with locked(results.lock, OWNER) as lock:
         snakemake = SnakemakeProcess(study_file, plan, results, listener, lock)
@@ -222,7 +222,7 @@ def _raise_stopped(code: int, complaint: str) -> None:
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
-    write_text(path, strict_yaml.written(_to_plain(mapping)))
+    write_text(path, strict_yaml.dump(_to_plain(mapping)))
 
 
 def _to_plain(value: Any) -> Any:

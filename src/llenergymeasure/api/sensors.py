@@ -14,7 +14,7 @@ from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
     PRECISION,
-    Characterised,
+    Characterisation,
     PowerBehaviour,
     load_characterised,
     resolution,
@@ -54,12 +54,12 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
     sensors = []
     for info in samples.header.sensors:
         card = characterised.get((info.sensor, info.device))
-        known = None if card is None else known_report(info, card)
+        known = None if card is None else channel_report(info, card)
         sensors.append({**asdict(info), "observed": _observed(samples, info), "known": known})
     return {"sensors": sensors, **{name: ready[name] for name in ("selected_by", "warnings")}}
 
 
-def measures(sensors: Iterable[Mapping[str, Any]]) -> bool:
+def has_measuring_sensor(sensors: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether one of them measures; the machine's own meter at its plug does not count."""
     return any(
         sensor["kind"] == "measured" and sensor["scope"] != "node" and sensor["unavailable"] is None
@@ -86,7 +86,7 @@ def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
     return observed
 
 
-def known_report(info: SensorInfo, characterised: Characterised) -> dict[str, Any]:
+def channel_report(info: SensorInfo, characterised: Characterisation) -> dict[str, Any]:
     """Return what a probe found of a card's channels, and the shortest window that follows."""
     resolved = resolution(info, characterised.behaviour)
     window_s = None if resolved is None else resolved.window_s(PRECISION)
@@ -103,13 +103,13 @@ def _sensor_lines(sensor: dict[str, Any]) -> list[str]:
     if sensor["note"]:
         lines.append(f"    {sensor['note']}")
     if sensor["known"] is not None:
-        lines += known_lines(sensor["known"])
+        lines += channel_lines(sensor["known"])
     elif sensor["sensor"] == "nvml" and any("power" in name for name in sensor["quantities"]):
         lines.append("    not characterised under this driver yet: llem sensors --characterise")
     return lines
 
 
-def known_lines(known: dict[str, Any]) -> list[str]:
+def channel_lines(known: dict[str, Any]) -> list[str]:
     """Return what a probe has found of a card's channels for a person."""
     lines = [f"    characterised by a probe, {known['found_at']}, driver {known['driver']}:"]
     behaviour = known["behaviour"]

@@ -80,7 +80,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Scoring(Protocol):
+class TextScorer(Protocol):
     """What an engine may also have: how likely it takes given text to be."""
 
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:

@@ -17,7 +17,7 @@ from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS, why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
-from llenergymeasure.screen import clean
+from llenergymeasure.screen import replace_surrogates
 
 Capability = tuple[int, int]
 T = TypeVar("T")
@@ -228,7 +228,7 @@ def jsonable(value: Any, depth: int = _MAX_DEPTH) -> Any:
     Credentials and what is not a setting are left out.
     """
     if isinstance(value, str):
-        return clean(value)
+        return replace_surrogates(value)
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float):
@@ -247,7 +247,7 @@ def jsonable(value: Any, depth: int = _MAX_DEPTH) -> Any:
         return jsonable({name: getattr(value, name) for name in value.__struct_fields__}, depth)
     if isinstance(value, Mapping):
         return {
-            clean(str(name)): jsonable(item, depth - 1)
+            replace_surrogates(str(name)): jsonable(item, depth - 1)
             for name, item in value.items()
             if name not in _UNRECORDED and name not in CREDENTIALS and not str(name).startswith("_")
         }

@@ -4,7 +4,7 @@ import math
 import os
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.machine.cpu_share import own_cores
+from llenergymeasure.machine.cpu_share import usable_cores
 from llenergymeasure.machine.host import cpu_quota
 from llenergymeasure.workload.models.resolve import resolve_model
 
@@ -30,7 +30,7 @@ def choose_threads(
         return requested
     if on_gpu or (parameters is not None and parameters < SMALL_MODEL_PARAMETERS):
         return 1
-    return max(1, usable_cores() // processes)
+    return max(1, own_cores() // processes)
 
 
 def threads_variable(config: ExperimentConfig) -> dict[str, str]:
@@ -45,7 +45,7 @@ def threads_variable(config: ExperimentConfig) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(choose_threads(parameters, requested=None, on_gpu=False))}
 
 
-def usable_cores() -> int:
+def own_cores() -> int:
     """Return the physical cores this process may use: by affinity and by cgroup quota."""
-    cores, quota = len(own_cores()), cpu_quota()
+    cores, quota = len(usable_cores()), cpu_quota()
     return max(1, cores if quota is None else min(cores, math.floor(quota)))

@@ -20,7 +20,7 @@ from llenergymeasure.backends.base import SettingsValidator
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import read_json, write_text
-from llenergymeasure.processes import ChildError, completed, python_module
+from llenergymeasure.processes import ChildError, python_module, run_to_end
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 
 TIME_LIMIT_S = 300.0
@@ -45,15 +45,15 @@ def write_refusals(backend: str, folder: StudyFolder) -> None:
     write_text(folder.refused(backend), json.dumps(refusals, indent=1, ensure_ascii=False))
 
 
-def ask_here(backend: str, folder: StudyFolder) -> None:
+def write_refusals_in_child(backend: str, folder: StudyFolder) -> None:
     """Ask in a process of its own: an engine cannot be left once imported, and may end or hang."""
     if isinstance(registry.get(backend), SettingsValidator) and _configs_to_check(backend, folder):
         with suppress(ChildError):
             module = "llenergymeasure.backends.refusals"
-            completed(python_module(module, backend, str(folder.path)), TIME_LIMIT_S)
+            run_to_end(python_module(module, backend, str(folder.path)), TIME_LIMIT_S)
 
 
-def refusal_of(run: RunFolder, backend: str) -> str | None:
+def read_refusal(run: RunFolder, backend: str) -> str | None:
     """Return why an engine refuses a run's settings; None where it does not, or was not asked."""
     refusals = read_json(run.study.refused(backend)) or {}
     reason = refusals.get(run.path.parent.name)

@@ -6,8 +6,13 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, drop, in_one_line
-from llenergymeasure.installation import install_command, namesake
+from llenergymeasure.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILED,
+    discard_output,
+    errors_as_messages,
+)
+from llenergymeasure.installation import install_command, namesake_warning
 from llenergymeasure.screen import only_printable, say
 
 
@@ -28,17 +33,17 @@ def main() -> NoReturn:
     from llenergymeasure.cli.output import Level, level, set_level
 
     set_level(Level.NORMAL)
-    namesake_warning = namesake()
+    namesake_warning = namesake_warning()
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    with only_printable(), in_one_line(lambda: level() == Level.VERBOSE):
+    with only_printable(), errors_as_messages(lambda: level() == Level.VERBOSE):
         if namesake_warning is not None:
             say(f"llem: {namesake_warning}")
         try:
             result = get_command(app).main(prog_name="llem", standalone_mode=False)
             sys.stdout.flush()
         except BrokenPipeError:
-            drop(sys.stdout)
+            discard_output(sys.stdout)
             sys.exit(EXIT_FAILED)  # as click does where it meets one earlier
         except usage_error as error:
             say(_usage_error(error))

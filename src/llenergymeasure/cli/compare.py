@@ -12,26 +12,26 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import typer
 
-from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, of_experiment
-from llenergymeasure.analysis.pooling import same_runs
-from llenergymeasure.analysis.relations import COMPARED, labels_of
-from llenergymeasure.analysis.tables import behind, read_table
+from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, experiment_runs
+from llenergymeasure.analysis.pooling import duplicate_runs
+from llenergymeasure.analysis.relations import COMPARED, experiment_labels
+from llenergymeasure.analysis.tables import outdated_reason, read_table
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
-from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
+from llenergymeasure.report.findings import CAVEAT_COLUMNS, interval_caveats
 from llenergymeasure.report.formatting import (
-    counted,
-    listed,
+    count_text,
+    join_words,
     p_value,
     plain,
     rounded_range,
     shortened,
 )
-from llenergymeasure.report.relations import how, verdict, within_sensor
+from llenergymeasure.report.relations import comparison_method, sensor_warning, verdict
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.screen import aligned
-from llenergymeasure.units import NOTHING
+from llenergymeasure.screen import align_columns
+from llenergymeasure.units import NO_VALUE
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -83,7 +83,7 @@ def compare(
     else:
         names, matches = _two_experiments(study, a, b)
     folders = [folder for match in matches for folder in (match.folder_a, match.folder_b)]
-    for stale in filter(None, (behind(folder.path) for folder in dict.fromkeys(folders))):
+    for stale in filter(None, (outdated_reason(folder.path) for folder in dict.fromkeys(folders))):
         if conditions:
             raise ConfigurationError(f"--fail-if: {stale}")
         note(stale)
@@ -94,8 +94,8 @@ def compare(
         print(*(f"{side}: {plain(name)}" for side, name in zip("AB", names, strict=True)), sep="\n")
         print(f"\n{_results_text(rows)}")
         sides = [side for match in matches for side in (match.runs_a, match.runs_b)]
-        needed = [side.select(UNSEEN_COLUMNS & {*side.column_names}) for side in sides]
-        for sentence in unseen([run for side in needed for run in side.to_pylist()]):
+        needed = [side.select(CAVEAT_COLUMNS & {*side.column_names}) for side in sides]
+        for sentence in interval_caveats([run for side in needed for run in side.to_pylist()]):
             print(f"\n{sentence}")
     failures = [line for condition in conditions for line in _failures(condition, rows)]
     for line in failures:
@@ -165,12 +165,12 @@ class _Study(NamedTuple):
 
 def _read_study(path: Path) -> _Study:
     folder = study_folder(path)
-    labels = labels_of(read_table(folder.path, SUMMARY_NAME).to_pylist())
+    labels = experiment_labels(read_table(folder.path, SUMMARY_NAME).to_pylist())
     return _Study(path, folder, read_table(folder.path, RUNS_NAME), labels)
 
 
 def _match(label: str, a: _Study, experiment_a: str, b: _Study, experiment_b: str) -> Match:
-    runs_a, runs_b = of_experiment(a.runs, experiment_a), of_experiment(b.runs, experiment_b)
+    runs_a, runs_b = experiment_runs(a.runs, experiment_a), experiment_runs(b.runs, experiment_b)
     return Match(label, runs_a, runs_b, a.folder, b.folder)
 
 
@@ -182,13 +182,13 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
             "their ids and --study"
         )
     common = [experiment for experiment in a.labels if experiment in b.labels]
-    copies = {copy.experiment: copy for copy in same_runs([(path_a, a.runs), (path_b, b.runs)])}
+    copies = {
+        copy.experiment: copy for copy in duplicate_runs([(path_a, a.runs), (path_b, b.runs)])
+    }
     if common and copies.keys() >= {*common}:
         raise ConfigurationError(copies[common[0]].words())
     if copied := [experiment for experiment in common if experiment in copies]:
-        subject = (
-            f"{counted(len(copied), 'experiment')} with a run that {path_a} and {path_b} both hold"
-        )
+        subject = f"{count_text(len(copied), 'experiment')} with a run that {path_a} and {path_b} both hold"
         note(f"{subject}, as a folder and its copy do, not compared: {a.first_labels(copied)}")
     if not common:
         raise ConfigurationError(
@@ -200,7 +200,7 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
         if alone:
             verb = "is" if len(alone) == 1 else "are"
             subject = (
-                f"{counted(len(alone), 'experiment')} of {study.path} {verb} not in {other.path}"
+                f"{count_text(len(alone), 'experiment')} of {study.path} {verb} not in {other.path}"
             )
             note(f"{subject} and not compared: {study.first_labels(alone)}")
     return [
@@ -225,13 +225,13 @@ def _last_column(row: Row, previous: Row) -> str:
     """Return how a ratio was found; why there is none, once for a pair's rows with one reason."""
     if row["ratio"] is None:
         is_repeated = all(previous.get(name) == row[name] for name in ("label", "unavailable"))
-        return "as above" if is_repeated else shortened(row["unavailable"] or NOTHING, 120)
-    parts: list[str | None] = [how(row)]
+        return "as above" if is_repeated else shortened(row["unavailable"] or NO_VALUE, 120)
+    parts: list[str | None] = [comparison_method(row)]
     if row["metric"] == MATCHED:
         parts.append(f"over {row['matched']} of {row['asked']} answers, as long in both")
     if row["differs"]:
-        parts.append(f"differ in {listed(row['differs'])}")
-    parts.append(within_sensor(row, row["ratio"]))
+        parts.append(f"differ in {join_words(row['differs'])}")
+    parts.append(sensor_warning(row, row["ratio"]))
     return "; ".join(filter(None, parts))
 
 
@@ -251,7 +251,7 @@ def _table(rows: Sequence[Row]) -> str:
     lines += [
         [
             row["metric"],
-            NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
+            NO_VALUE if row["ratio"] is None else f"{row['ratio']:.4g}",
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             verdict(row),
@@ -261,4 +261,4 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (3, 5, 2) if all(row["ratio"] is not None for row in rows) else (3, 2)
-    return aligned(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
+    return align_columns(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))

@@ -7,7 +7,7 @@ import typer
 
 from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.config.engine_parameters import ENGINES, load
-from llenergymeasure.config.engine_parameters.show import matching, setting_lines
+from llenergymeasure.config.engine_parameters.show import matching_settings, setting_lines
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.errors import ConfigurationError, Problem
 
@@ -26,9 +26,9 @@ def config(
         hint = did_you_mean(nearest_names(backend, ENGINES)[:1])
         message = f"has no parameters to look up: there are {', '.join(ENGINES)}{hint}"
         raise ConfigurationError(Problem(message, key="backend", found=backend))
-    parameters = matching(backend, pattern)
+    parameters = matching_settings(backend, pattern)
     if not parameters and pattern is not None:
-        names = [parameter.key.rpartition(".")[2] for parameter in matching(backend, None)]
+        names = [parameter.key.rpartition(".")[2] for parameter in matching_settings(backend, None)]
         words = sorted({word for name in names for word in name.split("_")})
         hint = did_you_mean(nearest_names(pattern, [*words, *names]))
         engine = load(backend)

@@ -38,6 +38,4 @@ def convert(
 
 def _yaml_text(study: Mapping[str, Any], *, allow_unicode: bool) -> str:
     """Return a study's file; where its text does not stand there as it is, it is in ASCII."""
-    return strict_yaml.written(
-        study, default_flow_style=None, allow_unicode=allow_unicode, width=100
-    )
+    return strict_yaml.dump(study, default_flow_style=None, allow_unicode=allow_unicode, width=100)

@@ -31,12 +31,12 @@ from llenergymeasure.containers.images import image_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.installation import install_command, workflow_root
 from llenergymeasure.machine.folders import (
-    RESULTS_LEAST_BYTES,
+    MIN_FREE_BYTES,
     free_bytes,
     shared_folder,
     why_not_writable,
 )
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, run_to_end
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
@@ -160,7 +160,7 @@ def _check_slurm() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     command = ["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"]
     try:
-        result = completed(command, COMMAND_LIMIT_S)
+        result = run_to_end(command, COMMAND_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if result.returncode != 0:
@@ -174,10 +174,8 @@ def _check_slurm() -> Finding:
 def storage() -> Iterator[Finding]:
     """Look at where results, caches and images go."""
     folder = preferred_folder(None)
-    yield _check_folder("results", folder, RESULTS_LEAST_BYTES, "choose another in output_dir")
-    yield _check_folder(
-        "cache", cache_folder(), RESULTS_LEAST_BYTES, "choose another in LLEM_CACHE"
-    )
+    yield _check_folder("results", folder, MIN_FREE_BYTES, "choose another in output_dir")
+    yield _check_folder("cache", cache_folder(), MIN_FREE_BYTES, "choose another in LLEM_CACHE")
     if importlib.util.find_spec("snakemake") is not None:
         from snakemake.common import get_appdirs
 
@@ -187,7 +185,7 @@ def storage() -> Iterator[Finding]:
         )
     images = image_folder()
     if images.is_dir():
-        yield _check_folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
+        yield _check_folder("images", images, MIN_FREE_BYTES, "choose another in LLEM_IMAGES")
 
 
 def _check_folder(
@@ -218,7 +216,7 @@ def hub() -> Iterator[Finding]:
     """Look at the Hugging Face hub's cache, network switch and token; the token is not shown."""
     home = hugging_face_home(os.environ)
     remedy = "a model of 7 billion parameters takes 15 GB; choose another disk in HF_HOME"
-    yield _check_folder("hub cache", home, RESULTS_LEAST_BYTES, remedy, _AMPLE_BYTES)
+    yield _check_folder("hub cache", home, MIN_FREE_BYTES, remedy, _AMPLE_BYTES)
     detail = "models that are not cached are downloaded from it; not tried here"
     if offline():
         detail = "not used, as HF_HUB_OFFLINE is set: only what is cached is there"

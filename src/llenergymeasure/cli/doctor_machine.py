@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from llenergymeasure.api.sensors import measures, sensors_report
+from llenergymeasure.api.sensors import has_measuring_sensor, sensors_report
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.container_setup import nvidia_here
@@ -19,14 +19,19 @@ from llenergymeasure.containers.runner_choice import (
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import discover_if_answered
-from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, promised, visible
+from llenergymeasure.machine.gpus.inventory import (
+    Gpu,
+    compute_processes,
+    expected_gpu,
+    visible_gpus,
+)
 from llenergymeasure.machine.gpus.state import (
     cuda_driver_version,
     gpu_state,
     megahertz,
-    unlike_delivered,
+    unusual_settings,
 )
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, run_to_end
 
 GIB = 1024**3
 COMMAND_LIMIT_S = 30.0
@@ -75,7 +80,7 @@ def gpus() -> Iterator[Finding]:
         yield Finding("NVIDIA driver", "wrong", str(error), "load the driver again, or reboot")
         return
     if not inventory.gpus:
-        promise, reason = promised(), str(inventory.unavailable)
+        promise, reason = expected_gpu(), str(inventory.unavailable)
         state: State = "absent" if promise is None else "wrong"
         reason = f"{promise}, and it cannot be used: {reason}" if promise else reason
         yield Finding("NVIDIA GPUs", state, reason, inventory.remedy)
@@ -87,7 +92,7 @@ def gpus() -> Iterator[Finding]:
         yield _check_gpu(gpu)
         if gpu.unavailable is None:
             yield _check_settings(gpu)
-    selected = visible(inventory)
+    selected = visible_gpus(inventory)
     names = ", ".join(gpu.uuid for gpu in selected.gpus) or "none"
     yield Finding("GPUs of a run", "ok", f"{names} (by {selected.source})")
     for warning in selected.warnings:
@@ -117,7 +122,7 @@ def _check_gpu(gpu: Gpu) -> Finding:
 def _check_settings(gpu: Gpu) -> Finding:
     """Say whether a card is set as it was delivered; what is set on purpose is nothing wrong."""
     name, state = f"GPU {gpu.index} settings", gpu_state(gpu)
-    changes = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
+    changes = [state["unavailable"]] if "unavailable" in state else list(unusual_settings(state))
     if changes:
         remedy = (
             "if it was changed on purpose, set it in the study (gpu) or state it with the results"
@@ -142,7 +147,7 @@ def sensors() -> Iterator[Finding]:
         return
     for name in dict.fromkeys(row["sensor"] for row in rows):
         yield _check_sensor(name, [row for row in rows if row["sensor"] == name])
-    if not measures(rows):
+    if not has_measuring_sensor(rows):
         detail = "no sensor measures here: energy can only be estimated"
         remedy = (
             "that is enough to try things out; for numbers to publish use a machine with a sensor"
@@ -171,7 +176,7 @@ def engines() -> Iterator[Finding]:
 
 def _has_gpus() -> bool:
     try:
-        return bool(visible(discover_if_answered()).gpus)
+        return bool(visible_gpus(discover_if_answered()).gpus)
     except LlemError:  # as the GPUs' finding says
         return False
 
@@ -185,7 +190,7 @@ def _check_engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "absent", f"not here: {', '.join(missing)}", remedy)
     command = [sys.executable, "-P", "-W", "ignore", "-c", _IMPORT_CODE, *packages]
     try:
-        result = completed(command, IMPORT_LIMIT_S, name="its import")
+        result = run_to_end(command, IMPORT_LIMIT_S, name="its import")
     except ChildError as error:
         return Finding(backend, "wrong", str(error))
     if result.returncode != 0:

@@ -32,7 +32,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a study's results in formats for papers and other tools."""
-    from llenergymeasure.analysis.tables import behind, read_plan, read_table
+    from llenergymeasure.analysis.tables import outdated_reason, read_plan, read_table
     from llenergymeasure.report.export.forms import FORMS
     from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 
@@ -44,7 +44,7 @@ def export(
         raise ConfigurationError("--columns is for --format latex and markdown")
     folder = study_folder(study)
     plan = read_plan(folder.plan)
-    if stale := behind(folder.path):
+    if stale := outdated_reason(folder.path):
         note(stale)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from llenergymeasure.config.backends.facts import names_of
+from llenergymeasure.config.backends.facts import parameter_names
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
@@ -101,7 +101,7 @@ def init(
 def study_text(answers: Mapping[str, str], path: Path) -> str:
     """Return the study that the answers describe."""
     backend = answers["backend"]
-    key = names_of(backend).requests_at_once
+    key = parameter_names(backend).requests_at_once
     return TEMPLATE.format(
         file=shlex.quote(str(path)),
         name=path.stem if _PLAIN.fullmatch(path.stem) else json.dumps(path.stem),

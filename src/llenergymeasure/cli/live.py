@@ -9,7 +9,7 @@ import time
 from llenergymeasure.cli.output import Level, level, note
 from llenergymeasure.report.formatting import plain, shortened
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.screen import steer
+from llenergymeasure.screen import write_control_sequence
 from llenergymeasure.workflow.progress import Progress, resting_runs
 from llenergymeasure.workflow.snakemake_process import Listener
 
@@ -53,7 +53,7 @@ class Live(Listener):
     def clear(self) -> None:
         """Take the last line away."""
         if self._line:
-            steer("\r\x1b[K")
+            write_control_sequence("\r\x1b[K")
             self._line = ""
 
     def _show(self, line: str) -> None:

@@ -22,7 +22,7 @@ from llenergymeasure.errors import (
     ConfigurationError,
     LlemError,
     as_message,
-    say_if_read,
+    say_if_possible,
 )
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.samples import recorder_cost, write_samples
@@ -89,11 +89,11 @@ def meter(
         rest_s=REST_S if benchmark_file else 0.0,
     ) as metered:
         for warning in metered.ready["warnings"]:
-            say_if_read(f"llem: {warning}")
+            say_if_possible(f"llem: {warning}")
         if metered.measures or not require:
             result = run_command(command)
     if result is None:
-        say_if_read(f"llem: nothing can be measured here\n{_sensor_reasons(metered.ready)}")
+        say_if_possible(f"llem: nothing can be measured here\n{_sensor_reasons(metered.ready)}")
         return EXIT_CONFIGURATION
     document = _document(command, result, metered, calibration)
     exit_code = result.exit_code
@@ -117,7 +117,7 @@ def meter(
     ]
     # A command that could not be started has done nothing whose energy is of interest.
     report = _text(document, result, metered) if result.error is None else f"llem: {result.error}"
-    say_if_read("\n".join([report, *write_errors]))
+    say_if_possible("\n".join([report, *write_errors]))
     return exit_code or (EXIT_FAILED if write_errors else EXIT_OK)
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.processes import ENDING, exit_code
+from llenergymeasure.processes import END_SIGNALS, exit_code
 
 EXIT_NOT_FOUND = 127
 EXIT_NOT_EXECUTABLE = 126
@@ -94,7 +94,7 @@ def run_command(command: Sequence[str]) -> CommandResult:
         return CommandResult(code, started_ns, time.monotonic_ns(), f"{command[0]}: {reason}")
     finally:
         for number, handler in previous_handlers.items():
-            signal.signal(number, signal.SIG_IGN if number in ENDING else handler)
+            signal.signal(number, signal.SIG_IGN if number in END_SIGNALS else handler)
     return CommandResult(exit_code(status), started_ns, ended_ns)
 
 

@@ -9,10 +9,10 @@ import typer
 
 from llenergymeasure.cli.output import JsonOption, ProfileOption, print_raw
 from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.plan.fairness import fairness
-from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
@@ -31,7 +31,7 @@ def plan(
     Prints the runs in order, each point that was left out with its reason, and how long it may
     take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
     """
-    resolved = with_runners(load_study(study), apptainer_offered=False)
+    resolved = choose_runners(load_study(study), apptainer_offered=False)
     notes = check_files(experiment.model for experiment in resolved.experiments)
     study_plan = plan_study(resolved, StudyFolder.of(resolved))
     study_plan = replace(study_plan, notes=(*study_plan.notes, *notes))
@@ -58,4 +58,4 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     if request is not None:
         for problem in misfits(plan, request, forecast):
             yield f"Does not fit: {problem}"
-    yield from runs_or_sends(plan, notify)
+    yield from trust_lines(plan, notify)

@@ -8,7 +8,7 @@ import typer
 
 from llenergymeasure.cli.output import JsonOption, note, print_json
 from llenergymeasure.config.preferences import preferences_in_force, user_configuration
-from llenergymeasure.screen import aligned
+from llenergymeasure.screen import align_columns
 
 
 def prefs(
@@ -24,7 +24,7 @@ def prefs(
         print_json([asdict(setting) for setting in settings])
         return
     rows = [[setting.key, str(setting.value), setting.origin] for setting in settings]
-    print(aligned(rows, left=(0, 1, 2)))
+    print(align_columns(rows, left=(0, 1, 2)))
     path = user_configuration()
     status = "holds your own settings" if path.is_file() else "is not there; it may hold"
     note(f"{path} {status}: output_dir, runners and notify, as in a study")

@@ -4,7 +4,7 @@ from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import StudyArgument, note
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.snakefile import OWNER
 
@@ -24,5 +24,7 @@ def report(study: StudyArgument = None) -> None:
         write_tables(folder.path, partial=completed < len(runs))
         write_report(folder.path, partial=completed < len(runs))
     if completed < len(runs):
-        note(f"{completed} of {counted(len(runs), 'run')} completed; the report names the others")
+        note(
+            f"{completed} of {count_text(len(runs), 'run')} completed; the report names the others"
+        )
     print(folder.path / PAGE_NAME)

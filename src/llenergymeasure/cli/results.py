@@ -44,10 +44,10 @@ def results(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a study is named twice: its runs would count twice")
     if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
-        from llenergymeasure.analysis.tables import behind
+        from llenergymeasure.analysis.tables import outdated_reason
         from llenergymeasure.report.plain_text import study_text
 
-        if stale := behind(folders[0]):
+        if stale := outdated_reason(folders[0]):
             note(stale)
         print(study_text(folders[0]), end="")
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
@@ -59,7 +59,7 @@ def results(
         study_runs,
         summarise_by,
     )
-    from llenergymeasure.report.findings import UNSEEN_COLUMNS, unseen
+    from llenergymeasure.report.findings import CAVEAT_COLUMNS, interval_caveats
 
     groups, pooled = split_names(group_by) or ["experiment"], split_names(pool)
     column = PLAIN_METRICS.get(metric or "energy", metric)
@@ -67,7 +67,7 @@ def results(
     table = summarise_by(runs, groups, str(column), pooled)
     groups = table.column_names[: len(groups)]
     if str(column).startswith(ENERGY_PREFIXES):
-        for sentence in unseen(runs.select([*UNSEEN_COLUMNS]).to_pylist()):
+        for sentence in interval_caveats(runs.select([*CAVEAT_COLUMNS]).to_pylist()):
             note(sentence)
     if as_json:
         head = {"metric": column, "group_by": list(groups), "pooled": list(pooled)}

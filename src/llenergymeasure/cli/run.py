@@ -14,31 +14,31 @@ from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, level, note
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.backends.facts import names_of
+from llenergymeasure.config.backends.facts import parameter_names
 from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.merging import NotASectionError, assign
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import (
-    checked,
+    check_document,
     document_from,
-    overridden,
     parse_overrides,
     read_document,
+    with_overrides,
 )
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import left_out_lines
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.precision_target import plan_study, precision
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.recovery import damage_messages
-from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.resume import StudyCall, store_call
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
@@ -152,7 +152,7 @@ def run_call(
         root: where its results go whatever it says; None for where it says.
     """
     request = job_request(call.profile)
-    study = with_runners(study, apptainer_offered=False)
+    study = choose_runners(study, apptainer_offered=False)
     environment = {} if root is None else {FOLDER_VARIABLE: str(root)}
     if root is not None:
         study = replace(study, results_root=root)
@@ -172,11 +172,13 @@ def run_call(
         raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
-            write_text(call.study_file, strict_yaml.written(study.written))
-        reuse_notes = remember(folder, call)
+            write_text(call.study_file, strict_yaml.dump(study.written))
+        reuse_notes = store_call(folder, call)
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
-        note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
+        note(
+            f"{study.name}: {count_text(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}"
+        )
         notes = [f"Note: {text}" for text in plan.notes]
         configs = (experiment.config for experiment in study.experiments) if to_do else ()
         traces = trace_lines(configs)
@@ -222,12 +224,14 @@ def _batch_sizes(size: int, study: Path | None, overrides: Mapping[str, Any]) ->
     backend = overrides.get("backend", "pytorch")
     backends = backend if isinstance(backend, list) else [backend]
     if study is not None:
-        backends = checked(overridden(read_document(study), overrides)).used_backends
-        if dict(leaves(overrides)).keys() & {names_of(name).requests_at_once for name in backends}:
+        backends = check_document(with_overrides(read_document(study), overrides)).used_backends
+        if dict(leaves(overrides)).keys() & {
+            parameter_names(name).requests_at_once for name in backends
+        }:
             # What is left out needs none, so it may be set there.
             experiments = load_study(study, overrides).experiments
             backends = [experiment.model.backend for experiment in experiments]
-    keys = {names_of(name).requests_at_once: size for name in map(str, backends)}
+    keys = {parameter_names(name).requests_at_once: size for name in map(str, backends)}
     return {key or "pytorch.batch_size": size for key in keys}
 
 
@@ -237,10 +241,10 @@ def _single_model_study(settings: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {"name": name, "n": SINGLE_MODEL_PROMPTS, "execution": {"n_cycles": 1}}
     defaults |= {"base": settings["base"]} if "base" in settings else {}
     overrides = {key: value for key, value in settings.items() if key != "base"}
-    document = overridden(document_from(defaults, None), overrides)
+    document = with_overrides(document_from(defaults, None), overrides)
     values = {key: value for key, value in document.values.items() if key != "base"}
     try:
-        return assigned(values, document.overrides)
+        return assign(values, document.overrides)
     except NotASectionError as error:
         raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from llenergymeasure.api.calibrate import calibrate
-from llenergymeasure.api.characterise import Probed, probe
-from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
+from llenergymeasure.api.characterise import ProbeResult, probe
+from llenergymeasure.api.sensors import channel_lines, channel_report, sensors_report, sensors_text
 from llenergymeasure.cli.output import JsonOption, print_json
-from llenergymeasure.energy.against_meter import Surely
+from llenergymeasure.energy.against_meter import MeterSetup
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 CONTEXT = {"allow_interspersed_args": False}
@@ -74,7 +74,7 @@ def sensors(
     if samples is not None and not (characterise or calibrate_against):
         raise typer.BadParameter("--samples keeps the recording of --characterise")
     if calibrate_against is not None:
-        meter = Surely(meter_accuracy, rest_watts, supply_efficiency)
+        meter = MeterSetup(meter_accuracy, rest_watts, supply_efficiency)
         text, messages = calibrate(calibrate_against, samples, meter, devices, load or ())
         print("\n".join(messages), file=sys.stderr)
         print(text, end="")
@@ -96,13 +96,13 @@ def sensors(
     return EXIT_OK if all(result.kept for result in probed) and not errors else EXIT_FAILED
 
 
-def _result_json(result: Probed) -> dict[str, Any]:
-    report = known_report(result.info, result.found)
+def _result_json(result: ProbeResult) -> dict[str, Any]:
+    report = channel_report(result.info, result.found)
     return {**report, "kept": result.kept, "not_kept_because": result.reason}
 
 
-def _result_lines(result: Probed) -> list[str]:
+def _result_lines(result: ProbeResult) -> list[str]:
     mark = "✓" if result.kept else "✗"
     lines = [f"{mark} {result.found.device}  {result.found.name}"]
-    lines += known_lines(_result_json(result))
+    lines += channel_lines(_result_json(result))
     return lines + ([] if result.kept else [f"    not kept: {result.reason}"])

@@ -12,9 +12,9 @@ from llenergymeasure.cli.output import JsonOption, StudyArgument, note, print_js
 from llenergymeasure.errors import PreflightError, ResultsError
 from llenergymeasure.files import lock_holder
 from llenergymeasure.plan import Plan
-from llenergymeasure.report.formatting import counted, plain
+from llenergymeasure.report.formatting import count_text, plain
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import distinct, noted_in, notes_of
+from llenergymeasure.results.notes import distinct, noted_in, record_notes
 from llenergymeasure.results.record_files import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.manifest import count_states, precision_fields, states
@@ -58,7 +58,7 @@ def status(
         print_json({**head, "runs": runs})
         return
     counts = ", ".join(f"{number} {state}" for state, number in sorted(count_states(runs).items()))
-    print(f"{plan.study}: {counted(len(runs), 'run')}: {counts}")
+    print(f"{plan.study}: {count_text(len(runs), 'run')}: {counts}")
     open_count = sum(run["status"] != "completed" for run in runs)
     precision_state = precision(plan, folder, open_count)
     if precision_state is not None:
@@ -113,4 +113,4 @@ def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[l
     for run in finished[:MAX_RUNS_WITH_NOTES]:
         with suppress(ResultsError):
             result = read_result(folder.run(run["experiment"], run["cycle"]).result)
-            yield notes_of(result.provenance)
+            yield record_notes(result.provenance)

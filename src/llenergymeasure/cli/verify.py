@@ -5,7 +5,7 @@ import sys
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, StudyArgument, print_json
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 
 
 def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
@@ -19,7 +19,7 @@ def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
         return code
     for difference in result.differences:
         print(difference)
-    runs = counted(result.runs, "run")
+    runs = count_text(result.runs, "run")
     missing = f"; {result.missing} planned without a result" if result.missing else ""
     if result.unhashed:
         print(
@@ -29,7 +29,7 @@ def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
             file=sys.stderr,
         )
     if result.differences:
-        differences = counted(len(result.differences), "difference")
+        differences = count_text(len(result.differences), "difference")
         print(f"{result.study}: {differences} in {runs}{missing}", file=sys.stderr)
     else:
         print(f"{result.study}: {runs} and all tables follow from what was recorded{missing}")

@@ -52,7 +52,7 @@ class Gain:
         return math.hypot(abs(true_j) * self.band, self.u_offset_w * span_s / self.gain)
 
 
-def uncalibrated(device: str, name: str) -> Gain:
+def uncalibrated_gain(device: str, name: str) -> Gain:
     """Return the gain that is assumed for a card without a calibration."""
     if not device.removeprefix("module:").startswith("GPU-"):
         return Gain(band=OTHER_BAND, source="uncalibrated: ±5 % by custom")
@@ -77,7 +77,7 @@ class Calibration:
 
     def of(self, device: str, name: str) -> Gain:
         """Return a card's gain: by its UUID, else by its model, else the uncalibrated one."""
-        return self._calibrated(device, name) or uncalibrated(device, name)
+        return self._calibrated(device, name) or uncalibrated_gain(device, name)
 
     def for_record(self, devices: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
         """Return the file and its gains for these devices and names; None without a file."""
@@ -152,7 +152,7 @@ def read_calibration(path: Path) -> Calibration:
     return Calibration(gains, path, hashlib.sha256(raw).hexdigest())
 
 
-def calibration_of(path: str | None) -> Calibration:
+def load_calibration(path: str | None) -> Calibration:
     """Return the calibration in a file; none if no file is given.
 
     Raises:

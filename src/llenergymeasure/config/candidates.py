@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llenergymeasure.config.merging import NotASectionError, assigned, flatten, merge
+from llenergymeasure.config.merging import NotASectionError, assign, flatten, merge
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study_file import StudyFile
@@ -39,7 +39,7 @@ def _with_overrides(candidate: Candidate, overrides: Mapping[tuple[str, ...], An
         return candidate
     places = {path: written for path, written in candidate.places.items() if path not in settings}
     try:
-        return Candidate(assigned(candidate.values, settings), places)
+        return Candidate(assign(candidate.values, settings), places)
     except NotASectionError as error:
         return replace(candidate, failure=_not_a_section_fault(error))
 
@@ -50,7 +50,7 @@ def _grid_candidates(study: StudyFile) -> Iterator[Candidate]:
     for point in points(study.sweep, backends):
         values = {**bases[point.backend], "backend": point.backend}
         try:
-            yield Candidate(assigned(values, point.settings), point.places)
+            yield Candidate(assign(values, point.settings), point.places)
         except NotASectionError as error:
             settings = {".".join(path): value for path, value in point.settings.items()}
             yield Candidate({**values, **settings}, point.places, _not_a_section_fault(error))

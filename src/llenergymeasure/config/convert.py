@@ -8,7 +8,7 @@ from typing import Any
 from llenergymeasure.config import ranges, strict_yaml
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.fields import field_at
-from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.merging import NotASectionError, assign
 from llenergymeasure.config.old_names import (
     ENGINES,
     KEY_REPLACEMENTS,
@@ -238,4 +238,4 @@ def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _nest(settings: Settings) -> dict[str, Any]:
-    return assigned({}, {_path(key): value for key, value in settings.items()})
+    return assign({}, {_path(key): value for key, value in settings.items()})

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
-from llenergymeasure.config.calibration import calibration_of
+from llenergymeasure.config.calibration import load_calibration
 from llenergymeasure.config.candidates import Candidate, candidates
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
@@ -21,11 +21,11 @@ from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flatten
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
-from llenergymeasure.config.rules import Shape, breaches
+from llenergymeasure.config.rules import Shape, broken_rules
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted_name
 from llenergymeasure.config.study import Experiment, Study
-from llenergymeasure.config.study_document import Document, checked
+from llenergymeasure.config.study_document import Document, check_document
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import target_setting
 from llenergymeasure.config.validation_messages import as_problem, describe, validation_faults
@@ -52,7 +52,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
-    study = checked(document)
+    study = check_document(document)
     outcomes = _Outcomes(document, shape_of)
     for candidate in candidates(study, document.overrides):
         outcomes.add(candidate)
@@ -117,7 +117,7 @@ class _Outcomes:
             return
         faults = self._calibration_faults(model.energy.calibration)
         if not faults:
-            problems = breaches(model, self._shape_of(model.model))
+            problems = broken_rules(model, self._shape_of(model.model))
             faults = _faults(problems, candidate, standalone=False)
         if faults:
             self._reject(candidate, faults)
@@ -159,7 +159,7 @@ class _Outcomes:
         if path not in self._calibrations:
             faults: list[Fault] = []
             try:
-                calibration_of(path)
+                load_calibration(path)
             except ConfigurationError as error:
                 key = ("energy", "calibration")
                 faults = [Fault(key, str(problem), ...) for problem in error.problems]

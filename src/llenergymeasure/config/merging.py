@@ -39,7 +39,7 @@ class NotASectionError(ValueError):
         self.path = path
 
 
-def assigned(values: Mapping[str, Any], assignments: Assignments) -> dict[str, Any]:
+def assign(values: Mapping[str, Any], assignments: Assignments) -> dict[str, Any]:
     """Return ``values`` with each path in ``assignments`` set, sections made where missing.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-WORK = (
+WORK_SETTINGS = (
     "model",
     "weights",
     "precision",
@@ -20,22 +20,22 @@ WORK = (
 )
 """Settings that say what is to be done; all others say how."""
 
-LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
+MAX_TOKENS_NAMES = ("max_completion_tokens", "max_tokens", "max_new_tokens")
 """Servers' names for the most tokens of an answer; the first one given counts."""
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
-def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def requested_work(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what work an experiment has to do, without how.
 
     ``answers`` is what an engine's own section says of their number and length.
     """
-    work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
+    work = {name: config[name] for name in WORK_SETTINGS if config.get(name) not in (None, "fixed")}
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
     sampling = section.get("sampling") or section.get("beam_search") or section.get("body") or {}
     answers: dict[str, Any] = {}
-    limits = [sampling[name] for name in LONGEST if isinstance(sampling.get(name), int)]
+    limits = [sampling[name] for name in MAX_TOKENS_NAMES if isinstance(sampling.get(name), int)]
     if limits and limits[0] != config.get("max_output_tokens"):
         answers["longest"] = limits[0]
     number = sampling.get("n")
@@ -48,7 +48,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether the study itself allows answers shorter than asked for."""
-    work = work_of(config)
+    work = requested_work(config)
     if work.get("answer_length") or (work.get("answers") or {}).get("may_end"):
         return True
     return bool((config.get("decoder") or {}).get("min_new_tokens"))

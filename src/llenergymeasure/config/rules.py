@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.config.backends.facts import ParameterNames, names_of
+from llenergymeasure.config.backends.facts import ParameterNames, parameter_names
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.requested_work import LONGEST
+from llenergymeasure.config.requested_work import MAX_TOKENS_NAMES
 from llenergymeasure.errors import Problem
 
 Capability = tuple[int, int]
@@ -209,7 +209,7 @@ def answer_lengths_agree(facts: Facts) -> Breaches:
 
 def _max_tokens(facts: Facts) -> tuple[str, int | None]:
     """Return the engine's own limit of an answer's tokens, and its key."""
-    keys = (facts.names.max_tokens or "", *(f"openai.body.{name}" for name in LONGEST))
+    keys = (facts.names.max_tokens or "", *(f"openai.body.{name}" for name in MAX_TOKENS_NAMES))
     limits = ((key, facts.number(key)) for key in keys)
     return next(((key, limit) for key, limit in limits if limit is not None), ("", None))
 
@@ -280,7 +280,7 @@ RULES: tuple[Callable[[Facts], Breaches], ...] = (
 )
 
 
-def breaches(config: ExperimentConfig, shape: Shape | None) -> list[Problem]:
+def broken_rules(config: ExperimentConfig, shape: Shape | None) -> list[Problem]:
     """Return an experiment's settings that exclude each other, each with the key to change.
 
     Args:
@@ -291,5 +291,5 @@ def breaches(config: ExperimentConfig, shape: Shape | None) -> list[Problem]:
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
     settings: dict[str, Any] = {config.backend: {} if section is None else section.plain}
-    facts = Facts(config, names_of(config.backend), settings, shape)
+    facts = Facts(config, parameter_names(config.backend), settings, shape)
     return [Problem(message, key) for rule in RULES for key, message in rule(facts)]

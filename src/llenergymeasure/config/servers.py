@@ -37,7 +37,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_here(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
     """Return whether ``host`` is known to be this machine, by a name or an address of its own.
 
     Nothing is sent to it. False where it is another, or a name that this machine does not go by.

@@ -79,7 +79,7 @@ for _name, _pattern, _first in (
         _reader.add_implicit_resolver(_STANDARD + _name, re.compile(_pattern), _first)
 
 
-def written(values: Mapping[str, Any], **options: Any) -> str:
+def dump(values: Mapping[str, Any], **options: Any) -> str:
     """Return plain values as a file from which :func:`read` gives the same."""
     options = {"sort_keys": False, "allow_unicode": True, **options}
     return str(yaml.dump(dict(values), Dumper=_Dumper, **options))

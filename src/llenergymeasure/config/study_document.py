@@ -18,7 +18,7 @@ from llenergymeasure.config.fields import (
     unknown_settings,
 )
 from llenergymeasure.config.identity import BUILT_IN_NAMES, LOCAL_SETTINGS
-from llenergymeasure.config.merging import NotASectionError, assigned, flatten, merge
+from llenergymeasure.config.merging import NotASectionError, assign, flatten, merge
 from llenergymeasure.config.old_names import is_original_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted_name
@@ -100,7 +100,7 @@ def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
     return _with_base(document, (origin,) if origin is not None else ())
 
 
-def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+def with_overrides(document: Document, overrides: Mapping[str, Any]) -> Document:
     """Return ``document`` with settings from outside, by dotted key, which win over its own.
 
     What is the study's (its name, execution, sweep, backends) is set here; the settings of
@@ -146,7 +146,7 @@ def _with_study_key(values: dict[str, Any], path: tuple[str, ...], value: Any) -
     if path == ("backend",):
         values = _on_one_backend(values, value)
     try:
-        return assigned(values, {path: value})
+        return assign(values, {path: value})
     except NotASectionError as error:
         message = str(error)
         if path[0] in ("experiments", "name"):  # neither can be a mapping
@@ -178,7 +178,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def checked(document: Document) -> StudyFile:
+def check_document(document: Document) -> StudyFile:
     """Return a study whose every part can be used by itself.
 
     Raises:

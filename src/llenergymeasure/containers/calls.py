@@ -27,7 +27,9 @@ def call(
         ContainerError: it cannot be started, or did not end in time.
     """
     try:
-        return processes.completed(command, limit_s, environment=os.environ | dict(variables or {}))
+        return processes.run_to_end(
+            command, limit_s, environment=os.environ | dict(variables or {})
+        )
     except processes.ChildError as error:
         raise ContainerError(str(error)) from None
 

@@ -23,9 +23,9 @@ from llenergymeasure.containers.images import SifImage, build_command
 from llenergymeasure.containers.runner_choice import container_runner
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
-from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
+from llenergymeasure.machine.folders import MIN_FREE_BYTES
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, discover_if_answered
-from llenergymeasure.machine.gpus.inventory import visible
+from llenergymeasure.machine.gpus.inventory import visible_gpus
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 from llenergymeasure.processes import boot_id
 from llenergymeasure.units import BackendName
@@ -162,7 +162,7 @@ def visible_uuids() -> tuple[str, ...]:
     Raises:
         GpuAllotmentError: the driver does not answer.
     """
-    return tuple(gpu.uuid for gpu in visible(discover_if_answered()).gpus)
+    return tuple(gpu.uuid for gpu in visible_gpus(discover_if_answered()).gpus)
 
 
 def inside_command(backend: str, setup: ContainerSetup, gpus: int) -> list[str]:
@@ -170,7 +170,7 @@ def inside_command(backend: str, setup: ContainerSetup, gpus: int) -> list[str]:
     question = {
         "source_hash": source_hash(Path(llenergymeasure.__file__).parent),
         "writable": [str(setup.results), setup.variables["LLEM_CACHE"]],
-        "free_bytes": RESULTS_LEAST_BYTES,
+        "free_bytes": MIN_FREE_BYTES,
         "boot_id": boot_id(),
         "pid_namespace": docker.pid_namespace(),
         "monotonic_ns": time.monotonic_ns(),

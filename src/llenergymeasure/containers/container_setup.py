@@ -80,7 +80,7 @@ class ContainerSetup:
         if not meter_inside:
             mounts.append(_bindings_mount())
         inside = inside_variables(os.environ)
-        remove_left_tokens()
+        remove_abandoned_tokens()
         token = HubToken(os.environ)
         if token.path is not None:
             mounts.append(Mount(token.path, TOKEN_FILE))
@@ -201,7 +201,7 @@ def _token_folder(environ: Mapping[str, str]) -> Path:
     return Path(base if base and os.access(base, os.W_OK) else tempfile.gettempdir())
 
 
-def left_tokens() -> Iterator[Path]:
+def abandoned_tokens() -> Iterator[Path]:
     """Yield this user's files of tokens whose process was killed."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     for folder in {_token_folder(os.environ), Path(tempfile.gettempdir())}:
@@ -215,9 +215,9 @@ def left_tokens() -> Iterator[Path]:
                     os.close(handle)
 
 
-def remove_left_tokens() -> None:
+def remove_abandoned_tokens() -> None:
     """Remove this user's files of tokens whose process was killed."""
-    for path in left_tokens():
+    for path in abandoned_tokens():
         path.unlink(missing_ok=True)
 
 

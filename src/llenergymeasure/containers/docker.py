@@ -163,7 +163,7 @@ def pull(engine: Engine, image: str) -> tuple[str, str] | None:
     return find_image(engine, image)
 
 
-def abandoned(engine: Engine) -> list[str]:
+def abandoned_containers(engine: Engine) -> list[str]:
     """Return the ids of containers whose launcher was killed.
 
     One that runs and was started elsewhere is not: a daemon may serve several machines, containers
@@ -204,7 +204,7 @@ def pid_namespace() -> str:
 
 def remove_abandoned(engine: Engine) -> None:
     """Remove containers whose launcher was killed."""
-    for container in abandoned(engine):
+    for container in abandoned_containers(engine):
         remove_container(engine, container)
 
 

@@ -188,10 +188,10 @@ def _engine_problems(backend: str) -> list[str]:
 def _ask_engine(backend: str, folder: str) -> None:
     """Keep what the engine says of the study's settings; where it cannot be asked, runs will."""
     with suppress(Exception):
-        from llenergymeasure.backends.refusals import ask_here
+        from llenergymeasure.backends.refusals import write_refusals_in_child
         from llenergymeasure.results.layout import StudyFolder
 
-        ask_here(backend, StudyFolder(Path(folder)))
+        write_refusals_in_child(backend, StudyFolder(Path(folder)))
 
 
 if __name__ == "__main__":

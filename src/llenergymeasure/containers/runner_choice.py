@@ -19,7 +19,7 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BackendName, RunnerName
 
 
-def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
+def choose_runners(study: Study, *, apptainer_offered: bool) -> Study:
     """Return the study with a runner, and the reason for it, for each of its backends.
 
     Raises:

@@ -27,7 +27,7 @@ from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.energy import Energy, NodeEnergy, PhaseEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, KnownCards
+from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, Behaviours
 from llenergymeasure.units import NS_PER_S
 
 METHOD = 8
@@ -134,7 +134,7 @@ def account(
     headline: str | None = None,
     *,
     calibration: Calibration = NO_CALIBRATION,
-    known: KnownCards | None = None,
+    known: Behaviours | None = None,
     recorder_lost: bool = False,
     own_server: bool = True,
     precision: float = PRECISION,
@@ -226,7 +226,7 @@ def _doubts(
     cards = {source.info.device for source in measured if source.info.scope in CARD_SCOPES}
     cards |= {device.removeprefix("module:") for device in cards}
     if cards:
-        doubts += validity.surroundings(samples, cards, window)
+        doubts += validity.surrounding_doubts(samples, cards, window)
     scopes = {source.info.scope for source in measured}
     doubts += cpu_doubts(usage, cpu_metered=bool(scopes & {"cpu", "host"}))
     doubts += stall_doubts(samples, window)
@@ -258,13 +258,13 @@ def _headline_sum(
     return total([source.reading(start_ns, end_ns, phases, headline=True) for source in gross])
 
 
-def _probed_behaviour(info: SensorInfo, known: KnownCards | None) -> Behaviour | None:
+def _probed_behaviour(info: SensorInfo, known: Behaviours | None) -> Behaviour | None:
     """Return what a probe has found of a card, by whichever sensor its counter is read."""
     cards = known or {}
     return cards.get((info.sensor, info.device)) or cards.get(("nvml", info.device))
 
 
-def _describe(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:
+def _describe(device: Device, window: tuple[int, int], known: Behaviours | None) -> dict[str, Any]:
     """Return what a card is and how its sensor behaves, for the record."""
     info, behaviour = device.info, device.behaviour
     disagreement = device.disagreement(*window)

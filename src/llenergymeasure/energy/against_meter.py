@@ -32,7 +32,7 @@ _SLOW_SPACING_S = 5.0
 
 
 @dataclass(frozen=True)
-class Surely:
+class MeterSetup:
     """What the user knows of the meter.
 
     Attributes:
@@ -47,7 +47,7 @@ class Surely:
 
 
 @dataclass(frozen=True)
-class Held:
+class MeterComparison:
     """A card's sensor against a meter: indicated = gain · true + offset.
 
     Attributes:
@@ -69,7 +69,7 @@ class Held:
     notes: tuple[str, ...]
 
 
-def hold_against(card: Channel, meter: Readings, setup: Surely) -> Held:
+def compare_with_meter(card: Channel, meter: Readings, setup: MeterSetup) -> MeterComparison:
     """Return a card's gain and offset against a meter's readings.
 
     Raises:
@@ -163,10 +163,10 @@ def _fit(
     meter_w: Floats,
     counts: Floats,
     resolution_w: float,
-    setup: Surely,
+    setup: MeterSetup,
     lag: Alignment,
     notes: Sequence[str],
-) -> Held:
+) -> MeterComparison:
     """Fit meter = true / efficiency + rest by weighted least squares over the levels."""
     from scipy.special import stdtrit
 
@@ -204,7 +204,7 @@ def _fit(
     # Of (rest - middle + slope · centre) / slope: centre and slope are independent of the middle.
     u_offset_w = math.hypot(u_meter_mean_w, (card_mean_w - offset_w) * u_slope) / slope
     quantile = float(stdtrit(degrees_of_freedom, 0.975))
-    return Held(
+    return MeterComparison(
         gain=gain,
         u_gain_rel=math.hypot(quantile * u_slope / slope, setup.accuracy),
         offset_w=offset_w,

@@ -11,8 +11,8 @@ from llenergymeasure.energy.window import (
     LAG_ALLOWANCE_S,
     Margin,
     Stretch,
+    quadrature_difference,
     window_energy,
-    without,
 )
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import CounterNature
@@ -120,7 +120,10 @@ class Channel:
         stretch = replace(
             stretch,
             random_j=math.hypot(
-                stretch.random_j, without(smear_j + delay_j, shared_j), blind_j, timing_j
+                stretch.random_j,
+                quadrature_difference(smear_j + delay_j, shared_j),
+                blind_j,
+                timing_j,
             ),
             edge_j=math.hypot(stretch.edge_j, shared_j),
             unseen_j=self._sampling_error_j(start_s, end_s),

@@ -13,7 +13,7 @@ _J_PER_KWH = 1000 * J_PER_WH
 
 
 @dataclass(frozen=True)
-class Declared:
+class SiteFactors:
     """What was declared of the place that the energy was drawn at.
 
     Attributes:
@@ -50,7 +50,7 @@ class Declared:
         return None if factor is None or energy_j is None else self.site_kwh(energy_j) * factor
 
 
-def footprint(energy: Energy, declared: Declared) -> Footprint | None:
+def footprint(energy: Energy, declared: SiteFactors) -> Footprint | None:
     """Return what a window's headline energy meant at a place; None if there is no energy."""
     if energy.gross_j is None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from llenergymeasure.energy.window import without
+from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.errors import MeterError
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.units import Kind, Scope
@@ -84,13 +84,16 @@ def total(readings: Sequence[Reading]) -> EnergySum | None:
     if all(reading.gross_u95_j is not None for reading in readings):
         shared_j = [reading.shared_u95_j or 0.0 for reading in readings]
         random_j = [
-            without(reading.gross_u95_j or 0.0, part_j)
+            quadrature_difference(reading.gross_u95_j or 0.0, part_j)
             for reading, part_j in zip(readings, shared_j, strict=True)
         ]
         gross_u95_j = math.hypot(*random_j, math.fsum(shared_j))
     if gross_u95_j is not None and all(reading.net_u95_j is not None for reading in readings):
         # Of a net half width, what is not from the gross one is from the rest taken off.
-        rests_j = [without(part.net_u95_j or 0.0, part.gross_u95_j or 0.0) for part in readings]
+        rests_j = [
+            quadrature_difference(part.net_u95_j or 0.0, part.gross_u95_j or 0.0)
+            for part in readings
+        ]
         net_u95_j = math.hypot(gross_u95_j, math.fsum(rests_j))
     return EnergySum(
         readings[0].kind,

@@ -14,7 +14,7 @@ from llenergymeasure.energy.device import IMPOSSIBLE_FACTOR, MAX_POWER_W, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.energy.window import Stretch
-from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
+from llenergymeasure.machine.gpus.state import CLOCK_REDUCTIONS, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
@@ -193,7 +193,7 @@ def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
             yield "rest_not_steady", f"{device}: {how}; net energy is as unsure"
 
 
-def surroundings(samples: Samples, devices: Collection[str], window: Span) -> Iterator[Doubt]:
+def surrounding_doubts(samples: Samples, devices: Collection[str], window: Span) -> Iterator[Doubt]:
     """Yield what else the cards went through within the window."""
     for device in sorted(devices):
         for quantity, code, what in (
@@ -215,7 +215,7 @@ def surroundings(samples: Samples, devices: Collection[str], window: Span) -> It
 def _throttle_doubts(samples: Samples, device: str, window: Span) -> Iterator[Doubt]:
     masks = _values_within(samples, device, "throttle_reasons", window).astype(np.int64)
     for bit, name in THROTTLE_REASONS.items():
-        if name in LOWERED and np.any(masks & bit):
+        if name in CLOCK_REDUCTIONS and np.any(masks & bit):
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
             yield (
                 "throttled",

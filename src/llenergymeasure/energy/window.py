@@ -150,7 +150,7 @@ def window_energy(
     edge_j = min(doubt_j - start.late_j - end.late_j, u95_j)
     stretch = Stretch(
         end.energy_j - start.energy_j,
-        without(u95_j, edge_j),
+        quadrature_difference(u95_j, edge_j),
         edge_j,
         bound_j,
         (start.at_rest, end.at_rest),
@@ -360,7 +360,7 @@ class _EndEstimator:
         return max(math.sqrt(most_w2), float(pulse_w))
 
 
-def without(whole_j: float, part_j: float) -> float:
+def quadrature_difference(whole_j: float, part_j: float) -> float:
     """Return a half width less one that was added to it in quadrature."""
     return math.sqrt(max(whole_j**2 - part_j**2, 0.0))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, try_lock
 from llenergymeasure.machine.folders import shared_folder
-from llenergymeasure.machine.host import parse_numbers, text_of
+from llenergymeasure.machine.host import parse_numbers, read_text
 from llenergymeasure.screen import say
 
 AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"
@@ -51,7 +51,7 @@ def take_cpu_share(share_count: int, folder: Path | None = None) -> frozenset[in
 
 def cpu_shares(count: int) -> list[frozenset[int]]:
     """Return this process's processors in ``count`` shares of whole cores; none if too few."""
-    cores = own_cores()
+    cores = usable_cores()
     size = len(cores) // count
     if size == 0:
         return []
@@ -60,7 +60,7 @@ def cpu_shares(count: int) -> list[frozenset[int]]:
     ]
 
 
-def own_cores() -> list[frozenset[int]]:
+def usable_cores() -> list[frozenset[int]]:
     """Return the processors this process may use by core, in the order of their numbers."""
     remaining = os.sched_getaffinity(0)
     cores = []
@@ -74,4 +74,4 @@ def own_cores() -> list[frozenset[int]]:
 
 def _siblings(cpu: int) -> set[int]:
     """Return the processors on one core."""
-    return parse_numbers(text_of(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"))
+    return parse_numbers(read_text(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"))

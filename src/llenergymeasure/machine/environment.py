@@ -12,7 +12,7 @@ from llenergymeasure.files import sha256
 from llenergymeasure.machine.gpus.state import cuda_driver_version, gpu_state
 from llenergymeasure.machine.host import host
 from llenergymeasure.machine.scheduler import job_facts
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, run_to_end
 from llenergymeasure.redact import is_secret_name, without_secrets
 
 _RELEVANT = re.compile(
@@ -50,9 +50,9 @@ def environment() -> dict[str, Any]:
 
 def gpus() -> list[dict[str, Any]]:
     """Return the state of each GPU that a CUDA process here would use."""
-    from llenergymeasure.machine.gpus.inventory import discover, visible
+    from llenergymeasure.machine.gpus.inventory import discover, visible_gpus
 
-    return [gpu_state(gpu) for gpu in visible(discover()).gpus]
+    return [gpu_state(gpu) for gpu in visible_gpus(discover()).gpus]
 
 
 def provenance() -> dict[str, Any]:
@@ -78,7 +78,7 @@ def source_hash(folder: Path) -> str:
 def _commit(folder: Path) -> str | None:
     describe = ("describe", "--always", "--dirty", "--abbrev=40")
     try:
-        result = completed(["git", "-C", str(folder), *describe], 5.0)
+        result = run_to_end(["git", "-C", str(folder), *describe], 5.0)
     except ChildError:
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-RESULTS_LEAST_BYTES = 100_000_000
+MIN_FREE_BYTES = 100_000_000
 """Where less is free, no run begins."""
 
 FULL_BYTES = 1_000_000

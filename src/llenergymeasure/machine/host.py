@@ -70,7 +70,7 @@ def memory_bytes(name: str) -> int | None:
 def memory_limit_bytes() -> int | None:
     """Return what the control groups (a container, a scheduler's job) allow; None if unlimited."""
     names = ("memory.max", "memory.limit_in_bytes")
-    texts = [text_of(group / name) for group in _groups("memory") for name in names]
+    texts = [read_text(group / name) for group in _groups("memory") for name in names]
     limits = [int(text) for text in texts if text.isdecimal()]
     total = memory_bytes("MemTotal")
     # Version 1 says "unlimited" with a number near 2^63.
@@ -84,8 +84,8 @@ def cpu_quota() -> float | None:
 
 
 def _quota(group: Path) -> float | None:
-    version_1 = [text_of(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    for fields in (text_of(group / "cpu.max").split(), version_1):
+    version_1 = [read_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    for fields in (read_text(group / "cpu.max").split(), version_1):
         if len(fields) == 2 and all(field.isdecimal() for field in fields):
             return int(fields[0]) / int(fields[1])
     return None
@@ -109,7 +109,7 @@ def _groups(controller: str) -> Iterator[Path]:
 def _governors() -> dict[str, int] | None:
     counts: dict[str, int] = {}
     for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor"):
-        governor = text_of(path)
+        governor = read_text(path)
         if governor:
             counts[governor] = counts.get(governor, 0) + 1
     return dict(sorted(counts.items())) or None
@@ -121,7 +121,7 @@ def _boost() -> bool | None:
 
 
 def _flag(path: Path) -> bool | None:
-    text = text_of(path)
+    text = read_text(path)
     return text == "1" if text else None
 
 
@@ -138,10 +138,10 @@ def _os_name() -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    return text_of(path).splitlines()
+    return read_text(path).splitlines()
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return what a file of the kernel says, without its ends; nothing if it cannot be read."""
     with suppress(OSError):
         return path.read_text(errors="replace").strip()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, run_to_end
 
 JOB_VARIABLE = "LLEM_JOB"
 """The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
@@ -68,7 +68,7 @@ def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
 def _describe_job(job_id: str) -> str | None:
     """Return what SLURM's controller knows of a job; None where it cannot be asked."""
     try:
-        result = completed(["scontrol", "show", "job", job_id], ASK_LIMIT_S)
+        result = run_to_end(["scontrol", "show", "job", job_id], ASK_LIMIT_S)
     except ChildError:
         return None
     return result.stdout if result.returncode == 0 else None

@@ -77,7 +77,7 @@ class _NoRedirect(HTTPRedirectHandler):
         raise WebError(f"it redirects ({code}) to {target}, and no redirect is followed")
 
 
-def within(timeout_s: float, work: Callable[[], Result], grace_s: float = 0.0) -> Result:
+def with_deadline(timeout_s: float, work: Callable[[], Result], grace_s: float = 0.0) -> Result:
     """Do ``work`` in so many seconds altogether: a socket's own limit starts again with each byte.
 
     Args:

@@ -10,7 +10,7 @@ from llenergymeasure.config.dotted import value_at
 from llenergymeasure.plan.estimate import JUDGING_TIME, Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unmatched_experiments
 from llenergymeasure.plan.plan import Plan
-from llenergymeasure.screen import aligned
+from llenergymeasure.screen import align_columns
 
 SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
@@ -167,7 +167,7 @@ def _table(plan: Plan) -> str:
         ]
         for run in plan.runs[:SHOWN_RUNS]
     ]
-    return aligned([header, *rows], left=range(1, len(header)), spare=(1,))
+    return align_columns([header, *rows], left=range(1, len(header)), spare=(1,))
 
 
 def left_out_lines(plan: Plan) -> Iterator[str]:

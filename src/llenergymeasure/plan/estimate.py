@@ -102,7 +102,7 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelAndDevice:
     """What is known of an experiment in addition to its settings; words name what is not."""
 
     model: ModelSize | str = "the model's size"
@@ -133,14 +133,14 @@ _LARGE_MODEL = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
 _SLOW_GPU = Device("a slow GPU", 1e13, 1e11)
 """What a limit takes for what is not known."""
 
-Lookup = Callable[[ExperimentConfig], Known]
+Lookup = Callable[[ExperimentConfig], ModelAndDevice]
 """Returns what is known of an experiment."""
 
 
 def run_estimate(
     config: ExperimentConfig,
     protocol: ProtocolSettings,
-    known: Known,
+    known: ModelAndDevice,
     work: Work,
     *,
     starts: bool = True,
@@ -161,7 +161,7 @@ def run_estimate(
 def limit_s(
     config: ExperimentConfig,
     protocol: ProtocolSettings,
-    known: Known,
+    known: ModelAndDevice,
     work: Work,
     gap_s: float = 0.0,
 ) -> float:
@@ -188,7 +188,7 @@ class Estimates:
     that differ in sizes, seeds and the like alone.
     """
 
-    def __init__(self, look_up: Lookup = lambda _config: Known()) -> None:
+    def __init__(self, look_up: Lookup = lambda _config: ModelAndDevice()) -> None:
         """Take who knows models and devices."""
         self._look_up = look_up
         self._shapes: dict[str, _Shape] = {}
@@ -273,7 +273,7 @@ class _Shape(NamedTuple):
 
     config: ExperimentConfig
     protocol: Mapping[bool, ProtocolSettings]
-    known: Known
+    known: ModelAndDevice
 
 
 _SIZES = {
@@ -301,7 +301,7 @@ def duration(seconds: float) -> str:
 def _run_s(
     config: ExperimentConfig,
     protocol: ProtocolSettings,
-    known: Known,
+    known: ModelAndDevice,
     work: Work,
     *,
     slowdown: float,
@@ -346,7 +346,7 @@ def _warmup_s(
     return max(protocol.warmup_floor_s, warmup_s, watched_s)
 
 
-def _load_s(config: ExperimentConfig, known: Known) -> float:
+def _load_s(config: ExperimentConfig, known: ModelAndDevice) -> float:
     if config.external_server:
         return 0.0
     compiles = config.backend == "tensorrt" or (config.pytorch and config.pytorch.torch_compile)
@@ -357,7 +357,7 @@ def _load_s(config: ExperimentConfig, known: Known) -> float:
     return load_s
 
 
-def _batch(config: ExperimentConfig, known: Known, work: Work) -> tuple[float, int]:
+def _batch(config: ExperimentConfig, known: ModelAndDevice, work: Work) -> tuple[float, int]:
     """Return how long a batch takes, 0 where that is not known, and how many a pass has."""
     size = min(work.requests, work.at_once)
     batches = math.ceil(work.requests / size)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import permutations
 from typing import Any
 
-from llenergymeasure.config.requested_work import work_of
+from llenergymeasure.config.requested_work import requested_work
 from llenergymeasure.plan.plan import Plan
 
 
@@ -45,14 +45,14 @@ class Unmatched:
 
 def planned_work(config: Mapping[str, Any]) -> str:
     """Return what an experiment is to do as text: the same for the same work."""
-    return _key(work_of(config))
+    return _key(requested_work(config))
 
 
 def _key(work: Mapping[str, Any]) -> str:
     return json.dumps(work, sort_keys=True)
 
 
-def configs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def configs_by_experiment(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the settings of each experiment from a plan's runs, as ``plan.json`` holds them."""
     return {run["experiment"]: run.get("config") or {} for run in runs}
 
@@ -61,7 +61,7 @@ def unmatched_experiments(plan: Plan) -> list[Unmatched]:
     """Return which experiments of a backend have no counterpart with another one; none is fair."""
     by_backend: dict[str, dict[str, dict[str, Any]]] = {}
     for run in plan.runs:
-        by_backend.setdefault(run.backend, {})[run.experiment] = work_of(run.config)
+        by_backend.setdefault(run.backend, {})[run.experiment] = requested_work(run.config)
     groups = []
     for (backend, works), (other, other_works) in permutations(by_backend.items(), 2):
         other_keys = set(map(_key, other_works.values()))

@@ -179,7 +179,7 @@ class Plan:
                 if key in stored or key not in _ADDED_LATER
             }
             values["runs"] = [PlannedRun(**run) for run in values["runs"]]
-            values["sections"] = sections_of(stored)
+            values["sections"] = run_sections(stored)
             for name in _OBJECTS:
                 _check_object(name, values[name])
             tuples = {name: tuple(values[name]) for name in _LISTS if name in values}
@@ -202,7 +202,7 @@ def _check_object(name: str, part: Any) -> None:
         raise TypeError(f"{name} is no object")
 
 
-def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+def run_sections(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what each run is given of a stored plan's sections; earlier plans hold them apart."""
     apart = ("carbon", "quality")
     return stored.get("sections") or {name: stored[name] for name in apart if stored.get(name)}

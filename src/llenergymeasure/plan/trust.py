@@ -32,7 +32,7 @@ _NO_CODE = (None, False, "auto", "", "mp", "ray", "uni", "external_launcher", "i
 """Values of such arguments that name nothing to load."""
 
 
-def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
+def trust_lines(plan: Plan, notify: NotifyConfig | None) -> list[str]:
     """Return what a study runs apart from its engines and sends to whom, a line each."""
     lines: dict[str, None] = {}
     for config in {run.experiment: run.config for run in plan.runs}.values():

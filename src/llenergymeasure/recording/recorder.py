@@ -35,7 +35,7 @@ from llenergymeasure.processes import (
     boot_id,
     die_with_parent,
     end_now,
-    ignore_endings,
+    ignore_end_signals,
 )
 from llenergymeasure.recording.sampler import Loop
 from llenergymeasure.recording.samples import (
@@ -50,7 +50,7 @@ from llenergymeasure.recording.samples import (
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
     Behaviour,
-    Characterised,
+    Characterisation,
     load_characterised,
     resolution,
     with_published,
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _Stop() as stop:
             Recording(sensors, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
-        ignore_endings()
+        ignore_end_signals()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
         _send(answer, {"ready": False, "error": str(error), "exit_code": code})
@@ -172,7 +172,7 @@ class _Stop(SignalPipe):
         return self
 
     def __exit__(self, *_: object) -> None:
-        ignore_endings()
+        ignore_end_signals()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s``; return whether the end has come."""
@@ -233,7 +233,7 @@ def _send(answer: IO[str], content: dict[str, object]) -> None:
 
 
 def _sensor_report(
-    info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
+    info: SensorInfo, known: Mapping[tuple[str, str], Characterisation]
 ) -> dict[str, object]:
     """Return a sensor as it is reported to whoever waits, with how it is known to behave."""
     probed = known.get((info.sensor, info.device))

@@ -23,7 +23,7 @@ from llenergymeasure.report.figures import (
 from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
-    counted,
+    count_text,
     scale_for,
     shortened,
     with_interval,
@@ -267,7 +267,7 @@ def order_figure(points: Sequence[Row]) -> Figure:
         return no_figure(title, "Needs two runs of one experiment")
     deviations = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
     largest = max(deviations, default=0.0)
-    text = f"{counted(len(points), 'run')}, at most {percent(largest / 100)} from the mean."
+    text = f"{count_text(len(points), 'run')}, at most {percent(largest / 100)} from the mean."
     return draw_figure(lambda wide: _order_chart(points, largest, wide=wide), title, text)
 
 

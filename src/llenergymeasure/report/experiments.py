@@ -6,7 +6,7 @@ from typing import Any
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.analysis.selection import Row
-from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
+from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import (
     AS_IS,
@@ -16,7 +16,7 @@ from llenergymeasure.report.formatting import (
     rounded_range,
     with_interval,
 )
-from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.units import NO_VALUE, percent
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
 REQUEST = "energy_per_request_j"
@@ -57,10 +57,10 @@ def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
     return {
         "experiment": row["experiment"],
         "label": plain(row["label"], 120),
-        "kind": row["kind"] or NOTHING,
+        "kind": row["kind"] or NO_VALUE,
         "runs": _run_counts(row),
         "per_token": _with_interval(row, TOKEN, token),
-        "spread": NOTHING if sd is None or not mean else percent(sd / mean),
+        "spread": NO_VALUE if sd is None or not mean else percent(sd / mean),
         "per_request": _with_interval(row, REQUEST, request),
         "answer": _with_interval(row, LENGTH),
         "power": _with_interval(row, "power_mean_w"),
@@ -95,7 +95,7 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
             else row[f"{name}_unavailable"] or "one run has none",
         }
         for row in summary
-        if row[f"{name}_mean"] is not None or row[f"{name}_unavailable"] == NONE_RIGHT
+        if row[f"{name}_mean"] is not None or row[f"{name}_unavailable"] == NO_CORRECT_ANSWER
     ]
 
 

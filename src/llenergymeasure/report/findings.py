@@ -9,14 +9,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TypeAlias
 
-from llenergymeasure.analysis.blocks import Drift, blocks, drift
+from llenergymeasure.analysis.blocks import Drift, drift, make_blocks
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
-from llenergymeasure.analysis.summary import knows_ends
+from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.formatting import (
     Scale,
-    counted,
-    listed,
+    count_text,
+    join_words,
     mean_text,
     plain,
     rounded,
@@ -38,14 +38,14 @@ TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """If an interval reaches this far above the mean, the page says that there are too few runs."""
 _COVERAGE_CODES = {"counter_unverified", "undersampled"}
-UNSEEN_COLUMNS = frozenset(
+CAVEAT_COLUMNS = frozenset(
     {
         *("status", "validity", "energy_gross_j", "energy_u95_j", "energy_bound_j"),
         *("offered_requests_per_s", "output_tokens_came", "requests_worked"),
         *("energy_method", "kind"),
     }
 )
-"""The columns of a run that :func:`unseen` reads."""
+"""The columns of a run that :func:`interval_caveats` reads."""
 _MIN_UNSEEN_REL = 0.02
 """A bound that is less beyond the interval is that of a sensor which another one watches, or of
 the window's ends: two channels of one card may differ by as much."""
@@ -117,7 +117,7 @@ def headline(
             "channels disagree about, may"
         )
         remedy = "no cycles shrink it; longer windows shrink what is smeared or late"
-        if not all(knows_ends(run) for run in runs if in_means(run)):
+        if not all(records_window_ends(run) for run in runs if in_means(run)):
             claim = (
                 "Records of an earlier energy method do not say which part of their intervals "
                 "repeats share: what a sensor leaves open may"
@@ -127,7 +127,7 @@ def headline(
             f"{claim} move each value by up to ±{percent(shared)}; it is in no interval of "
             f"a mean nor of a difference, and {remedy}."
         )
-    sentences += unseen(runs)
+    sentences += interval_caveats(runs)
     bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"]]
     if bands:
         cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
@@ -140,7 +140,7 @@ def headline(
     return sentences
 
 
-def unseen(runs: Sequence[Row]) -> list[str]:
+def interval_caveats(runs: Sequence[Row]) -> list[str]:
     """Return which errors no interval includes, if there are any.
 
     Of sensors that may not see all of the time: readings that a load repeats in step with are
@@ -159,7 +159,7 @@ def _method_caveat(used: Sequence[Row]) -> list[str]:
     if 0 in methods:
         names.append("one that records do not name")
     return [
-        f"Energies were computed by unlike methods of the meter, {listed(names)}: they may differ "
+        f"Energies were computed by unlike methods of the meter, {join_words(names)}: they may differ "
         "by more than an interval says."
     ]
 
@@ -175,7 +175,7 @@ def _counting_caveat(used: Sequence[Row]) -> list[str]:
         return []
     total, n_latest = counts.total(), counts[min(counts)]
     return [
-        f"{total - n_latest} of {counted(total, 'run')} under traffic are of an earlier "
+        f"{total - n_latest} of {count_text(total, 'run')} under traffic are of an earlier "
         "version and count the tokens that came in the window, or the requests that ended in it, "
         "the others the work in it: energy, carbon and cost of a token or a request and "
         "tokens and requests per second may differ by that alone, which is in no interval and no "
@@ -254,7 +254,7 @@ def other_work_note(group: Sequence[Row], pairs: Pairs) -> list[str]:
     reasons = [reason for row in group if (reason := pairs.incomparable_reason(best, row))]
     if not reasons:
         return []
-    number, verb = counted(len(reasons), "experiment"), "is" if len(reasons) == 1 else "are"
+    number, verb = count_text(len(reasons), "experiment"), "is" if len(reasons) == 1 else "are"
     return [f"{number} {verb} not compared with {label_text(best)}: {plain(reasons[0], 200)}."]
 
 
@@ -295,7 +295,7 @@ def missed_precision_note(summary: Iterable[Row]) -> list[str]:
     target = percent(rows_with_target[0]["precision_target"])
     return [
         f"The precision asked for, ±{target} of energy per output token, is not reached by "
-        f"{len(missed)} of {counted(len(rows_with_target), 'experiment')}."
+        f"{len(missed)} of {count_text(len(rows_with_target), 'experiment')}."
     ]
 
 
@@ -375,7 +375,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: UsedRuns) ->
 
 def order_trend(runs: Sequence[Row], used: UsedRuns) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    return drift(blocks(used, _completed(runs), itemgetter(TOKEN)))
+    return drift(make_blocks(used, _completed(runs), itemgetter(TOKEN)))
 
 
 def trend_sentence(trend: Drift | None) -> str:

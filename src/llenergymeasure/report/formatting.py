@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.screen import UNSEEN
-from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.screen import INVISIBLE
+from llenergymeasure.units import NO_VALUE, percent
 
 MeanInterval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
@@ -77,7 +77,7 @@ def scale_for(values: Iterable[float | None], unit: str) -> Scale:
 
 def rounded(value: float | None) -> str:
     """Return a number without an interval, with three significant digits; None gives a dash."""
-    return NOTHING if value is None else f"{value:,.{_decimals(value)}f}"
+    return NO_VALUE if value is None else f"{value:,.{_decimals(value)}f}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -110,7 +110,7 @@ def rounded_range(low: float | None, high: float | None) -> str:
     An end that is not 0 is never rounded to 0: that would claim more than the interval does.
     """
     if low is None or high is None:
-        return NOTHING
+        return NO_VALUE
     decimals = _decimals(high, (high - low) / 2)
     return f"{_nonzero_text(low, decimals)} to {_nonzero_text(high, decimals)}"
 
@@ -133,7 +133,7 @@ def change_range(low: float, high: float) -> str:
 def p_value(p: float | None) -> str:
     """Return a p value with two digits, more next to 0.05, and a small one as ``< 0.001``."""
     if p is None:
-        return NOTHING
+        return NO_VALUE
     return "< 0.001" if p < 0.001 else f"{p:.{4 if 0.045 <= p < 0.055 else 2}g}"
 
 
@@ -153,13 +153,13 @@ def plain(text: object, limit: int | None = None) -> str:
     invisible characters become spaces; several blanks become one. ``limit`` cuts to that many
     characters.
     """
-    visible = UNSEEN.sub(" ", str(text))
+    visible = INVISIBLE.sub(" ", str(text))
     printable = "".join(sign if sign.isprintable() else " " for sign in visible)
     line = " ".join(printable.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
+def count_text(number: int, singular: str, plural: str | None = None) -> str:
     """Return a count with its noun: ``1 run``, ``2 runs``."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
@@ -182,7 +182,7 @@ def setting_texts(
     return {value: text if counts[text] == 1 else plain(value) for value, text in texts.items()}
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     if len(words) < 2:
         return "".join(words)
@@ -191,7 +191,7 @@ def listed(words: Sequence[str]) -> str:
 
 def scopes_text(scopes: Sequence[str] | None) -> str:
     """Return what energy covers, in words."""
-    return listed([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
+    return join_words([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
 
 
 def _nonzero_text(value: float, decimals: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from llenergymeasure.analysis.selection import Row
-from llenergymeasure.report.formatting import counted, listed, plain, rounded, scopes_text
+from llenergymeasure.report.formatting import count_text, join_words, plain, rounded, scopes_text
 from llenergymeasure.units import percent
 
 
@@ -12,7 +12,7 @@ def paragraph(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     rows = [row for row in summary if row["kind"] is not None and row["n"]]
     if not rows:
         return "No run gave energy."
-    meters_text = listed([meter for _, meter in meters(rows)])
+    meters_text = join_words([meter for _, meter in meters(rows)])
     windows = [row["window_s_mean"] for row in rows if row["window_s_mean"] is not None]
     bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"] is not None]
     text = (
@@ -44,7 +44,7 @@ def run_counts(rows: Sequence[Row]) -> str:
     """Return the number of runs in a mean, such as ``3 to 5 runs``."""
     numbers = [row["n"] for row in rows]
     low, high = min(numbers), max(numbers)
-    return counted(low, "run") if low == high else f"{low} to {high} runs"
+    return count_text(low, "run") if low == high else f"{low} to {high} runs"
 
 
 def interval_method(rows: Sequence[Row]) -> str:
@@ -67,7 +67,7 @@ def interval_method(rows: Sequence[Row]) -> str:
 def independence_notes(rows: Sequence[Row]) -> list[str]:
     """Return whether successive cycles are independent, as a t interval assumes."""
     repeated = [row for row in rows if row["n"] > 1]
-    total = counted(len(repeated), "experiment")
+    total = count_text(len(repeated), "experiment")
     n_correlated = sum(row["cycles_correlated"] is True for row in repeated)
     n_unknown = sum(row["cycles_correlated"] is None for row in repeated)
     notes = []
@@ -93,7 +93,7 @@ def precision_note(rows: Sequence[Row]) -> list[str]:
     text = (
         f"The spread of the pilot's cycles set their number, for an interval over runs of ±"
         f"{percent(rows_with_target[0]['precision_target'])} of energy per output token, which "
-        f"{reached} of {counted(len(rows_with_target), 'experiment')} reached"
+        f"{reached} of {count_text(len(rows_with_target), 'experiment')} reached"
     )
     missed = [row for row in rows_with_target if not row["precision_reached"]]
     needed = [row["cycles_needed"] for row in missed if row["cycles_needed"] is not None]

@@ -15,7 +15,7 @@ from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.failed_runs import failures
 from llenergymeasure.report.figures import COLOURS, Figure
-from llenergymeasure.report.formatting import counted, plain, scale_for, shortened
+from llenergymeasure.report.formatting import count_text, plain, scale_for, shortened
 from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import ramp_experiments, serving_content
@@ -225,8 +225,8 @@ def _study_file(plan: Mapping[str, Any]) -> str:
     if not plan.get("written"):
         return ""
     overrides = plan.get("overrides") or {}
-    overrides_yaml = strict_yaml.written(overrides, allow_unicode=False) if overrides else ""
-    text = strict_yaml.written(plan["written"], allow_unicode=False, width=100)
+    overrides_yaml = strict_yaml.dump(overrides, allow_unicode=False) if overrides else ""
+    text = strict_yaml.dump(plan["written"], allow_unicode=False, width=100)
     return text + "".join(f"# set over it: {line}\n" for line in overrides_yaml.splitlines())
 
 
@@ -250,7 +250,7 @@ def _render(**content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["counted"] = counted
+    environment.globals["counted"] = count_text
     environment.globals["css"] = Markup(  # noqa: S704 - ours, with our colours
         environment.get_template("page.css").render(colours=COLOURS)
     )

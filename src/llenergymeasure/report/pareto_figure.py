@@ -28,7 +28,7 @@ from llenergymeasure.report.figures import (
     quantitative,
 )
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.formatting import listed, plain, shortened
+from llenergymeasure.report.formatting import join_words, plain, shortened
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
 LETTER_WIDTH, HEIGHT, BASELINE = 7, 13, 4
@@ -68,7 +68,9 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
         for number, row in numbered_rows
     ]
     best = [row["name"] for row in rows if row["front"]]
-    text = f"On the Pareto front: {listed(best[:8])}." if best else "No Pareto front was computed."
+    text = (
+        f"On the Pareto front: {join_words(best[:8])}." if best else "No Pareto front was computed."
+    )
     note = clipped_note(shown_rows, energy, other)
     return draw_figure(lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, note)
 

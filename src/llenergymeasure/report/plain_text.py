@@ -9,10 +9,10 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.experiments import FOOTPRINT, flag_rows, footprint_units
 from llenergymeasure.report.failed_runs import Failure, failures
-from llenergymeasure.report.findings import not_ranked_notes, ranked, unseen
+from llenergymeasure.report.findings import interval_caveats, not_ranked_notes, ranked
 from llenergymeasure.report.formatting import (
     AS_IS,
-    counted,
+    count_text,
     mean_text,
     plain,
     rounded_range,
@@ -21,8 +21,8 @@ from llenergymeasure.report.formatting import (
 )
 from llenergymeasure.report.method import meters
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.screen import aligned
-from llenergymeasure.units import NOTHING
+from llenergymeasure.screen import align_columns
+from llenergymeasure.units import NO_VALUE
 from llenergymeasure.validity_codes import DISQUALIFYING
 
 LABEL_LIMIT = 44
@@ -52,7 +52,7 @@ def study_text(study_dir: Path) -> str:
         _experiments_table(rows, footprint_units(rows, runs)),
         "\n".join(not_ranked_notes(rows)),
         flags_line(runs),
-        *unseen(runs),
+        *interval_caveats(runs),
         _failures_text(failures(runs), StudyFolder(study_dir)),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -62,7 +62,7 @@ def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
     """Return one line on how many runs are done, and one on their energy."""
     study = next((run["study"] for run in runs if run["study"]), "study")
     n_completed = sum(run["status"] == "completed" for run in runs)
-    lines = [f"{plain(study)}: {n_completed} of {counted(len(runs), 'run')} completed"]
+    lines = [f"{plain(study)}: {n_completed} of {count_text(len(runs), 'run')} completed"]
     left_out, exclusion_lines = _exclusions(rows)
     if left_out:
         lines[0] += f", {left_out} left out of the means"
@@ -94,7 +94,7 @@ def _exclusions(rows: Sequence[Row]) -> tuple[int, list[str]]:
 
 def _experiments_table(rows: Sequence[Row], units: Mapping[str, str]) -> str:
     cells = experiment_cells(rows[:LISTED_EXPERIMENTS], units)
-    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS_WIDTH)
+    text = align_columns(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS_WIDTH)
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
@@ -128,7 +128,7 @@ def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list
                 row["experiment"],
                 plain(row["label"], LABEL_LIMIT),
                 str(row["n"]),
-                row["kind"] or NOTHING,
+                row["kind"] or NO_VALUE,
                 mean_text(mean, low, high),
                 rounded_range(low, high),
                 mean_text(*request.interval(row, "energy_per_request_j")),
@@ -141,7 +141,7 @@ def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list
 def flags_line(runs: Sequence[Row]) -> str:
     """Return each validity code with its number of runs; nothing where there is none."""
     parts = [
-        f"{flag['code']} ({counted(flag['runs'], 'run')}"
+        f"{flag['code']} ({count_text(flag['runs'], 'run')}"
         f"{', left out' if flag['code'] in DISQUALIFYING else ''})"
         for flag in flag_rows(runs)
     ]
@@ -152,9 +152,9 @@ def _failures_text(groups: Sequence[Failure], folder: StudyFolder) -> str:
     if not groups:
         return ""
     total = sum(len(failure.runs) for failure in groups)
-    lines = [f"Without a result: {counted(total, 'run')}"]
+    lines = [f"Without a result: {count_text(total, 'run')}"]
     for failure in groups[:LISTED_FAILURES]:
-        lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
+        lines.append(f"  {count_text(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
         # Tables of earlier versions call a run that never began lost.
         if failure.status == "missing" or failure.error_class == "NeverBegan":
@@ -186,7 +186,7 @@ def groups_text(
     lines = [header]
     rows = table.to_pylist()
     value_texts = {
-        name: setting_texts((row[name] for row in rows), GROUP_LIMIT, NOTHING) for name in group_by
+        name: setting_texts((row[name] for row in rows), GROUP_LIMIT, NO_VALUE) for name in group_by
     }
     for row in rows:
         mean, low, high = AS_IS.interval(row, metric)
@@ -201,17 +201,17 @@ def groups_text(
         ]
         cells = [value_texts[name][row[name]] for name in group_by]
         if labels is not None:
-            cells.append(plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT))
+            cells.append(plain(labels.get(row["experiment"], NO_VALUE), GROUP_LIMIT))
         interval = row["interval_unavailable"]
         if low is not None:
             interval = f"{rounded_range(low, high)} over {row['interval_method']}"
         cells += [str(row["experiments"]), str(row["n"]), mean_text(mean, low, high), interval]
-        lines.append([*cells, ", ".join(exclusions) or NOTHING])
+        lines.append([*cells, ", ".join(exclusions) or NO_VALUE])
     experiments = header.index("experiments")
     left = (*range(experiments), len(header) - 2, len(header) - 1)
     unique_labels = labels is not None and len(set(labels.values())) == len(labels)
     ids = (header.index("experiment"),) if unique_labels else ()
-    return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments, *ids))}"
+    return f"Means of {metric}\n\n{align_columns(lines, left, spare=(experiments, *ids))}"
 
 
 def _ascii(text: str) -> str:

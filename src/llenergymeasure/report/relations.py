@@ -20,13 +20,13 @@ from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.formatting import (
     change,
     change_range,
-    counted,
-    listed,
+    count_text,
+    join_words,
     p_value,
     plain,
     rounded,
 )
-from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.units import NO_VALUE, percent
 
 LISTED_PAIRS = 30
 LISTED_LEVELS = 60
@@ -84,16 +84,16 @@ def verdict(row: Row) -> str:
     return "differ" if is_significant(row) else "inconclusive"
 
 
-def how(row: Row) -> str:
+def comparison_method(row: Row) -> str:
     """Return how a pair was compared, and over what."""
     if row["method"] == "paired":
         return f"paired over {row['n']} cycles"
     if row["method"] == "unpaired":
         return f"unpaired, {row['n_a']} and {row['n_b']} runs"
-    return NOTHING
+    return NO_VALUE
 
 
-def within_sensor(row: Row, ratio: float) -> str | None:
+def sensor_warning(row: Row, ratio: float) -> str | None:
     """Return a warning if a shown difference is smaller than the sensors' shared uncertainty.
 
     Args:
@@ -122,10 +122,13 @@ def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
     if row["experiment_a"] == lower["experiment"]:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
     for_pairs = f" for all {pairs.n_tested} pairs" if pairs.n_tested > 1 else ""
-    details = [how(row), f"p {_p_relation(row['p_holm'])}{' after Holm' if for_pairs else ''}"]
+    details = [
+        comparison_method(row),
+        f"p {_p_relation(row['p_holm'])}{' after Holm' if for_pairs else ''}",
+    ]
     if high < 1:
         details.append(f"95 % interval{for_pairs} {change_range(low, high)}")
-    details += filter(None, [within_sensor(row, ratio)])
+    details += filter(None, [sensor_warning(row, ratio)])
     verb = "is estimated to use" if lower["kind"] == "estimated" else "uses"
     sentence = (
         f"{label_text(lower)} {verb} {change(ratio)} energy per output token than "
@@ -133,7 +136,7 @@ def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
     )
     if row["differs"]:
         names = [difference(name, lower, higher) for name in row["differs"]]
-        sentence += f" Apart from settings they differ in {plain(listed(names), 120)}."
+        sentence += f" Apart from settings they differ in {plain(join_words(names), 120)}."
     if row["method"] == "unpaired":
         sentence += (
             " Their cycles were not blocks in time on one machine: a drift, or a difference of the "
@@ -168,7 +171,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
     if row["p_holm"] is None:
         return f"{claim} ({plain(row['unavailable'] or 'they were not tested', 300)})."
     if is_significant(row):
-        return f"{claim}: the means and the {how(row)} point in opposite ways."
+        return f"{claim}: the means and the {comparison_method(row)} point in opposite ways."
     cycles = row.get("cycles_to_decide")
     remedy = (
         "More cycles (execution.n_cycles) would show smaller differences."
@@ -176,7 +179,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
     )
     extremes = f"{pair}: " if covers_all else ""
-    return f"{claim} ({extremes}p {_p_relation(row['p_holm'])} after Holm; {how(row)}). {remedy}"
+    return f"{claim} ({extremes}p {_p_relation(row['p_holm'])} after Holm; {comparison_method(row)}). {remedy}"
 
 
 def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
@@ -213,7 +216,7 @@ def saturation_note(best: Row, runs: Sequence[Row]) -> list[str]:
         return []
     return [
         f"With {label_text(best)} requests came faster than they were answered in {n_late} of "
-        f"{counted(len(used), 'run')} (over_saturated): the longer that lasts, the longer they "
+        f"{count_text(len(used), 'run')} (over_saturated): the longer that lasts, the longer they "
         "wait."
     ]
 
@@ -281,18 +284,18 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
 
 def _pair_texts(row: Row, rows_by_id: Mapping[str, Row]) -> dict[str, str]:
     pair = rows_by_id[row["experiment_a"]], rows_by_id[row["experiment_b"]]
-    differs = listed([difference(name, *pair) for name in row["differs"] or []])
+    differs = join_words([difference(name, *pair) for name in row["differs"] or []])
     reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {
         "a": plain(row["label_a"], 80),
         "b": plain(row["label_b"], 80),
-        "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
+        "change": NO_VALUE if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval_text(row),
         "p": p_value(row["p_holm"]),
         "verdict": verdict(row),
-        "how": how(row),
+        "how": comparison_method(row),
         "note": plain(
-            "; ".join(filter(None, (within_sensor(row, row["ratio"]), differs, reason))), 240
+            "; ".join(filter(None, (sensor_warning(row, row["ratio"]), differs, reason))), 240
         ),
     }
 
@@ -302,7 +305,7 @@ def _level_texts(row: Row) -> dict[str, str]:
         "factor": plain(row["factor"], 60),
         "level": plain(row["level"], 60),
         "reference": plain(row["reference"], 60),
-        "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
+        "change": NO_VALUE if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval_text(row),
         "p": p_value(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
@@ -310,7 +313,7 @@ def _level_texts(row: Row) -> dict[str, str]:
 
 
 def _interval_text(row: Row) -> str:
-    return NOTHING if row["ci95_low"] is None else change_range(row["ci95_low"], row["ci95_high"])
+    return NO_VALUE if row["ci95_low"] is None else change_range(row["ci95_low"], row["ci95_high"])
 
 
 def _fronts(pareto: Sequence[Row], summary: Sequence[Row]) -> list[str]:

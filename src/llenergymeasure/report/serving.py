@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.load_curve import (
     SURROUNDINGS,
-    Key,
+    GroupKey,
     Knee,
     LoadCurve,
     find_knee,
@@ -18,7 +18,7 @@ from llenergymeasure.analysis.load_curve import (
 )
 from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.summary import label_part
-from llenergymeasure.plan.fairness import configs_of
+from llenergymeasure.plan.fairness import configs_by_experiment
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,
@@ -34,7 +34,7 @@ from llenergymeasure.report.figures import (
 )
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import (
-    counted,
+    count_text,
     plain,
     rounded,
     scale_for,
@@ -83,7 +83,7 @@ class ServingContent:
 
 def ramp_experiments(plan: Mapping[str, Any]) -> set[str]:
     """Return the experiments whose rate of requests rises within the window."""
-    configs = configs_of(plan["runs"])
+    configs = configs_by_experiment(plan["runs"])
     traffic = {name: config.get("serving") or {} for name, config in configs.items()}
     return {name for name, serving in traffic.items() if serving.get("arrivals") == "ramp"}
 
@@ -131,7 +131,7 @@ def serving_content(
     )
 
 
-def _group_names(keys: Sequence[Key]) -> dict[Key, str]:
+def _group_names(keys: Sequence[GroupKey]) -> dict[GroupKey, str]:
     """Return a distinct name for each group, from what the groups differ in."""
     varied = [
         name
@@ -240,7 +240,7 @@ def ungrouped_sentence(count: int) -> list[str]:
         return []
     verb = "is" if count == 1 else "are"
     return [
-        f"{counted(count, 'run')} of another meter or machine than the rest of "
+        f"{count_text(count, 'run')} of another meter or machine than the rest of "
         f"{'its' if count == 1 else 'their'} experiment {verb} in no line and no figure."
     ]
 
@@ -340,7 +340,9 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         layer(ends, line, x=x, y=y, detail=nominal("group")),
         layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=_shape(groups)),
     ]
-    text = counted(len(values), "run") + ("; the lines are given in words above." if ends else ".")
+    text = count_text(len(values), "run") + (
+        "; the lines are given in words above." if ends else "."
+    )
     chart = {"layer": marks}
     return draw_figure(
         lambda wide: {**chart, **plot_size(320, 260, wide=wide)},

@@ -28,8 +28,8 @@ from llenergymeasure.report.figures import (
     quantitative,
 )
 from llenergymeasure.report.formatting import (
-    counted,
-    listed,
+    count_text,
+    join_words,
     mean_text,
     rounded,
     setting_text,
@@ -159,7 +159,9 @@ def make_sweep(
     if len({row[setting] for row in drawn_rows}) < 2:
         return None
     if len(candidates) < len(rows):
-        notes.append(f"Not drawn: {counted(len(rows) - len(candidates), 'experiment')} without it.")
+        notes.append(
+            f"Not drawn: {count_text(len(rows) - len(candidates), 'experiment')} without it."
+        )
     by_load = setting in LOAD_SETTINGS and all(row["experiment"] in offered for row in drawn_rows)
     numeric = _is_numeric(drawn_rows, setting)
     value_texts = setting_texts(row[setting] for row in drawn_rows)
@@ -196,14 +198,14 @@ def _fix_settings(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row],
     counts = Counter(tuple(str(row[name]) for name in varied) for row in rows)
     values = counts.most_common(1)[0][0]
     drawn_rows = [row for row in rows if tuple(str(row[name]) for name in varied) == values]
-    text = listed(
+    text = join_words(
         [
             f"{shortened(name, 40)}={shortened(value, 40)}"
             for name, value in zip(varied, values, strict=True)
         ]
     )
     return drawn_rows, [
-        f"Drawn at {text}; {counted(len(rows) - len(drawn_rows), 'more experiment')} in the table."
+        f"Drawn at {text}; {count_text(len(rows) - len(drawn_rows), 'more experiment')} in the table."
     ]
 
 

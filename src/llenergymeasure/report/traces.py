@@ -26,7 +26,7 @@ from llenergymeasure.report.figures import (
     quantitative,
 )
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.formatting import counted, rounded, scale_for, shortened
+from llenergymeasure.report.formatting import count_text, rounded, scale_for, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
@@ -91,8 +91,8 @@ def trace_figures(
             traces.append(trace)
     figures = {}
     note = (
-        f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
-        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, in the order "
+        f"{len(traces)} of {count_text(len(runs), 'run')} in the means: the one nearest to its mean "
+        f"of each of {len(traces)} of {count_text(len(summary), 'experiment')}, in the order "
         "of the table."
     )
     if traces:

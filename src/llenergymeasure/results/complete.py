@@ -81,16 +81,16 @@ def is_complete(folder: RunFolder) -> bool:
     Raises:
         RecordVersionError: a later version of this program wrote it.
     """
-    return damage(folder) is None
+    return first_fault(folder) is None
 
 
-def damage(folder: RunFolder) -> Difference | None:
+def first_fault(folder: RunFolder) -> Difference | None:
     """Return the first fault of a run's result; None if it is complete.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
     """
-    return next(damages(folder), None)
+    return next(faults(folder), None)
 
 
 def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
@@ -99,7 +99,7 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
     Raises:
         RecordVersionError: a later version of this program wrote it.
     """
-    faults = damages(folder)
+    faults = faults(folder)
     try:
         return next(faults)
     except StopIteration as finished:
@@ -107,7 +107,7 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
         return record
 
 
-def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | None]:
+def faults(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | None]:
     """Yield every fault of a run's result, and return its record if it has one.
 
     Raises:
@@ -240,7 +240,7 @@ def is_measured(folder: RunFolder) -> bool:
         return False
 
 
-def is_kept(folder: RunFolder, quality: Any) -> bool:
+def is_reusable(folder: RunFolder, quality: Any) -> bool:
     """Return whether the next call will compute a run's result from an earlier attempt's files.
 
     A run that was killed while its engine assessed its quality is measured again.

@@ -26,7 +26,7 @@ def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> 
     return {key: values[0] for key, values in reported.items() if len(values) == 1}
 
 
-def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, str]:
+def differing_settings(config: Mapping[str, Any], resolved: Any) -> dict[str, str]:
     """Return the engine's settings whose value in force is not the one asked for, with both values.
 
     Args:

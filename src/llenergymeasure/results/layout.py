@@ -40,10 +40,10 @@ TABLE_NAMES = (
 """The merged tables of a study, in its folder."""
 
 
-IN_BRACES = re.compile(r"\{\s*[.\w]+\s*[,}]")
+WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
 """What Snakemake takes for a wildcard in a path."""
 
-TAKEN_FOR_ELSE = (
+UNUSABLE_NAME_REASON = (
     "programs take - at the beginning for an option, and Snakemake a name in braces for any name"
 )
 
@@ -141,8 +141,8 @@ class StudyFolder:
             ConfigurationError: no workflow can name that folder.
         """
         root = str(Path(study.results_root))
-        if root.startswith("-") or IN_BRACES.search(root):
-            message = f"{TAKEN_FOR_ELSE}: choose another folder for the results"
+        if root.startswith("-") or WILDCARD.search(root):
+            message = f"{UNUSABLE_NAME_REASON}: choose another folder for the results"
             raise ConfigurationError(Problem(message, key="output_dir", found=root))
         return cls(Path(root) / study.name)
 

@@ -7,7 +7,7 @@ from typing import Any
 from llenergymeasure.errors import Problem
 
 
-def notes_of(provenance: Mapping[str, Any]) -> list[str]:
+def record_notes(provenance: Mapping[str, Any]) -> list[str]:
     """Return the notes in a run's record; none if it has no such parts."""
     try:
         warnings = provenance["preflight"]
@@ -17,7 +17,7 @@ def notes_of(provenance: Mapping[str, Any]) -> list[str]:
         return []
 
 
-def kind_of(note: str) -> str:
+def note_kind(note: str) -> str:
     """Return a note without its figures and processes, which is the same for notes of one kind."""
     return re.sub(r": .*\(pid \d+\)|[\d.]+", "", note)
 
@@ -27,7 +27,7 @@ def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:
     first_by_kind: dict[str, str] = {}
     runs: dict[str, int] = {}
     for run_notes in notes:
-        for kind, note in {kind_of(note): note for note in run_notes or ()}.items():
+        for kind, note in {note_kind(note): note for note in run_notes or ()}.items():
             first_by_kind.setdefault(kind, note)
             runs[kind] = runs.get(kind, 0) + 1
     return [(note, runs[kind]) for kind, note in first_by_kind.items()]

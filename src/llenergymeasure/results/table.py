@@ -10,7 +10,7 @@ import pyarrow as pa
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.columns import COLUMNS, REAL, RUN_SCHEMA, SETTING_COLUMNS, TEXT, WHOLE
 from llenergymeasure.results.effective_settings import settings_in_force
-from llenergymeasure.results.notes import notes_of
+from llenergymeasure.results.notes import record_notes
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.units import MISSING
@@ -34,7 +34,7 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output_mean
         or (tokens.output / tokens.requests if tokens.requests else None),
-        "notes": notes_of(result.provenance),
+        "notes": record_notes(result.provenance),
         "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),
         "precision": _text(result.config.get("precision")),

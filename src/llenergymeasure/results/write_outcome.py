@@ -19,7 +19,7 @@ from llenergymeasure.files import open_file, read_bytes, sha256, write_text
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.screen import clean
+from llenergymeasure.screen import replace_surrogates
 
 _TAIL_LINES = 40
 _TAIL_LENGTH = 8000
@@ -73,7 +73,9 @@ class AttemptOutcome:
         ``error`` has ``class`` and ``message``; ``tail`` is by default the end of the run's log.
         """
         self.status, self.exit_code = status, code
-        self.error = error and {key: clean(without_secrets(text)) for key, text in error.items()}
+        self.error = error and {
+            key: replace_surrogates(without_secrets(text)) for key, text in error.items()
+        }
         self.ended_at = utc_now()
         _strike_secrets(folder.log)
         self.log_tail = _log_tail(folder.log) if tail is None else tail

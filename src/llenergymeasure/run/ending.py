@@ -129,7 +129,7 @@ def wait_for_end(
 
 def _end_after_exit(returncode: int, signals: SignalPipe) -> End:
     """Return how a child ended: by a signal to the run if the scheduler signalled both of them."""
-    if -returncode in processes.ENDING and signals.wait(SIGNAL_TO_ALL_S):
+    if -returncode in processes.END_SIGNALS and signals.wait(SIGNAL_TO_ALL_S):
         return End.by_signal(signals.take(), returncode)
     return End(returncode)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
+from llenergymeasure.errors import EXIT_CONFIGURATION, errors_as_messages
 from llenergymeasure.files import load_json
 from llenergymeasure.results.layout import RunFolder, planned_run
 from llenergymeasure.run.supervisor import Supervisor
@@ -18,7 +18,7 @@ from llenergymeasure.screen import say
 
 def run_as_script(backend: str) -> NoReturn:
     """Run :func:`main` and exit with its code."""
-    with in_one_line():
+    with errors_as_messages():
         sys.exit(main(backend))
 
 

@@ -27,7 +27,7 @@ from llenergymeasure.files import (
 )
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, run_to_end
 from llenergymeasure.results.layout import StudyFolder
 
 SINFO_LIMIT_S = 60.0
@@ -161,7 +161,7 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
 
 def _nodes(partition: str | None) -> list[Node]:
     try:
-        result = completed(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], SINFO_LIMIT_S)
+        result = run_to_end(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], SINFO_LIMIT_S)
     except ChildError:
         return []
     return parse_nodes(result.stdout, partition) if result.returncode == 0 else []

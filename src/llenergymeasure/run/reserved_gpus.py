@@ -5,8 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llenergymeasure.machine.cpu_share import runs_at_once, take_cpu_share
-from llenergymeasure.machine.gpus.allotment import Allotment, ask_allotment
-from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
+from llenergymeasure.machine.gpus.allotment import Allotment, fetch_allotment
+from llenergymeasure.machine.gpus.limits import (
+    hold_limits,
+    restore_abandoned_limits,
+    restore_limits,
+)
 from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits
 from llenergymeasure.screen import say
@@ -38,7 +42,7 @@ class Reservation:
             LlemError: a card is named that is not there, or other runs keep them for too long.
         """
         take_cpu_share(runs_at_once(os.environ))
-        allotment = ask_allotment(config)
+        allotment = fetch_allotment(config)
         locks = lock_gpus(
             allotment.usable,
             owner,
@@ -48,10 +52,10 @@ class Reservation:
         )
         if locks is None:
             return None
-        put_back_left_limits(locks)
+        restore_leftover_limits(locks)
         if locks.waited:
             # The memory in use is read again, without the run that had the card until now.
-            allotment = ask_allotment(config)
+            allotment = fetch_allotment(config)
         return cls(allotment.taking(locks.uuids), locks)
 
     def hold_limits(self, gpu: Mapping[str, Any]) -> None:
@@ -87,8 +91,8 @@ class Reservation:
         return self._requested_limits != Limits() and not restored
 
 
-def put_back_left_limits(locks: GpuLocks | None = None) -> None:
+def restore_leftover_limits(locks: GpuLocks | None = None) -> None:
     """Put back what killed runs left on cards that are free or locked here; report failures."""
-    for uuid, reason in restore_left(locks).items():
+    for uuid, reason in restore_abandoned_limits(locks).items():
         if reason is not None:
             say(f"GPU {uuid} is still at the limits of a run that was killed: {reason}")

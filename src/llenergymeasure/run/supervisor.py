@@ -19,7 +19,7 @@ from llenergymeasure import processes
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import read_json, remove
-from llenergymeasure.machine.gpus.memory_release import ask_release, unreleased_lines
+from llenergymeasure.machine.gpus.memory_release import unreleased_lines, wait_for_release_in_child
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
@@ -36,7 +36,7 @@ from llenergymeasure.run.ending import (
     wait_for_end,
     wait_for_result,
 )
-from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
+from llenergymeasure.run.reserved_gpus import Reservation, restore_leftover_limits
 from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -104,7 +104,7 @@ class Supervisor:
                 # Its workflow was killed while the earlier attempt was finishing: nothing to do.
                 return self.attempt.complete()
             self.attempt.circuit.refuse_if_broken()
-            put_back_left_limits()
+            restore_leftover_limits()
             exit_code = self._finish_earlier_attempt()
             if exit_code is not None:
                 return exit_code
@@ -270,7 +270,7 @@ class Supervisor:
             if reservation is not None and reservation.limits_changed:
                 # A process that did not answer is dead by now, or holds the card's lock until its
                 # driver answers.
-                put_back_left_limits()
+                restore_leftover_limits()
 
     def _restore_limits(self) -> None:
         assert self._reservation is not None
@@ -300,7 +300,7 @@ class Supervisor:
         processes.kill_descendants()
         if is_external(self._spec["config"]):
             return  # a server that is not the run's may keep what it took
-        release = ask_release(self._reservation.allotment.memory_used_bytes)
+        release = wait_for_release_in_child(self._reservation.allotment.memory_used_bytes)
         if release is None:
             return
         self.attempt.outcome.gpu_memory = release

@@ -126,7 +126,7 @@ def with_published(behaviour: Behaviour, info: SensorInfo) -> Behaviour:
 
 
 @dataclass(frozen=True)
-class Characterised:
+class Characterisation:
     """What a probe has found of one card under one driver.
 
     Attributes:
@@ -146,13 +146,13 @@ class Characterised:
     found_at: str
 
     @classmethod
-    def now(cls, info: SensorInfo, behaviour: Behaviour) -> "Characterised":
+    def now(cls, info: SensorInfo, behaviour: Behaviour) -> "Characterisation":
         """Return what has just been found of a card."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(info.device, info.name, info.sensor, info.driver, behaviour, at)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Characterised":
+    def from_dict(cls, content: Mapping[str, Any]) -> "Characterisation":
         """Build it from plain values.
 
         Raises:
@@ -164,7 +164,7 @@ class Characterised:
         return cls(behaviour=Behaviour(**behaviour, power=power), **values)
 
 
-KnownCards = Mapping[tuple[str, str], Behaviour]
+Behaviours = Mapping[tuple[str, str], Behaviour]
 """How channels behave, by sensor and device, where a probe has found it."""
 
 
@@ -173,7 +173,7 @@ def store_folder() -> Path:
     return cache_folder() / "sensors"
 
 
-def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Characterised]:
+def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Characterisation]:
     """Return what probes have found of these cards under their present drivers."""
     characterised = {}
     for info in infos:
@@ -183,7 +183,7 @@ def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Cha
     return characterised
 
 
-def keep(probed: Characterised) -> bool:
+def save_characterised(probed: Characterisation) -> bool:
     """Keep what a probe found; return whether the place could be written to."""
     document = {"format_version": FORMAT_VERSION, **asdict(probed)}
     try:
@@ -244,10 +244,10 @@ def _path(sensor: str, device: str) -> Path:
     return store_folder() / f"{sensor}-{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.json"
 
 
-def _read(path: Path) -> Characterised | None:
+def _read(path: Path) -> Characterisation | None:
     """Return what a file holds; None if there is none, or it is of no use."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads(path.read_text())
         if content.get("format_version") == FORMAT_VERSION:
-            return Characterised.from_dict(content)
+            return Characterisation.from_dict(content)
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
-from llenergymeasure.machine.host import text_of
+from llenergymeasure.machine.host import read_text
 from llenergymeasure.processes import arguments, is_hidden, stat_fields
 from llenergymeasure.sensors.base import SensorError
 
@@ -142,7 +142,7 @@ class RunProcesses:
         return pid > 0 and ((self._proc / str(pid)).exists() or is_hidden(pid))
 
     def _name(self, pid: int) -> str:
-        return text_of(self._proc / str(pid) / "comm") or _nvml_name(pid)
+        return read_text(self._proc / str(pid) / "comm") or _nvml_name(pid)
 
 
 def _pids_are_host(proc: Path) -> bool:

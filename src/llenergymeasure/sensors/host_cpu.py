@@ -17,8 +17,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from llenergymeasure.machine.host import text_of
-from llenergymeasure.processes import below, pids, stat_fields
+from llenergymeasure.machine.host import read_text
+from llenergymeasure.processes import descendant_pids, pids, stat_fields
 from llenergymeasure.sensors.base import Channel, Every, SensorError, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 
@@ -79,7 +79,7 @@ class HostCpu:
             periods = sum(count.get("nr_periods", 0.0) for count in counts)
             throttled = sum(count.get("nr_throttled", 0.0) for count in counts)
             values += [Value("quota_periods", periods), Value("quota_throttled", throttled)]
-        pressure = text_of(self._proc / "pressure" / "cpu").partition("total=")[2].split()
+        pressure = read_text(self._proc / "pressure" / "cpu").partition("total=")[2].split()
         if pressure:
             values.append(Value("cpu_pressure_s", int(pressure[0]) / 1e6))
         return values
@@ -98,7 +98,7 @@ class HostCpu:
         Without that of its children: a parent is given all of it at once when one has ended.
         """
         stats = self._stats(pids(self._proc))
-        run_pids = {*self._run.roots(), *below(self._run.roots(), stats)}
+        run_pids = {*self._run.roots(), *descendant_pids(self._run.roots(), stats)}
         return {pid: _used_s(fields[:13]) for pid, fields in stats.items() if pid not in run_pids}
 
     def shares_cpus(self, pid: int) -> bool:
@@ -114,7 +114,7 @@ class HostCpu:
 
     def name(self, pid: int) -> str:
         """Return a process's name."""
-        return text_of(self._proc / str(pid) / "comm") or "unknown"
+        return read_text(self._proc / str(pid) / "comm") or "unknown"
 
     def _stats_of_candidates(self) -> dict[int, list[str]]:
         """Return what is known of each process that may be the run's, and find out which are.
@@ -126,7 +126,7 @@ class HostCpu:
         # A number that is gone may come back as another process.
         self._strangers = self._strangers & current_pids if roots == self._roots else set()
         stats = self._stats(current_pids - self._strangers)
-        self._roots, self._run_pids = roots, set(below(roots, stats))
+        self._roots, self._run_pids = roots, set(descendant_pids(roots, stats))
         seen = {0, *self._strangers, *stats}
         self._strangers |= {
             pid for pid in stats.keys() - self._run_pids - roots if int(stats[pid][1]) in seen
@@ -139,7 +139,7 @@ class HostCpu:
 
     def _cpu_times(self) -> list[Value]:
         """Return the time, busy time and stolen time of our CPUs, and of all, in s."""
-        lines = [line.split() for line in text_of(self._proc / "stat").splitlines()]
+        lines = [line.split() for line in read_text(self._proc / "stat").splitlines()]
         times = {
             line[0]: [int(ticks) * _TICK_S for ticks in line[1 : 1 + _COUNTED_FIELDS]]
             for line in lines
@@ -160,7 +160,7 @@ class HostCpu:
 
     def _cpu_limits(self, pid: int) -> Iterator[Path]:
         """Yield the control groups with a limit of CPU time that a process is in."""
-        for line in text_of(self._proc / str(pid) / "cgroup").splitlines():
+        for line in read_text(self._proc / str(pid) / "cgroup").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
@@ -168,7 +168,7 @@ class HostCpu:
                 folder = self._cgroups / base
                 for part in ("", *path.strip("/").split("/")):
                     folder /= part
-                    quota = text_of(folder / "cpu.max") or text_of(folder / "cpu.cfs_quota_us")
+                    quota = read_text(folder / "cpu.max") or read_text(folder / "cpu.cfs_quota_us")
                     if quota[:1].isdigit():
                         yield folder
 
@@ -179,5 +179,5 @@ def _used_s(fields: Sequence[str]) -> float:
 
 
 def _read_counts(path: Path) -> dict[str, float]:
-    lines = (line.split() for line in text_of(path).splitlines())
+    lines = (line.split() for line in read_text(path).splitlines())
     return {words[0]: float(words[1]) for words in lines if len(words) == 2}

@@ -24,8 +24,8 @@ from urllib.request import Request
 
 from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.machine.web import WebError, send, within
-from llenergymeasure.processes import ChildError, completed, users_environment
+from llenergymeasure.machine.web import WebError, send, with_deadline
+from llenergymeasure.processes import ChildError, run_to_end, user_environment
 from llenergymeasure.sensors.base import (
     Channel,
     Every,
@@ -35,7 +35,13 @@ from llenergymeasure.sensors.base import (
     SensorInfo,
     Value,
 )
-from llenergymeasure.sensors.watt_log import Columns, Logged, columns_of, monotonic_ns, parse_line
+from llenergymeasure.sensors.watt_log import (
+    Columns,
+    LoggedPower,
+    columns_of,
+    monotonic_ns,
+    parse_line,
+)
 
 NAME = "node"
 DEVICE = "node"
@@ -175,7 +181,7 @@ class _Redfish:
     def _get(self, address: str) -> dict[str, Any]:
         request = Request(address, headers=self._headers)  # noqa: S310 - http or https, checked
         try:
-            answer = within(ANSWER_S, lambda: send(request, ANSWER_S, REPLY_BYTES))
+            answer = with_deadline(ANSWER_S, lambda: send(request, ANSWER_S, REPLY_BYTES))
             content = json.loads(answer)
         except WebError as error:
             raise SensorError(f"the BMC: {error}") from None
@@ -250,7 +256,7 @@ class _Log:
             )
         return [Value("power_usage_w", line.watts, at_ns=monotonic_ns(line.at_s)) for line in lines]
 
-    def _new_lines(self) -> list[Logged]:
+    def _new_lines(self) -> list[LoggedPower]:
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self._offset:
@@ -277,10 +283,10 @@ class _Command:
 
     def read(self) -> Sequence[Value]:
         try:
-            call = completed(
+            call = run_to_end(
                 self._command,
                 ANSWER_S,
-                environment=users_environment(),
+                environment=user_environment(),
                 bound=True,
                 name=self.name,
             )

@@ -9,7 +9,7 @@ renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
 import time
 from pathlib import Path
 
-from llenergymeasure.machine.host import text_of
+from llenergymeasure.machine.host import read_text
 from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 from llenergymeasure.units import Scope
 
@@ -101,7 +101,7 @@ class _Domain:
     def describe(self) -> SensorInfo:
         return SensorInfo(
             device=self.device,
-            name=f"{self.device} ({text_of(self._folder / 'name')})",
+            name=f"{self.device} ({read_text(self._folder / 'name')})",
             sensor=NAME,
             kind="measured",
             scope=self._scope,
@@ -169,7 +169,7 @@ def _domains(root: Path, max_still_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
     domains: list[_Domain] = []
     for package in _children(root, "intel-rapl:*"):
-        name = text_of(package / "name")
+        name = read_text(package / "name")
         if package.name.count(":") != 1:
             continue
         if name == "psys":
@@ -179,7 +179,7 @@ def _domains(root: Path, max_still_s: float) -> list[_Domain]:
             # The kernel shows a package's parts inside it and next to it.
             inside = f"{package.name}:*"
             parts = _children(package, inside) or _children(root, inside)
-            dram = [part for part in parts if text_of(part / "name") == "dram"]
+            dram = [part for part in parts if read_text(part / "name") == "dram"]
             domains += [_Domain(part, f"dram:{name}", "dram", max_still_s) for part in dram]
     distinct: list[_Domain] = []
     for domain in domains:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.machine.gpus.inventory import Inventory, Selection, discover, named, visible
+from llenergymeasure.machine.gpus.inventory import (
+    Inventory,
+    Selection,
+    discover,
+    select_gpus,
+    visible_gpus,
+)
 from llenergymeasure.sensors import node as node_sensor
 from llenergymeasure.sensors import zeus as zeus_sensor
 from llenergymeasure.sensors.base import Channel, Sensor, SensorInfo
@@ -102,10 +108,10 @@ def _names(joined: str) -> set[str]:
 
 def _select_gpus(devices: str | None, inventory: Inventory) -> Selection:
     if devices is None or devices == "all":
-        return visible(inventory, None if devices is None else {})
+        return visible_gpus(inventory, None if devices is None else {})
     if devices == NO_DEVICE:
         return Selection((), "--devices")
-    return named([name.strip() for name in devices.split(",") if name.strip()], inventory)
+    return select_gpus([name.strip() for name in devices.split(",") if name.strip()], inventory)
 
 
 def _sees_cpu(sensors: Sequence[Sensor]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 """Of a log, its end is read: a month of seconds."""
 
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
@@ -25,7 +25,7 @@ _POWER = re.compile(
 """Of other units and of other powers is none of watts drawn."""
 
 
-class Logged(NamedTuple):
+class LoggedPower(NamedTuple):
     """One line: when, in s since 1970 by the meter's clock, and the power in W."""
 
     at_s: float
@@ -57,19 +57,19 @@ def columns_of(heading: str) -> Columns | None:
     return Columns(*(place or 0 for place in places))
 
 
-def parse_line(line: str, columns: Columns) -> Logged | None:
+def parse_line(line: str, columns: Columns) -> LoggedPower | None:
     """Return what a line says; None for one that says nothing (empty, a comment, cut short)."""
     cells = next(csv.reader([line]), [])
     if line.startswith("#") or len(cells) <= max(columns):
         return None
     try:
-        power = Logged(_moment(cells[columns.time].strip()), float(cells[columns.power]))
+        power = LoggedPower(_moment(cells[columns.time].strip()), float(cells[columns.power]))
     except (ValueError, OverflowError):
         return None
     return power if all(map(math.isfinite, power)) and power.watts >= 0 else None
 
 
-def read_lines(lines: Sequence[str]) -> list[Logged]:
+def parse_log(lines: Sequence[str]) -> list[LoggedPower]:
     """Return what the lines of a log say, in the order of time.
 
     Raises:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError, ResultsError
-from llenergymeasure.files import opened, remove
-from llenergymeasure.machine.gpus.limits import left_limits, restore_left
+from llenergymeasure.files import open_folder, remove
+from llenergymeasure.machine.gpus.limits import abandoned_limits, restore_abandoned_limits
 from llenergymeasure.processes import arguments
 from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
@@ -68,20 +68,20 @@ def machine_leftovers() -> Iterator[Leftover]:
     """Yield what this user's killed runs left on the machine, whatever the study."""
     from llenergymeasure.containers import docker
     from llenergymeasure.containers.calls import ContainerError
-    from llenergymeasure.containers.container_setup import left_tokens
+    from llenergymeasure.containers.container_setup import abandoned_tokens
 
-    for path in left_tokens():
+    for path in abandoned_tokens():
         yield _file_leftover(path, "the hub's token, of a process that was killed")
     with suppress(ContainerError):
         engine = docker.find_engine()
-        for identity in docker.abandoned(engine):
+        for identity in docker.abandoned_containers(engine):
             yield Leftover(
                 "container",
                 identity,
                 "its launcher was killed",
                 partial(docker.remove_container, engine, identity),
             )
-    names = left_limits()
+    names = abandoned_limits()
     if names:
         yield Leftover(
             "GPU limit", ", ".join(names), "the run that set it was killed", _restore_limits
@@ -104,7 +104,9 @@ def compiled_engines() -> Iterator[Leftover]:
 
 
 def _restore_limits() -> None:
-    failed = [f"GPU {uuid}: {reason}" for uuid, reason in restore_left().items() if reason]
+    failed = [
+        f"GPU {uuid}: {reason}" for uuid, reason in restore_abandoned_limits().items() if reason
+    ]
     if failed:
         raise LlemError("; ".join(failed))
 
@@ -201,7 +203,7 @@ def _leftover_files(folder: StudyFolder, active: set[Path]) -> Iterator[Leftover
 def _is_real_folder(folder: Path) -> bool:
     """Return whether a path is a real folder, and not a link that leads elsewhere."""
     try:
-        with opened(folder):
+        with open_folder(folder):
             return True
     except (ResultsError, NotADirectoryError):
         return False

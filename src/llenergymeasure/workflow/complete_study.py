@@ -4,8 +4,8 @@ from pathlib import Path
 
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
-from llenergymeasure.plan.trust import runs_or_sends
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.plan.trust import trust_lines
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_variables
@@ -39,7 +39,7 @@ def complete_study(
     has_open_runs = open_runs(plan, folder) > 0
     if has_open_runs:
         warn_of_missing_variables(study.notify, view.say)
-        for line in runs_or_sends(plan, study.notify):
+        for line in trust_lines(plan, study.notify):
             view.say(line)
         if not may_share(plan.execution, call.profile):
             view.say(SERVERS_NOT_SHARED)
@@ -52,7 +52,7 @@ def complete_study(
         if exit_code not in (EXIT_OK, EXIT_FAILED) or len(extended.runs) <= len(plan.runs):
             break
         plan = extended
-        view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
+        view.say(f"{count_text(open_runs(plan, folder), 'more run')} for the precision target")
     if has_open_runs:
         notify_of_end(study.notify, extended, folder, snakemake.circuit_message, view.say)
     return exit_code, snakemake.complaint

@@ -16,7 +16,7 @@ from typing import Any
 
 from llenergymeasure.files import load_json, sha256, write_text
 from llenergymeasure.plan import Plan
-from llenergymeasure.results.complete import Stamp, damage, stamp
+from llenergymeasure.results.complete import Stamp, first_fault, stamp
 from llenergymeasure.results.layout import PARTIAL_MTIME_S, TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, without_result
 from llenergymeasure.units import MISSING
@@ -31,7 +31,7 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
     """
     damaged = None
     if folder.result.exists():
-        fault = damage(folder)
+        fault = first_fault(folder)
         if fault is None:
             return {"status": "completed"}
         damaged = f"{fault.file}: {fault.what}"

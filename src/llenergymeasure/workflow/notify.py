@@ -16,11 +16,11 @@ from urllib.request import Request
 
 import llenergymeasure
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
-from llenergymeasure.machine.web import WebError, failure_kind, send, within
+from llenergymeasure.machine.web import WebError, failure_kind, send, with_deadline
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import users_environment
+from llenergymeasure.processes import user_environment
 from llenergymeasure.redact import without_secrets
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count_states, states
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 def _notification(plan: Plan, folder: StudyFolder, broken: str | None) -> dict[str, Any]:
     """Return the JSON that says how a study has just ended."""
     runs = states(plan, folder)
-    counts, total = count_states(runs), counted(len(runs), "run")
+    counts, total = count_states(runs), count_text(len(runs), "run")
     completed = counts.get("completed", 0)
     event: Event = "finish" if completed == len(runs) else "failure"
     text = f"{plan.study}: {completed} of {total} completed"
@@ -90,7 +90,7 @@ def notify_of_end(
     content = json.dumps(notification, ensure_ascii=False).encode(errors="replace")
     for receiver, send_to in (("the webhook", _post), ("the command", _run_command)):
         try:
-            within(notify.timeout_seconds, partial(send_to, notify, event, content), GRACE_S)
+            with_deadline(notify.timeout_seconds, partial(send_to, notify, event, content), GRACE_S)
         except Exception as error:  # no error here may fail the study
             is_ours = isinstance(error, NotNotifiedError | WebError)
             reason = str(error) if is_ours else type(error).__name__
@@ -134,7 +134,7 @@ def _run_command(notify: NotifyConfig, event: Event, content: bytes) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=users_environment(LLEM_EVENT=event),
+            env=user_environment(LLEM_EVENT=event),
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.strict_yaml import parse
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.errors import ConfigurationError, StudyLockedError
 from llenergymeasure.files import read_bytes, write_if_changed
 from llenergymeasure.installation import workflow_root
@@ -25,7 +25,7 @@ from llenergymeasure.workflow.recovery import (
     damage_messages,
     keep_finished,
 )
-from llenergymeasure.workflow.resume import StudyCall, remember
+from llenergymeasure.workflow.resume import StudyCall, store_call
 from llenergymeasure.workflow.snakefile import (
     DRIVEN_VARIABLE,
     OpenStudy,
@@ -59,7 +59,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         return OpenStudy(plan, StudyFolder(Path(plan_path).parent), workflow)
     # What llem adds by itself, for a study that asks for it, offers it to no other backend.
     is_offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
-    study = with_runners(_load_study(workflow, config), apptainer_offered=is_offered)
+    study = choose_runners(_load_study(workflow, config), apptainer_offered=is_offered)
     folder = StudyFolder.of(study)
     plan = plan_study(study, folder)
     opened = OpenStudy(plan, folder, workflow, study.notify)
@@ -69,7 +69,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
                 say(line)
         else:
             if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
-                for line in remember(folder, StudyCall(study.origin)):
+                for line in store_call(folder, StudyCall(study.origin)):
                     say(line)
             prepare(plan, folder, opened.storage)
         if opened.storage is not None or not _is_module(workflow):  # there may be two studies

@@ -14,7 +14,7 @@ from typing import Any
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 
@@ -66,9 +66,11 @@ class Precision:
             return f"precision_reached: true: {target}"
         line = f"precision_reached: false: {target}"
         if self.runs_to_come:
-            line += f" takes {counted(self.runs_to_come, 'more run')}; the same command runs them"
+            line += (
+                f" takes {count_text(self.runs_to_come, 'more run')}; the same command runs them"
+            )
         if self.short:
-            experiments = counted(self.short, "experiment has", "experiments have")
+            experiments = count_text(self.short, "experiment has", "experiments have")
             line += f"; {experiments} all cycles allowed and not the precision"
         return line
 

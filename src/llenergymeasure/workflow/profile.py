@@ -14,9 +14,9 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
-from llenergymeasure.report.formatting import counted
+from llenergymeasure.report.formatting import count_text
 from llenergymeasure.run.preflight.forecast import Forecast
-from llenergymeasure.run.preflight.memory import size
+from llenergymeasure.run.preflight.memory import format_size
 
 RULE = "measure"
 _LOCAL_EXECUTORS = ("local", "dryrun", "touch", None)
@@ -142,7 +142,7 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         if too_long:
             longest = max(too_long, key=lambda time: time.seconds)
             yield Problem(
-                f"the runs of {counted(len(too_long), 'experiment')} take {longest} by estimate, "
+                f"the runs of {count_text(len(too_long), 'experiment')} take {longest} by estimate, "
                 f"and the cluster ends a job after {duration(request.runtime_s)}; ask for "
                 # Twice the time: an estimate may be wrong by that.
                 f"{math.ceil(2 * longest.seconds / 60)} minutes",
@@ -156,9 +156,9 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         too_large = [need for need in needs if need is not None and need > request.memory_bytes]
         if too_large:
             yield Problem(
-                f"the runs of {counted(len(too_large), 'experiment')} need at least "
-                f"{size(max(too_large))} for weights and cache, and a job is given "
-                f"{size(request.memory_bytes)}; ask for "
+                f"the runs of {count_text(len(too_large), 'experiment')} need at least "
+                f"{format_size(max(too_large))} for weights and cache, and a job is given "
+                f"{format_size(request.memory_bytes)}; ask for "
                 f"{math.ceil(1.25 * max(too_large) / _MIB)} MB",
                 key=request.memory_key,
                 found=f"{request.memory_bytes / _MIB:g} MB",

@@ -12,9 +12,9 @@ from typing import Any
 from llenergymeasure.files import load_json, open_file
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import FINISH_S, Estimate
-from llenergymeasure.results.complete import is_kept
+from llenergymeasure.results.complete import is_reusable
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.notes import notes_of
+from llenergymeasure.results.notes import record_notes
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.results.write_outcome import attempts_begun
 from llenergymeasure.run.engine.phase_marks import current_phase
@@ -268,7 +268,8 @@ class Progress:
         to_do = {
             key: self._open[key]
             for key in estimates
-            if self._open[key].session is None or not is_kept(self._folder.run(*key), self._quality)
+            if self._open[key].session is None
+            or not is_reusable(self._folder.run(*key), self._quality)
         }
         jobs = self._estimator.jobs(to_do.values(), self._measured, share=self._share)
         return estimates | dict(zip(to_do, jobs, strict=True))
@@ -381,7 +382,7 @@ def _size_bytes(path: Path) -> int | None:
 
 def _notes(result: Path) -> tuple[str, ...]:
     try:
-        return tuple(notes_of(load_json(result)["provenance"]))
+        return tuple(record_notes(load_json(result)["provenance"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from llenergymeasure.files import (
     load_json,
-    opened,
+    open_folder,
     remove,
     remove_unfinished,
     sync_folder,
@@ -82,7 +82,7 @@ def correct_times(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
 def _correct_time(path: Path, times: tuple[int, int] | None) -> None:
     with suppress(OSError):
         if path.lstat().st_mtime_ns > time.time_ns() + SETTLED_NS:
-            with opened(path.parent) as parent:
+            with open_folder(path.parent) as parent:
                 os.utime(parent / path.name, times, follow_symlinks=False)
 
 

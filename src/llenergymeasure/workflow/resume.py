@@ -55,7 +55,7 @@ class StudyCall:
         return " with ".join([str(self.study_file), *([", ".join(options)] if options else [])])
 
 
-def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
+def store_call(folder: StudyFolder, call: StudyCall) -> list[str]:
     """Store in the results how a study was started; return a note if another study used them.
 
     Notification addresses are not stored: an address may be a secret.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from llenergymeasure.backends.refusals import ask_here
+from llenergymeasure.backends.refusals import write_refusals_in_child
 from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
 from llenergymeasure.containers.container_setup import (
     ContainerSetup,
@@ -23,7 +23,7 @@ from llenergymeasure.files import remove
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import python_module
-from llenergymeasure.results.layout import IN_BRACES, TAKEN_FOR_ELSE, StudyFolder
+from llenergymeasure.results.layout import UNUSABLE_NAME_REASON, WILDCARD, StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
 
 LINKS = Path(".snakemake/llem-images")
@@ -115,9 +115,9 @@ class RunCommands:
             ConfigurationError: one is, and Snakemake cannot name its folder.
         """
         folder = str(image_folder())
-        if IN_BRACES.search(folder):
+        if WILDCARD.search(folder):
             if any(image.built_here for image in self._sif_images.values()):
-                message = f"{folder}: {TAKEN_FOR_ELSE}: choose another folder for images"
+                message = f"{folder}: {UNUSABLE_NAME_REASON}: choose another folder for images"
                 raise ConfigurationError(Problem(message, key="LLEM_IMAGES"))
             folder = str(LINKS)
         return f"{folder}/{{backend}}.sif"
@@ -146,7 +146,7 @@ class RunCommands:
             elif self._runners[backend] == "local" and runs_here:
                 problems += check_local(backend)
                 if not problems:
-                    ask_here(backend, self._folder)
+                    write_refusals_in_child(backend, self._folder)
         if problems:
             raise PreflightError(problems)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.processes import ChildError, completed, descendants
+from llenergymeasure.processes import ChildError, descendants, run_to_end
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.units import MISSING
@@ -255,7 +255,7 @@ def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.Complete
 
 def _run_slurm(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return completed(command, limit_s or COMMAND_LIMIT_S)
+        return run_to_end(command, limit_s or COMMAND_LIMIT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 

@@ -17,13 +17,13 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
-from llenergymeasure.plan.trust import runs_or_sends
-from llenergymeasure.processes import safe_path
-from llenergymeasure.results.layout import IN_BRACES, RUNS_NAME, TABLE_NAMES, StudyFolder
+from llenergymeasure.plan.trust import trust_lines
+from llenergymeasure.processes import safe_path_variables
+from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, WILDCARD, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.pin import pin_options
-from llenergymeasure.run.preflight.model_checks import need_models
-from llenergymeasure.run.reserved_gpus import put_back_left_limits
+from llenergymeasure.run.preflight.model_checks import check_models_available
+from llenergymeasure.run.reserved_gpus import restore_leftover_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.executors import guard_executors
@@ -94,7 +94,7 @@ class OpenStudy:
         self._apptainer_offered = apptainer_offered(workflow)
         self._parallel_runs = _parallel_runs(workflow)
         if workflow.is_main_process:
-            os.environ.update(safe_path())
+            os.environ.update(safe_path_variables())
         # Runs that go in parallel, or on several machines, cannot share a server.
         self._is_sequential = self._parallel_runs == 1 and workflow.resource_settings.nodes is None
         self._commands = RunCommands(plan, folder, apptainer_offered=self._apptainer_offered)
@@ -220,7 +220,7 @@ class OpenStudy:
         """
         if not self._apptainer_offered:
             image = sif_image(self._plan.runs[0].backend, None).location
-            return None if IN_BRACES.search(image) else image
+            return None if WILDCARD.search(image) else image
         return lambda wildcards: self._commands.container(self._backends[wildcards.experiment])
 
     def image(self) -> list[str] | Callable[[Any], list[str]]:
@@ -261,7 +261,7 @@ class OpenStudy:
             os.environ[AT_ONCE_VARIABLE] = str(self._parallel_runs)
         if not os.environ.get(DRIVEN_VARIABLE):
             warn_of_missing_variables(self._notify, say)
-            for line in runs_or_sends(self._plan, self._notify):
+            for line in trust_lines(self._plan, self._notify):
                 say(line)
         if self._plan.execution.get("share_server") and not self._is_sequential:
             say(SERVERS_NOT_SHARED)
@@ -277,7 +277,7 @@ class OpenStudy:
             self._commands.check(backends, runs_here=bool(self._workflow.local_exec))
             if not os.environ.get(DRIVEN_VARIABLE):
                 configs = [run.config for run in runs.values()]
-                for line in need_models(configs, in_jobs=not self._workflow.local_exec):
+                for line in check_models_available(configs, in_jobs=not self._workflow.local_exec):
                     say(line)
 
     def _update_states(self) -> list[dict[str, Any]]:
@@ -312,12 +312,12 @@ class OpenStudy:
             )
 
     def _tables_are_stale(self) -> bool:
-        from llenergymeasure.analysis.tables import behind
+        from llenergymeasure.analysis.tables import outdated_reason
 
         if not (self._folder.path / RUNS_NAME).is_file():
             return True
         try:
-            return behind(self._folder.path) is not None
+            return outdated_reason(self._folder.path) is not None
         except ResultsError:  # damaged
             return True
 
@@ -334,7 +334,7 @@ class OpenStudy:
         from llenergymeasure.report.page import PAGE_NAME, write_report
         from llenergymeasure.report.plain_text import study_text
 
-        put_back_left_limits()
+        restore_leftover_limits()
         open_count = sum(run["status"] != "completed" for run in self._update_states())
         # After an interruption in the last run Snakemake starts no further rule.
         if open_count or self._tables_are_stale():

@@ -22,14 +22,14 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import is_full, why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import die_with_parent, python_module, safe_path
+from llenergymeasure.processes import die_with_parent, python_module, safe_path_variables
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import kind_of
+from llenergymeasure.results.notes import note_kind
 from llenergymeasure.results.outcome import makes_runs, read_outcome
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
-from llenergymeasure.run.preflight.model_checks import need_models
+from llenergymeasure.run.preflight.model_checks import check_models_available
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow import snakemake_log
 from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
@@ -124,7 +124,7 @@ class Call:
 
     def variables(self) -> dict[str, str]:
         """Return the environment for Snakemake."""
-        variables = {DRIVEN_VARIABLE: "1", **safe_path()}
+        variables = {DRIVEN_VARIABLE: "1", **safe_path_variables()}
         # This process sends notifications; its variables would be passed on to jobs and containers.
         overrides = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
         if overrides:
@@ -193,7 +193,7 @@ class SnakemakeProcess:
             fatal_problems = [problem for problem in problems if problem.fatal]
             if fatal_problems and progress.next_runs():
                 raise PreflightError(fatal_problems)
-            for line in need_models(progress.open_configs(), in_jobs=self._on_cluster):
+            for line in check_models_available(progress.open_configs(), in_jobs=self._on_cluster):
                 self._view.say(line)
         with self._signals(), os.fdopen(open_file(self._log_path, flags), "w+b") as log:
             Circuit(self._folder.circuit).remove()  # of an earlier call, on any machine
@@ -267,7 +267,7 @@ class SnakemakeProcess:
             self._next_poll_s = min(self._next_poll_s, time.monotonic() + QUEUE_POLL_SOON_S)
             self._view.say(ended.line)
             for note in ended.notes:
-                kind = kind_of(note)
+                kind = note_kind(note)
                 if kind not in self._reported:  # once a study: most hold for every run
                     self._reported.add(kind)
                     self._view.say(f"Note: {note}")

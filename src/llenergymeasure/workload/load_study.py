@@ -8,13 +8,18 @@ from typing import Any
 from llenergymeasure.config.expansion import expand
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.config.study import Study
-from llenergymeasure.config.study_document import Document, document_from, overridden, read_document
+from llenergymeasure.config.study_document import (
+    Document,
+    document_from,
+    read_document,
+    with_overrides,
+)
 from llenergymeasure.errors import LlemError
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import (
     architecture_in_folder,
     looks_like_folder,
-    shape_of,
+    to_shape,
 )
 
 
@@ -50,7 +55,7 @@ def study_from_mapping(
 
 
 def _study(document: Document, overrides: Mapping[str, Any] | None) -> Study:
-    return expand(overridden(document, overrides) if overrides else document, model_shape)
+    return expand(with_overrides(document, overrides) if overrides else document, model_shape)
 
 
 @lru_cache(maxsize=1024)
@@ -66,4 +71,4 @@ def model_shape(model: str) -> Shape | None:
             return None  # Preflight says what is wrong with the folder.
     else:
         architecture = known_architecture(model)
-    return None if architecture is None else shape_of(architecture)
+    return None if architecture is None else to_shape(architecture)

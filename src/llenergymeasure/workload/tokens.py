@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import OWN_TEMPLATE, ChatConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs, read_bytes
+from llenergymeasure.files import lfs_pointer_problem, read_bytes
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
@@ -114,7 +114,7 @@ class Tokenizer:
             # Its libraries raise bare exceptions for a file of a later version of themselves.
             reason = f"{error}; the model may need newer packages tokenizers and transformers"
             for path in () if source.folder is None else source.folder.glob("*token*"):
-                if (pointer := pointer_of_lfs(path)) is not None:
+                if (pointer := lfs_pointer_problem(path)) is not None:
                     reason = f"{path.name} {pointer}"
             raise BackendError(
                 f"model {source.name}: its tokenizer cannot be loaded: {reason}"

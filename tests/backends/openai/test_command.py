@@ -21,7 +21,7 @@ from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.containers.runner_choice import choose_runners
 from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.results.layout import RunFolder
@@ -167,11 +167,11 @@ def test_an_image_is_for_a_server_that_is_started(
         }
     )
     if word is None:
-        chosen = with_runners(study, apptainer_offered=False).runners["openai"]
+        chosen = choose_runners(study, apptainer_offered=False).runners["openai"]
         assert str(chosen) == runner
         return
     with pytest.raises(ConfigurationError, match=word):
-        with_runners(study, apptainer_offered=False)
+        choose_runners(study, apptainer_offered=False)
 
 
 def own_server(port: int, *argv: str) -> ServerCommand:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Scoring
+from llenergymeasure.backends.base import TextScorer
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.processes import descendants
@@ -120,7 +120,7 @@ def test_llama_cpp_takes_a_text_to_be_as_likely_as_pytorch_does() -> None:
     tokenizer = Tokenizer(config)
     ids = tokenizer.encode([Record(0, "", TEXT)])[0]
     engine = registry.get("pytorch").load(config)
-    assert isinstance(engine, Scoring)
+    assert isinstance(engine, TextScorer)
     expected = engine.log_likelihoods(ids)
     engine.close()
     with llama_server(Path(model) / GGUF) as url:

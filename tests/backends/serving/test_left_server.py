@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
-from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
+from llenergymeasure.backends.serving.engine import ServedEngine, reuse_server
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.conversations import content_seed
 from llenergymeasure.workload.prompts import traffic_prompts
@@ -43,7 +43,7 @@ def first() -> Iterator[ServedEngine]:
 
 def _next(before: ServedEngine, **changed: Any) -> ServedEngine | None:
     command = replace(before.command, gauges={"requests": "sim:requests"}, **changed)
-    return next_on_server(before, Backend(command), NEXT, traffic_prompts(NEXT))
+    return reuse_server(before, Backend(command), NEXT, traffic_prompts(NEXT))
 
 
 def test_the_next_run_asks_the_same_process_and_counts_its_own_requests(

@@ -11,7 +11,7 @@ import pytest
 
 from llenergymeasure.backends import refusals, registry
 from llenergymeasure.backends.base import SettingsValidator
-from llenergymeasure.backends.refusals import _configs_to_check, refusal_of
+from llenergymeasure.backends.refusals import _configs_to_check, read_refusal
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers import container_checks, image_probe
 from llenergymeasure.plan import make_plan
@@ -43,10 +43,10 @@ def test_vllm_says_in_its_own_words_what_it_refuses(tmp_path: Path) -> None:
         check=True,
     )
     few, enough = (folder.run(experiment.id, 1) for experiment in study.experiments)
-    words = refusal_of(few, "vllm")
+    words = read_refusal(few, "vllm")
     assert words is not None
     assert "max_num_batched_tokens (8) is smaller than max_model_len (1024)" in words
-    assert refusal_of(enough, "vllm") is None
+    assert read_refusal(enough, "vllm") is None
 
 
 def test_a_run_that_was_refused_ends_in_its_preflight(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothi
         monkeypatch.setattr(refusals, "TIME_LIMIT_S", 1.0)
         image_probe._ask_engine("vllm", str(folder.path))
         run = folder.run(study.experiments[0].id, 1)
-        assert refusal_of(run, "vllm") is None
+        assert read_refusal(run, "vllm") is None
     assert refusals.TIME_LIMIT_S < container_checks.LOOK_LIMIT_S

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from llenergymeasure.backends.serving.connection import Answer, Connection, ConnectionFailure
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
-from llenergymeasure.config.requested_work import LONGEST
+from llenergymeasure.config.requested_work import MAX_TOKENS_NAMES
 from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.errors import BackendError
 
@@ -283,7 +283,7 @@ class _Stream:
 
 def requested_tokens(body: Mapping[str, Any], default: int) -> int:
     """Return the most tokens that an answer may have, by its request or else ``default``."""
-    limits = (body.get(name) for name in LONGEST)
+    limits = (body.get(name) for name in MAX_TOKENS_NAMES)
     return next((value for value in limits if isinstance(value, int)), default)
 
 

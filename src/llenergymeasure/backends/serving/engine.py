@@ -38,7 +38,7 @@ _MAX_DEPTH = 32
 T = TypeVar("T")
 
 
-def next_on_server(
+def reuse_server(
     previous: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
 ) -> "ServedEngine | None":
     """Return the server of the run before for the next one; end it where that wants another."""

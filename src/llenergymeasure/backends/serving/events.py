@@ -13,7 +13,7 @@ from typing import Any
 
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.redact import excerpt
-from llenergymeasure.screen import clean
+from llenergymeasure.screen import replace_surrogates
 from llenergymeasure.workload.thinking import reconcile, thinking_parts
 
 Piece = tuple[int, bytes | bytearray]
@@ -170,7 +170,7 @@ class _AnswerReader:
 
     def _set_finish_reason(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason
-        self._exchange.finish_reason = clean(excerpt(str(name), 80))
+        self._exchange.finish_reason = replace_surrogates(excerpt(str(name), 80))
         if str(name).lower() in GAVE_UP:
             raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
 
@@ -222,7 +222,7 @@ def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
 def _count(usage: Mapping[str, Any], name: str, limit: int) -> int:
     """Return one of usage's counts; some servers write it as text."""
     if name not in usage:
-        names = clean(excerpt(", ".join(map(str, usage)), 100))
+        names = replace_surrogates(excerpt(", ".join(map(str, usage)), 100))
         raise _AnswerError("malformed", f"usage has no {name}; it has {names}")
     value = usage[name]
     number = _as_integer(value)

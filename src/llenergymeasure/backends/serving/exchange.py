@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llenergymeasure.redact import excerpt
-from llenergymeasure.screen import clean
+from llenergymeasure.screen import replace_surrogates
 from llenergymeasure.units import NS_PER_S
 
 Failure = Literal["refused", "timed_out", "truncated", "malformed"]
@@ -91,5 +91,5 @@ class Exchange:
     def fail(self, failure: Failure, message: str, at_ns: int) -> None:
         """Mark it as failed; the first reason stays."""
         if self.failure is None:
-            self.failure, self.message = failure, clean(excerpt(message, 300))
+            self.failure, self.message = failure, replace_surrogates(excerpt(message, 300))
         self.end_ns = self.end_ns or at_ns

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.processes import below, pids, stat_fields
+from llenergymeasure.processes import descendant_pids, pids, stat_fields
 
 _LISTEN_STATE = "0A"
 """TCP_LISTEN as ``/proc/net/tcp`` writes it (proc_pid_net(5))."""
@@ -95,7 +95,7 @@ def _strangers(listeners: Iterable[Listener], root: int) -> list[Listener]:
         return []
     processes = {pid: fields for pid in pids() if (fields := stat_fields(pid))}
     members = {pid for pid, fields in processes.items() if int(fields[2]) == root}
-    members |= {root, *below({root}, processes)}
+    members |= {root, *descendant_pids({root}, processes)}
     inodes = {inode for pid in members for inode in _socket_inodes(pid)}
     return [listener for listener in reachable if listener.inode not in inodes]
 

@@ -18,7 +18,7 @@ from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
-from llenergymeasure.machine.gpus.inventory import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible_gpus
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
@@ -108,7 +108,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
 def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Yield that there is no GPU, unless the study asks for another device."""
     device = study_arguments(config).get("device")
-    if device in (None, "cuda") and not visible(discover()).gpus:
+    if device in (None, "cuda") and not visible_gpus(discover()).gpus:
         yield Problem(
             "SGLang needs an NVIDIA GPU, and none is visible here; on a CPU, which SGLang supports "
             "in part, set it to cpu",

@@ -20,7 +20,7 @@ from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.ids import digest
-from llenergymeasure.machine.gpus.inventory import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible_gpus
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.tokens import eos_token_ids
@@ -180,7 +180,7 @@ def _options_file(arguments: dict[str, Any]) -> str:
 
 def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Yield that there is no GPU, or no engine where the study has one."""
-    if not visible(discover()).gpus:
+    if not visible_gpus(discover()).gpus:
         yield Problem("needs an NVIDIA GPU, and none is visible here", key="backend")
     path = settings(config).engine_path
     if path is not None and not (Path(path).expanduser() / "config.json").is_file():

@@ -23,7 +23,7 @@ from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
-from llenergymeasure.machine.gpus.inventory import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible_gpus
 from llenergymeasure.machine.host import memory_bytes
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE
@@ -61,7 +61,7 @@ def built_for_cpu() -> bool:
 
 def on_cpu() -> bool:
     """Whether vLLM computes on the CPU here: it has no say in a study, the build decides."""
-    return built_for_cpu() or not visible(discover()).gpus
+    return built_for_cpu() or not visible_gpus(discover()).gpus
 
 
 def needs_text(config: ExperimentConfig) -> bool:

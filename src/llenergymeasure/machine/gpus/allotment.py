@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.processes import ChildError, RefusedError, ask
+from llenergymeasure.processes import ChildError, RefusedError, call_in_child
 
 if TYPE_CHECKING:
     from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
@@ -143,7 +143,7 @@ def _pytorch_demand(section: Mapping[str, Any], needed: bool) -> Demand:
     return Demand(None, needed=needed)
 
 
-def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
+def fetch_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
     """Return the GPUs of an experiment, asked for in a process of its own.
 
     Raises:
@@ -152,7 +152,7 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     if demand(config).count == 0 or not driver_there():
         return Allotment()
     try:
-        answer = ask(f"{__name__}:allotment_now", dict(config), limit_s=limit_s)
+        answer = call_in_child(f"{__name__}:allotment_now", dict(config), limit_s=limit_s)
     except RefusedError as error:
         raise GpuAllotmentError(str(error)) from None
     except ChildError as error:
@@ -183,7 +183,7 @@ def discover_if_answered() -> "Inventory":
 def _no_answer_reason() -> str | None:
     """Return why the driver does not answer; None where it does, or there is none."""
     try:
-        ask_allotment({"backend": "openai"})  # of all that are visible
+        fetch_allotment({"backend": "openai"})  # of all that are visible
     except GpuAllotmentError as error:
         return str(error)
     return None
@@ -199,12 +199,12 @@ def allot(config: Mapping[str, Any], cards: "Inventory | None" = None) -> Allotm
     from llenergymeasure.machine.gpus import inventory
 
     cards = inventory.discover() if cards is None else cards
-    selection = inventory.visible(cards)
+    selection = inventory.visible_gpus(cards)
     names = (config.get("gpu") or {}).get("devices")
     if names is not None:
         visible = inventory.Inventory(selection.gpus, cards.driver, cards.unavailable)
         try:
-            chosen = inventory.named([str(name) for name in names], visible)
+            chosen = inventory.select_gpus([str(name) for name in names], visible)
         except ConfigurationError as error:
             raise GpuAllotmentError(f"gpu.{error}") from error
         uuids = tuple(gpu.uuid for gpu in chosen.gpus)
@@ -245,7 +245,7 @@ def _cuda_numbers(all_cards: "Inventory") -> dict[str, int]:
     """Return CUDA's number of each card in the order of the PCI bus; none where that is unknown."""
     from llenergymeasure.machine.gpus import inventory
 
-    cards = inventory.visible(all_cards, {}).gpus
+    cards = inventory.visible_gpus(all_cards, {}).gpus
     # Of a partitioned card CUDA counts the parts.
     countable = all(gpu.pci_bus_id and not gpu.mig_enabled for gpu in cards)
     return {gpu.uuid: number for number, gpu in enumerate(cards)} if countable else {}

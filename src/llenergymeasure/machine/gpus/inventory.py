@@ -107,7 +107,7 @@ def discover() -> Inventory:
     return Inventory(tuple(_describe(index, driver) for index in range(count)), driver)
 
 
-def promised(devices: Path = Path("/dev")) -> str | None:
+def expected_gpu(devices: Path = Path("/dev")) -> str | None:
     """Return in words by what a GPU should be here: SLURM's variables, srun(1), or a device.
 
     CUDA_VISIBLE_DEVICES may be of a user's shell, which jobs inherit.
@@ -203,7 +203,7 @@ def bindings_problem() -> str | None:
     return f"the NVML bindings in {pynvml.__file__} are too old, or another package's"
 
 
-def visible(inventory: Inventory, environ: Mapping[str, str] | None = None) -> Selection:
+def visible_gpus(inventory: Inventory, environ: Mapping[str, str] | None = None) -> Selection:
     """Return the cards that a CUDA process with this environment would use, in CUDA's order.
 
     CUDA_VISIBLE_DEVICES is read as the CUDA Programming Guide says: indices or UUID prefixes,
@@ -237,7 +237,7 @@ def _select(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
     return Selection(tuple(ordered), "all")
 
 
-def named(names: Sequence[str], inventory: Inventory) -> Selection:
+def select_gpus(names: Sequence[str], inventory: Inventory) -> Selection:
     """Return the cards named by UUID, UUID prefix or NVML index.
 
     Raises:

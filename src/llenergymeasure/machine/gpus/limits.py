@@ -23,7 +23,7 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
 from llenergymeasure.machine.gpus.nvml_limits import Card, Limits, LimitsError, open_nvml
-from llenergymeasure.processes import ChildError, RefusedError, ask, boot_id
+from llenergymeasure.processes import ChildError, RefusedError, boot_id, call_in_child
 
 ANSWER_S = 60.0
 """How long the driver may take."""
@@ -68,7 +68,7 @@ def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[
         return {"restored": False, "unchanged_meanwhile": None, "left": failures}
 
 
-def restore_left(held_locks: GpuLocks | None = None) -> dict[str, str | None]:
+def restore_abandoned_limits(held_locks: GpuLocks | None = None) -> dict[str, str | None]:
     """Put back what killed runs left; costs a look into a folder if there is nothing.
 
     Args:
@@ -87,7 +87,7 @@ def restore_left(held_locks: GpuLocks | None = None) -> dict[str, str | None]:
     return outcomes
 
 
-def left_limits() -> list[str]:
+def abandoned_limits() -> list[str]:
     """Return the cards whose limits killed runs of this user left."""
     with _lock_abandoned() as locks:
         return _recorded_uuids(locks)
@@ -122,7 +122,7 @@ def _lock_abandoned() -> GpuLocks:
 def _call_with_locks(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
-    return ask(*question, limit_s=ANSWER_S, inherit=locks.handles)
+    return call_in_child(*question, limit_s=ANSWER_S, inherit=locks.handles)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from llenergymeasure.processes import ChildError, ask
+from llenergymeasure.processes import ChildError, call_in_child
 
 LIMIT_S = 10.0
 """Longest wait for the memory: the driver takes well below a second when nothing is wrong."""
@@ -21,7 +21,9 @@ SLACK_BYTES = 200_000_000
 """A driver that has just worked may keep somewhat more of an idle card to itself than before."""
 
 
-def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> dict[str, Any] | None:
+def wait_for_release_in_child(
+    before_bytes: Mapping[str, int], limit_s: float = LIMIT_S
+) -> dict[str, Any] | None:
     """Wait until the cards' memory is back where it was; return what is in use, card by card.
 
     Args:
@@ -37,7 +39,7 @@ def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> di
         return None
     try:
         function = f"{__name__}:wait_for_release"
-        return ask(function, dict(before_bytes), limit_s, limit_s=limit_s + ANSWER_S)
+        return call_in_child(function, dict(before_bytes), limit_s, limit_s=limit_s + ANSWER_S)
     except ChildError as error:
         return {"unavailable": str(error)}
 
@@ -56,7 +58,7 @@ def unreleased_lines(release: Mapping[str, Any] | None) -> list[str]:
 
 
 def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[str, Any]:
-    """Do what :func:`ask_release` asks for, through NVML in this process."""
+    """Do what :func:`wait_for_release_in_child` asks for, through NVML in this process."""
     from llenergymeasure.machine.gpus import inventory
 
     cards = {gpu.uuid: gpu for gpu in inventory.discover().gpus}

@@ -20,12 +20,12 @@ THROTTLE_REASONS = {
 }
 """``nvmlClocksEventReasons`` in nvml.h."""
 
-SLOWED = frozenset(
+HARDWARE_SLOWDOWNS = frozenset(
     {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
 )
 """Reasons that no setting of ours explains: heat, or a power supply in trouble."""
 
-LOWERED = SLOWED | {"sw_power_cap"}
+CLOCK_REDUCTIONS = HARDWARE_SLOWDOWNS | {"sw_power_cap"}
 """Reasons for which a card runs below the clocks that are set: these, or its power limit."""
 
 
@@ -69,7 +69,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
+def unusual_settings(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
     """Yield in what a card is not as it was delivered, or not fit to be measured."""
     if state["mig"] is not None and state["mig"]["current"]:
         yield (
@@ -93,7 +93,7 @@ def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Ite
             f"has its application clocks at {megahertz(clocks)}, not at its default "
             f"{megahertz(default)}"
         )
-    reasons = sorted(SLOWED & set(state["throttle_reasons"] or ()))
+    reasons = sorted(HARDWARE_SLOWDOWNS & set(state["throttle_reasons"] or ()))
     if reasons:
         yield f"is slowed down before the run begins: {', '.join(reasons)}"
     ecc = state["ecc"]
@@ -115,15 +115,15 @@ def throttle_reasons(handle: Any) -> list[str] | None:
     bits = nvml_value("nvmlDeviceGetCurrentClocksEventReasons", handle)
     if bits is None:
         bits = nvml_value("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-    return None if bits is None else reasons_in(bits)
+    return None if bits is None else reasons_of_bits(bits)
 
 
-def reasons_in(bits: int) -> list[str]:
+def reasons_of_bits(bits: int) -> list[str]:
     """Return NVML's reasons by name."""
     return [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
 
 
-def at_work_beside(own_uuids: Collection[str]) -> list[dict[str, Any]]:
+def busy_gpus_except(own_uuids: Collection[str]) -> list[dict[str, Any]]:
     """Return each GPU but the run's own that has a compute process now, and how many it has.
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
@@ -136,7 +136,7 @@ def at_work_beside(own_uuids: Collection[str]) -> list[dict[str, Any]]:
     ]
 
 
-def at_work_on(uuids: Collection[str]) -> dict[str, int]:
+def compute_process_counts(uuids: Collection[str]) -> dict[str, int]:
     """Return how many compute processes each of these GPUs has now, of those that can say it."""
     return {uuid: count for uuid, count in _compute_process_counts().items() if uuid in uuids}
 

@@ -12,7 +12,7 @@ from llenergymeasure.report.export.sci import REQUEST, sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import escape_tex, latex, make_table, markdown
 from llenergymeasure.report.findings import ranked
-from llenergymeasure.report.formatting import listed, plain
+from llenergymeasure.report.formatting import join_words, plain
 from llenergymeasure.report.method import distinct
 from llenergymeasure.units import J_PER_WH
 
@@ -54,7 +54,7 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
                 "model": row.get("model"),
                 "experiment": row["experiment"],
                 "settings": plain(row["label"], 200),
-                "device": listed(distinct(used.get(row["experiment"], ()), "gpu_name")),
+                "device": join_words(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
                 "wh_per_1000_queries": _wh_per_1000(row[f"{REQUEST}_mean"]),
                 "wh_per_1000_queries_ci95_low": _wh_per_1000(row[f"{REQUEST}_ci95_low"]),

@@ -14,8 +14,8 @@ import yaml
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.plan.plan import sections_of
-from llenergymeasure.report.findings import TOKEN, ranked, unseen
+from llenergymeasure.plan.plan import run_sections
+from llenergymeasure.report.findings import TOKEN, interval_caveats, ranked
 from llenergymeasure.report.formatting import plain
 from llenergymeasure.units import J_PER_WH
 
@@ -33,7 +33,7 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
     Raises:
         ConfigurationError: the study declares no grid, or no embodied carbon.
     """
-    declared = sections_of(plan).get("carbon") or {}
+    declared = run_sections(plan).get("carbon") or {}
     for name in _NEEDED:
         if declared.get(name) is None:
             remedy = "declare it in the study and call llem run; nothing is measured again"
@@ -44,7 +44,10 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
     document = {
         "name": plain(plan["study"], 80),
         "description": " ".join(
-            (_description(plan, declared, left_out=len(summary) - len(rows)), *unseen(runs))
+            (
+                _description(plan, declared, left_out=len(summary) - len(rows)),
+                *interval_caveats(runs),
+            )
         ),
         "tags": {"kind": "sci", "category": "ml-inference"},
         "initialize": {"plugins": _PLUGINS},

@@ -14,8 +14,8 @@ from typing import Any
 import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
-from llenergymeasure.report.findings import ranked, unseen
-from llenergymeasure.report.formatting import counted, plain
+from llenergymeasure.report.findings import interval_caveats, ranked
+from llenergymeasure.report.formatting import count_text, plain
 from llenergymeasure.units import J_PER_WH
 
 _INFO = "_:creation"
@@ -73,13 +73,13 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
         low, high = map(_kwh_per_1000, ends)
         interval = f", 95 % interval with the sensor's gain {low} to {high}"
     comment = (
-        f"Energy of inference is that of 1,000 requests in kWh: mean of {counted(row['n'], 'run')}"
+        f"Energy of inference is that of 1,000 requests in kWh: mean of {count_text(row['n'], 'run')}"
         f"{interval}; {row['kind']} by {row['energy_source']}, "
         f"scope {', '.join(row['energy_scopes'])}."
     )
     return {
         **package,
-        "comment": " ".join((comment, *unseen(used))),
+        "comment": " ".join((comment, *interval_caveats(used))),
         "ai_energyConsumption": {
             "type": "ai_EnergyConsumption",
             "ai_inferenceEnergyConsumption": [

@@ -10,11 +10,16 @@ from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.charts import QUANTITIES
 from llenergymeasure.report.experiments import FOOTPRINT, footprint_units
-from llenergymeasure.report.findings import MIN_SHARED_REL, not_ranked_notes, ranked, unseen
+from llenergymeasure.report.findings import (
+    MIN_SHARED_REL,
+    interval_caveats,
+    not_ranked_notes,
+    ranked,
+)
 from llenergymeasure.report.formatting import (
     Scale,
-    counted,
-    listed,
+    count_text,
+    join_words,
     mean_text,
     plain,
     rounded_range,
@@ -25,7 +30,7 @@ from llenergymeasure.report.formatting import (
 )
 from llenergymeasure.report.method import distinct, exclusion_note, interval_method, meters
 from llenergymeasure.report.sweep import varied_settings
-from llenergymeasure.units import NOTHING, percent
+from llenergymeasure.units import NO_VALUE, percent
 
 DEFAULT_COLUMNS = ("energy_per_output_token_j", "energy_per_request_j", "output_tokens_per_s")
 _TITLES = {
@@ -95,8 +100,8 @@ def make_table(
     rows = ranked(summary)
     used = used_runs(runs)
     facts = {
-        "Kind": [row["kind"] or NOTHING for row in rows],
-        "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
+        "Kind": [row["kind"] or NO_VALUE for row in rows],
+        "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NO_VALUE for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     # An experiment without a run in its mean has none of these; without a GPU it has no device.
@@ -105,12 +110,12 @@ def make_table(
     for name, values in facts.items():
         distinct_values = set(compress(values, has_runs))
         if name != "Device":
-            distinct_values.discard(NOTHING)
+            distinct_values.discard(NO_VALUE)
         if len(distinct_values) < 2:
-            common[name] = next(iter(distinct_values), NOTHING)
+            common[name] = next(iter(distinct_values), NO_VALUE)
     texts = {}
     for name in varied_settings(rows):
-        value_texts = setting_texts((row[name] for row in rows), 60, NOTHING)
+        value_texts = setting_texts((row[name] for row in rows), 60, NO_VALUE)
         texts[name] = [value_texts[row[name]] for row in rows]
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
@@ -127,7 +132,7 @@ def make_table(
                 _caption(study, rows, runs, common) + _outside_intervals(rows),
                 *_missing_runs_notes(rows),
                 *not_ranked_notes(rows),
-                *unseen(runs),
+                *interval_caveats(runs),
             )
         ),
     )
@@ -176,17 +181,17 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], facts: Mappin
     rows_with_energy = [row for row in rows if row["kind"] is not None and row["n"]]
     caption = f"{plain(study, 80)}: means over n runs."
     if rows_with_energy:
-        meter = listed([meter for _, meter in meters(rows_with_energy)])
+        meter = join_words([meter for _, meter in meters(rows_with_energy)])
         meter_note = f"Energy is {meter}. " if "Kind" in facts else ""
         caption += f" {interval_method(rows_with_energy)}. {meter_note}No idle draw is taken off."
     models = {plain(row["model"], 100) for row in rows if row["model"]}
     facts_by_name = {
         "Model": models.pop() if len(models) == 1 else "",
         "Engine": "; ".join(distinct(runs, "engine_version")),
-        "Device": facts.get("Device", NOTHING),
+        "Device": facts.get("Device", NO_VALUE),
     }
     details = [
-        f" {name}: {value}." for name, value in facts_by_name.items() if value not in ("", NOTHING)
+        f" {name}: {value}." for name, value in facts_by_name.items() if value not in ("", NO_VALUE)
     ]
     return caption + "".join(details)
 
@@ -194,7 +199,7 @@ def _caption(study: str, rows: Sequence[Row], runs: Sequence[Row], facts: Mappin
 def _missing_runs_notes(rows: Sequence[Row]) -> list[str]:
     """Return how many runs have no result, and how many of the others are not in a mean."""
     missing = sum(row["n_failed"] + row["n_pending"] for row in rows)
-    sentences = [f"{counted(missing, 'run has', 'runs have')} no result"] if missing else []
+    sentences = [f"{count_text(missing, 'run has', 'runs have')} no result"] if missing else []
     return [f"{sentence}." for sentence in (*sentences, *exclusion_note(rows))]
 
 
@@ -226,7 +231,7 @@ def _cell(row: Row, metric: str, scale: Scale) -> str:
 
 
 def _devices(runs: Sequence[Row]) -> str:
-    return listed(distinct(runs, "gpu_name")) or NOTHING
+    return join_words(distinct(runs, "gpu_name")) or NO_VALUE
 
 
 def _tex_line(cells: Sequence[str]) -> str:

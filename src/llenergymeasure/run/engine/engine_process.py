@@ -26,7 +26,7 @@ from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.allotment import number_own_cards
 from llenergymeasure.machine.gpus.inventory import Gpu
-from llenergymeasure.machine.gpus.state import at_work_beside, at_work_on
+from llenergymeasure.machine.gpus.state import busy_gpus_except, compute_process_counts
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
@@ -52,7 +52,7 @@ from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
-from llenergymeasure.workload.models.resolve import ModelSource, known_commit
+from llenergymeasure.workload.models.resolve import ModelSource, measured_commit
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -228,10 +228,10 @@ class EngineRun:
         engine.peak_memory_bytes()
         engine.statistics()
         uuids = [card.uuid for card in prepared.preflight.cards]
-        busy_before = at_work_beside(uuids) if uuids else []
+        busy_before = busy_gpus_except(uuids) if uuids else []
         window, traffic, statistics = self._measure_window(engine, batches, prepared)
         memory = engine.peak_memory_bytes()
-        busy_after = at_work_beside(uuids) if uuids else []
+        busy_after = busy_gpus_except(uuids) if uuids else []
         self._rest("idle_after", protocol.idle_after_s)
         document = {
             "protocol": protocol.as_dict(),
@@ -245,7 +245,7 @@ class EngineRun:
             "computes_on_gpu": bool(engine.devices),
             "resolved_config": engine.resolved_config(),
             "beside": {"before": busy_before, "after": busy_after} if uuids else {},
-            "own_processes": at_work_on(engine.devices) if uuids else {},
+            "own_processes": compute_process_counts(engine.devices) if uuids else {},
             "settle": prepared.settled,
             "warmup_result": warmup,
             "environment": prepared.environment,
@@ -288,10 +288,10 @@ class EngineRun:
         """Return the server that the previous run left; None too if it was ended for this one."""
         if self._server is None:
             return None
-        from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
+        from llenergymeasure.backends.serving.engine import ServedEngine, reuse_server
 
         assert isinstance(self._server.engine, ServedEngine)
-        return next_on_server(self._server.engine, backend, self._cycle_config, self._prompts())
+        return reuse_server(self._server.engine, backend, self._cycle_config, self._prompts())
 
     def _measure_window(
         self, engine: Engine, batches: Sequence[Sequence[Request]], prepared: _Prepared
@@ -370,7 +370,7 @@ class EngineRun:
             "output_tokens": workload.output_tokens,
             "notes": [*workload.notes, *self._traffic_notes],
             "chat_template_sha256": workload.template_sha256,
-            "model_commit": known_commit(self._workload_config, source),
+            "model_commit": measured_commit(self._workload_config, source),
             "traffic_seed": config.random_seed if traffic else None,
             "content_seed": self._content_seed,
             "sampling_seed": None if config.decoder.greedy else config.random_seed,

@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.backends.base import Engine, Scoring
+from llenergymeasure.backends.base import Engine, TextScorer
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.installation import install_command
-from llenergymeasure.processes import ChildError, completed, users_environment
+from llenergymeasure.processes import ChildError, run_to_end, user_environment
 from llenergymeasure.redact import excerpt
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
@@ -51,7 +51,7 @@ def perplexity(
     1977). Only runs with the same tokenizer compare.
     """
     path = Path(settings["texts"])
-    if not isinstance(engine, Scoring):
+    if not isinstance(engine, TextScorer):
         return {"perplexity_unavailable": f"{config.backend} gives no likelihoods of given text"}
     try:
         texts = _encode_texts(path, config, int(settings["max_text_tokens"]))
@@ -78,10 +78,10 @@ def command_score(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, A
     experiment_file = folder.work / "experiment.json"
     write_text(experiment_file, json.dumps(spec["config"], indent=1))
     try:
-        result = completed(
+        result = run_to_end(
             command,
             float(settings["timeout_seconds"]),
-            environment=users_environment(LLEM_EXPERIMENT=str(experiment_file)),
+            environment=user_environment(LLEM_EXPERIMENT=str(experiment_file)),
             keep_errors=False,  # into the run's log as they come, also of a command that hangs
             name="the command",
         )
@@ -133,7 +133,7 @@ def task_score(
 ) -> dict[str, Any]:
     """Return how many items of the study's tasks an engine answers right, or why none."""
     record = {"tasks": list(settings["tasks"])}
-    if not isinstance(engine, Scoring):
+    if not isinstance(engine, TextScorer):
         reason = f"{config.backend} gives no likelihoods of given text"
         return {**record, "score_unavailable": reason}
     try:
@@ -192,7 +192,7 @@ def _count_correct(results: Mapping[str, Any]) -> tuple[int, int]:
     return correct, items
 
 
-def _lm_eval_model(engine: Scoring, tokenizer: Tokenizer) -> Any:
+def _lm_eval_model(engine: TextScorer, tokenizer: Tokenizer) -> Any:
     """Return an engine as lm-eval's model."""
     from lm_eval.api.model import LM
 

@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
-from llenergymeasure.backends.refusals import refusal_of
+from llenergymeasure.backends.refusals import read_refusal
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier, local_files
-from llenergymeasure.config.rules import breaches
+from llenergymeasure.config.rules import broken_rules
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
-from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES, free_bytes, why_not_writable
+from llenergymeasure.machine.folders import MIN_FREE_BYTES, free_bytes, why_not_writable
 from llenergymeasure.machine.gpus.allotment import Demand, allot, demand, driver_there
 from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, bindings_problem, discover
-from llenergymeasure.machine.gpus.state import gpu_state, unlike_delivered
+from llenergymeasure.machine.gpus.state import gpu_state, unusual_settings
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.preflight.model_checks import check_model
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX, HostCpu
-from llenergymeasure.workload.models.resolve import ModelSource, resolve_model, shape_of
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model, to_shape
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
 
@@ -106,7 +106,7 @@ def preflight(
     cards = _try_make(problems, None, lambda: _cards(config, problems)) or ()
     problems += check_gpus(config, cards, run_pid, model_loaded=model_loaded)
     architecture = None if source is None else source.architecture
-    problems += breaches(config, None if architecture is None else shape_of(architecture))
+    problems += broken_rules(config, None if architecture is None else to_shape(architecture))
     problems += [*check_folder(folder), *check_address_space()]
     if source is not None:
         problems += check_model(config, source, workload, cards)
@@ -166,7 +166,7 @@ def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
 
 def check_engine_accepts(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
     """Yield the engine's own refusal of these settings, asked for at the study's start."""
-    refusal = refusal_of(RunFolder(folder), config.backend)
+    refusal = read_refusal(RunFolder(folder), config.backend)
     if refusal is not None:
         yield Problem(f"{config.backend} refuses this experiment: {refusal}", key=config.backend)
 
@@ -211,7 +211,7 @@ def check_folder(folder: Path) -> Iterator[Problem]:
     free = free_bytes(folder)
     if free is not None and free < RESULTS_WARNING_BYTES:
         message = f"only {free / 1e6:.0f} MB are free for results; make room"
-        yield Problem(message, file=folder, fatal=free < RESULTS_LEAST_BYTES)
+        yield Problem(message, file=folder, fatal=free < MIN_FREE_BYTES)
 
 
 def check_address_space() -> Iterator[Problem]:
@@ -255,7 +255,7 @@ def check_gpus(
         # A server that is already running may use the card.
         if not config.external_server:
             yield from _in_use(name, card, state, run_processes, model_loaded=model_loaded)
-        for text in unlike_delivered(state, requested_w):
+        for text in unusual_settings(state, requested_w):
             yield Problem(f"{name} {text}", fatal=False)
 
 

@@ -14,7 +14,7 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.gpus.allotment import allot, demand, discover_if_answered
 from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
 from llenergymeasure.machine.gpus.peak_rates import peak
-from llenergymeasure.plan.estimate import Device, Estimates, Known, ModelSize, Work
+from llenergymeasure.plan.estimate import Device, Estimates, ModelAndDevice, ModelSize, Work
 from llenergymeasure.run.preflight.memory import (
     MemoryNeed,
     Room,
@@ -27,12 +27,12 @@ from llenergymeasure.run.preflight.memory import (
     places_layers_freely,
 )
 from llenergymeasure.run.preflight.model_checks import are_weights_local, checkpoint_bytes
-from llenergymeasure.workload.models.hub import cached_file, perhaps_meant
+from llenergymeasure.workload.models.hub import built_in_suggestion, cached_file
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import (
     ModelSource,
-    asked_revision,
     is_hub_id,
+    requested_revision,
     resolve_model,
 )
 from llenergymeasure.workload.requests import Workload
@@ -60,7 +60,7 @@ class Forecast:
         self._cards: dict[str, tuple[Gpu, ...] | str] = {}
         self.estimates = Estimates(self.facts)
 
-    def facts(self, config: ExperimentConfig) -> Known:
+    def facts(self, config: ExperimentConfig) -> ModelAndDevice:
         """Return what is known of an experiment's model and device."""
         cards = self._cards_for(config)
         facts = model_and_device(
@@ -180,9 +180,9 @@ class Forecast:
 
 def model_and_device(
     config: ExperimentConfig, source: ModelSource | str | None, cards: tuple[Gpu, ...]
-) -> Known:
+) -> ModelAndDevice:
     """Return the model's size and the device's speed, for an estimate of time."""
-    return Known(_model_size(config, source), _device(config, cards))
+    return ModelAndDevice(_model_size(config, source), _device(config, cards))
 
 
 def estimated_work(config: ExperimentConfig, workload: Workload | None) -> Work:
@@ -236,9 +236,9 @@ def _offline_source(config: ExperimentConfig) -> ModelSource | str | None:
     name = config.model
     if config.weights == "random" or not is_hub_id(name):
         return None
-    if cached_file(name, "config.json", asked_revision(config)) is not None:
+    if cached_file(name, "config.json", requested_revision(config)) is not None:
         return None
     architecture = known_architecture(name)
     if architecture is None:
-        return f"the preflight fetches its dimensions from the hub{perhaps_meant(name)}"
+        return f"the preflight fetches its dimensions from the hub{built_in_suggestion(name)}"
     return ModelSource(name, name, False, {}, architecture)

@@ -49,8 +49,8 @@ class MemoryNeed:
         """Return it in words."""
         sequences = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
         return (
-            f"at least {size(self.bytes)} ({size(self.weights_bytes)} of weights and "
-            f"{size(self.cache_bytes)} of keys and values for {sequences} of "
+            f"at least {format_size(self.bytes)} ({format_size(self.weights_bytes)} of weights and "
+            f"{format_size(self.cache_bytes)} of keys and values for {sequences} of "
             f"up to {self.tokens} tokens)"
         )
 
@@ -172,7 +172,7 @@ class Room:
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.name} is {size(self.bytes)}"
+        return f"{self.name} is {format_size(self.bytes)}"
 
     def too_small(self, need: MemoryNeed) -> bool:
         """Return whether a run with this need would fail."""
@@ -247,7 +247,7 @@ def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, .
     return Room(round(total_bytes) // copies, name)
 
 
-def size(size_bytes: float) -> str:
+def format_size(size_bytes: float) -> str:
     """Return a size in GB, or in MB below one GB, in enough digits to show a difference."""
     if size_bytes < _GB:
         return f"{size_bytes / _MB:.1f} MB"

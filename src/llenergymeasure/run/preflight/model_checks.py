@@ -8,7 +8,7 @@ from typing import Any
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.errors import LlemError, PreflightError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import lfs_pointer_problem
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
@@ -22,12 +22,12 @@ from llenergymeasure.workload.models.hub import (
     cached_file,
     hub_cache,
     offline,
-    why_out_of_reach,
+    unreachable_reason,
 )
 from llenergymeasure.workload.models.resolve import (
     ModelSource,
-    asked_revision,
     is_hub_id,
+    requested_revision,
     resolve_model,
 )
 from llenergymeasure.workload.requests import Workload
@@ -54,7 +54,9 @@ def check_model(
     yield from _check_length(config, source, workload)
 
 
-def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) -> list[str]:
+def check_models_available(
+    configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False
+) -> list[str]:
     """Check at a study's start that models which are not on this machine can be downloaded.
 
     With HF_HUB_OFFLINE runs fail at once with a clear message; without a network each would retry
@@ -72,7 +74,7 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
         return []
     from_hub = filter(_is_from_hub, configs)
     hub_configs = [ExperimentConfig.model_validate(config) for config in from_hub]
-    hub_models = {(config.model, asked_revision(config)): config for config in hub_configs}
+    hub_models = {(config.model, requested_revision(config)): config for config in hub_configs}
     missing = [pair for pair, config in hub_models.items() if not _is_cached(config)]
     names = ", ".join(
         name if revision is None else f"{name} at revision {revision}" for name, revision in missing
@@ -84,7 +86,7 @@ def need_models(configs: Iterable[Mapping[str, Any]], *, in_jobs: bool = False) 
             "for the download, or download it"
         )
         return [str(Problem(message, key="model"))]
-    reason = why_out_of_reach() if missing else None
+    reason = unreachable_reason() if missing else None
     if reason is None:
         return []
     message = (
@@ -115,7 +117,7 @@ def _is_from_hub(config: Mapping[str, Any]) -> bool:
 
 
 def _is_cached(config: ExperimentConfig) -> bool:
-    if cached_file(config.model, "config.json", asked_revision(config)) is None:
+    if cached_file(config.model, "config.json", requested_revision(config)) is None:
         return False
     try:
         return are_weights_local(config, resolve_model(config))
@@ -175,7 +177,7 @@ def _check_weight_files(source: ModelSource, first: Path) -> Iterator[Problem]:
             file=first,
         )
     for path in (first, *(_find_file(source, name) for name in shards)):
-        if path is not None and (pointer := pointer_of_lfs(path)) is not None:
+        if path is not None and (pointer := lfs_pointer_problem(path)) is not None:
             yield Problem(pointer, file=path)
             return
 

@@ -86,7 +86,7 @@ def length_sd(lengths: Sequence[int]) -> float | None:
     return statistics.stdev(lengths) if len(lengths) > 1 else None
 
 
-def batches_of(requests: pa.Table) -> list[Batch]:
+def group_batches(requests: pa.Table) -> list[Batch]:
     """Return the window's batches by number from its requests; none of traffic's."""
     if "batch" not in requests.column_names:
         return []

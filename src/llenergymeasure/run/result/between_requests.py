@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.knots import Floats
-from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S, without
+from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S, quadrature_difference
 from llenergymeasure.results.serving import Gaps
 from llenergymeasure.run.result.offered_load import InFlight
 from llenergymeasure.units import NS_PER_S
@@ -132,7 +132,7 @@ def _inner_energy(account: Account, span: Span) -> tuple[float, float, float, in
     if part is None or part.gross_u95_j is None:
         return None
     shared_j = part.shared_u95_j or 0.0
-    return part.gross_j, without(part.gross_u95_j, shared_j), shared_j, high - low
+    return part.gross_j, quadrature_difference(part.gross_u95_j, shared_j), shared_j, high - low
 
 
 def _total_energy(

@@ -42,7 +42,7 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import EXIT_LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
-from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
+from llenergymeasure.run.result.batch_requests import batch_tokens, group_batches, request_table
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.trend import steadiness
@@ -131,7 +131,7 @@ def write_result(folder: RunFolder, spec: RunSpec, engine: dict[str, Any]) -> Re
     requests, served = request_table(engine["window"]), _served(folder, spec, engine)
     prompt_hash = engine["workload"]["prompt_hash"]
     tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
-    phases, batches = _phases(folder), batches_of(requests)
+    phases, batches = _phases(folder), group_batches(requests)
     run = _MeasuredRun(folder, spec, engine, samples, phases, requests, batches, served, tokens)
     energy = _energy(run)
     with replacing(folder.requests) as temporary:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.config.calibration import Calibration, calibration_of
+from llenergymeasure.config.calibration import Calibration, load_calibration
 from llenergymeasure.energy.account import METHOD, Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
-from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.energy.footprint import SiteFactors, footprint
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
@@ -17,7 +17,7 @@ from llenergymeasure.recording.samples import Samples, recorder_cost
 from llenergymeasure.results.energy import Energy, ThinkingEnergy, TokenSplit
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
-from llenergymeasure.sensors.behaviour import PRECISION, Characterised
+from llenergymeasure.sensors.behaviour import PRECISION, Characterisation
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run_energy(
     *,
     devices: Sequence[str],
     asked: Mapping[str, Any],
-    characterised: Mapping[tuple[str, str], Characterised],
+    characterised: Mapping[tuple[str, str], Characterisation],
     carbon: Mapping[str, Any] | None = None,
     recorder_lost: bool = False,
     own_server: bool = True,
@@ -95,7 +95,7 @@ def run_energy(
     """
     sensor = asked.get("backend")
     if calibration is None:
-        calibration = calibration_of(asked.get("calibration"))
+        calibration = load_calibration(asked.get("calibration"))
     run_account = account(
         samples,
         window,
@@ -126,7 +126,7 @@ def run_energy(
         record.model_copy(
             update={
                 "split": None if split is None else split_record(split),
-                "footprint": footprint(record, Declared(**carbon)) if carbon else None,
+                "footprint": footprint(record, SiteFactors(**carbon)) if carbon else None,
             }
         ),
         tuple(energies),

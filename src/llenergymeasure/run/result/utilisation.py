@@ -7,7 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.machine.gpus.nvml_limits import CLOCK_STEP_MHZ
-from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS, reasons_in
+from llenergymeasure.machine.gpus.state import (
+    CLOCK_REDUCTIONS,
+    HARDWARE_SLOWDOWNS,
+    THROTTLE_REASONS,
+    reasons_of_bits,
+)
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.results.record import Clocks
 from llenergymeasure.sensors.base import Quantity
@@ -25,7 +30,7 @@ _MEANS: dict[str, Quantity] = {
 MIN_FREE_SAMPLES = 4
 """With fewer looks, all may fall in the time in which the clock rises after a throttle."""
 _IDLE = 0x1
-_LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in LOWERED}
+_LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in CLOCK_REDUCTIONS}
 _ROUNDED_W = 1.0
 """The limit that a card enforces may differ by this much from the one that was set."""
 _POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_usage_w")
@@ -82,11 +87,15 @@ def clock_state(
         mask = _mask_at(masks, t_ns)
         sm.append(mhz[(mask & _IDLE) == 0])
         if len(masks):
-            free.append(mhz[(mask & (_IDLE | _bits(LOWERED))) == 0])
+            free.append(mhz[(mask & (_IDLE | _bits(CLOCK_REDUCTIONS))) == 0])
         t_ns, mhz = _values_inside(samples, window, device, "memory_clock_mhz")
         memory.append(mhz[(_mask_at(masks, t_ns) & _IDLE) == 0])
         mask = _values_inside(samples, window, device, "throttle_reasons")[1].astype(np.int64)
-        for name, bits in {"": _bits(LOWERED), "heat": _bits(SLOWED), **_LOWERED_BITS}.items():
+        for name, bits in {
+            "": _bits(CLOCK_REDUCTIONS),
+            "heat": _bits(HARDWARE_SLOWDOWNS),
+            **_LOWERED_BITS,
+        }.items():
             if len(mask):
                 shares.setdefault(name, []).append(float(np.mean(mask & bits != 0)))
     if not any(map(len, (*sm, *memory))):
@@ -142,7 +151,7 @@ def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | No
         return None
     changed = np.concatenate(([True], masks[1:] != masks[:-1]))
     return [
-        {"t_monotonic_ns": int(t_ns), "reasons": reasons_in(int(mask))}
+        {"t_monotonic_ns": int(t_ns), "reasons": reasons_of_bits(int(mask))}
         for t_ns, mask in zip(times_ns[changed], masks[changed], strict=True)
     ][:MAX_HISTORY]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.backends.serving.events import GAVE_UP
-from llenergymeasure.config.requested_work import fewest_tokens, work_of
-from llenergymeasure.config.servers import is_here
+from llenergymeasure.config.requested_work import fewest_tokens, requested_work
+from llenergymeasure.config.servers import is_this_machine
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.energy.readings import CARD_SCOPES
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.effective_settings import resolved_otherwise
+from llenergymeasure.results.effective_settings import differing_settings
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Quality
 from llenergymeasure.run.result.trend import far_slower
@@ -79,7 +79,7 @@ def run_codes(
             f"no process was on {', '.join(own_processes)}, whose energy this is, and there were "
             f"on {', '.join(busy_after)}"
         )
-    changed_settings = resolved_otherwise(config, engine["resolved_config"])
+    changed_settings = differing_settings(config, engine["resolved_config"])
     if changed_settings:
         changes = [f"{key}: {how}" for key, how in changed_settings.items()]
         codes["resolved_otherwise"] = "; ".join(changes)
@@ -89,7 +89,7 @@ def run_codes(
             "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
         )
     address = urlsplit((config.get("openai") or {}).get("base_url", "")).hostname
-    if address is not None and not is_here(address):
+    if address is not None and not is_this_machine(address):
         codes["remote_server"] = (
             f"{address} did the work and is not known to be on this machine: the energy is that of "
             "this machine alone"
@@ -151,7 +151,7 @@ def count_other_lengths(
 
     Lengths and numbers in an engine's own section win.
     """
-    answers = work_of(config).get("answers") or {}
+    answers = requested_work(config).get("answers") or {}
     longest, number = answers.get("longest") or requested_tokens, answers.get("number", 1)
     max_tokens, min_tokens = longest * number, fewest_tokens(config, longest) * number
     lengths = requests["output_tokens"].to_pylist()

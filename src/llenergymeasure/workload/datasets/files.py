@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import lfs_pointer_problem
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.record import (
     CHAT_COLUMNS,
@@ -53,7 +53,7 @@ def check_is_file(path: Path, key: str) -> None:
 
     That is a pipe, a device, a folder; and a pointer that Git LFS has left.
     """
-    message = pointer_of_lfs(path) if path.is_file() else None
+    message = lfs_pointer_problem(path) if path.is_file() else None
     if path.exists() and not path.is_file():
         message = "is no file, but a folder, a pipe or a device; name a file"
     if message is not None:

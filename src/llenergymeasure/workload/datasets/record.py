@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.screen import clean
+from llenergymeasure.screen import replace_surrogates
 
 TEXT_COLUMNS = ("prompt", "instruction", "text", "input", "question")
 """Columns a prompt is read from, the first that is there. Next to an ``instruction``, ``text`` is
@@ -118,7 +118,10 @@ class Rows:
             ConfigurationError: too much is wrong, or all texts together are too long.
         """
         if values and all(str(name).startswith("_") for name in values):
-            info = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
+            info = (
+                f"{str(name).strip('_')} {replace_surrogates(str(value))}"
+                for name, value in values.items()
+            )
             self._provenance.append(f"{self._name} says of itself: {', '.join(info)}")
             return
         request = values.get("body")
@@ -294,6 +297,7 @@ def _join_parts(content: Any) -> Any:
 def _clean_record(record: Record) -> Record:
     """Return a record as UTF-8 can hold it."""
     messages = tuple(
-        {name: clean(value) for name, value in message.items()} for message in record.messages
+        {name: replace_surrogates(value) for name, value in message.items()}
+        for message in record.messages
     )
-    return Record(record.row, record.source, clean(record.text), messages)
+    return Record(record.row, record.source, replace_surrogates(record.text), messages)

@@ -25,7 +25,7 @@ def offline() -> bool:
     return any(value is not None and value.upper() in _TRUE_VALUES for value in switches)
 
 
-def why_out_of_reach() -> str | None:
+def unreachable_reason() -> str | None:
     """Return why the hub cannot be asked, found within two seconds; None if it seems to answer."""
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     proxy = getproxies().get(address.scheme)
@@ -72,7 +72,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
     if offline():
         raise BackendError(
             f"model {model}: it {_describe_cache(model)} and HF_HUB_OFFLINE forbids to fetch it"
-            f"{perhaps_meant(model)}"
+            f"{built_in_suggestion(model)}"
         )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
@@ -91,7 +91,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
             ValueError: f"cannot be asked for: {error}",
         }
         reason = next(text for kind, text in reasons.items() if isinstance(error, kind))
-        raise BackendError(f"model {model} {reason}{perhaps_meant(model)}") from error
+        raise BackendError(f"model {model} {reason}{built_in_suggestion(model)}") from error
 
 
 def _describe_cache(model: str) -> str:
@@ -108,7 +108,7 @@ def _describe_cache(model: str) -> str:
     )
 
 
-def perhaps_meant(model: str) -> str:
+def built_in_suggestion(model: str) -> str:
     """Return the end of a message that asks whether a built-in model was meant; empty for none."""
     closest = None if "/" in model else closest_known(model)
     return did_you_mean([closest] if closest else [])

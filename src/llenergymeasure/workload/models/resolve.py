@@ -11,7 +11,7 @@ from typing import Any
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import lfs_pointer_problem
 from llenergymeasure.ids import digest
 from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.architecture import Architecture
@@ -78,7 +78,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         BackendError: the model cannot be fetched from the hub: offline, missing, or gated.
     """
     name = config.model
-    revision = asked_revision(config)
+    revision = requested_revision(config)
     if config.weights == "random":
         return _random(name, revision)
     if name == TINY_LLAMA:
@@ -99,7 +99,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
     )
 
 
-def known_commit(config: ExperimentConfig, source: ModelSource | None) -> str | None:
+def measured_commit(config: ExperimentConfig, source: ModelSource | None) -> str | None:
     """Return the hub's commit of the model that was measured.
 
     None for a local folder, and for a server of somebody else: it may have another one loaded.
@@ -107,7 +107,7 @@ def known_commit(config: ExperimentConfig, source: ModelSource | None) -> str | 
     return None if source is None or config.external_server else source.commit
 
 
-def asked_revision(config: ExperimentConfig) -> str | None:
+def requested_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
@@ -164,7 +164,7 @@ def architecture_folder(architecture: Architecture) -> Path:
     return make_once(cache_folder() / "architectures" / name, make)
 
 
-def shape_of(architecture: Architecture) -> Shape:
+def to_shape(architecture: Architecture) -> Shape:
     """Return what the rules need to know of an architecture."""
     scaling = (architecture.rope_scaling or {}).get("rope_type", "default")
     return Shape(
@@ -209,7 +209,7 @@ def model_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
+        reason = lfs_pointer_problem(path) or f"cannot be read as JSON: {error}"
         raise BackendError(f"{path} {reason}") from error
 
 
