@@ -179,14 +179,9 @@ def call_in_child(
         RefusedError: the function raised one of our errors, or OSError.
         ChildError: it did not answer in time, failed, or said something else.
     """
+    code = f"from {__name__} import answer_call; answer_call()"
     result = run_to_end(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            f"from {__name__} import answer_call; answer_call()",
-            function,
-        ],
+        [sys.executable, "-P", "-c", code, function],
         limit_s,
         given=json.dumps(arguments),
         inherit=inherit,
@@ -369,20 +364,18 @@ def descendants(pid: int) -> list[int]:
     return descendant_pids({pid}, {other: stat for other, stat in stats.items() if stat[0] != "Z"})
 
 
-def descendant_pids(
-    roots: Collection[int], fields_by_pid: Mapping[int, Sequence[str]]
-) -> list[int]:
+def descendant_pids(roots: Collection[int], fields: Mapping[int, Sequence[str]]) -> list[int]:
     """Return which processes, each with its ``stat_fields``, descend from one of the roots."""
     children: dict[int, list[int]] = {}
-    for pid, fields in fields_by_pid.items():
-        children.setdefault(int(fields[1]), []).append(pid)
-    descendant_pids: list[int] = []
+    for pid, stat in fields.items():
+        children.setdefault(int(stat[1]), []).append(pid)
+    found: list[int] = []
     pending = list(roots)
     while pending:
         for child in children.get(pending.pop(), []):
-            descendant_pids.append(child)
+            found.append(child)
             pending.append(child)
-    return descendant_pids
+    return found
 
 
 def pids(proc: Path = Path("/proc")) -> Iterator[int]:

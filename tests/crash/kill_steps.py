@@ -257,7 +257,8 @@ class Study:
 
     def _put_back(self) -> None:
         self._python(
-            "from llenergymeasure.machine.gpus.limits import restore_abandoned_limits; restore_abandoned_limits()"
+            "from llenergymeasure.machine.gpus.limits import restore_abandoned_limits\n"
+            "restore_abandoned_limits()"
         )
         output = self._python(
             "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0)\n"

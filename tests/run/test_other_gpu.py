@@ -51,7 +51,8 @@ def test_processes_are_counted_on_the_cards_asked_for(tmp_path: Path) -> None:
     variables = sim.environment(sim.Trace(cards).write(tmp_path))
     code = (
         "import json\nfrom llenergymeasure.machine.gpus.state import compute_process_counts\n"
-        "print(json.dumps([compute_process_counts(['GPU-a', 'GPU-b']), compute_process_counts(['GPU-a', 'GPU-z'])]))\n"
+        "both, unknown = ['GPU-a', 'GPU-b'], ['GPU-a', 'GPU-z']\n"
+        "print(json.dumps([compute_process_counts(uuids) for uuids in (both, unknown)]))\n"
     )
 
     process = run_forked(code, variables, modules=("pynvml",))

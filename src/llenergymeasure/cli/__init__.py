@@ -33,12 +33,12 @@ def main() -> NoReturn:
     from llenergymeasure.cli.output import Level, level, set_level
 
     set_level(Level.NORMAL)
-    namesake_warning = namesake_warning()
+    warning = namesake_warning()
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     with only_printable(), errors_as_messages(lambda: level() == Level.VERBOSE):
-        if namesake_warning is not None:
-            say(f"llem: {namesake_warning}")
+        if warning is not None:
+            say(f"llem: {warning}")
         try:
             result = get_command(app).main(prog_name="llem", standalone_mode=False)
             sys.stdout.flush()

@@ -188,7 +188,8 @@ def _two_studies(path_a: Path, path_b: Path) -> list[Match]:
     if common and copies.keys() >= {*common}:
         raise ConfigurationError(copies[common[0]].words())
     if copied := [experiment for experiment in common if experiment in copies]:
-        subject = f"{count_text(len(copied), 'experiment')} with a run that {path_a} and {path_b} both hold"
+        number = count_text(len(copied), "experiment")
+        subject = f"{number} with a run that {path_a} and {path_b} both hold"
         note(f"{subject}, as a folder and its copy do, not compared: {a.first_labels(copied)}")
     if not common:
         raise ConfigurationError(

@@ -159,8 +159,8 @@ def _method_caveat(used: Sequence[Row]) -> list[str]:
     if 0 in methods:
         names.append("one that records do not name")
     return [
-        f"Energies were computed by unlike methods of the meter, {join_words(names)}: they may differ "
-        "by more than an interval says."
+        f"Energies were computed by unlike methods of the meter, {join_words(names)}: "
+        "they may differ by more than an interval says."
     ]
 
 

@@ -179,7 +179,8 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
     )
     extremes = f"{pair}: " if covers_all else ""
-    return f"{claim} ({extremes}p {_p_relation(row['p_holm'])} after Holm; {comparison_method(row)}). {remedy}"
+    details = f"p {_p_relation(row['p_holm'])} after Holm; {comparison_method(row)}"
+    return f"{claim} ({extremes}{details}). {remedy}"
 
 
 def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:

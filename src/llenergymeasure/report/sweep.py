@@ -204,9 +204,8 @@ def _fix_settings(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row],
             for name, value in zip(varied, values, strict=True)
         ]
     )
-    return drawn_rows, [
-        f"Drawn at {text}; {count_text(len(rows) - len(drawn_rows), 'more experiment')} in the table."
-    ]
+    others = count_text(len(rows) - len(drawn_rows), "more experiment")
+    return drawn_rows, [f"Drawn at {text}; {others} in the table."]
 
 
 def _ordered_values(rows: Sequence[Row], name: str) -> list[Any]:

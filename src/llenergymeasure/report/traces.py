@@ -91,8 +91,8 @@ def trace_figures(
             traces.append(trace)
     figures = {}
     note = (
-        f"{len(traces)} of {count_text(len(runs), 'run')} in the means: the one nearest to its mean "
-        f"of each of {len(traces)} of {count_text(len(summary), 'experiment')}, in the order "
+        f"{len(traces)} of {count_text(len(runs), 'run')} in the means: the one nearest to its "
+        f"mean of each of {len(traces)} of {count_text(len(summary), 'experiment')}, in the order "
         "of the table."
     )
     if traces:

@@ -99,9 +99,9 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
     Raises:
         RecordVersionError: a later version of this program wrote it.
     """
-    faults = faults(folder)
+    found = faults(folder)
     try:
-        return next(faults)
+        return next(found)
     except StopIteration as finished:
         record: dict[str, Any] = finished.value
         return record

@@ -142,8 +142,8 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
         if too_long:
             longest = max(too_long, key=lambda time: time.seconds)
             yield Problem(
-                f"the runs of {count_text(len(too_long), 'experiment')} take {longest} by estimate, "
-                f"and the cluster ends a job after {duration(request.runtime_s)}; ask for "
+                f"the runs of {count_text(len(too_long), 'experiment')} take {longest} by "
+                f"estimate, and the cluster ends a job after {duration(request.runtime_s)}; ask for "
                 # Twice the time: an estimate may be wrong by that.
                 f"{math.ceil(2 * longest.seconds / 60)} minutes",
                 key=request.runtime_key,

@@ -73,8 +73,8 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
         low, high = map(_kwh_per_1000, ends)
         interval = f", 95 % interval with the sensor's gain {low} to {high}"
     comment = (
-        f"Energy of inference is that of 1,000 requests in kWh: mean of {count_text(row['n'], 'run')}"
-        f"{interval}; {row['kind']} by {row['energy_source']}, "
+        "Energy of inference is that of 1,000 requests in kWh: "
+        f"mean of {count_text(row['n'], 'run')}{interval}; {row['kind']} by {row['energy_source']}, "
         f"scope {', '.join(row['energy_scopes'])}."
     )
     return {
