@@ -369,12 +369,11 @@ def descendant_pids(roots: Collection[int], fields: Mapping[int, Sequence[str]])
     children: dict[int, list[int]] = {}
     for pid, stat in fields.items():
         children.setdefault(int(stat[1]), []).append(pid)
-    found: list[int] = []
-    pending = list(roots)
+    found, pending = list[int](), list(roots)
     while pending:
-        for child in children.get(pending.pop(), []):
-            found.append(child)
-            pending.append(child)
+        own_children = children.get(pending.pop(), [])
+        found += own_children
+        pending += own_children
     return found
 
 

@@ -288,7 +288,7 @@ def test_a_code_of_an_older_table_leaves_its_run_in_the_mean(tmp_path: Path) -> 
     told_apart, _ = study(tmp_path, TWO, {"validity": ["not_comparable"]}, {})
     assert len(told_apart.groups) == 1
     rows = merge_runs(make_plan(TWO, [], cycles=1), tmp_path).to_pylist()
-    assert all(chosen.used for chosen in selections(rows).values())
+    assert all(chosen.used_runs for chosen in selections(rows).values())
 
 
 @pytest.mark.parametrize(

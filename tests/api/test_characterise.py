@@ -29,7 +29,7 @@ def card_of(tmp_path: Path, **keys: object) -> dict[str, str]:
 def test_power_that_does_not_change_is_not_kept(tmp_path: Path) -> None:
     with environment(card_of(tmp_path)):
         (probed,), _ = probe(command=["sleep", "1"])
-    assert not probed.kept
+    assert not probed.is_kept
     assert "changed too little" in probed.reason
     assert not (tmp_path / "cache").exists()
 

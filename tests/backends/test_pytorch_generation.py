@@ -235,7 +235,7 @@ def test_each_cycle_draws_natural_answers_of_its_own() -> None:
 
     def lengths(cycle: int, **values: Any) -> list[int]:
         config = experiment(answer_length="natural", pytorch={"batch_size": 4}, **values)
-        engine: Any = registry.get("pytorch").load(config.drawn_in(cycle))
+        engine: Any = registry.get("pytorch").load(config.with_cycle_seed(cycle))
         model = engine._loaded.model
         model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
         with torch.no_grad():

@@ -18,9 +18,9 @@ def test_a_calibration_is_found_by_uuid_before_name(tmp_path: Path, suffix: str)
     path = tmp_path / f"calibration{suffix}"
     path.write_text(json.dumps({"gpus": {"GPU-1": CARD, "A100": {**CARD, "gain": 1.02}}}))
     calibration = read_calibration(path)
-    assert calibration.of("GPU-1", "A100").gain == 0.95
-    assert calibration.of("GPU-2", "A100").gain == 1.02
-    assert calibration.of("GPU-2", "H100").band == GAIN_BAND
+    assert calibration.gain_for("GPU-1", "A100").gain == 0.95
+    assert calibration.gain_for("GPU-2", "A100").gain == 1.02
+    assert calibration.gain_for("GPU-2", "H100").band == GAIN_BAND
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_an_offset_is_taken_off_for_as_long_as_the_window_is(tmp_path: Path) -> 
     path = tmp_path / "gains.yaml"
     gain = {"gain": 1.044, "offset_w": -22.6, "u_gain_rel": 0.03, "source": "a meter"}
     path.write_text(json.dumps({"gpus": {"GPU-1": gain}}))
-    gain = read_calibration(path).of("GPU-1", "any")
+    gain = read_calibration(path).gain_for("GPU-1", "any")
     true_w, span_s = 300.0, 7.0
     indicated_j = (1.044 * true_w - 22.6) * span_s
     assert gain.true_energy(indicated_j, span_s) == pytest.approx(true_w * span_s)
@@ -90,10 +90,10 @@ def test_the_published_gains_can_be_used_and_are_those_of_single_kinds_of_cards(
     calibration = read_calibration(path)
     assert len(calibration.gains) == 12  # five of the 16 cards are of one kind
     # At 250 W the RTX 4090's gain and offset make the energy error that was published, -5.3 %.
-    card = calibration.of("GPU-x", "NVIDIA GeForce RTX 4090")
-    assert card.true_energy(250.0, 1.0) / 250.0 == pytest.approx(1 / (1 - 0.0527), abs=0.02)
+    card = calibration.gain_for("GPU-x", "NVIDIA GeForce RTX 4090")
+    assert card.true_energy_j(250.0, 1.0) / 250.0 == pytest.approx(1 / (1 - 0.0527), abs=0.02)
     # A card of another kind is not corrected.
-    assert calibration.of("GPU-x", "NVIDIA H100 80GB HBM3").gain == 1.0
+    assert calibration.gain_for("GPU-x", "NVIDIA H100 80GB HBM3").gain == 1.0
 
 
 @pytest.mark.parametrize(

@@ -109,19 +109,19 @@ def test_answers_may_end_where_the_study_says_so() -> None:
 
 
 def test_natural_answers_are_drawn_anew_in_each_cycle() -> None:
-    seeds = [natural().drawn_in(cycle).random_seed for cycle in range(1, 101)]
+    seeds = [natural().with_cycle_seed(cycle).random_seed for cycle in range(1, 101)]
     assert len(set(seeds)) == 100
     assert all(0 <= seed < 2**31 for seed in seeds)
     # The same for all experiments of a cycle, and everywhere.
-    assert natural(precision="fp16").drawn_in(1).random_seed == seeds[0] == 1342812844
-    assert natural(random_seed=7).drawn_in(1).random_seed != seeds[0]
-    assert natural().drawn_in(1).model_copy(update={"random_seed": 42}) == natural()
+    assert natural(precision="fp16").with_cycle_seed(1).random_seed == seeds[0] == 1342812844
+    assert natural(random_seed=7).with_cycle_seed(1).random_seed != seeds[0]
+    assert natural().with_cycle_seed(1).model_copy(update={"random_seed": 42}) == natural()
 
 
 def test_traffic_is_drawn_anew_in_each_cycle_by_the_same_seeds() -> None:
     config = ExperimentConfig(model="x", serving={"rate_per_s": 1})
-    assert config.drawn_in(1).random_seed == natural().drawn_in(1).random_seed
-    assert config.drawn_in(1) != config.drawn_in(2)
+    assert config.with_cycle_seed(1).random_seed == natural().with_cycle_seed(1).random_seed
+    assert config.with_cycle_seed(1) != config.with_cycle_seed(2)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_traffic_is_drawn_anew_in_each_cycle_by_the_same_seeds() -> None:
 )
 def test_all_others_are_told_the_same_in_every_cycle(settings: dict[str, Any]) -> None:
     config = ExperimentConfig(model="x", **settings)
-    assert config.drawn_in(3) == config
+    assert config.with_cycle_seed(3) == config
 
 
 @pytest.mark.parametrize(

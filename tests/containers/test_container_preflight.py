@@ -30,7 +30,7 @@ BUILD = (
 
 @pytest.fixture
 def container_setup(tmp_path: Path) -> ContainerSetup:
-    return ContainerSetup.of([], tmp_path / "results" / "small")
+    return ContainerSetup.for_runs([], tmp_path / "results" / "small")
 
 
 def _only_problem(problems: list[object]) -> str:

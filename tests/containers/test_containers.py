@@ -114,7 +114,7 @@ def test_an_image_of_ones_own_from_a_path_with_spaces(
 
 
 def test_a_secret_of_the_host_does_not_get_into_apptainer(tmp_path: Path, sif: Path) -> None:
-    found = ContainerSetup.of([], tmp_path / "results")
+    found = ContainerSetup.for_runs([], tmp_path / "results")
     result = subprocess.run(
         ["apptainer", "exec", "--home", str(tmp_path), str(sif), "env"],
         env=os.environ

@@ -89,7 +89,7 @@ def test_definition_for_apptainer(backend: str, stand_in: Path, tmp_path: Path) 
     from llenergymeasure.containers.image_build import build_sif
 
     image = build_sif(backend, tmp_path / "image.sif", str(stand_in))
-    container_setup = ContainerSetup.of([], tmp_path / "results")
+    container_setup = ContainerSetup.for_runs([], tmp_path / "results")
     told = call_variables(container_setup.mounts, container_setup.variables, nvidia=False)
     variables = [f"{name}={value}" for name, value in told.items()]
     call = ["env", *variables, "apptainer", "--silent", "exec", "--home", str(tmp_path), str(image)]
@@ -123,7 +123,7 @@ def test_definition_for_docker(
         subprocess.run(imported, stdin=tar.stdout, capture_output=True, check=True)
     assert tar.returncode == 0
     assert build_docker(backend, base="llem-base:stand-in") == local_tag(backend)
-    container_setup = ContainerSetup.of([], tmp_path / "results")
+    container_setup = ContainerSetup.for_runs([], tmp_path / "results")
     call = docker.run_command(
         docker.find_engine(),
         local_tag(backend),

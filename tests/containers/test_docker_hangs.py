@@ -193,7 +193,7 @@ def test_the_preflight_names_what_hangs(
     monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
     monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
     (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).write_text("false")
-    container_setup = ContainerSetup.of([], fake / "results")
+    container_setup = ContainerSetup.for_runs([], fake / "results")
     try:
         (problem,) = check_docker("pytorch", "i:1", container_setup)
     finally:

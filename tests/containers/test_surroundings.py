@@ -105,7 +105,7 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     left, held = Path(result.stdout.strip()), HubToken(os.environ)
     assert left.read_text() == "hf_secret"
     assert list(abandoned_tokens()) == [left]
-    found = ContainerSetup.of([], tmp_path / "results")
+    found = ContainerSetup.for_runs([], tmp_path / "results")
     assert not left.exists()
     assert held.path is not None
     assert held.path.exists()
@@ -121,7 +121,7 @@ def test_source_is_read_only_and_results_are_not(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     model = tmp_path / "a model, with: signs"
     model.mkdir()
-    found = ContainerSetup.of([{"model": str(model)}], tmp_path / "results")
+    found = ContainerSetup.for_runs([{"model": str(model)}], tmp_path / "results")
     by_target = {each.target or str(each.source): each.read_only for each in found.mounts}
     assert by_target["/opt/llem/llenergymeasure"] is True
     assert by_target["/opt/llem/scripts"] is True
@@ -129,7 +129,7 @@ def test_source_is_read_only_and_results_are_not(
     assert by_target[str(model)] is True
     assert by_target[str(tmp_path / "hf")] is False
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = ContainerSetup.of([], tmp_path / "results")
+    offline = ContainerSetup.for_runs([], tmp_path / "results")
     assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
 
 
@@ -140,7 +140,7 @@ def test_a_cache_behind_a_link_is_bound_where_it_lies(
         (tmp_path / "disk" / link).mkdir(parents=True)
         (tmp_path / link).symlink_to(tmp_path / "disk" / link)
         monkeypatch.setenv(name, str(tmp_path / link))
-    found = ContainerSetup.of([], tmp_path / "results")
+    found = ContainerSetup.for_runs([], tmp_path / "results")
     places = {tmp_path / "disk" / "cache", tmp_path / "disk" / "hf"}
     assert places <= {each.source for each in found.mounts}
     assert {found.variables["LLEM_CACHE"], found.variables["HF_HOME"]} == {str(p) for p in places}

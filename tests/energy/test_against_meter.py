@@ -117,8 +117,8 @@ def test_gain_and_offset_are_found_and_their_intervals_hold(
     assert abs(gain.offset_w - OFFSET_W) <= gain.u_offset_w + 0.001
     assert gain.band < 0.005
     assert word in words
-    energy_j = gain.true_energy(GAIN * 5000.0 + OFFSET_W * 10, 10.0)
-    assert abs(energy_j - 5000) <= gain.unknown_j(energy_j, 10.0) + 0.1
+    energy_j = gain.true_energy_j(GAIN * 5000.0 + OFFSET_W * 10, 10.0)
+    assert abs(energy_j - 5000) <= gain.half_width_j(energy_j, 10.0) + 0.1
 
 
 @pytest.mark.parametrize(

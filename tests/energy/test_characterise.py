@@ -167,7 +167,7 @@ def test_constant_power_and_few_steps_show_nothing() -> None:
     assert behaviour.counter == "unverified"
     assert behaviour.power[0].window_s is None
     assert behaviour.power[0].share_seen is None
-    assert not behaviour.says_something
+    assert not behaviour.is_informative
 
 
 @pytest.mark.parametrize("window_s", [0.025, 0.1])

@@ -27,7 +27,7 @@ def broken(folder: Path, failures: list[Any], experiments: int = 6) -> str | Non
     circuit.close(experiments)
     for failure in failures:
         circuit.add_failure(failure["experiment"], failure["error"])
-    return circuit.broken()
+    return circuit.broken_reason()
 
 
 def test_three_failures_alike_break_the_circuit(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_nothing_breaks_once_a_run_has_completed(tmp_path: Path) -> None:
     circuit.close(experiments=6)
     circuit.remove()
     add_all(circuit)
-    assert circuit.broken() is None
+    assert circuit.broken_reason() is None
     assert not (tmp_path / "circuit.jsonl").exists()
 
 

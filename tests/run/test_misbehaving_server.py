@@ -307,7 +307,7 @@ def test_a_window_in_which_nothing_came_does_not_count() -> None:
     report = {"ramp_up": "gave up", "gauges": [], "client_cpu_s": 0.0}
 
     def codes(serving: dict[str, Any]) -> set[str]:
-        run = ServedRun.of(empty, experiment(serving), (0, 10**9), report)
+        run = ServedRun.from_requests(empty, experiment(serving), (0, 10**9), report)
         record(run)
         return set(traffic_codes(run))
 

@@ -201,7 +201,7 @@ def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> No
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    run = ServedRun.of(table, config, (window.start_ns, window.end_ns), window.report())
+    run = ServedRun.from_requests(table, config, (window.start_ns, window.end_ns), window.report())
     share = record(run).client_held_share
     assert share is not None
     assert share > HELD_SHARE_MAX
@@ -268,7 +268,7 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
     finally:
         served.close()
     report = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
-    judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), report)
+    judged = ServedRun.from_requests(table, config, (window.start_ns, window.end_ns), report)
     assert "HTTP 503" in traffic_codes(judged)["failed_requests"]
     serving = record(judged)
     assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
@@ -359,7 +359,7 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
     config = experiment({"arrivals": "closed", "concurrency": 1}, slo={"e2e_ms": 5000})
     report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.of(table, config, window, report)
+    run = ServedRun.from_requests(table, config, window, report)
     tokens = run.tokens("")
 
     assert tokens.requests == 1
@@ -494,7 +494,7 @@ def test_energy_of_a_good_request_under_too_much_load_is_of_the_good_ones_work()
     times = [(n / 2, [n + 0.2, n + 1.0]) for n in range(60)]
     config = experiment({"rate_per_s": 2}, slo={"e2e_ms": 3000})
     report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.of(_answers(*times), config, (333_333_333, 20_333_333_333), report)
+    run = ServedRun.from_requests(_answers(*times), config, (333_333_333, 20_333_333_333), report)
     energy = Energy(kind="measured", source="x", readings=[], gross_j=2000, per_request_j=100)
     good_j = run.record(energy, NoEnergy()).energy_per_good_request_j  # type: ignore[arg-type]
     assert good_j == pytest.approx(2000 / (4 + 2 / 3), rel=0.02)

@@ -46,7 +46,7 @@ def served(*rows: dict[str, Any], window_s: tuple[int, int] = (0, 20)) -> Served
     config = experiment({"arrivals": "closed", "concurrency": 2})
     report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
     window = (window_s[0] * S, window_s[1] * S)
-    return ServedRun.of(table, config, window, report)
+    return ServedRun.from_requests(table, config, window, report)
 
 
 def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:

@@ -92,9 +92,9 @@ def test_an_ordinary_run_leaves_nothing_behind() -> None:
 
 def test_only_what_a_recording_would_not_show_by_itself_says_something() -> None:
     part = PowerBehaviour("power_instant_w", 0.1, 0.025, "published")
-    assert not Behaviour("unverified", 0.1, None, (part,)).says_something
-    assert Behaviour("unverified", 0.1, None, (replace(part, source="found"),)).says_something
-    assert Behaviour("sum").says_something
+    assert not Behaviour("unverified", 0.1, None, (part,)).is_informative
+    assert Behaviour("unverified", 0.1, None, (replace(part, source="found"),)).is_informative
+    assert Behaviour("sum").is_informative
 
 
 @pytest.mark.parametrize(

@@ -81,17 +81,17 @@ def test_the_runs_processes_are_its_tree_with_those_that_ended(machine: Machine)
     machine.process(WORKER, ENGINE, (40, 4, 0, 0), state="Z")
     machine.process(OTHER, 1, (5000, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == pytest.approx(191 * TICK_S)
-    assert machine.host.others() == {1: 0.0, OTHER: 50.0}
+    assert machine.host.others_cpu_s() == {1: 0.0, OTHER: 50.0}
 
 
 def test_what_a_child_had_used_is_not_its_parents_once_it_has_ended(machine: Machine) -> None:
     machine.process(OTHER, 1, (10, 5, 90_000, 0))
-    assert machine.host.others()[OTHER] == pytest.approx(0.15)
+    assert machine.host.others_cpu_s()[OTHER] == pytest.approx(0.15)
 
 
 def test_threads_of_the_kernel_are_known_by_their_flag(machine: Machine) -> None:
     machine.process(70, 2, name="kworker/0:1", flags=0x04208060)
-    assert [machine.host.is_kernels(pid) for pid in (70, OTHER, 12345)] == [True, False, False]
+    assert [machine.host.is_kernel_thread(pid) for pid in (70, OTHER, 12345)] == [True, False, False]
 
 
 def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:

@@ -52,7 +52,7 @@ def judged(sent: list[SentRequest], config: ExperimentConfig) -> ServedRun:
     table = traffic_table(sent, Counted())  # type: ignore[arg-type]
     window = (sent[0].exchange.planned_ns, time.monotonic_ns())
     client_values = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    return ServedRun.of(table, config, window, client_values)
+    return ServedRun.from_requests(table, config, window, client_values)
 
 
 def record(run: ServedRun) -> Serving:
@@ -104,4 +104,4 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         served.close()
     client_values = json.loads(json.dumps(window.report()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
-    return ServedRun.of(table, config, (window.start_ns, window.end_ns), client_values), phases
+    return ServedRun.from_requests(table, config, (window.start_ns, window.end_ns), client_values), phases

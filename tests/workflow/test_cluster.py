@@ -238,7 +238,7 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         driven = SnakemakeProcess(study, plan, folder, Listener(), lock)
         code = driven.run(snakemake_process.Call(profile="nosuchprofile"))
     assert code == 1
-    assert "nosuchprofile" in driven.complaint
+    assert "nosuchprofile" in driven.error_text
 
 
 def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     begun = {"experiments": 3, "host": "gpu-node-17", "pid": 1, "process": "boot:1:1"}
     alike = [{"experiment": name, "error": {"class": "OSError"}} for name in "abc"]
     write_text(folder.circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
-    assert Circuit(folder.circuit).broken() is not None  # it may be alive there, for all we know
+    assert Circuit(folder.circuit).broken_reason() is not None  # it may be alive there, for all we know
     messages: list[str] = []
     with locked(folder.lock, "a test") as lock:
         driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), lock)
@@ -297,7 +297,7 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
     place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
     assert messages == [words, f"{refused}. {slurm_jobs.CHANGE_PROFILE}{place}"]
-    assert not driven.complaint
+    assert not driven.error_text
 
 
 @pytest.mark.parametrize("outcome", [None, '{"status": "failed", "attempt": 1}'])
@@ -312,7 +312,7 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
     follow(driven, progress)
     monkeypatch.setattr(folders, "free_bytes", lambda _: 4096)  # what was taken away gave some back
     assert driven._exit_code(1, "") == 1
-    assert driven.complaint == f"llem: {folder.path}: No space left on device\n"
+    assert driven.error_text == f"llem: {folder.path}: No space left on device\n"
 
 
 def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
@@ -414,7 +414,7 @@ def test_the_last_line_says_what_was_said_first_and_where_all_of_it_is(tmp_path:
     assert driven._exit_code(1, log * 20) == 1
     words = f"Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
     refused = f"sbatch: error: {memory}; {node}. {slurm_jobs.CHANGE_PROFILE}"
-    assert driven.complaint == f"llem: {refused}; {words}\n"
+    assert driven.error_text == f"llem: {refused}; {words}\n"
 
 
 def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_of_jobs_that_fail_alike_for_no_known_reason_one_is_shown(tmp_path: Path
     driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     log = "Error in rule measure:\n    message: no queue\n"
     assert driven._exit_code(1, f"Building DAG of jobs...\n{log * 20}") == 1
-    message, _, last = driven.complaint.partition("llem: ")
+    message, _, last = driven.error_text.partition("llem: ")
     assert message == log
     assert last.startswith("Snakemake failed; ")
 
@@ -498,8 +498,8 @@ def test_a_snakemake_that_was_killed_is_said_and_what_becomes_of_its_jobs(
     driven = SnakemakeProcess(study, plan, folder, Listener(), 0)
     driven._on_cluster = profile is not None
     assert driven._exit_code(-signal.SIGKILL, "rule measure:\n    jobid: 3\n") == 1
-    assert driven.complaint.startswith("llem: Snakemake was killed; ")
-    assert ("stay in the queue" in driven.complaint) is (profile == "slurm")
+    assert driven.error_text.startswith("llem: Snakemake was killed; ")
+    assert ("stay in the queue" in driven.error_text) is (profile == "slurm")
 
 
 def test_what_a_job_s_shell_said_before_the_job_began_is_the_reason(tmp_path: Path) -> None:

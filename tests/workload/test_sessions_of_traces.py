@@ -132,18 +132,18 @@ def test_the_longest_sequence_is_the_whole_traces() -> None:
     )
     assert longest_tokens(config, traffic_prompts(config).workload(1)) == 91 + 3
     rows = str(PUBLISHED / "AzureLLMInferenceTrace_conv.csv")
-    assert prompts(rows).workload(1).longest_of_trace == 0  # each row is sent as it comes
+    assert prompts(rows).workload(1).longest_in_trace_tokens == 0  # each row is sent as it comes
     limited = prompts(AIPERF, input_tokens={**OWN, "max_tokens": 50}, output_tokens=OWN)
-    assert limited.workload(1).longest_of_trace == 50 + 7
+    assert limited.workload(1).longest_in_trace_tokens == 50 + 7
 
 
 def test_a_window_in_which_no_session_ends_is_noted_with_how_far_it_came() -> None:
     traffic = prompts(AIPERF)
     first = [traffic.turn(0), traffic.turn(1)]
-    (note,) = traffic.short_of_the_trace(first)
+    (note,) = traffic.unended_sessions_note(first)
     assert "its prompts had 44 tokens on average, the trace's 63;" in note
-    assert traffic.short_of_the_trace([*first, traffic.turn(1, 1)]) == ()
-    assert traffic.short_of_the_trace([]) == ()
+    assert traffic.unended_sessions_note([*first, traffic.turn(1, 1)]) == ()
+    assert traffic.unended_sessions_note([]) == ()
 
 
 def test_limits_of_lengths_hold_in_a_replay() -> None:

@@ -107,11 +107,11 @@ class Comparable:
         self._facts = {
             name: _facts(selection, configs.get(name) or {})
             for name, selection in selections.items()
-            if selection.alike
+            if selection.matching_runs
         }
         # Without the plan's settings nothing says that two experiments are alike in the rest.
         self._duplicates = _duplicates(selections, configs) if configs else {}
-        self._in_means = {name for name, selection in selections.items() if selection.used}
+        self._in_means = {name for name, selection in selections.items() if selection.used_runs}
 
     def why_not(self, a: str, b: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
@@ -216,7 +216,7 @@ def _extremes(all_facts: Sequence[_Facts]) -> list[_Facts]:
 
 
 def _facts(selection: Selection, config: Mapping[str, Any]) -> _Facts:
-    runs, matching = selection.used or selection.alike, selection.alike
+    runs, matching = selection.used_runs or selection.matching_runs, selection.matching_runs
     set_clock = _span(map(_set_clock_range, runs))
     memory_clock, heat = (
         _span((run[name], run[name]) for run in runs)
@@ -255,7 +255,7 @@ def _duplicates(
     firsts: dict[tuple[str, str], str] = {}
     reasons = {}
     for experiment, selection in selections.items():
-        reports = {run.get("settings_in_force") for run in selection.alike}
+        reports = {run.get("settings_in_force") for run in selection.matching_runs}
         report = reports.pop() if len(reports) == 1 else None
         if report is None:
             continue

@@ -97,13 +97,13 @@ class DuplicateRun(NamedTuple):
 
     experiment: str
     started_at: str
-    one: Path
-    other: Path
+    first_folder: Path
+    second_folder: Path
 
     def words(self) -> str:
         """Return why it is not counted."""
         return (
-            f"{self.one} and {self.other} hold the same run ({self.experiment}, begun at "
+            f"{self.first_folder} and {self.second_folder} hold the same run ({self.experiment}, begun at "
             f"{self.started_at}), as a copy of a results folder does: it would count as two. "
             "Name one of them, or keep its own runs alone in each"
         )

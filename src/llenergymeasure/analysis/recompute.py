@@ -272,7 +272,7 @@ def _served_run(result: Result, requests: pa.Table, window: tuple[int, int]) -> 
     if result.serving is None:
         return None
     config = ExperimentConfig.model_validate(result.config)
-    return ServedRun.of(requests, config, window, {})
+    return ServedRun.from_requests(requests, config, window, {})
 
 
 def _devices(result: Result) -> list[str]:

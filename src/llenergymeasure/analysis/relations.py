@@ -81,11 +81,11 @@ class Relations:
         """Take a study's runs, and a short name for every experiment."""
         self._study, self._labels = study, labels
         self._completed = [row for row in study.rows if row["status"] == "completed"]
-        self._runs = {name: selection.used for name, selection in study.selections.items()}
+        self._runs = {name: selection.used_runs for name, selection in study.selections.items()}
         self._runs_by_meter: dict[Meter, dict[str, Sequence[Row]]] = {}
         for name, selection in study.selections.items():
-            if selection.used:
-                self._runs_by_meter.setdefault(selection.meter, {})[name] = selection.used
+            if selection.used_runs:
+                self._runs_by_meter.setdefault(selection.meter, {})[name] = selection.used_runs
         self._surroundings = {
             name: [{run[column] for run in runs} - {None} for column in SURROUNDINGS]
             for name, runs in self._runs.items()

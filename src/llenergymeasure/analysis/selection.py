@@ -31,15 +31,15 @@ class Selection:
     """The runs of one experiment, sorted by whether they are in its mean.
 
     Attributes:
-        used: runs in the mean.
-        alike: completed runs of that meter and machine, disqualified ones among them.
+        used_runs: runs in the mean.
+        matching_runs: completed runs of that meter and machine, disqualified ones among them.
         meter: kind, sensor and scopes of the used runs' energy.
         left_out: how many are not in the mean and why, as columns of the summary.
         differs: in which of :data:`MACHINE_COLUMNS` other machines differ, with what was found.
     """
 
-    used: tuple[Row, ...]
-    alike: tuple[Row, ...]
+    used_runs: tuple[Row, ...]
+    matching_runs: tuple[Row, ...]
     meter: Meter
     left_out: Mapping[str, int]
     differs: tuple[str, ...]
@@ -59,8 +59,8 @@ def select(members: Sequence[Row]) -> Selection:
     other_machine_runs = [row for row in same_meter if not _agree(machine_of(row), machine)]
     pending = sum(row["status"] in PENDING for row in members)
     return Selection(
-        used=tuple(row for row in matching if in_means(row)),
-        alike=tuple(matching),
+        used_runs=tuple(row for row in matching if in_means(row)),
+        matching_runs=tuple(matching),
         meter=meter,
         left_out={
             "n_failed": len(members) - len(completed) - pending,
@@ -80,7 +80,7 @@ def selections(rows: Iterable[Row]) -> dict[str, Selection]:
 
 def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
     """Return the runs in the mean of each experiment."""
-    return {experiment: selection.used for experiment, selection in selections(rows).items()}
+    return {experiment: selection.used_runs for experiment, selection in selections(rows).items()}
 
 
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:

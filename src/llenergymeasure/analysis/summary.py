@@ -130,7 +130,7 @@ def summarise(study: StudyRuns) -> pa.Table:
 def _summary_row(
     members: Sequence[Row], selection: Selection, execution: Mapping[str, Any]
 ) -> dict[str, Any]:
-    runs = by_start(selection.used)
+    runs = by_start(selection.used_runs)
     kind, source, scopes = selection.meter
     first = members[0]
     completed = [row for row in members if row["status"] == "completed"]

@@ -38,16 +38,16 @@ class ProbeResult:
 
     Attributes:
         info: the card.
-        found: how its channels behave.
+        characterised: how its channels behave.
         reason: why that is not kept for later recordings; None if it is.
     """
 
     info: SensorInfo
-    found: Characterisation
+    characterised: Characterisation
     reason: str | None
 
     @property
-    def kept(self) -> bool:
+    def is_kept(self) -> bool:
         """Whether it is kept for later recordings."""
         return self.reason is None
 
@@ -152,7 +152,7 @@ def _run_load(command: Sequence[str], steps: Path) -> list[int]:
 def _probe_result(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> ProbeResult:
     result = Characterisation.now(info, characterise(samples, info.device, edges_ns, info.sensor))
     reason = None
-    if not result.behaviour.says_something:
+    if not result.behaviour.is_informative:
         reason = "power changed too little, too seldom or too evenly"
     elif not save_characterised(result):
         reason = "the place for it cannot be written to"

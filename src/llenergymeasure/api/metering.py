@@ -114,7 +114,7 @@ class Metered:
         return self._energy.unavailable
 
     @property
-    def measures(self) -> bool:
+    def has_measuring_sensor(self) -> bool:
         """Whether a sensor measures, the machine's own at its plug left aside."""
         return has_measuring_sensor(self.ready["sensors"])
 
@@ -249,7 +249,7 @@ def meter(
         recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
         cleanup.callback(recorder.stop, STOP_S)
         metered = Metered(recorder.wait_ready(READY_S))
-        aligns = align and metered.measures
+        aligns = align and metered.has_measuring_sensor
         rest_each_s = max(rest_s, MARGIN_S if aligns else 0.0)
         sensors = metered.ready["sensors"]
         has_node = any(sensor["scope"] == "node" and sensor["quantities"] for sensor in sensors)

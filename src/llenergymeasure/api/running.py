@@ -191,7 +191,7 @@ def _measure_once(
 def _raise_if_failed(code: int, snakemake: SnakemakeProcess, run: RunFolder, plan: Plan) -> None:
     if code != EXIT_SIGINT and run.result.is_file():
         return
-    _raise_stopped(code, snakemake.complaint)
+    _raise_stopped(code, snakemake.error_text)
     outcome = read_outcome(run.outcome)
     error = outcome.error
     reason = "it ended without a word" if error is None else f"{error.class_}: {error.message}"

@@ -42,7 +42,7 @@ def write_refusals(backend: str, folder: StudyFolder) -> None:
             reason = _refusal(engine, config)
             if reason is not None:
                 refusals[name] = reason
-    write_text(folder.refused(backend), json.dumps(refusals, indent=1, ensure_ascii=False))
+    write_text(folder.refusals_path(backend), json.dumps(refusals, indent=1, ensure_ascii=False))
 
 
 def write_refusals_in_child(backend: str, folder: StudyFolder) -> None:
@@ -55,7 +55,7 @@ def write_refusals_in_child(backend: str, folder: StudyFolder) -> None:
 
 def read_refusal(run: RunFolder, backend: str) -> str | None:
     """Return why an engine refuses a run's settings; None where it does not, or was not asked."""
-    refusals = read_json(run.study.refused(backend)) or {}
+    refusals = read_json(run.study.refusals_path(backend)) or {}
     reason = refusals.get(run.path.parent.name)
     return reason if isinstance(reason, str) else None
 

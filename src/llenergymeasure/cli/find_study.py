@@ -45,7 +45,7 @@ def results_folder(study_file: Path) -> StudyFolder:
         name = read_document(study_file).values.get("name", study_file.stem)
         if name == folder.path.name:
             return folder
-    return StudyFolder.of(load_study(study_file))
+    return StudyFolder.for_study(load_study(study_file))
 
 
 def studies_in(root: Path) -> list[StudyFolder]:

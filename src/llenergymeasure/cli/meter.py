@@ -90,7 +90,7 @@ def meter(
     ) as metered:
         for warning in metered.ready["warnings"]:
             say_if_possible(f"llem: {warning}")
-        if metered.measures or not require:
+        if metered.has_measuring_sensor or not require:
             result = run_command(command)
     if result is None:
         say_if_possible(f"llem: nothing can be measured here\n{_sensor_reasons(metered.ready)}")

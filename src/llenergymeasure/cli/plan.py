@@ -33,7 +33,7 @@ def plan(
     """
     resolved = choose_runners(load_study(study), apptainer_offered=False)
     notes = check_files(experiment.model for experiment in resolved.experiments)
-    study_plan = plan_study(resolved, StudyFolder.of(resolved))
+    study_plan = plan_study(resolved, StudyFolder.for_study(resolved))
     study_plan = replace(study_plan, notes=(*study_plan.notes, *notes))
     if as_json:
         compared = fairness(study_plan)

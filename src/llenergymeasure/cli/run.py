@@ -128,7 +128,7 @@ def run(
         call = StudyCall(study, overrides, profile)
         return run_call(call, load_study(study, overrides), dry_run=dry_run)
     model_study = study_from_mapping(_single_model_study(overrides))
-    call = StudyCall(StudyFolder.of(model_study).path / "study.yaml", {}, profile)
+    call = StudyCall(StudyFolder.for_study(model_study).path / "study.yaml", {}, profile)
     if "name" not in overrides:
         _refuse_another_model(call.study_file, model_study)
     return run_call(call, model_study, dry_run=dry_run, write=True)
@@ -157,7 +157,7 @@ def run_call(
     if root is not None:
         study = replace(study, results_root=root)
     file_notes = check_files(experiment.model for experiment in study.experiments)
-    folder = StudyFolder.of(study)
+    folder = StudyFolder.for_study(study)
     plan = plan_study(study, folder)
     plan = replace(plan, notes=(*plan.notes, *file_notes))
     if dry_run:

@@ -93,16 +93,16 @@ def sensors(
         print("\n".join(line for result in probed for line in _result_lines(result)))
     for line in errors:
         print(f"llem: {line}", file=sys.stderr)
-    return EXIT_OK if all(result.kept for result in probed) and not errors else EXIT_FAILED
+    return EXIT_OK if all(result.is_kept for result in probed) and not errors else EXIT_FAILED
 
 
 def _result_json(result: ProbeResult) -> dict[str, Any]:
-    report = channel_report(result.info, result.found)
-    return {**report, "kept": result.kept, "not_kept_because": result.reason}
+    report = channel_report(result.info, result.characterised)
+    return {**report, "kept": result.is_kept, "not_kept_because": result.reason}
 
 
 def _result_lines(result: ProbeResult) -> list[str]:
-    mark = "✓" if result.kept else "✗"
-    lines = [f"{mark} {result.found.device}  {result.found.name}"]
+    mark = "✓" if result.is_kept else "✗"
+    lines = [f"{mark} {result.characterised.device}  {result.characterised.name}"]
     lines += channel_lines(_result_json(result))
-    return lines + ([] if result.kept else [f"    not kept: {result.reason}"])
+    return lines + ([] if result.is_kept else [f"    not kept: {result.reason}"])

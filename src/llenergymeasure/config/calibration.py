@@ -43,11 +43,11 @@ class Gain:
     offset_w: float = 0.0
     u_offset_w: float = 0.0
 
-    def true_energy(self, indicated_j: float, span_s: float) -> float:
+    def true_energy_j(self, indicated_j: float, span_s: float) -> float:
         """Return the true energy of an indicated one."""
         return (indicated_j - self.offset_w * span_s) / self.gain
 
-    def unknown_j(self, true_j: float, span_s: float) -> float:
+    def half_width_j(self, true_j: float, span_s: float) -> float:
         """Return the half width of what gain and offset leave unknown of a true energy."""
         return math.hypot(abs(true_j) * self.band, self.u_offset_w * span_s / self.gain)
 
@@ -75,7 +75,7 @@ class Calibration:
     path: Path | None = None
     sha256: str | None = None
 
-    def of(self, device: str, name: str) -> Gain:
+    def gain_for(self, device: str, name: str) -> Gain:
         """Return a card's gain: by its UUID, else by its model, else the uncalibrated one."""
         return self._calibrated(device, name) or uncalibrated_gain(device, name)
 

@@ -308,7 +308,7 @@ class ExperimentConfig(Section):
         min_tokens = self.decoder.min_new_tokens
         return min_tokens or 1 if self.answer_length == "natural" else min_tokens
 
-    def drawn_in(self, cycle: int) -> "ExperimentConfig":
+    def with_cycle_seed(self, cycle: int) -> "ExperimentConfig":
         """Return what is drawn in a cycle by its own seed: traffic, and answers that are natural.
 
         It is the same for all experiments of a cycle, and one that every engine takes.

@@ -156,7 +156,7 @@ class Identifier:
         if cache_key not in self._content_hashes:
             try:
                 path = local_path(name, suffixes)
-                self._content_hashes[cache_key] = None if path is None else self.content(path)
+                self._content_hashes[cache_key] = None if path is None else self.content_hash(path)
             except ConfigurationError as error:
                 raise ConfigurationError(replace(error.problems[0], key=key)) from None
             except OSError as error:
@@ -166,7 +166,7 @@ class Identifier:
         if content_hash is not None:
             _set_value(config, key, {"sha256": content_hash})
 
-    def content(self, path: Path) -> str:
+    def content_hash(self, path: Path) -> str:
         """Return the hash of a file's bytes, or of all files below a folder and their names.
 
         Raises:

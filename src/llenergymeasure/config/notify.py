@@ -53,7 +53,7 @@ class NotifyConfig(Section):
         """Return whether an event is to be sent."""
         return self.on is None or event in self.on
 
-    def whom(self) -> str:
+    def recipients(self) -> str:
         """Return who is notified, without the address: who knows that may be able to use it."""
         ways = []
         if self.webhook is not None:

@@ -173,7 +173,7 @@ def _environment_values() -> dict[str, str | None]:
     values = {f"runners.{name}": str(runner) for name, runner in runners.items() if runner}
     if os.environ.get(NOTIFY_VARIABLE):
         notify = _notify_in_environment()
-        values["notify"] = "nobody" if notify is None else notify.whom()
+        values["notify"] = "nobody" if notify is None else notify.recipients()
     return {**values, "output_dir": os.environ.get(FOLDER_VARIABLE) or None}
 
 
@@ -182,7 +182,7 @@ def _written_values(preferences: Preferences) -> dict[str, str]:
     values = {} if preferences.output_dir is None else {"output_dir": preferences.output_dir}
     runners = preferences.runners.choices()
     values |= {f"runners.{name}": str(runner) for name, runner in runners.items()}
-    return values if preferences.notify is None else {**values, "notify": preferences.notify.whom()}
+    return values if preferences.notify is None else {**values, "notify": preferences.notify.recipients()}
 
 
 def _notify_in_environment() -> NotifyConfig | None:

@@ -64,7 +64,7 @@ class ContainerSetup:
     meter_inside: bool = True
 
     @classmethod
-    def of(
+    def for_runs(
         cls,
         configs: Iterable[Mapping[str, Any]],
         results: Path,

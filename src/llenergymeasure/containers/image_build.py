@@ -172,7 +172,7 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
 
 
 def _check_room(backend: str, folder: Path, base: str | None) -> None:
-    needed = ENGINES[backend].image_room_bytes if base is None else OWN_BASE_ROOM_BYTES
+    needed = ENGINES[backend].image_disk_bytes if base is None else OWN_BASE_ROOM_BYTES
     for place, setting in (
         (folder, "LLEM_IMAGES"),
         (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),  # noqa: S108 - only asked how full

@@ -117,7 +117,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     docker.remove_abandoned(engine)
     # By its id: a tag may point to another image when it is started.
     image, digest = docker.pull(engine, options.image) or (options.image, None)
-    setup = ContainerSetup.of(task.configs, task.writable, meter_inside=task.meter_inside)
+    setup = ContainerSetup.for_runs(task.configs, task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         command = docker.run_command(

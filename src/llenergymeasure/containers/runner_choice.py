@@ -112,7 +112,7 @@ def container_runner() -> RunnerName:
 
 
 def _refuse_clashing_backends(local: list[BackendName]) -> None:
-    clashing = [name for name in local if name in ENGINES and ENGINES[name].own_environment]
+    clashing = [name for name in local if name in ENGINES and ENGINES[name].needs_own_environment]
     if len(clashing) < 2:
         return
     raise ConfigurationError(

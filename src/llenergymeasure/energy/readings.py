@@ -92,10 +92,10 @@ class Source:
             return blank.model_copy(update={"unavailable": "the recording does not cover it"})
         span_s = (end_ns - start_ns) / NS_PER_S
         gain = self.gain or Gain(source="an estimate has no gain")
-        gross_j = gain.true_energy(stretch.energy_j, span_s)
+        gross_j = gain.true_energy_j(stretch.energy_j, span_s)
         idle_j = None
         if self.idle is not None:
-            idle_j = gain.true_energy(self.idle.power_w * span_s, span_s)
+            idle_j = gain.true_energy_j(self.idle.power_w * span_s, span_s)
         energies = {
             "gross_j": gross_j,
             "idle_j": idle_j,
@@ -119,7 +119,7 @@ class Source:
             "net_u95_j": net_u95_j,
             "shared_u95_j": stretch.shared_j / gain.gain,
             "bound_j": stretch.bound_j / gain.gain,
-            "u_sys_j": gain.unknown_j(gross_j, span_s),
+            "u_sys_j": gain.half_width_j(gross_j, span_s),
         }
 
 
@@ -155,7 +155,7 @@ def open_sources(
             return [], None
         return [Source(info, model, None, idle_power(model.knots, phases, window), None)], None
     device = open_device(samples, info, probed)
-    gain = calibration.of(info.device, info.name)
+    gain = calibration.gain_for(info.device, info.name)
     return [
         Source(info, channel, gain, idle_power(channel.knots, phases, window), device)
         for channel in device.channels(*window)

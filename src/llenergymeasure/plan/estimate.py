@@ -84,7 +84,7 @@ class Work(NamedTuple):
     at_once: int
 
     @classmethod
-    def of(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
+    def from_config(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
         """Return what the settings say, without making the requests.
 
         Args:
@@ -235,7 +235,7 @@ class Estimates:
     ) -> Estimate:
         """Return how long a run takes, with the protocol for where a sensor measures or not."""
         shape = self._shape(content)
-        work = Work.of(shape.config, content)
+        work = Work.from_config(shape.config, content)
         return run_estimate(
             shape.config, shape.protocol[measured], shape.known, work, starts=starts
         )
@@ -251,7 +251,7 @@ class Estimates:
     def memory_key(self, content: Mapping[str, Any]) -> tuple[int, int, int]:
         """Return what experiments have in common that need the same memory."""
         config = self._shape(content).config
-        work = Work.of(config, content)
+        work = Work.from_config(config, content)
         longest = work.input_tokens + work.output_tokens
         return id(config), min(work.requests, work.at_once), longest
 

@@ -209,7 +209,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     name = shortened(name, NAME_LIMIT)
     slope = _plus_minus(curve.slope_j, curve.slope_half_j)
     basis = f"95 % intervals with what the sensor leaves open, {curve.points} runs"
-    if not curve.shown:
+    if not curve.is_significant:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
@@ -259,7 +259,7 @@ def _energy_latency_figure(groups: Sequence[NamedRuns]) -> Figure:
     values: list[dict[str, Any]] = []
     for name, members in groups:
         for selection in selections(members).values():
-            used = selection.used
+            used = selection.used_runs
             if not used or any(run[TOKEN] is None or run[_LATENCY] is None for run in used):
                 continue
             load = fmean(run["offered_requests_per_s"] for run in used)
@@ -324,7 +324,7 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         return no_figure(title, NO_ENERGY)
     max_load = max(value["load"] for value in values)
     curves = [(name, load_curve(load_points(members))) for name, members in groups]
-    shown_curves = [(name, curve) for name, curve in curves if curve is not None and curve.shown]
+    shown_curves = [(name, curve) for name, curve in curves if curve is not None and curve.is_significant]
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
         for name, curve in shown_curves

@@ -134,7 +134,7 @@ class StudyFolder:
     path: Path
 
     @classmethod
-    def of(cls, study: "Study") -> "StudyFolder":
+    def for_study(cls, study: "Study") -> "StudyFolder":
         """Return where a study's results go.
 
         Raises:
@@ -155,7 +155,7 @@ class StudyFolder:
     circuit = _Below("circuit.jsonl")
     """How the runs of the current workflow failed, while none has completed."""
 
-    def refused(self, backend: str) -> Path:
+    def refusals_path(self, backend: str) -> Path:
         """Return the file with an engine's own refusals, by experiment."""
         return self.path / f"refused-{backend}.json"
 

@@ -68,7 +68,7 @@ class Circuit:
             finally:
                 os.close(handle)
 
-    def broken(self) -> str | None:
+    def broken_reason(self) -> str | None:
         """Return the reason why no more runs should start; None while they may."""
         try:
             header, *failures = [json.loads(line) for line in read_bytes(self._path).splitlines()]
@@ -94,7 +94,7 @@ class Circuit:
         Raises:
             CircuitBrokenError: the runs before it all failed the same way.
         """
-        reason = self.broken()
+        reason = self.broken_reason()
         if reason is not None:
             raise CircuitBrokenError(f"{reason}. Call the workflow again once that is fixed")
 

@@ -56,7 +56,7 @@ class Reservation:
         if locks.waited:
             # The memory in use is read again, without the run that had the card until now.
             allotment = fetch_allotment(config)
-        return cls(allotment.taking(locks.uuids), locks)
+        return cls(allotment.with_uuids(locks.uuids), locks)
 
     def hold_limits(self, gpu: Mapping[str, Any]) -> None:
         """Set the power limit and clock that the experiment asks for, if any.

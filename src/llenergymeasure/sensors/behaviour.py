@@ -79,7 +79,7 @@ class Behaviour:
         return next((power for power in self.power if power.quantity == quantity), None)
 
     @property
-    def says_something(self) -> bool:
+    def is_informative(self) -> bool:
         """Return whether more is known than periods, which any recording shows."""
         return self.counter != "unverified" or any(
             power.window_s is not None and power.source == "found" for power in self.power

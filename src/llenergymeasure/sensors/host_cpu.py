@@ -92,7 +92,7 @@ class HostCpu:
             if stat_fields(pid, self._proc)[:1] == ["T"]
         ]
 
-    def others(self) -> dict[int, float]:
+    def others_cpu_s(self) -> dict[int, float]:
         """Return the CPU time, in s, of each process that is not the run's.
 
         Without that of its children: a parent is given all of it at once when one has ended.
@@ -108,7 +108,7 @@ class HostCpu:
         except OSError:  # it is gone, or hidden
             return True
 
-    def is_kernels(self, pid: int) -> bool:
+    def is_kernel_thread(self, pid: int) -> bool:
         """Return whether it is a thread of the kernel, which works for all and cannot be ended."""
         return bool(int(next(iter(stat_fields(pid, self._proc)[6:]), 0)) & _PF_KTHREAD)
 

@@ -55,4 +55,4 @@ def complete_study(
         view.say(f"{count_text(open_runs(plan, folder), 'more run')} for the precision target")
     if has_open_runs:
         notify_of_end(study.notify, extended, folder, snakemake.circuit_message, view.say)
-    return exit_code, snakemake.complaint
+    return exit_code, snakemake.error_text

@@ -60,7 +60,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     # What llem adds by itself, for a study that asks for it, offers it to no other backend.
     is_offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
     study = choose_runners(_load_study(workflow, config), apptainer_offered=is_offered)
-    folder = StudyFolder.of(study)
+    folder = StudyFolder.for_study(study)
     plan = plan_study(study, folder)
     opened = OpenStudy(plan, folder, workflow, study.notify)
     if workflow.is_main_process:

@@ -123,7 +123,7 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
         rows = [run_row(read_result(run.result), {}) for run in runs]
     except ResultsError:
         return None
-    values = [row[METRIC] for row in select(rows).used if row.get(METRIC) is not None]
+    values = [row[METRIC] for row in select(rows).used_runs if row.get(METRIC) is not None]
     settings = plan.execution["precision_target"], int(plan.execution["max_cycles"])
     return asdict(decide(values, pilot_cycles, *settings))
 

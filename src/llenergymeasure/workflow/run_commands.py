@@ -136,7 +136,7 @@ class RunCommands:
 
         problems: list[Problem] = []
         for backend in backends:
-            remove(self._folder.refused(backend))  # from an earlier call, or another image
+            remove(self._folder.refusals_path(backend))  # from an earlier call, or another image
             image = self._sif_images.get(backend)
             if image is not None and not _is_unbuilt(image):
                 problems += check_apptainer(backend, image, self._setup, look=runs_here)
@@ -164,7 +164,7 @@ class RunCommands:
     @functools.cached_property
     def _setup(self) -> ContainerSetup:
         configs = [run.config for run in self._plan.runs if run.runner != "local"]
-        setup = ContainerSetup.of(configs, self._folder.path, meter_inside=not self._meter_outside)
+        setup = ContainerSetup.for_runs(configs, self._folder.path, meter_inside=not self._meter_outside)
         atexit.register(setup.token.close)
         return setup
 

@@ -342,7 +342,7 @@ class OpenStudy:
             write_report(self._folder.path, partial=True)
         if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` prints it itself
             say(study_text(self._folder.path))
-            broken = self._circuit.broken()
+            broken = self._circuit.broken_reason()
             for message in (precision(self._plan, self._folder, open_count), broken):
                 if message is not None:
                     say(str(message))

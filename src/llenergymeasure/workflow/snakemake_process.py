@@ -161,7 +161,7 @@ class SnakemakeProcess:
         self._run_failed = False
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self.complaint = ""
+        self.error_text = ""
         """What Snakemake said where it failed and no run explains it."""
         self.circuit_message: str | None = None
         """Why the circuit broke, if it did."""
@@ -250,7 +250,7 @@ class SnakemakeProcess:
             self._report_queue()
             if self.circuit_message is not None:
                 self._end_runs()  # again: another one may have been starting
-            elif (message := circuit.broken()) is not None:
+            elif (message := circuit.broken_reason()) is not None:
                 self.circuit_message = message
                 self._view.say(message)
                 self._signal_snakemake(signal.SIGTERM)
@@ -359,11 +359,11 @@ class SnakemakeProcess:
             return EXIT_OK
         self._say_once([why_not_started(log) if self._uses_apptainer() else ""])
         if not self._log_path.is_file():
-            self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
+            self.error_text = f"llem: {self._folder.path} was removed while the study was running\n"
         elif returncode == -signal.SIGKILL:
-            self.complaint = f"llem: {snakemake_log.killed_message(self._on_cluster)}\n"
+            self.error_text = f"llem: {snakemake_log.killed_message(self._on_cluster)}\n"
         elif is_full(self._folder.path) or not self._run_failed:
-            self.complaint = self._explanation(log)
+            self.error_text = self._explanation(log)
         else:  # a failed run explains itself, but no other failure
             self._say_once([self._with_log_path(snakemake_log.failure_reason(log))])
         return EXIT_FAILED

@@ -61,7 +61,7 @@ def content_seed(config: ExperimentConfig, cycle: int, experiment: str | None = 
         return config.random_seed
     if config.external_server:
         return secrets.randbits(63)
-    seed = config.drawn_in(cycle).random_seed
+    seed = config.with_cycle_seed(cycle).random_seed
     if experiment is None:
         return seed
     return int(ids.digest({"content_seed": seed, "experiment": experiment}), 16) % 2**63
@@ -180,7 +180,7 @@ class TrafficPrompts:
         longest = clip_lengths(inputs, self._input) + clip_lengths(outputs, self._output)
         return int(longest.max())
 
-    def short_of_the_trace(self, turns: Sequence[Turn]) -> tuple[str, ...]:
+    def unended_sessions_note(self, turns: Sequence[Turn]) -> tuple[str, ...]:
         """Return a note if none of the requests of a replay's window ends its session."""
         if self._sessions is None or not turns:
             return ()

@@ -26,7 +26,7 @@ class Workload:
         prompt_hash: what was asked, apart from its order (see :func:`prompt_hash`).
         notes: what the reader of a result should know, such as prompts used twice.
         template_sha256: of the chat template; None where no prompt went through one.
-        longest_of_trace: prompt and answer together, where sessions of a trace are replayed, which
+        longest_in_trace_tokens: prompt and answer together, where sessions of a trace are replayed, which
             the requests only begin; else 0.
     """
 
@@ -34,7 +34,7 @@ class Workload:
     prompt_hash: str
     notes: tuple[str, ...] = field(default=())
     template_sha256: str | None = None
-    longest_of_trace: int = 0
+    longest_in_trace_tokens: int = 0
 
     @property
     def input_tokens(self) -> int:

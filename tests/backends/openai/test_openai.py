@@ -92,7 +92,7 @@ def test_sampling(decoder: dict[str, Any], body: dict[str, Any]) -> None:
 def test_answers_that_end_by_themselves() -> None:
     body = server_command(answer_length="natural", decoder={"temperature": 0}).body
     assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 1}
-    cycle_config = experiment(answer_length="natural").drawn_in(2)
+    cycle_config = experiment(answer_length="natural").with_cycle_seed(2)
     backend = registry.get("openai")
     assert backend.server(cycle_config, 1).body["seed"] == cycle_config.random_seed != 42
 

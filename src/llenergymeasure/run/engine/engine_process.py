@@ -125,7 +125,7 @@ class EngineRun:
         self._processes = RunProcesses.around_engine(folder.engine_pid, watched_pid)
         self._folder = folder
         self._config = config = ExperimentConfig.model_validate(spec.config)
-        self._cycle_config = config.drawn_in(spec.cycle)
+        self._cycle_config = config.with_cycle_seed(spec.cycle)
         # Batches are the same in every cycle, so that cycles differ in nothing but chance.
         self._workload_config = config if config.serving is None else self._cycle_config
         self._server = server
@@ -313,7 +313,7 @@ class EngineRun:
         answered = traffic.answered()
         self._served_lengths = [sent.lengths for sent in answered]
         turns = [sent.turn for sent in answered]
-        self._traffic_notes = engine.prompts.short_of_the_trace(turns)
+        self._traffic_notes = engine.prompts.unended_sessions_note(turns)
         return traffic.as_dict(), traffic.report(), traffic.statistics()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:

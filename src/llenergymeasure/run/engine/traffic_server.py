@@ -31,4 +31,4 @@ def start_server(
 
 def is_idle(engine: Engine) -> bool:
     """Return whether a server is idle: it may still work on a request that the client gave up."""
-    return isinstance(engine, ServedEngine) and engine.answered_all and engine.ended() is None
+    return isinstance(engine, ServedEngine) and engine.answered_all and engine.exit_code() is None

@@ -121,7 +121,7 @@ def measure_traffic(
         window = engine.run(_TrafficMeasurement(engine, protocol, marks).measure())
     finally:
         gc.enable()
-    code = engine.ended()
+    code = engine.exit_code()
     if code is not None:
         raise BackendError(f"the server ended with exit code {code} under traffic; see run.log")
     return window

@@ -303,7 +303,7 @@ def check_cpus(host: HostCpu, first: CpuSample) -> Iterator[Problem]:
     used_s = {pid: total_s - by_pid_before.get(pid, 0.0) for pid, total_s in by_pid.items()}
     used_s = {pid: use_s for pid, use_s in used_s.items() if use_s > 0 and host.shares_cpus(pid)}
     # Work of the kernel's own threads, as for reading a model, does not count.
-    kernels_s = sum(used_s.pop(pid) for pid in list(used_s) if host.is_kernels(pid))
+    kernels_s = sum(used_s.pop(pid) for pid in list(used_s) if host.is_kernel_thread(pid))
     others_s = rise["cpu_busy_s"] - rise["cpu_own_s"] - kernels_s
     share = others_s / rise["cpu_total_s"] if rise["cpu_total_s"] else 0.0
     if share <= OTHERS_MAX:
@@ -326,7 +326,7 @@ def _cpu_times(host: HostCpu) -> _CpuTimes | None:
     except SensorError:
         return None
     values = {str(sample.quantity): sample.value for sample in totals if sample.value is not None}
-    return values, host.others()
+    return values, host.others_cpu_s()
 
 
 def _cards(config: ExperimentConfig, problems: list[Problem]) -> tuple[Gpu, ...]:
@@ -343,7 +343,7 @@ def _cards(config: ExperimentConfig, problems: list[Problem]) -> tuple[Gpu, ...]
         # Without them the GPU's energy would be missing, and an estimate of the host would stand
         # for it.
         problems.append(Problem(f"{bindings_fault}; {inventory.remedy}", key="energy"))
-    cards = inventory.of(allotment.uuids)
+    cards = inventory.by_uuids(allotment.uuids)
     problems += check_gpu_count(config, gpu_demand, inventory, len(cards))
     return cards
 

@@ -153,7 +153,7 @@ class Forecast:
         if not self._is_local:
             return "the memory of the cluster's GPUs"
         try:
-            cards = self._inventory.of(allot(content, self._inventory).uuids)
+            cards = self._inventory.by_uuids(allot(content, self._inventory).uuids)
         except LlemError as error:
             return str(error)
         if not cards and (gpu_demand.needed or content["backend"] not in ("pytorch", "openai")):
@@ -187,12 +187,12 @@ def model_and_device(
 
 def estimated_work(config: ExperimentConfig, workload: Workload | None) -> Work:
     """Return the work of an experiment; without its requests, as the configuration says."""
-    work = Work.of(config, config.model_dump(exclude_none=True))
+    work = Work.from_config(config, config.model_dump(exclude_none=True))
     if workload is None or not workload.requests:
         return work
     longest_output = max(request.max_output_tokens for request in workload.requests)
     longest_input = max(
-        workload.longest_of_trace - longest_output,
+        workload.longest_in_trace_tokens - longest_output,
         *(len(request.prompt_token_ids) for request in workload.requests),
     )
     return Work(len(workload.requests), longest_input, longest_output, work.at_once)

@@ -136,7 +136,7 @@ def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
         return synthetic.input_len + synthetic.output_len
     requests = workload.requests
     lengths = (len(request.prompt_token_ids) + request.max_output_tokens for request in requests)
-    return max(workload.longest_of_trace, *lengths)
+    return max(workload.longest_in_trace_tokens, *lengths)
 
 
 def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:

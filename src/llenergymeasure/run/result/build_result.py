@@ -265,7 +265,7 @@ def _served(folder: RunFolder, spec: RunSpec, engine: dict[str, Any]) -> "Served
 
     window = (engine["window"]["start_ns"], engine["window"]["end_ns"])
     config = ExperimentConfig.model_validate(spec.config)
-    return ServedRun.of(read_parquet(folder.traffic), config, window, traffic)
+    return ServedRun.from_requests(read_parquet(folder.traffic), config, window, traffic)
 
 
 def quality_record(

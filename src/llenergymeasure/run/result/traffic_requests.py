@@ -122,7 +122,7 @@ def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:
 
 
 def _expected_tokens(engine: "ServedEngine", request: "SentRequest", number: int) -> int | None:
-    if engine.counts_for_free or number < CHECKED_REQUESTS:
+    if engine.sends_token_ids or number < CHECKED_REQUESTS:
         return engine.expected_input_tokens(request.turn.request)
     return None
 

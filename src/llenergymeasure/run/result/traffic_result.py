@@ -55,7 +55,7 @@ class ServedRun:
     report: Mapping[str, Any]
 
     @classmethod
-    def of(
+    def from_requests(
         cls, sent: pa.Table, config: ExperimentConfig, window: Span, report: Mapping[str, Any]
     ) -> "ServedRun":
         """Return the run with every request judged."""
