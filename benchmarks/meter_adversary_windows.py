@@ -230,7 +230,7 @@ def energy_of(
     known: Behaviours | None = None,
 ) -> Energy:
     """Return the project's headline energy of a window."""
-    accounted = account(samples, _ns(window_s), phases, known=known)
+    accounted = account(samples, _ns(window_s), phases, behaviours=known)
     codes, total = tuple(accounted.validity), accounted.total
     if total is None:
         return Energy(codes)

@@ -66,7 +66,7 @@ def test_a_child_that_goes_on_ignores_what_is_sent_to_all_of_a_job(tmp_path: Pat
     output = tmp_path / "said"
     with (
         output.open("wb") as log,
-        processes.start(["python3", "-c", code], log, goes_on=True) as process,
+        processes.start(["python3", "-c", code], log, ignores_end_signals=True) as process,
     ):
         assert process.wait(20) == 0
     assert output.read_text() == "goes on\n"

@@ -103,11 +103,11 @@ def run_to_end(
     command: Sequence[str],
     limit_s: float,
     *,
-    given: str | None = None,
+    input_text: str | None = None,
     environment: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
     keep_errors: bool = True,
-    bound: bool = False,
+    die_with_thread: bool = False,
     name: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; return its exit code and what it printed.
@@ -116,11 +116,11 @@ def run_to_end(
         command: program and arguments.
         limit_s: how long it may take; then it is killed with its children, and not waited for
             where the kernel cannot end it, as in a call into a driver that hangs.
-        given: its standard input; empty if not given.
+        input_text: its standard input; empty if not given.
         environment: its whole environment; this process's own if not given.
         inherit: open files that it holds too.
         keep_errors: return what it prints to stderr; else that goes where this process's does.
-        bound: let it be killed when this thread ends.
+        die_with_thread: let it be killed when this thread ends.
         name: what messages call it; its first words if not given.
 
     Raises:
@@ -129,7 +129,7 @@ def run_to_end(
     try:
         child = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if keep_errors else None,
             text=True,
@@ -137,12 +137,12 @@ def run_to_end(
             env=None if environment is None else dict(environment),
             start_new_session=True,
             pass_fds=tuple(inherit),
-            preexec_fn=die_with_parent if bound else None,
+            preexec_fn=die_with_parent if die_with_thread else None,
         )
     except OSError as error:
         raise ChildError(f"{command[0]} cannot be started: {error.strerror}") from None
     try:
-        stdout, stderr = child.communicate(given, limit_s)
+        stdout, stderr = child.communicate(input_text, limit_s)
     except subprocess.TimeoutExpired:
         name = name or " ".join(list(takewhile(lambda word: word[:1] != "-", command))[:3])
         raise ChildError(f"{name} did not answer within {limit_s:g} s") from None
@@ -183,7 +183,7 @@ def call_in_child(
     result = run_to_end(
         [sys.executable, "-P", "-c", code, function],
         limit_s,
-        given=json.dumps(arguments),
+        input_text=json.dumps(arguments),
         inherit=inherit,
         name="the driver",
     )
@@ -214,16 +214,16 @@ def start(
     log: IO[bytes],
     environment: Mapping[str, str] | None = None,
     *,
-    goes_on: bool = False,
+    ignores_end_signals: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own; it is killed when this process dies.
 
-    Where it ``goes_on``, it ignores the signals by which a scheduler asks all of a job to end.
+    Signals by which a scheduler asks all of a job to end can be ignored by it.
     """
 
     def prepare() -> None:
         die_with_parent()
-        if goes_on:
+        if ignores_end_signals:
             ignore_end_signals()
 
     return subprocess.Popen(

@@ -118,16 +118,16 @@ def secret_argument(value: Any, name: str = "") -> str | None:
 
 
 def without_secrets(
-    text: str, environ: Mapping[str, str] | None = None, also: Iterable[str | None] = ()
+    text: str, environ: Mapping[str, str] | None = None, extra_secrets: Iterable[str | None] = ()
 ) -> str:
     """Return ``text`` with what looks like a password, key or token replaced.
 
     Args:
         text: what is to be written.
         environ: variables whose secrets are struck out literally; this process's if not given.
-        also: further texts to strike out.
+        extra_secrets: further texts to strike out.
     """
-    return _redact(text, _patterns(os.environ if environ is None else environ, also))
+    return _redact(text, _patterns(os.environ if environ is None else environ, extra_secrets))
 
 
 def without_secrets_in(value: Any) -> Any:

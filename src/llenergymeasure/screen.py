@@ -93,18 +93,18 @@ _TIGHT_CHARS = 8
 def align_columns(
     lines: Sequence[Sequence[str]],
     left: Sequence[int],
-    spare: Sequence[int] = (),
+    droppable: Sequence[int] = (),
     names: Sequence[int] = (),
-    unbroken: int = _MIN_CHARS,
+    min_chars: int = _MIN_CHARS,
 ) -> str:
     """Return lines of cells as columns that fit the terminal.
 
     Args:
         lines: of cells, the header first.
         left: columns that are set to the left, the others to the right; these may be broken.
-        spare: columns to leave out where the terminal is too narrow, the first one first.
+        droppable: columns to leave out where the terminal is too narrow, the first one first.
         names: columns among the left that are broken only where nothing else helps.
-        unbroken: characters that the others among the left keep while there is one to leave out.
+        min_chars: characters that the others among the left keep while there is one to leave out.
     """
     from rich.cells import cell_len
     from rich.console import Console
@@ -123,14 +123,14 @@ def align_columns(
     def fits(chars: int) -> bool:
         return sum(min_width(column, chars) for column in visible) + 2 * (len(visible) - 1) <= width
 
-    for column in spare:
-        if fits(unbroken):
+    for column in droppable:
+        if fits(min_chars):
             break
         visible.remove(column)
         hidden_names.append(lines[0][column])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     # Where even the narrowest is too much, a column held wide would push the last one off.
-    chars = next(filter(fits, (unbroken, _MIN_CHARS, _TIGHT_CHARS)), 1)
+    chars = next(filter(fits, (min_chars, _MIN_CHARS, _TIGHT_CHARS)), 1)
     min_widths = {column: min_width(column, chars) if fits(chars) else 1 for column in visible}
     fitted_widths = _shrink({column: widths[column] for column in visible}, min_widths, width)
     for column in visible:

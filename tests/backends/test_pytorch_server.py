@@ -72,6 +72,6 @@ def test_its_answers_show_where_a_thought_begins_and_ends() -> None:
         streamed.send_new_tokens(
             SimpleNamespace(**fields, is_finished=lambda finished=finished: finished)
         )
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=5)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=5)
     list(read_answer(exchange, [(100, b"".join(chunks) + b"data: [DONE]\n\n")], complete=True))
     assert (exchange.failure, exchange.output_tokens, exchange.thinking_tokens) == (None, 5, 3)

@@ -120,7 +120,7 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
     head = ["experiment", "settings", "n", "J/token", "95 % interval", "W"]
     label = "bf16 · batch_size=8 · 日本語の長い名前"
     row = ["23669e75554b", label, "3", "0.2", "0.1 to 0.3", "28"]
-    lines = screen.align_columns([head, row], left=(0, 1), spare=(0, 5)).splitlines()
+    lines = screen.align_columns([head, row], left=(0, 1), droppable=(0, 5)).splitlines()
     assert max(map(len, lines)) <= wide
     left_out = "(left out, as the terminal is too narrow: experiment)"
     assert (left_out in " ".join(lines)) == (wide == WIDTHS[0])
@@ -142,7 +142,7 @@ def test_a_name_that_stays_whole_cuts_no_other_column(wide: int) -> None:
     head = ["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]
     pair = ["batch_size=8 against batch_size=1", "energy_per_output_token_j"]
     row = [*pair, "0.2197", "0.04 to 1.17", "0.063", "inconclusive", "paired"]
-    text = screen.align_columns([head, row], left=(0, 1, 3, 5, 6), spare=(4, 6, 3), names=(1,))
+    text = screen.align_columns([head, row], left=(0, 1, 3, 5, 6), droppable=(4, 6, 3), names=(1,))
     assert max(map(len, text.splitlines())) <= wide
     assert all(cell in text for cell in ("verdict", "inconclusive", "0.04 to 1.17"))
 
@@ -152,7 +152,7 @@ def test_two_settings_stay_on_one_line(wide: int) -> None:
     head = ["experiment", "settings", "n", "kind", "J/token", "95 % interval", "J/request", "W"]
     row = ["23669e75554b", "fp32 · batch_size=4", "1", "estimated", "25.5", "-", "204", "28.0"]
     more = [[*head, "token/s"], [*row, "1.10"]]
-    table = screen.align_columns(more, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=20)
+    table = screen.align_columns(more, left=(0, 1, 3), droppable=(0, 6, 7, 3), min_chars=20)
     lines = table.splitlines()
     assert max(map(len, lines)) <= wide
     assert row[1] in lines[1]

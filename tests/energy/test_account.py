@@ -351,8 +351,8 @@ def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
     behaviours = {("nvml", device): behaviour.Behaviour("sum") for device in (card.UUID, "GPU-2")}
     infos = [card.info(name="NVIDIA A100"), card.info("GPU-2", name="NVIDIA A100")]
     window = (card.ns(10), card.ns(20))
-    first = account(card.recording(rows, infos[0]), window, known=behaviours).total
-    both = account(card.recording(rows + second, *infos), window, known=behaviours).total
+    first = account(card.recording(rows, infos[0]), window, behaviours=behaviours).total
+    both = account(card.recording(rows + second, *infos), window, behaviours=behaviours).total
     assert both.gross_j == pytest.approx(2 * first.gross_j)
     assert both.shared_u95_j == pytest.approx(2 * first.shared_u95_j)
     assert both.bound_j == pytest.approx(2 * first.bound_j)

@@ -32,7 +32,7 @@ def metered(
     start_s, end_s = window_s
     samples = card.record(power, sensor, end_s + 3, name=name)
     phases = card.margins(start_s, end_s) if margins else []
-    return account(samples, (card.ns(start_s), card.ns(end_s)), phases, known=known)
+    return account(samples, (card.ns(start_s), card.ns(end_s)), phases, behaviours=known)
 
 
 def probed(

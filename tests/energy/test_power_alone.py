@@ -38,7 +38,9 @@ def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
         load = bursts(seed)
         samples = card.record(load, sensor, 20.0, **(PUBLISHED if update_s == 0.1 else {}))
         behaviours = None if update_s == 0.1 else probed
-        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15), known=behaviours)
+        result = account(
+            samples, (card.ns(5), card.ns(15)), card.margins(5, 15), behaviours=behaviours
+        )
         assert result.validity == {}
         off_j = result.total.gross_j - float(load.energy(5, 15))
         off.append(off_j / result.total.gross_j)

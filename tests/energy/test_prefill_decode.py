@@ -56,7 +56,7 @@ class Served:
         samples = card.recording(rows, card.info(quantities=("energy_counter_j",)))
         window = (card.ns(self.start_s), card.ns(self.end_s))
         behaviour = known or Behaviour("independent", 0.1)
-        return account(samples, window, known={("nvml", card.UUID): behaviour})
+        return account(samples, window, behaviours={("nvml", card.UUID): behaviour})
 
     def split(self, sensor: card.Sensor = card.H100) -> TokenEnergy | NoSplit:
         return split_of(self.account(sensor), self.batches)

@@ -38,7 +38,7 @@ def windows(folder: str) -> list[dict[str, Any]]:
 def metered(
     samples: Samples, window: tuple[int, int], phases: Any = (), known: Any = None
 ) -> Account:
-    return account(samples, window, phases, headline="nvml", known=known)
+    return account(samples, window, phases, headline="nvml", behaviours=known)
 
 
 def test_a_probe_shows_that_its_counter_is_none_of_the_readings() -> None:

@@ -86,7 +86,7 @@ class SharedBatches:
             card.recording(rows, card.info(quantities=("energy_counter_j",))),
             (card.ns(START_S), card.ns(self.end_s)),
             card.margins(START_S, self.end_s),
-            known={("nvml", card.UUID): Behaviour(nature, 0.1)},
+            behaviours={("nvml", card.UUID): Behaviour(nature, 0.1)},
         )
 
 

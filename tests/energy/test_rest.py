@@ -108,7 +108,7 @@ def measured(rest, net_w: float) -> tuple[Account, float, float]:
     gross_j = float(power.energy(START_S, END_S))
     window = (card.ns(START_S), card.ns(END_S))
     behaviours = {("nvml", card.UUID): Behaviour("independent", 0.1)}
-    return account(samples, window, phases, known=behaviours), gross_j, 10.0 * net_w
+    return account(samples, window, phases, behaviours=behaviours), gross_j, 10.0 * net_w
 
 
 @pytest.mark.parametrize("net_w", [318.0, 31.8])

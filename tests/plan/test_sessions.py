@@ -159,7 +159,7 @@ def test_a_profile_that_lets_several_go_at_a_time_counts_a_start_for_each_run(
     """Its time and its text are those of the same study without shared servers."""
     profile = tmp_path / "config.yaml"
     profile.write_text("resources: {gpu: 4}\n")
-    monkeypatch.setattr("llenergymeasure.cli.plan.forecast_for", lambda _: Forecast(here=False))
+    monkeypatch.setattr("llenergymeasure.cli.plan.forecast_for", lambda _: Forecast(local=False))
     several, alone = (
         "\n".join(plan_lines(plan, str(tmp_path), None))
         for plan in (plan_with(), plan_with(execution={"n_cycles": 3}))

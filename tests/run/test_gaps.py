@@ -58,7 +58,7 @@ class Agents:
         rows = card.counter_rows(self.power, sensor, END_S + 5)
         samples = card.recording(rows, card.info(quantities=("energy_counter_j",)))
         known = {("nvml", card.UUID): Behaviour("independent", 0.1)}
-        return self.of(account(samples, WINDOW, known=known))
+        return self.of(account(samples, WINDOW, behaviours=known))
 
     def of(self, made: Account) -> Gaps:
         starts = np.array([row["planned_monotonic_ns"] for row in self.rows], dtype=np.int64)

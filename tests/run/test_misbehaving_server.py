@@ -202,7 +202,7 @@ def _read_a_line_of(signs: int) -> None:
     line = ways.event(ways.part(logprobs="x" * signs))
     body = line + b"".join([*ways.PARTS[1:], *ways.TAIL])
     pieces = [(at, body[at : at + 1000]) for at in range(0, len(body), 1000)]
-    exchange = Exchange(0, 0, asked_tokens=12)
+    exchange = Exchange(0, 0, max_tokens=12)
     list(read_answer(exchange, pieces, complete=True))
     assert (exchange.failure, exchange.output_tokens) == (None, 12)
     assert exchange.token_ns[0] == len(line) // 1000 * 1000

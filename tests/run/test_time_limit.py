@@ -112,7 +112,7 @@ def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:
     """The requests that it is made from are the first ones of the trace alone."""
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4})
     first = build_workload(config)
-    work = estimated_work(config, replace(first, longest_of_trace=50_000))
+    work = estimated_work(config, replace(first, longest_in_trace_tokens=50_000))
     assert work.input_tokens + work.output_tokens == 50_000
     assert estimated_work(config, first).input_tokens == 512
 

@@ -121,7 +121,7 @@ def test_a_sum_of_sparse_readings_is_not_believed_once_it_is_known() -> None:
     alone = account(samples, window)
     assert set(alone.validity) == {"counter_unverified"}
     behaviours = {KEY: probed(sensor).behaviour}
-    result = account(samples, window, known=behaviours)
+    result = account(samples, window, behaviours=behaviours)
     assert set(result.validity) == {"undersampled"}
     assert abs(result.total.gross_j / true_j - 1) > 0.1
     for energy_sum in (alone.total, result.total):
@@ -158,7 +158,7 @@ def test_a_window_as_long_as_was_foretold_is_not_short(
         samples,
         (card.ns(start_s), card.ns(end_s)),
         card.margins(start_s, end_s),
-        known={KEY: behaviour},
+        behaviours={KEY: behaviour},
     )
     assert "short_window" not in result.validity
     true_j = float(power.energy(start_s, end_s))

@@ -91,7 +91,11 @@ def test_what_a_child_had_used_is_not_its_parents_once_it_has_ended(machine: Mac
 
 def test_threads_of_the_kernel_are_known_by_their_flag(machine: Machine) -> None:
     machine.process(70, 2, name="kworker/0:1", flags=0x04208060)
-    assert [machine.host.is_kernel_thread(pid) for pid in (70, OTHER, 12345)] == [True, False, False]
+    assert [machine.host.is_kernel_thread(pid) for pid in (70, OTHER, 12345)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:

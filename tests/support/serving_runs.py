@@ -104,4 +104,6 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         served.close()
     client_values = json.loads(json.dumps(window.report()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
-    return ServedRun.from_requests(table, config, (window.start_ns, window.end_ns), client_values), phases
+    return ServedRun.from_requests(
+        table, config, (window.start_ns, window.end_ns), client_values
+    ), phases

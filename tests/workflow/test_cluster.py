@@ -246,7 +246,9 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(tmp_
     begun = {"experiments": 3, "host": "gpu-node-17", "pid": 1, "process": "boot:1:1"}
     alike = [{"experiment": name, "error": {"class": "OSError"}} for name in "abc"]
     write_text(folder.circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
-    assert Circuit(folder.circuit).broken_reason() is not None  # it may be alive there, for all we know
+    assert (
+        Circuit(folder.circuit).broken_reason() is not None
+    )  # it may be alive there, for all we know
     messages: list[str] = []
     with locked(folder.lock, "a test") as lock:
         driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), lock)

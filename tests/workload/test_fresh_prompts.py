@@ -54,7 +54,9 @@ def test_each_cycle_asks_something_else_and_experiments_of_a_cycle_the_same() ->
     first = prompt_ids(cycle(experiment(), 1), 0, 1, 2)
     assert prompt_ids(cycle(experiment(serving={"rate_per_s": 9}), 1), 0, 1, 2) == first
     assert not set(prompt_ids(cycle(experiment(), 2), *range(50))) & set(first)
-    hashes = [build_workload(experiment().with_cycle_seed(number)).prompt_hash for number in (1, 1, 2)]
+    hashes = [
+        build_workload(experiment().with_cycle_seed(number)).prompt_hash for number in (1, 1, 2)
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -65,7 +67,10 @@ def test_a_server_that_lives_on_is_never_asked_the_same_twice() -> None:
     assert not set(prompt_ids(first, *range(50))) & set(prompt_ids(again, *range(50)))
     assert [len(ids) for ids in prompt_ids(first, 0, 1)] == [12, 12]
     # The record names what was asked apart from it, so that engines can be compared.
-    ours, others = build_workload(config.with_cycle_seed(1)), build_workload(experiment().with_cycle_seed(1))
+    ours, others = (
+        build_workload(config.with_cycle_seed(1)),
+        build_workload(experiment().with_cycle_seed(1)),
+    )
     assert ours.prompt_hash == others.prompt_hash
 
 
@@ -228,7 +233,9 @@ def test_a_server_that_the_run_starts_is_asked_what_other_engines_are(tmp_path: 
     assert prompt_ids(traffic_prompts(config, seed), 0, 1) == unmarked
     assert not set(prompt_ids(traffic_prompts(config, seed), 2, 3)) & set(unmarked)
     # Where other runs have asked it before, it may know them.
-    assert not set(prompt_ids(traffic_prompts(config, seed, lives_on=True), 0, 1)) & set(unmarked)
+    assert not set(prompt_ids(traffic_prompts(config, seed, server_persists=True), 0, 1)) & set(
+        unmarked
+    )
     assert seed == content_seed(experiment(serving=None, dataset=dataset), 1)
 
 

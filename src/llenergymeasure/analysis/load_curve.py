@@ -310,7 +310,9 @@ def served_groups(
     shared_settings = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings_by_group: dict[int | None, tuple[tuple[str, Any], ...]] = {}
     groups: dict[GroupKey, list[Row]] = {}
-    for run in chain.from_iterable(selection.matching_runs for selection in selections(runs).values()):
+    for run in chain.from_iterable(
+        selection.matching_runs for selection in selections(runs).values()
+    ):
         group = group_of.get(run["experiment"])
         surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
         key = GroupKey(

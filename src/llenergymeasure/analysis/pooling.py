@@ -103,9 +103,9 @@ class DuplicateRun(NamedTuple):
     def words(self) -> str:
         """Return why it is not counted."""
         return (
-            f"{self.first_folder} and {self.second_folder} hold the same run ({self.experiment}, begun at "
-            f"{self.started_at}), as a copy of a results folder does: it would count as two. "
-            "Name one of them, or keep its own runs alone in each"
+            f"{self.first_folder} and {self.second_folder} hold the same run ({self.experiment}, "
+            f"begun at {self.started_at}), as a copy of a results folder does: "
+            "it would count as two. Name one of them, or keep its own runs alone in each"
         )
 
 

@@ -126,7 +126,7 @@ def _check_figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         group_batches(requests),
         counted,
         devices=_devices(result),
-        asked=result.config.get("energy") or {},
+        settings=result.config.get("energy") or {},
         characterised={(sensor.sensor, sensor.device): sensor for sensor in probed},
         carbon=_declared_carbon(result.energy.footprint),
         recorder_lost="recorder_lost" in details,

@@ -190,7 +190,7 @@ class Metered:
             window=window,
             phases=self._phase_spans,
             calibration=calibration,
-            known={key: card.behaviour for key, card in characterised.items()},
+            behaviours={key: card.behaviour for key, card in characterised.items()},
             recorder_lost=lost,
         )
 

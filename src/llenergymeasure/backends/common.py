@@ -96,7 +96,7 @@ def study_arguments(config: ExperimentConfig) -> dict[str, Any]:
 def study_sampling(config: ExperimentConfig) -> dict[str, Any]:
     """Return the sampling parameters that the study sets by the engine's own names."""
     section = getattr(getattr(config, config.backend), "sampling", None)
-    return {} if section is None else section.given()
+    return {} if section is None else section.explicit_values()
 
 
 def sampling_options(

@@ -262,4 +262,4 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (3, 5, 2) if all(row["ratio"] is not None for row in rows) else (3, 2)
-    return align_columns(lines, left=(0, 2, 4, 5), spare=spare, names=(0,))
+    return align_columns(lines, left=(0, 2, 4, 5), droppable=spare, names=(0,))

@@ -99,7 +99,7 @@ def _call_folder(call: StudyCall, folder: StudyFolder) -> Path:
         return here
     study = load_study(call.study_file, call.settings)
     configs = [experiment.config for experiment in study.experiments]
-    has_local_files = any(True for config in configs for _ in local_files(config, inside=True))
+    has_local_files = any(True for config in configs for _ in local_files(config, in_folders=True))
     is_same = study.written == plan.written
     if is_same and not has_local_files and not experiment_ids(study) <= planned_ids:
         message = (

@@ -94,14 +94,14 @@ def _set_value(config: dict[str, Any], key: str, value: Any) -> None:
     section[name] = value
 
 
-def local_files(config: Mapping[str, Any], *, inside: bool = False) -> Iterator[Path]:
-    """Yield the files that a resolved configuration names here, also those ``inside`` folders."""
+def local_files(config: Mapping[str, Any], *, in_folders: bool = False) -> Iterator[Path]:
+    """Yield the files that a resolved configuration names here, also those in its folders."""
     for key in LOCAL_SETTINGS:
         name = _local_name(config, key)
         path = None if name is None else local_path(name)
         if path is not None and path.is_file():
             yield path
-        elif path is not None and inside:
+        elif path is not None and in_folders:
             yield from (path / file for file in _files_below(path))
 
 

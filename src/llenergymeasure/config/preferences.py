@@ -182,7 +182,11 @@ def _written_values(preferences: Preferences) -> dict[str, str]:
     values = {} if preferences.output_dir is None else {"output_dir": preferences.output_dir}
     runners = preferences.runners.choices()
     values |= {f"runners.{name}": str(runner) for name, runner in runners.items()}
-    return values if preferences.notify is None else {**values, "notify": preferences.notify.recipients()}
+    return (
+        values
+        if preferences.notify is None
+        else {**values, "notify": preferences.notify.recipients()}
+    )
 
 
 def _notify_in_environment() -> NotifyConfig | None:

@@ -35,7 +35,7 @@ LOOK_LIMIT_S = 600.0
 
 
 def check_apptainer(
-    backend: str, image: SifImage, setup: ContainerSetup, *, look: bool = True
+    backend: str, image: SifImage, setup: ContainerSetup, *, probe: bool = True
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Apptainer.
 
@@ -43,7 +43,7 @@ def check_apptainer(
         backend: whose image it is.
         image: the image; an address is left to Snakemake, which pulls it.
         setup: what the runs will get.
-        look: whether to look inside, which makes sense where the runs will be.
+        probe: whether to look inside, which makes sense where the runs will be.
     """
     key = f"runners.{backend}"
     try:
@@ -56,7 +56,7 @@ def check_apptainer(
     if ":" in str(Path.cwd()):
         text = "Apptainer takes no folder with a colon in its name; call from another"
         return [Problem(text, key=key, file=Path.cwd())]
-    if image.path is None or not look:
+    if image.path is None or not probe:
         return []
     command += inside_command(backend, setup, _gpu_count())
     variables = call_variables(setup.mounts, setup.variables, nvidia=nvidia_here())
@@ -67,7 +67,7 @@ def check_apptainer(
 
 
 def check_docker(
-    backend: str, image: str, setup: ContainerSetup, *, look: bool = True
+    backend: str, image: str, setup: ContainerSetup, *, probe: bool = True
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Docker; an image that is not here is pulled."""
     key = f"runners.{backend}"
@@ -92,7 +92,7 @@ def check_docker(
         remedy = f"build it ({build_command(backend, 'docker')}), or name another"
         message = f"the image is not here and cannot be fetched ({error}): {remedy}"
         return [Problem(message, key=key, found=image)]
-    if not look:
+    if not probe:
         return []
     name = f"llem-look-{backend}-{os.getpid()}"
     command = docker.run_command(

@@ -134,7 +134,7 @@ def account(
     headline: str | None = None,
     *,
     calibration: Calibration = NO_CALIBRATION,
-    known: Behaviours | None = None,
+    behaviours: Behaviours | None = None,
     recorder_lost: bool = False,
     own_server: bool = True,
     precision: float = PRECISION,
@@ -150,7 +150,7 @@ def account(
             nothing. None: all recorded.
         headline: the sensor whose readings add up to the run's energy; None: the best there is.
         calibration: gains found against an external meter.
-        known: how cards' channels behave, where a probe has found it.
+        behaviours: how cards' channels behave, where a probe has found it.
         recorder_lost: whether whoever watched the recorder saw it end too early.
         own_server: whether all that works for the run is the run's own.
         precision: relative half width that the window is expected to reach.
@@ -167,7 +167,7 @@ def account(
         if info.scope == NODE:
             continue  # never added to devices' energy, and never the headline
         device_sources, device = open_sources(
-            samples, info, window, phases, calibration, _probed_behaviour(info, known)
+            samples, info, window, phases, calibration, _probed_behaviour(info, behaviours)
         )
         sources += device_sources
         if device is not None:
@@ -191,7 +191,7 @@ def account(
         (*readings, *missing),
         tuple(_phase_energy(chosen, phase, phases) for phase in phases),
         _doubts(samples, chosen, window, phases, precision, usage, lost=recorder_lost),
-        tuple(_describe(device, window, known) for device in cards),
+        tuple(_describe(device, window, behaviours) for device in cards),
         unavailable,
         cards,
         tuple(chosen),

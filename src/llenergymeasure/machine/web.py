@@ -21,13 +21,13 @@ class WebError(Exception):
     """Why there was no exchange; the message holds no address and no secret."""
 
 
-def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
+def send(request: Request, timeout_s: float, max_bytes: int = 0) -> bytes:
     """Send a request and return the answer's body.
 
     Args:
         request: its address has been checked.
         timeout_s: for each step; it starts again with each byte: :func:`within` limits the whole.
-        most_bytes: more of an answer is refused; with 0 nothing of it is read.
+        max_bytes: more of an answer is refused; with 0 nothing of it is read.
 
     Raises:
         WebError: there was no answer in time, it was an error, or it was too long.
@@ -36,7 +36,7 @@ def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
     handlers: list[Any] = [_NoRedirect(), *([ProxyHandler({})] if is_loopback(host) else [])]
     try:
         with build_opener(*handlers).open(request, timeout=timeout_s) as response:
-            body: bytes = response.read(most_bytes + 1) if most_bytes else b""
+            body: bytes = response.read(max_bytes + 1) if max_bytes else b""
     except HTTPError as error:
         error.close()
         raise WebError(f"{host} answered {error.code}") from None
@@ -44,8 +44,8 @@ def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
         raise WebError(f"{host} cannot be reached ({failure_kind(error.reason)})") from None
     except (OSError, HTTPException) as error:
         raise WebError(f"{host} cannot be reached ({failure_kind(error)})") from None
-    if len(body) > most_bytes:
-        raise WebError(f"{host} answered more than {most_bytes} bytes")
+    if len(body) > max_bytes:
+        raise WebError(f"{host} answered more than {max_bytes} bytes")
     return body
 
 

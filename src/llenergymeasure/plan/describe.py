@@ -167,7 +167,7 @@ def _table(plan: Plan) -> str:
         ]
         for run in plan.runs[:SHOWN_RUNS]
     ]
-    return align_columns([header, *rows], left=range(1, len(header)), spare=(1,))
+    return align_columns([header, *rows], left=range(1, len(header)), droppable=(1,))
 
 
 def left_out_lines(plan: Plan) -> Iterator[str]:

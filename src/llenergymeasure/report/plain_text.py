@@ -94,7 +94,9 @@ def _exclusions(rows: Sequence[Row]) -> tuple[int, list[str]]:
 
 def _experiments_table(rows: Sequence[Row], units: Mapping[str, str]) -> str:
     cells = experiment_cells(rows[:LISTED_EXPERIMENTS], units)
-    text = align_columns(cells, left=(0, 1, 3), spare=(0, 6, 7, 3), unbroken=TWO_SETTINGS_WIDTH)
+    text = align_columns(
+        cells, left=(0, 1, 3), droppable=(0, 6, 7, 3), min_chars=TWO_SETTINGS_WIDTH
+    )
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
@@ -211,7 +213,7 @@ def groups_text(
     left = (*range(experiments), len(header) - 2, len(header) - 1)
     unique_labels = labels is not None and len(set(labels.values())) == len(labels)
     ids = (header.index("experiment"),) if unique_labels else ()
-    return f"Means of {metric}\n\n{align_columns(lines, left, spare=(experiments, *ids))}"
+    return f"Means of {metric}\n\n{align_columns(lines, left, droppable=(experiments, *ids))}"
 
 
 def _ascii(text: str) -> str:

@@ -324,7 +324,9 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         return no_figure(title, NO_ENERGY)
     max_load = max(value["load"] for value in values)
     curves = [(name, load_curve(load_points(members))) for name, members in groups]
-    shown_curves = [(name, curve) for name, curve in curves if curve is not None and curve.is_significant]
+    shown_curves = [
+        (name, curve) for name, curve in curves if curve is not None and curve.is_significant
+    ]
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
         for name, curve in shown_curves

@@ -378,7 +378,7 @@ class Supervisor:
         remove(self.folder.error)
         with self.attempt.log() as log:
             command = python_module(FINISH_MODULE, "--out", str(self.folder.path))
-            child = processes.start(command, log, goes_on=True)
+            child = processes.start(command, log, ignores_end_signals=True)
         end = wait_for_result(child, self._signals, engine_end.signal_number)
         message = f"{KEPT_MESSAGE}; to measure it again instead, remove {self.folder.work}"
         if end.returncode == EXIT_LATER:

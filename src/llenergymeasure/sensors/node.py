@@ -287,7 +287,7 @@ class _Command:
                 self._command,
                 ANSWER_S,
                 environment=user_environment(),
-                bound=True,
+                die_with_thread=True,
                 name=self.name,
             )
         except ChildError as error:

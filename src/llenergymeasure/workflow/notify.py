@@ -94,7 +94,7 @@ def notify_of_end(
         except Exception as error:  # no error here may fail the study
             is_ours = isinstance(error, NotNotifiedError | WebError)
             reason = str(error) if is_ours else type(error).__name__
-            reason = without_secrets(reason, also=_secrets(notify))
+            reason = without_secrets(reason, extra_secrets=_secrets(notify))
             say(f"notify: {receiver} was not notified: {reason}")
 
 

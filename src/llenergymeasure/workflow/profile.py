@@ -129,7 +129,7 @@ def _read_profile(profile: str | None) -> tuple[Path, dict[str, Any]]:
 
 def forecast_for(request: JobRequest | None) -> Forecast:
     """Return what is known of runs here, or in jobs on a cluster."""
-    return Forecast(here=request is None, job_bytes=request.memory_bytes if request else None)
+    return Forecast(local=request is None, job_bytes=request.memory_bytes if request else None)
 
 
 def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Problem]:
@@ -143,7 +143,8 @@ def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Pro
             longest = max(too_long, key=lambda time: time.seconds)
             yield Problem(
                 f"the runs of {count_text(len(too_long), 'experiment')} take {longest} by "
-                f"estimate, and the cluster ends a job after {duration(request.runtime_s)}; ask for "
+                f"estimate, and the cluster ends a job after {duration(request.runtime_s)}; "
+                "ask for "
                 # Twice the time: an estimate may be wrong by that.
                 f"{math.ceil(2 * longest.seconds / 60)} minutes",
                 key=request.runtime_key,

@@ -139,10 +139,10 @@ class RunCommands:
             remove(self._folder.refusals_path(backend))  # from an earlier call, or another image
             image = self._sif_images.get(backend)
             if image is not None and not _is_unbuilt(image):
-                problems += check_apptainer(backend, image, self._setup, look=runs_here)
+                problems += check_apptainer(backend, image, self._setup, probe=runs_here)
             elif self._runners[backend] == "docker":
                 name = self._docker_image(backend)
-                problems += check_docker(backend, name, self._setup, look=runs_here)
+                problems += check_docker(backend, name, self._setup, probe=runs_here)
             elif self._runners[backend] == "local" and runs_here:
                 problems += check_local(backend)
                 if not problems:
@@ -164,7 +164,9 @@ class RunCommands:
     @functools.cached_property
     def _setup(self) -> ContainerSetup:
         configs = [run.config for run in self._plan.runs if run.runner != "local"]
-        setup = ContainerSetup.for_runs(configs, self._folder.path, meter_inside=not self._meter_outside)
+        setup = ContainerSetup.for_runs(
+            configs, self._folder.path, meter_inside=not self._meter_outside
+        )
         atexit.register(setup.token.close)
         return setup
 

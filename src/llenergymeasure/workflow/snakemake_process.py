@@ -180,7 +180,7 @@ class SnakemakeProcess:
         self._on_cluster = call.profile is not None
         # This process lives as long as the study, and a driver with open NVML could not unload.
         gpus = call.profile is not None or driver_there()
-        estimates = Forecast(here=not gpus).estimates
+        estimates = Forecast(local=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
         parallel_runs = PARALLEL_RUNS if call.profile is None else PARALLEL_RUNS_ON_CLUSTER
         share = may_share(self._plan.execution, call.profile)

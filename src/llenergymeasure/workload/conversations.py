@@ -75,7 +75,7 @@ class TrafficPrompts:
         workload: the requests of its data set, where prompts come from one; they are cycled.
         content_seed: of what prompts say, see :func:`content_seed`; None says what the workload
             says everywhere, without marks.
-        lives_on: whether the server may know the data set's prompts from before this run.
+        server_persists: whether the server may know the data set's prompts from before this run.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrafficPrompts:
         workload: Workload | None = None,
         content_seed: int | None = None,
         *,
-        lives_on: bool = False,
+        server_persists: bool = False,
     ) -> None:
         self.serving: ServingConfig = config.serving or ONE_USER
         self.seed = config.random_seed
@@ -92,7 +92,7 @@ class TrafficPrompts:
         self._config = config
         self._first_marked: int | None = None
         if content_seed is not None and not self.serving.cached_prompts:
-            self._first_marked = 0 if lives_on or config.external_server else 1
+            self._first_marked = 0 if server_persists or config.external_server else 1
         self.trace = recorded_trace(config)
         self._workload = workload
         self._input, self._output = self._length_configs(config)

@@ -52,7 +52,7 @@ def build_workload(config: ExperimentConfig) -> Workload:
 
 
 def traffic_prompts(
-    config: ExperimentConfig, content_seed: int | None = None, *, lives_on: bool = False
+    config: ExperimentConfig, content_seed: int | None = None, *, server_persists: bool = False
 ) -> TrafficPrompts:
     """Return what makes the requests of an experiment's traffic.
 
@@ -61,7 +61,7 @@ def traffic_prompts(
     Args:
         config: the experiment, as drawn in its cycle.
         content_seed: of what prompts say, see :class:`TrafficPrompts`.
-        lives_on: likewise.
+        server_persists: likewise.
 
     Raises:
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
@@ -69,7 +69,7 @@ def traffic_prompts(
     """
     is_synthetic = config.serving is not None and config.synthetic() is not None
     workload = None if is_synthetic else _batch_workload(config)
-    return TrafficPrompts(config, workload, content_seed, lives_on=lives_on)
+    return TrafficPrompts(config, workload, content_seed, server_persists=server_persists)
 
 
 def check_files(configs: Iterable[ExperimentConfig]) -> list[str]:

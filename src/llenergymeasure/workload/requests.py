@@ -26,8 +26,8 @@ class Workload:
         prompt_hash: what was asked, apart from its order (see :func:`prompt_hash`).
         notes: what the reader of a result should know, such as prompts used twice.
         template_sha256: of the chat template; None where no prompt went through one.
-        longest_in_trace_tokens: prompt and answer together, where sessions of a trace are replayed, which
-            the requests only begin; else 0.
+        longest_in_trace_tokens: prompt and answer together, where sessions of a trace are
+            replayed, which the requests only begin; else 0.
     """
 
     requests: tuple[Request, ...]

@@ -114,7 +114,7 @@ def sent(
     engine = ServedEngine(command, config, (), traffic_prompts(config), running)
     outgoing = engine.encode(Request(0, (1, 2), max_tokens))
     engine.close()
-    return json.loads(outgoing.content.partition(b"\r\n\r\n")[2]), outgoing.asked_tokens
+    return json.loads(outgoing.content.partition(b"\r\n\r\n")[2]), outgoing.max_tokens
 
 
 USAGE = {"include_usage": True}

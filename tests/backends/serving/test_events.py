@@ -35,7 +35,7 @@ def read(
             (100 + offset, body[offset : offset + piece_bytes])
             for offset in range(0, len(body), piece_bytes)
         ]
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=4)
     list(read_answer(exchange, pieces, complete=complete))
     return exchange
 
@@ -50,7 +50,7 @@ def test_events_split_anywhere_are_the_same(piece_bytes: int | None) -> None:
 
 def test_a_part_has_the_time_of_its_last_byte() -> None:
     event, usage = stream(text("a", "stop")), stream(USAGE) + DONE
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
     list(read_answer(exchange, pieces, complete=True))
     assert list(exchange.token_ns) == [200]
@@ -60,7 +60,7 @@ def test_a_part_has_the_time_of_its_last_byte() -> None:
 def test_a_long_answer_is_read_in_steps_between_which_others_bytes_get_their_time() -> None:
     usage_event = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
     body = stream(*[text("a")] * 2000, END, usage_event) + DONE
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=2000)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=2000)
     steps = list(read_answer(exchange, [(100, body)], complete=True))
     assert (exchange.failure, exchange.output_tokens) == (None, 2000)
     assert len(steps) > 200
@@ -85,7 +85,7 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
 ) -> None:
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
     pieces = [(index, stream(text(part))) for index, part in enumerate(parts)]
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=4)
     list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert exchange.first_ns == first
 
@@ -97,7 +97,7 @@ def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
         (index, stream({"choices": [{"delta": delta}]})) for index, delta in enumerate(deltas)
     ]
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=6)
     list(read_answer(exchange, [*pieces, (9, stream(usage) + DONE)], complete=True))
     assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
 
@@ -177,7 +177,7 @@ def answer(
     if reported is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": reported}
     end = {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage}
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=300, opens_thought=opened)
+    exchange = Exchange(0, 0, sent_ns=1, max_tokens=300, opens_thought=opened)
     list(read_answer(exchange, [(100, stream(*events, end) + DONE)], complete=True))
     assert exchange.failure is None, exchange.message
     return exchange

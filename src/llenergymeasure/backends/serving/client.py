@@ -94,7 +94,7 @@ class StreamingClient:
         self, exchange: Exchange, request: Outgoing, timeout_s: float, on_end: OnEnd
     ) -> None:
         """Send a request now; ``on_end`` is called once, when it is answered or has failed."""
-        exchange.asked_tokens, exchange.sent_bytes = request.asked_tokens, len(request.content)
+        exchange.max_tokens, exchange.sent_bytes = request.max_tokens, len(request.content)
         exchange.opens_thought = request.opens_thought
         exchange.sent_ns = time.monotonic_ns()
         _Stream(self, exchange, request, timeout_s, on_end).start()
@@ -232,7 +232,7 @@ class _Stream:
         self._sent_s = time.monotonic()
         request = self._request
         self._client.requested_answers += request.answers
-        max_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
+        max_bytes = ANSWER_BYTES + TOKEN_BYTES * request.max_tokens
         connection.send(request.content, max_bytes, self._handle_answer)
 
     def _handle_answer(self, answer: Answer, failure: ConnectionFailure | None) -> None:

@@ -97,7 +97,7 @@ class _AnswerReader:
         self._end_ns = 0
         self._done = False
         self._events = 0
-        self._max_events = _EXTRA_EVENTS + _EVENTS_PER_TOKEN * exchange.asked_tokens
+        self._max_events = _EXTRA_EVENTS + _EVENTS_PER_TOKEN * exchange.max_tokens
 
     def add(self, at_ns: int, data: bytes) -> None:
         if data == _DONE:
@@ -105,7 +105,7 @@ class _AnswerReader:
             return
         self._events += 1
         if self._events > self._max_events:
-            tokens = self._exchange.asked_tokens
+            tokens = self._exchange.max_tokens
             raise _AnswerError("malformed", f"over {self._max_events} events for {tokens} tokens")
         try:
             self._event(at_ns, json.loads(data))
@@ -126,7 +126,7 @@ class _AnswerReader:
         limit = exchange.sent_bytes + _TEMPLATE_TOKENS
         exchange.input_tokens = _count(self._usage, "prompt_tokens", limit)
         exchange.cached_tokens = _cached_tokens(self._usage, exchange.input_tokens)
-        tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
+        tokens = _count(self._usage, "completion_tokens", exchange.max_tokens)
         visible = sum(is_visible for _, is_visible in self.parts)
         if visible and not tokens:
             raise _AnswerError(

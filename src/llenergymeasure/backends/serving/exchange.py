@@ -21,7 +21,7 @@ class Outgoing:
     """
 
     content: bytes
-    asked_tokens: int
+    max_tokens: int
     answers: int = 1
     opens_thought: bool = False
 
@@ -36,7 +36,7 @@ class Exchange:
         due_ns: when its user would have asked, had the client had no work; 0 for planned.
         sent_ns: when it was sent; 0 if it never was.
         sent_bytes: its length; 0 if it never was.
-        asked_tokens: most that its answer may have; 0 if it never was.
+        max_tokens: most that its answer may have; 0 if it never was.
         opens_thought: whether the prompt opened a thought, which the answer begins in.
         end_ns: when the answer was complete or had failed; 0 while it runs.
         token_ns: when each part of the answer that holds output came.
@@ -57,7 +57,7 @@ class Exchange:
     due_ns: int = 0
     sent_ns: int = 0
     sent_bytes: int = 0
-    asked_tokens: int = 0
+    max_tokens: int = 0
     opens_thought: bool = False
     end_ns: int = 0
     token_ns: "array[int]" = field(default_factory=lambda: array("q"))

@@ -85,7 +85,7 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
     The tokenizer is left out: prompts go in and answers come out as token ids, on every backend.
     """
     section = settings(config)
-    explicit = {} if section.engine is None else section.engine.given()
+    explicit = {} if section.engine is None else section.engine.explicit_values()
     explicit.pop("backend", None)
     defaults: dict[str, Any] = {
         "model": source.location,

@@ -95,7 +95,7 @@ class TensorRTEngine(Engine):
         Empty unless ``tensorrt.engine.enable_iter_perf_stats`` is set: it is off by default.
         """
         section = settings(self._config).engine
-        if section is None or not section.given().get("enable_iter_perf_stats"):
+        if section is None or not section.explicit_values().get("enable_iter_perf_stats"):
             return {}
         steps = list(map(_parse_step, require_open(self._llm).get_stats(timeout=STATISTICS_WAIT_S)))
         shares = [share for share in map(_cache_share, steps) if share is not None]

@@ -30,8 +30,8 @@ class EngineFacts:
         install: returns what installs it here; None where it comes as a container image alone.
         image_disk_bytes: free space to build its image: the base's layers, its tree, the image.
         names: its names of parameters, as in a study.
-        needs_own_environment: whether it pins its own builds of torch and of CUDA's libraries, so that
-            no two such fit in one environment.
+        needs_own_environment: whether it pins its own builds of torch and of CUDA's libraries, so
+            that no two such fit in one environment.
     """
 
     modules: tuple[str, ...]

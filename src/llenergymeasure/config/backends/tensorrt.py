@@ -46,7 +46,7 @@ class TensorRTConfig(Section):
     @property
     def compiled(self) -> bool:
         """Whether a compiled engine runs the model, and not PyTorch."""
-        arguments = {} if self.engine is None else self.engine.given()
+        arguments = {} if self.engine is None else self.engine.explicit_values()
         if "backend" in arguments:
             return bool(arguments["backend"] == "tensorrt")
         return bool(self.quantization or self.engine_path or _COMPILED_ARGUMENTS & set(arguments))

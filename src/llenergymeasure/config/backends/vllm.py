@@ -73,7 +73,7 @@ class VLLMEngineConfig(EngineSection):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are set, as today's vLLM names them."""
-        return current_vllm_arguments(self.given())
+        return current_vllm_arguments(self.explicit_values())
 
 
 class VLLMSamplingConfig(EngineSection):

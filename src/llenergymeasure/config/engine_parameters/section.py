@@ -52,13 +52,13 @@ class EngineSection(Section):
                 return parameter
         return None
 
-    def given(self) -> dict[str, Any]:
+    def explicit_values(self) -> dict[str, Any]:
         """Return what is set, parameters without a field here included, as plain values."""
         return self.model_dump(exclude_none=True)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are set, as the engine names them today."""
-        return self.given()
+        return self.explicit_values()
 
     def extras(self) -> dict[str, Any]:
         """Return the parameters that are set and have no field here."""

@@ -236,7 +236,9 @@ def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
 
     cards = inventory.discover()
     allotment = allot(config, cards)
-    readings = {gpu.uuid: inventory.memory_used_bytes(gpu) for gpu in cards.by_uuids(allotment.usable)}
+    readings = {
+        gpu.uuid: inventory.memory_used_bytes(gpu) for gpu in cards.by_uuids(allotment.usable)
+    }
     used_bytes = {uuid: value for uuid, value in readings.items() if value is not None}
     return asdict(replace(allotment, memory_used_bytes=used_bytes, numbers=_cuda_numbers(cards)))
 

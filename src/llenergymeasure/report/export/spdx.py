@@ -74,8 +74,8 @@ def _package(base: str, row: Row, used: Sequence[Row]) -> dict[str, Any]:
         interval = f", 95 % interval with the sensor's gain {low} to {high}"
     comment = (
         "Energy of inference is that of 1,000 requests in kWh: "
-        f"mean of {count_text(row['n'], 'run')}{interval}; {row['kind']} by {row['energy_source']}, "
-        f"scope {', '.join(row['energy_scopes'])}."
+        f"mean of {count_text(row['n'], 'run')}{interval}; "
+        f"{row['kind']} by {row['energy_source']}, scope {', '.join(row['energy_scopes'])}."
     )
     return {
         **package,

@@ -282,7 +282,7 @@ class EngineRun:
 
     def _prompts(self) -> TrafficPrompts:
         shared = self._spec.session is not None
-        return traffic_prompts(self._workload_config, self._content_seed, lives_on=shared)
+        return traffic_prompts(self._workload_config, self._content_seed, server_persists=shared)
 
     def _server_of_previous_run(self, backend: Backend) -> Engine | None:
         """Return the server that the previous run left; None too if it was ended for this one."""

@@ -182,7 +182,7 @@ def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
     plan = folder.study.plan
     planned_ns = plan.stat().st_mtime_ns if plan.is_file() else math.inf
     with suppress(ConfigurationError, OSError):  # a missing file is reported where it is read
-        paths = local_files(spec.config, inside=True)
+        paths = local_files(spec.config, in_folders=True)
         newer = [path for path in paths if path.stat().st_ctime_ns > planned_ns]
         unnamed = set(newer).difference(local_files(spec.config))
         logs = [path for path in newer if path in unnamed and any(map(path.match, _LOG_PATTERNS))]

@@ -47,14 +47,14 @@ CORE_FLOPS_PER_S, CORE_BYTES_PER_S, CPU_BYTES_PER_S = 1e10, 5e9, 1e11
 class Forecast:
     """Looks at the machine and at each model once, for all runs of a plan."""
 
-    def __init__(self, *, here: bool = True, job_bytes: int | None = None) -> None:
+    def __init__(self, *, local: bool = True, job_bytes: int | None = None) -> None:
         """Say where the runs will be made.
 
         Args:
-            here: on this machine; else in jobs of a cluster whose machines are not known.
+            local: on this machine; else in jobs of a cluster whose machines are not known.
             job_bytes: how much of its machine's memory such a job is given.
         """
-        self._is_local = here
+        self._is_local = local
         self._job_bytes = job_bytes
         self._sources: dict[str, ModelSource | str] = {}
         self._cards: dict[str, tuple[Gpu, ...] | str] = {}

@@ -123,7 +123,7 @@ def engine_setting(config: ExperimentConfig, name: str) -> Any:
     """Return the study's value for one of the engine's own arguments; None if it sets none."""
     section: Any = getattr(config, config.backend)
     arguments = getattr(section, "engine", None)
-    settings = {} if arguments is None else arguments.given()
+    settings = {} if arguments is None else arguments.explicit_values()
     return settings.get(name, getattr(section, name, None))
 
 

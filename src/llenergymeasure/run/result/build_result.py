@@ -154,7 +154,7 @@ def _energy(run: _MeasuredRun) -> RunEnergy:
         run.batches,
         run.tokens,
         devices=energy_devices(run.engine, config, run.samples),
-        asked=config.get("energy") or {},
+        settings=config.get("energy") or {},
         characterised=load_characterised(run.samples.header.sensors),
         carbon=run.spec.sections.get("carbon"),
         recorder_lost=(run.folder.work / "recorder_lost").exists(),

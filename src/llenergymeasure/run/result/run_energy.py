@@ -65,7 +65,7 @@ def run_energy(
     tokens: Tokens,
     *,
     devices: Sequence[str],
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
     characterised: Mapping[tuple[str, str], Characterisation],
     carbon: Mapping[str, Any] | None = None,
     recorder_lost: bool = False,
@@ -82,20 +82,20 @@ def run_energy(
         batches: the window's; none under traffic.
         tokens: what went in and came out within the window.
         devices: the cards in use, as sensors name them.
-        asked: the study's ``energy`` section.
+        settings: the study's ``energy`` section.
         characterised: the results of probing the cards' sensors.
         carbon: what the study declares of grid, price and hardware; None for nothing.
         recorder_lost: whether the recorder ended too early.
         own_server: whether no external server works for the run.
         precision: the relative precision that the window's length was chosen for.
-        calibration: the sensors' gains; None: by the file that ``asked`` names.
+        calibration: the sensors' gains; None: by the file that ``settings`` names.
 
     Raises:
         ConfigurationError: the calibration file cannot be used.
     """
-    sensor = asked.get("backend")
+    sensor = settings.get("backend")
     if calibration is None:
-        calibration = load_calibration(asked.get("calibration"))
+        calibration = load_calibration(settings.get("calibration"))
     run_account = account(
         samples,
         window,
@@ -103,7 +103,7 @@ def run_energy(
         devices=set(devices),
         headline=None if sensor in (None, "auto") else sensor,
         calibration=calibration,
-        known={key: result.behaviour for key, result in characterised.items()},
+        behaviours={key: result.behaviour for key, result in characterised.items()},
         recorder_lost=recorder_lost,
         own_server=own_server,
         precision=precision or PRECISION,

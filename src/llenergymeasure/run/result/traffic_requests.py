@@ -87,7 +87,7 @@ def traffic_table(sent: "Sequence[SentRequest]", engine: "ServedEngine") -> pa.T
                 "input_tokens_cached": exchange.cached_tokens,
                 "input_tokens_shared": _shared_tokens(request),
                 "output_tokens": exchange.output_tokens,
-                "output_tokens_asked": exchange.asked_tokens,
+                "output_tokens_asked": exchange.max_tokens,
                 "thinking_tokens": exchange.thinking_tokens,
                 "thinking_differs": exchange.thinking_differs,
                 "planned_monotonic_ns": exchange.planned_ns,

@@ -111,7 +111,7 @@ def requested_revision(config: ExperimentConfig) -> str | None:
     """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
-    revision = None if arguments is None else arguments.given().get("revision")
+    revision = None if arguments is None else arguments.explicit_values().get("revision")
     return None if revision is None else str(revision)
 
 
