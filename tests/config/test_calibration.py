@@ -82,7 +82,7 @@ def test_an_offset_is_taken_off_for_as_long_as_the_window_is(tmp_path: Path) -> 
     gain = read_calibration(path).gain_for("GPU-1", "any")
     true_w, span_s = 300.0, 7.0
     indicated_j = (1.044 * true_w - 22.6) * span_s
-    assert gain.true_energy(indicated_j, span_s) == pytest.approx(true_w * span_s)
+    assert gain.true_energy_j(indicated_j, span_s) == pytest.approx(true_w * span_s)
 
 
 def test_the_published_gains_can_be_used_and_are_those_of_single_kinds_of_cards() -> None:

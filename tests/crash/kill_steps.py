@@ -244,7 +244,7 @@ class Study:
             # Left by a launcher that was killed: whatever looks next removes it.
             must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
             module = "llenergymeasure.containers.container_setup"
-            self._python(f"from {module} import remove_left_tokens; remove_left_tokens()")
+            self._python(f"from {module} import remove_abandoned_tokens; remove_abandoned_tokens()")
             must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
         if measured is not None and is_complete(run):
             self.finished_later += 1

@@ -153,14 +153,14 @@ class Cpus:
             Value("cpu_own_s", own_s),
         ]
 
-    def others(self) -> dict[int, float]:
+    def others_cpu_s(self) -> dict[int, float]:
         grows = {20: 1.0, 30: 3.0, 40: 9.0, 50: 0.05, 60: self._kernels}
         return {10: 5.0} | {pid: use_s * self._looks for pid, use_s in grows.items()}
 
     def shares_cpus(self, pid: int) -> bool:
         return pid != 40
 
-    def is_kernels(self, pid: int) -> bool:
+    def is_kernel_thread(self, pid: int) -> bool:
         return pid == 60
 
     def name(self, pid: int) -> str:

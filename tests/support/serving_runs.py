@@ -41,7 +41,7 @@ class NoEnergy:
 class Counted:
     """Stands where the engine would be: every prompt is as long as it was sent."""
 
-    counts_for_free = True
+    sends_token_ids = True
 
     def expected_input_tokens(self, request: Request) -> int:
         return len(request.prompt_token_ids)

@@ -2,8 +2,9 @@
 
 A request is the same whenever and in whatever order it is asked for, on every engine, so that
 traffic at different rates asks the same questions. Each cycle has a seed of its own
-(``ExperimentConfig.drawn_in``). What no cycle repeats no prefix cache knows: prompts of a data set,
-and those sent to a server that lives on, get a mark, a few random tokens in place of their own.
+(``ExperimentConfig.with_cycle_seed``). What no cycle repeats no prefix cache knows: prompts of a
+data set, and those sent to a server that lives on, get a mark, a few random tokens in place of
+their own.
 """
 
 import secrets
