@@ -99,23 +99,17 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
     ]
 
 
-def length_note(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
-    """Return a note if the experiments' answers differ in length; None if they do not.
-
-    Under traffic requests overlap, so none has an energy of its own that could be compared.
-    """
+def length_note(summary: Iterable[Row]) -> str | None:
+    """Return a note if the experiments' answers differ in length; None if they do not."""
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
     if not means or max(means) <= LENGTHS_APART * min(means):
         return None
-    is_serving = any(run["offered_requests_per_s"] is not None for run in runs)
-    alternative = (
-        ", and so does llem compare of two settings, over the requests that both answered at one "
-        "length"
-    )
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
         "mean: the energies per request are of unlike answers, and no ranking of the settings. "
-        f"Energy per output token compares them better{'' if is_serving else alternative}."
+        "Energy per output token compares them better. Where two settings had the same prompts, "
+        "and each request an energy of its own, llem compare also compares those that both "
+        "answered at one length."
     )
 
 

@@ -163,7 +163,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
-        "length_note": experiments.length_note(summary, runs),
+        "length_note": experiments.length_note(summary),
         "footprint_units": experiments.footprint_units(summary, runs),
         "correct_answers": experiments.correct_answer_rows(summary[:LISTED_EXPERIMENTS]),
         "drawn_limit": SHOWN_EXPERIMENTS,
