@@ -164,6 +164,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
         "length_note": experiments.length_note(summary),
+        "thinking_note": experiments.thinking_note(summary, runs),
         "footprint_units": experiments.footprint_units(summary, runs),
         "correct_answers": experiments.correct_answer_rows(summary[:LISTED_EXPERIMENTS]),
         "drawn_limit": SHOWN_EXPERIMENTS,
