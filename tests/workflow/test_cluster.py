@@ -324,6 +324,24 @@ def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     assert first_error(log) == f"{words}{after}"
 
 
+def test_a_file_that_snakemake_could_not_make_is_one_line() -> None:
+    """It tries to make the outcome of a run that could write nothing, and shows a traceback."""
+    log = """\
+Error in rule measure:
+    jobid: 1
+Traceback (most recent call last):
+  File "snakemake/io/__init__.py", line 897, in touch
+FileNotFoundError: [Errno 2] No such file or directory
+
+During handling of the above exception, another exception occurred:
+
+  File "snakemake/io/__init__.py", line 924, in touch_or_create
+PermissionError: [Errno 1] Operation not permitted: 'results/small/runs/4276/1/outcome.json'
+"""
+    words = "llem: results/small/runs/4276/1/outcome.json: Operation not permitted\n"
+    assert first_error(log) == words
+
+
 SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"
 FAILED = (
     "Error in rule measure:\n    message: SLURM-job '1{0}' failed, SLURM status is: 'FAILED'.\n"

@@ -114,6 +114,10 @@ def first_error(log: str) -> str:
     study_error = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if study_error is not None:
         return f"llem: {study_error[1]}"
+    file_errors = re.findall(r"^\w+Error: \[Errno \d+\] (.+?): '(.+?)'", log, re.MULTILINE)
+    if file_errors:  # Snakemake's own, with its traceback
+        reason, path = file_errors[-1]
+        return f"llem: {path}: {reason}\n"
     lines = log.splitlines(keepends=True)
     text = "".join(dropwhile(lambda line: not re.search("Error|error:", line), lines)) or log
     repeats = list(re.finditer("^Error in rule ", text, re.MULTILINE))[1:]
