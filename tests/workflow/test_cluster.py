@@ -317,6 +317,22 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
     assert driven.error_text == f"llem: {folder.path}: No space left on device\n"
 
 
+def test_why_a_run_could_not_write_its_outcome_is_said(tmp_path: Path) -> None:
+    """As over a quota: it was only said to have ended without a word, as if it was killed."""
+    study, plan, folder = planned(tmp_path)
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
+    messages: list[str] = []
+    driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), 0)
+    progress = Progress(plan, folder)
+    fail(folder, plan, '{"status": "running", "attempt": 1, "pid": 0}')
+    follow(driven, progress)
+    words = "results/small/runs/a73e/1/outcome.json: Disk quota exceeded"
+    log = f"llem: {words}\nRuleException:\nCalledProcessError in file measure.smk, line 26:\n"
+    assert driven._exit_code(1, log) == 1
+    assert any(words in text for text in (*messages, driven.error_text))
+    assert "CalledProcessError" not in driven.error_text
+
+
 def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     words = "Unable to run job: error: no suitable queues\nExiting.\n"
     after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
