@@ -24,6 +24,9 @@ from llenergymeasure.screen import say
 READ_LIMIT_BYTES = 8 << 30
 """No file of a results folder comes near it, on the disk or in memory."""
 
+TEXT_LIMIT_BYTES = 1 << 29
+"""Nor does a text or a JSON document come near this: read, it takes several times as much."""
+
 _POINTER = b"version https://git-lfs"
 
 LOCK_RETRY_S = 0.1
@@ -206,17 +209,31 @@ def open_to_read(path: Path | str) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
-def read_bytes(path: Path | str) -> bytes:
+def read_bytes(path: Path | str, limit_bytes: int | None = None) -> bytes:
     """Return a file's bytes.
 
+    Args:
+        path: the file.
+        limit_bytes: its largest size; that of what is ever written here if not given.
+
     Raises:
-        OSError: as by :func:`open_to_read`, or it is larger than what is ever written here.
+        OSError: as by :func:`open_to_read`, or it is larger.
     """
+    limit_bytes = limit_bytes or READ_LIMIT_BYTES
     with open_to_read(path) as stream:
-        if os.fstat(stream.fileno()).st_size > READ_LIMIT_BYTES:
-            reason = f"is larger than {READ_LIMIT_BYTES >> 30} GiB"
+        if os.fstat(stream.fileno()).st_size > limit_bytes:
+            reason = f"is larger than {limit_bytes / 2**30:g} GiB"
             raise OSError(errno.EOVERFLOW, reason, str(path))
         return stream.read()
+
+
+def load_text(path: Path) -> str:
+    """Return a text file, with U+FFFD for what is no UTF-8.
+
+    Raises:
+        OSError: as by :func:`read_bytes`.
+    """
+    return read_bytes(path, TEXT_LIMIT_BYTES).decode(errors="replace")
 
 
 def load_json(path: Path) -> Any:
@@ -227,7 +244,7 @@ def load_json(path: Path) -> Any:
         ValueError: it is no JSON, or is nested too deep to be read.
     """
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(read_bytes(path, TEXT_LIMIT_BYTES))
     except RecursionError:
         raise ValueError("is nested too deep") from None
 
@@ -239,6 +256,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def file_version(path: Path) -> tuple[int, int] | None:
+    """Return what changes each time a file is written, by whatever clock; None if it is absent."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:
@@ -268,7 +294,7 @@ def sync_folder(folder: Path) -> None:
 def lfs_pointer_problem(path: Path) -> str | None:
     """Return what is wrong with a file that Git LFS has left a pointer of; None for any other."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             if file.read(len(_POINTER)) != _POINTER:
                 return None
     except OSError:

@@ -1,7 +1,9 @@
 """What the system refuses is one line with its cause and its place, and never a traceback."""
 
+import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.files import locked
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workload.load_study import load_study
@@ -111,6 +114,17 @@ def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
     assert "choose another: XDG_CACHE_HOME" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "results").glob("*/runs/*"))
+
+
+def test_a_quota_is_seen_by_writing_what_snakemake_will(tmp_path: Path) -> None:
+    """Of a home that is almost full a byte tells nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        assert why_not_writable(tmp_path) is None
+        assert why_not_writable(tmp_path, 1_000_000) == os.strerror(errno.EFBIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_report_that_cannot_be_written_by_command(study: Path, call: Call) -> None:

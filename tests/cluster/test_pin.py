@@ -70,7 +70,7 @@ def test_a_pin_that_cannot_be_read_now_is_not_said_to_be_damaged(
     study = StudyFolder(tmp_path)
     enforce_pin(spec(pin="node"), study, HERE)
 
-    def stale(path: Path) -> bytes:
+    def stale(path: Path, _limit: int | None = None) -> bytes:
         raise OSError(errno.ESTALE, "Stale file handle", str(path))
 
     monkeypatch.setattr(files, "read_bytes", stale)
@@ -122,6 +122,7 @@ def test_nodes_of_the_default_partition_the_most_idle_first() -> None:
     assert [sorted(node.gpu_types) for node in nodes] == [["h100"], ["a100"], ["h100"]]
     (other,) = parse_nodes(SINFO, "cpu")
     assert (other.name, other.has_gpus) == ("n5", False)
+    assert parse_nodes(f"Welcome!\n\n{SINFO}a|b|c|d|e\n", None) == nodes
 
 
 @pytest.mark.parametrize(("names", "node"), [("bc", "c"), ("cb", "c"), ("b", "b")])

@@ -181,7 +181,8 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pi
     first.kill()
     remaining = set(queue("%A"))
     assert remaining, "the jobs of a killed workflow stay in the queue"
-    second = cluster.workflow(tmp_path)
+    # As a user may have it who looks at one partition.
+    second = cluster.workflow(tmp_path, SQUEUE_PARTITION="urgent", SINFO_PARTITION="urgent")
     wait_for(lambda: EARLIER_JOBS in second.log() or second.process.poll() is not None, 90)
     assert f"{EARLIER_JOBS} are ended first" in second.log()
     assert second.end() == 0, second.log()

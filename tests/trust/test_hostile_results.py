@@ -15,8 +15,10 @@ import pytest
 from llenergymeasure import files, parquet
 from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
-from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
-from llenergymeasure.files import READ_LIMIT_BYTES, sha256
+from llenergymeasure.config.calibration import read_calibration
+from llenergymeasure.config.strict_yaml import MAX_BYTES
+from llenergymeasure.errors import BackendError, ConfigurationError, LlemError, ResultsError
+from llenergymeasure.files import READ_LIMIT_BYTES, TEXT_LIMIT_BYTES, load_json, load_text, sha256
 from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
@@ -28,7 +30,9 @@ from llenergymeasure.results.record_files import read_run_row
 from llenergymeasure.run.engine.phase_marks import current_phase, read_marks
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.resume import read_call
+from llenergymeasure.workflow.snakemake_log import read_job_messages
 from llenergymeasure.workload.datasets.files import read_file
+from llenergymeasure.workload.models.resolve import model_json
 from support.memory import memory_peak
 
 
@@ -96,6 +100,27 @@ def test_nothing_without_an_end_is_hashed(tmp_path: Path, make: Callable[[Path],
     make(tmp_path / "samples.parquet")
     with pytest.raises(OSError, match="no file that can be read"):
         sha256(tmp_path / "samples.parquet")
+
+
+def test_no_text_is_read_that_is_too_large_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(TEXT_LIMIT_BYTES + 1)
+    with memory_peak() as peak:
+        with pytest.raises(BackendError, match="larger than"):
+            model_json(path)
+        with pytest.raises(ConfigurationError, match="larger than"):
+            read_calibration(path)
+        with pytest.raises(ResultsError):
+            Plan.read(path)
+        for read in (load_text, load_json):
+            with pytest.raises(OSError, match="larger than"):
+                read(path)
+        assert read_job_messages(path) == []
+        path.write_bytes(b" " * (MAX_BYTES + 1))
+        with pytest.raises(ConfigurationError, match="too large"):
+            read_calibration(path)
+    assert peak.grown_bytes < 100_000_000
 
 
 def say_one_value(path: Path, count: int) -> None:

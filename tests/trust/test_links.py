@@ -20,8 +20,10 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.attempt import lock_folder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.engine import engine_process
+from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.quality import command_score
 from llenergymeasure.run.pin import enforce_pin
+from llenergymeasure.workflow import recovery
 from llenergymeasure.workflow.recovery import clear_leftovers
 from llenergymeasure.workload.load_study import load_study
 from report.studies import without_drawing
@@ -275,16 +277,40 @@ def test_a_run_writes_through_no_link_that_came_later(tmp_path: Path, mine: Path
     (tmp_path / "plan.json").write_text("{}")
     run = RunFolder(tmp_path / "runs" / "0123456789ab" / "1")
     run.work.mkdir(parents=True)
-    for path in (run.stream, run.engine_pid, run.work / "experiment.json"):
+    for path in (run.stream, run.engine_pid, run.marks, run.work / "experiment.json"):
         path.symlink_to(mine / "notes.txt")
     before = contents(mine)
     run.spec.write_text(json.dumps({"config": {}}))
     with pytest.raises(LlemError, match="is a link"):
         SamplesWriter(run.stream, header())
+    with pytest.raises(LlemError, match="is a link"):
+        Marks(run.marks)
     with pytest.raises(ValueError, match="Field required"):  # of an empty plan
         engine_process.main(["--out", str(run.path)])
     assert run.engine_pid.read_text() == str(os.getpid())
     command_score(run, {"command": ["true"], "timeout_seconds": 9})
+    assert contents(mine) == before
+
+
+def test_what_is_set_aside_stays_where_it_was_when_its_folder_becomes_a_link(
+    tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    run = RunFolder(tmp_path / "runs" / "0123456789ab" / "1")
+    run.path.mkdir(parents=True)
+    run.result.write_text("theirs")
+    before = contents(mine)
+    make = os.mkdir
+
+    def make_and_swap(name: str, *args: int, **kwargs: int) -> None:
+        make(name, *args, **kwargs)
+        if Path(name).name == "damaged-1":
+            (run.path / name).rename(tmp_path / "away")
+            (run.path / name).symlink_to(mine)
+
+    monkeypatch.setattr(os, "mkdir", make_and_swap)
+    with pytest.raises(LlemError, match="is a link"):
+        recovery._set_aside(run)
     assert contents(mine) == before
 
 

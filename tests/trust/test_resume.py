@@ -17,7 +17,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import snakemake_profile
-from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, store_call
+from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, read_call, store_call
 from support.studies import write_study
 
 
@@ -86,6 +86,16 @@ def test_only_what_a_command_line_sets_is_taken(
         with pytest.raises(ConfigurationError, match=f"run with {key}, which no option"):
             resume(named, None)
     assert resumed == []
+
+
+@pytest.mark.parametrize("content", [[1], {"profile": ["slurm"]}, {"settings": 7}, {"cwd": {}}])
+def test_a_call_of_another_form_is_none(tmp_path: Path, content: Any) -> None:
+    folder = left(tmp_path)
+    if isinstance(content, dict):
+        content = {**json.loads((folder / CALL_NAME).read_text()), **content}
+    (folder / CALL_NAME).write_text(json.dumps(content))
+    call = read_call(StudyFolder(folder))
+    assert call is None or isinstance(call.profile, str)
 
 
 def test_a_study_s_file_is_named_from_the_root(

@@ -30,6 +30,7 @@ from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.progress import EndedRun, Progress
 from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
+    QueueWatch,
     end_jobs,
     job_prefix,
     queued_jobs,
@@ -93,6 +94,50 @@ def test_other_jobs_of_the_user_may_have_comments_of_several_lines(slurm: Path) 
     line = f"17|{job_prefix(folder)}ab|RUNNING|None|rule_measure"
     command(slurm, "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line}\n'")
     assert [job.id for job in queued_jobs(folder)] == ["17"]
+
+
+@pytest.mark.parametrize("name", ["SQUEUE_STATES", "SQUEUE_PARTITION", "SQUEUE_ACCOUNT"])
+def test_what_a_user_lists_for_himself_hides_no_job_of_a_study(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Hidden jobs would measure next to new ones, and be taken for gone while they wait."""
+    line = f"17|{job_prefix(StudyFolder(slurm / 'small'))}ab|PENDING|Priority|"
+    command(slurm, "squeue", f"[ -n \"${name}\" ] || echo '{line}'")
+    command(slurm, "scancel", f'[ -n "$SCANCEL_STATE" ] || touch {slurm}/cancelled')
+    monkeypatch.setenv(name, "urgent")
+    monkeypatch.setenv("SCANCEL_STATE", "RUNNING")
+    jobs = queued_jobs(StudyFolder(slurm / "small"))
+    assert [job.id for job in jobs] == ["17"]
+    slurm_jobs.cancel_jobs(jobs)
+    assert (slurm / "cancelled").exists()
+
+
+def test_snakemake_s_executor_does_not_see_what_a_user_lists_for_himself_either(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(slurm, "squeue", "true")
+    monkeypatch.setattr(QueueWatch, "start", lambda _: None)
+    monkeypatch.setenv("SQUEUE_PARTITION", "urgent")
+    study: Any = object.__new__(OpenStudy)
+    study._folder = StudyFolder(slurm / "small")
+    study._workflow = SimpleNamespace(
+        executor_settings=None, resource_settings=SimpleNamespace(resources={})
+    )
+    study._prepare_cluster(named_jobs=True)
+    assert "SQUEUE_PARTITION" not in os.environ
+    assert "PATH" in os.environ
+
+
+def test_a_configuration_that_is_not_found_for_a_while_is_no_empty_queue(slurm: Path) -> None:
+    """In SLURM's configless mode each command fetches it, and finds none while a name server is
+    away."""
+    folder = StudyFolder(slurm / "small")
+    error = "squeue: fatal: Could not establish a configuration source"
+    command(slurm, "squeue", f"echo '{error}' >&2; exit 1")
+    assert queued_jobs(folder) == []  # as on a machine without a cluster
+    with pytest.raises(PreflightError, match="SLURM does not answer"):
+        queued_jobs(folder, in_cluster=True)
+    assert QueueWatch(folder)._has_work_left()
 
 
 @pytest.mark.parametrize(

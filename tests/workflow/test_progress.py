@@ -19,7 +19,7 @@ from llenergymeasure.plan.estimate import (
 )
 from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import note_kind
+from llenergymeasure.results.notes import note_kind, record_notes
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.progress import (
@@ -135,6 +135,25 @@ def test_a_failure_is_known_whatever_the_clock_of_its_file_system_says(tmp_path:
     begin(folder, plan, 0, '{"status": "failed", "attempt": 1}')
     os.utime(folder.run(plan.runs[0].experiment, plan.runs[0].cycle).attempts, (1, 1))
     assert progress.any_failed
+
+
+@pytest.mark.parametrize("clock_s", [-3600, 3600])
+def test_an_end_is_seen_whatever_the_clock_of_its_file_system_says(
+    tmp_path: Path, clock_s: int
+) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    outcome = folder.run(plan.runs[0].experiment, plan.runs[0].cycle).outcome
+
+    def fail(attempt: int) -> None:
+        begin(folder, plan, 0, json.dumps({"status": "failed", "attempt": attempt}))
+        os.utime(outcome, (time.time() + clock_s + attempt,) * 2)
+
+    fail(1)
+    progress = Progress(plan, folder)
+    assert progress.newly_ended() == []
+    fail(2)
+    (ended,) = progress.newly_ended()
+    assert ended.line.startswith("[1/2]")
 
 
 def test_what_failed_before_this_call_is_no_failure_of_it(tmp_path: Path) -> None:
@@ -369,6 +388,14 @@ def test_a_note_with_other_figures_is_the_same_note() -> None:
     assert first == note_kind(busy.format(7, "llem (pid 12)"))
     assert first == note_kind(busy.format(9, "tmux: server (pid 3), a;b (pid 4)"))
     assert first != note_kind("GPU-1 has ECC off")
+
+
+def test_a_stranger_s_process_adds_no_line_by_its_name() -> None:
+    """Its name, which it sets itself, may hold what would be another run's line."""
+    warning = {"message": "at the start others used 9 % of the CPUs: x\n[9/9] 0.1 J (pid 7); more"}
+    (note,) = record_notes({"preflight": [warning], "workload": {"notes": []}})
+    assert "\n" not in note
+    assert note_kind(note) == note_kind("at the start others used 7 % of the CPUs: y (pid 5); more")
 
 
 def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import slurm_jobs
 from llenergymeasure.workflow.slurm_jobs import QueuedJob, QueueWatch
 
-def ask(folder):
+def ask(folder, in_cluster):
     {ask}
 
 {before}

@@ -36,7 +36,8 @@ from llenergymeasure.machine.folders import (
     shared_folder,
     why_not_writable,
 )
-from llenergymeasure.processes import ChildError, run_to_end
+from llenergymeasure.machine.scheduler import run_slurm
+from llenergymeasure.processes import ChildError
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
@@ -160,7 +161,7 @@ def _check_slurm() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     command = ["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"]
     try:
-        result = run_to_end(command, COMMAND_LIMIT_S)
+        result = run_slurm(command, COMMAND_LIMIT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if result.returncode != 0:

@@ -10,7 +10,7 @@ from llenergymeasure.cli.clean import OWNER as CLEANER
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, StudyArgument, note, print_json
 from llenergymeasure.errors import PreflightError, ResultsError
-from llenergymeasure.files import lock_holder
+from llenergymeasure.files import load_text, lock_holder
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.formatting import count_text, plain
 from llenergymeasure.results.layout import StudyFolder
@@ -95,7 +95,7 @@ def _with_reasons(runs: list[dict[str, Any]], folder: StudyFolder) -> list[dict[
     reasons: dict[str, str] = {}
     with suppress(OSError):  # another user's may not be read
         if silent_runs and log.is_file():
-            reasons = dict(failed_jobs(log.read_text(errors="replace")))
+            reasons = dict(failed_jobs(load_text(log)))
     for run in silent_runs:
         reason = reasons.get(f"{run['experiment']}/{run['cycle']}")
         with suppress(OSError):  # one that begins just now has no outcome

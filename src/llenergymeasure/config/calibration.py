@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from llenergymeasure.config.section import Section
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import read_bytes
+from llenergymeasure.files import TEXT_LIMIT_BYTES, read_bytes
 
 _OLD_CARDS = re.compile(r"GTX|RTX 20[5-8]0|TITAN|Titan|Quadro|Tesla|V100|\bT(4|\d{3,4})\b")
 GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
@@ -129,7 +129,7 @@ def read_calibration(path: Path) -> Calibration:
     from llenergymeasure.config.validation_messages import validate
 
     try:
-        raw = read_bytes(path)
+        raw = read_bytes(path, TEXT_LIMIT_BYTES)
     except OSError as error:
         message = f"this calibration file cannot be read: {error.strerror}"
         raise ConfigurationError(Problem(message, file=path)) from error

@@ -96,9 +96,6 @@ def read(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
             raise ConfigurationError(Problem("is a folder; name a YAML file in it", file=path))
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            message = f"is too large: at most {MAX_BYTES} bytes are read"
-            raise ConfigurationError(Problem(message, file=path))
     except FileNotFoundError:
         raise ConfigurationError(Problem("no such file; check the path", file=path)) from None
     except (OSError, ValueError) as error:
@@ -112,6 +109,9 @@ def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, 
     Raises:
         ConfigurationError: the content is not strict YAML; all problems are named at once.
     """
+    if len(content) > MAX_BYTES:
+        message = f"is too large: at most {MAX_BYTES} bytes are read"
+        raise ConfigurationError(Problem(message, file=file))
     text = _decode(content, file)
     try:
         _check_shape(text, file)

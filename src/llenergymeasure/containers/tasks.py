@@ -1,6 +1,5 @@
 """The task of one container: a whole run, or its engine with the meter outside."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,14 @@ from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.container_setup import ENGINE, worker_command
-from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
+from llenergymeasure.files import (
+    load_json,
+    make_folder,
+    open_file,
+    read_bytes,
+    read_json,
+    try_lock,
+)
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import RunFolder, planned_run
 from llenergymeasure.results.write_outcome import AttemptOutcome, attempts_begun, report_failure
@@ -69,7 +75,7 @@ class Task:
         Raises:
             OSError: there is no spec in it.
         """
-        spec = json.loads(folder.spec.read_text())
+        spec = load_json(folder.spec)
         folder.engine_pid.unlink(missing_ok=True)  # of an engine before it, whose work is judged
         name = f"{spec['experiment']}/{spec['cycle']}"
         return cls(name, [spec["config"]], folder, folder.path, ENGINE)
@@ -89,7 +95,7 @@ class Task:
             has_begun = attempts_begun(self.folder) > self.previous_attempts
             return (read_json(self.folder.outcome) or {}).get("pid") if has_begun else None
         try:
-            return int(self.folder.engine_pid.read_text())
+            return int(read_bytes(self.folder.engine_pid))
         except (OSError, ValueError):
             return None
 

@@ -39,15 +39,15 @@ def is_full(path: Path) -> bool:
     return free is not None and free < FULL_BYTES
 
 
-def why_not_writable(folder: Path) -> str | None:
-    """Return why nothing can be written into a folder; None if something was, and removed.
+def why_not_writable(folder: Path, size_bytes: int = 1) -> str | None:
+    """Return why so much cannot be written into a folder; None if it was, and removed.
 
-    A folder that is not there yet is made.
+    A folder that is not there yet is made. Only writing shows a quota.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
-            file.write(b"\0")
+            file.write(bytes(size_bytes))
             file.flush()
     except OSError as error:
         return error.strerror or str(error)

@@ -7,7 +7,8 @@ VARIABLES". Which GPUs are the job's is in ``machine/gpus/inventory.py``.
 import json
 import os
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llenergymeasure.processes import ChildError, run_to_end
@@ -17,6 +18,9 @@ JOB_VARIABLE = "LLEM_JOB"
 
 ASK_LIMIT_S = 3.0
 """A job over its limit has 30 s from SIGTERM to SIGKILL, and more to do in them."""
+
+_FILTERS = ("SQUEUE_", "SCANCEL_", "SINFO_", "SCONTROL_")
+"""Begin the variables by which a user's shell narrows what SLURM's commands list and end."""
 
 
 def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
@@ -68,10 +72,24 @@ def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
 def _describe_job(job_id: str) -> str | None:
     """Return what SLURM's controller knows of a job; None where it cannot be asked."""
     try:
-        result = run_to_end(["scontrol", "show", "job", job_id], ASK_LIMIT_S)
+        result = run_slurm(["scontrol", "show", "job", job_id], ASK_LIMIT_S)
     except ChildError:
         return None
     return result.stdout if result.returncode == 0 else None
+
+
+def run_slurm(command: Sequence[str], limit_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run one of SLURM's commands on all there is, whatever the user's own listings show.
+
+    Raises:
+        ChildError: it cannot be started, or did not end in time.
+    """
+    return run_to_end(command, limit_s, environment=without_filters(os.environ))
+
+
+def without_filters(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return variables without those that hide jobs, nodes and partitions from SLURM's commands."""
+    return {name: value for name, value in environ.items() if not name.startswith(_FILTERS)}
 
 
 def _limit_minutes(description: str) -> float | None:

@@ -10,7 +10,7 @@ from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, read_table, write_file
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
-from llenergymeasure.files import remove
+from llenergymeasure.files import load_text, remove
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.failed_runs import failures
@@ -125,7 +125,7 @@ def _mean_offered_loads(used: list[Any]) -> dict[str, float]:
 
 def _linked_figures(page: Path) -> set[str]:
     """Return the figures that an earlier report links to; other files there are the user's own."""
-    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    text = load_text(page) if page.is_file() else ""
     return set(re.findall(rf'<a href="{FIGURES_FOLDER}/([\w-]+)\.svg">', text))
 
 

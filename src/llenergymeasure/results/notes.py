@@ -8,11 +8,15 @@ from llenergymeasure.errors import Problem
 
 
 def record_notes(provenance: Mapping[str, Any]) -> list[str]:
-    """Return the notes in a run's record; none if it has no such parts."""
+    """Return the notes in a run's record, each in one line; none if it has no such parts.
+
+    The name of another user's process, which may stand in them, holds what that user likes.
+    """
     try:
         warnings = provenance["preflight"]
         texts = [str(Problem(warning["message"], key=warning.get("key"))) for warning in warnings]
-        return [*texts, *map(str, provenance["workload"]["notes"])]
+        texts += map(str, provenance["workload"]["notes"])
+        return [" ".join(text.split()) for text in texts]
     except (KeyError, TypeError):
         return []
 

@@ -25,9 +25,9 @@ from llenergymeasure.files import (
     remove,
     sync_folder,
 )
-from llenergymeasure.machine.scheduler import job_facts
+from llenergymeasure.machine.scheduler import job_facts, run_slurm
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import ChildError, run_to_end
+from llenergymeasure.processes import ChildError
 from llenergymeasure.results.layout import StudyFolder
 
 SINFO_LIMIT_S = 60.0
@@ -149,7 +149,10 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
     """
     nodes: dict[str, list[Node]] = {state: [] for state in _USABLE_STATES}
     for line in text.splitlines():
-        name, gres, state, node_partition = line.split("|")
+        fields = line.split("|")
+        if len(fields) != 4:  # a site's own greeting, say
+            continue
+        name, gres, state, node_partition = fields
         is_default = node_partition.endswith("*")
         in_partition = is_default if partition is None else node_partition.rstrip("*") == partition
         state_name = state.rstrip("*~#!%$@^-+")
@@ -161,7 +164,7 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
 
 def _nodes(partition: str | None) -> list[Node]:
     try:
-        result = run_to_end(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], SINFO_LIMIT_S)
+        result = run_slurm(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], SINFO_LIMIT_S)
     except ChildError:
         return []
     return parse_nodes(result.stdout, partition) if result.returncode == 0 else []

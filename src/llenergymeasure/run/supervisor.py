@@ -5,7 +5,6 @@ It writes the outcome whatever happens: an engine's segfault, an out-of-memory k
 time limit, or the death of the workflow that asked for the run.
 """
 
-import json
 import os
 import subprocess
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 from llenergymeasure import processes
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
-from llenergymeasure.files import read_json, remove
+from llenergymeasure.files import load_json, read_json, remove, write_text
 from llenergymeasure.machine.gpus.memory_release import unreleased_lines, wait_for_release_in_child
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
@@ -353,7 +352,7 @@ class Supervisor:
         """Return the study's limit, else the one the engine's process computed, once it has."""
         limit_s = self._spec.get("timeout_s")
         if limit_s is None and self.folder.time_limit.is_file():
-            limit_s = json.loads(self.folder.time_limit.read_text())
+            limit_s = load_json(self.folder.time_limit)
         return None if limit_s is None else float(limit_s)
 
     def _check_recorder(self) -> None:
@@ -367,7 +366,7 @@ class Supervisor:
         recorder, self._recorder = self._recorder, None
         recorder.stop(GRACE_S)
         if self._recorder_lost:
-            (self.folder.work / "recorder_lost").touch()
+            write_text(self.folder.work / "recorder_lost", "")
 
     def _finish(self, engine_end: End) -> End:
         """Compute the result from what the run left, whatever ended the engine."""

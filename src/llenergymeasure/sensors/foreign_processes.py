@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from llenergymeasure.files import read_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
 from llenergymeasure.machine.host import read_text
 from llenergymeasure.processes import arguments, is_hidden, stat_fields
@@ -133,7 +134,7 @@ class RunProcesses:
     def roots(self) -> set[int]:
         """Return the processes at the roots of the run's trees, as far as they are known now."""
         try:
-            engine = int(self._engine_pid.read_text()) if self._engine_pid else self._run_pid
+            engine = int(read_bytes(self._engine_pid)) if self._engine_pid else self._run_pid
         except (OSError, ValueError):
             engine = self._run_pid
         return {self._run_pid, engine}

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import load_json, open_file
+from llenergymeasure.files import file_version, load_json, open_file
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import FINISH_S, Estimate
 from llenergymeasure.results.complete import is_reusable
@@ -95,7 +95,7 @@ class Progress:
         self._parallel_runs, self._on_cluster = parallel_runs, parallel_runs > PARALLEL_RUNS
         self._total = len(plan.runs)
         self._quality = plan.sections.get("quality")
-        self._started_ns = self._last_end_ns = time.time_ns()
+        self._started_ns = self._last_end_ns = time.monotonic_ns()
         self._counts = Counter[str]()
         self._without_result: dict[tuple[str, int], _RunWithoutResult] = {}
         self._open: dict[tuple[str, int], PlannedRun] = {}
@@ -108,6 +108,7 @@ class Progress:
                 self._earlier_attempts[run.experiment, run.cycle] = state["attempt"]
         folders = [folder.run(*key) for key in self._open]
         self._attempts_before = {run: _size_bytes(run.attempts) for run in folders}
+        self._outcomes_before = {run.outcome: file_version(run.outcome) for run in folders}
         self._completed_before = self._total - len(self._open)
         self._estimator, self._measured = estimates or Estimates(), measured
         self._share = share
@@ -150,7 +151,7 @@ class Progress:
             if outcome.status != "completed":
                 self._without_result[key] = _RunWithoutResult(run, outcome, estimate)
             self._counts[outcome.status] += 1
-            self._last_end_ns = time.time_ns()
+            self._last_end_ns = time.monotonic_ns()
             self._ended_estimate_s += estimate.seconds
             if run.session is not None:  # the rest of its session needs a server of its own
                 self._estimates |= self._estimate(
@@ -226,11 +227,9 @@ class Progress:
         for run in self._running():
             phase, key = self._phase(run), (run.experiment, run.cycle)
             if phase is not None and phase[0] != self._phases.get(key):
-                self._phases[key] = phase[0]
+                self._phases[key] = name = phase[0]
                 number, time_left = self._total - len(self._open) + 1, self.time_left()
-                line = (
-                    f"[{number}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
-                )
+                line = f"[{number}/{self._total}] {self.plan.label(run)}: {phase_in_words(name)}"
                 lines.append(line if time_left is None else f"{line}; {time_left} left")
         return lines
 
@@ -240,7 +239,7 @@ class Progress:
         It includes the tables and the report at the end. None on a cluster before the first run has
         ended, as how many go at once is not known, and once the last takes longer than estimated.
         """
-        since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
+        since_s = (time.monotonic_ns() - self._last_end_ns) / NS_PER_S
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
         if not self._open:
             return Estimate(max(1.0, tables_s - since_s))
@@ -304,7 +303,7 @@ class Progress:
         """
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
-            if path.stat().st_mtime_ns < self._started_ns:
+            if file_version(path) == self._outcomes_before.get(path):
                 return None
             load_json(path)
             return read_outcome(path)

@@ -128,12 +128,12 @@ def _set_aside(run: RunFolder) -> None:
     number = 1
     while (target := run.path / f"damaged-{number}").exists():
         number += 1
-    target.mkdir()
     # The record last: if this is interrupted, the run is still seen as damaged.
-    for path in (run.outcome, *reversed(run.products)):
-        if path.exists():
-            path.rename(target / path.name)
-    sync_folder(run.path)
+    with open_folder(target, make=True) as aside, open_folder(run.path) as place:
+        for path in (run.outcome, *reversed(run.products)):
+            if path.exists():
+                (place / path.name).rename(aside / path.name)
+        sync_folder(place)
 
 
 def mark_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:

@@ -94,12 +94,12 @@ def read_call(folder: StudyFolder) -> StudyCall | None:
     """
     path = folder.path / CALL_NAME
     try:
-        stored = load_json(path)
-        cwd = Path(stored.get("cwd", ""))
+        stored = dict(load_json(path))
+        cwd, profile = Path(stored.get("cwd", "")), stored["profile"]
         call = StudyCall(
             Path(stored["study_file"]),
             dict(stored["settings"]),
-            stored["profile"],
+            None if profile is None else str(profile),
             cwd if cwd.is_absolute() and cwd.is_dir() else None,
         )
         owners = {path.stat().st_uid, folder.path.stat().st_uid}

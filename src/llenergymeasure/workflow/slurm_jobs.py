@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.processes import ChildError, descendants, run_to_end
+from llenergymeasure.machine.scheduler import run_slurm
+from llenergymeasure.processes import ChildError, descendants
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.units import MISSING
@@ -110,8 +111,16 @@ def has_squeue() -> bool:
     return shutil.which("squeue") is not None
 
 
-def queued_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[QueuedJob]:
+def queued_jobs(
+    folder: StudyFolder, limit_s: float | None = None, *, in_cluster: bool = False
+) -> list[QueuedJob]:
     """Return the jobs that are in the queue for a study's folder; none without a cluster.
+
+    Args:
+        folder: the study's.
+        limit_s: how long SLURM may take; a minute if not given.
+        in_cluster: whether jobs go to SLURM. Where each command fetches its configuration (SLURM's
+            configless mode), one that finds none is then a controller that does not answer.
 
     Raises:
         PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
@@ -119,7 +128,7 @@ def queued_jobs(folder: StudyFolder, limit_s: float | None = None) -> list[Queue
     if not has_squeue():
         return []
     result = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
-    if result.returncode != 0 and _IN_NO_CLUSTER in result.stderr:
+    if result.returncode != 0 and _IN_NO_CLUSTER in result.stderr and not in_cluster:
         return []
     if result.returncode != 0:
         raise PreflightError(f"SLURM does not answer: {result.stderr.strip()}")
@@ -255,7 +264,7 @@ def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.Complete
 
 def _run_slurm(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return run_to_end(command, limit_s or COMMAND_LIMIT_S)
+        return run_slurm(command, limit_s or COMMAND_LIMIT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 
@@ -284,7 +293,8 @@ class QueueWatch(threading.Thread):
             "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
         with suppress(PreflightError):  # Snakemake would wait for those that never start
-            cancel_jobs([job for job in queued_jobs(self._folder) if job.never_starts])
+            jobs = queued_jobs(self._folder, in_cluster=True)
+            cancel_jobs([job for job in jobs if job.never_starts])
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _has_work_left(self) -> bool:
@@ -292,7 +302,7 @@ class QueueWatch(threading.Thread):
         if descendants(os.getpid()):
             return True
         try:
-            jobs = queued_jobs(self._folder)
+            jobs = queued_jobs(self._folder, in_cluster=True)
         except PreflightError:  # a controller that does not answer may still have them
             return True
         for line in lasting_reasons(jobs, self._reported):

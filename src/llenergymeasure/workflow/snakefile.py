@@ -16,6 +16,7 @@ from llenergymeasure.files import locked
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
+from llenergymeasure.machine.scheduler import without_filters
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.processes import safe_path_variables
@@ -294,7 +295,9 @@ class OpenStudy:
                 "submitted where jobs are submitted at a rate; leave it out"
             )
             raise PreflightError(Problem(text, key="--slurm-array-jobs"))
-        earlier_jobs = queued_jobs(self._folder)
+        for name in os.environ.keys() - without_filters(os.environ).keys():
+            del os.environ[name]  # Snakemake's executor asks SLURM too
+        earlier_jobs = queued_jobs(self._folder, in_cluster=named_jobs)
         if earlier_jobs:
             say(
                 f"{EARLIER_JOBS} are ended first, as they would measure next to new ones: "

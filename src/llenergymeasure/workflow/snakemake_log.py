@@ -8,7 +8,7 @@ from itertools import chain, dropwhile
 from pathlib import Path
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
-from llenergymeasure.files import open_to_read
+from llenergymeasure.files import load_text, open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
@@ -90,14 +90,14 @@ def job_messages(log: str) -> list[str]:
 def read_job_messages(path: Path) -> list[str]:
     """Return the same of the log's file; nothing where it cannot be read just now."""
     with suppress(OSError):
-        return job_messages(path.read_text(errors="replace"))
+        return job_messages(load_text(path))
     return []
 
 
 def failed_rule_logs(log: str, folder: StudyFolder) -> str:
     """Return the text of the failed rules' own logs."""
     texts = [
-        path.read_text(errors="replace").strip()
+        load_text(path).strip()
         for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
         for path in sorted((folder.path / "logs").glob(f"{rule}*.log"))
         if path.is_file()

@@ -393,7 +393,7 @@ def _check_snakemake_cache() -> None:
         PreflightError: its folder cannot be written to.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
-    reason = why_not_writable(folder)
+    reason = why_not_writable(folder, 1_000_000)  # more than its copies of the workflow's files
     if reason is not None:
         text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
         raise PreflightError(Problem(text, file=folder))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import OWN_TEMPLATE, ChatConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import lfs_pointer_problem, read_bytes
+from llenergymeasure.files import TEXT_LIMIT_BYTES, lfs_pointer_problem, read_bytes
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
@@ -215,7 +215,7 @@ class Tokenizer:
 
 def _template_file(name: str) -> str:
     try:
-        return read_bytes(Path(name).expanduser()).decode()
+        return read_bytes(Path(name).expanduser(), TEXT_LIMIT_BYTES).decode()
     except (OSError, ValueError) as error:
         problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
         raise ConfigurationError(problem) from error

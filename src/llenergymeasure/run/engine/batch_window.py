@@ -3,7 +3,6 @@
 Its length, and whether rests are needed, depend on the sensors that the recorder has opened.
 """
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import MeterError
+from llenergymeasure.files import load_json
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.units import NS_PER_S
@@ -32,7 +32,7 @@ def wait_for_sensors(folder: RunFolder) -> list[dict[str, Any]]:
         if time.monotonic() > deadline:
             raise MeterError(f"the recorder was not ready within {RECORDER_WAIT_S:g} s")
         time.sleep(0.005)
-    ready = json.loads(folder.recorder.read_text())
+    ready = load_json(folder.recorder)
     if not ready.get("ready"):
         raise MeterError(f"the recorder did not start: {ready.get('error')}")
     sensors: list[dict[str, Any]] = ready["sensors"]

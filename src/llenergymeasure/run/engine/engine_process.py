@@ -22,7 +22,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
-from llenergymeasure.files import read_json, write_text
+from llenergymeasure.files import read_bytes, read_json, write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.allotment import number_own_cards
 from llenergymeasure.machine.gpus.inventory import Gpu
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in map(RunFolder, options.out):
         write_text(folder.engine_pid, str(os.getpid()))
         try:
-            spec = RunSpec.model_validate_json(folder.spec.read_text())
+            spec = RunSpec.model_validate_json(read_bytes(folder.spec))
             run = EngineRun(spec, folder, server, options.watch)
             server = run.run(last=folder.path == options.out[-1])
         except BaseException as error:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llenergymeasure.files import read_bytes
+from llenergymeasure.files import open_file, read_bytes
 
 
 class Marks:
     """Writes the marks of one run."""
 
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._handle = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _write(self, event: str, name: str, t_ns: int) -> None:
         line = json.dumps({"event": event, "phase": name, "t_ns": t_ns})

@@ -18,7 +18,7 @@ from llenergymeasure.backends.base import Engine, TextScorer
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
-from llenergymeasure.files import sha256, write_text
+from llenergymeasure.files import TEXT_LIMIT_BYTES, load_json, read_bytes, sha256, write_text
 from llenergymeasure.installation import install_command
 from llenergymeasure.processes import ChildError, run_to_end, user_environment
 from llenergymeasure.redact import excerpt
@@ -74,7 +74,7 @@ def command_score(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, A
     """
     command: Sequence[str] = settings["command"]
     record = {"command": list(command)}
-    spec = json.loads(folder.spec.read_text())
+    spec = load_json(folder.spec)
     experiment_file = folder.work / "experiment.json"
     write_text(experiment_file, json.dumps(spec["config"], indent=1))
     try:
@@ -112,7 +112,8 @@ def _encode_texts(path: Path, config: ExperimentConfig, max_tokens: int) -> list
     Raises:
         ConfigurationError: no line is long enough, or the model has no tokenizer.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = read_bytes(path, TEXT_LIMIT_BYTES).decode()
+    lines = [line for line in text.splitlines() if line.strip()]
     tokenizer = Tokenizer(config)
     records = [Record(number, str(path), line) for number, line in enumerate(lines, start=1)]
     texts = [ids[:max_tokens] for ids in tokenizer.encode(records)]

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.errors import BackendError
+from llenergymeasure.files import replacing
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
@@ -100,7 +101,8 @@ class TrafficWindow:
 
     def write_requests(self, path: Path, engine: ServedEngine) -> None:
         """Write the requests as a table."""
-        pq.write_table(traffic_table(self.sent, engine), path)
+        with replacing(path) as temporary:
+            pq.write_table(traffic_table(self.sent, engine), temporary)
 
 
 def measure_traffic(

@@ -1,6 +1,5 @@
 """Whether a model can be fetched, and fits: on the disk, in memory, in its own length."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.errors import LlemError, PreflightError, Problem
-from llenergymeasure.files import lfs_pointer_problem
+from llenergymeasure.files import lfs_pointer_problem, load_json
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
@@ -197,7 +196,7 @@ def _shards(first: Path) -> list[str]:
     if first.suffix != ".json":
         return []
     try:
-        return sorted(set(json.loads(first.read_text())["weight_map"].values()))
+        return sorted(set(load_json(first)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return []  # The engine says what is wrong with it.
 

@@ -7,7 +7,6 @@ holds the hashes of its siblings: where it stands, the run is complete.
 
 import argparse
 import errno
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import UNNAMED, zeus_cards
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.errors import EXIT_OK
-from llenergymeasure.files import read_json, replacing, sha256, write_text
+from llenergymeasure.files import load_json, read_bytes, read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
 from llenergymeasure.machine.gpus.allotment import demand
 from llenergymeasure.parquet import read_parquet
@@ -80,8 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = RunFolder(options.out)
     without_pandas()
     try:
-        spec = RunSpec.model_validate_json(folder.spec.read_text())
-        write_result(folder, spec, json.loads(folder.engine.read_text()))
+        spec = RunSpec.model_validate_json(read_bytes(folder.spec))
+        write_result(folder, spec, load_json(folder.engine))
     except BaseException as error:
         report_failure(folder, error)
         if _is_transient(error):

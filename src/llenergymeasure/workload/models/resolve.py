@@ -1,6 +1,5 @@
 """From a model's name in a study file to something an engine can load."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import lfs_pointer_problem
+from llenergymeasure.files import lfs_pointer_problem, load_json
 from llenergymeasure.ids import digest
 from llenergymeasure.workload.cache import cache_folder, make_once
 from llenergymeasure.workload.models.architecture import Architecture
@@ -207,8 +206,8 @@ def model_json(path: Path) -> Any:
         BackendError: it cannot be read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return load_json(path)
+    except (OSError, ValueError) as error:
         reason = lfs_pointer_problem(path) or f"cannot be read as JSON: {error}"
         raise BackendError(f"{path} {reason}") from error
 
