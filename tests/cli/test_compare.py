@@ -13,6 +13,7 @@ from llenergymeasure.cli.compare import UNPAIRED, compare, parse_condition
 from llenergymeasure.cli.results import results
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
+from llenergymeasure.report.relations import ONE_ORDER
 from llenergymeasure.results.record import Tokens
 from report.studies import table, write_study
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result, write_runs
@@ -357,3 +358,23 @@ def test_an_experiment_without_a_run_in_the_table_has_a_row_with_the_reason(tmp_
     rows = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == TOKEN]
     assert sorted(row["ratio"] is None for row in rows) == [False, True]
     assert all(row["unavailable"] for row in rows if row["ratio"] is None)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_runs_that_are_not_there_are_counted_and_one_order_is_said(tmp_path, capsys, missing):
+    folder = study(tmp_path / "a")
+    one, other = dict.fromkeys(row["experiment"] for row in table(folder, "runs"))
+    for cycle in range(1, missing + 1):
+        shutil.rmtree(folder / "runs" / other / str(cycle))
+    write_tables(folder, partial=True)
+    assert compared(one, other, within=folder)
+    out = capsys.readouterr().out
+    assert ("4 of 4 runs of A and 3 of 4 of B can be used: if those" in out) == bool(missing)
+    assert ONE_ORDER in out
+
+
+def test_of_two_studies_no_order_is_said(tmp_path, capsys):
+    assert compared(study(tmp_path / "a"), study(tmp_path / "b", hour=13))
+    out = capsys.readouterr().out
+    assert ONE_ORDER not in out
+    assert "can be used" not in out

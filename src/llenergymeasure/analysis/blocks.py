@@ -19,6 +19,11 @@ from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quanti
 
 MIN_DEGREES_OF_FREEDOM = 2
 
+MIN_ORDERED_CYCLES = 2
+
+SAME_ORDER_SHARE = 0.9
+"""Of the variance of places within cycles, as much belongs to the experiments in one order."""
+
 ValueOf: TypeAlias = Callable[[Row], float | None]
 """A quantity of a run."""
 
@@ -118,6 +123,23 @@ def widening(order: Reals, residuals: Reals) -> float:
     return autocorrelation(residuals[present][by_order].tolist()).widening if present.any() else 1.0
 
 
+def has_one_order(data: Blocks) -> bool:
+    """Return whether experiments ran in the same order in all cycles, or nearly all.
+
+    Then what a run leaves for the next one (heat, clocks, caches) and what its place in the cycle
+    does are in the differences between experiments, however many cycles there are.
+    """
+    present = np.isfinite(data.order)
+    in_blocks = present & (present.sum(axis=1, keepdims=True) > 1)
+    ranks = np.argsort(np.argsort(np.where(present, data.order, np.inf), axis=1), axis=1)
+    places = np.where(in_blocks, ranks, np.nan)[in_blocks.any(axis=1)]
+    if len(places) < MIN_ORDERED_CYCLES:
+        return False
+    spread = float(np.nansum(centred(places.T, by_cycle=False) ** 2))
+    rest = float(np.nansum(centred(places, by_cycle=True) ** 2))
+    return rest <= (1 - SAME_ORDER_SHARE) * spread
+
+
 @dataclass(frozen=True)
 class Drift:
     """A straight trend over the order of the runs, common to all experiments.
@@ -151,7 +173,8 @@ def drift(data: Blocks) -> Drift | None:
     Analysis of Cross Section and Panel Data, ch. 10). What all runs of a cycle share is no trend:
     without the cycles' levels, five cycles of a machine with moods would pass for as many
     independent runs as they hold. They do not show it where each experiment has the same place in
-    every cycle, because then the levels follow any trend.
+    every cycle, because then the levels follow any trend. Where what is left of successive runs is
+    alike, as on a machine that wanders, the interval is widened.
     """
     present = np.isfinite(data.logs)
     by_cycle = bool((present.sum(axis=1) > 1).any())
@@ -162,6 +185,7 @@ def drift(data: Blocks) -> Drift | None:
     if freedom < MIN_DEGREES_OF_FREEDOM:
         return None
     host_order = np.where(present, data.host_order, np.nan)
+    in_time = host_order + data.hosts * (np.nanmax(host_order) + 1)  # one machine, then the next
     x, y = centred(host_order, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
     spread = float(np.nansum(x * x))
     if spread <= 1e-9 * float(np.nansum((host_order - np.nanmean(host_order)) ** 2)):
@@ -169,7 +193,6 @@ def drift(data: Blocks) -> Drift | None:
     slope = float(np.nansum(x * y)) / spread
     residual = float(np.nansum((y - slope * x) ** 2))
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
-    if not by_cycle:
-        half_width *= widening(host_order, y - slope * x)
+    half_width *= widening(in_time, y - slope * x)
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
     return Drift(float(middle), float(low), float(high), int(present.sum()), by_cycle)

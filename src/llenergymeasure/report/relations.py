@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llenergymeasure.analysis.blocks import has_one_order, make_blocks
 from llenergymeasure.analysis.comparison import LEVEL
+from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.selection import Row, used_runs
@@ -31,6 +33,12 @@ from llenergymeasure.units import NO_VALUE, percent
 LISTED_PAIRS = 30
 LISTED_LEVELS = 60
 LISTED_NAMES = 3
+
+ONE_ORDER = (
+    "Each cycle ran in the same order: what a run leaves for the next one (heat, clocks, caches), "
+    "or what its place in the cycle does, looks like a difference and is in no interval. A "
+    "shuffled order or a Latin square (execution.cycle_order) sets these apart."
+)
 
 _OBJECTIVES = {
     "output_tokens_per_s": "throughput",
@@ -192,6 +200,21 @@ def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
     return math.exp(center - half_width), math.exp(center + half_width)
 
 
+def one_order_note(
+    runs: Iterable[Row], used: Mapping[str, Sequence[Row]], *, paired: bool
+) -> list[str]:
+    """Return that all cycles ran in one order, if experiments were compared within cycles.
+
+    Args:
+        runs: every planned run of the study.
+        used: the runs in the mean of each experiment.
+        paired: whether any were.
+    """
+    started_runs = [run for run in runs if run["status"] == "completed"]
+    is_one_order = paired and has_one_order(make_blocks(used, started_runs, lambda _: 1.0))
+    return [ONE_ORDER] if is_one_order else []
+
+
 def label_text(row: Row) -> str:
     """Return an experiment's name in a sentence."""
     return plain(row["label"], 90)
@@ -234,7 +257,9 @@ class Relations:
         levels: the table of settings' values against their first.
         levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
+        few_cycles: whether settings are judged by few cycles, or where runs are missing.
         unpaired: whether cycles of some pair were not blocks in time.
+        paired: whether some pair was compared within cycles.
         verdicts: what the pairs show.
     """
 
@@ -245,7 +270,9 @@ class Relations:
     levels: list[dict[str, str]]
     levels_total: int
     fronts: list[str]
+    few_cycles: bool
     unpaired: bool
+    paired: bool
     verdicts: Pairs
 
 
@@ -278,9 +305,18 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         levels=[_level_texts(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"], summary),
+        few_cycles=_rests_on_equal_spread(levels, summary),
         unpaired=any(row["method"] == "unpaired" for row in pairs),
+        paired=any(row["method"] == "paired" and row["p_holm"] is not None for row in pairs),
         verdicts=Pairs(pairs),
     )
+
+
+def _rests_on_equal_spread(levels: Sequence[Row], summary: Sequence[Row]) -> bool:
+    """Return whether intervals of settings take experiments to scatter alike."""
+    run_counts = {row["n"] for row in summary if row["n"]}
+    is_tested = any(row["p_holm"] is not None for row in levels)
+    return is_tested and (len(run_counts) > 1 or min(run_counts) < MIN_CYCLES)
 
 
 def _pair_texts(row: Row, rows_by_id: Mapping[str, Row]) -> dict[str, str]:
