@@ -18,11 +18,7 @@ from llenergymeasure.analysis.selection import Row, by_start
 from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
-
-MIN_ORDERED_CYCLES = 2
-
-SAME_ORDER_SHARE = 0.9
-"""Of the variance of places within cycles, as much belongs to the experiments in one order."""
+MAX_OTHER_ORDER = 0.1
 
 ValueOf: TypeAlias = Callable[[Row], float | None]
 """A quantity of a run."""
@@ -124,20 +120,19 @@ def widening(order: Reals, residuals: Reals) -> float:
 
 
 def has_one_order(data: Blocks) -> bool:
-    """Return whether experiments ran in the same order in all cycles, or nearly all.
+    """Return whether experiments have the same places in all cycles, or nearly all.
 
-    Then what a run leaves for the next one (heat, clocks, caches) and what its place in the cycle
-    does are in the differences between experiments, however many cycles there are.
+    Then what a run leaves for the next one, or what its place does, is in their differences.
     """
     present = np.isfinite(data.order)
     in_blocks = present & (present.sum(axis=1, keepdims=True) > 1)
     ranks = np.argsort(np.argsort(np.where(present, data.order, np.inf), axis=1), axis=1)
     places = np.where(in_blocks, ranks, np.nan)[in_blocks.any(axis=1)]
-    if len(places) < MIN_ORDERED_CYCLES:
+    if len(places) < 2:
         return False
     spread = float(np.nansum(centred(places.T, by_cycle=False) ** 2))
     rest = float(np.nansum(centred(places, by_cycle=True) ** 2))
-    return rest <= (1 - SAME_ORDER_SHARE) * spread
+    return rest <= MAX_OTHER_ORDER * spread
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,7 @@ def _half_widths(
     """Return the half widths of a line's terms from what runs scatter.
 
     If the experiments' means are further from the line than their runs scatter (F test of the lack
-    of fit), the experiments are what is independent, and not their runs: each start of a server, or
-    each load, is off by itself, and more cycles do not bring it nearer.
+    of fit), each start of a server, or each load, is off by itself, and experiments are the points.
     """
     errors: Reals = np.sqrt(np.diag(covariance))
     names, places = np.unique([point.experiment for point in points], return_inverse=True)

@@ -4,7 +4,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
@@ -15,7 +15,7 @@ import typer
 from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, experiment_runs
 from llenergymeasure.analysis.pooling import duplicate_runs
 from llenergymeasure.analysis.relations import COMPARED, experiment_labels
-from llenergymeasure.analysis.selection import MACHINE_COLUMNS, in_means, used_runs
+from llenergymeasure.analysis.selection import in_means
 from llenergymeasure.analysis.tables import outdated_reason, read_table
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, note, print_json
@@ -29,12 +29,7 @@ from llenergymeasure.report.formatting import (
     rounded_range,
     shortened,
 )
-from llenergymeasure.report.relations import (
-    comparison_method,
-    one_order_note,
-    sensor_warning,
-    verdict,
-)
+from llenergymeasure.report.relations import comparison_method, sensor_warning, verdict
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import align_columns
 from llenergymeasure.units import NO_VALUE
@@ -45,10 +40,6 @@ MAX_NAMED = 3
 UNPAIRED = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
     "in no interval and looks like an effect."
-)
-_ORDER_COLUMNS = (
-    *("experiment", "cycle", "order", "status", "validity", "host", "started_at"),
-    *("kind", "energy_source", "energy_scopes", *MACHINE_COLUMNS),
 )
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*")
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -103,36 +94,24 @@ def compare(
     else:
         print(*(f"{side}: {plain(name)}" for side, name in zip("AB", names, strict=True)), sep="\n")
         print(f"\n{_results_text(rows)}")
-        sides = [[match.runs_a for match in matches], [match.runs_b for match in matches]]
-        runs_a, runs_b = ([*chain.from_iterable(map(_caveat_rows, side))] for side in sides)
-        caveats = [*_missing_runs_note(runs_a, runs_b), *interval_caveats([*runs_a, *runs_b])]
-        if study is not None:
-            is_paired = any(row["method"] == "paired" for row in rows)
-            runs = read_table(matches[0].folder_a.path, RUNS_NAME).select(_ORDER_COLUMNS)
-            study_runs = runs.to_pylist()
-            caveats += one_order_note(study_runs, used_runs(study_runs), paired=is_paired)
-        print(*(f"\n{sentence}" for sentence in caveats), sep="\n", end="\n" * bool(caveats))
+        sides = [side for match in matches for side in (match.runs_a, match.runs_b)]
+        needed = [side.select(CAVEAT_COLUMNS & {*side.column_names}) for side in sides]
+        runs = [run for side in needed for run in side.to_pylist()]
+        for sentence in (*_missing_runs_note(runs), *interval_caveats(runs)):
+            print(f"\n{sentence}")
     failures = [line for condition in conditions for line in _failures(condition, rows)]
     for line in failures:
         print(line, file=sys.stderr)
     return EXIT_FAILED if failures else EXIT_OK
 
 
-def _caveat_rows(runs: pa.Table) -> list[Row]:
-    rows: list[Row] = runs.select(CAVEAT_COLUMNS & {*runs.column_names}).to_pylist()
-    return rows
-
-
-def _missing_runs_note(runs_a: Sequence[Row], runs_b: Sequence[Row]) -> list[str]:
-    """Return how many runs are compared where some have no result or are in no mean."""
-    sides = [(sum(map(in_means, runs)), len(runs)) for runs in (runs_a, runs_b)]
-    if all(used == planned for used, planned in sides):
-        return []
-    (used_a, planned_a), (used_b, planned_b) = sides
-    return [
-        f"{used_a} of {planned_a} runs of A and {used_b} of {planned_b} of B can be used: if those "
-        "that failed or were left out would have used more, a side looks better than it is."
-    ]
+def _missing_runs_note(runs: Sequence[Row]) -> list[str]:
+    """Return how many runs are not compared, which may be those that would have used more."""
+    missing = sum(not in_means(run) for run in runs)
+    note = f"{missing} of {count_text(len(runs), 'run')} failed or do not count: if they would have"
+    return [f"{note} used more than the others, their side looks better than it is."] * (
+        missing > 0
+    )
 
 
 def parse_condition(text: str) -> Condition:

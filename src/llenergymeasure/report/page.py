@@ -79,7 +79,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         **_content(plan, summary, runs),
         **_captions(plotted),
         headline=findings.headline(summary, runs, relations.verdicts, ramp_names),
-        order_notes=one_order_note(runs, by_experiment, paired=relations.paired),
+        order_notes=one_order_note(runs, by_experiment, relations.verdicts),
         trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
         drawn_total=len(plotted),
         not_drawn=sum(map(len, groups)) - len(plotted) if groups else 0,

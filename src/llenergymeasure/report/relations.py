@@ -35,11 +35,10 @@ LISTED_LEVELS = 60
 LISTED_NAMES = 3
 
 ONE_ORDER = (
-    "Each cycle ran in the same order: what a run leaves for the next one (heat, clocks, caches), "
-    "or what its place in the cycle does, looks like a difference and is in no interval. A "
-    "shuffled order or a Latin square (execution.cycle_order) sets these apart."
+    "Each cycle ran in the same order: what a run leaves for the next one (heat, clocks, caches) "
+    "looks like a difference and is in no interval. A shuffled order or a Latin square "
+    "(execution.cycle_order) sets the two apart."
 )
-
 _OBJECTIVES = {
     "output_tokens_per_s": "throughput",
     "request_latency_p50_s": "median request latency",
@@ -56,6 +55,7 @@ class Pairs:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = {frozenset((row["experiment_a"], row["experiment_b"])): row for row in rows}
+        self.any_paired = any(row["method"] == "paired" for row in self._rows.values())
         self.n_tested = sum(row["p_holm"] is not None for row in self._rows.values())
 
     def find(self, first: Row, second: Row) -> Row | None:
@@ -201,18 +201,18 @@ def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
 
 
 def one_order_note(
-    runs: Iterable[Row], used: Mapping[str, Sequence[Row]], *, paired: bool
+    runs: Iterable[Row], used: Mapping[str, Sequence[Row]], pairs: Pairs
 ) -> list[str]:
     """Return that all cycles ran in one order, if experiments were compared within cycles.
 
     Args:
         runs: every planned run of the study.
         used: the runs in the mean of each experiment.
-        paired: whether any were.
+        pairs: the compared pairs.
     """
     started_runs = [run for run in runs if run["status"] == "completed"]
-    is_one_order = paired and has_one_order(make_blocks(used, started_runs, lambda _: 1.0))
-    return [ONE_ORDER] if is_one_order else []
+    is_one_order = has_one_order(make_blocks(used, started_runs, lambda _: 1.0))
+    return [ONE_ORDER] if is_one_order and pairs.any_paired else []
 
 
 def label_text(row: Row) -> str:
@@ -257,9 +257,8 @@ class Relations:
         levels: the table of settings' values against their first.
         levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
-        few_cycles: whether settings are judged by few cycles, or where runs are missing.
+        few_cycles: whether some experiment has fewer than settings are judged by alone.
         unpaired: whether cycles of some pair were not blocks in time.
-        paired: whether some pair was compared within cycles.
         verdicts: what the pairs show.
     """
 
@@ -272,7 +271,6 @@ class Relations:
     fronts: list[str]
     few_cycles: bool
     unpaired: bool
-    paired: bool
     verdicts: Pairs
 
 
@@ -305,18 +303,10 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         levels=[_level_texts(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"], summary),
-        few_cycles=_rests_on_equal_spread(levels, summary),
+        few_cycles=min((row["n"] for row in summary if row["n"]), default=0) < MIN_CYCLES,
         unpaired=any(row["method"] == "unpaired" for row in pairs),
-        paired=any(row["method"] == "paired" and row["p_holm"] is not None for row in pairs),
         verdicts=Pairs(pairs),
     )
-
-
-def _rests_on_equal_spread(levels: Sequence[Row], summary: Sequence[Row]) -> bool:
-    """Return whether intervals of settings take experiments to scatter alike."""
-    run_counts = {row["n"] for row in summary if row["n"]}
-    is_tested = any(row["p_holm"] is not None for row in levels)
-    return is_tested and (len(run_counts) > 1 or min(run_counts) < MIN_CYCLES)
 
 
 def _pair_texts(row: Row, rows_by_id: Mapping[str, Row]) -> dict[str, str]:
