@@ -195,10 +195,30 @@ def test_equal_experiments_are_rarely_called_beaten(experiments):
 
 
 def test_equal_in_one_and_better_in_the_other_beats_and_equal_in_both_does_not():
-    found = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.1, 2.0)] * 5)})
-    assert (found["a"].beaten_p_holm, found["b"].beaten_p_holm) == (1.0, 0.0)
+    scattered = [1.0, 1.01, 0.99, 1.02, 1.0]
+    found = places(
+        {
+            "a": runs(*((energy, 2.0) for energy in scattered)),
+            "b": runs(*((1.1 * energy**2, 2.0) for energy in scattered)),
+        }
+    )
+    assert found["a"].beaten_p_holm > 0.99
+    assert found["b"].beaten_p_holm < 0.001
     same = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.0, 2.0)] * 5)})
     assert {point.beaten_p_holm for point in same.values()} == {1.0}
+
+
+@pytest.mark.parametrize("values", [(2.0, 2.0), (2.0, 3.0)])
+def test_energies_that_do_not_scatter_show_no_one_beaten(values):
+    """As in a comparison: nothing says how sure they are."""
+    found = places(
+        {
+            name: runs(*[(energy, value)] * 5)
+            for name, energy, value in zip("ab", (1.0, 1.1), values, strict=True)
+        }
+    )
+    assert [point.on_front for point in found.values()] == [True, False]
+    assert {point.beaten_p_holm for point in found.values()} == {1.0}
 
 
 def test_one_cycle_beats_no_one():

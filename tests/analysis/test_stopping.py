@@ -45,3 +45,22 @@ def test_a_target_on_correlated_cycles_is_covered_or_they_are_not_called_indepen
 def test_values_that_are_not_positive_have_no_interval():
     assert interval([1.0, 2.0, 0.0], [1.0, 2.0, 0.0]) is None
     assert interval([1.0, 2.0], [1.0, 2.0]) is None
+
+
+def test_cycles_that_scatter_more_than_the_pilots_are_in_the_interval():
+    quiet = [100.0, 100.1, 99.9, 100.05, 99.95]
+    values = [*quiet, 110.0, 91.0, 108.0, 93.0]
+    low, high = interval(quiet, values)
+    plain = estimate(values)
+    assert (low, high) == pytest.approx((plain.ci95_low, plain.ci95_high))
+    assert high > 1.02 * np.mean(values)
+
+
+def test_of_cycles_that_scatter_alike_the_pilots_interval_holds_the_target():
+    rng, wide = np.random.default_rng(8), []
+    for _ in range(300):
+        values = np.exp(rng.normal(0, 0.02, 20)).tolist()
+        used = values[: decide(values[:5], 5, 0.02, 40).cycles]
+        if len(used) < 20:
+            wide.append(interval(values[:5], used)[1] > 1.02 * (1 + 1e-9) * np.mean(used))
+    assert np.mean(wide) <= 0.08

@@ -357,3 +357,18 @@ def test_an_experiment_without_a_run_in_the_table_has_a_row_with_the_reason(tmp_
     rows = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == TOKEN]
     assert sorted(row["ratio"] is None for row in rows) == [False, True]
     assert all(row["unavailable"] for row in rows if row["ratio"] is None)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_runs_that_are_not_there_are_counted(tmp_path, capsys, missing):
+    folder = study(tmp_path / "a")
+    one, other = dict.fromkeys(row["experiment"] for row in table(folder, "runs"))
+    for cycle in range(1, missing + 1):
+        shutil.rmtree(folder / "runs" / other / str(cycle))
+    write_tables(folder, partial=True)
+    assert compared(one, other, within=folder)
+    out = capsys.readouterr().out
+    assert ("1 of 8 runs failed or do not count: if they would have used more" in out) == bool(
+        missing
+    )
+    assert ("do not count" in out) == bool(missing)

@@ -1,6 +1,7 @@
 """Studies on disk whose sentences are known: null, unpaired, of two meters, of one cycle."""
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def write_study(
     configs: Sequence[Mapping[str, Any]] = (config(1), config(2)),
     cycles: int = 5,
     sequential: bool = False,
+    shuffled: bool = False,
 ) -> None:
     """Write a study and its tables.
 
@@ -39,11 +41,16 @@ def write_study(
         configs: one an experiment.
         cycles: of each.
         sequential: all cycles of an experiment before the next one's, else cycle by cycle.
+        shuffled: each cycle in an order of its own.
     """
     plan = make_plan(configs, SWEPT, cycles=cycles)
     place = {run["experiment"]: number for number, run in enumerate(plan["runs"][: len(configs)])}
     if sequential:
         plan["runs"].sort(key=lambda run: place[run["experiment"]])
+    if shuffled:
+        draw = random.Random(1).random
+        plan["runs"].sort(key=lambda run: (run["cycle"], draw()))
+    if sequential or shuffled:
         plan["runs"] = [{**run, "order": order} for order, run in enumerate(plan["runs"], start=1)]
     write_runs(folder, plan, lambda run: record(run, place[run["experiment"]]))
     write_tables(folder, partial=False)

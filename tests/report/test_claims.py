@@ -20,8 +20,10 @@ from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import footprint_units, table_rows
 from llenergymeasure.report.formatting import scale_for
+from llenergymeasure.report.page import write_report
 from llenergymeasure.report.plain_text import study_text
 from llenergymeasure.report.relations import (
+    ONE_ORDER,
     Pairs,
     difference_sentence,
     inconclusive_sentence,
@@ -29,7 +31,7 @@ from llenergymeasure.report.relations import (
 )
 from llenergymeasure.report.serving import ramp_experiments
 from llenergymeasure.results.record import Tokens
-from report.studies import MakeRecord, config, machine, table, write_study
+from report.studies import MakeRecord, config, machine, table, without_drawing, write_study
 from results.synthetic import make_result, write_plan
 
 FOUR = [config(size) for size in (1, 2, 4, 8)]
@@ -441,7 +443,9 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
     for row in summary:
         row["cycles_correlated"] = correlated
     text = method.paragraph(summary, runs)
-    assert ("In 2 of 2 experiments successive cycles are alike" in text) == (correlated is True)
+    assert (
+        "In 2 of 2 experiments successive cycles look alike, as those of one in twenty" in text
+    ) == (correlated is True)
     assert ("cycles are too few to show whether they are" in text) == (correlated is None)
 
 
@@ -584,3 +588,34 @@ def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
     ]
     sentences = findings.interval_caveats(rows)
     assert [sentence.partition(" under traffic")[0] for sentence in sentences] == expected
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [({}, True), ({"shuffled": True}, False), ({"sequential": True}, False)]
+)
+def test_cycles_of_one_order_are_said_where_experiments_are_compared_within_them(
+    tmp_path: Path, how: dict[str, bool], said: bool
+) -> None:
+    write_study(tmp_path, apart, configs=FOUR, **how)
+    with without_drawing():
+        write_report(tmp_path, partial=False)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(ONE_ORDER) == (2 if said else 0)  # at the top, and with the pairs
+
+
+@pytest.mark.parametrize(
+    ("cycles", "failed", "said"),
+    [(1, 0, False), (2, 0, True), (4, 0, True), (5, 0, False), (5, 1, True)],
+)
+def test_few_cycles_say_what_the_intervals_of_settings_take_for_granted(
+    tmp_path: Path, cycles: int, failed: int, said: bool
+) -> None:
+    def record(run: Any, place: int) -> dict[str, Any]:
+        left_out = place == 2 and run["cycle"] <= failed
+        return {**apart(run, place), "validity": ["counter_reset"] if left_out else []}
+
+    write_study(tmp_path, record, configs=FOUR, cycles=cycles)
+    with without_drawing():
+        write_report(tmp_path, partial=False)
+    page = (tmp_path / "report.html").read_text()
+    assert ("take all experiments to scatter alike" in page) == said

@@ -18,6 +18,7 @@ from llenergymeasure.analysis.selection import Row, by_start
 from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
+MAX_OTHER_ORDER = 0.1
 
 ValueOf: TypeAlias = Callable[[Row], float | None]
 """A quantity of a run."""
@@ -118,6 +119,22 @@ def widening(order: Reals, residuals: Reals) -> float:
     return autocorrelation(residuals[present][by_order].tolist()).widening if present.any() else 1.0
 
 
+def has_one_order(data: Blocks) -> bool:
+    """Return whether experiments have the same places in all cycles, or nearly all.
+
+    Then what a run leaves for the next one, or what its place does, is in their differences.
+    """
+    present = np.isfinite(data.order)
+    in_blocks = present & (present.sum(axis=1, keepdims=True) > 1)
+    ranks = np.argsort(np.argsort(np.where(present, data.order, np.inf), axis=1), axis=1)
+    places = np.where(in_blocks, ranks, np.nan)[in_blocks.any(axis=1)]
+    if len(places) < 2:
+        return False
+    spread = float(np.nansum(centred(places.T, by_cycle=False) ** 2))
+    rest = float(np.nansum(centred(places, by_cycle=True) ** 2))
+    return rest <= MAX_OTHER_ORDER * spread
+
+
 @dataclass(frozen=True)
 class Drift:
     """A straight trend over the order of the runs, common to all experiments.
@@ -151,7 +168,8 @@ def drift(data: Blocks) -> Drift | None:
     Analysis of Cross Section and Panel Data, ch. 10). What all runs of a cycle share is no trend:
     without the cycles' levels, five cycles of a machine with moods would pass for as many
     independent runs as they hold. They do not show it where each experiment has the same place in
-    every cycle, because then the levels follow any trend.
+    every cycle, because then the levels follow any trend. Where what is left of successive runs is
+    alike, as on a machine that wanders, the interval is widened.
     """
     present = np.isfinite(data.logs)
     by_cycle = bool((present.sum(axis=1) > 1).any())
@@ -162,6 +180,7 @@ def drift(data: Blocks) -> Drift | None:
     if freedom < MIN_DEGREES_OF_FREEDOM:
         return None
     host_order = np.where(present, data.host_order, np.nan)
+    in_time = host_order + data.hosts * (np.nanmax(host_order) + 1)  # one machine, then the next
     x, y = centred(host_order, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
     spread = float(np.nansum(x * x))
     if spread <= 1e-9 * float(np.nansum((host_order - np.nanmean(host_order)) ** 2)):
@@ -169,7 +188,6 @@ def drift(data: Blocks) -> Drift | None:
     slope = float(np.nansum(x * y)) / spread
     residual = float(np.nansum((y - slope * x) ** 2))
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
-    if not by_cycle:
-        half_width *= widening(host_order, y - slope * x)
+    half_width *= widening(in_time, y - slope * x)
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
     return Drift(float(middle), float(low), float(high), int(present.sum()), by_cycle)

@@ -16,7 +16,7 @@ import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
+from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, f_upper, t_quantile
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -26,6 +26,7 @@ MIN_LOAD_GAP = 1e-3
 """Loads that differ by less than this share count as the same, without a slope between them."""
 MAX_CONDITION = 1e7
 """With a larger condition number, a fit finds only rounding."""
+LACK_OF_FIT_LEVEL = 0.05
 TOO_MANY_FAILED = "failed_requests"
 
 LOAD_SETTINGS = (
@@ -126,9 +127,10 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     Weights are ``1/(u² + s²)``: ``u`` is a point's own uncertainty, nothing if some are not known,
     and ``s`` what runs scatter in addition, so that chi-squared is n - 2 (R. C. Paule and J. Mandel
     1982, J. Res. NBS 87, 377). A run that the meter knows ten times as well as another is not ten
-    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; that
-    of the intercept is at least as wide as that of what all runs of a cycle have in common, which
-    the line cannot show. What repeats share is added in quadrature: no number of runs shrinks it.
+    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom, or those
+    of the experiments' means where these are off the line by more than their runs explain; that of
+    the intercept is at least as wide as that of what all runs of a cycle have in common, which the
+    line cannot show. What repeats share is added in quadrature: no number of runs shrinks it.
     """
     if _distinct_count([point.load_per_s for point in points]) < MIN_LOADS:
         return None
@@ -147,8 +149,9 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         _, _, chi_squared = _fit(design, powers, variances + scatter)
         low, high = (scatter, high) if chi_squared > freedom else (low, scatter)
     variances += low
-    (intercept, slope), covariance, _ = _fit(design, powers, variances)
-    half_widths = t_quantile(freedom) * np.sqrt(np.diag(covariance))
+    line, covariance, _ = _fit(design, powers, variances)
+    intercept, slope = line
+    half_widths = _half_widths(powers - design @ line, variances, covariance, points)
     shared_w, shared_j = _shared_half_widths(design, variances, points)
     residuals_w: dict[int, list[float]] = {}
     for point in points:
@@ -165,6 +168,27 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         bent=_is_bent(loads, powers, variances, points),
         idle_w=_idle_power(idle_points) if idle_points else None,
     )
+
+
+def _half_widths(
+    residuals_w: Reals, variances: Reals, covariance: Reals, points: Sequence[LoadPoint]
+) -> Reals:
+    """Return the half widths of a line's terms from what runs scatter.
+
+    If the experiments' means are further from the line than their runs scatter (F test of the lack
+    of fit), each start of a server, or each load, is off by itself, and experiments are the points.
+    """
+    errors: Reals = np.sqrt(np.diag(covariance))
+    names, places = np.unique([point.experiment for point in points], return_inverse=True)
+    weighted = np.bincount(places, residuals_w / variances)
+    between = float(np.sum(weighted**2 / np.bincount(places, 1 / variances)))
+    within = float(np.sum(residuals_w**2 / variances)) - between
+    freedom, rest_freedom = len(names) - 2, len(points) - len(names)
+    if min(freedom, rest_freedom) > 0:
+        limit = f_upper(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
+        if between * rest_freedom > limit * within * freedom:
+            return t_quantile(freedom) * errors * max(math.sqrt(between / freedom), 1.0)
+    return t_quantile(len(points) - 2) * errors
 
 
 def _idle_power(points: Sequence[LoadPoint]) -> tuple[float, float]:

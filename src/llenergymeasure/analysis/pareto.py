@@ -252,15 +252,16 @@ def _domination_p(energy: Reals, value: Reals) -> Reals:
 def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     """Return the one-sided p value of column j being no better than column i, by i and j.
 
-    The t test is paired by cycle. Where all differences are the same there is nothing to test: it
-    is better or not, and equals count as better if ``ties``.
+    The t test is paired by cycle. Where all differences are the same there is nothing to test: with
+    ``ties``, as of a score that every cycle repeats, it is as good or it is not; otherwise nothing
+    shows that it is better, as repeats that do not scatter do not say how sure they are.
     """
     differences = values[:, :, None] - values[:, None, :]
     n = np.isfinite(differences).sum(axis=0)
     center, error = column_means(differences), np.sqrt(column_variances(differences) / n)
     rounding = ROUNDING * np.abs(column_means(values))[:, None]
     exact = error <= rounding
-    better = center >= -rounding if ties else center > rounding
+    better = (center >= -rounding) & ties
     with np.errstate(invalid="ignore", divide="ignore"):
         p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_tail(center / error, n - 1))
     return p_values

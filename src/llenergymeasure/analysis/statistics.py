@@ -227,12 +227,11 @@ def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
     return stdtr(degrees_of_freedom, -np.asarray(value))
 
 
-def f_upper(tail: float, freedom: Reals, other_freedom: Reals) -> Reals:
+def f_upper(tail: float, freedom: Any, other_freedom: Any) -> Any:
     """Return what a ratio of two variances exceeds by chance alone; NaN without freedom."""
     from scipy.special import fdtri
 
-    limit: Reals = fdtri(freedom, other_freedom, 1 - tail)
-    return limit
+    return fdtri(freedom, other_freedom, 1 - tail)
 
 
 def outliers(values: Sequence[float]) -> list[int]:

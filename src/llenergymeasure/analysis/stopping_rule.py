@@ -72,7 +72,9 @@ def decide(
 def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % interval around the mean of ``values`` with the pilot's spread.
 
-    None where the pilot has fewer than :data:`MIN_PILOT` values.
+    Where the t interval of all values is wider, it is that: later cycles that scatter more than the
+    pilot's show that its spread is not theirs. None where the pilot has fewer than
+    :data:`MIN_PILOT` values.
 
     Args:
         pilot: energies of the pilot's usable runs.
@@ -80,7 +82,8 @@ def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, fl
     """
     if len(pilot) < MIN_PILOT or min(*pilot, *values) <= 0:
         return None
-    half_width = _one_run_half_width(pilot, values) / math.sqrt(len(values))
+    of_pilot, of_all = (_one_run_half_width(runs, values) for runs in (pilot, values))
+    half_width = max(of_pilot, of_all) / math.sqrt(len(values))
     return around(statistics.fmean(values), half_width)
 
 

@@ -15,6 +15,7 @@ import typer
 from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, experiment_runs
 from llenergymeasure.analysis.pooling import duplicate_runs
 from llenergymeasure.analysis.relations import COMPARED, experiment_labels
+from llenergymeasure.analysis.selection import in_means
 from llenergymeasure.analysis.tables import outdated_reason, read_table
 from llenergymeasure.cli.find_study import study_folder
 from llenergymeasure.cli.output import JsonOption, note, print_json
@@ -95,12 +96,22 @@ def compare(
         print(f"\n{_results_text(rows)}")
         sides = [side for match in matches for side in (match.runs_a, match.runs_b)]
         needed = [side.select(CAVEAT_COLUMNS & {*side.column_names}) for side in sides]
-        for sentence in interval_caveats([run for side in needed for run in side.to_pylist()]):
+        runs = [run for side in needed for run in side.to_pylist()]
+        for sentence in (*_missing_runs_note(runs), *interval_caveats(runs)):
             print(f"\n{sentence}")
     failures = [line for condition in conditions for line in _failures(condition, rows)]
     for line in failures:
         print(line, file=sys.stderr)
     return EXIT_FAILED if failures else EXIT_OK
+
+
+def _missing_runs_note(runs: Sequence[Row]) -> list[str]:
+    """Return how many runs are not compared, which may be those that would have used more."""
+    missing = sum(not in_means(run) for run in runs)
+    note = f"{missing} of {count_text(len(runs), 'run')} failed or do not count: if they would have"
+    return [f"{note} used more than the others, their side looks better than it is."] * (
+        missing > 0
+    )
 
 
 def parse_condition(text: str) -> Condition:

@@ -74,8 +74,8 @@ def independence_notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     if n_correlated:
         notes.append(
-            f"In {n_correlated} of {total} successive cycles are alike, and the intervals are "
-            "widened for it"
+            f"In {n_correlated} of {total} successive cycles look alike, as those of one in twenty "
+            "do by chance, and the intervals are widened for it"
         )
     if n_unknown:
         notes.append(

@@ -17,7 +17,7 @@ from llenergymeasure.report.failed_runs import failures
 from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.formatting import count_text, plain, scale_for, shortened
 from llenergymeasure.report.pareto_figure import front_figure
-from llenergymeasure.report.relations import relations_content
+from llenergymeasure.report.relations import one_order_note, relations_content
 from llenergymeasure.report.serving import ramp_experiments, serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
@@ -79,6 +79,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         **_content(plan, summary, runs),
         **_captions(plotted),
         headline=findings.headline(summary, runs, relations.verdicts, ramp_names),
+        order_notes=one_order_note(runs, by_experiment, relations.verdicts),
         trend=findings.trend_sentence(findings.order_trend(runs, by_experiment)),
         drawn_total=len(plotted),
         not_drawn=sum(map(len, groups)) - len(plotted) if groups else 0,

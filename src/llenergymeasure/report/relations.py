@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llenergymeasure.analysis.blocks import has_one_order, make_blocks
 from llenergymeasure.analysis.comparison import LEVEL
+from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.selection import Row, used_runs
@@ -32,6 +34,11 @@ LISTED_PAIRS = 30
 LISTED_LEVELS = 60
 LISTED_NAMES = 3
 
+ONE_ORDER = (
+    "Each cycle ran in the same order: what a run leaves for the next one (heat, clocks, caches) "
+    "looks like a difference and is in no interval. A shuffled order or a Latin square "
+    "(execution.cycle_order) sets the two apart."
+)
 _OBJECTIVES = {
     "output_tokens_per_s": "throughput",
     "request_latency_p50_s": "median request latency",
@@ -48,6 +55,7 @@ class Pairs:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = {frozenset((row["experiment_a"], row["experiment_b"])): row for row in rows}
+        self.any_paired = any(row["method"] == "paired" for row in self._rows.values())
         self.n_tested = sum(row["p_holm"] is not None for row in self._rows.values())
 
     def find(self, first: Row, second: Row) -> Row | None:
@@ -192,6 +200,21 @@ def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
     return math.exp(center - half_width), math.exp(center + half_width)
 
 
+def one_order_note(
+    runs: Iterable[Row], used: Mapping[str, Sequence[Row]], pairs: Pairs
+) -> list[str]:
+    """Return that all cycles ran in one order, if experiments were compared within cycles.
+
+    Args:
+        runs: every planned run of the study.
+        used: the runs in the mean of each experiment.
+        pairs: the compared pairs.
+    """
+    started_runs = [run for run in runs if run["status"] == "completed"]
+    is_one_order = has_one_order(make_blocks(used, started_runs, lambda _: 1.0))
+    return [ONE_ORDER] if is_one_order and pairs.any_paired else []
+
+
 def label_text(row: Row) -> str:
     """Return an experiment's name in a sentence."""
     return plain(row["label"], 90)
@@ -234,6 +257,7 @@ class Relations:
         levels: the table of settings' values against their first.
         levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
+        few_cycles: whether some experiment has fewer than settings are judged by alone.
         unpaired: whether cycles of some pair were not blocks in time.
         verdicts: what the pairs show.
     """
@@ -245,6 +269,7 @@ class Relations:
     levels: list[dict[str, str]]
     levels_total: int
     fronts: list[str]
+    few_cycles: bool
     unpaired: bool
     verdicts: Pairs
 
@@ -278,6 +303,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         levels=[_level_texts(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"], summary),
+        few_cycles=min((row["n"] for row in summary if row["n"]), default=0) < MIN_CYCLES,
         unpaired=any(row["method"] == "unpaired" for row in pairs),
         verdicts=Pairs(pairs),
     )
