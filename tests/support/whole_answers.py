@@ -85,6 +85,26 @@ FINE = [
     good("usage null till the end", answer([event(part(usage=None))] * TOKENS)),
     good("usage of text", ends(output="12", prompt="16")),
     good("usage in the last part", ended(event(part("", "length", usage=usage())))),
+    *(
+        good(
+            f"usage after the end with an empty {kind}, as LiteLLM sends it",
+            answer(
+                [event(three)] * 4,
+                [end, 1.0, event({"choices": [choice], "usage": usage()}), DONE],
+            ),
+            last_s=1.0,
+            per_part=3.0,
+        )
+        for kind, three, end, choice in (
+            ("text", part(" a b c"), END, {"index": 0}),
+            (
+                "delta",
+                delta({"content": " a b c"}),
+                event(delta({}, "length")),
+                {"index": 0, "delta": {}},
+            ),
+        )
+    ),
     good("two usages at the end", ended(END, event(counted(output=11)), event(counted()))),
     good(
         "a usage before the text, too",
@@ -281,6 +301,15 @@ MARKED = [
     *(
         good(f"details that are {odd}", ends(prompt_tokens_details=odd))
         for odd in (None, 15, [15], "15")
+    ),
+    good(
+        "no text but half a character, and usage with an empty choice",
+        stream(0.01, END, event({"choices": [{"index": 0}], "usage": usage(2)}), DONE),
+        "buffered_stream",
+        asked=2,
+        tokens=2,
+        per_part=None,
+        times=False,
     ),
     good("half a surrogate in a text", answer([event(part("\ud800"))] * TOKENS)),
     good("half a surrogate as finish reason", reasoned("\ud800")),

@@ -155,6 +155,52 @@ def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint
     assert len({*requests}) == 18
 
 
+TURNS = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "name a colour"},
+    {"role": "assistant", "content": "blue"},
+    {"role": "user", "content": "another one"},
+]
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_only_chat_is_marked_before_its_earlier_turns(
+    tmp_path: Path, endpoint: str, first: int
+) -> None:
+    chat = TURNS[first:]
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": chat}) + "\n")
+    serving = {**RATE, "endpoint": endpoint}
+    config = experiment(dataset=str(path), n=1, serving=serving, max_input_tokens=128, **OPENAI)
+    sent = [cycle(config, 1).turn(number) for number in range(3)]
+    question = 1 - first
+    if endpoint == "chat":
+        assert len({turn.request.messages[question]["content"] for turn in sent}) == 3
+        assert all(list(turn.request.messages[question + 1 :]) == TURNS[2:] for turn in sent)
+    shared = sent[0].shared_tokens
+    prompts = {turn.request.prompt_token_ids[: shared + MARK_TOKENS] for turn in sent}
+    assert len(prompts) == 3
+    assert shared < len(sent[0].request.prompt_token_ids) // 2
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_a_chat_among_plain_prompts_is_marked_before_its_earlier_turns(
+    tmp_path: Path, endpoint: str
+) -> None:
+    path = tmp_path / "mixed.jsonl"
+    rows = [{"prompt": "what is it"}, {"messages": TURNS[1:]}, {"prompt": "how are you"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    serving = {**RATE, "endpoint": endpoint}
+    config = experiment(dataset=str(path), n=3, serving=serving, max_input_tokens=128, **OPENAI)
+    sent = [cycle(config, 1).turn(number) for number in (1, 4, 7)]
+    if endpoint == "chat":
+        assert len({turn.request.messages[0]["content"] for turn in sent}) == 3
+        assert all(list(turn.request.messages[1:]) == TURNS[2:] for turn in sent)
+    head = len(sent[0].request.prompt_token_ids) // 2
+    assert len({turn.request.prompt_token_ids[:head] for turn in sent}) == 3
+
+
 def test_words_that_all_questions_begin_with_stay_common(tmp_path: Path) -> None:
     questions = (
         "Answer in one word: who are you",

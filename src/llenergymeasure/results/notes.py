@@ -1,4 +1,4 @@
-"""Notes for readers of results: a preflight's warnings, and changes made to prompts."""
+"""Notes for readers of results: why a run is left out, warnings, and changes made to prompts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,8 @@ def record_notes(provenance: Mapping[str, Any]) -> list[str]:
     try:
         warnings = provenance["preflight"]
         texts = [str(Problem(warning["message"], key=warning.get("key"))) for warning in warnings]
-        texts += map(str, provenance["workload"]["notes"])
+        left_out = map(str, provenance.get("disqualified") or ())  # versions before did not say it
+        texts = [*left_out, *texts, *map(str, provenance["workload"]["notes"])]
         return [" ".join(text.split()) for text in texts]
     except (KeyError, TypeError):
         return []

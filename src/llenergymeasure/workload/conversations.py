@@ -314,7 +314,13 @@ class TrafficPrompts:
     def _common_start(self) -> tuple[int, int]:
         """How many messages all chats begin with, and how many characters of words the next."""
         assert self._workload is not None
-        chats = [chat.messages for chat in self._workload.requests if chat.messages]
+        requests = self._workload.requests
+        chats = [request.messages for request in requests if request.messages]
+        if len(chats) < len(requests):  # a plain prompt has no message in common with a chat
+            return 0, 0
+        if all(chat == chats[0] for chat in chats):
+            roles = [message["role"] for message in chats[0]]
+            return roles.index("user") if "user" in roles else len(roles) - 1, 0
         messages = min(_common_length(chats[0], chat) for chat in chats)
         following = [chat[min(messages, len(chat) - 1)] for chat in chats]
         contents = [message["content"] for message in following]

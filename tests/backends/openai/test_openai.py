@@ -1,5 +1,6 @@
 """A server that is running already: asked as told, metered, its engine stated as unknown."""
 
+import html
 import json
 import os
 import socket
@@ -307,6 +308,53 @@ def test_an_answer_without_a_token_and_odd_words_lose_no_run(tmp_path: Path) -> 
     assert {"empty_answers", "length_mismatch"} <= set(result["validity"])
     assert "answers had no token" in result["provenance"]["validity_details"]["empty_answers"]
     assert result["environment"]["engine"]["resolved_config"]["settings"]["id"] == "m\ufffd"
+
+
+UNREAD = b"prompt: data did not match any variant of untagged enum StringOrArray"
+
+
+@pytest.mark.slow
+def test_why_all_requests_failed_is_said_wherever_the_study_is_shown(tmp_path: Path) -> None:
+    study = {"backend": "openai", "warmup": {"enabled": False}, "window": {"min_seconds": 3.0}}
+    with misbehaving() as odd:
+        odd.way = lambda _: [ways.page(UNREAD, b"422 Unprocessable Entity")]
+        path = write_study(tmp_path, **study, openai={"base_url": odd.base_url})
+        process = llem(tmp_path, "run", str(path))
+    assert process.returncode == 1
+    (folder,) = (tmp_path / "results").iterdir()
+    status = llem(tmp_path, "status", str(folder)).stdout
+    page = html.unescape((folder / "report.html").read_text())
+    for shown in (process.stdout + process.stderr, status, page):
+        assert "failed_requests: " in shown
+        assert f"the first: refused: HTTP 422: {UNREAD.decode()}" in shown
+    verified = llem(tmp_path, "verify", str(folder))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "prompts", "hint"),
+    [
+        (b"422 Unprocessable Entity", "token_ids", True),
+        (b"400 Bad Request", None, True),
+        (b"400 Bad Request", "text", False),
+        (b"404 Not Found", None, False),
+        (b"500 Internal Server Error", None, False),
+    ],
+)
+def test_a_server_that_may_take_texts_alone_is_said_to(
+    status: bytes, prompts: str | None, hint: bool
+) -> None:
+    with misbehaving() as odd:
+        odd.way = lambda _: [ways.page(UNREAD, status)]
+        config = experiment({"base_url": odd.base_url, "prompts": prompts})
+        traffic = traffic_prompts(config)
+        engine = ServedEngine(registry.get("openai").server(config, 1), config, (), traffic)
+        try:
+            with pytest.raises(BackendError, match=r"HTTP [45]") as raised:
+                engine.generate(engine.warmup_requests()[:1])
+        finally:
+            engine.close()
+    assert ("openai.prompts: text" in str(raised.value)) is hint
 
 
 @pytest.mark.parametrize(

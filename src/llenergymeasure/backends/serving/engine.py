@@ -79,6 +79,7 @@ class ServedEngine(Engine):
         self._path = "/chat/completions" if chat else "/completions"
         needs_text = chat or not command.takes_token_ids
         self._text = _TextPrompts(config, chat=chat) if needs_text else None
+        self._is_users_server = config.openai is not None
         is_synthetic = config.synthetic() is not None
         self._thinking = None if is_synthetic else thinking_marks(resolve_model(config))
         self._answered = self._failed = 0
@@ -132,7 +133,7 @@ class ServedEngine(Engine):
         self.answered_all &= not self._failed
         if self._failed > self._answered:
             failed = next(exchange for exchange in exchanges if exchange.failure is not None)
-            raise BackendError(f"the server failed: {failed.failure}: {failed.message}")
+            raise BackendError(f"the server failed: {self._describe(failed)}")
         return [
             Completion(
                 index=exchange.index,
@@ -210,10 +211,16 @@ class ServedEngine(Engine):
                 return
             loading = f"{exchange.message}".startswith("HTTP 503")
             if self.exit_code() is not None or not loading or time.monotonic() > deadline:
-                raise BackendError(
-                    f"the server answers no request: {exchange.failure}: {exchange.message}"
-                )
+                raise BackendError(f"the server answers no request: {self._describe(exchange)}")
             time.sleep(_POLL_S)
+
+    def _describe(self, failed: Exchange) -> str:
+        """Return how a request failed, and what to try where the server may take texts alone."""
+        description = f"{failed.failure}: {failed.message}"
+        bad_request = description.startswith(("refused: HTTP 400", "refused: HTTP 422"))
+        if not (bad_request and self._text is None and self._is_users_server):
+            return description
+        return f"{description}; the prompts are token ids: try openai.prompts: text"
 
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
         futures = []

@@ -56,6 +56,7 @@ from llenergymeasure.run.result.validity import batch_codes, run_codes, traffic_
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
+from llenergymeasure.validity_codes import DISQUALIFYING
 
 if TYPE_CHECKING:  # a run of batches need not wait for this import
     from llenergymeasure.run.result.traffic_result import ServedRun
@@ -215,6 +216,9 @@ def _result(run: _MeasuredRun, energy: RunEnergy) -> Result:
             **_provenance(run),
             "steadiness": steady,
             "validity_details": validity,
+            "disqualified": [
+                f"{code}: {validity[code]}" for code in sorted(validity) if code in DISQUALIFYING
+            ],
             **energy.provenance,
         },
     )
