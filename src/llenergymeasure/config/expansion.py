@@ -240,6 +240,7 @@ def _resolved_work(
     replaced = tuple(name for name in SHARED_SAMPLING_NAMES if name in (engine.get(part) or {}))
     if "passthrough_kwargs" in config:
         return None, None
+    ignored: tuple[str, ...]
     if model.decoder.greedy and not sampling:
         ignored, reason = _SAMPLING, _merge_reason(model)
     elif replaced and not model.decoder.greedy:
