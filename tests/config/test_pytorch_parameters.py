@@ -4,7 +4,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 
-passed_on = pytest.importorskip("llenergymeasure.backends.pytorch.generation").passed_on
+generation_module = pytest.importorskip("llenergymeasure.backends.pytorch.generation")
 
 
 def test_loading_and_generation_each_get_theirs() -> None:
@@ -15,7 +15,7 @@ def test_loading_and_generation_each_get_theirs() -> None:
             "passthrough_kwargs": {"low_cpu_mem_usage": True},
         }
     )
-    loading, generation = passed_on(config)
+    loading, generation = generation_module.passthrough_arguments(config)
     assert generation == {"renormalize_logits": True}
     assert loading == {"use_safetensors": True, "low_cpu_mem_usage": True}
 
@@ -28,4 +28,4 @@ def test_passthrough_wins() -> None:
             "passthrough_kwargs": {"guidance_scale": 2.0},
         }
     )
-    assert passed_on(config) == ({}, {"guidance_scale": 2.0})
+    assert generation_module.passthrough_arguments(config) == ({}, {"guidance_scale": 2.0})

@@ -201,7 +201,7 @@ def test_an_entry_of_a_group_may_set_a_section_in_two_places() -> None:
 
 
 def test_a_plain_value_for_a_section_is_an_error_though_other_points_could_run() -> None:
-    with pytest.raises(ConfigurationError, match=r"max_num_seqs\[0\]: cannot be set"):
+    with pytest.raises(ConfigurationError, match="vllm: must be a mapping of engine, samp"):
         study(backend=["pytorch", "vllm"], vllm=5, sweep={"vllm.engine.max_num_seqs": [8]})
 
 
@@ -540,3 +540,33 @@ def test_a_file_s_name_is_no_secret_where_a_point_is_left_out(tmp_path: Path) ->
     sizes = {"vllm.engine.tensor_parallel_size": [1, 3]}
     loaded = study_from_mapping({**study, "sweep": sizes})
     assert (len(loaded.experiments), len(loaded.left_out)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "part", "rest"),
+    [
+        ("vllm", "sampling", {}),
+        ("sglang", "sampling", {}),
+        ("tensorrt", "sampling", {}),
+        ("openai", "body", {"base_url": "http://127.0.0.1:9/v1"}),
+    ],
+)
+def test_points_that_differ_in_what_the_engines_own_sampling_replaces_are_one(
+    backend: str, part: str, rest: dict[str, Any]
+) -> None:
+    section = {backend: {part: {"temperature": 0.5}, **rest}}
+    loaded = study(backend=backend, **section, sweep={"decoder.temperature": [0.3, 0.7]})
+    (same,) = loaded.same_as
+    assert len(loaded.experiments) == 1
+    assert same["reason"] == f"{backend}.{part}.temperature counts in place of the decoder's"
+    others = study(backend=backend, **section, sweep={"decoder.top_p": [0.5, 0.9]})
+    assert (len(others.experiments), others.same_as) == (2, ())
+    greedy = study(backend=backend, **section, sweep={"decoder.temperature": [0, 0.7]})
+    assert len(greedy.experiments) == 2
+
+
+def test_a_section_that_is_no_mapping_is_refused_where_each_entry_has_its_own() -> None:
+    with pytest.raises(ConfigurationError, match=r"decoder: must be a mapping of preset, temp"):
+        study(decoder=[{"top_k": 1}], experiments=[{"decoder": {"min_p": 0}}])
+    with pytest.raises(ConfigurationError, match=r"\[0\].vllm.engine: must be a mapping"):
+        study(backend="vllm", experiments=[{"vllm": {"engine": 3}}])

@@ -1,5 +1,6 @@
 """Studies of several engines: who does the same work."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,21 @@ def test_the_fields_of_a_request_may_change_the_work(
 ) -> None:
     config = {"backend": "openai", "max_output_tokens": 128, "openai": {"body": body}}
     assert requested_work(config).get("answers") == answers
+
+
+def test_the_decoder_of_the_work_is_the_one_in_force() -> None:
+    own = {"temperature": 1, "top_k": -1}
+    config = {"backend": "vllm", "decoder": {"temperature": 0.3, "top_k": 5, "top_p": 0.9}}
+    work = requested_work({**config, "vllm": {"sampling": own}})
+    assert json.dumps(work) == '{"decoder": {"temperature": 1.0, "top_k": 0, "top_p": 0.9}}'
+    (pair, _) = unmatched_experiments(
+        plan_with(
+            backend=["pytorch", "vllm"],
+            decoder={"temperature": 0.3},
+            vllm={"sampling": {"temperature": 0.5}},
+        )
+    )
+    assert pair.differs == {"decoder.temperature": (0.3, 0.5)}
 
 
 def test_beams_have_a_length_of_their_own() -> None:

@@ -171,7 +171,7 @@ def driven(folder, monkeypatch):
     lengths = []
 
     class Driven:
-        complaint, circuit_message = "", None
+        error_text, circuit_message = "", None
 
         def __init__(self, _file, plan, *_):
             self.plan = plan

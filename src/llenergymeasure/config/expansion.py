@@ -21,6 +21,7 @@ from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flatten
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
+from llenergymeasure.config.requested_work import SHARED_SAMPLING_NAMES
 from llenergymeasure.config.rules import Shape, broken_rules
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted_name
@@ -136,10 +137,9 @@ class _Outcomes:
         if experiment_id in self._by_id:
             self.repeats += 1
             return
-        work = _greedy_work(model, config)
+        work, reason = _resolved_work(model, config)
         first_id = experiment_id if work is None else self._by_work.setdefault(work, experiment_id)
         if first_id != experiment_id:
-            reason = _merge_reason(model)
             self.same_as.append({"config": config, "experiment": first_id, "reason": reason})
             return
         self._by_id[experiment_id] = Experiment(experiment_id, config, model, {})
@@ -208,7 +208,6 @@ class _Outcomes:
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
 """Settings of sampling, which greedy decoding ignores."""
 
-
 _GREEDY = (
     "greedy decoding (do_sample false, or temperature 0) takes the likeliest token "
     "whatever temperature, top_k, top_p and min_p say"
@@ -226,15 +225,33 @@ def _merge_reason(model: ExperimentConfig) -> str:
     return _GREEDY
 
 
-def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | None:
-    """Return what identifies the work of an experiment that decodes greedily; None for others."""
+def _resolved_work(
+    model: ExperimentConfig, config: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """Return what identifies an experiment's work where some settings do not count, and the rule.
+
+    Without such settings both are None. An engine's own sampling, and the fields of a request, win
+    over the decoder's settings of the same names.
+    """
     engine = config.get(model.backend)
-    sampling = engine.get("sampling") if isinstance(engine, Mapping) else None
-    if not model.decoder.greedy or sampling or "passthrough_kwargs" in config:
-        return None
-    decoder = {k: v for k, v in config.get("decoder", {}).items() if k not in _SAMPLING}
+    engine = engine if isinstance(engine, Mapping) else {}
+    sampling = engine.get("sampling")
+    part = "sampling" if sampling else "body"
+    replaced = tuple(name for name in SHARED_SAMPLING_NAMES if name in (engine.get(part) or {}))
+    if "passthrough_kwargs" in config:
+        return None, None
+    ignored: tuple[str, ...]
+    if model.decoder.greedy and not sampling:
+        ignored, reason = _SAMPLING, _merge_reason(model)
+    elif replaced and not model.decoder.greedy:
+        winners = ", ".join(f"{model.backend}.{part}.{name}" for name in replaced)
+        verb = "counts" if len(replaced) == 1 else "count"
+        ignored, reason = ("preset", *replaced), f"{winners} {verb} in place of the decoder's"
+    else:
+        return None, None
+    decoder = {k: v for k, v in config.get("decoder", {}).items() if k not in ignored}
     work = {**config, "decoder": decoder, "command": model.command_settings()}
-    return json.dumps(work, sort_keys=True)
+    return json.dumps(work, sort_keys=True), reason
 
 
 def _faults(problems: Iterable[Problem], candidate: Candidate, *, standalone: bool) -> list[Fault]:

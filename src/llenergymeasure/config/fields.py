@@ -30,10 +30,17 @@ ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
 )
 """The parts of a study file that an engine describes."""
 
+SHOWN_NAMES = 8
+
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
     """Return the models among the alternatives of a type."""
     return [part for part in alternatives(annotation) if _is_model(part)]
+
+
+def _is_section(annotation: Any) -> bool:
+    parts = [part for part in alternatives(annotation) if part is not type(None)]
+    return all(_is_model(part) for part in parts)
 
 
 def takes_any_key(annotation: Any) -> bool:
@@ -129,6 +136,8 @@ def unknown_settings(
         elif isinstance(value, Mapping):
             for inner in submodels(field.annotation):
                 yield from unknown_settings(value, extra, inner, path)
+        elif value is not None and _is_section(field.annotation):
+            yield Fault(path, not_a_mapping_message((name,), section), value)
 
 
 def settings(
@@ -200,7 +209,8 @@ def suggestions(path: tuple[str, ...], extra: tuple[str, ...], root: type[BaseMo
         return list(dict.fromkeys(elsewhere))[:2]
     if section is not None:
         return []
-    return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
+    others = [key for key in all_paths() if key != ".".join(prefix)]
+    return nearest_names(".".join(path), others, cutoff=0.85)[:1]
 
 
 def known_names(
@@ -213,6 +223,14 @@ def known_names(
     if engine is not None:
         return engine.names()
     return () if section is None else tuple(section.model_fields)
+
+
+def not_a_mapping_message(path: tuple[str, ...], root: type[BaseModel]) -> str:
+    """Return what to say where a mapping was expected, with the names that it may hold."""
+    names = known_names(path, (), root)
+    if len(names) > SHOWN_NAMES:
+        names = (*names[:SHOWN_NAMES], "…")
+    return f"must be a mapping of {', '.join(names)}" if names else "must be a mapping"
 
 
 def _engine_section(path: tuple[str, ...], root: type[BaseModel]) -> type[EngineSection] | None:

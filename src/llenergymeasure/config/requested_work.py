@@ -22,6 +22,8 @@ WORK_SETTINGS = (
 
 MAX_TOKENS_NAMES = ("max_completion_tokens", "max_tokens", "max_new_tokens")
 """Servers' names for the most tokens of an answer; the first one given counts."""
+SHARED_SAMPLING_NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""Settings of the decoder whose names engines' own sampling has too, which wins over them."""
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
@@ -34,6 +36,13 @@ def requested_work(config: Mapping[str, Any]) -> dict[str, Any]:
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
     sampling = section.get("sampling") or section.get("beam_search") or section.get("body") or {}
+    replaced = {
+        name: _as_in_decoder(name, sampling[name])
+        for name in SHARED_SAMPLING_NAMES
+        if name in sampling
+    }
+    if replaced:
+        work["decoder"] = {**(config.get("decoder") or {}), **replaced}
     answers: dict[str, Any] = {}
     limits = [sampling[name] for name in MAX_TOKENS_NAMES if isinstance(sampling.get(name), int)]
     if limits and limits[0] != config.get("max_output_tokens"):
@@ -44,6 +53,13 @@ def requested_work(config: Mapping[str, Any]) -> dict[str, Any]:
     if sampling.get("ignore_eos") is False or any(sampling.get(name) for name in _ENDS):
         answers["may_end"] = True
     return work | ({"answers": answers} if answers else {})
+
+
+def _as_in_decoder(name: str, value: Any) -> Any:
+    """Return an engine's own value as the decoder has it: top_k off is 0, other numbers floats."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return max(0, value) if name == "top_k" else float(value)
 
 
 def may_end_early(config: Mapping[str, Any]) -> bool:

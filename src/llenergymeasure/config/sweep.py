@@ -333,4 +333,4 @@ def _overlaps(first: Setting, second: Setting) -> bool:
 
 def _example_values(value: Any) -> str:
     text = "" if value is None else str(value)[:40]
-    return "1, 2, 4" if re.search(r"[(\[{]", text) else text
+    return "1, 2, 4" if not text or re.search(r"[(\[{]", text) else text

@@ -17,7 +17,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
     constraints,
     field_at,
-    known_names,
+    not_a_mapping_message,
+    section_at,
     takes_mapping,
     unknown_key_message,
 )
@@ -31,7 +32,6 @@ from llenergymeasure.redact import without_secrets
 Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
-SHOWN_NAMES = 8
 FORMER_VALUES: Mapping[str, Any] = {
     **VALUE_REPLACEMENTS["backend"],
     **VALUE_REPLACEMENTS["precision"],
@@ -39,6 +39,8 @@ FORMER_VALUES: Mapping[str, Any] = {
     "trt": "tensorrt",
     "trtllm": "tensorrt",
 }
+_NUMBER = re.compile(r"[-+]?(?:0|[1-9][\d_]*|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d+)?")
+"""What a study reads as a number where it stands without quotes; a date is none."""
 HINTS = {
     "bf16": "; fewer bits are set by the engine, as pytorch.load_in_8bit, vllm.engine.quantization",
     "openai": "; openai is any other server, such as llama.cpp's (docs/openai.md)",
@@ -113,6 +115,9 @@ def validation_faults(
     faults: dict[KeyPath, Fault] = {}
     for details in error.errors(include_url=False):
         path, value = _real_path(details["loc"], values, details["type"])
+        is_mapping = details["type"] == "string_type" and isinstance(value, Mapping)
+        if is_mapping and section_at(tuple(map(str, path)), model) is not None:
+            continue  # text would do as well, but what is wrong in the mapping is named too
         message = _message(details, path, value, model)
         if path in faults and faults[path].message != message:
             message = f"{faults[path].message}, or it {message}"
@@ -165,10 +170,7 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
     keys = tuple(str(part) for part in path)
     text, can_sweep = _plain_message(details, path, value, model), model is ExperimentConfig
     if text == _MESSAGES["dict_type"]:
-        names = known_names(keys, (), model)
-        if len(names) > SHOWN_NAMES:
-            names = (*names[:SHOWN_NAMES], "…")
-        return f"{text} of {', '.join(names)}" if names else text
+        return not_a_mapping_message(keys, model)
     field = field_at(keys, model) if can_sweep and path and isinstance(path[-1], str) else None
     is_plain = field is not None and not takes_mapping(field.annotation)
     if isinstance(value, list) and is_plain and not details["type"].startswith("too_"):
@@ -224,8 +226,9 @@ def _type_message(kind: str, value: Any, fallback: str, name: str) -> str:
     if isinstance(value, str) and kind.startswith(("int", "float")):
         if re.search(r"\d\s*(?!e[+-]?\d)[a-zµ%]", value, re.IGNORECASE):
             return f"{message}, without a unit"
-        return f"{message}, without quotes" if re.fullmatch(r"[\d.:eE_+-]*\d", value) else message
-    return f"{message}, without quotes" if isinstance(value, str) and "bool" in kind else message
+        return f"{message}, without quotes" if _NUMBER.fullmatch(value) else message
+    is_quoted = kind.startswith("bool") and str(value).lower() in ("true", "false")
+    return f"{message}, without quotes" if is_quoted else message
 
 
 def _as_list(value: str | int, name: str) -> list[str | int]:
