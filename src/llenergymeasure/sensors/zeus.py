@@ -128,10 +128,24 @@ def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
             _gpu(gpus, number, gpu.uuid, gpu.name, module=counts_module(gpu))
             for number, gpu in enumerate(nvidia)
         ]
-    return [
-        _gpu(gpus, number, f"amd:{gpus.gpus[number].gpu_index}", str(gpus.get_name(number)))
-        for number in range(len(gpus))
-    ]
+    readers = []
+    for number, card in enumerate(gpus.gpus):
+        reader = _gpu(gpus, number, f"amd:{card.gpu_index}", str(gpus.get_name(number)))
+        readers.append(replace(reader, info=replace(reader.info, mig=_is_slice(card.handle))))
+    return readers
+
+
+def _is_slice(handle: Any) -> bool:
+    """Return whether an AMD GPU is one of several that a card is cut into (MI300 and later).
+
+    Each of them shows the power of all of the card.
+    """
+    try:
+        import amdsmi
+
+        return amdsmi.amdsmi_get_gpu_compute_partition(handle) not in ("SPX", "N/A", "")
+    except Exception:  # as on cards that cannot be cut, whatever a library's version raises
+        return False
 
 
 def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False) -> _Reader:
