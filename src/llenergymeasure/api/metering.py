@@ -294,18 +294,15 @@ def meter(
 def _finish_gpu_work() -> None:
     """Wait for what this process gave its GPUs through PyTorch, if it has begun to use them.
 
-    Nothing is imported or initialised for it: a GPU without a context is given none (0.5 GB), and
-    a forked process, which cannot use CUDA, has not begun to. While a CUDA graph is captured no
-    work is done, and waiting would end the capture.
+    Nothing is imported or initialised: a GPU without a context is given none (0.5 GB), a forked
+    process cannot use CUDA, and while a CUDA graph is captured waiting would end the capture.
     """
-    cuda, torch_c = sys.modules.get("torch.cuda"), sys.modules.get("torch._C")
-    is_initialized = getattr(cuda, "is_initialized", None)  # another thread may be importing it
-    if cuda is None or is_initialized is None or not is_initialized():
-        return
-    if cuda.is_current_stream_capturing():
+    cuda: Any = sys.modules.get("torch.cuda")
+    is_initialized = getattr(cuda, "is_initialized", bool)  # another thread may be importing it
+    if not is_initialized() or cuda.is_current_stream_capturing():
         return
     is_current = cuda.current_device().__eq__
-    has_context = getattr(torch_c, "_cuda_hasPrimaryContext", is_current)
+    has_context = getattr(sys.modules.get("torch._C"), "_cuda_hasPrimaryContext", is_current)
     for device in filter(has_context, range(cuda.device_count())):
         cuda.synchronize(device)
 
@@ -319,8 +316,7 @@ def _finishing_gpu_work() -> Iterator[None]:
         with suppress(Exception):
             _finish_gpu_work()
         raise
-    else:
-        _finish_gpu_work()
+    _finish_gpu_work()
 
 
 def _rest(seconds: float) -> tuple[int, int]:

@@ -22,8 +22,6 @@ _PACE = Every(0.05, speed="fast")
 _STILL_TEST_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen, and a
 hypervisor that shares out a package's energy among its guests does so each second (QEMU)."""
-_RENEWALS = 4
-"""How many are seen before it is taken to count; the shortest time between two is their period."""
 _SPREAD_S = 2 * UPDATE_PERIOD_S
 """By so much the dies of a package may show its counter at different times."""
 _STILL_S = 1.0
@@ -98,7 +96,7 @@ class _Domain:
     def _check_counts(self, max_still_s: float) -> None:
         """Raise where it does not count; where it does this takes some milliseconds."""
         seen_s: list[float] = []
-        for _ in range(_RENEWALS):
+        while len(seen_s) < 4:
             last_uj, end_s = self._last_uj, time.monotonic() + max_still_s
             while self._last_uj == last_uj:
                 if time.monotonic() > end_s:

@@ -136,16 +136,12 @@ def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
 
 
 def _is_slice(handle: Any) -> bool:
-    """Return whether an AMD GPU is one of several that a card is cut into (MI300 and later).
-
-    Each of them shows the power of all of the card.
-    """
-    try:
+    """Return whether an AMD GPU is a part of a card (MI300): each shows the power of all of it."""
+    with contextlib.suppress(Exception):  # that it cannot be cut, versions say in their own ways
         import amdsmi
 
         return amdsmi.amdsmi_get_gpu_compute_partition(handle) not in ("SPX", "N/A", "")
-    except Exception:  # as on cards that cannot be cut, whatever a library's version raises
-        return False
+    return False
 
 
 def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False) -> _Reader:
