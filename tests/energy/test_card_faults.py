@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import USUAL_LAG_S, open_device
-from llenergymeasure.recording.samples import Row
+from llenergymeasure.recording.samples import Row, Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.behaviour import Behaviour, Behaviours
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -558,3 +558,53 @@ def test_a_window_of_no_length_has_no_energy_and_is_no_crash() -> None:
     for sensor in (card.H100, SUM_OF_QUARTERS):
         result = metered(card.constant(300.0), sensor, (8.0, 8.0), margins=False)
         assert all(reading.gross_j is None for reading in result.readings)
+
+
+def _adds_up_means(power: card.Power, phase_s: float, name: str) -> Samples:
+    """A card whose counter adds up means over a second, next to instant readings and these."""
+    sensor = card.Sensor(average_s=1.0, phase_s=phase_s)
+    means = replace(sensor, window_s=1.0, counter_from="samples")
+    mine = card.info(quantities=sensor.quantities, name=name)
+    rows = card.power_rows(power, sensor, END_S + 5) + card.counter_rows(power, means, END_S + 5)
+    return card.recording(rows, mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "most_off"), [("NVIDIA GeForce RTX 3090", 0.005), ("Some new card", 0.03)]
+)
+@pytest.mark.parametrize("margins", [False, True])
+def test_a_counter_that_adds_up_means_over_a_second_is_not_the_headline(
+    name: str, most_off: float, margins: bool
+) -> None:
+    """It lost what it counts after the work's end: 4 % of 10 s, outside the interval in half."""
+    covered = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        start_s = START_S + rng.uniform(0, 0.1)
+        power = card.work(start_s, END_S, seed)
+        phases = card.margins(start_s, END_S) if margins else []
+        samples = _adds_up_means(power, rng.uniform(0, 0.1), name)
+        result = account(samples, (card.ns(start_s), card.ns(END_S)), phases)
+        (reading,) = result.headline
+        assert reading.channel == "power"
+        assert "channel_mismatch" not in result.validity
+        off_j = abs(reading.gross_j - float(power.energy(start_s, END_S)))
+        assert off_j < most_off * reading.gross_j
+        assert off_j <= reading.bound_j
+        covered.append(off_j <= reading.gross_u95_j)
+    assert np.mean(covered) >= 0.93
+
+
+@pytest.mark.parametrize("counter_from", ["true", "samples"])
+@pytest.mark.parametrize("sensor", [card.H100, card.Sensor(average_s=1.0)])
+def test_a_counter_that_does_not_is_the_headline_next_to_them(
+    sensor: card.Sensor, counter_from: str
+) -> None:
+    for seed in range(8):
+        cards = at_any_phase(
+            replace(sensor, counter_from=counter_from), np.random.default_rng(seed)
+        )
+        samples = card.record(card.work(START_S, END_S, seed), cards, END_S + 3, name=H100)
+        assert not open_device(samples, samples.header.sensors[0]).adds_up_means
+    even = card.record(card.constant(300), sensor, END_S, name=H100)
+    assert not open_device(even, even.header.sensors[0]).adds_up_means

@@ -259,13 +259,97 @@ def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
     assert channel.read()[0].value == pytest.approx(9.5)
 
 
-def test_rapl_that_counts_is_taken_at_the_next_value(
+class _Renewals:
+    """Stands for the module ``time``, of a counter that is renewed as time goes on."""
+
+    def __init__(self, counter: Path, period_s: float, power_w: float, unit_j: float) -> None:
+        self._counter, self._period_s = counter, period_s
+        self._power_w, self._unit_j = power_w, unit_j
+        self.now_s = 1000.0
+        self.sleep(0.0)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def monotonic_ns(self) -> int:
+        return round(1e9 * self.now_s)
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += 1.07 * seconds
+        counted_j = (self.now_s + 1e-9) // self._period_s * self._period_s * self._power_w
+        shown_j = counted_j // self._unit_j * self._unit_j
+        self._counter.write_text(f"{round(1e6 * shown_j)}\n")
+
+
+def _renewed(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    period_s: float,
+    power_w: float = 100.0,
+    unit_j: float = 6.1e-5,
+    at_s: float = 1000.0,
+) -> RaplSensor:
+    """Return RAPL as it is opened at a moment, on a package whose counter is so renewed."""
+    clock = _Renewals(
+        _domain(root / "intel-rapl:0", "package-0", 1) / "energy_uj", period_s, power_w, unit_j
+    )
+    clock.sleep((at_s - clock.now_s) / 1.07)
+    monkeypatch.setattr(rapl, "time", clock)
+    return RaplSensor(root)
+
+
+def test_rapl_that_counts_is_taken_within_milliseconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counter = _domain(tmp_path / "intel-rapl:0", "package-0", 5) / "energy_uj"
-    monkeypatch.setattr(time, "sleep", lambda _: counter.write_text("9"))
+    sensor = _renewed(tmp_path, monkeypatch, 0.001)
 
-    assert [channel.device for channel in RaplSensor(tmp_path).channels()] == ["cpu:package-0"]
+    (channel,) = sensor.channels()
+    assert channel.read()[0].span_ns == 1_000_000
+    assert sensor.describe()[0].update_period_s == pytest.approx(0.001)
+    assert rapl.time.monotonic() - 1000.0 < 0.01
+
+
+@pytest.mark.parametrize(
+    ("period_s", "power_w", "unit_j", "shown_s"),
+    [(0.01, 100, 6.1e-5, 0.01), (0.001, 150, 1.0, 1 / 150)],
+    ids=["each 10 ms", "whole joules"],
+)
+def test_how_old_a_value_may_be_follows_from_when_the_counter_is_renewed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    period_s: float,
+    power_w: float,
+    unit_j: float,
+    shown_s: float,
+) -> None:
+    """Sapphire Rapids' platform counts whole joules (Linux' ``psys_domain_energy_unit``)."""
+    sensor = _renewed(tmp_path, monkeypatch, period_s, power_w, unit_j)
+
+    (channel,) = sensor.channels()
+    span_ns = channel.read()[0].span_ns
+    assert span_ns is not None
+    assert shown_s <= 1e-9 * span_ns < shown_s + 0.004
+    assert sensor.describe()[0].update_period_s == pytest.approx(1e-9 * span_ns)
+
+
+@pytest.mark.parametrize("at_s", [1000.0, 1000.3, 1000.97])
+def test_rapl_of_a_virtual_machine_that_is_renewed_each_second_is_unavailable_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_s: float
+) -> None:
+    """QEMU shares out the package's energy each second: it was taken if one of these came soon."""
+    (info,) = _renewed(tmp_path, monkeypatch, 1.0, at_s=at_s).describe()
+
+    assert "stands still" in str(info.unavailable)
+
+
+def test_the_platform_may_be_another_package_s_and_is_one(powercap: Path) -> None:
+    """Linux calls it ``psys-1`` where the second package is the master (Sapphire Rapids)."""
+    (powercap / "intel-rapl:2" / "name").write_text("psys-1\n")
+    _domain(powercap / "intel-rapl:3", "psys-2", 3_000_000)
+
+    hosts = [i.name for i in RaplSensor(powercap, max_still_s=0).describe() if i.scope == "host"]
+
+    assert hosts == ["host (psys-1)"]
 
 
 def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Counters that are read through Zeus: they give energy, or a reason."""
 
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.config.calibration import Calibration
+from llenergymeasure.energy.account import account
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.readings import choose_headline, missing_reading, open_sources
 from llenergymeasure.machine.gpus.inventory import Selection
@@ -208,3 +210,44 @@ def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
 
     assert [source.info.device for source in chosen] == ["module"]
     assert why is None
+
+
+class _AmdGpus:
+    """Zeus' view of AMD's GPUs, each of which shows the energy of the card that it is of."""
+
+    def __init__(self, clock: _Clock, count: int) -> None:
+        self.gpus = [SimpleNamespace(gpu_index=i, handle=i) for i in range(count)]
+        self._clock = clock
+
+    def get_name(self, _number: int) -> str:
+        return "AMD Instinct MI300X"
+
+    def supports_get_total_energy_consumption(self, _number: int) -> bool:
+        return True
+
+    def get_total_energy_consumption(self, _number: int) -> float:
+        return 1e6 + 136e3 * (self._clock.now_s - 100.0)
+
+
+@pytest.mark.parametrize(
+    ("partition", "is_slice"), [("CPX", True), ("QPX", True), ("SPX", False), (None, False)]
+)
+def test_a_part_of_an_amd_card_has_the_energy_of_all_of_it_and_a_code(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch, partition: str | None, is_slice: bool
+) -> None:
+    def compute_partition(_handle: object) -> str:
+        if partition is None:
+            raise RuntimeError("AMDSMI_STATUS_NOT_SUPPORTED")
+        return partition
+
+    amdsmi = SimpleNamespace(amdsmi_get_gpu_compute_partition=compute_partition)
+    monkeypatch.setitem(sys.modules, "amdsmi", amdsmi)  # type: ignore[arg-type]
+    monkeypatch.setattr("zeus.device.get_gpus", lambda: _AmdGpus(clock, 8 if is_slice else 1))
+    sensor = ZeusSensor(cpus=False)
+    info, began_ns = sensor.describe()[0], clock.monotonic_ns()
+    samples = _recorded(clock, sensor, info)
+
+    result = account(samples, (began_ns + 120_000_000, began_ns + 380_000_000))
+
+    assert result.headline[0].gross_j is not None
+    assert ("mig_slice" in result.validity) == is_slice

@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,15 @@ class Metered:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Name a stretch inside the block; its energy is in ``phases`` afterwards."""
+        """Name a stretch inside the block; its energy is in ``phases`` afterwards.
+
+        It begins and ends, like the block, when the GPUs have done what PyTorch gave them.
+        """
+        _finish_gpu_work()
         start_ns = time.monotonic_ns()
         try:
-            yield
+            with _finishing_gpu_work():
+                yield
         finally:
             self._phase_spans.append((name, start_ns, time.monotonic_ns()))
 
@@ -207,9 +213,11 @@ def meter(
 ) -> Iterator[Metered]:
     """Measure the energy of a block.
 
-    Work that a GPU was given and has not done when the block ends is not in it: synchronise first
-    (``torch.cuda.synchronize()``). Where no sensor measures, the energy is an estimate or None, and
-    ``kind`` or ``unavailable`` say so. If the block raises, the energy up to there is known too.
+    GPUs work on after the call that gave them work. Where this process uses CUDA through PyTorch
+    the block therefore begins, and ends, once its GPUs are done (``torch.cuda.synchronize()``).
+    Wait yourself for what others gave them: another library, or another process. Where no sensor
+    measures, the energy is an estimate or None, and ``kind`` or ``unavailable`` say so. If the
+    block raises, the energy up to there is known too.
     A process that the block forks may leave it: it is metered on, until this process leaves.
 
     Args:
@@ -255,11 +263,13 @@ def meter(
         has_node = any(sensor["scope"] == "node" and sensor["quantities"] for sensor in sensors)
         node_s = NODE_S if has_node else 0.0
         averages = any(_MEAN_QUANTITIES.intersection(sensor["quantities"]) for sensor in sensors)
+        _finish_gpu_work()
         _rest(node_s)
         before = _rest(rest_each_s)
         start_ns = time.monotonic_ns()
         try:
-            yield metered
+            with _finishing_gpu_work():
+                yield metered
         finally:
             window = (start_ns, time.monotonic_ns())
             if os.getpid() != owner:  # forked by the block: recorder and files are not its own
@@ -279,6 +289,34 @@ def meter(
                 metered._finish(stream, window, calibration, lost=recorder_lost)
                 if recording_path is not None and recording_path != stream:
                     write_samples(metered.samples, recording_path)
+
+
+def _finish_gpu_work() -> None:
+    """Wait for what this process gave its GPUs through PyTorch, if it has begun to use them.
+
+    Nothing is imported or initialised: a GPU without a context is given none (0.5 GB), a forked
+    process cannot use CUDA, and while a CUDA graph is captured waiting would end the capture.
+    """
+    cuda: Any = sys.modules.get("torch.cuda")
+    is_initialized = getattr(cuda, "is_initialized", bool)  # another thread may be importing it
+    if not is_initialized() or cuda.is_current_stream_capturing():
+        return
+    is_current = cuda.current_device().__eq__
+    has_context = getattr(sys.modules.get("torch._C"), "_cuda_hasPrimaryContext", is_current)
+    for device in filter(has_context, range(cuda.device_count())):
+        cuda.synchronize(device)
+
+
+@contextmanager
+def _finishing_gpu_work() -> Iterator[None]:
+    """Wait for the GPUs at the end, where an error of what was done before comes first."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            _finish_gpu_work()
+        raise
+    _finish_gpu_work()
 
 
 def _rest(seconds: float) -> tuple[int, int]:

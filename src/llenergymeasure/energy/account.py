@@ -30,7 +30,7 @@ from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, Behaviours
 from llenergymeasure.units import NS_PER_S
 
-METHOD = 8
+METHOD = 9
 """Version of the method; a record says by which its energies were computed."""
 
 _NO_CARD = "gpu"

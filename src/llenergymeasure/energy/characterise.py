@@ -194,6 +194,12 @@ def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> C
     return "independent" if natures == {"independent"} else "unverified"
 
 
+def adds_up_means(knots: Knots, readings: Readings) -> bool:
+    """Return whether a counter is the sum of readings that are means over many updates."""
+    is_mean = readings.window_s >= 2 * readings.spacing_s > 0
+    return is_mean and _nature_against(knots, readings, readings.spacing_s) == "sum"
+
+
 def _nature_against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNature:
     if len(knots) < _MIN_INTERVALS or len(readings) < _MIN_INTERVALS:
         return "unverified"

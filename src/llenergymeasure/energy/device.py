@@ -12,7 +12,12 @@ from llenergymeasure.energy.channel import (
     disagreement,
     lag_behind,
 )
-from llenergymeasure.energy.characterise import observe, power_channels, reading_period
+from llenergymeasure.energy.characterise import (
+    adds_up_means,
+    observe,
+    power_channels,
+    reading_period,
+)
 from llenergymeasure.energy.knots import (
     Floats,
     Knots,
@@ -54,6 +59,7 @@ class Device:
         resets_s: when the counter fell, on the knots' scale.
         jumps_s: when it rose by more than the device can draw, or by less while it was read.
         averages: the readings that see all of the time.
+        adds_up_means: whether the counter is the sum, and so later, of means over many updates.
         notes: what a reader of the numbers should know.
     """
 
@@ -64,13 +70,14 @@ class Device:
     resets_s: Floats
     jumps_s: Floats
     averages: Readings | None
+    adds_up_means: bool = False
     notes: tuple[str, ...] = ()
 
     def channels(self, start_ns: int, end_ns: int) -> list[Channel]:
         """Return the channels there are, the one first that shows more of a window.
 
-        That is the counter, unless it is the sum of readings that miss part of the time and clearly
-        missed too much of it: then readings that see everything.
+        That is the counter, unless it is the sum of readings that are later than the load, or that
+        miss part of the time and clearly missed too much of it: then readings that see everything.
         """
         quantities = self.info.quantities
         channels = [
@@ -78,6 +85,8 @@ class Device:
             for channel in (self.counter, self.power)
             if channel is not None and (not quantities or channel.quantity in quantities)
         ]
+        if self.adds_up_means:
+            return channels[::-1]
         if self.counter is None or self.counter.nature != "sum" or self.averages is None:
             return channels
         disagreement = self.disagreement(start_ns, end_ns)
@@ -90,7 +99,7 @@ class Device:
         are held against a counter of which nothing is shown: one that is independent of them has
         every right to differ, and one that is their sum cannot.
         """
-        if self.counter is None:
+        if self.counter is None or self.adds_up_means:
             return None
         knots = self.counter.knots
         if self.averages is not None:
@@ -144,6 +153,7 @@ def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = N
         resets_s,
         jumps_s,
         averages,
+        not faulty and any(adds_up_means(raw, readings) for readings in channels),
         notes,
     )
 

@@ -62,7 +62,10 @@ def device_doubts(
     """
     name = device.info.device
     if device.info.mig:
-        yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
+        yield (
+            "mig_slice",
+            f"{name}: a slice (MIG), and the energy is that of the whole card",
+        )
     impossible = [] if stretch is None else [*_power_doubts(device, stretch, window)]
     yield from impossible
     # The end is that of a step beyond it, the later the later the counter may be.

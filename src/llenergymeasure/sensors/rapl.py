@@ -2,11 +2,13 @@
 
 The kernel gives one folder a domain with ``name``, ``energy_uj`` and ``max_energy_range_uj``, at
 which the counter starts over (Documentation/power/powercap). Cores and uncore lie within their
-package and are left out; ``psys`` is the whole platform and is given as the host. The hardware
-renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
+package and are left out; ``psys`` (``psys-1`` where the second package has it) is the whole
+platform and is given as the host. The hardware renews the counters about each millisecond (Intel
+SDM vol. 3, RAPL), and the platform's of some servers counts whole joules, which takes longer.
 """
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from llenergymeasure.machine.host import read_text
@@ -18,7 +20,8 @@ POWERCAP = Path("/sys/class/powercap")
 UPDATE_PERIOD_S = 0.001
 _PACE = Every(0.05, speed="fast")
 _STILL_TEST_S = 0.05
-"""A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
+"""A counter that shows the same for so long, fifty periods, counts nothing: some are frozen, and a
+hypervisor that shares out a package's energy among its guests does so each second (QEMU)."""
 _SPREAD_S = 2 * UPDATE_PERIOD_S
 """By so much the dies of a package may show its counter at different times."""
 _STILL_S = 1.0
@@ -73,6 +76,7 @@ class _Domain:
         self._last_s = self._new_s = 0.0
         self._wrapped_uj = 0
         self._range_uj = 0
+        self._period_s = UPDATE_PERIOD_S
         self._peak_w = 0.0
         self.unavailable: str | None = None
         self._remedy: str | None = None
@@ -90,13 +94,20 @@ class _Domain:
             self.unavailable = f"{folder}: {error}"
 
     def _check_counts(self, max_still_s: float) -> None:
-        """Raise where it does not count; where it does this takes about a millisecond."""
-        first_uj, end_s = self._last_uj, time.monotonic() + max_still_s
-        while self._last_uj == first_uj:
-            if time.monotonic() > end_s:
-                raise SensorError(f"{self._folder / 'energy_uj'} stands still at {first_uj}")
-            time.sleep(UPDATE_PERIOD_S)
-            self.read()
+        """Raise where it does not count; where it does this takes some milliseconds."""
+        seen_s: list[float] = []
+        while len(seen_s) < 4:
+            last_uj, end_s = self._last_uj, time.monotonic() + max_still_s
+            while self._last_uj == last_uj:
+                if time.monotonic() > end_s:
+                    raise SensorError(f"{self._folder / 'energy_uj'} stands still at {last_uj}")
+                time.sleep(UPDATE_PERIOD_S)
+                self.read()
+            seen_s.append(time.monotonic())
+        period_s = min(later - earlier for earlier, later in pairwise(seen_s))
+        # At the hardware's pace the next look or the one after sees a renewal.
+        if period_s > 3 * UPDATE_PERIOD_S:
+            self._period_s = period_s + 2 * UPDATE_PERIOD_S  # as unsure as two looks are apart
 
     def describe(self) -> SensorInfo:
         return SensorInfo(
@@ -106,7 +117,7 @@ class _Domain:
             kind="measured",
             scope=self._scope,
             quantities=() if self.unavailable else ("energy_counter_j",),
-            update_period_s=UPDATE_PERIOD_S,
+            update_period_s=self._period_s,
             counter_resolution_j=1e-6,
             unavailable=self.unavailable,
             remedy=self._remedy,
@@ -162,7 +173,7 @@ class _Domain:
                 self._wrapped_uj += self._range_uj
         self._last_uj, self._previous_uj, self._last_s = now_uj, now_uj, now_s
         joules = (self._wrapped_uj + now_uj) * 1e-6
-        return (Value("energy_counter_j", joules, span_ns=int(UPDATE_PERIOD_S * 1e9)),)
+        return (Value("energy_counter_j", joules, span_ns=int(self._period_s * 1e9)),)
 
 
 def _domains(root: Path, max_still_s: float) -> list[_Domain]:
@@ -172,7 +183,7 @@ def _domains(root: Path, max_still_s: float) -> list[_Domain]:
         name = read_text(package / "name")
         if package.name.count(":") != 1:
             continue
-        if name == "psys":
+        if name == "psys" or name.startswith("psys-"):
             domains.append(_Domain(package, "host", "host", max_still_s))
         elif name.startswith("package"):
             domains.append(_Domain(package, f"cpu:{name}", "cpu", max_still_s))
@@ -183,7 +194,9 @@ def _domains(root: Path, max_still_s: float) -> list[_Domain]:
             domains += [_Domain(part, f"dram:{name}", "dram", max_still_s) for part in dram]
     distinct: list[_Domain] = []
     for domain in domains:
-        if not any(first.absorbs_repeat(domain) for first in distinct):
+        if not any(
+            first.device == domain.device or first.absorbs_repeat(domain) for first in distinct
+        ):
             distinct.append(domain)
     return distinct
 

@@ -128,10 +128,20 @@ def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
             _gpu(gpus, number, gpu.uuid, gpu.name, module=counts_module(gpu))
             for number, gpu in enumerate(nvidia)
         ]
-    return [
-        _gpu(gpus, number, f"amd:{gpus.gpus[number].gpu_index}", str(gpus.get_name(number)))
-        for number in range(len(gpus))
-    ]
+    readers = []
+    for number, card in enumerate(gpus.gpus):
+        reader = _gpu(gpus, number, f"amd:{card.gpu_index}", str(gpus.get_name(number)))
+        readers.append(replace(reader, info=replace(reader.info, mig=_is_slice(card.handle))))
+    return readers
+
+
+def _is_slice(handle: Any) -> bool:
+    """Return whether an AMD GPU is a part of a card (MI300): each shows the power of all of it."""
+    with contextlib.suppress(Exception):  # that it cannot be cut, versions say in their own ways
+        import amdsmi
+
+        return amdsmi.amdsmi_get_gpu_compute_partition(handle) not in ("SPX", "N/A", "")
+    return False
 
 
 def _gpu(gpus: Any, number: int, device: str, name: str, *, module: bool = False) -> _Reader:
