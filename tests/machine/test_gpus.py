@@ -156,9 +156,8 @@ def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
     cards = [sim.Device(uuid=uuid(1)), sim.Device(uuid=uuid(2), keys=mig)]
     variables = card_environment(tmp_path, cards)
 
-    answer = _ask(
-        f"answer = asdict(visible_gpus(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
-    )
+    code = f"answer = asdict(visible_gpus(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))"
+    answer = _ask(code, variables)
 
     assert [gpu["uuid"] for gpu in answer["gpus"]] == [uuid(2)]
     assert answer["gpus"][0]["mig_enabled"] is True
