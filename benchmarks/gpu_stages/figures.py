@@ -122,7 +122,7 @@ def _run(path: Path) -> dict[str, Any]:
         "tokens_per_s": performance["output_tokens_per_s"],
         "u95_rel": over(energy.get("u95_j"), energy["gross_j"]),
         **_means(channels, *span),
-        "celsius": [f"{card(heat.value):.0f}" for card in (min, max)] if heat else [],
+        "celsius": [f"{extreme(heat.value):.0f}" for extreme in (min, max)] if heat else [],
         "limit_w": next(
             (card["power_limit_w"] for card in cards if card.get("power_limit_w")), None
         ),

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.prefill_decode import NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import STEPS_UNKNOWN, request_energies
+from llenergymeasure.run.result.batch_requests import group_batches
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card
 
@@ -136,6 +138,34 @@ def test_requests_that_are_alike_have_the_same_part_however_the_steps_went() -> 
     assert requests[0].energy_j == pytest.approx(requests[7].energy_j, rel=1e-12)
     off_j = [abs(request.energy_j - j) for request, j in zip(requests, served.true_j, strict=True)]
     assert all(off <= request.u95_j for off, request in zip(off_j, requests, strict=True))
+
+
+def test_a_preempted_request_has_not_the_same_part_as_others_of_its_length() -> None:
+    served = SharedBatches(1, batches=6, alike=True)
+    blind = [replace(batch, steps_ns=()) for batch in served.batches]
+    before_ns = blind[0].end_ns - (blind[0].end_ns - blind[0].start_ns) // 10
+    blind[0] = replace(blind[0], first_end_ns=before_ns)
+    requests, _ = energies_of(served.account(), blind)
+    assert [request.unavailable for request in requests[:REQUESTS]] == [STEPS_UNKNOWN] * REQUESTS
+    assert [request.unavailable for request in requests[REQUESTS:]] == [None] * (5 * REQUESTS)
+
+
+def test_a_batch_knows_from_its_requests_whether_they_ended_at_once() -> None:
+    def has_like_requests(last_end_ns: int) -> bool:
+        row = {
+            "batch": 0,
+            "input_tokens": 8,
+            "output_tokens": 4,
+            "start_monotonic_ns": 0,
+            "first_token_monotonic_ns": 100,
+        }
+        ends_ns = (1000, last_end_ns)
+        table = pa.Table.from_pylist([row | {"end_monotonic_ns": end_ns} for end_ns in ends_ns])
+        (batch,) = group_batches(table)
+        return batch.has_like_requests
+
+    assert has_like_requests(1005)
+    assert not has_like_requests(1500)
 
 
 def test_what_an_engine_does_not_say_is_not_made_up() -> None:

@@ -44,7 +44,7 @@ def requests(count: int = 10) -> pa.Table:
 
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
-    arguments = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
+    arguments = {"devices": [card.UUID], "settings": {}, "characterised": {}, **more}
     table = requests() if table is None else table
     batches, tokens = group_batches(table), batch_tokens(table, "")
     return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **arguments)
@@ -119,7 +119,7 @@ def test_a_calibration_holds_for_prefill_and_decode_and_for_thought_too(tmp_path
     entry = {"gain": 0.8, "offset_w": 20, "u_gain_rel": 0.01, "source": "a meter"}
     path.write_text(json.dumps({"gpus": {card.UUID: entry}}))
     rows = card.rows_of(card.Power(power.edges_s, shown_w), card.Sensor(window_s=0.025), 60)
-    record = energy_of(rows, characterised=PROBED, asked={"calibration": str(path)}).record
+    record = energy_of(rows, characterised=PROBED, settings={"calibration": str(path)}).record
     split = record.split
     assert (
         abs(split.prefill_per_input_token_j - prefill_j) <= split.prefill_u95_j < 0.01 * prefill_j
@@ -150,7 +150,7 @@ def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path)
     path = tmp_path / "mine.yaml"
     entry = {"gain": 0.9, "u_gain_rel": 0.01, "source": "a meter"}
     path.write_text(json.dumps({"gpus": {card.UUID: entry, "GPU-2": entry}}))
-    plain, result = energy_of(ROWS), energy_of(ROWS, asked={"calibration": str(path)})
+    plain, result = energy_of(ROWS), energy_of(ROWS, settings={"calibration": str(path)})
     assert result.record.gross_j == pytest.approx(plain.record.gross_j / 0.9)
     assert result.record.u_sys_j == pytest.approx(0.01 * result.record.gross_j)
     used = result.provenance["calibration"]

@@ -183,7 +183,13 @@ def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path:
         ("time,power (Wh)\n1,400\n", "names no column of times and watts"),
         ("time,power_watts_h\n1,400\n", "names no column of times and watts"),
         ("hello\n", "names no column"),
-        ("", "no line of a time and a power"),
+        ("", "no line of a time (ISO 8601, or seconds since 1970) and a power in W"),
+        ("time_ms,power_w\n1764417600000,400\n", "no line of a time"),
+        ("Date,Time,Power (W)\n2025-11-29,12:00:01,400\n", "no line of a time"),
+        (
+            "time,psu1_power_w,psu2_power_w\n1,200,210\n",
+            "several powers (psu1_power_w, psu2_power_w)",
+        ),
     ],
 )
 def test_a_log_that_cannot_be_used_says_why(tmp_path: Path, content: str | int, word: str) -> None:
@@ -224,6 +230,8 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
         "Time,ApparentPower,Power",
         "epoch,Power limit,W",
         "t,Watt-hours,P",
+        "time,Watts Max,Watts",
+        "time,peak_power,power_w",
     ],
 )
 def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
@@ -238,6 +246,7 @@ def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
         "power consumption (W) - last hour",
         "power limiter off (W)",
         "factory power (W)",
+        "power over a minute (W)",
     ],
 )
 def test_a_word_that_holds_another_units_name_is_none_of_it(column: str) -> None:

@@ -10,7 +10,7 @@ from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
 _SIMULTANEOUS = 0.01
-"""How far apart, in a batch's lengths, its requests' first tokens may be to be one moment."""
+"""How far apart, in a batch's lengths, its requests' first tokens, or ends, are one moment."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Batch:
         thinking_tokens: those of its output that were thought before the answers.
         lengths: tokens of each request's prompt and of its answer.
         steps_ns: when each token of its longest answer was there; empty if that is not known.
+        first_end_ns: when the first of its requests ended; None if that is not known.
     """
 
     start_ns: int
@@ -36,6 +37,7 @@ class Batch:
     thinking_tokens: int = 0
     lengths: tuple[tuple[int, int], ...] = ()
     steps_ns: tuple[int, ...] = ()
+    first_end_ns: int | None = None
 
     @property
     def span_s(self) -> float:
@@ -53,8 +55,20 @@ class Batch:
         if self.first_token_ns is None:
             return None
         first_ns, last_ns = self.first_token_ns
-        alike = last_ns - first_ns <= _SIMULTANEOUS * (self.end_ns - self.start_ns)
-        return last_ns if alike and self.start_ns < last_ns < self.end_ns else None
+        at_once = self._is_one_moment(first_ns, last_ns)
+        return last_ns if at_once and self.start_ns < last_ns < self.end_ns else None
+
+    @property
+    def has_like_requests(self) -> bool:
+        """Return whether its requests had a token in the same steps.
+
+        Of requests as long as each other, one that an engine preempted ends after the others.
+        """
+        ended_at_once = self._is_one_moment(self.first_end_ns or self.end_ns, self.end_ns)
+        return len(set(self.lengths)) == 1 and ended_at_once
+
+    def _is_one_moment(self, first_ns: int, last_ns: int) -> bool:
+        return last_ns - first_ns <= _SIMULTANEOUS * (self.end_ns - self.start_ns)
 
 
 @dataclass(frozen=True)

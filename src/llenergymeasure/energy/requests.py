@@ -52,7 +52,7 @@ def _batch_energies(
         return [PartEnergy(unavailable=energy.unavailable)] * count
     if count > 1 and batch.prefill_end_ns is None:
         return [PartEnergy(unavailable=STEPS_UNKNOWN)] * count
-    if len(set(batch.lengths)) == 1:  # alike in all steps, whatever each took
+    if batch.has_like_requests:  # whatever each step took
         shares, errors = np.full(count, 1 / count), np.zeros(count)
     elif len(batch.steps_ns) != max(out for _, out in batch.lengths):
         return [PartEnergy(unavailable=STEPS_UNKNOWN)] * count

@@ -36,6 +36,7 @@ from llenergymeasure.sensors.base import (
     Value,
 )
 from llenergymeasure.sensors.watt_log import (
+    NO_LINE,
     Columns,
     LoggedPower,
     columns_of,
@@ -243,7 +244,7 @@ class _Log:
         except (OSError, ValueError) as error:
             raise SensorError(f"{path.name}: {_reason(error)}") from error
         if not self.read():
-            raise SensorError(f"{path.name} has no line of a time and a power in W")
+            raise SensorError(f"{path.name} has {NO_LINE}")
 
     def read(self) -> Sequence[Value]:
         lines = self._new_lines()

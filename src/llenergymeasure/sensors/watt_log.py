@@ -18,11 +18,19 @@ MAX_BYTES = 64 << 20
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
 _POWER = re.compile(
     r"^(?!.*(?:factor(?!y)|apparent|reactive|limit(?!er)|kilo|milli"
+    r"|(?<![a-z])(?:m(?:in|ax)(?:imum)?|peak)(?![a-z])"
     r"|(?:[km]w|(?:watts?|w)[ _-]?h(?:ours?)?|(?<![a-z])k?var?)(?![a-z])))"
     r".*(?:watt|power|^p$|^w$|_w$)",
     re.IGNORECASE,
 )
 """Of other units and of other powers is none of watts drawn."""
+
+
+NO_LINE = "no line of a time (ISO 8601, or seconds since 1970) and a power in W"
+
+_LATEST_S = 1e11
+"""A number above this counts milliseconds or finer."""
+_DATE_LENGTH = len("2026-11-29")
 
 
 class LoggedPower(NamedTuple):
@@ -43,18 +51,21 @@ def columns_of(heading: str) -> Columns | None:
     """Return the columns that a heading names; None if the line is none.
 
     Raises:
-        ValueError: it is one, and names no time or no power.
+        ValueError: it is one, and names no time, no power or several.
     """
     cells = next(csv.reader([heading]), [])
     if heading.startswith("#") or any(map(_is_number, cells)) or not cells:
         return None
-    places = [
-        next((place for place, cell in enumerate(cells) if pattern.search(cell.strip())), None)
+    times, powers = (
+        [place for place, cell in enumerate(cells) if pattern.search(cell.strip())]
         for pattern in (_TIME, _POWER)
-    ]
-    if None in places:
+    )
+    if not times or not powers:
         raise ValueError(f"its heading {heading.strip()[:80]!r} names no column of times and watts")
-    return Columns(*(place or 0 for place in places))
+    if len(powers) > 1:
+        names = ", ".join(cells[place].strip() for place in powers)[:80]
+        raise ValueError(f"its heading names several powers ({names}): keep one column of watts")
+    return Columns(times[0], powers[0])
 
 
 def parse_line(line: str, columns: Columns) -> LoggedPower | None:
@@ -79,7 +90,7 @@ def parse_log(lines: Sequence[str]) -> list[LoggedPower]:
     parsed = [parse_line(line, columns) for line in lines]
     powers = sorted(power for power in parsed if power is not None)
     if not powers:
-        raise ValueError("it has no line of a time and a power in W")
+        raise ValueError(f"it has {NO_LINE}")
     return powers
 
 
@@ -89,7 +100,14 @@ def monotonic_ns(at_s: float) -> int:
 
 
 def _moment(text: str) -> float:
-    return float(text) if _is_number(text) else datetime.fromisoformat(text).timestamp()
+    if not _is_number(text):
+        if len(text) <= _DATE_LENGTH:
+            raise ValueError("a date without a time")
+        return datetime.fromisoformat(text).timestamp()
+    at_s = float(text)
+    if at_s > _LATEST_S:
+        raise ValueError("not in seconds")
+    return at_s
 
 
 def _is_number(text: str) -> bool:

@@ -99,9 +99,10 @@ def group_batches(requests: pa.Table) -> list[Batch]:
 def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
     first_tokens_ns = [row["first_token_monotonic_ns"] for row in rows]
     all_known = None not in first_tokens_ns
+    ends_ns = [row["end_monotonic_ns"] for row in rows]
     return Batch(
         start_ns=min(row["start_monotonic_ns"] for row in rows),
-        end_ns=max(row["end_monotonic_ns"] for row in rows),
+        end_ns=max(ends_ns),
         first_token_ns=(min(first_tokens_ns), max(first_tokens_ns)) if all_known else None,
         input_tokens=sum(row["input_tokens"] for row in rows),
         output_tokens=sum(row["output_tokens"] for row in rows),
@@ -109,4 +110,5 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
         thinking_tokens=sum(row.get("thinking_tokens") or 0 for row in rows),
         lengths=tuple((row["input_tokens"], row["output_tokens"]) for row in rows),
         steps_ns=tuple(rows[0].get("step_monotonic_ns") or ()),
+        first_end_ns=min(ends_ns),
     )
