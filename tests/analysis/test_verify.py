@@ -383,6 +383,14 @@ def test_a_window_without_an_answer_s_end_was_one_without_requests_in_earlier_ve
     assert shown() == set()
     change_record(run, "performance", "requests_per_s", value=5.0)
     assert "result.json:performance.requests_per_s" in shown()
+    # Nor had their rows the length of an answer.
+    name = "output_tokens_per_request"
+    for length, differs in ((7.5, True), (None, False)):
+        row = pq.read_table(run.row)
+        column = pa.array([length], pa.float64())
+        pq.write_table(row.set_column(row.schema.get_field_index(name), name, column), run.row)
+        vouch(run)
+        assert (f"run.parquet:{name}" in figures([*check_run(run, {})])) is differs
 
 
 def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:

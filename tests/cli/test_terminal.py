@@ -36,7 +36,7 @@ WIDTHS = (60, 80, 120)
 def wide(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
     """A terminal of so many columns."""
     width = int(request.param)
-    monkeypatch.setattr(screen, "columns", lambda _stream=None: width)
+    monkeypatch.setattr(screen, "terminal_width", lambda _stream=None: width)
     return width
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
@@ -13,13 +14,18 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure import files
-from llenergymeasure.analysis.tables import outdated_reason, read_table, write_tables
+from llenergymeasure.analysis.tables import (
+    outdated_reason,
+    read_table,
+    write_file,
+    write_tables,
+)
 from llenergymeasure.analysis.verify import verify_study
 from llenergymeasure.cli.report import report
 from llenergymeasure.cli.status import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.complete import Difference, first_fault
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.workflow import manifest
 from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workflow.snakefile import OpenStudy
@@ -177,6 +183,29 @@ def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, Study
     write_tables(folder.path, partial=True)
     (folder.path / "runs.parquet").write_bytes(b"PAR1 and no more")
     assert opened._tables_are_stale()
+
+
+@pytest.mark.parametrize("written", range(len(TABLE_NAMES)))
+def test_tables_of_which_some_were_not_written_are_said_to_be_behind(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """As after a kill, or on a full disk: the summary knew fewer runs, and nothing said so."""
+    plan, folder = study
+    prepare(plan, folder)
+    write_tables(folder.path, partial=True)
+    write_whole(folder, plan.runs[2])
+    remaining = iter(range(written))
+
+    def write_some(path: Path, write: Callable[[Path], object], *, partial: bool) -> None:
+        if next(remaining, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_file(path, write, partial=partial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llenergymeasure.analysis.tables.write_file", write_some)
+        with pytest.raises(OSError, match="No space"):
+            write_tables(folder.path, partial=True)
+    assert outdated_reason(folder.path) is not None
 
 
 def test_tables_are_older_than_a_plan_whose_run_was_replaced(

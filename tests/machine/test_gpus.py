@@ -157,7 +157,7 @@ def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
     variables = card_environment(tmp_path, cards)
 
     answer = _ask(
-        f"answer = asdict(visible(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
+        f"answer = asdict(visible_gpus(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
     )
 
     assert [gpu["uuid"] for gpu in answer["gpus"]] == [uuid(2)]
@@ -211,7 +211,7 @@ def test_a_card_that_is_off_the_bus_is_none_of_cudas(
     ]
     environ = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}
     answer = _ask(
-        f"answer = asdict(visible(discover(), {environ!r}))", card_environment(tmp_path, cards)
+        f"answer = asdict(visible_gpus(discover(), {environ!r}))", card_environment(tmp_path, cards)
     )
 
     expected = [uuid(1), uuid(3)] if visible_devices is None else [uuid(1)]

@@ -489,14 +489,14 @@ MUTANTS = (
     ),
     Mutant(
         "report/sweep.py",
-        "    return drawn_rows, [\n",
-        "    return drawn_rows, [] and [\n",
+        "    return drawn_rows, [f",
+        "    return drawn_rows, [] and [f",
         "a figure of some experiments as if of all",
         ("report/test_figures.py",),
     ),
     Mutant(
         "report/serving.py",
-        "if not curve.shown:",
+        "if not curve.is_significant:",
         "if False:",
         "an energy of each request that the runs do not show",
         ("report/test_serving.py",),

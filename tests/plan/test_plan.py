@@ -283,7 +283,14 @@ def test_a_server_s_command_may_have_settings_that_cost_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"dataset": "aienergyscore"}, {"answer_length": "natural"}], ids=str
+    "given",
+    [
+        {"dataset": "aienergyscore"},
+        {"answer_length": "natural"},
+        {"dataset": "aienergyscore", "serving": {"arrivals": "closed", "concurrency": 2}},
+        {"answer_length": "natural", "backend": "openai", "openai": {"command": ["s", "{port}"]}},
+    ],
+    ids=str,
 )
 def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any]) -> None:
     shape = {"model": "any", "protocol": "quick", **given}

@@ -404,6 +404,17 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     assert "4 made on an unlike machine" in study_text(tmp_path)
 
 
+def test_the_windows_are_said_to_be_as_long_as_they_were(tmp_path: Path) -> None:
+    """Not as long as each experiment's are in the mean."""
+    write_study(tmp_path, apart)
+    summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
+    for number, run in enumerate(runs):
+        run["window_s"] = 40.0 + number
+    assert f"over windows of 40.0 to {39 + len(runs)}.0 s" in method.paragraph(summary, runs)
+    runs[0]["validity"] = ["other_gpu"]
+    assert f"over windows of 41.0 to {39 + len(runs)}.0 s" in method.paragraph(summary, runs)
+
+
 def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     tmp_path: Path,
 ) -> None:

@@ -562,11 +562,33 @@ def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, pl
             result = result.model_copy(update={"tokens": tokens})
         write_result(tmp_path, result)
     text = report(tmp_path).text
-    assert (
-        "Energy per output token compares them better, and so does llem compare" in text
-    ) is noted
+    note = "Where two settings had the same prompts, and each request an energy of its own, llem"
+    assert (f"Energy per output token compares them better. {note} compare" in text) is noted
     assert ("Answers are 100 to 150 output tokens long" in text) is noted
-    assert ("the answers' length (100 and 150 tokens)" in text) is noted
+    # In the order of the table's columns: B, of batches of 8, against A.
+    assert ("the answers' length (150 and 100 tokens)" in text) is noted
+    assert "the answers' length (100 and 150 tokens)" not in text
+
+
+def test_how_much_of_the_answers_was_thought_is_said_where_there_was_any(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        result = make_result(run, energy_j=1000.0)
+        if run["config"]["pytorch"]["batch_size"] == 8:
+            thinking = result.tokens.output * 3 // 4 if run["cycle"] == 1 else None
+            tokens = result.tokens.model_copy(update={"thinking": thinking})
+            result = result.model_copy(update={"tokens": tokens})
+        write_result(tmp_path, result)
+    text = report(tmp_path).text
+    assert "Of the output tokens a model's thought before its answer is 25 % with " in text
+    assert "batch_size=8. Its energy, and that of the answers, is in the columns" in text
+
+
+def test_a_model_without_thought_has_no_word_of_it(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=1000.0))
+    assert "thought" not in report(tmp_path).text
 
 
 def test_runs_of_two_versions_are_not_said_to_be_of_two_machines(tmp_path, plan):

@@ -45,6 +45,24 @@ def test_row_of_a_run_is_its_record_flat():
     assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "length"),
+    [
+        ({"output": 40, "requests": 8}, 5.0),
+        ({"output": 40, "requests": 2, "output_mean": 7.5, "requests_worked": 2.5}, 7.5),
+        ({"output": 40, "requests": 2, "output_mean": 0.0, "requests_worked": 2.5}, 0.0),
+        ({"output": 12, "requests": 0, "requests_worked": 0.5}, 24.0),  # none ended
+        ({"output": 0, "requests": 0, "requests_worked": 0.5}, None),
+        ({"output": 12, "requests": 0}, None),  # of an earlier version
+    ],
+)
+def test_an_answer_s_length_is_known_also_where_none_ended_in_the_window(tokens, length):
+    result = make_result(one_run(), energy_j=900.0)
+    counted = result.tokens.model_copy(update=tokens)
+    row = run_row(result.model_copy(update={"tokens": counted}), {})
+    assert row["output_tokens_per_request"] == length
+
+
 NAMED_OTHERWISE = {
     "input_tokens_cached": "tokens.input_cached",
     "input_tokens": "tokens.input",

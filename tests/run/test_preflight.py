@@ -420,6 +420,21 @@ def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path:
     assert str(result).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
 
 
+@pytest.mark.parametrize("by_command", [True, False])
+def test_a_server_that_writes_next_to_its_model_is_thought_of(
+    tmp_path: Path, by_command: bool
+) -> None:
+    model = own_model(tmp_path)
+    openai: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1"}
+    if by_command:
+        openai = {"command": ["serve", "--model", "{model}", "--port", "{port}"]}
+    settings = {"model": str(model), "weights": "random", "backend": "openai", "openai": openai}
+    spec, place = first_run(tmp_path, settings)
+    (model / "model.converted").write_text("by the server of the run before")
+    (result,) = check_unchanged(spec, place)
+    assert ("start each of its commands once by hand" in str(result)) is by_command
+
+
 def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

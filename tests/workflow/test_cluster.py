@@ -317,11 +317,45 @@ def test_a_disk_that_is_full_is_named_where_nobody_could_write_so(
     assert driven.error_text == f"llem: {folder.path}: No space left on device\n"
 
 
+def test_why_a_run_could_not_write_its_outcome_is_said(tmp_path: Path) -> None:
+    """As over a quota: it was only said to have ended without a word, as if it was killed."""
+    study, plan, folder = planned(tmp_path)
+    write_text(folder.path / snakemake_process.LOG_NAME, "")
+    messages: list[str] = []
+    driven = SnakemakeProcess(study, plan, folder, Listener(messages.append), 0)
+    progress = Progress(plan, folder)
+    fail(folder, plan, '{"status": "running", "attempt": 1, "pid": 0}')
+    follow(driven, progress)
+    words = "results/small/runs/a73e/1/outcome.json: Disk quota exceeded"
+    log = f"llem: {words}\nRuleException:\nCalledProcessError in file measure.smk, line 26:\n"
+    assert driven._exit_code(1, log) == 1
+    assert any(words in text for text in (*messages, driven.error_text))
+    assert "CalledProcessError" not in driven.error_text
+
+
 def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
     words = "Unable to run job: error: no suitable queues\nExiting.\n"
     after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
     log = f"rule measure:\n    jobid: 1\n{words}{after}"
     assert first_error(log) == f"{words}{after}"
+
+
+def test_a_file_that_snakemake_could_not_make_is_one_line() -> None:
+    """It tries to make the outcome of a run that could write nothing, and shows a traceback."""
+    log = """\
+Error in rule measure:
+    jobid: 1
+Traceback (most recent call last):
+  File "snakemake/io/__init__.py", line 897, in touch
+FileNotFoundError: [Errno 2] No such file or directory
+
+During handling of the above exception, another exception occurred:
+
+  File "snakemake/io/__init__.py", line 924, in touch_or_create
+PermissionError: [Errno 1] Operation not permitted: 'results/small/runs/4276/1/outcome.json'
+"""
+    words = "llem: results/small/runs/4276/1/outcome.json: Operation not permitted\n"
+    assert first_error(log) == words
 
 
 SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"

@@ -94,6 +94,15 @@ def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
 CHATTED: tuple[dict[str, Any], ...] = ({}, {"chat": {}})
 
 
+def test_a_template_s_variables_include_tools(data: str, tmp_path: Path) -> None:
+    """Transformers has an argument of that name, and passes it on."""
+    path = tmp_path / "tools.jinja"
+    path.write_text("{{ tools[0].function.name }}" + TEMPLATE)
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
+    chat = {"template": str(path), "arguments": {"tools": [tool]}}
+    assert all(text.startswith("search[") for text in texts(workload(dataset=data, chat=chat)))
+
+
 def test_arguments_change_the_prompts_and_their_hash(data: str, template: str) -> None:
     calm, wild = (
         workload(dataset=data, chat={"template": template, "arguments": {"mood": mood}})
@@ -198,6 +207,14 @@ def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
     [
         ({}, "synthetic prompts are none"),
         ({"dataset": {"input_len": 4}}, "synthetic prompts are none"),
+        *(
+            ({"dataset": "x", "chat": {"arguments": arguments}}, f"{name} is a setting of the")
+            for name, arguments in (
+                ("max_length", {"truncation": True, "max_length": 5}),  # prompts were cut to it
+                ("return_tensors", {"return_tensors": "pt"}),  # a traceback
+                ("add_generation_prompt", {"add_generation_prompt": False}),
+            )
+        ),
         ({"dataset": "x", "chat": {"template": "none", "system": "y"}}, "template: none"),
         (
             {"dataset": "x", "serving": {"arrivals": "poisson", "rate_per_s": 1, "turns": 2}},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from llenergymeasure.analysis.relations import LENGTH
 from llenergymeasure.config.calibration import Calibration, Gain, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -308,8 +309,11 @@ def _check_row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> I
     stored = read_run_row(folder.row)
     keys = [name for name in stored if "." in name or name in swept]
     fresh = run_row(result, {key: value_at(result.config, key) for key in keys})
-    # An older version's row lacks later columns, which is no difference.
+    # An older version's row lacks later columns, and the length of answers of which none ended in
+    # the window: no difference.
     names = [name for name in stored if name in fresh]
+    if stored.get(LENGTH) is None:
+        names = [name for name in names if name != LENGTH]
     recorded, recomputed = ({name: row[name] for name in names} for row in (stored, fresh))
     yield from differences(folder.row, recorded, recomputed)
 

@@ -66,7 +66,8 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    study = StudyRuns(write_runs(plan, study_dir, partial=partial), plan)
+    runs = merge_runs(plan, study_dir, tolerant=partial)
+    study = StudyRuns(runs, plan)
     summary = summarise(study)
     labels = experiment_labels(summary.select(["experiment", "label"]).to_pylist())
     related = relate(study, labels)
@@ -79,18 +80,9 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         write = _write_csv if suffix == "csv" else _write_parquet
         fill = functools.partial(write, tables[name])
         write_file(study_dir / file_name, fill, partial=partial)
-
-
-def write_runs(plan: Mapping[str, Any], study_dir: Path, *, partial: bool) -> pa.Table:
-    """Merge the study's runs, write their table, and return it.
-
-    Raises:
-        ResultsError: a finished run's record cannot be read.
-    """
-    runs = merge_runs(plan, study_dir, tolerant=partial)
+    # Last: by this one it is seen whether the tables know every run.
     fill = functools.partial(_write_parquet, runs)
     write_file(study_dir / RUNS_NAME, fill, partial=partial)
-    return runs
 
 
 def read_plan(path: Path) -> dict[str, Any]:

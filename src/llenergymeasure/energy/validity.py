@@ -80,8 +80,8 @@ def device_doubts(
         # Where no limit is known and most steps say more than any device draws, that is said once.
         knots_s, count = channel.knots.t_s, int(inside.sum())
         is_usual = 2 * count > int(np.sum((knots_s >= start_s) & (knots_s <= end_s)))
-        no_limit = impossible and not device.info.power_limit_w
-        if code == "counter_jump" and is_usual and no_limit:
+        limit_unknown = not device.info.power_limit_w
+        if code == "counter_jump" and is_usual and impossible and limit_unknown:
             continue
         if channel.name == "counter" and count:
             yield code, f"{name}: the energy counter {what} {count} times in the window"

@@ -153,7 +153,8 @@ def run_estimate(
     inputs = () if config.external_server else (known.model, known.device)
     unknown = tuple(item for item in inputs if isinstance(item, str))
     is_text_dataset = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
-    longest = not config.served and (is_text_dataset or config.answer_length == "natural")
+    may_be_shorter = is_text_dataset or config.answer_length == "natural"
+    longest = may_be_shorter and not config.external_server
     seconds = _run_s(config, protocol, known, work, slowdown=1.0, starts=starts)
     return Estimate(seconds, unknown, longest)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
-from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import (
@@ -16,6 +16,7 @@ from llenergymeasure.report.formatting import (
     rounded_range,
     with_interval,
 )
+from llenergymeasure.report.relations import LISTED_NAMES, label_text
 from llenergymeasure.units import NO_VALUE, percent
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
@@ -99,23 +100,37 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
     ]
 
 
-def length_note(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
-    """Return a note if the experiments' answers differ in length; None if they do not.
-
-    Under traffic requests overlap, so none has an energy of its own that could be compared.
-    """
+def length_note(summary: Iterable[Row]) -> str | None:
+    """Return a note if the experiments' answers differ in length; None if they do not."""
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
     if not means or max(means) <= LENGTHS_APART * min(means):
         return None
-    is_serving = any(run["offered_requests_per_s"] is not None for run in runs)
-    alternative = (
-        ", and so does llem compare of two settings, over the requests that both answered at one "
-        "length"
-    )
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
         "mean: the energies per request are of unlike answers, and no ranking of the settings. "
-        f"Energy per output token compares them better{'' if is_serving else alternative}."
+        "Energy per output token compares them better. Where two settings had the same prompts, "
+        "and each request an energy of its own, llem compare also compares those that both "
+        "answered at one length."
+    )
+
+
+def thinking_note(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
+    """Return how much of the answers and of their energy was thought; None if there was none."""
+    runs_by_id = used_runs(runs)
+    parts = []
+    for row in summary:
+        used = runs_by_id.get(row["experiment"], ())
+        thinking_tokens = sum(run["thinking_tokens"] or 0 for run in used)
+        if thinking_tokens:
+            share = percent(thinking_tokens / sum(run["output_tokens"] for run in used))
+            parts.append(f"{share} with {label_text(row)}")
+    if not parts:
+        return None
+    more = f" and in {len(parts) - LISTED_NAMES} more" if len(parts) > LISTED_NAMES else ""
+    return (
+        "Of the output tokens a model's thought before its answer is "
+        f"{'; '.join(parts[:LISTED_NAMES])}{more}. Its energy, and that of the answers, is in the "
+        "columns energy_thinking_j and energy_answer_j of runs.parquet."
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.report.formatting import count_text, join_words, plain, rounded, scopes_text
 from llenergymeasure.units import percent
 
@@ -13,7 +13,8 @@ def paragraph(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     if not rows:
         return "No run gave energy."
     meters_text = join_words([meter for _, meter in meters(rows)])
-    windows = [row["window_s_mean"] for row in rows if row["window_s_mean"] is not None]
+    used = [run for members in used_runs(runs).values() for run in members]
+    windows = [run["window_s"] for run in used if run["window_s"] is not None]
     bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"] is not None]
     text = (
         f"Energy was {meters_text} over windows of {_span(windows)} s, with {run_counts(rows)} in "

@@ -284,7 +284,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
 
 
 def _pair_texts(row: Row, rows_by_id: Mapping[str, Row]) -> dict[str, str]:
-    pair = rows_by_id[row["experiment_a"]], rows_by_id[row["experiment_b"]]
+    pair = rows_by_id[row["experiment_b"]], rows_by_id[row["experiment_a"]]  # as in the table
     differs = join_words([difference(name, *pair) for name in row["differs"] or []])
     reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {

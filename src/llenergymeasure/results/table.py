@@ -12,7 +12,7 @@ from llenergymeasure.results.columns import COLUMNS, REAL, RUN_SCHEMA, SETTING_C
 from llenergymeasure.results.effective_settings import settings_in_force
 from llenergymeasure.results.notes import record_notes
 from llenergymeasure.results.outcome import Outcome
-from llenergymeasure.results.record import Result
+from llenergymeasure.results.record import Result, Tokens
 from llenergymeasure.units import MISSING
 
 
@@ -24,7 +24,6 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         swept: the swept settings by dotted key; those that are fixed columns already
             (``precision``, ``model``, …) are not repeated.
     """
-    tokens = result.tokens
     parts = {part: _part(result, part) for part in _PARTS}
     reported_config = _mapping(result.environment.get("engine")).get("resolved_config")
     in_force = settings_in_force(swept, result.backend, reported_config)
@@ -32,8 +31,7 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         **{name: _field(parts[part], field) for name, (part, field) in _SOURCES.items()},
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
-        "output_tokens_per_request": tokens.output_mean
-        or (tokens.output / tokens.requests if tokens.requests else None),
+        "output_tokens_per_request": _answer_length(result.tokens),
         "notes": record_notes(result.provenance),
         "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),
@@ -46,6 +44,18 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
     }
     settings = setting_columns(swept)
     return _full_row(row) | {name: _cell(swept[key]) for key, name in settings.items()}
+
+
+def _answer_length(tokens: Tokens) -> float | None:
+    """Return the mean output tokens of an answer; None if nothing came.
+
+    Under traffic they are of the answers that ended in the window; where none did, of its work.
+    """
+    if tokens.output_mean is not None:
+        return tokens.output_mean
+    if tokens.requests:
+        return tokens.output / tokens.requests
+    return tokens.output / tokens.work if tokens.output and tokens.work else None
 
 
 def failed_row(

@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from pathlib import Path
 
 from llenergymeasure.containers.images import failed_job_logs, why_not_started
@@ -28,7 +28,9 @@ profile does not help. Source: SLURM, src/common/slurm_errno.c.
 
 
 def failure_reason(log: str) -> str:
-    """Return the first error of sbatch, Apptainer or a job's shell in one line; else empty.
+    """Return the first error of sbatch, Apptainer, a job's shell or a run that could not write.
+
+    It is one line; empty if there is none.
 
     Args:
         log: Snakemake's log.
@@ -42,7 +44,11 @@ def failure_reason(log: str) -> str:
         message = "; ".join([first, *(line.removeprefix("sbatch: error: ") for line in more)])
         remedy = "" if _UNRELATED_TO_PROFILE.search(message) else f". {CHANGE_PROFILE}"
         return f"{_shortened(message)}{remedy}"
-    return why_not_started(log) or next(filter(None, map(_shell_error, failed_job_logs(log))), "")
+    if reason := why_not_started(log):
+        return reason
+    shell_errors = filter(None, map(_shell_error, failed_job_logs(log)))
+    own_errors = map(_shortened, re.findall(r"(?m)^llem: (.+)", log))
+    return next(chain(shell_errors, own_errors), "")
 
 
 def failed_jobs(log: str) -> Iterator[tuple[str, str]]:
@@ -114,6 +120,10 @@ def first_error(log: str) -> str:
     study_error = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if study_error is not None:
         return f"llem: {study_error[1]}"
+    file_errors = re.findall(r"^\w+Error: \[Errno \d+\] (.+?): '(.+?)'", log, re.MULTILINE)
+    if file_errors:  # Snakemake's own, with its traceback
+        reason, path = file_errors[-1]
+        return f"llem: {path}: {reason}\n"
     lines = log.splitlines(keepends=True)
     text = "".join(dropwhile(lambda line: not re.search("Error|error:", line), lines)) or log
     repeats = list(re.finditer("^Error in rule ", text, re.MULTILINE))[1:]

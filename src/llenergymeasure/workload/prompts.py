@@ -162,9 +162,10 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
             )
     template = tokenizer.template if any(record.messages for record in records) else None
     prompts = [tuple(ids[:max_tokens]) for ids in encoded]
+    needs_messages = config.serving is not None and config.serving.endpoint == "chat"
     for index, ids in enumerate(encoded):
         if len(ids) > max_tokens and records[index].messages:
-            if config.chat is None:
+            if config.chat is None and not needs_messages:
                 records[index] = replace(records[index], messages=())  # no whole chat any more
             else:
                 records[index], prompts[index] = tokenizer.shorten(records[index], max_tokens)

@@ -61,6 +61,24 @@ def test_a_prompt_that_opens_a_thought_is_known_as_such() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"chat": {}}])
+def test_of_a_long_chat_the_last_message_is_cut_and_no_template_is_within_a_message(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "energy of the model " * 50},
+    ]
+    body, expected = body_of(tmp_path, {"messages": messages}, **more)
+    *earlier, last = body["messages"]
+    assert earlier == messages[:2]
+    assert last["role"] == "user"
+    assert messages[2]["content"].startswith(last["content"])
+    assert expected is not None
+    assert 60 <= expected <= 64
+
+
+@pytest.mark.parametrize("more", [{}, {"chat": {}}])
 def test_a_row_s_messages_go_through_one_template_alone(
     tmp_path: Path, more: dict[str, Any]
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import read_refusal
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier, local_files
@@ -194,11 +195,16 @@ def check_unchanged(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
         identify.save()
         if experiment != spec.experiment:
             names = ", ".join(map(str, changed[:MAX_NAMED_FILES]))
-            log_note = f"; logs count too, keep them elsewhere: {logs[0]}" if logs else ""
+            advice = f"; logs count too, keep them elsewhere: {logs[0]}" if logs else ""
+            if value_at(spec.config, "openai.command"):
+                advice += (
+                    "; a server that writes files next to the model has to do so before the study: "
+                    "start each of its commands once by hand"
+                )
             yield Problem(
                 "what this experiment reads has changed since the study was planned, which makes "
                 f"another experiment of it; start the study again; newer than the plan: {names}"
-                f"{log_note}"
+                f"{advice}"
             )
 
 
