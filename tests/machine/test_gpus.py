@@ -157,7 +157,8 @@ def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
     variables = card_environment(tmp_path, cards)
 
     answer = _ask(
-        f"answer = asdict(visible_gpus(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
+        f"answer = asdict(visible_gpus(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))",
+        variables,
     )
 
     assert [gpu["uuid"] for gpu in answer["gpus"]] == [uuid(2)]
