@@ -35,7 +35,7 @@ from llenergymeasure.run.ending import (
     wait_for_end,
     wait_for_result,
 )
-from llenergymeasure.run.reserved_gpus import Reservation, restore_leftover_limits
+from llenergymeasure.run.gpu_reservation import Reservation, restore_leftover_limits
 from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
