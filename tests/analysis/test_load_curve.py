@@ -12,6 +12,7 @@ from llenergymeasure.analysis.load_curve import (
     find_knee,
     load_curve,
     load_points,
+    runs_without_result,
     served_groups,
 )
 
@@ -269,7 +270,20 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         # Half of the requests are refused: no queue grows, and the server keeps up with nothing.
         ([run(1), run(100, validity=["failed_requests"])], Knee(1, 100)),
         # The machine slept: that is not the server's.
-        ([run(1), run(2, validity=["stalled"], over_saturated=True), run(4)], Knee(4, None)),
+        (
+            [run(1), run(2, validity=["stalled"], over_saturated=True), run(4)],
+            Knee(4, None, ((2, 1, 1),)),
+        ),
+        # Two of three crashed: the server's limit may be why.
+        (
+            [run(1), run(2), *(run(2, status="failed", over_saturated=None) for _ in range(2))],
+            Knee(2, None, ((2, 2, 3),)),
+        ),
+        ([run(1), run(2, status="missing")], Knee(1, None, ((2, 1, 1),))),
+        (
+            [run(1, status="lost"), run(2, over_saturated=True), run(4, status="failed")],
+            Knee(None, 2, ((1, 1, 1),)),
+        ),
         ([run(1, over_saturated=None)], None),
         ([], None),
     ],
@@ -278,6 +292,16 @@ def test_the_knee_is_where_a_server_stops_keeping_up(
     runs: list[dict[str, Any]], knee: Knee | None
 ) -> None:
     assert find_knee(runs) == knee
+
+
+def test_a_run_without_a_result_belongs_where_its_experiment_or_its_settings_do() -> None:
+    lost = {"status": "failed", "gpu_name": None}
+    runs = [run(1), run(2, gpu_name="L4"), run(4, backend="sglang")]
+    failed = [run(1, **lost), run(8, **lost), run(8, backend="sglang", **lost), run(8, **lost)]
+    failed[-1]["model"] = "another"
+    groups = served_groups(runs, [RATE], {"e1": 1, "e2": 2, "e4": 1})
+    found = runs_without_result([*runs, *failed], [RATE], groups)
+    assert [*found.values()] == [failed[:2], [failed[1]], [failed[2]]]
 
 
 def test_runs_are_together_that_differ_in_load_alone() -> None:
@@ -323,3 +347,15 @@ def test_loads_that_are_off_by_themselves_are_the_points_and_not_their_runs(
             abs(curve.slope_j - slope_j) <= curve.slope_half_j,
         ]
     assert min(hits) / tries >= 0.9
+
+
+def test_power_that_is_bent_is_seen_though_the_line_leaves_its_slope_open() -> None:
+    rng = np.random.default_rng(1)
+    points = [
+        LoadPoint(load, power_w + rng.normal(0, 1), 0.3, cycle, 0.1, str(load))
+        for load, power_w in ((1, 100), (2, 180), (4, 200))
+        for cycle in range(3)
+    ]
+    curve = load_curve(points)
+    assert curve is not None
+    assert (curve.bent, curve.is_significant) == (True, False)

@@ -6,6 +6,7 @@ intercept is the power while waiting, the slope the energy of one more request.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -54,6 +55,11 @@ class GroupKey:
 
     group: int | None
     values: tuple[tuple[str, Any], ...]
+
+    @property
+    def settings(self) -> tuple[tuple[str, Any], ...]:
+        """Those of :attr:`values` that a planned run without a result has as well."""
+        return self.values[: -len(SURROUNDINGS)]
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,12 @@ class Knee:
         sustained_per_s: the highest rate that it kept up with (and, with an slo, kept the slo at);
             None if it did at none.
         failed_per_s: the lowest rate above it that it did not; None if it did at all.
+        unknown: lower rates of which some runs say nothing, with how many of how many.
     """
 
     sustained_per_s: float | None
     failed_per_s: float | None
+    unknown: tuple[tuple[float, int, int], ...] = ()
 
 
 def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
@@ -287,7 +295,8 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
 
     A rate is sustained if no run at it was over-saturated, missed its slo or had too many requests
     fail, and so was every lower one: a higher rate that succeeded once by chance is no capacity.
-    Runs that are disqualified for other reasons say nothing about the server.
+    Runs that are disqualified for other reasons say nothing about the server, as those without a
+    result, which may be those that crashed at its limit.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -296,23 +305,28 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
         None where no run has a rate of its own, as with users in a closed loop.
     """
     is_sustained: dict[float, bool] = {}
+    total, unknown = Counter[float](), Counter[float]()
     for run in runs:
         rate = run.get("serving.rate_per_s")
-        if rate is None or run["status"] != "completed" or run["over_saturated"] is None:
+        if rate is None:
             continue
+        total[rate] += 1
         codes = DISQUALIFYING.intersection(run["validity"] or ())
-        if codes - {TOO_MANY_FAILED}:
+        is_lost = run["status"] != "completed" or run["over_saturated"] is None
+        if is_lost or codes - {TOO_MANY_FAILED}:
+            unknown[rate] += 1
             continue
         was_sustained = not run["over_saturated"] and run["slo_attained"] is not False
         is_sustained[rate] = is_sustained.get(rate, True) and was_sustained and not codes
     if not is_sustained:
         return None
-    sustained = None
-    for rate in sorted(is_sustained):
-        if not is_sustained[rate]:
-            return Knee(sustained, rate)
-        sustained = rate
-    return Knee(sustained, None)
+    failed = min((rate for rate, sustained in is_sustained.items() if not sustained), default=None)
+    lower = [rate for rate in sorted(total) if failed is None or rate < failed]
+    return Knee(
+        max((rate for rate in lower if rate in is_sustained), default=None),
+        failed,
+        tuple((rate, unknown[rate], total[rate]) for rate in lower if unknown[rate]),
+    )
 
 
 def served_groups(
@@ -331,7 +345,6 @@ def served_groups(
     Returns:
         The runs of each group, by what they have in common.
     """
-    shared_settings = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings_by_group: dict[int | None, tuple[tuple[str, Any], ...]] = {}
     groups: dict[GroupKey, list[Row]] = {}
     for run in chain.from_iterable(
@@ -339,11 +352,42 @@ def served_groups(
     ):
         group = group_of.get(run["experiment"])
         surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
-        key = GroupKey(
-            group, (*_items(run, (*EXPERIMENT_COLUMNS, *shared_settings)), *surroundings)
-        )
+        key = GroupKey(group, (*_shared_settings(run, settings), *surroundings))
         groups.setdefault(key, []).append(run)
     return groups
+
+
+def runs_without_result(
+    runs: Sequence[Row], settings: Sequence[str], groups: Mapping[GroupKey, Sequence[Row]]
+) -> dict[GroupKey, list[Row]]:
+    """Return the runs that would be in each of :func:`served_groups` and did not complete.
+
+    Those of an experiment without any result may belong to several groups, as their meter and
+    machine are not known.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+        groups: the runs of each group.
+    """
+    by_settings: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+    for run in runs:
+        if run["status"] != "completed":
+            by_settings.setdefault(tuple(_shared_settings(run, settings)), []).append(run)
+    group_of = {run["experiment"]: key for key, members in groups.items() for run in members}
+    return {
+        key: [
+            run
+            for run in by_settings.get(key.settings, ())
+            if group_of.get(run["experiment"], key) == key
+        ]
+        for key in groups
+    }
+
+
+def _shared_settings(run: Row, settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    shared = [name for name in settings if name not in LOAD_SETTINGS]
+    return _items(run, (*EXPERIMENT_COLUMNS, *shared))
 
 
 def _items(run: Row, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
