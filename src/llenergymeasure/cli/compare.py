@@ -111,8 +111,8 @@ def _missing_runs_note(runs: Sequence[Row]) -> list[str]:
     if not missing:
         return []
     return [
-        f"{missing} of {count_text(len(runs), 'run')} have no result or do not count: if they would "
-        "have used more than the others, their side looks better than it is."
+        f"{missing} of {count_text(len(runs), 'run')} have no result or do not count: if they "
+        "would have used more than the others, their side looks better than it is."
     ]
 
 
