@@ -326,7 +326,7 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/load_curve.py",
+        "analysis/knee.py",
         "and was_sustained and not codes",
         "and was_sustained",
         "a capacity at which half of the requests failed",

@@ -97,12 +97,12 @@ def test_runs_that_crashed_are_counted_with_the_rates_that_a_server_kept_up_with
 
 
 def test_a_bent_power_whose_slope_is_open_is_not_said_to_be_the_same_at_all_loads() -> None:
-    curve = LoadCurve(90.0, 200.0, 30.0, 215.0, 9, bent=True)
+    curve = LoadCurve(90.0, 200.0, 30.0, 215.0, 9, off_line=True)
     (sentence,) = line_sentence("vllm", curve)
     assert "power is bent over them, or off at each by itself (30 ± 215 J" in sentence
     assert (
         "that power changes with load is not shown"
-        in line_sentence("vllm", replace(curve, bent=False))[0]
+        in line_sentence("vllm", replace(curve, off_line=False))[0]
     )
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.knee import Knee, find_knee
 from llenergymeasure.analysis.load_curve import (
     SURROUNDINGS,
     GroupKey,
-    Knee,
     LoadCurve,
-    find_knee,
     load_curve,
     load_points,
     runs_without_result,
@@ -220,7 +219,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     basis = f"95 % intervals with what the sensor leaves open, {curve.points} runs"
     if not curve.is_significant:
         claim = "that power changes with load is not shown"
-        if curve.bent:
+        if curve.off_line:
             claim = "loads lie on no line: power is bent over them, or off at each by itself"
         return [f"{name}: {claim} ({slope} J per request, {basis})."]
     if curve.bent:
