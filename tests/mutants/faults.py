@@ -333,7 +333,7 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/load_curve.py",
+        "analysis/knee.py",
         'was_sustained = not run["over_saturated"] and run["slo_attained"] is not False',
         'was_sustained = not run["over_saturated"]',
         "a capacity at which the promised latencies were missed",
