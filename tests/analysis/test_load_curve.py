@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llenergymeasure.analysis.knee import Knee, find_knee
 from llenergymeasure.analysis.load_curve import (
-    Knee,
     LoadPoint,
-    find_knee,
     load_curve,
     load_points,
+    runs_without_result,
     served_groups,
 )
 
@@ -269,7 +269,20 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         # Half of the requests are refused: no queue grows, and the server keeps up with nothing.
         ([run(1), run(100, validity=["failed_requests"])], Knee(1, 100)),
         # The machine slept: that is not the server's.
-        ([run(1), run(2, validity=["stalled"], over_saturated=True), run(4)], Knee(4, None)),
+        (
+            [run(1), run(2, validity=["stalled"], over_saturated=True), run(4)],
+            Knee(4, None, ((2, 1, 1),)),
+        ),
+        # Two of three crashed: the server's limit may be why.
+        (
+            [run(1), run(2), *(run(2, status="failed", over_saturated=None) for _ in range(2))],
+            Knee(2, None, ((2, 2, 3),)),
+        ),
+        ([run(1), run(2, status="missing")], Knee(1, None, ((2, 1, 1),))),
+        (
+            [run(1, status="lost"), run(2, over_saturated=True), run(4, status="failed")],
+            Knee(None, 2, ((1, 1, 1),)),
+        ),
         ([run(1, over_saturated=None)], None),
         ([], None),
     ],
@@ -278,6 +291,16 @@ def test_the_knee_is_where_a_server_stops_keeping_up(
     runs: list[dict[str, Any]], knee: Knee | None
 ) -> None:
     assert find_knee(runs) == knee
+
+
+def test_a_run_without_a_result_belongs_where_its_experiment_or_its_settings_do() -> None:
+    lost = {"status": "failed", "gpu_name": None}
+    runs = [run(1), run(2, gpu_name="L4"), run(4, backend="sglang")]
+    failed = [run(1, **lost), run(8, **lost), run(8, backend="sglang", **lost), run(8, **lost)]
+    failed[-1]["model"] = "another"
+    groups = served_groups(runs, [RATE], {"e1": 1, "e2": 2, "e4": 1})
+    found = runs_without_result([*runs, *failed], [RATE], groups)
+    assert [*found.values()] == [failed[:2], [failed[1]], [failed[2]]]
 
 
 def test_runs_are_together_that_differ_in_load_alone() -> None:
@@ -307,7 +330,7 @@ def test_loads_that_are_off_by_themselves_are_the_points_and_not_their_runs(
     cycles: int, slope_j: float
 ) -> None:
     """Each experiment is off by 3 W, its runs scatter by 1 W. Taken by the run 35 to 68 % hold."""
-    rng, hits, tries = np.random.default_rng(6), np.zeros(2), 300
+    rng, hits, bent, tries = np.random.default_rng(6), np.zeros(2), 0, 300
     for _ in range(tries):
         points = [
             LoadPoint(
@@ -322,4 +345,23 @@ def test_loads_that_are_off_by_themselves_are_the_points_and_not_their_runs(
             abs(curve.intercept_w - 100) <= curve.intercept_half_w,
             abs(curve.slope_j - slope_j) <= curve.slope_half_j,
         ]
+        bent += curve.bent
     assert min(hits) / tries >= 0.9
+    assert bent / tries <= 0.15  # taken by the run, 35 to 70 %
+
+
+@pytest.mark.parametrize(
+    "power_by_load", [{1: 100, 2: 180, 4: 200}, {1: 100, 2: 160, 4: 190, 8: 200}]
+)
+def test_power_that_levels_off_is_seen_though_the_line_leaves_its_slope_open(
+    power_by_load: dict[int, float],
+) -> None:
+    rng = np.random.default_rng(1)
+    points = [
+        LoadPoint(load, power_w + rng.normal(0, 1), 0.3, cycle, 0.1, str(load))
+        for load, power_w in power_by_load.items()
+        for cycle in range(3)
+    ]
+    curve = load_curve(points)
+    assert curve is not None
+    assert (curve.off_line, curve.is_significant) == (True, False)

@@ -326,14 +326,14 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/load_curve.py",
+        "analysis/knee.py",
         "and was_sustained and not codes",
         "and was_sustained",
         "a capacity at which half of the requests failed",
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/load_curve.py",
+        "analysis/knee.py",
         'was_sustained = not run["over_saturated"] and run["slo_attained"] is not False',
         'was_sustained = not run["over_saturated"]',
         "a capacity at which the promised latencies were missed",

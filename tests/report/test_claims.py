@@ -426,8 +426,14 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
         row |= {"precision_target": 0.02, "precision_reached": reached, "cycles_needed": 15}
         row["interval_method"] = "stein"
     text = method.paragraph(summary, runs)
-    assert "from the pilot's cycles alone, on the logarithm (two-stage procedure, Stein" in text
+    assert (
+        "the pilot's cycles, on the logarithm (two-stage procedure, Stein 1945), or from all"
+        in text
+    )
     assert "±2.0 % of energy per output token, which 1 of 2 experiments reached; 15 cycles" in text
+    # All that the pilot asked for were made, and the later ones scatter more.
+    summary[1]["cycles_needed"] = 5
+    assert "which 1 of 2 experiments reached." in method.paragraph(summary, runs)
     (missed,) = findings.missed_precision_note(summary)
     assert "is not reached by 1 of 2 experiments" in missed
     summary[1]["precision_reached"] = True

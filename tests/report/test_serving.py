@@ -1,11 +1,20 @@
 """The page's part on traffic, from rows as runs leave them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from llenergymeasure.analysis.load_curve import LoadCurve
 from llenergymeasure.report import serving
-from llenergymeasure.report.serving import BENT, FIGURE_NAMES, LINE, NO_LINE, serving_content
+from llenergymeasure.report.serving import (
+    BENT,
+    FIGURE_NAMES,
+    LINE,
+    NO_LINE,
+    line_sentence,
+    serving_content,
+)
 from llenergymeasure.results.columns import RUN_SCHEMA
 
 RATE = "serving.rate_per_s"
@@ -69,6 +78,32 @@ def test_a_rate_whose_slo_was_missed_is_not_said_to_be_one_of_saturation_alone()
     content = serving_content(runs, [RATE], {})
     assert content is not None
     assert "keeps up within its SLO with 2 and no longer with 4" in content.sentences[0]
+
+
+@pytest.mark.parametrize(("rates", "said"), [((1, 2, 4), "kept up with"), ((1, 4, 8), "keeps up")])
+def test_runs_that_crashed_are_counted_with_the_rates_that_a_server_kept_up_with(
+    rates: tuple[int, ...], said: str
+) -> None:
+    lost = {"status": "failed", "offered_requests_per_s": None, "over_saturated": None}
+    runs = [run(rate) for rate in rates]
+    runs += [run(4, cycle=cycle, **lost) for cycle in (2, 3)] + [run(5, **lost), run(9, **lost)]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert said in content.sentences[0]
+    last = "" if said == "keeps up" else " and 1 of 1 at 9/s"
+    counts = f"2 of 3 at 4/s{',' if last else ' and'} 1 of 1 at 5/s{last}"
+    assert f"; of its runs {counts} have no result that shows it." in content.sentences[0]
+    assert content.rows_total == len(rates)
+
+
+def test_a_bent_power_whose_slope_is_open_is_not_said_to_be_the_same_at_all_loads() -> None:
+    curve = LoadCurve(90.0, 200.0, 30.0, 215.0, 9, off_line=True)
+    (sentence,) = line_sentence("vllm", curve)
+    assert "power is bent over them, or off at each by itself (30 ± 215 J" in sentence
+    assert (
+        "that power changes with load is not shown"
+        in line_sentence("vllm", replace(curve, off_line=False))[0]
+    )
 
 
 def test_groups_are_named_by_what_they_differ_in() -> None:

@@ -1,12 +1,14 @@
 """Texts as chats: through the model's template, a file's, or none, with what a study adds."""
 
 import hashlib
+import inspect
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
@@ -92,6 +94,13 @@ def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
 
 
 CHATTED: tuple[dict[str, Any], ...] = ({}, {"chat": {}})
+
+
+def test_what_transformers_takes_for_itself_is_no_variable_of_a_template() -> None:
+    named = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    own = named.keys() - {"self", "tools", "documents", "kwargs"}
+    with pytest.raises(ValueError, match="own: " + ", ".join(sorted({*own, "messages"}))):
+        experiment(dataset="x", chat={"arguments": dict.fromkeys({*own, "messages"}, True)})
 
 
 def test_a_template_s_variables_include_tools(data: str, tmp_path: Path) -> None:
@@ -208,7 +217,7 @@ def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
         ({}, "synthetic prompts are none"),
         ({"dataset": {"input_len": 4}}, "synthetic prompts are none"),
         *(
-            ({"dataset": "x", "chat": {"arguments": arguments}}, f"{name} is a setting of the")
+            ({"dataset": "x", "chat": {"arguments": arguments}}, rf"own: .*{name}")
             for name, arguments in (
                 ("max_length", {"truncation": True, "max_length": 5}),  # prompts were cut to it
                 ("return_tensors", {"return_tensors": "pt"}),  # a traceback

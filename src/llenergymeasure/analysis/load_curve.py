@@ -1,4 +1,4 @@
-"""Power against load, and the load at which a server no longer keeps up.
+"""Power against load.
 
 Below saturation the power of a server is a straight line in its load: a constant, and a part for
 each request (L. A. Barroso and U. Hölzle 2007, IEEE Computer 40(12), 33). The
@@ -16,10 +16,15 @@ import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, f_upper, t_quantile
+from llenergymeasure.analysis.statistics import (
+    COVERAGE_FACTOR,
+    ROUNDING,
+    Reals,
+    f_upper,
+    t_quantile,
+)
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.energy.window import quadrature_difference
-from llenergymeasure.validity_codes import DISQUALIFYING
 
 MIN_LOADS = 3
 MIN_LOAD_GAP = 1e-3
@@ -27,7 +32,6 @@ MIN_LOAD_GAP = 1e-3
 MAX_CONDITION = 1e7
 """With a larger condition number, a fit finds only rounding."""
 LACK_OF_FIT_LEVEL = 0.05
-TOO_MANY_FAILED = "failed_requests"
 
 LOAD_SETTINGS = (
     "serving.rate_per_s",
@@ -54,6 +58,11 @@ class GroupKey:
 
     group: int | None
     values: tuple[tuple[str, Any], ...]
+
+    @property
+    def settings(self) -> tuple[tuple[str, Any], ...]:
+        """Those of :attr:`values` that a planned run without a result has as well."""
+        return self.values[: -len(SURROUNDINGS)]
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class LoadCurve:
         slope_j: energy of one request more, in J.
         slope_half_j: half width of its interval.
         points: how many it rests on.
+        off_line: whether the experiments' means are off the line by more than their runs explain.
         bent: whether the points show that power is no straight line over these loads.
         idle_w: power of the runs without traffic: their mean, and half width of its interval, 0 of
             a single run; None where there are none.
@@ -98,6 +108,7 @@ class LoadCurve:
     slope_j: float
     slope_half_j: float
     points: int
+    off_line: bool = False
     bent: bool = False
     idle_w: tuple[float, float] | None = None
 
@@ -105,20 +116,6 @@ class LoadCurve:
     def is_significant(self) -> bool:
         """Whether the runs show that power changes with load."""
         return abs(self.slope_j) > self.slope_half_j
-
-
-@dataclass(frozen=True)
-class Knee:
-    """The loads between which a server stops keeping up.
-
-    Attributes:
-        sustained_per_s: the highest rate that it kept up with (and, with an slo, kept the slo at);
-            None if it did at none.
-        failed_per_s: the lowest rate above it that it did not; None if it did at all.
-    """
-
-    sustained_per_s: float | None
-    failed_per_s: float | None
 
 
 def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
@@ -151,7 +148,7 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     variances += low
     line, covariance, _ = _fit(design, powers, variances)
     intercept, slope = line
-    half_widths = _half_widths(powers - design @ line, variances, covariance, points)
+    half_widths, off_line = _half_widths(powers - design @ line, variances, covariance, points)
     shared_w, shared_j = _shared_half_widths(design, variances, points)
     residuals_w: dict[int, list[float]] = {}
     for point in points:
@@ -165,6 +162,7 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         slope_j=float(slope),
         slope_half_j=math.hypot(half_widths[1], shared_j),
         points=len(points),
+        off_line=off_line,
         bent=_is_bent(loads, powers, variances, points),
         idle_w=_idle_power(idle_points) if idle_points else None,
     )
@@ -172,23 +170,23 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
 
 def _half_widths(
     residuals_w: Reals, variances: Reals, covariance: Reals, points: Sequence[LoadPoint]
-) -> Reals:
-    """Return the half widths of a line's terms from what runs scatter.
+) -> tuple[Reals, bool]:
+    """Return the half widths of a fit's terms from what runs scatter, and whether it lacks fit.
 
-    If the experiments' means are further from the line than their runs scatter (F test of the lack
-    of fit), each start of a server, or each load, is off by itself, and experiments are the points.
+    If the experiments' means are further from it than their runs scatter (F test of the lack of
+    fit), each start of a server, or each load, is off by itself, and experiments are the points.
     """
     errors: Reals = np.sqrt(np.diag(covariance))
     names, places = np.unique([point.experiment for point in points], return_inverse=True)
     weighted = np.bincount(places, residuals_w / variances)
     between = float(np.sum(weighted**2 / np.bincount(places, 1 / variances)))
     within = float(np.sum(residuals_w**2 / variances)) - between
-    freedom, rest_freedom = len(names) - 2, len(points) - len(names)
+    freedom, rest_freedom = len(names) - len(errors), len(points) - len(names)
     if min(freedom, rest_freedom) > 0:
         limit = f_upper(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
         if between * rest_freedom > limit * within * freedom:
-            return t_quantile(freedom) * errors * max(math.sqrt(between / freedom), 1.0)
-    return t_quantile(len(points) - 2) * errors
+            return t_quantile(freedom) * errors * max(math.sqrt(between / freedom), 1.0), True
+    return t_quantile(len(points) - len(errors)) * errors, False
 
 
 def _idle_power(points: Sequence[LoadPoint]) -> tuple[float, float]:
@@ -231,8 +229,8 @@ def _mean_half_width(values: Sequence[float]) -> float:
 def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[LoadPoint]) -> bool:
     """Return whether a term in the square of the load is shown at the 5 % level.
 
-    What such a term explains is not scatter: its error comes from the remaining residuals and from
-    the sensor's shared uncertainty.
+    What such a term explains is not scatter: its error comes from the remaining residuals, as that
+    of a line does, and from the sensor's shared uncertainty.
     """
     freedom = len(loads) - 3
     if freedom < 1:
@@ -242,9 +240,10 @@ def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[Loa
     if np.linalg.cond(design / np.sqrt(variances)[:, None]) > MAX_CONDITION:
         return False
     line, covariance, chi_squared = _fit(design, powers, variances)
-    error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
-    shared = _shared_half_widths(design, variances, points)[2]
-    half_width = math.hypot(t_quantile(freedom) * error, shared)
+    rest = max(chi_squared / freedom, ROUNDING)
+    residuals_w = powers - design @ line
+    random, _ = _half_widths(residuals_w, rest * variances, rest * covariance, points)
+    half_width = math.hypot(random[2], _shared_half_widths(design, variances, points)[2])
     return bool(abs(line[2]) > max(half_width, 1e-9 * abs(line[1])))
 
 
@@ -282,39 +281,6 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
     return points
 
 
-def find_knee(runs: Sequence[Row]) -> Knee | None:
-    """Return where a server stops keeping up, from runs at several rates.
-
-    A rate is sustained if no run at it was over-saturated, missed its slo or had too many requests
-    fail, and so was every lower one: a higher rate that succeeded once by chance is no capacity.
-    Runs that are disqualified for other reasons say nothing about the server.
-
-    Args:
-        runs: rows of ``runs.parquet``.
-
-    Returns:
-        None where no run has a rate of its own, as with users in a closed loop.
-    """
-    is_sustained: dict[float, bool] = {}
-    for run in runs:
-        rate = run.get("serving.rate_per_s")
-        if rate is None or run["status"] != "completed" or run["over_saturated"] is None:
-            continue
-        codes = DISQUALIFYING.intersection(run["validity"] or ())
-        if codes - {TOO_MANY_FAILED}:
-            continue
-        was_sustained = not run["over_saturated"] and run["slo_attained"] is not False
-        is_sustained[rate] = is_sustained.get(rate, True) and was_sustained and not codes
-    if not is_sustained:
-        return None
-    sustained = None
-    for rate in sorted(is_sustained):
-        if not is_sustained[rate]:
-            return Knee(sustained, rate)
-        sustained = rate
-    return Knee(sustained, None)
-
-
 def served_groups(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
 ) -> dict[GroupKey, list[Row]]:
@@ -331,7 +297,6 @@ def served_groups(
     Returns:
         The runs of each group, by what they have in common.
     """
-    shared_settings = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings_by_group: dict[int | None, tuple[tuple[str, Any], ...]] = {}
     groups: dict[GroupKey, list[Row]] = {}
     for run in chain.from_iterable(
@@ -339,11 +304,42 @@ def served_groups(
     ):
         group = group_of.get(run["experiment"])
         surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
-        key = GroupKey(
-            group, (*_items(run, (*EXPERIMENT_COLUMNS, *shared_settings)), *surroundings)
-        )
+        key = GroupKey(group, (*_shared_settings(run, settings), *surroundings))
         groups.setdefault(key, []).append(run)
     return groups
+
+
+def runs_without_result(
+    runs: Sequence[Row], settings: Sequence[str], groups: Mapping[GroupKey, Sequence[Row]]
+) -> dict[GroupKey, list[Row]]:
+    """Return the runs that would be in each of :func:`served_groups` and did not complete.
+
+    Those of an experiment without any result may belong to several groups, as their meter and
+    machine are not known.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+        groups: the runs of each group.
+    """
+    by_settings: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+    for run in runs:
+        if run["status"] != "completed":
+            by_settings.setdefault(tuple(_shared_settings(run, settings)), []).append(run)
+    group_of = {run["experiment"]: key for key, members in groups.items() for run in members}
+    return {
+        key: [
+            run
+            for run in by_settings.get(key.settings, ())
+            if group_of.get(run["experiment"], key) == key
+        ]
+        for key in groups
+    }
+
+
+def _shared_settings(run: Row, settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    shared = [name for name in settings if name not in LOAD_SETTINGS]
+    return _items(run, (*EXPERIMENT_COLUMNS, *shared))
 
 
 def _items(run: Row, names: Sequence[str]) -> Iterator[tuple[str, Any]]:

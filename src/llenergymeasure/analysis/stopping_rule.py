@@ -1,10 +1,11 @@
 """How many cycles an experiment needs for a stated precision, by Stein's two stages.
 
 A pilot of a few cycles gives the spread; the number of cycles is set from it once, before any
-further cycle is run, and the interval takes its spread from the pilot alone. Its half width then
+further cycle is run, and the interval takes its spread from the pilot. Its half width then
 is at most the target and its coverage exactly 95 %, whatever the true spread, if cycles are
 independent and their logarithms normal (Stein 1945, Ann. Math. Stat. 16, 243-258). If cycles turn
-out to be correlated, more are required and the interval is wider. Checking the interval after every
+out to be correlated, more are required and the interval is wider, as it is if they scatter more
+than the pilot's. Checking the interval after every
 cycle and stopping when it is narrow would cover less, because it stops when the spread happens to
 look small.
 

@@ -100,7 +100,8 @@ def summarise(study: StudyRuns) -> pa.Table:
 
     Standard deviation and interval are null for one run; a metric that some of the ``n`` runs
     lack is null, because its mean would not be over ``n``. Where the study has a precision target,
-    the interval of the energy per output token takes its spread from the pilot's cycles.
+    the interval of the energy per output token takes its spread from the pilot's cycles, or from
+    all where they scatter more.
     """
     first_rows = [members[0] for members in study.experiments.values()]
     group_by_experiment = {

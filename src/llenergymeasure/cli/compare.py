@@ -108,10 +108,12 @@ def compare(
 def _missing_runs_note(runs: Sequence[Row]) -> list[str]:
     """Return how many runs are not compared, which may be those that would have used more."""
     missing = sum(not in_means(run) for run in runs)
-    note = f"{missing} of {count_text(len(runs), 'run')} failed or do not count: if they would have"
-    return [f"{note} used more than the others, their side looks better than it is."] * (
-        missing > 0
-    )
+    if not missing:
+        return []
+    return [
+        f"{missing} of {count_text(len(runs), 'run')} have no result or do not count: if they "
+        "would have used more than the others, their side looks better than it is."
+    ]
 
 
 def parse_condition(text: str) -> Condition:

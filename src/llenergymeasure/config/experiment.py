@@ -65,10 +65,11 @@ _TOKENIZER_ARGUMENTS = frozenset(
         *("messages", "conversation", "chat_template", "add_generation_prompt", "tokenize"),
         *("continue_final_message", "padding", "truncation", "max_length", "tokenizer_kwargs"),
         *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
+        "sanitize_control_tokens",
     }
 )
-"""What transformers takes for itself where a template's variables are given, so that no template
-sees it; ``tools`` and ``documents`` are passed on to the template."""
+"""What transformers takes for itself, or gives itself, where a template's variables are given;
+``tools`` and ``documents`` are passed on to the template."""
 
 
 class ChatConfig(Section):
@@ -94,11 +95,9 @@ class ChatConfig(Section):
     def _contradictions(self) -> Iterator[str]:
         if not self.templated and (self.system is not None or self.arguments):
             yield "template: none has no place for system and arguments; remove them, or template"
-        for name in sorted(_TOKENIZER_ARGUMENTS.intersection(self.arguments or ())):
-            yield (
-                f"arguments are variables of the template, and {name} is a setting of the "
-                "tokenizer, which no template sees; remove it"
-            )
+        names = ", ".join(sorted(_TOKENIZER_ARGUMENTS.intersection(self.arguments or ())))
+        if names:
+            yield f"arguments are variables of the template; remove the tokenizer's own: {names}"
 
     @property
     def templated(self) -> bool:

@@ -59,8 +59,8 @@ def interval_method(rows: Sequence[Row]) -> str:
     text = "Intervals are two-sided 95 % Student t intervals over runs, on the logarithm"
     if any(row["interval_method"] == "stein" for row in rows):
         text += (
-            "; that of energy per output token takes its spread from the pilot's cycles alone, on "
-            "the logarithm (two-stage procedure, Stein 1945)"
+            "; that of energy per output token takes its spread from the pilot's cycles, on the "
+            "logarithm (two-stage procedure, Stein 1945), or from all where that is wider"
         )
     return text
 
@@ -97,7 +97,7 @@ def precision_note(rows: Sequence[Row]) -> list[str]:
         f"{reached} of {count_text(len(rows_with_target), 'experiment')} reached"
     )
     missed = [row for row in rows_with_target if not row["precision_reached"]]
-    needed = [row["cycles_needed"] for row in missed if row["cycles_needed"] is not None]
+    needed = [row["cycles_needed"] for row in missed if (row["cycles_needed"] or 0) > row["n"]]
     return [f"{text}; {max(needed)} cycles would be needed" if needed else text]
 
 

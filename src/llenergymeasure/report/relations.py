@@ -36,8 +36,8 @@ LISTED_NAMES = 3
 
 ONE_ORDER = (
     "Each cycle ran in the same order: what a run leaves for the next one (heat, clocks, caches) "
-    "looks like a difference and is in no interval. A shuffled order or a Latin square "
-    "(execution.cycle_order) sets the two apart."
+    "looks like a difference and is in no interval. A Latin square, or enough cycles "
+    "in a shuffled order (execution.cycle_order), set the two apart."
 )
 _OBJECTIVES = {
     "output_tokens_per_s": "throughput",

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.knee import Knee, find_knee
 from llenergymeasure.analysis.load_curve import (
     SURROUNDINGS,
     GroupKey,
-    Knee,
     LoadCurve,
-    find_knee,
     load_curve,
     load_points,
+    runs_without_result,
     served_groups,
 )
 from llenergymeasure.analysis.selection import Row, in_means, selections
@@ -35,6 +35,7 @@ from llenergymeasure.report.figures import (
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.formatting import (
     count_text,
+    join_words,
     plain,
     rounded,
     scale_for,
@@ -112,9 +113,11 @@ def serving_content(
     first_group = min((key.group or 0 for key in groups), default=0)
     drawn_groups = [(names[key], groups[key]) for key in groups if (key.group or 0) == first_group]
     undrawn_names = [names[key] for key in groups if (key.group or 0) != first_group]
+    lost_runs = runs_without_result(runs, settings, groups)
     sentences = []
     for key, members in groups.items():
-        with_rate = [run for run in members if run["experiment"] not in ramps]
+        planned = (*members, *lost_runs[key])
+        with_rate = [run for run in planned if run["experiment"] not in ramps]
         has_slo = any(run["slo_attained"] is not None for run in members)
         sentences += knee_sentence(names[key], find_knee(with_rate), slo=has_slo)
         sentences += line_sentence(names[key], load_curve(load_points(members)))
@@ -192,13 +195,18 @@ def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[st
     name, condition = shortened(name, NAME_LIMIT), " within its SLO" if slo else ""
     if knee is None:
         return []
+    counts = [f"{n} of {total} at {rate:g}/s" for rate, n, total in knee.unknown]
+    runs_text = plain(join_words(counts), 120)
+    unknown = f"; of its runs {runs_text} have no result that shows it" * bool(counts)
     if knee.failed_per_s is None:
         highest = f"the highest {knee.sustained_per_s:g}/s"
-        return [f"{name}: kept up{condition} with every rate that was measured, {highest}."]
+        return [
+            f"{name}: kept up{condition} with every rate that was measured, {highest}{unknown}."
+        ]
     sustained = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
     return [
         f"{name}: keeps up{condition} with {sustained} and no longer with {knee.failed_per_s:g} "
-        "requests per second: the knee lies between."
+        f"requests per second: the knee lies between{unknown}."
     ]
 
 
@@ -210,9 +218,10 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     slope = _plus_minus(curve.slope_j, curve.slope_half_j)
     basis = f"95 % intervals with what the sensor leaves open, {curve.points} runs"
     if not curve.is_significant:
-        return [
-            f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
-        ]
+        claim = "that power changes with load is not shown"
+        if curve.off_line:
+            claim = "loads lie on no line: power is bent over them, or off at each by itself"
+        return [f"{name}: {claim} ({slope} J per request, {basis})."]
     if curve.bent:
         at_no_load = "what it is at no load only a run without traffic shows"
         if curve.idle_w is not None:

@@ -71,7 +71,7 @@ class Precision:
             )
         if self.short:
             experiments = count_text(self.short, "experiment has", "experiments have")
-            line += f"; {experiments} all cycles allowed and not the precision"
+            line += f"; {experiments} all planned cycles and not the precision"
         return line
 
 
