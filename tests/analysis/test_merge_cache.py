@@ -258,6 +258,15 @@ def test_rows_of_another_sweep_are_not_taken(tmp_path, plan):
     assert set(rows["settings_in_force"].to_pylist()) == {'{"pytorch.engine.kv_cache_dtype":"fp8"}'}
 
 
+def test_rows_of_another_version_of_the_analysis_are_read_again(tmp_path, plan, monkeypatch):
+    """An installation that follows a clone changes what it works out between two releases."""
+    write_complete_study(tmp_path, plan)
+    merged(plan, tmp_path)
+    assert merged(plan, tmp_path)[1] == 0
+    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.ANALYSIS", b"next")
+    assert merged(plan, tmp_path)[1] == len(plan["runs"])
+
+
 def test_tables_are_the_same_bytes_with_a_cache_and_without(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     write_tables(tmp_path, partial=False)

@@ -23,7 +23,7 @@ from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.results.columns import RUN_SCHEMA
+from llenergymeasure.results.columns import ANALYSIS, RUN_SCHEMA
 from llenergymeasure.results.layout import (
     PARTIAL_MTIME_S,
     RUNS_NAME,
@@ -36,9 +36,6 @@ from llenergymeasure.screen import printable
 
 DERIVED_DIGITS = 12
 """Significant digits of derived values: the last few differ between processors."""
-
-ANALYSIS = b"5"
-"""Version of what is worked out of runs, which tables name; those of before it name none."""
 
 ANALYSIS_KEY = b"llenergymeasure.analysis"
 
