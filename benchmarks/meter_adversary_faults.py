@@ -28,7 +28,7 @@ from meter_adversary_windows import (
 )
 from meter_recording import CostlyClock, opened
 
-from llenergymeasure.sensors.behaviour import Behaviours
+from llenergymeasure.sensors.known_behaviour import Behaviours
 
 _LAGS_MS = (10, 30, 60, 100)
 LENGTH_S = 10.0

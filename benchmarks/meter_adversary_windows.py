@@ -16,7 +16,7 @@ from meter_recording import CostlyClock, opened
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.sensors.behaviour import Behaviours
+from llenergymeasure.sensors.known_behaviour import Behaviours
 
 RAPL = "RAPL"
 RAPL_TIMES = 3

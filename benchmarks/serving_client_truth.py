@@ -18,8 +18,8 @@ import harness
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.validity import traffic_codes
 from support import serving_runs
 
 FIRST_MS, NEXT_MS, TOKENS = 100.0, 10.0, 32

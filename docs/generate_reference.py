@@ -31,7 +31,7 @@ from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency
 from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA
-from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
+from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA
 from llenergymeasure.units import BACKENDS
 from llenergymeasure.validity_codes import VALIDITY
 

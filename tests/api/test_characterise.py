@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.api import characterise as probing
-from llenergymeasure.api.characterise import probe
+from llenergymeasure.api import sensor_probe as probing
+from llenergymeasure.api.sensor_probe import probe
 from llenergymeasure.cli.sensors import sensors
 from llenergymeasure.errors import MeterError
 from llenergymeasure.sensors import stepping_load

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.api.sensors import channel_lines, channel_report, sensors_report, sensors_text
-from llenergymeasure.sensors.behaviour import Behaviour, Characterisation, PowerBehaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour, Characterisation, PowerBehaviour
 from nvml_sim import sim
 from support import energy_card
 from support.recording import card_environment, environment, uuid

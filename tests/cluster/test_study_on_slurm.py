@@ -170,7 +170,7 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pi
 ) -> None:
     write_study(
         tmp_path,
-        window={"min_seconds": 20},
+        window={"min_seconds": 40},
         experiments=[{"random_seed": seed} for seed in (1, 2, 3)],
         execution={"n_cycles": 1, "cycle_order": "sequential", "pin": "node"},
     )

@@ -28,7 +28,7 @@ from llenergymeasure.results.complete import Difference, first_fault
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder, StudyFolder
 from llenergymeasure.workflow import manifest
 from llenergymeasure.workflow.open_study import prepare
-from llenergymeasure.workflow.snakefile import OpenStudy
+from llenergymeasure.workflow.snakemake_study import SnakemakeStudy
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SMALL
@@ -173,7 +173,7 @@ def test_a_damaged_table_is_behind_and_is_written_again(study: tuple[Plan, Study
     plan, folder = study
     prepare(plan, folder)
     write_tables(folder.path, partial=True)
-    opened = OpenStudy.__new__(OpenStudy)
+    opened = SnakemakeStudy.__new__(SnakemakeStudy)
     opened._folder = folder
     assert not opened._tables_are_stale()
     write_whole(folder, plan.runs[2])

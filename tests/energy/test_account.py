@@ -11,7 +11,7 @@ from llenergymeasure.energy.sums import NotAdditiveError, total
 from llenergymeasure.recording.samples import Row, Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.run.result.build_result import energy_devices
-from llenergymeasure.sensors import behaviour
+from llenergymeasure.sensors import known_behaviour
 from llenergymeasure.sensors.base import SensorInfo
 from support import energy_card as card
 
@@ -348,7 +348,9 @@ def test_two_cards_in_lockstep_share_what_their_sensors_do_not_see() -> None:
     load = card.work(3, 28)
     rows = card.rows_of(load, sensor, 30)
     second = [replace(row, device="GPU-2") for row in rows]
-    behaviours = {("nvml", device): behaviour.Behaviour("sum") for device in (card.UUID, "GPU-2")}
+    behaviours = {
+        ("nvml", device): known_behaviour.Behaviour("sum") for device in (card.UUID, "GPU-2")
+    }
     infos = [card.info(name="NVIDIA A100"), card.info("GPU-2", name="NVIDIA A100")]
     window = (card.ns(10), card.ns(20))
     first = account(card.recording(rows, infos[0]), window, behaviours=behaviours).total

@@ -10,7 +10,7 @@ from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import USUAL_LAG_S, open_device
 from llenergymeasure.recording.samples import Row, Samples
 from llenergymeasure.results.energy import Reading
-from llenergymeasure.sensors.behaviour import Behaviour, Behaviours
+from llenergymeasure.sensors.known_behaviour import Behaviour, Behaviours
 from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 

@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published_behaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour, CounterNature, published_behaviour
 from support import energy_card as card
 
 A100, H100, H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"

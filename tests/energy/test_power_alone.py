@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.window import Margin
 from llenergymeasure.sensors.base import Quantity
-from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour, PowerBehaviour
 from support import energy_card as card
 
 

@@ -9,7 +9,7 @@ from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, batch_energies
 from llenergymeasure.energy.footprint import SiteFactors, footprint, per_1000_requests_wh
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
-from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour
 from support import energy_card as card
 
 REQUESTS = 8

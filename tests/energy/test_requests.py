@@ -9,9 +9,9 @@ import pytest
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.prefill_decode import NoSplit, TokenEnergy, split_energy
-from llenergymeasure.energy.requests import STEPS_UNKNOWN, request_energies
+from llenergymeasure.energy.request_energy import STEPS_UNKNOWN, request_energies
 from llenergymeasure.run.result.batch_requests import group_batches
-from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour
 from support import energy_card as card
 
 REQUESTS, STEP_S, START_S = 8, 1 / 80, 2.0

@@ -5,8 +5,8 @@ import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.device import open_device
-from llenergymeasure.energy.rest import IdlePower, PhaseSpan, idle_power
-from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power
+from llenergymeasure.sensors.known_behaviour import Behaviour
 from support import energy_card as card
 
 # Bare 60 W, loading, loaded 80 W, work, loaded 90 W.

@@ -11,7 +11,7 @@ from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
 from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, group_batches
 from llenergymeasure.run.result.run_energy import run_energy
-from llenergymeasure.sensors.behaviour import Characterisation
+from llenergymeasure.sensors.known_behaviour import Characterisation
 from support import energy_card as card
 
 LOAD = card.steps(60)

@@ -11,7 +11,7 @@ from llenergymeasure.energy.channel import error_of_mean
 from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots
 from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, window_energy
 from llenergymeasure.recording.samples import Row
-from llenergymeasure.sensors.behaviour import PowerBehaviour
+from llenergymeasure.sensors.known_behaviour import PowerBehaviour
 from support import energy_card as card
 from support.cpu_time import cpu_s
 

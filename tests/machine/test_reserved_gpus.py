@@ -7,8 +7,8 @@ import pytest
 
 from llenergymeasure.machine.gpus import allotment
 from llenergymeasure.machine.gpus.locks import GpuBusyError
-from llenergymeasure.run import reserved_gpus
-from llenergymeasure.run.reserved_gpus import Reservation
+from llenergymeasure.run import gpu_reservation
+from llenergymeasure.run.gpu_reservation import Reservation
 from machine.conftest import UUID, read_back
 from nvml_sim import sim
 from support.limits import AS_FOUND, held_by_another, killed_while_holding
@@ -89,7 +89,7 @@ def test_several_cards_are_those_that_are_free() -> None:
 
 @pytest.mark.usefixtures("three")
 def test_cards_that_the_study_names_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reserved_gpus, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(gpu_reservation, "LOCK_WAIT_S", 0.0)
     by_name = reserve({"gpu": {"devices": [1]}})
     assert (cards(by_name), engine_cards(by_name)) == ((SECOND,), SECOND)
     with pytest.raises(GpuBusyError, match=f"GPU {SECOND} by a run"):

@@ -36,6 +36,9 @@ BROUGHT = {
 ENGINES = {"sglang", "tensorrt_llm", "vllm"}
 """They come with their images, or from envs/."""
 
+DRIVERS = {"amdsmi"}
+"""They come with a GPU's driver: another release than the driver's does not work."""
+
 NOT_IMPORTED = {"snakemake-executor-plugin-slurm"}
 """Snakemake finds it by its name."""
 
@@ -76,7 +79,7 @@ def _distribution(module: str) -> str:
 
 
 def test_every_import_is_declared_and_every_declared_package_is_used() -> None:
-    used = {_distribution(module) for _path, module, _at_once in FOUND} - ENGINES
+    used = {_distribution(module) for _path, module, _at_once in FOUND} - ENGINES - DRIVERS
     assert used == DECLARED - NOT_IMPORTED
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.validity import batch_codes, count_other_lengths, cut_answers
+from llenergymeasure.run.result.run_validity import batch_codes, count_other_lengths, cut_answers
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 

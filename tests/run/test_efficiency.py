@@ -9,7 +9,7 @@ from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.recording.samples import Row, make_samples
 from llenergymeasure.results.record import Flops
 from llenergymeasure.run.engine.engine_process import EngineRun
-from llenergymeasure.run.result.flops import flops_record, workload_flops
+from llenergymeasure.run.result.flops_record import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import (
     clock_state,
     lifted_limits,

@@ -11,7 +11,7 @@ from llenergymeasure.energy.account import Account, account
 from llenergymeasure.results.serving import Gaps
 from llenergymeasure.run.result.between_requests import gap_energy
 from llenergymeasure.run.result.offered_load import InFlight
-from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour
 from support import energy_card as card
 
 BUSY_W, IDLE_W = 420.0, 90.0

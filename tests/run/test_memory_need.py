@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.run.preflight.memory import MemoryNeed, Room, compute_precision, memory_need
-from llenergymeasure.run.result.flops import flops_record
+from llenergymeasure.run.result.flops_record import flops_record
 from llenergymeasure.workload.models.resolve import resolve_model
 
 

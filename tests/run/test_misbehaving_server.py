@@ -17,9 +17,9 @@ from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.traffic import SentRequest
-from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
+from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA
 from llenergymeasure.validity_codes import VALIDITY
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts

@@ -22,7 +22,7 @@ from pathlib import Path
 
 soft, hard, users = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.run.result.run_validity import traffic_codes
 from support.serving_runs import experiment, record, run
 
 serving = {"arrivals": "closed", "concurrency": users}

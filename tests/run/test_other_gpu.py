@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.run.result.validity import run_codes
+from llenergymeasure.run.result.run_validity import run_codes
 from nvml_sim import sim
 from support.forks import run_forked
 

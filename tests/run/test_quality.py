@@ -15,7 +15,7 @@ from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.quality import (
+from llenergymeasure.run.engine.quality_scores import (
     _SMALL_TASK_ITEMS,
     command_score,
     perplexity,

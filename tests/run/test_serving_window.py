@@ -18,9 +18,9 @@ from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
-from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
+from llenergymeasure.run.result.run_validity import HELD_SHARE_MAX, traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.validity import HELD_SHARE_MAX, traffic_codes
+from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run

@@ -10,9 +10,9 @@ from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import batch_tokens
 from llenergymeasure.run.result.run_energy import with_thinking
-from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
+from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA
 from support.serving_runs import experiment
 
 S = 1_000_000_000

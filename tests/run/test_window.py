@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.energy.idle_margins import MARGIN_S, MARGINS
 from llenergymeasure.run.engine import phase_marks
 from llenergymeasure.run.engine.batch_window import Window, cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks

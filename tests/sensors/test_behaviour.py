@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.characterise import characterise
-from llenergymeasure.sensors.behaviour import (
+from llenergymeasure.sensors.known_behaviour import (
     Behaviour,
     Characterisation,
     PowerBehaviour,

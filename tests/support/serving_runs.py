@@ -15,8 +15,8 @@ from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
 from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.engine.traffic_window import measure_traffic
-from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.traffic_table import traffic_table
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support.serving_server import command

@@ -14,7 +14,7 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.run.engine.traffic import SentRequest
-from llenergymeasure.run.result.validity import traffic_codes
+from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
 from support.hostile_replies import serve

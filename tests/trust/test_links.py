@@ -21,7 +21,7 @@ from llenergymeasure.run.attempt import lock_folder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.engine import engine_process
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.quality import command_score
+from llenergymeasure.run.engine.quality_scores import command_score
 from llenergymeasure.run.pin import enforce_pin
 from llenergymeasure.workflow import recovery
 from llenergymeasure.workflow.recovery import clear_leftovers

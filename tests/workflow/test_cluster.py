@@ -37,9 +37,13 @@ from llenergymeasure.workflow.slurm_jobs import (
     queued_jobs,
     waiting_lines,
 )
-from llenergymeasure.workflow.snakefile import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED, OpenStudy
 from llenergymeasure.workflow.snakemake_log import failed_jobs, failure_reason, first_error
 from llenergymeasure.workflow.snakemake_process import Listener, SnakemakeProcess
+from llenergymeasure.workflow.snakemake_study import (
+    QUEUE_NOT_WATCHED,
+    SERVERS_NOT_SHARED,
+    SnakemakeStudy,
+)
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import write_study
 
@@ -134,7 +138,7 @@ def test_snakemake_s_executor_does_not_see_what_a_user_lists_for_himself_either(
     monkeypatch.setenv("SQUEUE_ALL", "")  # and put back what is set
     monkeypatch.setenv("SINFO_ALL", "")
     monkeypatch.setenv("SCONTROL_ALL", "")
-    study: Any = object.__new__(OpenStudy)
+    study: Any = object.__new__(SnakemakeStudy)
     study._folder = StudyFolder(slurm / "small")
     study._workflow = SimpleNamespace(
         executor_settings=None, resource_settings=SimpleNamespace(resources={})
@@ -173,10 +177,10 @@ def test_a_node_that_the_profile_names_is_not_chosen_again(
 ) -> None:
     plan = make_plan(study_from_mapping({"model": "tiny-llama", "execution": {"pin": "node"}}))
     monkeypatch.setattr(
-        "llenergymeasure.workflow.snakefile.pin_options",
+        "llenergymeasure.workflow.snakemake_study.pin_options",
         lambda plan, *_: dict.fromkeys(plan.experiments, "--nodelist=n1"),
     )
-    study: Any = object.__new__(OpenStudy)
+    study: Any = object.__new__(SnakemakeStudy)
     study._plan, study._folder = plan, StudyFolder(Path("small"))
     settings = SimpleNamespace(nodes=2, default_resources={"slurm_extra": f"'{extra}'"})
     study._workflow = SimpleNamespace(resource_settings=settings, is_main_process=True)
@@ -189,10 +193,10 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
 ) -> None:
     watched: list[Any] = []
     monkeypatch.setattr(
-        "llenergymeasure.workflow.snakefile.QueueWatch",
+        "llenergymeasure.workflow.snakemake_study.QueueWatch",
         lambda *each: SimpleNamespace(start=lambda: watched.append(each)),
     )
-    study: Any = object.__new__(OpenStudy)
+    study: Any = object.__new__(SnakemakeStudy)
     study._folder = StudyFolder(slurm / "small")
     settings = SimpleNamespace(resources={})
     study._workflow = SimpleNamespace(executor_settings=None, resource_settings=settings)
@@ -219,17 +223,17 @@ def test_processors_are_shared_out_on_this_machine_and_not_within_a_job(
         deployment_settings=SimpleNamespace(deployment_method=()),
         resource_settings=SimpleNamespace(resources={"gpu": 4}, cores=8, nodes=4),
     )
-    monkeypatch.setattr("llenergymeasure.workflow.snakefile.guard_executors", mock.Mock())
-    monkeypatch.setattr(OpenStudy, "_prepare_cluster", mock.Mock())
+    monkeypatch.setattr("llenergymeasure.workflow.snakemake_study.guard_executors", mock.Mock())
+    monkeypatch.setattr(SnakemakeStudy, "_prepare_cluster", mock.Mock())
     with mock.patch.dict(os.environ, {AT_ONCE_VARIABLE: "3"}):
-        opened = OpenStudy(plan, folder, workflow)
+        opened = SnakemakeStudy(plan, folder, workflow)
         opened.begin()
         opened._lock.close()
         assert os.environ.get(AT_ONCE_VARIABLE) == shares
 
 
 def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
-    study: Any = object.__new__(OpenStudy)
+    study: Any = object.__new__(SnakemakeStudy)
     study._workflow = SimpleNamespace(executor_settings=SimpleNamespace(array_jobs=["measure"]))
     with pytest.raises(PreflightError, match=r"--slurm-array-jobs.*leave it out"):
         study._prepare_cluster(named_jobs=True)
@@ -537,7 +541,7 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    opened: Any = object.__new__(OpenStudy)
+    opened: Any = object.__new__(SnakemakeStudy)
     opened._folder = folder
     opened._workflow = SimpleNamespace(
         executor_settings=None, resource_settings=SimpleNamespace(resources={})

@@ -28,7 +28,7 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.run.result.batch_requests import batch_tokens, group_batches
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.sensors.behaviour import Characterisation
+from llenergymeasure.sensors.known_behaviour import Characterisation
 
 RELATIVE = 1e-9
 """Two computations of one figure differ by less than this on any processor."""

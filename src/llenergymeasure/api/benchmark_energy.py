@@ -5,7 +5,7 @@ from typing import Any
 from llenergymeasure.api.benchmarks import Benchmark
 from llenergymeasure.api.metering import Metered
 from llenergymeasure.energy.account import Account
-from llenergymeasure.run.result.validity import FAILED_SHARE_MAX
+from llenergymeasure.run.result.run_validity import FAILED_SHARE_MAX
 from llenergymeasure.units import NS_PER_S
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from llenergymeasure.api.characterise import OWN_LOAD, keep_recording, record_load
+from llenergymeasure.api.sensor_probe import OWN_LOAD, keep_recording, record_load
 from llenergymeasure.config.calibration import check_entry
 from llenergymeasure.energy.against_meter import MeterComparison, MeterSetup, compare_with_meter
 from llenergymeasure.energy.device import open_device

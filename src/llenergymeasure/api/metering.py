@@ -15,13 +15,13 @@ from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.sensors import has_measuring_sensor
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.energy.account import Account, account
-from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.energy.idle_margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.energy import Energy, PhaseEnergy, Reading
-from llenergymeasure.sensors.behaviour import load_characterised
+from llenergymeasure.sensors.known_behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S, Kind, Scope
 
 READY_S = 60.0

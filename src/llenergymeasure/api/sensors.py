@@ -12,7 +12,7 @@ import numpy as np
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import (
+from llenergymeasure.sensors.known_behaviour import (
     PRECISION,
     Characterisation,
     PowerBehaviour,

@@ -6,7 +6,7 @@ from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.formatting import count_text
 from llenergymeasure.workflow.manifest import states
-from llenergymeasure.workflow.snakefile import OWNER
+from llenergymeasure.workflow.snakemake_study import OWNER
 
 
 def report(study: StudyArgument = None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from llenergymeasure.api.calibrate import calibrate
-from llenergymeasure.api.characterise import ProbeResult, probe
+from llenergymeasure.api.sensor_probe import ProbeResult, probe
 from llenergymeasure.api.sensors import channel_lines, channel_report, sensors_report, sensors_text
 from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.energy.against_meter import MeterSetup

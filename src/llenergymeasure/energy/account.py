@@ -12,9 +12,10 @@ from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
 from llenergymeasure.energy.disturbance import CpuUse, cpu_doubts, cpu_use, stall_doubts
 from llenergymeasure.energy.footprint import per_1000_requests_wh
-from llenergymeasure.energy.margins import MARGINS
-from llenergymeasure.energy.node import SCOPE as NODE
-from llenergymeasure.energy.node import node_energy
+from llenergymeasure.energy.idle_margins import MARGINS
+from llenergymeasure.energy.idle_power import PhaseSpan
+from llenergymeasure.energy.node_energy import SCOPE as NODE
+from llenergymeasure.energy.node_energy import node_energy
 from llenergymeasure.energy.readings import (
     CARD_SCOPES,
     Source,
@@ -22,12 +23,11 @@ from llenergymeasure.energy.readings import (
     missing_reading,
     open_sources,
 )
-from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.energy import Energy, NodeEnergy, PhaseEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import PRECISION, Behaviour, Behaviours
+from llenergymeasure.sensors.known_behaviour import PRECISION, Behaviour, Behaviours
 from llenergymeasure.units import NS_PER_S
 
 METHOD = 9

@@ -13,7 +13,7 @@ import numpy as np
 
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.knots import Floats, Knots, Readings, power_knots
-from llenergymeasure.energy.node import Alignment, NotAlignedError, align
+from llenergymeasure.energy.node_energy import Alignment, NotAlignedError, align
 from llenergymeasure.errors import MeterError
 
 _MIN_EXPLAINED = 0.9

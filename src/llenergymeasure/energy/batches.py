@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llenergymeasure.energy.account import Account
-from llenergymeasure.energy.margins import MARGINS
+from llenergymeasure.energy.idle_margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
 _SIMULTANEOUS = 0.01

@@ -15,7 +15,7 @@ from llenergymeasure.energy.window import (
     window_energy,
 )
 from llenergymeasure.sensors.base import Quantity
-from llenergymeasure.sensors.behaviour import CounterNature
+from llenergymeasure.sensors.known_behaviour import CounterNature
 
 _LOCAL_S = 0.25
 """How long a stretch at an end says what power is drawn there."""

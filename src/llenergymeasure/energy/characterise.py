@@ -25,7 +25,7 @@ from llenergymeasure.energy.knots import (
 )
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity, SensorInfo
-from llenergymeasure.sensors.behaviour import (
+from llenergymeasure.sensors.known_behaviour import (
     POWER_QUANTITIES,
     Behaviour,
     CounterNature,

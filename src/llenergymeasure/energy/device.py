@@ -28,7 +28,7 @@ from llenergymeasure.energy.knots import (
 )
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.sensors.base import Quantity, SensorInfo
-from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour, PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
 IMPOSSIBLE_FACTOR = 1.5

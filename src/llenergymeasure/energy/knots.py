@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.recording.samples import Series
-from llenergymeasure.sensors.behaviour import PowerBehaviour
+from llenergymeasure.sensors.known_behaviour import PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
 Floats = npt.NDArray[np.float64]

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from llenergymeasure.config.calibration import Calibration, Gain
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.device import Device, model_channel, open_device
-from llenergymeasure.energy.margins import MARGINS
-from llenergymeasure.energy.rest import IdlePower, PhaseSpan, idle_power
+from llenergymeasure.energy.idle_margins import MARGINS
+from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power
 from llenergymeasure.energy.sums import overlap
 from llenergymeasure.energy.window import Margin, Stretch
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.sensors.known_behaviour import Behaviour
 from llenergymeasure.units import NS_PER_S, Scope
 
 _MAX_MARGIN_GAP_S = 0.02

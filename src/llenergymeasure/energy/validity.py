@@ -11,13 +11,13 @@ import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
 from llenergymeasure.energy.device import IMPOSSIBLE_FACTOR, MAX_POWER_W, Device
+from llenergymeasure.energy.idle_power import IdlePower
 from llenergymeasure.energy.knots import Floats, Ints
-from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.energy.window import Stretch
 from llenergymeasure.machine.gpus.state import CLOCK_REDUCTIONS, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
-from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
+from llenergymeasure.sensors.known_behaviour import SHORTEST_PERIODS
 from llenergymeasure.units import NS_PER_S, percent
 
 Doubt = tuple[str, str]

@@ -48,15 +48,15 @@ from llenergymeasure.recording.samples import (
     without_pandas,
 )
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import (
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.host_cpu import HostCpu
+from llenergymeasure.sensors.known_behaviour import (
     Behaviour,
     Characterisation,
     load_characterised,
     resolution,
     with_published,
 )
-from llenergymeasure.sensors.foreign_processes import RunProcesses
-from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.sensors.registry import AUTO, OpenSensors, open_sensors
 
 FLUSH_S = 0.5

@@ -17,7 +17,7 @@ from typing import Any
 from llenergymeasure import processes
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
-from llenergymeasure.files import load_json, read_json, remove, write_text
+from llenergymeasure.files import load_json, open_file, read_json, remove
 from llenergymeasure.machine.gpus.memory_release import unreleased_lines, wait_for_release_in_child
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
@@ -35,7 +35,7 @@ from llenergymeasure.run.ending import (
     wait_for_end,
     wait_for_result,
 )
-from llenergymeasure.run.reserved_gpus import Reservation, restore_leftover_limits
+from llenergymeasure.run.gpu_reservation import Reservation, restore_leftover_limits
 from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -366,7 +366,8 @@ class Supervisor:
         recorder, self._recorder = self._recorder, None
         recorder.stop(GRACE_S)
         if self._recorder_lost:
-            write_text(self.folder.work / "recorder_lost", "")
+            # Not a whole write, which would make a folder that is gone.
+            os.close(open_file(self.folder.work / "recorder_lost", os.O_WRONLY | os.O_CREAT))
 
     def _finish(self, engine_end: End) -> End:
         """Compute the result from what the run left, whatever ended the engine."""

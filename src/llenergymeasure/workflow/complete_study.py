@@ -12,8 +12,8 @@ from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_varia
 from llenergymeasure.workflow.precision_target import plan_study
 from llenergymeasure.workflow.profile import job_request, may_share
 from llenergymeasure.workflow.slurm_jobs import has_squeue
-from llenergymeasure.workflow.snakefile import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED
 from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
+from llenergymeasure.workflow.snakemake_study import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED
 
 
 def complete_study(

@@ -26,9 +26,9 @@ from llenergymeasure.workflow.recovery import (
     keep_finished,
 )
 from llenergymeasure.workflow.resume import StudyCall, store_call
-from llenergymeasure.workflow.snakefile import (
+from llenergymeasure.workflow.snakemake_study import (
     DRIVEN_VARIABLE,
-    OpenStudy,
+    SnakemakeStudy,
     apptainer_offered,
     as_workflow_error,
     study_lock,
@@ -44,7 +44,7 @@ OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
 
 
 @as_workflow_error()
-def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
+def open_study(workflow: Any, config: Mapping[str, Any]) -> SnakemakeStudy:
     """Load the study that Snakemake was called with and make its plan.
 
     Only the main process writes the plan; those it starts on other machines read it. Snakemake's
@@ -56,13 +56,13 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     plan_path = os.environ.get(PLAN_VARIABLE)
     if not workflow.is_main_process and plan_path:
         plan = Plan.read(Path(plan_path))
-        return OpenStudy(plan, StudyFolder(Path(plan_path).parent), workflow)
+        return SnakemakeStudy(plan, StudyFolder(Path(plan_path).parent), workflow)
     # What llem adds by itself, for a study that asks for it, offers it to no other backend.
     is_offered = apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
     study = choose_runners(_load_study(workflow, config), apptainer_offered=is_offered)
     folder = StudyFolder.for_study(study)
     plan = plan_study(study, folder)
-    opened = OpenStudy(plan, folder, workflow, study.notify)
+    opened = SnakemakeStudy(plan, folder, workflow, study.notify)
     if workflow.is_main_process:
         if runs_nothing(sys.argv):
             for line in damage_messages(states(plan, folder)):

@@ -44,7 +44,7 @@ from llenergymeasure.workflow.slurm_jobs import (
     queued_jobs,
     waiting_summary,
 )
-from llenergymeasure.workflow.snakefile import DRIVEN_VARIABLE
+from llenergymeasure.workflow.snakemake_study import DRIVEN_VARIABLE
 
 POLL_S = 0.2
 REFRESH_S = 1.0

@@ -26,7 +26,7 @@ from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine import traffic_server
-from llenergymeasure.run.result.flops import workload_flops
+from llenergymeasure.run.result.flops_record import workload_flops
 from llenergymeasure.workload.load_study import study_from_mapping
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import traffic_prompts

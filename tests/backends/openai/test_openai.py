@@ -23,7 +23,7 @@ from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
-from llenergymeasure.run.result.validity import run_codes
+from llenergymeasure.run.result.run_validity import run_codes
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways

@@ -10,7 +10,7 @@ from typing import Any
 
 from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.config.protocol import ProtocolSettings
-from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.energy.idle_margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import MeterError
 from llenergymeasure.files import load_json
 from llenergymeasure.results.layout import RunFolder

@@ -40,14 +40,14 @@ from llenergymeasure.run.engine.batch_window import (
     wait_for_sensors,
 )
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.run.engine.quality import check_tasks, command_score, engine_quality
+from llenergymeasure.run.engine.quality_scores import check_tasks, command_score, engine_quality
 from llenergymeasure.run.engine.settle import Reading, read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp, study_sets_warmup
 from llenergymeasure.run.pin import enforce_pin
 from llenergymeasure.run.preflight import checks
 from llenergymeasure.run.preflight.forecast import estimated_work, model_and_device
 from llenergymeasure.run.preflight.memory import compute_precision, memory_record
-from llenergymeasure.run.result.flops import workload_flops
+from llenergymeasure.run.result.flops_record import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu

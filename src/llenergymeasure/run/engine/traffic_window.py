@@ -27,7 +27,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.files import replacing
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import SentRequest, Traffic
-from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_table import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
 

@@ -42,8 +42,9 @@ from llenergymeasure.results.write_outcome import attempts_begun, report_failure
 from llenergymeasure.run.ending import EXIT_LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, group_batches, request_table
-from llenergymeasure.run.result.flops import flops_record
+from llenergymeasure.run.result.flops_record import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
+from llenergymeasure.run.result.run_validity import batch_codes, run_codes, traffic_codes
 from llenergymeasure.run.result.trend import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
@@ -52,9 +53,8 @@ from llenergymeasure.run.result.utilisation import (
     throttle_history,
     utilisation,
 )
-from llenergymeasure.run.result.validity import batch_codes, run_codes, traffic_codes
 from llenergymeasure.screen import say
-from llenergymeasure.sensors.behaviour import load_characterised
+from llenergymeasure.sensors.known_behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.validity_codes import DISQUALIFYING
 

@@ -10,14 +10,14 @@ from llenergymeasure.config.calibration import Calibration, load_calibration
 from llenergymeasure.energy.account import METHOD, Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.footprint import SiteFactors, footprint
+from llenergymeasure.energy.idle_power import PhaseSpan
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
-from llenergymeasure.energy.requests import request_energies
-from llenergymeasure.energy.rest import PhaseSpan
+from llenergymeasure.energy.request_energy import request_energies
 from llenergymeasure.recording.samples import Samples, recorder_cost
 from llenergymeasure.results.energy import Energy, ThinkingEnergy, TokenSplit
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
-from llenergymeasure.sensors.behaviour import PRECISION, Characterisation
+from llenergymeasure.sensors.known_behaviour import PRECISION, Characterisation
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.run.result.batch_requests import length_sd
 from llenergymeasure.run.result.between_requests import gap_energy
 from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, is_over_saturated
-from llenergymeasure.run.result.traffic_requests import arrivals
+from llenergymeasure.run.result.traffic_table import arrivals
 from llenergymeasure.units import NS_PER_S
 
 CACHED_SHARE_MAX = 0.1

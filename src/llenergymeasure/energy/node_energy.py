@@ -14,6 +14,7 @@ import numpy as np
 
 from llenergymeasure.config.calibration import Calibration
 from llenergymeasure.energy.channel import Channel
+from llenergymeasure.energy.idle_power import PhaseSpan
 from llenergymeasure.energy.knots import Floats, Knots
 from llenergymeasure.energy.readings import (
     Source,
@@ -22,7 +23,6 @@ from llenergymeasure.energy.readings import (
     missing_reading,
     open_sources,
 )
-from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.energy import NodeEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo

@@ -18,7 +18,7 @@ from llenergymeasure.processes import python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
-from llenergymeasure.sensors.behaviour import Characterisation, save_characterised
+from llenergymeasure.sensors.known_behaviour import Characterisation, save_characterised
 from llenergymeasure.sensors.stepping_load import STEPS_FILE
 
 READY_S = 60.0

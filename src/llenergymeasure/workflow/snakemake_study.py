@@ -22,9 +22,9 @@ from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.processes import safe_path_variables
 from llenergymeasure.results.layout import RUNS_NAME, TABLE_NAMES, WILDCARD, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.gpu_reservation import restore_leftover_limits
 from llenergymeasure.run.pin import pin_options
 from llenergymeasure.run.preflight.model_checks import check_models_available
-from llenergymeasure.run.reserved_gpus import restore_leftover_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.executors import guard_executors
@@ -70,7 +70,7 @@ def as_workflow_error() -> Iterator[None]:
         raise StudyError(printable(as_message(error))) from None
 
 
-class OpenStudy:
+class SnakemakeStudy:
     """What the Snakefile and its rules use. Paths are relative to Snakemake's working directory.
 
     Snakemake calls a function once for every job, which takes time, so what all runs share is given

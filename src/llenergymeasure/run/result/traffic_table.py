@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from llenergymeasure.energy.requests import STEPS_UNKNOWN
+from llenergymeasure.energy.request_energy import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
 from llenergymeasure.run.result.batch_requests import REQUEST_ENERGY_FIELDS
 from llenergymeasure.units import NS_PER_S
