@@ -42,6 +42,15 @@ def test_power_readings_of_before_method_6_may_differ_beyond_their_intervals(hea
     assert found == shown
 
 
+def test_a_headline_of_before_is_held_against_the_channel_that_it_was_of() -> None:
+    """Method 9 takes the readings where a counter adds up means: it was off by up to 13 %."""
+    old, new = energy(1130.0, 2.0, "counter"), energy(1130.0, 2.0, "power")
+    assert list(_check_earlier_method(RunFolder(Path("run")), old, new)) == []
+    false = old.model_copy(update={"gross_j": 1130.0})
+    (found,) = _check_earlier_method(RunFolder(Path("run")), false, new)
+    assert (found.figure, found.recomputed) == ("energy.gross_j", 1000.0)
+
+
 def test_the_gains_are_those_that_the_run_had_whatever_became_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     gains = {

@@ -153,6 +153,23 @@ def test_an_error_of_the_block_s_own_comes_first(torch: _Torch) -> None:
     assert metered[0].window_s >= WORK_S
 
 
+def _interrupted_block(torch: _Torch, metered: list[Metered], end: type[BaseException]) -> None:
+    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
+        metered.append(energy)
+        torch.launch()
+        raise end
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_who_interrupts_the_block_does_not_wait(torch: _Torch, end: type[BaseException]) -> None:
+    """A GPU that hangs would keep the process for ever: no signal ends CUDA's waiting."""
+    metered: list[Metered] = []
+    with pytest.raises(end):
+        _interrupted_block(torch, metered, end)
+    assert torch.synchronised == []
+    assert metered[0].samples.complete
+
+
 WITHOUT = """
 import sys
 import llenergymeasure

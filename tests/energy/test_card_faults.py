@@ -560,13 +560,17 @@ def test_a_window_of_no_length_has_no_energy_and_is_no_crash() -> None:
         assert all(reading.gross_j is None for reading in result.readings)
 
 
-def _adds_up_means(power: card.Power, phase_s: float, name: str) -> Samples:
+def _adds_up_means(power: card.Power, phase_s: float, name: str, *, zeus: bool = False) -> Samples:
     """A card whose counter adds up means over a second, next to instant readings and these."""
     sensor = card.Sensor(average_s=1.0, phase_s=phase_s)
     means = replace(sensor, window_s=1.0, counter_from="samples")
     mine = card.info(quantities=sensor.quantities, name=name)
-    rows = card.power_rows(power, sensor, END_S + 5) + card.counter_rows(power, means, END_S + 5)
-    return card.recording(rows, mine)
+    counted = card.counter_rows(power, means, END_S + 5)
+    rows = card.power_rows(power, sensor, END_S + 5) + counted
+    if not zeus:
+        return card.recording(rows, mine)
+    by_zeus = replace(mine, sensor="zeus", quantities=("energy_counter_j",))
+    return card.recording([*rows, *(replace(row, sensor="zeus") for row in counted)], mine, by_zeus)
 
 
 @pytest.mark.parametrize(
@@ -593,6 +597,24 @@ def test_a_counter_that_adds_up_means_over_a_second_is_not_the_headline(
         assert off_j <= reading.bound_j
         covered.append(off_j <= reading.gross_u95_j)
     assert np.mean(covered) >= 0.93
+
+
+def test_zeus_has_no_readings_in_place_of_a_counter_that_adds_up_means_and_nvml_s_judge_it() -> (
+    None
+):
+    covered = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        start_s, end_s = START_S, START_S + 3
+        power = card.work(start_s, end_s, seed)
+        samples = _adds_up_means(power, rng.uniform(0, 0.1), "NVIDIA GeForce RTX 3090", zeus=True)
+        window, phases = (card.ns(start_s), card.ns(end_s)), card.margins(start_s, end_s)
+        result = account(samples, window, phases, headline="zeus")
+        (reading,) = result.headline
+        assert (reading.sensor, reading.channel) == ("zeus", "counter")
+        off_j = abs(reading.gross_j - float(power.energy(start_s, end_s)))
+        covered.append(off_j <= reading.gross_u95_j and "channel_mismatch" in result.validity)
+    assert np.mean(covered) >= 0.7
 
 
 @pytest.mark.parametrize("counter_from", ["true", "samples"])

@@ -352,6 +352,20 @@ def test_the_platform_may_be_another_package_s_and_is_one(powercap: Path) -> Non
     assert hosts == ["host (psys-1)"]
 
 
+def test_a_platform_that_counts_is_taken_before_one_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _domain(tmp_path / "intel-rapl:0", "psys", 9_000_000)
+    clock = _Renewals(
+        _domain(tmp_path / "intel-rapl:1", "psys-1", 1) / "energy_uj", 0.001, 100.0, 6.1e-5
+    )
+    monkeypatch.setattr(rapl, "time", clock)
+
+    (info,) = RaplSensor(tmp_path).describe()
+
+    assert (info.name, info.unavailable) == ("host (psys-1)", None)
+
+
 def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
     sensor = RaplSensor(tmp_path / "nothing")
 

@@ -24,6 +24,7 @@ from llenergymeasure.machine import folders
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run import pin
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.workflow import slurm_jobs, snakemake_process
 from llenergymeasure.workflow.complete_study import complete_study
@@ -116,12 +117,27 @@ def test_what_a_user_lists_for_himself_hides_no_job_of_a_study(
     assert (slurm / "cancelled").exists()
 
 
+def test_jobs_and_nodes_of_a_hidden_partition_are_seen(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM lists them to those alone who ask for all (squeue(1), ``--all``)."""
+    monkeypatch.delenv("SQUEUE_ALL", raising=False)
+    line = f"17|{job_prefix(StudyFolder(slurm / 'small'))}ab|PENDING|Priority|"
+    command(slurm, "squeue", f"[ -z \"$SQUEUE_ALL\" ] || echo '{line}'")
+    command(slurm, "sinfo", "[ -z \"$SINFO_ALL\" ] || echo 'n1|gpu:a100:2|idle|hidden'")
+    assert [job.id for job in queued_jobs(StudyFolder(slurm / "small"))] == ["17"]
+    assert [node.name for node in pin._nodes("hidden")] == ["n1"]
+
+
 def test_snakemake_s_executor_does_not_see_what_a_user_lists_for_himself_either(
     slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(slurm, "squeue", "true")
     monkeypatch.setattr(QueueWatch, "start", lambda _: None)
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")
+    monkeypatch.setenv("SQUEUE_ALL", "")  # and put back what is set
+    monkeypatch.setenv("SINFO_ALL", "")
+    monkeypatch.setenv("SCONTROL_ALL", "")
     study: Any = object.__new__(SnakemakeStudy)
     study._folder = StudyFolder(slurm / "small")
     study._workflow = SimpleNamespace(
@@ -129,6 +145,7 @@ def test_snakemake_s_executor_does_not_see_what_a_user_lists_for_himself_either(
     )
     study._prepare_cluster(named_jobs=True)
     assert "SQUEUE_PARTITION" not in os.environ
+    assert os.environ["SQUEUE_ALL"] == "1"
     assert "PATH" in os.environ
 
 
@@ -403,8 +420,12 @@ During handling of the above exception, another exception occurred:
   File "snakemake/io/__init__.py", line 924, in touch_or_create
 PermissionError: [Errno 1] Operation not permitted: 'results/small/runs/4276/1/outcome.json'
 """
-    words = "llem: results/small/runs/4276/1/outcome.json: Operation not permitted\n"
-    assert first_error(log) == words
+    words = "results/small/runs/4276/1/outcome.json: Operation not permitted"
+    assert failure_reason(log) == words
+    quoted = log.replace("'results/small/runs/4276/1/outcome.json'", '"o\'brien/outcome.json"')
+    assert failure_reason(quoted) == "o'brien/outcome.json: Operation not permitted"
+    refused = f"sbatch: error: Unable to open file job.sh\n{log}"
+    assert failure_reason(refused).startswith("sbatch: error: Unable to open file")
 
 
 SUBMITTED = "Job {0} has been submitted with SLURM jobid 1{0} (log: {1}).\n"

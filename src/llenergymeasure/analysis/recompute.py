@@ -20,7 +20,7 @@ from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.complete import Difference, faults
-from llenergymeasure.results.energy import Energy, Footprint
+from llenergymeasure.results.energy import Energy, Footprint, Reading
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Result, Tokens
 from llenergymeasure.results.record_files import read_result, read_run_row
@@ -154,7 +154,7 @@ def _check_figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         yield Difference(folder.result, "energy.scopes", what=what)
     if method != METHOD:
         yield from _check_earlier_method(folder, result.energy, record)
-        if method >= _FIRST_WITH_SAME_SPLIT and old_devices == new_devices:
+        if method >= _FIRST_WITH_SAME_SPLIT and _headline(result.energy) == _headline(record):
             parts = {"split"} - _abandoned_parts(result.energy)
             old, new = (energy.model_dump(include=parts) for energy in (result.energy, record))
             yield from differences(folder.result, old, new, "energy")
@@ -211,6 +211,22 @@ def _headline_devices(energy: Energy) -> set[str]:
     return {each.device for each in energy.readings if each.headline}
 
 
+def _channel(reading: Reading) -> tuple[str, str, str]:
+    return reading.device, reading.sensor, reading.channel
+
+
+def _headline(energy: Energy) -> set[tuple[str, str, str]]:
+    return {_channel(each) for each in energy.readings if each.headline}
+
+
+def _at_channels(channels: set[tuple[str, str, str]], energy: Energy) -> float | None:
+    """Return the headline energy as it would be by other channels, where they show one."""
+    energies_j = [each.gross_j for each in energy.readings if _channel(each) in channels]
+    known_j = [energy_j for energy_j in energies_j if energy_j is not None]
+    other = channels != _headline(energy) and len(known_j) == len(channels)
+    return sum(known_j) if other else energy.gross_j
+
+
 def _device_names(devices: Collection[str]) -> str:
     return ", ".join(sorted(devices)) or "nothing"
 
@@ -223,11 +239,11 @@ def _check_earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterat
     if _headline_devices(old) == _headline_devices(new):
         by_power = any(each.channel == "power" for each in old.readings if each.headline)
         tolerance = _POWER_TOLERANCE if by_power else RELATIVE
-        energies = (old.gross_j, old.u95_j), (new.gross_j, new.u95_j)
+        energies = (old.gross_j, old.u95_j), (_at_channels(_headline(old), new), new.u95_j)
         yield from _energy_difference(folder, "energy.gross_j", *energies, tolerance)
-    new_readings = {(each.device, each.sensor, each.channel): each for each in new.readings}
+    new_readings = {_channel(each): each for each in new.readings}
     for number, reading in enumerate(old.readings):
-        new_reading = new_readings.get((reading.device, reading.sensor, reading.channel))
+        new_reading = new_readings.get(_channel(reading))
         if new_reading is not None and None not in (reading.gross_j, new_reading.gross_j):
             figure = f"energy.readings[{number}].gross_j"
             tolerance = _POWER_TOLERANCE if reading.channel == "power" else RELATIVE

@@ -309,10 +309,13 @@ def _finish_gpu_work() -> None:
 
 @contextmanager
 def _finishing_gpu_work() -> Iterator[None]:
-    """Wait for the GPUs at the end, where an error of what was done before comes first."""
+    """Wait for the GPUs at the end, where an error of what was done before comes first.
+
+    Who interrupts the block or exits does not wait: a GPU may hang, and waiting has no end then.
+    """
     try:
         yield
-    except BaseException:
+    except Exception:
         with suppress(Exception):
             _finish_gpu_work()
         raise

@@ -59,7 +59,8 @@ class Device:
         resets_s: when the counter fell, on the knots' scale.
         jumps_s: when it rose by more than the device can draw, or by less while it was read.
         averages: the readings that see all of the time.
-        adds_up_means: whether the counter is the sum, and so later, of means over many updates.
+        adds_up_means: whether the counter is the sum, and so later, of means over many updates that
+            the sensor shows too.
         notes: what a reader of the numbers should know.
     """
 
@@ -140,6 +141,12 @@ def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = N
     )
     finest = min(channels, key=lambda readings: readings.window_s, default=None)
     best = max(channels, key=lambda readings: readings.share_seen, default=None)
+    # Zeus shows the counter alone: readings of NVML's judge it, and are no energy of Zeus'.
+    own_channels = [
+        readings
+        for readings in channels
+        if not info.quantities or readings.behaviour.quantity in info.quantities
+    ]
     notes = tuple(
         f"{readings.zeros} readings of 0 W or less by {readings.behaviour.quantity} were left out"
         for readings in channels
@@ -153,7 +160,7 @@ def open_device(samples: Samples, info: SensorInfo, probed: Behaviour | None = N
         resets_s,
         jumps_s,
         averages,
-        not faulty and any(adds_up_means(raw, readings) for readings in channels),
+        not faulty and any(adds_up_means(raw, readings) for readings in own_channels),
         notes,
     )
 

@@ -62,10 +62,7 @@ def device_doubts(
     """
     name = device.info.device
     if device.info.mig:
-        yield (
-            "mig_slice",
-            f"{name}: a slice (MIG), and the energy is that of the whole card",
-        )
+        yield "mig_slice", f"{name}: cut into parts, and the energy is that of the whole card"
     impossible = [] if stretch is None else [*_power_doubts(device, stretch, window)]
     yield from impossible
     # The end is that of a step beyond it, the later the later the counter may be.

@@ -21,6 +21,8 @@ ASK_LIMIT_S = 3.0
 
 _FILTERS = ("SQUEUE_", "SCANCEL_", "SINFO_", "SCONTROL_")
 """Begin the variables by which a user's shell narrows what SLURM's commands list and end."""
+_ALL = {"SQUEUE_ALL": "1", "SINFO_ALL": "1", "SCONTROL_ALL": "1"}
+"""Without them nothing in a hidden partition is listed, a user's own jobs neither."""
 
 
 def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
@@ -88,8 +90,9 @@ def run_slurm(command: Sequence[str], limit_s: float) -> "subprocess.CompletedPr
 
 
 def without_filters(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables without those that hide jobs, nodes and partitions from SLURM's commands."""
-    return {name: value for name, value in environ.items() if not name.startswith(_FILTERS)}
+    """Return variables with which SLURM's commands list all jobs, nodes and partitions."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(_FILTERS)}
+    return kept | _ALL
 
 
 def _limit_minutes(description: str) -> float | None:

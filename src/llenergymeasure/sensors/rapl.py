@@ -193,7 +193,8 @@ def _domains(root: Path, max_still_s: float) -> list[_Domain]:
             dram = [part for part in parts if read_text(part / "name") == "dram"]
             domains += [_Domain(part, f"dram:{name}", "dram", max_still_s) for part in dram]
     distinct: list[_Domain] = []
-    for domain in domains:
+    # Of several that are the platform one counts.
+    for domain in sorted(domains, key=lambda domain: domain.unavailable is not None):
         if not any(
             first.device == domain.device or first.absorbs_repeat(domain) for first in distinct
         ):

@@ -28,7 +28,7 @@ profile does not help. Source: SLURM, src/common/slurm_errno.c.
 
 
 def failure_reason(log: str) -> str:
-    """Return the first error of sbatch, Apptainer, a job's shell or a run that could not write.
+    """Return the first error of sbatch, Apptainer or a job's shell, or what could not be written.
 
     It is one line; empty if there is none.
 
@@ -47,8 +47,11 @@ def failure_reason(log: str) -> str:
     if reason := why_not_started(log):
         return reason
     shell_errors = filter(None, map(_shell_error, failed_job_logs(log)))
-    own_errors = map(_shortened, re.findall(r"(?m)^llem: (.+)", log))
-    return next(chain(shell_errors, own_errors), "")
+    own_errors = re.findall(r"(?m)^llem: (.+)", log)
+    # Snakemake's own have a traceback, of which the last line has the file.
+    errors = re.findall(r"""(?m)^\w+Error: \[Errno \d+\] (.+?): (['"])(.+?)\2""", log)
+    file_errors = [f"{path}: {reason}" for reason, _, path in errors[-1:]]
+    return next(chain(shell_errors, map(_shortened, own_errors + file_errors)), "")
 
 
 def failed_jobs(log: str) -> Iterator[tuple[str, str]]:
@@ -120,10 +123,6 @@ def first_error(log: str) -> str:
     study_error = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if study_error is not None:
         return f"llem: {study_error[1]}"
-    file_errors = re.findall(r"^\w+Error: \[Errno \d+\] (.+?): '(.+?)'", log, re.MULTILINE)
-    if file_errors:  # Snakemake's own, with its traceback
-        reason, path = file_errors[-1]
-        return f"llem: {path}: {reason}\n"
     lines = log.splitlines(keepends=True)
     text = "".join(dropwhile(lambda line: not re.search("Error|error:", line), lines)) or log
     repeats = list(re.finditer("^Error in rule ", text, re.MULTILINE))[1:]

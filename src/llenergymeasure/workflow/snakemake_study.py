@@ -295,8 +295,10 @@ class SnakemakeStudy:
                 "submitted where jobs are submitted at a rate; leave it out"
             )
             raise PreflightError(Problem(text, key="--slurm-array-jobs"))
-        for name in os.environ.keys() - without_filters(os.environ).keys():
-            del os.environ[name]  # Snakemake's executor asks SLURM too
+        unfiltered = without_filters(os.environ)  # Snakemake's executor asks SLURM too
+        for name in os.environ.keys() - unfiltered.keys():
+            del os.environ[name]
+        os.environ.update(unfiltered)
         earlier_jobs = queued_jobs(self._folder, in_cluster=named_jobs)
         if earlier_jobs:
             say(
