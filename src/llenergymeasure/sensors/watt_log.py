@@ -18,13 +18,12 @@ MAX_BYTES = 64 << 20
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
 _POWER = re.compile(
     r"^(?!.*(?:factor(?!y)|apparent|reactive|limit(?!er)|kilo|milli"
-    r"|(?<![a-z])(?:m(?:in|ax)(?:imum)?|peak)(?![a-z])"
+    r"|(?<![a-z])(?:m(?:in|ax)(?:imum)?|peak|cycles?|stat(?:e|us)|on)(?![a-z])"
     r"|(?:[km]w|(?:watts?|w)[ _-]?h(?:ours?)?|(?<![a-z])k?var?)(?![a-z])))"
     r".*(?:watt|power|^p$|^w$|_w$)",
     re.IGNORECASE,
 )
 """Of other units and of other powers is none of watts drawn."""
-
 
 NO_LINE = "no line of a time (ISO 8601, or seconds since 1970) and a power in W"
 
