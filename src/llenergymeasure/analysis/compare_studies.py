@@ -155,7 +155,7 @@ class _Pair:
             _Side(folder, experiment, settings(folder).get(experiment, {}))
             for experiment, (_, folder) in zip(ids, sides, strict=True)
         ]
-        tables = [_named(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
+        tables = [_with_name(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
         planned = [
             {"experiment": name, "config": side.config}
             for name, side in zip((A, B), self._sides, strict=True)
@@ -236,7 +236,7 @@ def _rows(pairs: Sequence[_Pair], comparisons: Sequence[Comparison]) -> list[dic
     ]
 
 
-def _named(runs: pa.Table, name: str) -> pa.Table:
+def _with_name(runs: pa.Table, name: str) -> pa.Table:
     """Return the runs of a side under its name; of what is asked twice none is left out."""
     for column, text in (("experiment", name), ("settings_in_force", None)):
         place = runs.schema.get_field_index(column)

@@ -46,7 +46,7 @@ class Columns(NamedTuple):
     power: int = 1
 
 
-def columns_of(heading: str) -> Columns | None:
+def parse_heading(heading: str) -> Columns | None:
     """Return the columns that a heading names; None if the line is none.
 
     Raises:
@@ -85,7 +85,7 @@ def parse_log(lines: Sequence[str]) -> list[LoggedPower]:
     Raises:
         ValueError: they are no log.
     """
-    columns = (columns_of(lines[0]) if lines else None) or Columns()
+    columns = (parse_heading(lines[0]) if lines else None) or Columns()
     parsed = [parse_line(line, columns) for line in lines]
     powers = sorted(power for power in parsed if power is not None)
     if not powers:

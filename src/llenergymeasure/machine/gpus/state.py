@@ -49,7 +49,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         "pci_bus_id": gpu.pci_bus_id or None,
         "vbios": nvml_value("nvmlDeviceGetVbiosVersion", handle),
         "driver_version": gpu.driver,
-        "compute_capability": _dotted(gpu.compute_capability),
+        "compute_capability": _version_text(gpu.compute_capability),
         "memory_total_bytes": gpu.memory_total_bytes,
         "memory_used_bytes": None if memory is None else int(memory.used),
         "power_limit_w": power_limit_w(handle),
@@ -181,7 +181,7 @@ def _current_and_pending(modes: Any) -> dict[str, bool] | None:
     return None if modes is None else {"current": bool(modes[0]), "pending": bool(modes[1])}
 
 
-def _dotted(version: tuple[int, int] | None) -> str | None:
+def _version_text(version: tuple[int, int] | None) -> str | None:
     return None if version is None else f"{version[0]}.{version[1]}"
 
 
