@@ -288,8 +288,8 @@ def _counter_channel(
         lag_s = behaviour.counter_lag_s
         if lag_s is None:
             # Of two channels that are apart in time either may be the late one.
-            seen_s = 0.0 if averages is None else lag_behind(knots, averages)
-            return replace(channel, delay_s=max(USUAL_LAG_S, seen_s))
+            readings_lag_s = 0.0 if averages is None else lag_behind(knots, averages)
+            return replace(channel, delay_s=max(USUAL_LAG_S, readings_lag_s))
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them. Of some
     # that are not recorded its own steps are the sums.

@@ -69,7 +69,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def unusual_settings(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
+def unusual_settings(state: dict[str, Any], requested_w: float | None = None) -> Iterator[str]:
     """Yield in what a card is not as it was delivered, or not fit to be measured."""
     if state["mig"] is not None and state["mig"]["current"]:
         yield (
@@ -82,7 +82,7 @@ def unusual_settings(state: dict[str, Any], asked_w: float | None = None) -> Ite
             "idle power and start-up; nvidia-smi -pm 1, as root"
         )
     limit_w, default_w = state["power_limit_w"], state["power_limits_w"].get("default")
-    if None not in (limit_w, default_w) and limit_w not in (default_w, asked_w):
+    if None not in (limit_w, default_w) and limit_w not in (default_w, requested_w):
         yield (
             f"has a power limit of {limit_w:g} W, its default is {default_w:g} W: results "
             "will differ from those of a card as delivered"
