@@ -232,10 +232,10 @@ def _encoded_forms(secret: str) -> Iterator[str]:
 def _escaped_secret(secret: str) -> str:
     """Return the pattern of a secret whose characters may be escaped."""
     keep_alnum = len(secret) > _LONG_SECRET_CHARS
-    return "".join(char if keep_alnum and char.isalnum() else _escaped(char) for char in secret)
+    return "".join(char if keep_alnum and char.isalnum() else _char_forms(char) for char in secret)
 
 
-def _escaped(char: str) -> str:
+def _char_forms(char: str) -> str:
     """Return the pattern of a character as it is, or escaped as in a URL, JSON or HTML."""
     code = ord(char)
     # Escaped once or several times over, as in an address within an address.

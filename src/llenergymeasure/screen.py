@@ -71,11 +71,11 @@ def wrap_lines(text: str, width: int) -> str:
             lines.append(line)
             continue
         indent = re.match(r" *(?:[-✓✗] )?", line)
-        hanging = " " * min(len(indent[0] if indent else "") + 2, width // 2)
+        hanging_indent = " " * min(len(indent[0] if indent else "") + 2, width // 2)
         lines += textwrap.wrap(
             line,
             width,
-            subsequent_indent=hanging,
+            subsequent_indent=hanging_indent,
             break_long_words=False,
             break_on_hyphens=False,
             replace_whitespace=False,
@@ -154,14 +154,14 @@ def _shrink(
 
     Rich takes from the widest whatever its least is, gives that back, and cuts the last column off.
     """
-    fitted = dict(widths)
-    excess = sum(fitted.values()) + 2 * (len(fitted) - 1) - width
+    new_widths = dict(widths)
+    excess = sum(new_widths.values()) + 2 * (len(new_widths) - 1) - width
     for _ in range(excess):
-        shrinkable = [column for column in fitted if fitted[column] > min_widths[column]]
+        shrinkable = [column for column in new_widths if new_widths[column] > min_widths[column]]
         if not shrinkable:
             break
-        fitted[max(shrinkable, key=fitted.__getitem__)] -= 1
-    return fitted
+        new_widths[max(shrinkable, key=new_widths.__getitem__)] -= 1
+    return new_widths
 
 
 class _Screen:
@@ -172,9 +172,9 @@ class _Screen:
 
     def write(self, text: str) -> int:
         width = terminal_width(self.stream)
-        return self.unwrapped(text if width is None else wrap_lines(text, width))
+        return self.write_unwrapped(text if width is None else wrap_lines(text, width))
 
-    def unwrapped(self, text: str) -> int:
+    def write_unwrapped(self, text: str) -> int:
         written: int = self.stream.write(printable(text))
         return written
 

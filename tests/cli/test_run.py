@@ -16,7 +16,7 @@ from cli.commands import Call
 from llenergymeasure.api.running import run_study
 from llenergymeasure.cli.find_study import results_folder
 from llenergymeasure.cli.run import _batch_sizes
-from llenergymeasure.config.expansion import ShapeOf, expand
+from llenergymeasure.config.expansion import FindShape, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import Document
 from llenergymeasure.plan import make_plan
@@ -419,9 +419,9 @@ def test_a_study_with_a_batch_size_is_expanded_once(
 ) -> None:
     expanded: list[str] = []
 
-    def once(document: Document, shape_of: ShapeOf) -> Study:
+    def once(document: Document, find_shape: FindShape) -> Study:
         expanded.append(str(document.file))
-        return expand(document, shape_of)
+        return expand(document, find_shape)
 
     monkeypatch.setattr("llenergymeasure.workload.load_study.expand", once)
     file = write_study(tmp_path)

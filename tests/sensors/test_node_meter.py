@@ -232,6 +232,9 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
         "t,Watt-hours,P",
         "time,Watts Max,Watts",
         "time,peak_power,power_w",
+        "Time,Power Cycle,Watts",
+        "time,power_state,power_w",
+        "time,power_on_hours,power_w",
     ],
 )
 def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:

@@ -258,6 +258,24 @@ MARKED = [
         times=False,
     ),
     good(
+        "the end's mark alone, and later usage with an empty choice",
+        answer(
+            [],
+            [
+                event(part("", "stop")),
+                1.0,
+                event({"choices": [{"index": 0}], "usage": usage(1)}),
+                DONE,
+            ],
+        ),
+        "length_mismatch",
+        tokens=1,
+        first_s=0.0,
+        last_s=1.0,
+        per_part=None,
+        times=False,
+    ),
+    good(
         "one short",
         ends(output=11),
         "length_mismatch",

@@ -388,6 +388,8 @@ def test_a_note_with_other_figures_is_the_same_note() -> None:
     assert first == note_kind(busy.format(7, "llem (pid 12)"))
     assert first == note_kind(busy.format(9, "tmux: server (pid 3), a;b (pid 4)"))
     assert first != note_kind("GPU-1 has ECC off")
+    failed = "failed_requests: {} of 9 requests failed, more than 1 %; the first: HTTP 500: req-{}"
+    assert note_kind(failed.format(9, "ab")) == note_kind(failed.format(7, "cd"))
 
 
 def test_a_stranger_s_process_adds_no_line_by_its_name() -> None:

@@ -20,7 +20,7 @@ from llenergymeasure.analysis.statistics import Reals, autocorrelation, t_quanti
 MIN_DEGREES_OF_FREEDOM = 2
 MAX_OTHER_ORDER = 0.1
 
-ValueOf: TypeAlias = Callable[[Row], float | None]
+RunValue: TypeAlias = Callable[[Row], float | None]
 """A quantity of a run."""
 
 
@@ -46,7 +46,7 @@ class Blocks:
 
 
 def make_blocks(
-    used_runs: Mapping[str, Sequence[Row]], started_runs: Iterable[Row], value_of: ValueOf
+    used_runs: Mapping[str, Sequence[Row]], started_runs: Iterable[Row], run_value: RunValue
 ) -> Blocks:
     """Return one quantity of the runs that are in the means.
 
@@ -55,7 +55,7 @@ def make_blocks(
     Args:
         used_runs: the runs in the mean of each experiment.
         started_runs: all runs that began, for their places in the order.
-        value_of: the quantity.
+        run_value: the quantity.
     """
     experiments = tuple(used_runs)
     cycles = tuple(sorted({row["cycle"] for rows in used_runs.values() for row in rows}))
@@ -65,7 +65,7 @@ def make_blocks(
     logs, host_order, hosts, order = (np.full(shape, np.nan) for _ in range(4))
     for column, rows in enumerate(used_runs.values()):
         for row in rows:
-            value = value_of(row)
+            value = run_value(row)
             if value is None or not value > 0:
                 continue
             cell = row_by_cycle[row["cycle"]], column

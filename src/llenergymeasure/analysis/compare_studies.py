@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.blocks import ValueOf
+from llenergymeasure.analysis.blocks import RunValue
 from llenergymeasure.analysis.comparison import Comparison, with_holm
 from llenergymeasure.analysis.relations import COMPARED, LENGTH, Relations
 from llenergymeasure.analysis.selection import Row
@@ -155,7 +155,7 @@ class _Pair:
             _Side(folder, experiment, settings(folder).get(experiment, {}))
             for experiment, (_, folder) in zip(ids, sides, strict=True)
         ]
-        tables = [_named(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
+        tables = [_with_name(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
         planned = [
             {"experiment": name, "config": side.config}
             for name, side in zip((A, B), self._sides, strict=True)
@@ -169,9 +169,9 @@ class _Pair:
         runs = (*self._relations.runs_in_mean(A), *self._relations.runs_in_mean(B))
         return any(run["offered_requests_per_s"] is not None for run in runs)
 
-    def compare(self, metric: str, value_of: ValueOf | None = None) -> Comparison:
+    def compare(self, metric: str, run_value: RunValue | None = None) -> Comparison:
         """Return how B relates to A in one quantity, by default a column of their runs."""
-        pairs = self._relations.pairs(metric, value_of)
+        pairs = self._relations.pairs(metric, run_value)
         return pairs[0] if pairs else self._relations.not_paired(A, B, metric)
 
     def compare_matched(self, requests: _Matched) -> Comparison:
@@ -236,7 +236,7 @@ def _rows(pairs: Sequence[_Pair], comparisons: Sequence[Comparison]) -> list[dic
     ]
 
 
-def _named(runs: pa.Table, name: str) -> pa.Table:
+def _with_name(runs: pa.Table, name: str) -> pa.Table:
     """Return the runs of a side under its name; of what is asked twice none is left out."""
     for column, text in (("experiment", name), ("settings_in_force", None)):
         place = runs.schema.get_field_index(column)

@@ -135,8 +135,8 @@ def _factor(name: str, values: Sequence[Any], has_data: Sequence[bool]) -> _Fact
     with_data = set(observed)
     levels = [level for level in dict.fromkeys(texts) if level in with_data]
     empty = [level for level in dict.fromkeys(texts) if level not in with_data]
-    code_of = {level: code for code, level in enumerate(levels)}
-    codes = np.array([code_of[value] for value in observed], np.intp)
+    code_by_level = {level: code for code, level in enumerate(levels)}
+    codes = np.array([code_by_level[value] for value in observed], np.intp)
     return _Factor(name, tuple(levels), tuple(empty), codes)
 
 

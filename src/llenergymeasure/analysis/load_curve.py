@@ -282,7 +282,7 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
 
 
 def served_groups(
-    runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
+    runs: Sequence[Row], settings: Sequence[str], group_by_experiment: Mapping[str, int | None]
 ) -> dict[GroupKey, list[Row]]:
     """Return the runs under traffic, grouped by everything but their load.
 
@@ -292,7 +292,7 @@ def served_groups(
     Args:
         runs: rows of ``runs.parquet``, those of runs under traffic.
         settings: the columns of the swept settings.
-        group_of: the ``comparison_group`` of each experiment.
+        group_by_experiment: the ``comparison_group`` of each experiment.
 
     Returns:
         The runs of each group, by what they have in common.
@@ -302,7 +302,7 @@ def served_groups(
     for run in chain.from_iterable(
         selection.matching_runs for selection in selections(runs).values()
     ):
-        group = group_of.get(run["experiment"])
+        group = group_by_experiment.get(run["experiment"])
         surroundings = surroundings_by_group.setdefault(group, tuple(_items(run, SURROUNDINGS)))
         key = GroupKey(group, (*_shared_settings(run, settings), *surroundings))
         groups.setdefault(key, []).append(run)

@@ -29,7 +29,7 @@ from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.complete import Difference, sound_record, stamp
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
-from llenergymeasure.results.record_files import result_of
+from llenergymeasure.results.record_files import parse_result
 from llenergymeasure.results.table import (
     failed_row,
     rows_table,
@@ -152,7 +152,7 @@ def _read_rows(
                 reason = f"{record.file}: {record.what}"
                 errors[index] = ResultsError(f"{reason}; running the study again measures it again")
                 continue
-            result = result_of(record, folder.result)
+            result = parse_result(record, folder.result)
             rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
         except (ResultsError, OSError) as error:
             errors[index] = error

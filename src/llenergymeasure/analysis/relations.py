@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.blocks import Blocks, ValueOf, make_blocks
+from llenergymeasure.analysis.blocks import Blocks, RunValue, make_blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
 from llenergymeasure.analysis.pareto import Point, pareto
@@ -100,20 +100,20 @@ class Relations:
         self._lengths = {name: _mean_length(runs) for name, runs in self._runs.items()}
         self._shared_u95 = {name: shared_u95_rel(runs) or 0.0 for name, runs in self._runs.items()}
 
-    def pairs(self, metric: str, value_of: ValueOf | None = None) -> list[Comparison]:
+    def pairs(self, metric: str, run_value: RunValue | None = None) -> list[Comparison]:
         """Return every pair's comparison in one quantity, not yet corrected for their number.
 
         Args:
             metric: its name.
-            value_of: the quantity, where it is no column.
+            run_value: the quantity, where it is no column.
         """
         comparisons = []
         for runs in self._runs_by_meter.values():
-            if value_of is None:
+            if run_value is None:
                 pairs = compare(self._blocks(runs, metric))
                 comparisons += [self._if_complete(pair, metric) for pair in pairs]
             else:
-                comparisons += compare(make_blocks(runs, self._completed, value_of))
+                comparisons += compare(make_blocks(runs, self._completed, run_value))
         return [
             replace(
                 pair,

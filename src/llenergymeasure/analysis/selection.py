@@ -51,12 +51,12 @@ def select(members: Sequence[Row]) -> Selection:
     sound = [row for row in completed if in_means(row)]
     candidates = sound or completed
     meter = _prevailing_meter(candidates)
-    machine = _prevailing_machine([row for row in candidates if meter_of(row) == meter])
+    machine = _prevailing_machine([row for row in candidates if run_meter(row) == meter])
     matching = [
-        row for row in completed if meter_of(row) == meter and _agree(machine_of(row), machine)
+        row for row in completed if run_meter(row) == meter and _agree(run_machine(row), machine)
     ]
-    same_meter = [row for row in sound if meter_of(row) == meter]
-    other_machine_runs = [row for row in same_meter if not _agree(machine_of(row), machine)]
+    same_meter = [row for row in sound if run_meter(row) == meter]
+    other_machine_runs = [row for row in same_meter if not _agree(run_machine(row), machine)]
     pending = sum(row["status"] in PENDING for row in members)
     return Selection(
         used_runs=tuple(row for row in matching if in_means(row)),
@@ -106,12 +106,12 @@ def in_means(row: Row) -> bool:
     return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())
 
 
-def meter_of(row: Row) -> Meter:
+def run_meter(row: Row) -> Meter:
     """Return the kind, sensor and scopes of a run's energy."""
     return row["kind"], row["energy_source"], tuple(row["energy_scopes"] or ())
 
 
-def machine_of(row: Row) -> Machine:
+def run_machine(row: Row) -> Machine:
     """Return what a run was made on, one value for each of :data:`MACHINE_COLUMNS`."""
     return tuple(row.get(name) for name in MACHINE_COLUMNS)
 
@@ -125,7 +125,7 @@ def _prevailing_meter(rows: Sequence[Row]) -> Meter:
     """Return the meter of the means: measured before estimated, then that of most runs."""
     if not rows:
         return None, None, ()
-    counts = Counter(meter_of(row) for row in rows)
+    counts = Counter(run_meter(row) for row in rows)
     return min(counts, key=lambda meter: (kind_rank(meter[0]), -counts[meter], str(meter)))
 
 
@@ -137,7 +137,7 @@ def _prevailing_machine(rows: Sequence[Row]) -> Machine:
     """
     if not rows:
         return (None,) * len(MACHINE_COLUMNS)
-    counts = Counter(machine_of(row) for row in rows)
+    counts = Counter(run_machine(row) for row in rows)
 
     def rank(machine: Machine) -> tuple[int, int, str]:
         agreeing = sum(count for other, count in counts.items() if _agree(machine, other))
@@ -145,7 +145,7 @@ def _prevailing_machine(rows: Sequence[Row]) -> Machine:
 
     machine = min(counts, key=rank)
     for place, value in enumerate(machine):
-        agreeing = [other for other in map(machine_of, rows) if _agree(other, machine)]
+        agreeing = [other for other in map(run_machine, rows) if _agree(other, machine)]
         known = Counter(other[place] for other in agreeing if other[place] is not None)
         if value is None and known:
             prevailing = min(known, key=lambda value: (-known[value], str(value)))
@@ -154,7 +154,7 @@ def _prevailing_machine(rows: Sequence[Row]) -> Machine:
 
 
 def _differences(machine: Machine, runs: Iterable[Row]) -> Iterable[str]:
-    other_machines = [machine_of(row) for row in runs]
+    other_machines = [run_machine(row) for row in runs]
     for place, name in enumerate(MACHINE_COLUMNS):
         values = {other[place] for other in other_machines} - {None, machine[place]}
         if values and machine[place] is not None:

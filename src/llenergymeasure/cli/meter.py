@@ -198,9 +198,9 @@ def _text(document: dict[str, Any], result: CommandResult, metered: Metered) -> 
 def _benchmark_lines(benchmark: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person reads of one benchmark."""
     window, energy = benchmark["window"], benchmark["energy"]
-    requests, worked = benchmark["requests"], benchmark["requests_worked"]
+    requests, requests_worked = benchmark["requests"], benchmark["requests_worked"]
     unsure = f" (its start is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
-    work = "" if worked in (None, requests) else f" (the work of {worked:.1f})"
+    work = "" if requests_worked in (None, requests) else f" (the work of {requests_worked:.1f})"
     yield ""
     yield f" {benchmark['tool']}: {benchmark['what']}"
     yield (

@@ -92,7 +92,7 @@ def note(text: str) -> None:
 def print_raw(text: str) -> None:
     """Print a document for programs: its lines are not wrapped, whatever the terminal."""
     stream = sys.stdout
-    getattr(stream, "unwrapped", stream.write)(text)
+    getattr(stream, "write_unwrapped", stream.write)(text)
 
 
 def print_json(value: Any) -> None:

@@ -44,15 +44,15 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     around = study.absolute() if study.is_dir() else study.absolute().parent
     folder = StudyFolder(around) if study.is_dir() else results_folder(study)
     place = _call_folder(call, folder)
-    is_elsewhere = place != Path.cwd()
-    if profile is not None and is_elsewhere and Path(profile).is_dir():
+    in_other_folder = place != Path.cwd()
+    if profile is not None and in_other_folder and Path(profile).is_dir():
         profile = str(Path(profile).absolute())
     call = replace(call, profile=profile or call.profile)
-    note(f"Resuming {call}, in {place}" if is_elsewhere else f"Resuming {call}")
+    note(f"Resuming {call}, in {place}" if in_other_folder else f"Resuming {call}")
     with chdir(place):
         loaded = load_study(call.study_file, call.settings)
         root = _results_root(around, loaded) if folder.path == around else None
-        if is_elsewhere and root is None:  # what is said of it is read here
+        if in_other_folder and root is None:  # what is said of it is read here
             root = Path(loaded.results_root).absolute()
         return run_call(call, loaded, dry_run=False, root=root)
 

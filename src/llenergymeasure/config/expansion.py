@@ -39,22 +39,22 @@ SHOWN_PROBLEMS = 20
 
 _SETTINGS = tuple(name for name in ExperimentConfig.model_fields if name != "output_dir")
 
-ShapeOf = Callable[[str], Shape | None]
+FindShape = Callable[[str], Shape | None]
 """Returns a model's shape by its name; None if it is not known."""
 
 
-def expand(document: Document, shape_of: ShapeOf) -> Study:
+def expand(document: Document, find_shape: FindShape) -> Study:
     """Return the study that ``document`` describes.
 
     Args:
         document: the study as written.
-        shape_of: gives a model's shape, for the rules that need it.
+        find_shape: gives a model's shape, for the rules that need it.
 
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
     study = check_document(document)
-    outcomes = _Outcomes(document, shape_of)
+    outcomes = _Outcomes(document, find_shape)
     for candidate in candidates(study, document.overrides):
         outcomes.add(candidate)
     experiments = outcomes.experiments()
@@ -92,9 +92,9 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
 class _Outcomes:
     """The result of each candidate: an experiment, a repeat of one, or left out."""
 
-    def __init__(self, document: Document, shape_of: ShapeOf) -> None:
+    def __init__(self, document: Document, find_shape: FindShape) -> None:
         self.document = document
-        self._shape_of = shape_of
+        self._find_shape = find_shape
         self.left_out: list[dict[str, Any]] = []
         self.same_as: list[dict[str, Any]] = []
         self._by_work: dict[str, str] = {}
@@ -118,7 +118,7 @@ class _Outcomes:
             return
         faults = self._calibration_faults(model.energy.calibration)
         if not faults:
-            problems = broken_rules(model, self._shape_of(model.model))
+            problems = broken_rules(model, self._find_shape(model.model))
             faults = _faults(problems, candidate, standalone=False)
         if faults:
             self._reject(candidate, faults)

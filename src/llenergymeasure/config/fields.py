@@ -201,16 +201,16 @@ def suggestions(path: tuple[str, ...], extra: tuple[str, ...], root: type[BaseMo
     close = longer or nearest_names(name, names)
     if close or not of_experiment:
         return [".".join((*prefix, key)) for key in close[:1]]
-    elsewhere = [key for key in all_paths() if key.rsplit(".", 1)[-1] == name]
-    elsewhere += [f"{part.study_path}.{name}" for part in ENGINE_SECTIONS if part.parameter(name)]
-    if not elsewhere and not prefix and len(name) > 3:
-        elsewhere = [key for key in all_paths() if f".{name}_" in key]
-    if elsewhere:
-        return list(dict.fromkeys(elsewhere))[:2]
+    matches = [key for key in all_paths() if key.rsplit(".", 1)[-1] == name]
+    matches += [f"{part.study_path}.{name}" for part in ENGINE_SECTIONS if part.parameter(name)]
+    if not matches and not prefix and len(name) > 3:
+        matches = [key for key in all_paths() if f".{name}_" in key]
+    if matches:
+        return list(dict.fromkeys(matches))[:2]
     if section is not None:
         return []
-    others = [key for key in all_paths() if key != ".".join(prefix)]
-    return nearest_names(".".join(path), others, cutoff=0.85)[:1]
+    other_keys = [key for key in all_paths() if key != ".".join(prefix)]
+    return nearest_names(".".join(path), other_keys, cutoff=0.85)[:1]
 
 
 def known_names(

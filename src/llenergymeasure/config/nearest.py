@@ -8,9 +8,9 @@ MAX_LISTED = 30
 
 def nearest_names(name: str, choices: Sequence[str], cutoff: float = 0.7) -> list[str]:
     """Return the names in ``choices`` that ``name`` is likely a misspelling of, best first."""
-    folded = {candidate.lower(): candidate for candidate in choices}
-    matches = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=cutoff)
-    return [folded[candidate] for candidate in matches]
+    by_lower = {candidate.lower(): candidate for candidate in choices}
+    matches = difflib.get_close_matches(name.lower()[:200], list(by_lower), n=2, cutoff=cutoff)
+    return [by_lower[candidate] for candidate in matches]
 
 
 def did_you_mean(names: Iterable[str]) -> str:

@@ -177,11 +177,11 @@ def _sweep_schema(shared_names: Iterable[str]) -> Schema:
 def _range_schema() -> Schema:
     number = {"type": "number"}
     num = {"type": "integer", "minimum": 1, "maximum": MAX_VALUES}
-    spaced = _mapping_schema(min=number, max=number, num=num)
+    spacing = _mapping_schema(min=number, max=number, num=num)
     powers = _mapping_schema(min=number, max=number)
     return {
         "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
-        "anyOf": [spaced, _mapping_schema(log=spaced), _mapping_schema(pow2=powers)],
+        "anyOf": [spacing, _mapping_schema(log=spacing), _mapping_schema(pow2=powers)],
     }
 
 

@@ -69,7 +69,7 @@ class Axis:
         if self.names_backend:
             return [(index, entry) for index, entry in steps if entry[_BACKEND] == backend]
         own_steps: list[Step] = [
-            (index, {s: value for s, value in entry.items() if scope_of(s) in (None, backend)})
+            (index, {s: value for s, value in entry.items() if setting_scope(s) in (None, backend)})
             for index, entry in steps
         ]
         return own_steps if any(entry for _, entry in own_steps) else [(0, {})]
@@ -92,7 +92,7 @@ class Point:
     steps: tuple[int, ...]
 
 
-def scope_of(setting: Setting) -> BackendName | None:
+def setting_scope(setting: Setting) -> BackendName | None:
     """Return the backend that a setting belongs to; None if it is for all."""
     return next((name for name in BACKENDS if setting[0] == name), None)
 
@@ -101,9 +101,9 @@ def scope_of(setting: Setting) -> BackendName | None:
 def target_setting(setting: Setting) -> Setting:
     """Return what a key of the sweep sets: ``pytorch.precision`` is the precision on pytorch."""
     shared = setting[1:]
-    if scope_of(setting) is None or not shared or field_at(setting) is not None:
+    if setting_scope(setting) is None or not shared or field_at(setting) is not None:
         return setting
-    is_shared = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
+    is_shared = setting_scope(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
     return shared if is_shared and field_at(shared) is not None else setting
 
 
@@ -142,7 +142,7 @@ def backends_scoped(axes: Sequence[Axis]) -> dict[BackendName, str]:
     scoped: dict[BackendName, str] = {}
     for axis in axes:
         for setting in axis.settings:
-            scope = scope_of(setting)
+            scope = setting_scope(setting)
             if scope is not None:
                 scoped.setdefault(scope, axis.label)
     return scoped
@@ -291,7 +291,7 @@ def _entry_faults(
     setting: Setting, entry: Mapping[Setting, Any], where: KeyPath
 ) -> Iterator[Fault]:
     """Yield what would be lost of an entry that says a thing twice, or of another backend."""
-    scope, backend = scope_of(setting), entry.get(_BACKEND)
+    scope, backend = setting_scope(setting), entry.get(_BACKEND)
     if scope not in (None, backend) and backend is not None and target_setting(setting) != setting:
         yield Fault(where, f"is for {scope}, and its entry for {backend}; remove one", ...)
     for other in itertools.takewhile(lambda key: key != setting, entry):
@@ -324,7 +324,7 @@ def _overlap_faults(axes: Sequence[Axis]) -> Iterator[Fault]:
 
 def _overlaps(first: Setting, second: Setting) -> bool:
     """Return whether two keys are for one backend, and set the same or a part of it."""
-    if len({scope_of(first), scope_of(second)} - {None}) > 1:
+    if len({setting_scope(first), setting_scope(second)} - {None}) > 1:
         return False
     first, second = target_setting(first), target_setting(second)
     shared = min(len(first), len(second))

@@ -297,8 +297,8 @@ def disagreement(
     # differs by chance, that leaves a sixth of the variance of one reading.
     # Nor is a short window all of the stretch that it is judged by.
     span_s = max(end_s - start_s, 1e-9)
-    unshared = span_s / window_s * (1 - span_s / max(span_s, MIN_COMPARED_S))
-    ends_j = float(np.std(difference_j)) * math.sqrt(1 / 6 + unshared)
+    unshared_variance = span_s / window_s * (1 - span_s / max(span_s, MIN_COMPARED_S))
+    ends_j = float(np.std(difference_j)) * math.sqrt(1 / 6 + unshared_variance)
     window_j = mean_j * span_s / window_s
     # A lag that a counter may have is no difference of energies: it moves what is drawn at an end.
     shifted_j = [
@@ -353,8 +353,8 @@ def lag_behind(counter: Knots, readings: Readings) -> float:
     common = readings.between(counter.t_s[0] + readings.window_s, counter.t_s[-1] - LAG_ALLOWANCE_S)
     if len(common) < _MIN_READINGS:
         return 0.0
-    thinned = slice(None, None, 1 + len(common) // _ENOUGH_READINGS)
-    t_s, power_w = common.t_s[thinned], common.power_w[thinned]
+    every_nth = slice(None, None, 1 + len(common) // _ENOUGH_READINGS)
+    t_s, power_w = common.t_s[every_nth], common.power_w[every_nth]
 
     def stray_w(lag_s: float, window_s: float) -> float:
         counted_j = counter.at(t_s + lag_s) - counter.at(t_s + lag_s - window_s)

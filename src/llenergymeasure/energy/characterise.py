@@ -76,11 +76,11 @@ def observe(
     if info.sensor != "nvml" and not info.device.removeprefix("module:").startswith("GPU-"):
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
-    seen = counter_nature(knots, _possible_sources(channels, behaviour))
+    recorded_nature = counter_nature(knots, _possible_sources(channels, behaviour))
     nature = behaviour.counter
     if nature == "unverified":
-        nature = seen
-    elif seen not in ("unverified", nature):
+        nature = recorded_nature
+    elif recorded_nature not in ("unverified", nature):
         nature = "unverified"
     return replace(
         behaviour, counter=nature, counter_period_s=behaviour.counter_period_s or _period(knots)
@@ -121,7 +121,7 @@ def _probe(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -
 
 def _place_renewals(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
     """Return readings with renewals that come evenly placed by all of them together."""
-    placed = dict(channels)
+    channels_on_grid = dict(channels)
     for quantity, readings in channels.items():
         period_s, changed = reading_period(readings), readings.half_s > 0
         if period_s is not None:
@@ -130,8 +130,8 @@ def _place_renewals(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Rea
             t_s[changed], half_s[changed] = on_grid(early_s, late_s, period_s)
             # After a pause of the recorder nothing shows the renewals before the last one.
             half_s = np.where(after_pause(readings.half_s, period_s), readings.half_s, half_s)
-            placed[quantity] = replace(readings, t_s=t_s, half_s=half_s)
-    return placed
+            channels_on_grid[quantity] = replace(readings, t_s=t_s, half_s=half_s)
+    return channels_on_grid
 
 
 def power_channels(samples: Samples, info: SensorInfo) -> dict[Quantity, Readings]:

@@ -231,8 +231,8 @@ def _jumps(series: Series, origin_ns: int, power_range: PowerRange, least_w: flo
     stood_s, longest_s = early_s[1:] - late_s[:-1], late_s[1:] - early_s[:-1]
     # A value that is seen again was the counter's once the read that noted it was over; one that
     # is not may be as old as the begin of a read that took long.
-    seen_again = np.append(early_s[2:] > late_s[1:-1], False)[: len(stood_s)]
-    blind_s = np.where(seen_again, late_s[1:] - early_s[1:] - usual_s, 0.0)
+    is_seen_again = np.append(early_s[2:] > late_s[1:-1], False)[: len(stood_s)]
+    blind_s = np.where(is_seen_again, late_s[1:] - early_s[1:] - usual_s, 0.0)
     shortest_s = np.maximum(stood_s, blind_s)
     rose = rises_j > IMPOSSIBLE_FACTOR * power_range.high_w * longest_s
     stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
@@ -256,15 +256,15 @@ def _power_range(info: SensorInfo, knots: Knots, channels: Collection[Readings])
 
 
 def _power_channel(readings: Readings, power_range: PowerRange, finest: Readings | None) -> Channel:
-    share, all_seen = readings.share_seen, readings.share_seen == 1.0
+    share, sees_all_time = readings.share_seen, readings.share_seen == 1.0
     exact = readings.is_adjoining
     return Channel(
         "power",
         readings.behaviour.quantity,
         power_knots(readings),
         power_range,
-        sampled_readings=None if all_seen else readings,
-        smear_s=readings.window_s if all_seen and not exact else 0.0,
+        sampled_readings=None if sees_all_time else readings,
+        smear_s=readings.window_s if sees_all_time and not exact else 0.0,
         delay_s=USUAL_LAG_S if exact else 0.0,
         uses_rest=not exact,
         finest=finest,
@@ -295,8 +295,8 @@ def _counter_channel(
         lag_s = behaviour.counter_lag_s
         if lag_s is None:
             # Of two channels that are apart in time either may be the late one.
-            seen_s = 0.0 if averages is None else lag_behind(knots, averages)
-            return replace(channel, delay_s=max(USUAL_LAG_S, seen_s))
+            readings_lag_s = 0.0 if averages is None else lag_behind(knots, averages)
+            return replace(channel, delay_s=max(USUAL_LAG_S, readings_lag_s))
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them. Of some
     # that are not recorded its own steps are the sums.
@@ -307,16 +307,16 @@ def _counter_channel(
     if not sources:
         return channel
     source = min(sources, key=lambda readings: readings.window_s)
-    all_seen = source.share_seen == 1.0
+    sees_all_time = source.share_seen == 1.0
     # A reading is held for a period after it was a mean over its window.
     period_s = source.behaviour.update_period_s or source.spacing_s
     delay_s = (period_s + source.window_s) / 2
     channel = replace(
         channel,
-        sampled_readings=None if all_seen else source,
+        sampled_readings=None if sees_all_time else source,
         # A reading that holds half a step is held for a period: a quarter of that at worst. Where
         # readings see but part of the time their sampling error has it.
-        smear_s=2 * period_s if all_seen else period_s,
+        smear_s=2 * period_s if sees_all_time else period_s,
         blind_s=source.window_s,
     )
     if behaviour.counter == "sum":

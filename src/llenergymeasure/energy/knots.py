@@ -127,11 +127,11 @@ def counter_knots(series: Series, origin_ns: int) -> Knots:
     counter that gives its value with an age is known at every read. A counter that fell has lost
     what it had counted (a reset): energy goes on from there, and ``fell`` finds the place.
     """
-    stepped = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
-    late_s = np.asarray((series.t_ns[stepped] - origin_ns) / NS_PER_S)
-    early_s = np.asarray((series.t_before_ns[stepped] - origin_ns) / NS_PER_S)
+    is_step = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
+    late_s = np.asarray((series.t_ns[is_step] - origin_ns) / NS_PER_S)
+    early_s = np.asarray((series.t_before_ns[is_step] - origin_ns) / NS_PER_S)
     t_s, half_s = on_grid(early_s, late_s)
-    return Knots(origin_ns, t_s, np.asarray(series.value[stepped], dtype=np.float64), half_s)
+    return Knots(origin_ns, t_s, np.asarray(series.value[is_step], dtype=np.float64), half_s)
 
 
 def on_grid(
@@ -174,8 +174,8 @@ def _place_ticks(early_s: Floats, late_s: Floats, period_s: float | None) -> tup
     better = (unsure_s < half_s) & (missed_s <= unsure_s)
     placed_s = np.where(better, np.clip(even_s, early_s, late_s), middle_s)
     # Two ticks at one time are ticks that do not come evenly.
-    doubled = np.diff(placed_s) < 0.3 * pace_s
-    better &= ~(np.append(doubled, False) | np.append(False, doubled))
+    is_double = np.diff(placed_s) < 0.3 * pace_s
+    better &= ~(np.append(is_double, False) | np.append(False, is_double))
     return np.where(better, placed_s, middle_s), np.where(better, unsure_s, half_s)
 
 
@@ -250,12 +250,12 @@ class Readings:
             return self
         changes_s = np.append(self.t_s[~repeated], np.inf)
         next_s = changes_s[np.searchsorted(changes_s, self.t_s)]
-        bounded = repeated & np.isfinite(next_s)
-        periods = np.maximum(np.round((next_s - self.t_s)[bounded] / period_s), 1)
+        changes_later = repeated & np.isfinite(next_s)
+        periods = np.maximum(np.round((next_s - self.t_s)[changes_later] / period_s), 1)
         t_s, half_s = self.t_s.copy(), self.half_s.copy()
-        t_s[bounded] = next_s[bounded] - periods * period_s
-        half_s[bounded] = self.half_s[np.searchsorted(self.t_s, next_s[bounded])]
-        keep = ~bounded | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
+        t_s[changes_later] = next_s[changes_later] - periods * period_s
+        half_s[changes_later] = self.half_s[np.searchsorted(self.t_s, next_s[changes_later])]
+        keep = ~changes_later | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
         t_s, half_s, power_w = t_s[keep], half_s[keep], self.power_w[keep]
         gaps_s = np.diff(t_s, prepend=np.inf)
         held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)

@@ -180,9 +180,9 @@ def _reading(
     lag_ns = round(alignment.lag_s * NS_PER_S)
     late = [(name, start_ns + lag_ns, end_ns + lag_ns) for name, start_ns, end_ns in phases]
     channel = source.channel
-    blurred = replace(channel, smear_s=max(channel.smear_s, 2 * alignment.lag_s))
+    smeared_channel = replace(channel, smear_s=max(channel.smear_s, 2 * alignment.lag_s))
     window = (window[0] + lag_ns, window[1] + lag_ns)
-    reading = replace(source, channel=blurred).reading(*window, late, headline=False)
+    reading = replace(source, channel=smeared_channel).reading(*window, late, headline=False)
     if reading.gross_j is None:
         return reading
     knots = channel.knots

@@ -360,9 +360,9 @@ class _EndEstimator:
         return max(math.sqrt(most_w2), float(pulse_w))
 
 
-def quadrature_difference(whole_j: float, part_j: float) -> float:
+def quadrature_difference(total_j: float, part_j: float) -> float:
     """Return a half width less one that was added to it in quadrature."""
-    return math.sqrt(max(whole_j**2 - part_j**2, 0.0))
+    return math.sqrt(max(total_j**2 - part_j**2, 0.0))
 
 
 def _possible(

@@ -103,9 +103,9 @@ class Recording:
         self._rows: deque[Row] = deque()
         self.loops: list[Loop] = []
         for speed in ("slow", "fast", "remote"):
-            paced = [channel for channel in channels if channel.pace.speed == speed]
-            if paced or speed == "fast":
-                self.loops.append(Loop(paced, self._rows.append, beats=speed == "fast"))
+            loop_channels = [channel for channel in channels if channel.pace.speed == speed]
+            if loop_channels or speed == "fast":
+                self.loops.append(Loop(loop_channels, self._rows.append, beats=speed == "fast"))
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from llenergymeasure.analysis.blocks import Drift, drift, make_blocks
-from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, meter_of
+from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, run_meter
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.formatting import (
@@ -364,7 +364,7 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: UsedRuns) ->
     for position, run in enumerate(by_start(_completed(runs)), start=1):
         row = means[run["experiment"]]
         mean = row[f"{TOKEN}_mean"]
-        if row["n"] < 2 or not mean or run[TOKEN] is None or meter_of(run) != meter_of(row):
+        if row["n"] < 2 or not mean or run[TOKEN] is None or run_meter(run) != run_meter(row):
             continue
         is_used = any(run is used_run for used_run in used[run["experiment"]])
         state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]

@@ -256,11 +256,11 @@ def _render(**content: Any) -> str:
     environment.globals["css"] = Markup(  # noqa: S704 - ours, with our colours
         environment.get_template("page.css").render(colours=COLOURS)
     )
-    environment.globals["draw"] = lambda figure: Markup(_drawing(figure))  # noqa: S704 - escaped
+    environment.globals["draw"] = lambda figure: Markup(_figure_html(figure))  # noqa: S704 - escaped
     return environment.get_template("page.html").render(content)
 
 
-def _drawing(figure: Figure) -> str:
+def _figure_html(figure: Figure) -> str:
     return f'<div class="wide">{figure.svg}</div><div class="narrow">{figure.narrow_svg}</div>'
 
 

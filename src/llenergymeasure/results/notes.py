@@ -23,8 +23,11 @@ def record_notes(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def note_kind(note: str) -> str:
-    """Return a note without its figures and processes, which is the same for notes of one kind."""
-    return re.sub(r": .*\(pid \d+\)|[\d.]+", "", note)
+    """Return a note without its figures, processes and examples: the same for notes of one kind.
+
+    What a server says of a request that failed may name that request.
+    """
+    return re.sub(r": .*\(pid \d+\)|; the first: .*|[\d.]+", "", note)
 
 
 def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:

@@ -40,10 +40,10 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise ResultsError(f"{path}: is no JSON: {error}") from None
     check_version(stored, path)
-    return result_of(stored, path)
+    return parse_result(stored, path)
 
 
-def result_of(stored: dict[str, Any], path: Path) -> Result:
+def parse_result(stored: dict[str, Any], path: Path) -> Result:
     """Return a parsed record, its unknown fields left out.
 
     Raises:

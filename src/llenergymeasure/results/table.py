@@ -158,11 +158,11 @@ def _machine_columns(result: Result) -> dict[str, Any]:
     gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
     versions = _mapping(_mapping(environment.get("engine")).get("versions"))
     return {
-        "gpu_name": _joined(gpu.get("name") for gpu in gpus),
-        "gpu_uuid": _joined(gpu.get("uuid") for gpu in gpus),
-        "driver_version": _joined(gpu.get("driver") for gpu in gpus),
+        "gpu_name": _join_distinct(gpu.get("name") for gpu in gpus),
+        "gpu_uuid": _join_distinct(gpu.get("uuid") for gpu in gpus),
+        "driver_version": _join_distinct(gpu.get("driver") for gpu in gpus),
         "power_limit_w": _highest(gpus, "power_limit_w"),
-        "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
+        "engine_version": _join_distinct(f"{name} {version}" for name, version in versions.items()),
         "model_commit": _text(_mapping(provenance.get("workload")).get("model_commit")),
         "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
         **_host_columns(_text(environment.get("host")), _mapping(environment.get("job"))),
@@ -193,7 +193,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _joined(values: Iterable[str | None]) -> str | None:
+def _join_distinct(values: Iterable[str | None]) -> str | None:
     """Return the distinct texts in order, comma-separated; None if there is none."""
     return ", ".join(dict.fromkeys(value for value in values if value)) or None
 

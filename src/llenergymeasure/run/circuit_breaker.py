@@ -106,5 +106,5 @@ def _error_kind(failure: Mapping[str, Any]) -> tuple[str, str]:
 
 def _workflow_may_live(header: Mapping[str, Any]) -> bool:
     """Return whether the workflow that began it may be alive; on another host it is assumed."""
-    elsewhere = header["host"] != socket.gethostname()
-    return bool(elsewhere or header["process"] == identity(header["pid"]))
+    on_other_host = header["host"] != socket.gethostname()
+    return bool(on_other_host or header["process"] == identity(header["pid"]))

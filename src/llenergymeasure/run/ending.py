@@ -97,12 +97,12 @@ def wait_for_end(
     def end_child(cause: Cause, message: str) -> End:
         return End(processes.end_group(child, GRACE_S), cause, message)
 
-    watched = _open_watched(watched_pid)
-    if watched is None:
+    watched_handles = _open_watched(watched_pid)
+    if watched_handles is None:
         return end_child(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
     child_handle = os.pidfd_open(child.pid)
     poller = select.poll()
-    for handle in (child_handle, signals.handle, *watched):
+    for handle in (child_handle, signals.handle, *watched_handles):
         poller.register(handle, select.POLLIN)
     try:
         while True:
@@ -120,10 +120,10 @@ def wait_for_end(
                 return _end_after_exit(processes.end_group(child, 0.0), signals)
             if signals.handle in ready:
                 return End.by_signal(signals.take(), processes.end_group(child, GRACE_S))
-            if ready.intersection(watched):
+            if ready.intersection(watched_handles):
                 return end_child(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
     finally:
-        for handle in (child_handle, *watched):
+        for handle in (child_handle, *watched_handles):
             os.close(handle)
 
 
@@ -167,13 +167,13 @@ def _open_watched(watched_pid: int | None) -> list[int] | None:
     if watched_pid == os.getppid():
         processes.die_with_parent(signal.SIGTERM)
     try:
-        watched = [os.pidfd_open(watched_pid)]
+        watched_handles = [os.pidfd_open(watched_pid)]
     except ProcessLookupError:
         return None
     if os.getppid() not in (0, 1, watched_pid):
         with contextlib.suppress(ProcessLookupError):
-            watched.append(os.pidfd_open(os.getppid()))
-    return watched
+            watched_handles.append(os.pidfd_open(os.getppid()))
+    return watched_handles
 
 
 def outcome_error(kind: str, message: str | None) -> dict[str, str]:

@@ -127,9 +127,9 @@ class HostCpu:
         self._strangers = self._strangers & current_pids if roots == self._roots else set()
         stats = self._stats(current_pids - self._strangers)
         self._roots, self._run_pids = roots, set(descendant_pids(roots, stats))
-        seen = {0, *self._strangers, *stats}
+        known_pids = {0, *self._strangers, *stats}
         self._strangers |= {
-            pid for pid in stats.keys() - self._run_pids - roots if int(stats[pid][1]) in seen
+            pid for pid in stats.keys() - self._run_pids - roots if int(stats[pid][1]) in known_pids
         }
         return stats
 

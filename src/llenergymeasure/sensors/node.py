@@ -39,8 +39,8 @@ from llenergymeasure.sensors.watt_log import (
     NO_LINE,
     Columns,
     LoggedPower,
-    columns_of,
     monotonic_ns,
+    parse_heading,
     parse_line,
 )
 
@@ -239,7 +239,7 @@ class _Log:
         try:
             with path.open("rb") as file:
                 heading = file.readline(_TAIL_BYTES).decode(errors="replace")
-                self._columns = columns_of(heading) or Columns()
+                self._columns = parse_heading(heading) or Columns()
                 self._offset = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
         except (OSError, ValueError) as error:
             raise SensorError(f"{path.name}: {_reason(error)}") from error

@@ -95,16 +95,16 @@ class _Domain:
 
     def _check_counts(self, max_still_s: float) -> None:
         """Raise where it does not count; where it does this takes some milliseconds."""
-        seen_s: list[float] = []
-        while len(seen_s) < 4:
+        changes_s: list[float] = []
+        while len(changes_s) < 4:
             last_uj, end_s = self._last_uj, time.monotonic() + max_still_s
             while self._last_uj == last_uj:
                 if time.monotonic() > end_s:
                     raise SensorError(f"{self._folder / 'energy_uj'} stands still at {last_uj}")
                 time.sleep(UPDATE_PERIOD_S)
                 self.read()
-            seen_s.append(time.monotonic())
-        period_s = min(later - earlier for earlier, later in pairwise(seen_s))
+            changes_s.append(time.monotonic())
+        period_s = min(later - earlier for earlier, later in pairwise(changes_s))
         # At the hardware's pace the next look or the one after sees a renewal.
         if period_s > 3 * UPDATE_PERIOD_S:
             self._period_s = period_s + 2 * UPDATE_PERIOD_S  # as unsure as two looks are apart

@@ -18,13 +18,12 @@ MAX_BYTES = 64 << 20
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
 _POWER = re.compile(
     r"^(?!.*(?:factor(?!y)|apparent|reactive|limit(?!er)|kilo|milli"
-    r"|(?<![a-z])(?:m(?:in|ax)(?:imum)?|peak)(?![a-z])"
+    r"|(?<![a-z])(?:m(?:in|ax)(?:imum)?|peak|cycles?|stat(?:e|us)|on)(?![a-z])"
     r"|(?:[km]w|(?:watts?|w)[ _-]?h(?:ours?)?|(?<![a-z])k?var?)(?![a-z])))"
     r".*(?:watt|power|^p$|^w$|_w$)",
     re.IGNORECASE,
 )
 """Of other units and of other powers is none of watts drawn."""
-
 
 NO_LINE = "no line of a time (ISO 8601, or seconds since 1970) and a power in W"
 
@@ -47,7 +46,7 @@ class Columns(NamedTuple):
     power: int = 1
 
 
-def columns_of(heading: str) -> Columns | None:
+def parse_heading(heading: str) -> Columns | None:
     """Return the columns that a heading names; None if the line is none.
 
     Raises:
@@ -86,7 +85,7 @@ def parse_log(lines: Sequence[str]) -> list[LoggedPower]:
     Raises:
         ValueError: they are no log.
     """
-    columns = (columns_of(lines[0]) if lines else None) or Columns()
+    columns = (parse_heading(lines[0]) if lines else None) or Columns()
     parsed = [parse_line(line, columns) for line in lines]
     powers = sorted(power for power in parsed if power is not None)
     if not powers:

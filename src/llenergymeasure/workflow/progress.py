@@ -258,8 +258,8 @@ class Progress:
                 return None
             unknown = (*unknown, "how slow the current run is")
             rate = rate if self._counts else since_s / run_s  # nor are later runs quicker
-        left_s = sum(estimate.seconds for estimate in estimates) * rate
-        return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
+        remaining_s = sum(estimate.seconds for estimate in estimates) * rate
+        return Estimate(remaining_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
     def _estimate(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
         """Return each open run's estimated job time, in order; one that is measured takes less."""
@@ -343,8 +343,8 @@ class Rest:
     def __str__(self) -> str:
         """Return the time left of the rest, or how long it has lasted."""
         rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
-        left_s = self.run.gap_s - rested_s
-        state = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
+        wait_s = self.run.gap_s - rested_s
+        state = f"{wait_s:.0f} s to go" if wait_s > 0 else f"{rested_s:.0f} s, until it is steady"
         return f"{state}: resting before {self.label}"
 
     def skip(self) -> str:

@@ -244,10 +244,10 @@ def _agent_call_fields(session: Mapping[str, Any], number: int) -> Iterator[list
     for at_s, index in sorted((_to_seconds(call["timestamp"]), n) for n, call in enumerate(calls)):
         tokens = calls[index]["tokens"] or {}
         input_tokens, output_tokens = tokens.get("prompt") or 0, tokens.get("completion") or 0
-        answered = input_tokens and output_tokens
-        gap_s = max(0.0, at_s - end_s) if answered else 0.0
+        was_answered = input_tokens and output_tokens
+        gap_s = max(0.0, at_s - end_s) if was_answered else 0.0
         yield [at_s, input_tokens, output_tokens, (number,), gap_s]
-        if answered:
+        if was_answered:
             end_s = at_s + float(calls[index]["duration_ms"]) / 1000
 
 

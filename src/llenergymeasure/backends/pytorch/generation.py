@@ -46,8 +46,8 @@ def generation_config(
         options["pad_token_id"] = eos_token_ids[0]
     if settings.cache_implementation is not None:
         # transformers 5 takes a layer's window from the model in every static cache.
-        windowed = settings.cache_implementation == "sliding_window"
-        options["cache_implementation"] = "static" if windowed else settings.cache_implementation
+        is_sliding = settings.cache_implementation == "sliding_window"
+        options["cache_implementation"] = "static" if is_sliding else settings.cache_implementation
     for name in (
         "num_beams",
         "early_stopping",

@@ -141,10 +141,10 @@ def _with_random_weights(
         revision=source.revision,
         trust_remote_code=arguments["trust_remote_code"],
     )
-    dispatched = settings.device_map is not None and not _is_device(settings.device_map)
-    with torch.device("cpu" if dispatched else device):
+    is_dispatched = settings.device_map is not None and not _is_device(settings.device_map)
+    with torch.device("cpu" if is_dispatched else device):
         model = AutoModelForCausalLM.from_config(model_config, **arguments)
-    if not dispatched:
+    if not is_dispatched:
         return model.to(device)
     from accelerate import dispatch_model, infer_auto_device_map
 
@@ -224,8 +224,8 @@ def _with_adapter(model: Any, lora: LoraConfig) -> Any:
     ):
         # PEFT asks transformers 5 by names that it deprecates; nothing a study can change.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = PeftModel.from_pretrained(model, location)
-    return adapted.merge_and_unload() if lora.merge_weights else adapted
+        adapted_model = PeftModel.from_pretrained(model, location)
+    return adapted_model.merge_and_unload() if lora.merge_weights else adapted_model
 
 
 def _compile(model: Any, settings: PyTorchConfig) -> None:

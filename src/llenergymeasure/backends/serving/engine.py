@@ -94,8 +94,8 @@ class ServedEngine(Engine):
         try:
             if command.ready_once_answered and process is None:
                 self._wait_for_first_answer()
-            answered = self.run(self.gauges()).get("requests", 0.0)
-            self._earlier_requests = max(0.0, answered - self.client.requested_answers)
+            answered_requests = self.run(self.gauges()).get("requests", 0.0)
+            self._earlier_requests = max(0.0, answered_requests - self.client.requested_answers)
         except BaseException:
             self.close()
             raise
@@ -127,9 +127,9 @@ class ServedEngine(Engine):
             BackendError: of all requests so far more failed than were answered.
         """
         exchanges = self._runner.run(self._ask(requests))
-        answered = [exchange for exchange in exchanges if exchange.failure is None]
-        self._answered += len(answered)
-        self._failed += len(exchanges) - len(answered)
+        successes = [exchange for exchange in exchanges if exchange.failure is None]
+        self._answered += len(successes)
+        self._failed += len(exchanges) - len(successes)
         self.answered_all &= not self._failed
         if self._failed > self._answered:
             failed = next(exchange for exchange in exchanges if exchange.failure is not None)
@@ -145,7 +145,7 @@ class ServedEngine(Engine):
                 finish_reason=exchange.finish_reason,
                 thinking_tokens=exchange.thinking_tokens,
             )
-            for exchange in answered
+            for exchange in successes
         ]
 
     def resolved_config(self) -> dict[str, Any]:

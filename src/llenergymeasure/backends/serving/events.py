@@ -95,8 +95,6 @@ class _AnswerReader:
         """Of each that shows one whether the server calls it thought, and its text."""
         self._usage: Mapping[str, Any] | None = None
         self._end_ns = 0
-        self._parts_to_end = 0
-        """How many parts came up to the finish reason."""
         self._done = False
         self._events = 0
         self._max_events = _EXTRA_EVENTS + _EVENTS_PER_TOKEN * exchange.max_tokens
@@ -125,9 +123,6 @@ class _AnswerReader:
             raise _AnswerError("truncated", "the answer ended without saying that it is complete")
         if self._usage is None:
             raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
-        if self._parts_to_end:  # an empty part after the end holds no token: LiteLLM's has usage
-            late = [part for part in self.parts[self._parts_to_end :] if part[1]]
-            self.parts[self._parts_to_end :] = late
         limit = exchange.sent_bytes + _TEMPLATE_TOKENS
         exchange.input_tokens = _count(self._usage, "prompt_tokens", limit)
         exchange.cached_tokens = _cached_tokens(self._usage, exchange.input_tokens)
@@ -171,9 +166,14 @@ class _AnswerReader:
                 self._visible.append(output)
                 self.parts.append((at_ns, True))
             elif not (reason or "role" in (choice.get("delta") or ())):
-                self.parts.append((at_ns, False))
-            if reason:
-                self._parts_to_end = len(self.parts)
+                self._add_empty_part(at_ns)
+
+    def _add_empty_part(self, at_ns: int) -> None:
+        """Note one that may hold a token; after the end, as LiteLLM's with usage, it holds none."""
+        if not self._end_ns:
+            self.parts.append((at_ns, False))
+        elif not self.parts:
+            self.parts.append((self._end_ns, False))  # the text of the end's own tokens is empty
 
     def _set_finish_reason(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason

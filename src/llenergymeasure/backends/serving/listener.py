@@ -121,8 +121,8 @@ def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return an address from the kernel's words of 32 bits, each in the machine's byte order."""
     words = (int(text[start : start + 8], 16) for start in range(0, len(text), 8))
     address = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    ipv4_address = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return ipv4_address or address
 
 
 def _socket_inodes(pid: int) -> set[str]:

@@ -49,7 +49,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         "pci_bus_id": gpu.pci_bus_id or None,
         "vbios": nvml_value("nvmlDeviceGetVbiosVersion", handle),
         "driver_version": gpu.driver,
-        "compute_capability": _dotted(gpu.compute_capability),
+        "compute_capability": _version_text(gpu.compute_capability),
         "memory_total_bytes": gpu.memory_total_bytes,
         "memory_used_bytes": None if memory is None else int(memory.used),
         "power_limit_w": power_limit_w(handle),
@@ -69,7 +69,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def unusual_settings(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
+def unusual_settings(state: dict[str, Any], requested_w: float | None = None) -> Iterator[str]:
     """Yield in what a card is not as it was delivered, or not fit to be measured."""
     if state["mig"] is not None and state["mig"]["current"]:
         yield (
@@ -82,7 +82,7 @@ def unusual_settings(state: dict[str, Any], asked_w: float | None = None) -> Ite
             "idle power and start-up; nvidia-smi -pm 1, as root"
         )
     limit_w, default_w = state["power_limit_w"], state["power_limits_w"].get("default")
-    if None not in (limit_w, default_w) and limit_w not in (default_w, asked_w):
+    if None not in (limit_w, default_w) and limit_w not in (default_w, requested_w):
         yield (
             f"has a power limit of {limit_w:g} W, its default is {default_w:g} W: results "
             "will differ from those of a card as delivered"
@@ -181,7 +181,7 @@ def _current_and_pending(modes: Any) -> dict[str, bool] | None:
     return None if modes is None else {"current": bool(modes[0]), "pending": bool(modes[1])}
 
 
-def _dotted(version: tuple[int, int] | None) -> str | None:
+def _version_text(version: tuple[int, int] | None) -> str | None:
     return None if version is None else f"{version[0]}.{version[1]}"
 
 

@@ -217,9 +217,9 @@ def _lm_eval_model(engine: TextScorer, tokenizer: Tokenizer) -> Any:
 
         def _log_likelihood(self, context: str, continuation: str) -> float:
             # Blanks belong to the continuation, as in lm-eval's own models.
-            stripped = context.rstrip()
+            prefix = context.rstrip()
             token_ids = encode(context + continuation)
-            count = len(token_ids) - len(encode(stripped)) if stripped else len(token_ids) - 1
+            count = len(token_ids) - len(encode(prefix)) if prefix else len(token_ids) - 1
             return sum(engine.log_likelihoods(token_ids)[-max(count, 1) :])
 
     return EngineModel()

@@ -136,7 +136,7 @@ class ServedRun:
         share = len(within_slo) / len(sent) if sent and slo is not None else None
         flight = self.in_flight
         lateness = self.lateness_s
-        checked = self.odd_requests["token_mismatch"]
+        prompt_mismatches = self.odd_requests["token_mismatch"]
         completed = len(self._completed_in_window)
         waiting = self._waiting(*self.window)
         good_work = sum(float(np.ptp(self._progress(row))) for row in self._rows if row["slo_met"])
@@ -180,8 +180,8 @@ class ServedRun:
             send_lateness_max_s=_percentile(lateness, 100),
             client_cpu_share=self.report["client_cpu_s"] / self.window_s,
             client_held_share=self.held_share,
-            input_tokens_checked=len(checked),
-            input_tokens_differ=sum(checked),
+            input_tokens_checked=len(prompt_mismatches),
+            input_tokens_differ=sum(prompt_mismatches),
             gaps=gap_energy(self._rows, flight, self.window, account, self.serving.turns or 1),
             timeline=self._timeline(account),
         )
@@ -285,8 +285,8 @@ class ServedRun:
                 odd["buffered_stream"].append(len(arrivals(parts)) == 1)
             cached = row.get("input_tokens_cached")
             if cached is not None and not self.serving.cached_prompts:
-                unshared = cached - row["input_tokens_shared"]
-                odd["cached_prompts"].append(unshared > CACHED_SHARE_MAX * row["input_tokens"])
+                excess_tokens = cached - row["input_tokens_shared"]
+                odd["cached_prompts"].append(excess_tokens > CACHED_SHARE_MAX * row["input_tokens"])
             if row.get("thinking_differs") is not None:
                 odd["thinking_mismatch"].append(row["thinking_differs"])
             if expected is not None:

@@ -29,8 +29,8 @@ def unreachable_reason() -> str | None:
     """Return why the hub cannot be asked, found within two seconds; None if it seems to answer."""
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     proxy = getproxies().get(address.scheme)
-    proxied = bool(proxy) and not proxy_bypass(str(address.hostname))
-    if proxy and proxied:
+    uses_proxy = bool(proxy) and not proxy_bypass(str(address.hostname))
+    if proxy and uses_proxy:
         address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
         port = address.port or {"http": 80, "https": 443}.get(address.scheme, 1080)
@@ -50,7 +50,7 @@ def unreachable_reason() -> str | None:
     thread.join(REACH_LIMIT_S)
     if answers:
         return None
-    return f"{'the proxy ' if proxied else ''}{address.hostname} cannot be reached"
+    return f"{'the proxy ' if uses_proxy else ''}{address.hostname} cannot be reached"
 
 
 def fetch_config(model: str, revision: str | None) -> Path:
