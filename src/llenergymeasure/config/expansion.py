@@ -34,7 +34,9 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
 
-MAX_RUNS = 1_000_000
+MAX_RUNS = 250_000
+"""Its plan of some 1.8 kB a run is still read (``files.TEXT_LIMIT_BYTES``)."""
+
 SHOWN_PROBLEMS = 20
 
 _SETTINGS = tuple(name for name in ExperimentConfig.model_fields if name != "output_dir")
