@@ -37,6 +37,8 @@ ITS_OWN = {
     *("python tag", "own tag", "set", "binary", "not UTF-8", "UTF-16", "NUL", "escape sequence"),
     *("a list", "plain text", "only a comment", "empty file", "list as key"),
     *("merge of text", "tab", "open bracket", "unknown alias", "two documents"),
+    *("number too long to read", "no colon", "no colon, a value", "no blank"),
+    *("indented too little", "indented too much", "bare tag of a key"),
 }
 
 
