@@ -7,15 +7,15 @@ import numpy as np
 
 from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings
 from llenergymeasure.energy.window import (
-    COVERAGE_FACTOR,
     LAG_ALLOWANCE_S,
     Margin,
-    Stretch,
+    StretchEnergy,
     quadrature_difference,
     window_energy,
 )
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import CounterNature
+from llenergymeasure.units import COVERAGE_FACTOR
 
 _LOCAL_S = 0.25
 """How long a stretch at an end says what power is drawn there."""
@@ -85,7 +85,7 @@ class Channel:
         start_ns: int,
         end_ns: int,
         margins: tuple[Margin | None, Margin | None] = (None, None),
-    ) -> Stretch | None:
+    ) -> StretchEnergy | None:
         """Return the energy of a stretch; None if the channel does not cover it."""
         start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
@@ -101,7 +101,7 @@ class Channel:
         span_s = end_s - start_s
         mean_w = stretch.energy_j / span_s
         power_range = self.power_range
-        bound_j = stretch.bound_j + self.hidden_j(stretch.energy_j, span_s) + smear_j
+        bound_j = stretch.bound_j + self.unseen_bound_j(stretch.energy_j, span_s) + smear_j
         bound_j += (self.smear_s / 4 + self.delay_s) * power_range.width_w
         blind_j = COVERAGE_FACTOR * power_range.excess(mean_w) * self.blind_s / math.sqrt(6)
         shifts_j = self._timing_shifts_j(start_s, end_s)
@@ -125,12 +125,12 @@ class Channel:
                 blind_j,
                 timing_j,
             ),
-            edge_j=math.hypot(stretch.edge_j, shared_j),
+            shared_ends_j=math.hypot(stretch.shared_ends_j, shared_j),
             unseen_j=self._sampling_error_j(start_s, end_s),
         )
         return replace(stretch, bound_j=max(bound_j, stretch.u95_j))
 
-    def hidden_j(self, energy_j: float, span_s: float) -> float:
+    def unseen_bound_j(self, energy_j: float, span_s: float) -> float:
         """Return what a load may draw at most beyond, or short of, an energy in time not seen."""
         hidden_w = self.power_range.farthest_w(energy_j / span_s)
         return (1 - self.share_seen) * hidden_w * span_s
@@ -141,7 +141,7 @@ class Channel:
         start_s: float,
         end_s: float,
         margins: tuple[Margin | None, Margin | None],
-    ) -> Stretch:
+    ) -> StretchEnergy:
         """Return ``window_energy`` if the channel is late by so much."""
         return window_energy(
             self.knots.earlier(shift_s),

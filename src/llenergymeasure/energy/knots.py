@@ -315,3 +315,36 @@ def power_knots(readings: Readings) -> Knots:
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
     t_s = readings.t_s - (0.0 if readings.is_adjoining else readings.window_s / 2)
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)
+
+
+def possible_energies(
+    knots: Knots, left: int, right: int, t_s: float, power_range: PowerRange
+) -> tuple[float, float]:
+    """Return the least and the most energy possible at a moment between two knots.
+
+    Args:
+        knots: where the energy is known.
+        left: place of the knot before the moment.
+        right: place of the one after it.
+        t_s: the moment, on the knots' scale.
+        power_range: between which powers the device stays.
+    """
+    low_w, high_w = power_range.low_w, power_range.high_w
+    left_j, right_j = float(knots.energy_j[left]), float(knots.energy_j[right])
+    left_half_width_s, right_half_width_s = float(knots.half_s[left]), float(knots.half_s[right])
+    since_s, until_s = t_s - float(knots.t_s[left]), float(knots.t_s[right]) - t_s
+
+    def least_j(span_s: float) -> float:
+        return min(low_w * span_s, high_w * span_s)
+
+    low_j = max(
+        left_j + least_j(since_s - left_half_width_s),
+        right_j - high_w * max(until_s + right_half_width_s, 0.0),
+    )
+    high_j = min(
+        left_j + high_w * max(since_s + left_half_width_s, 0.0),
+        right_j - least_j(until_s - right_half_width_s),
+    )
+    curve_j = float(knots.at(t_s))
+    # Knots that show more or less than the device can draw leave only their own line.
+    return min(low_j, curve_j), max(high_j, curve_j)

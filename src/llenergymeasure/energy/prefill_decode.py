@@ -18,7 +18,7 @@ import numpy as np
 from llenergymeasure.energy.batches import OVERLAP, Batch, batches_overlap
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.knots import Floats, Knots
-from llenergymeasure.energy.window import COVERAGE_FACTOR
+from llenergymeasure.units import COVERAGE_FACTOR
 
 _MIN_STEPS = 12
 _MAX_CONDITION = 30.0

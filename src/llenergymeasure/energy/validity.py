@@ -13,7 +13,7 @@ from llenergymeasure.energy.channel import CHANNEL_GATE, Channel
 from llenergymeasure.energy.device import IMPOSSIBLE_FACTOR, MAX_POWER_W, Device
 from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
-from llenergymeasure.energy.window import Stretch
+from llenergymeasure.energy.window import StretchEnergy
 from llenergymeasure.machine.gpus.state import CLOCK_REDUCTIONS, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity
@@ -46,7 +46,7 @@ def device_doubts(
     samples: Samples,
     device: Device,
     channel: Channel,
-    stretch: Stretch | None,
+    stretch: StretchEnergy | None,
     window: Span,
     precision: float,
 ) -> Iterator[Doubt]:
@@ -94,7 +94,7 @@ def device_doubts(
     yield from _length_doubts(device, channel, stretch, window, precision)
 
 
-def _power_doubts(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
+def _power_doubts(device: Device, stretch: StretchEnergy, window: Span) -> Iterator[Doubt]:
     """Yield a doubt where a sensor says what no such device draws: some drivers do."""
     limits_w = device.info.power_limit_w or {}
     limit_w = max(limits_w.values(), default=0.0)
@@ -107,7 +107,7 @@ def _power_doubts(device: Device, stretch: Stretch, window: Span) -> Iterator[Do
 
 
 def _nature_doubts(
-    device: Device, channel: Channel, stretch: Stretch, window: Span
+    device: Device, channel: Channel, stretch: StretchEnergy, window: Span
 ) -> Iterator[Doubt]:
     in_step = ""
     is_audited = device.averages is not None and device.disagreement(*window) is not None
@@ -137,7 +137,7 @@ def _mismatch_doubts(device: Device, window: Span) -> Iterator[Doubt]:
 
 
 def _length_doubts(
-    device: Device, channel: Channel, stretch: Stretch, window: Span, precision: float
+    device: Device, channel: Channel, stretch: StretchEnergy, window: Span, precision: float
 ) -> Iterator[Doubt]:
     """Yield a doubt where the ends alone are less sure than the precision asked for."""
     span_s = (window[1] - window[0]) / NS_PER_S
