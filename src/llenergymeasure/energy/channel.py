@@ -187,7 +187,7 @@ class Channel:
         if self.name != "power":
             return np.zeros(0)
         knots = self.knots.select(slice(1, -1))
-        shifts_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
+        shifts_j = np.abs(np.diff(self.knots.power_w)) * knots.t_half_width_s
         return np.asarray(shifts_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
 
     def _gaps_s(self, start_s: float, end_s: float) -> Floats:
@@ -198,7 +198,7 @@ class Channel:
         if self.name != "power" or self.sampled_readings is not None:
             return np.zeros(0)
         knots, covered_s = self.knots, max(self.smear_s, self.knots.spacing_s)
-        apart_s = np.diff(np.clip(knots.t_s + knots.half_s, start_s, end_s))
+        apart_s = np.diff(np.clip(knots.t_s + knots.t_half_width_s, start_s, end_s))
         gaps = apart_s > max(_GAP_SPACINGS * knots.spacing_s, _GAP_S)
         return np.asarray(np.maximum(apart_s - covered_s, 0.0)[gaps])
 
@@ -328,7 +328,7 @@ def _error_of_difference(counter: Knots, readings: Readings, difference_j: Float
     left = np.clip(np.searchsorted(counter.t_s, moments_s, side="right") - 1, 0, len(counter) - 2)
     span_s = counter.t_s[left + 1] - counter.t_s[left]
     x = np.clip((moments_s - counter.t_s[left]) / span_s, 0.0, 1.0)
-    timing_s = np.tile(readings.half_s, 2) + counter.half_s[left]
+    timing_s = np.tile(readings.t_half_width_s, 2) + counter.t_half_width_s[left]
     sizes = np.maximum(np.sqrt(4 * x * (1 - x)), np.minimum(timing_s / span_s, 1.0))
     size = math.sqrt(2 * float(np.mean(sizes**2)))
     if size == 0.0:

@@ -208,7 +208,7 @@ class _EndEstimator:
         gap_s = float(end_s - t[nearest])
         # One level is known as well as its two moments are; several show how steady the rest is.
         spread_w = float(np.ptp(levels_w)) if len(levels_w) > 1 else 0.05 * abs(level_w)
-        t_half_width_s = float(knots.half_s[inside].mean())
+        t_half_width_s = float(knots.t_half_width_s[inside].mean())
         timing_w = abs(level_w) * t_half_width_s / float(np.diff(t)[nearest])
         # Power that strays by chance does so more over a shorter gap, and the level itself does.
         extrapolation_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[nearest])))
@@ -232,8 +232,8 @@ class _EndEstimator:
         parts_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
         for readings in self.fine_readings:
             # A reading is one of the margin if all that it may be a mean over lies there.
-            inside_margin = readings.t_s - readings.half_s >= low_s + readings.window_s
-            inside_margin &= readings.t_s + readings.half_s <= high_s
+            inside_margin = readings.t_s - readings.t_half_width_s >= low_s + readings.window_s
+            inside_margin &= readings.t_s + readings.t_half_width_s <= high_s
             parts_w.append(readings.power_w[inside_margin])
         powers_w = np.concatenate(parts_w)
         if len(powers_w) == 0:
@@ -265,7 +265,7 @@ class _EndEstimator:
             # Pulses shorter than what was seen may have been above it.
             spacing_s = self.knots.spacing_s
             unseen_j = self.undersampling_error_j(most_w, spacing_s, gap_to_knot_s + late_s)
-            timing_j = most_w * float(self.knots.half_s[nearest_knot])
+            timing_j = most_w * float(self.knots.t_half_width_s[nearest_knot])
             most_j = most_w * gap_to_knot_s + (most_w - level_w) * late_s
             return drawn_j <= most_j + COVERAGE_FACTOR * unseen_j + timing_j
 
@@ -331,7 +331,7 @@ class _EndEstimator:
         curve_error_s = min(_CURVE_ERROR * span_s * bridge, 2 * distance_s)
         curve_error_j = curve_error_s * self.variation_w(left)
         mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
-        timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
+        timing_j = mean_w * float(knots.t_half_width_s[nearest]) / math.sqrt(3)
         beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
         unseen_j = self.undersampling_error_j(mean_w, span_s, distance_s)
         standard_j = math.sqrt(curve_error_j**2 + unseen_j**2 + timing_j**2 + beyond_j**2)
