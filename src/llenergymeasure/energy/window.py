@@ -201,17 +201,17 @@ class _EndEstimator:
             return self.at_unresolved_pause(end_s, other_end_s)
         if not self.is_at_rest(from_s, to_s, work_w):
             return self.between_knots(end_s)
-        t, energy_j = knots.t_s[inside], knots.energy_j[inside]
-        levels_w = np.diff(energy_j) / np.diff(t)
+        t_s, energy_j = knots.t_s[inside], knots.energy_j[inside]
+        levels_w = np.diff(energy_j) / np.diff(t_s)
         nearest = -1 if is_start else 0
         level_w = float(levels_w[nearest])
-        gap_s = float(end_s - t[nearest])
+        gap_s = float(end_s - t_s[nearest])
         # One level is known as well as its two moments are; several show how steady the rest is.
         spread_w = float(np.ptp(levels_w)) if len(levels_w) > 1 else 0.05 * abs(level_w)
         t_half_width_s = float(knots.t_half_width_s[inside].mean())
-        timing_w = abs(level_w) * t_half_width_s / float(np.diff(t)[nearest])
+        timing_w = abs(level_w) * t_half_width_s / float(np.diff(t_s)[nearest])
         # Power that strays by chance does so more over a shorter gap, and the level itself does.
-        extrapolation_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[nearest])))
+        extrapolation_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t_s)[nearest])))
         standard_j = math.hypot(spread_w * extrapolation_s, timing_w * gap_s)
         standard_j += level_w * t_half_width_s / math.sqrt(3)
         rest_j = float(energy_j[nearest]) + level_w * gap_s

@@ -53,7 +53,7 @@ class RunProcesses:
         self._run_pid = run_pid
         self._engine_pid_file = engine_pid_file
         self._proc = proc
-        self._ours: set[tuple[int, str]] = set()
+        self._run_processes: set[tuple[int, str]] = set()
         self._pids_before_run: set[tuple[str, int]] = set()
         self._unresolved_pids: dict[str, set[int]] = {}
         self._sees_host_pids = _in_host_pid_namespace(proc)
@@ -120,14 +120,14 @@ class RunProcesses:
 
     def _is_ours(self, pid: int) -> bool:
         fields = stat_fields(pid, self._proc)
-        key = (pid, fields[19] if fields else "")
-        if key in self._ours:
+        pid_and_start = (pid, fields[19] if fields else "")
+        if pid_and_start in self._run_processes:
             return True
         roots = self.roots()
         ancestor = pid
         while ancestor > 0:
             if ancestor in roots:
-                self._ours.add(key)
+                self._run_processes.add(pid_and_start)
                 return True
             fields = stat_fields(ancestor, self._proc)
             ancestor = int(fields[1]) if fields else 0
