@@ -17,11 +17,11 @@ import harness
 import numpy as np
 
 from llenergymeasure.analysis.load_curve import LoadCurve, LoadPoint, load_curve
-from llenergymeasure.analysis.statistics import COVERAGE_FACTOR
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.units import COVERAGE_FACTOR
 from nvml_sim import sim
 from support import recording, serving_runs
 

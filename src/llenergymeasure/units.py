@@ -26,6 +26,10 @@ J_PER_WH = 3600.0
 NS_PER_S = 1_000_000_000
 """Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""
 
+COVERAGE_FACTOR = 1.96
+"""Half width of the central 95 % of a normal distribution in standard deviations (GUM G.1.3): of
+every ``u95``."""
+
 NO_VALUE = "-"
 """What stands for None."""
 

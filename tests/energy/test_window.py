@@ -297,7 +297,7 @@ def test_steps_seen_by_slow_reads_are_placed_by_all_of_them() -> None:
     off_s = np.abs(knots.t_s - ticks_s)
     assert np.median((series.t_ns - series.t_before_ns)[1:-1]) > 15e6
     assert off_s.max() < 3e-3
-    assert np.all(off_s <= knots.half_s + 1e-6)
+    assert np.all(off_s <= knots.t_half_width_s + 1e-6)
 
 
 def test_steps_that_come_unevenly_stay_between_their_reads() -> None:
@@ -310,7 +310,7 @@ def test_steps_that_come_unevenly_stay_between_their_reads() -> None:
     series = card.recording(rows).series(card.UUID, "nvml", "energy_counter_j")
     knots = counter_knots(series, card.T0_NS)
     assert np.all(np.abs(knots.t_s - true_s) <= 0.0021)
-    assert np.all(np.abs(knots.t_s - true_s) <= knots.half_s + 1e-9)
+    assert np.all(np.abs(knots.t_s - true_s) <= knots.t_half_width_s + 1e-9)
 
 
 def test_an_hour_of_readings_that_drift_takes_no_minutes_to_judge() -> None:

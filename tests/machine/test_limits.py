@@ -14,9 +14,9 @@ import pytest
 from llenergymeasure.machine.gpus import limits
 from llenergymeasure.machine.gpus.limits import (
     abandoned_limits,
-    hold_limits,
     restore_abandoned_limits,
     restore_limits,
+    set_limits,
 )
 from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits, LimitsError
@@ -50,7 +50,7 @@ def records(environment: dict[str, str]) -> list[Path]:
 def test_limits_are_set_read_back_and_put_back(simulated: Any) -> None:
     environment = simulated()
     with lock() as locks:
-        assert hold_limits(locks, BOTH) == {
+        assert set_limits(locks, BOTH) == {
             UUID: {
                 "power_limit_before_w": 400.0,
                 "power_limit_w": 250.0,
@@ -68,7 +68,7 @@ def test_the_limit_that_was_found_comes_back_and_not_the_default(simulated: Any)
     environment = simulated()
     set_limit(environment, 300)
     with lock() as locks:
-        hold_limits(locks, Limits(200))
+        set_limits(locks, Limits(200))
         assert read_back(environment)[0] == 200
         restore_limits(locks)
     assert read_back(environment)[0] == 300
@@ -77,7 +77,7 @@ def test_the_limit_that_was_found_comes_back_and_not_the_default(simulated: Any)
 def test_one_limit_alone_leaves_the_other_alone(simulated: Any) -> None:
     environment = simulated()
     with lock() as locks:
-        hold_limits(locks, Limits(sm_clock_mhz=600))
+        set_limits(locks, Limits(sm_clock_mhz=600))
         assert read_back(environment) == (400.0, 600)
         restore_limits(locks)
     assert read_back(environment) == AS_FOUND
@@ -88,9 +88,9 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
 ) -> None:
     environment = simulated()
     with lock() as locks:
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
         hang(environment)
-        monkeypatch.setattr(limits, "ANSWER_S", 2.0)
+        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 2.0)
         start_s = time.monotonic()
         assert restore_limits(locks) == {
             "restored": False,
@@ -99,7 +99,7 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
         }
         assert time.monotonic() - start_s < 50
     hang(environment, hanging=False)
-    monkeypatch.setattr(limits, "ANSWER_S", 60.0)
+    monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 60.0)
     assert read_back(environment) == HELD
     assert len(records(environment)) == 1
     assert restore_abandoned_limits() == {UUID: None}
@@ -111,19 +111,19 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(
 ) -> None:
     environment = simulated()
     with lock() as locks:
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
         hang(environment)
         (record,) = records(environment)
         content = record.read_text()
         record.unlink()
-        monkeypatch.setattr(limits, "ANSWER_S", 2.0)
+        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 2.0)
         with pytest.raises(
             LimitsError, match="the driver did not answer within 2 s; what it may have set is put"
         ):
-            hold_limits(locks, BOTH)
+            set_limits(locks, BOTH)
         record.write_text(content)
     hang(environment, hanging=False)
-    monkeypatch.setattr(limits, "ANSWER_S", 60.0)
+    monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 60.0)
     assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
@@ -165,7 +165,7 @@ def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:
 def test_nobody_gets_the_card_while_a_process_works_on_its_limits(simulated: Any) -> None:
     environment = simulated()
     locks = lock()
-    hold_limits(locks, BOTH)
+    set_limits(locks, BOTH)
     code = "import os, sys; os.kill(os.getpid(), 19)"
     with subprocess.Popen([sys.executable, "-c", code], pass_fds=locks.handles) as worker:
         locks.release()
@@ -184,7 +184,7 @@ def test_limits_that_could_not_be_put_back_are_not_taken_for_those_found(simulat
         lock() as locks,
         pytest.raises(LimitsError, match="an earlier run's limits are not put back yet"),
     ):
-        hold_limits(locks, Limits(150))
+        set_limits(locks, Limits(150))
     assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
@@ -202,7 +202,7 @@ def test_a_limit_that_somebody_changes_during_the_run_stays_and_is_reported(
 ) -> None:
     environment = simulated()
     with lock() as locks:
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
         set_limit(environment, 450)
         assert restore_limits(locks) == {**RESTORED, "unchanged_meanwhile": False}
     assert read_back(environment) == (450.0, 1980)
@@ -211,7 +211,7 @@ def test_a_limit_that_somebody_changes_during_the_run_stays_and_is_reported(
 def test_a_card_that_is_lost_is_not_restored(simulated: Any) -> None:
     environment = simulated()
     with lock() as locks:
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
         path = Path(environment["NVML_SIM_TRACE"])
         trace_text = path.read_text()
         path.write_text(trace_text.replace("card\n", "card\nfail_after_s -1\n", 1))
@@ -252,7 +252,7 @@ def test_a_record_that_somebody_else_made_sets_nothing(simulated: Any) -> None:
     os.chown(record, 65534, 65534)
     assert restore_abandoned_limits() == {}
     with lock() as locks:
-        hold_limits(locks, Limits(150))
+        set_limits(locks, Limits(150))
         assert read_back(environment)[0] == 150
         assert restore_limits(locks)["restored"]
     assert read_back(environment) == HELD
@@ -267,7 +267,7 @@ def test_a_planted_link_is_not_followed(simulated: Any, tmp_path: Path) -> None:
     target.write_text("as it was")
     (folder / f"limits-{os.geteuid()}-{UUID}.json").symlink_to(target)
     with lock() as locks, pytest.raises(LimitsError, match="not put back yet"):
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
     (reason,) = restore_abandoned_limits().values()
     assert reason is not None
     assert target.read_text() == "as it was"
@@ -308,7 +308,7 @@ def test_a_refusal_says_why_and_changes_nothing(
 ) -> None:
     environment = simulated(sim.Device(keys={**LIMITED, **keys}))
     with lock() as locks, pytest.raises(LimitsError, match=reason):
-        hold_limits(locks, Limits(**wish))
+        set_limits(locks, Limits(**wish))
     assert read_back(environment) == AS_FOUND
     assert records(environment) == []
 
@@ -323,7 +323,7 @@ def test_all_cards_or_none(simulated: Any) -> None:
         lock(first, second) as locks,
         pytest.raises(LimitsError, match=f"not permitted on GPU {second}"),
     ):
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
     for uuid in (first, second):
         assert read_back(environment, uuid) == AS_FOUND
 
@@ -334,7 +334,7 @@ def test_an_unknown_card_is_refused(simulated: Any) -> None:
         lock("GPU-other") as locks,
         pytest.raises(LimitsError, match="GPU GPU-other does not answer"),
     ):
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
 
 
 def test_without_a_driver_the_reason_is_told(
@@ -347,7 +347,7 @@ def test_without_a_driver_the_reason_is_told(
         lock() as locks,
         pytest.raises(LimitsError, match="cannot be set: limits need"),
     ):
-        hold_limits(locks, BOTH)
+        set_limits(locks, BOTH)
 
 
 def test_what_a_supervisor_imports_is_the_standard_library_alone() -> None:

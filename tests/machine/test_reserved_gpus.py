@@ -132,7 +132,7 @@ def test_a_run_keeps_what_it_holds_and_then_how_it_was_put_back(simulated: Any) 
     assert reserved
     assert reserved.limits is None
     assert not reserved.limits_changed
-    reserved.hold_limits(gpu)
+    reserved.set_limits(gpu)
     assert reserved.limits is not None
     assert reserved.limits["held"][UUID]["power_limit_w"] == 250
     assert reserved.limits["restored"] is None
@@ -149,7 +149,7 @@ def test_who_gets_the_card_puts_back_what_its_last_run_left(simulated: Any) -> N
     reserved = reserve()
     assert reserved
     assert read_back(environment) == AS_FOUND
-    reserved.hold_limits({"power_limit_w": 150})
+    reserved.set_limits({"power_limit_w": 150})
     assert reserved.limits is not None
     assert reserved.limits["held"][UUID]["power_limit_before_w"] == 400
     reserved.release()

@@ -29,7 +29,7 @@ nothing = lambda *_: None
 def make(*_):
     release = lambda: print("released", flush=True)
     return SimpleNamespace(
-        hold_limits=nothing,
+        set_limits=nothing,
         restore_limits=nothing,
         release=release,
         limits=None,

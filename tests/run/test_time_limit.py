@@ -83,7 +83,7 @@ def wait(*_):
     time.sleep(1.0)
     nothing = lambda *_: None
     return SimpleNamespace(
-        hold_limits=nothing,
+        set_limits=nothing,
         restore_limits=nothing,
         release=nothing,
         limits=None,

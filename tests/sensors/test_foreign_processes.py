@@ -70,14 +70,14 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def _pids(run: RunProcesses) -> list[int]:
-    return [stranger.pid for stranger in run.strangers(CARD)]
+    return [process.pid for process in run.foreign_processes(CARD)]
 
 
 def test_the_runs_tree_is_no_stranger_and_others_are(make_machine) -> None:
     machine = make_machine()
     machine.on_card = [ENGINE, WORKER, OTHER]
 
-    (stranger,) = RunProcesses(RUN, machine.proc).strangers(CARD)
+    (stranger,) = RunProcesses(RUN, machine.proc).foreign_processes(CARD)
 
     assert (stranger.pid, stranger.name) == (OTHER, "trainer")
 
@@ -158,7 +158,7 @@ def test_what_draws_is_named_unless_it_is_of_the_run(make_machine) -> None:
     machine = make_machine()
     machine.drawing = [ENGINE, OTHER, UNSEEN]
 
-    strangers = RunProcesses(RUN, machine.proc).graphics_strangers(CARD)
+    strangers = RunProcesses(RUN, machine.proc).foreign_graphics_processes(CARD)
 
     assert [(stranger.pid, stranger.name) for stranger in strangers] == [
         (OTHER, "trainer"),
@@ -180,8 +180,8 @@ def test_what_has_started_the_workflow_is_no_root_of_the_run_s_tree(
     (machine.proc / str(launcher) / "cmdline").write_text("\0".join(words))
     machine.start(shim, 1)
     machine.start(ENGINE, launcher if becomes_the_container else shim)
-    engine_pid = machine.proc.parent / "engine.pid"
-    engine_pid.write_text(str(ENGINE))
-    watched = RUN if becomes_the_container else launcher
-    run = RunProcesses.around_engine(engine_pid, watched, machine.proc)
+    engine_pid_file = machine.proc.parent / "engine.pid"
+    engine_pid_file.write_text(str(ENGINE))
+    watched_pid = RUN if becomes_the_container else launcher
+    run = RunProcesses.around_engine(engine_pid_file, watched_pid, machine.proc)
     assert run.roots() == {RUN, ENGINE}

@@ -18,7 +18,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.proc, self.cgroups = folder / "proc", folder / "cgroup"
-        self.engine_pid = folder / "engine.pid"
+        self.engine_pid_file = folder / "engine.pid"
         self.proc.mkdir()
         self.cpus([1] * 10, [1] * 10)
         self.process(1, 0, name="init")
@@ -26,7 +26,7 @@ class Machine:
         self.process(ENGINE, RUN)
         self.process(WORKER, ENGINE)
         self.process(OTHER, 1, name="miner")
-        run = RunProcesses(RUN, self.proc, self.engine_pid)
+        run = RunProcesses(RUN, self.proc, self.engine_pid_file)
         self.host = HostCpu(run, self.proc, self.cgroups, cpus={0, 1})
 
     def cpus(self, ours: list[int], theirs: list[int]) -> None:
@@ -108,7 +108,7 @@ def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:
 def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine: Machine) -> None:
     machine.process(SERVER, 1, (70, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == 0
-    machine.engine_pid.write_text(str(SERVER))
+    machine.engine_pid_file.write_text(str(SERVER))
     assert machine.totals()["cpu_own_s"] == pytest.approx(0.7)
 
 

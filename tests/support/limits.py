@@ -15,10 +15,10 @@ HELD = (250.0, 1200)
 SUPERVISOR = """
 import json, sys
 from llenergymeasure.machine.gpus.nvml_limits import Limits
-from llenergymeasure.machine.gpus.limits import hold_limits
+from llenergymeasure.machine.gpus.limits import set_limits
 from llenergymeasure.machine.gpus.locks import lock_gpus
 locks = lock_gpus(sys.argv[1:], "run a", wait_s=0)
-print(json.dumps(hold_limits(locks, Limits(250, 1200))), flush=True)
+print(json.dumps(set_limits(locks, Limits(250, 1200))), flush=True)
 sys.stdin.read()
 """
 

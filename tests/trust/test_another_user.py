@@ -19,9 +19,9 @@ from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.limits import (
-    hold_limits,
     restore_abandoned_limits,
     restore_limits,
+    set_limits,
 )
 from llenergymeasure.machine.gpus.locks import lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits
@@ -137,7 +137,7 @@ def test_what_is_no_record_of_ours_keeps_no_limit_from_being_set(
     locks = lock_gpus([UUID], "ours", wait_s=0)
     assert locks is not None
     with locks:
-        hold_limits(locks, Limits(150))
+        set_limits(locks, Limits(150))
         assert read_back(environment)[0] == 150
         assert restore_limits(locks)["restored"]
     assert read_back(environment) == AS_FOUND

@@ -16,15 +16,10 @@ import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import (
-    COVERAGE_FACTOR,
-    ROUNDING,
-    Reals,
-    f_upper,
-    t_quantile,
-)
+from llenergymeasure.analysis.statistics import ROUNDING, Reals, f_upper, t_quantile
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.energy.window import quadrature_difference
+from llenergymeasure.units import COVERAGE_FACTOR
 
 MIN_LOADS = 3
 MIN_LOAD_GAP = 1e-3

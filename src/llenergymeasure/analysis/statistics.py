@@ -29,9 +29,6 @@ OUTLIER_LEVEL = 0.01
 
 MIN_LAG1 = 3
 
-COVERAGE_FACTOR = 1.96
-"""Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
-
 STRONG_LAG1 = 0.6
 """Correlation of successive cycles beyond which an interval that ignores it holds 70 % or less."""
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 from llenergymeasure.analysis import stopping_rule
 from llenergymeasure.analysis.selection import Row, Selection, by_start
 from llenergymeasure.analysis.statistics import (
-    COVERAGE_FACTOR,
     Estimate,
     energy_per_correct,
     estimate,
@@ -27,6 +26,7 @@ from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, StudyRuns
 from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.results.columns import RUN_SCHEMA, SETTING_COLUMNS
 from llenergymeasure.results.table import setting_array
+from llenergymeasure.units import COVERAGE_FACTOR
 
 ENERGY = stopping_rule.METRIC
 PER_CORRECT = "energy_per_correct_j"

@@ -253,8 +253,10 @@ def meter(
         if recording_path is not None and recording_path.suffix == ".arrows":
             recording_path.parent.mkdir(parents=True, exist_ok=True)
             stream = recording_path
-        engine = None if server is None else _write_server_root(server, folder / "engine_pid")
-        recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
+        engine_pid_file = (
+            None if server is None else _write_server_root(server, folder / "engine_pid")
+        )
+        recorder = RecorderProcess.start(stream, devices=devices, engine_pid_file=engine_pid_file)
         cleanup.callback(recorder.stop, STOP_S)
         metered = Metered(recorder.wait_ready(READY_S))
         aligns = align and metered.has_measuring_sensor

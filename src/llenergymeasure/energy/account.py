@@ -220,7 +220,7 @@ def _doubts(
         doubts += validity.device_doubts(
             samples, source.device, source.channel, stretch, window, precision
         )
-    doubts += validity.rest_doubts(
+    doubts += validity.idle_doubts(
         [(source.info.device, source.idle) for source in measured if source.idle is not None]
     )
     cards = {source.info.device for source in measured if source.info.scope in CARD_SCOPES}

@@ -7,15 +7,15 @@ import numpy as np
 
 from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings
 from llenergymeasure.energy.window import (
-    COVERAGE_FACTOR,
     LAG_ALLOWANCE_S,
     Margin,
-    Stretch,
+    StretchEnergy,
     quadrature_difference,
     window_energy,
 )
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.known_behaviour import CounterNature
+from llenergymeasure.units import COVERAGE_FACTOR
 
 _LOCAL_S = 0.25
 """How long a stretch at an end says what power is drawn there."""
@@ -85,7 +85,7 @@ class Channel:
         start_ns: int,
         end_ns: int,
         margins: tuple[Margin | None, Margin | None] = (None, None),
-    ) -> Stretch | None:
+    ) -> StretchEnergy | None:
         """Return the energy of a stretch; None if the channel does not cover it."""
         start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
@@ -101,7 +101,7 @@ class Channel:
         span_s = end_s - start_s
         mean_w = stretch.energy_j / span_s
         power_range = self.power_range
-        bound_j = stretch.bound_j + self.hidden_j(stretch.energy_j, span_s) + smear_j
+        bound_j = stretch.bound_j + self.unseen_bound_j(stretch.energy_j, span_s) + smear_j
         bound_j += (self.smear_s / 4 + self.delay_s) * power_range.width_w
         blind_j = COVERAGE_FACTOR * power_range.excess(mean_w) * self.blind_s / math.sqrt(6)
         shifts_j = self._timing_shifts_j(start_s, end_s)
@@ -125,12 +125,12 @@ class Channel:
                 blind_j,
                 timing_j,
             ),
-            edge_j=math.hypot(stretch.edge_j, shared_j),
+            shared_ends_j=math.hypot(stretch.shared_ends_j, shared_j),
             unseen_j=self._sampling_error_j(start_s, end_s),
         )
         return replace(stretch, bound_j=max(bound_j, stretch.u95_j))
 
-    def hidden_j(self, energy_j: float, span_s: float) -> float:
+    def unseen_bound_j(self, energy_j: float, span_s: float) -> float:
         """Return what a load may draw at most beyond, or short of, an energy in time not seen."""
         hidden_w = self.power_range.farthest_w(energy_j / span_s)
         return (1 - self.share_seen) * hidden_w * span_s
@@ -141,7 +141,7 @@ class Channel:
         start_s: float,
         end_s: float,
         margins: tuple[Margin | None, Margin | None],
-    ) -> Stretch:
+    ) -> StretchEnergy:
         """Return ``window_energy`` if the channel is late by so much."""
         return window_energy(
             self.knots.earlier(shift_s),
@@ -187,7 +187,7 @@ class Channel:
         if self.name != "power":
             return np.zeros(0)
         knots = self.knots.select(slice(1, -1))
-        shifts_j = np.abs(np.diff(self.knots.power_w)) * knots.half_s
+        shifts_j = np.abs(np.diff(self.knots.power_w)) * knots.t_half_width_s
         return np.asarray(shifts_j[(knots.t_s > start_s) & (knots.t_s < end_s)])
 
     def _gaps_s(self, start_s: float, end_s: float) -> Floats:
@@ -198,7 +198,7 @@ class Channel:
         if self.name != "power" or self.sampled_readings is not None:
             return np.zeros(0)
         knots, covered_s = self.knots, max(self.smear_s, self.knots.spacing_s)
-        apart_s = np.diff(np.clip(knots.t_s + knots.half_s, start_s, end_s))
+        apart_s = np.diff(np.clip(knots.t_s + knots.t_half_width_s, start_s, end_s))
         gaps = apart_s > max(_GAP_SPACINGS * knots.spacing_s, _GAP_S)
         return np.asarray(np.maximum(apart_s - covered_s, 0.0)[gaps])
 
@@ -328,7 +328,7 @@ def _error_of_difference(counter: Knots, readings: Readings, difference_j: Float
     left = np.clip(np.searchsorted(counter.t_s, moments_s, side="right") - 1, 0, len(counter) - 2)
     span_s = counter.t_s[left + 1] - counter.t_s[left]
     x = np.clip((moments_s - counter.t_s[left]) / span_s, 0.0, 1.0)
-    timing_s = np.tile(readings.half_s, 2) + counter.half_s[left]
+    timing_s = np.tile(readings.t_half_width_s, 2) + counter.t_half_width_s[left]
     sizes = np.maximum(np.sqrt(4 * x * (1 - x)), np.minimum(timing_s / span_s, 1.0))
     size = math.sqrt(2 * float(np.mean(sizes**2)))
     if size == 0.0:

@@ -123,14 +123,21 @@ def _place_renewals(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Rea
     """Return readings with renewals that come evenly placed by all of them together."""
     channels_on_grid = dict(channels)
     for quantity, readings in channels.items():
-        period_s, changed = reading_period(readings), readings.half_s > 0
+        period_s, changed = reading_period(readings), readings.t_half_width_s > 0
         if period_s is not None:
-            t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
-            early_s, late_s = t_s[changed] - half_s[changed], t_s[changed] + half_s[changed]
-            t_s[changed], half_s[changed] = on_grid(early_s, late_s, period_s)
+            t_s, t_half_width_s = readings.t_s.copy(), readings.t_half_width_s.copy()
+            early_s, late_s = (
+                t_s[changed] - t_half_width_s[changed],
+                t_s[changed] + t_half_width_s[changed],
+            )
+            t_s[changed], t_half_width_s[changed] = on_grid(early_s, late_s, period_s)
             # After a pause of the recorder nothing shows the renewals before the last one.
-            half_s = np.where(after_pause(readings.half_s, period_s), readings.half_s, half_s)
-            channels_on_grid[quantity] = replace(readings, t_s=t_s, half_s=half_s)
+            t_half_width_s = np.where(
+                after_pause(readings.t_half_width_s, period_s),
+                readings.t_half_width_s,
+                t_half_width_s,
+            )
+            channels_on_grid[quantity] = replace(readings, t_s=t_s, t_half_width_s=t_half_width_s)
     return channels_on_grid
 
 
@@ -173,7 +180,7 @@ def reading_period(readings: Readings) -> float | None:
 
     A renewal may bring the same value, so that some changes lie several periods apart.
     """
-    gaps_s = np.diff(readings.t_s[readings.half_s > 0])
+    gaps_s = np.diff(readings.t_s[readings.t_half_width_s > 0])
     if len(gaps_s) < _MIN_INTERVALS:
         return None
     short_s = gaps_s[gaps_s < 2.5 * float(np.quantile(gaps_s, 0.05))]
@@ -266,8 +273,10 @@ def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
     for k in intervals:
         first, last = np.searchsorted(readings.t_s, (knots.t_s[k], knots.t_s[k + 1]))
         nearby = slice(max(int(first) - 1, 0), int(last) + 1)
-        reading_j = jump_w[nearby] * readings.half_s[1:][nearby][: len(jump_w[nearby])]
-        tick_j = jump_w[nearby].max(initial=0.0) * np.hypot(knots.half_s[k], knots.half_s[k + 1])
+        reading_j = jump_w[nearby] * readings.t_half_width_s[1:][nearby][: len(jump_w[nearby])]
+        tick_j = jump_w[nearby].max(initial=0.0) * np.hypot(
+            knots.t_half_width_s[k], knots.t_half_width_s[k + 1]
+        )
         squares.append((float(np.sum(reading_j**2)) + float(tick_j) ** 2) / 3)
     return float(np.sqrt(np.mean(squares)))
 

@@ -301,7 +301,9 @@ def _counter_channel(
     # What it may be, or is, the sum of: readings that do not see all, the finest of them. Of some
     # that are not recorded its own steps are the sums.
     if not channels:
-        channels = [Readings(knots.origin_ns, knots.t_s[1:], knots.half_s[1:], knots.power_w)]
+        channels = [
+            Readings(knots.origin_ns, knots.t_s[1:], knots.t_half_width_s[1:], knots.power_w)
+        ]
     sources = [readings for readings in channels if readings.share_seen < 1.0]
     sources = sources or [readings for readings in channels if readings.window_s < 0.5]
     if not sources:

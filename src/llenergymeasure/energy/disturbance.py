@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llenergymeasure.energy.validity import Doubt, Span
+from llenergymeasure.energy.validity import Doubt, WindowNs
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX, STOPS_S
@@ -43,7 +43,7 @@ class CpuUse:
     unavailable: str | None = None
 
 
-def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUse:
+def cpu_use(samples: Samples, window: WindowNs, *, own_server: bool = True) -> CpuUse:
     """Return who used the CPUs over a window."""
 
     def rise(quantity: Quantity) -> float | None:
@@ -92,12 +92,12 @@ def cpu_doubts(usage: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
     if cpu_metered and machine_share > OTHERS_MAX:
         reason = f"other processes used {100 * machine_share:.1f} % of the machine's CPUs"
         reasons = reasons or [reason]
-        yield "other_process", f"{reason}, and their energy is in the reading"
+        yield Doubt("other_process", f"{reason}, and their energy is in the reading")
     if reasons:
-        yield "cpu_contended", "; ".join(reasons)
+        yield Doubt("cpu_contended", "; ".join(reasons))
 
 
-def stall_doubts(samples: Samples, window: Span) -> Iterator[Doubt]:
+def stall_doubts(samples: Samples, window: WindowNs) -> Iterator[Doubt]:
     """Yield whether the machine was suspended, or a process of the run was stopped."""
     ahead = samples.series(HOST_DEVICE, RECORDER, "heartbeat")
     valid = ~np.isnan(ahead.value)
@@ -107,17 +107,19 @@ def stall_doubts(samples: Samples, window: Span) -> Iterator[Doubt]:
         last = min(int(np.searchsorted(t_ns, window[1])), len(t_ns) - 1)
         slept_s = float(value[last] - value[first])
         if slept_s > SUSPENDED_S:
-            yield "stalled", f"the machine was suspended for {slept_s:.1f} s within the window"
+            yield Doubt(
+                "stalled", f"the machine was suspended for {slept_s:.1f} s within the window"
+            )
     stops = samples.series(HOST_DEVICE, RECORDER, "stopped_pid")
     inside = stops.value[(stops.t_ns >= window[0]) & (stops.t_ns <= window[1])]
     for pid, count in zip(*np.unique(inside, return_counts=True), strict=True):
-        yield (
+        yield Doubt(
             "stalled",
             f"process {int(pid)} of the run was stopped for about {count * STOPS_S:.1f} s of it",
         )
 
 
-def _rise(samples: Samples, quantity: Quantity, window: Span) -> tuple[float | None, float]:
+def _rise(samples: Samples, quantity: Quantity, window: WindowNs) -> tuple[float | None, float]:
     """Return by how much a count rose over a window, and over how many seconds of it is known."""
     series = samples.series(HOST_DEVICE, RECORDER, quantity)
     if len(series) < 2:

@@ -59,13 +59,13 @@ class Knots:
         origin_ns: CLOCK_MONOTONIC time that ``t_s`` counts from.
         t_s: the moments, shape (n,), rising.
         energy_j: energy up to each from an arbitrary zero, shape (n,).
-        half_s: half width of what is unknown of each moment, shape (n,).
+        t_half_width_s: half width of what is unknown of each moment, shape (n,).
     """
 
     origin_ns: int
     t_s: Floats
     energy_j: Floats
-    half_s: Floats
+    t_half_width_s: Floats
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -106,7 +106,9 @@ class Knots:
 
     def select(self, places: slice) -> "Knots":
         """Return some of the knots."""
-        return Knots(self.origin_ns, self.t_s[places], self.energy_j[places], self.half_s[places])
+        return Knots(
+            self.origin_ns, self.t_s[places], self.energy_j[places], self.t_half_width_s[places]
+        )
 
     def covers(self, start_s: float, end_s: float) -> bool:
         """Return whether the knots enclose a stretch, but for a knot distance at its ends."""
@@ -130,8 +132,10 @@ def counter_knots(series: Series, origin_ns: int) -> Knots:
     is_step = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
     late_s = np.asarray((series.t_ns[is_step] - origin_ns) / NS_PER_S)
     early_s = np.asarray((series.t_before_ns[is_step] - origin_ns) / NS_PER_S)
-    t_s, half_s = on_grid(early_s, late_s)
-    return Knots(origin_ns, t_s, np.asarray(series.value[is_step], dtype=np.float64), half_s)
+    t_s, t_half_width_s = on_grid(early_s, late_s)
+    return Knots(
+        origin_ns, t_s, np.asarray(series.value[is_step], dtype=np.float64), t_half_width_s
+    )
 
 
 def on_grid(
@@ -143,19 +147,19 @@ def on_grid(
     its own two reads, which a slow call sets far apart. Where they do not come evenly, each keeps
     its own: how far the even ones miss their reads is taken as how unsure they are.
     """
-    t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
+    t_s, t_half_width_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     for first in range(0, len(t_s) - _GRID_TICKS + 1, _GRID_TICKS):
         last = first + _GRID_TICKS if first + 2 * _GRID_TICKS <= len(t_s) else len(t_s)
         here = slice(first, last)
-        t_s[here], half_s[here] = _place_ticks(early_s[here], late_s[here], period_s)
-    return t_s, half_s
+        t_s[here], t_half_width_s[here] = _place_ticks(early_s[here], late_s[here], period_s)
+    return t_s, t_half_width_s
 
 
 def _place_ticks(early_s: Floats, late_s: Floats, period_s: float | None) -> tuple[Floats, Floats]:
     """Return when some ticks were that may come evenly, and how unsure that is."""
-    middle_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
+    middle_s, t_half_width_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     # Those that were seen soon show the pace; the others may have been any time before.
-    sharp = half_s <= 1.5 * np.median(half_s)
+    sharp = t_half_width_s <= 1.5 * np.median(t_half_width_s)
     usual_s = period_s or float(np.median(np.diff(middle_s)))
     pace_s, phase_s = np.polyfit(_tick_numbers(middle_s[sharp], usual_s), middle_s[sharp], 1)
     even_s = phase_s + pace_s * np.round((middle_s[sharp] - phase_s) / pace_s)
@@ -169,14 +173,14 @@ def _place_ticks(early_s: Floats, late_s: Floats, period_s: float | None) -> tup
     # What a read sees after a long pause is what the last tick before it has left.
     last_before = np.floor((late_s - phase_s) / pace_s)
     nearest = np.round((middle_s - phase_s) / pace_s)
-    even_s = phase_s + pace_s * np.where(half_s > 0.4 * pace_s, last_before, nearest)
+    even_s = phase_s + pace_s * np.where(t_half_width_s > 0.4 * pace_s, last_before, nearest)
     missed_s = np.maximum(np.maximum(early_s - even_s, even_s - late_s), 0.0)
-    better = (unsure_s < half_s) & (missed_s <= unsure_s)
+    better = (unsure_s < t_half_width_s) & (missed_s <= unsure_s)
     placed_s = np.where(better, np.clip(even_s, early_s, late_s), middle_s)
     # Two ticks at one time are ticks that do not come evenly.
     is_double = np.diff(placed_s) < 0.3 * pace_s
     better &= ~(np.append(is_double, False) | np.append(False, is_double))
-    return np.where(better, placed_s, middle_s), np.where(better, unsure_s, half_s)
+    return np.where(better, placed_s, middle_s), np.where(better, unsure_s, t_half_width_s)
 
 
 def _tick_numbers(t_s: Floats, about_s: float) -> Floats:
@@ -202,7 +206,7 @@ class Readings:
     Attributes:
         origin_ns: as of ``Knots``.
         t_s: when each was first shown, shape (n,), rising.
-        half_s: half width of what is unknown of that, shape (n,).
+        t_half_width_s: half width of what is unknown of that, shape (n,).
         power_w: what it shows, shape (n,).
         zeros: readings of 0 W or less that were left out: no powered device draws nothing.
         behaviour: which channel's they are, and how it averages.
@@ -210,7 +214,7 @@ class Readings:
 
     origin_ns: int
     t_s: Floats
-    half_s: Floats
+    t_half_width_s: Floats
     power_w: Floats
     zeros: int = 0
     behaviour: PowerBehaviour = UNKNOWN_BEHAVIOUR
@@ -245,25 +249,27 @@ class Readings:
         A row that shows a value again is written at any time, or not at all: the value would be
         taken to change from then on, and not within the period before the change.
         """
-        period_s, repeated = self.behaviour.update_period_s, self.half_s == 0.0
+        period_s, repeated = self.behaviour.update_period_s, self.t_half_width_s == 0.0
         if period_s is None or period_s > _LONGEST_PERIOD_S:
             return self
         changes_s = np.append(self.t_s[~repeated], np.inf)
         next_s = changes_s[np.searchsorted(changes_s, self.t_s)]
         changes_later = repeated & np.isfinite(next_s)
         periods = np.maximum(np.round((next_s - self.t_s)[changes_later] / period_s), 1)
-        t_s, half_s = self.t_s.copy(), self.half_s.copy()
+        t_s, t_half_width_s = self.t_s.copy(), self.t_half_width_s.copy()
         t_s[changes_later] = next_s[changes_later] - periods * period_s
-        half_s[changes_later] = self.half_s[np.searchsorted(self.t_s, next_s[changes_later])]
+        t_half_width_s[changes_later] = self.t_half_width_s[
+            np.searchsorted(self.t_s, next_s[changes_later])
+        ]
         keep = ~changes_later | (np.diff(t_s, prepend=-np.inf) > period_s / 2)
-        t_s, half_s, power_w = t_s[keep], half_s[keep], self.power_w[keep]
+        t_s, t_half_width_s, power_w = t_s[keep], t_half_width_s[keep], self.power_w[keep]
         gaps_s = np.diff(t_s, prepend=np.inf)
-        held = (half_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
-        held = np.flatnonzero(held & ~after_pause(half_s, period_s))
+        held = (t_half_width_s > 0) & (gaps_s > 1.5 * period_s) & (gaps_s < _LONGEST_HELD_S)
+        held = np.flatnonzero(held & ~after_pause(t_half_width_s, period_s))
         return replace(
             self,
             t_s=np.insert(t_s, held, t_s[held] - period_s),
-            half_s=np.insert(half_s, held, half_s[held]),
+            t_half_width_s=np.insert(t_half_width_s, held, t_half_width_s[held]),
             power_w=np.insert(power_w, held, power_w[held - 1]),
         )
 
@@ -271,14 +277,18 @@ class Readings:
         """Return those that were first shown in a stretch of time."""
         here = (self.t_s >= low_s) & (self.t_s <= high_s)
         return replace(
-            self, t_s=self.t_s[here], half_s=self.half_s[here], power_w=self.power_w[here]
+            self,
+            t_s=self.t_s[here],
+            t_half_width_s=self.t_half_width_s[here],
+            power_w=self.power_w[here],
         )
 
 
-def after_pause(half_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
+def after_pause(half_widths_s: Floats, period_s: float) -> npt.NDArray[np.bool_]:
     """Return which readings, each as unsure, were read after a pause of the recorder."""
-    usual_s = float(np.median(half_s[half_s > 0])) if np.any(half_s > 0) else 0.0
-    return np.asarray(half_s > max(_PAUSE_PERIODS * period_s, _PAUSE_TIMES * usual_s))
+    changes_s = half_widths_s[half_widths_s > 0]
+    usual_s = float(np.median(changes_s)) if len(changes_s) else 0.0
+    return np.asarray(half_widths_s > max(_PAUSE_PERIODS * period_s, _PAUSE_TIMES * usual_s))
 
 
 def power_readings(series: Series, origin_ns: int) -> Readings:
@@ -314,4 +324,38 @@ def power_knots(readings: Readings) -> Knots:
     rise_j = mean_s * power_w[1:] + (gaps_s - mean_s) * (power_w[1:] + power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
     t_s = readings.t_s - (0.0 if readings.is_adjoining else readings.window_s / 2)
-    return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)
+    return Knots(readings.origin_ns, t_s, energy_j, readings.t_half_width_s)
+
+
+def possible_energies(
+    knots: Knots, left: int, right: int, t_s: float, power_range: PowerRange
+) -> tuple[float, float]:
+    """Return the least and the most energy possible at a moment between two knots.
+
+    Args:
+        knots: where the energy is known.
+        left: place of the knot before the moment.
+        right: place of the one after it.
+        t_s: the moment, on the knots' scale.
+        power_range: between which powers the device stays.
+    """
+    low_w, high_w = power_range.low_w, power_range.high_w
+    left_j, right_j = float(knots.energy_j[left]), float(knots.energy_j[right])
+    left_half_width_s = float(knots.t_half_width_s[left])
+    right_half_width_s = float(knots.t_half_width_s[right])
+    since_s, until_s = t_s - float(knots.t_s[left]), float(knots.t_s[right]) - t_s
+
+    def least_j(span_s: float) -> float:
+        return min(low_w * span_s, high_w * span_s)
+
+    low_j = max(
+        left_j + least_j(since_s - left_half_width_s),
+        right_j - high_w * max(until_s + right_half_width_s, 0.0),
+    )
+    high_j = min(
+        left_j + high_w * max(since_s + left_half_width_s, 0.0),
+        right_j - least_j(until_s - right_half_width_s),
+    )
+    curve_j = float(knots.at(t_s))
+    # Knots that show more or less than the device can draw leave only their own line.
+    return min(low_j, curve_j), max(high_j, curve_j)

@@ -18,7 +18,7 @@ import numpy as np
 from llenergymeasure.energy.batches import OVERLAP, Batch, batches_overlap
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.knots import Floats, Knots
-from llenergymeasure.energy.window import COVERAGE_FACTOR
+from llenergymeasure.units import COVERAGE_FACTOR
 
 _MIN_STEPS = 12
 _MAX_CONDITION = 30.0
@@ -169,7 +169,7 @@ def _fit(knots: Knots, splits: Sequence[tuple[Batch, int]], thinking: float) -> 
     if isinstance(early, NoSplit) or isinstance(late, NoSplit):
         return best
     by_lag_w = (late.energy_j - early.energy_j) / (2 * _FINEST_LAG_S)
-    off_s = _FINEST_LAG_S / 2 + float(np.mean(knots.half_s[first:last])) / math.sqrt(3)
+    off_s = _FINEST_LAG_S / 2 + float(np.mean(knots.t_half_width_s[first:last])) / math.sqrt(3)
     covariance = best.covariance + np.outer(by_lag_w, by_lag_w) * off_s**2
     return replace(best, covariance=covariance)
 

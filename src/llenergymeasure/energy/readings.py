@@ -10,7 +10,7 @@ from llenergymeasure.energy.device import Device, model_channel, open_device
 from llenergymeasure.energy.idle_margins import MARGINS
 from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power
 from llenergymeasure.energy.sums import overlap
-from llenergymeasure.energy.window import Margin, Stretch
+from llenergymeasure.energy.window import Margin, StretchEnergy
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.base import SensorInfo
@@ -57,7 +57,7 @@ class Source:
         start_ns: int,
         end_ns: int,
         phases: Sequence[PhaseSpan] = (),
-    ) -> Stretch | None:
+    ) -> StretchEnergy | None:
         """Return the stretch's energy, its interval reaching to the device's other channel.
 
         Which of two channels that disagree is wrong is not known.
@@ -74,9 +74,11 @@ class Source:
         if self.device.averages is not None:
             # What a channel fails to see is at most what one that sees all leaves room for.
             unseen_j = apart_j if disagreement.is_clear else min(unseen_j, apart_j)
-            hidden_j = self.channel.hidden_j(stretch.energy_j, (end_ns - start_ns) / NS_PER_S)
-            if hidden_j > 0:
-                bound_j = bound_j - hidden_j + abs(apart_j)
+            unseen_bound_j = self.channel.unseen_bound_j(
+                stretch.energy_j, (end_ns - start_ns) / NS_PER_S
+            )
+            if unseen_bound_j > 0:
+                bound_j = bound_j - unseen_bound_j + abs(apart_j)
         elif disagreement.is_clear:
             unseen_j = max(unseen_j, apart_j)
         wide = replace(stretch, unseen_j=unseen_j, bound_j=bound_j)
@@ -107,7 +109,7 @@ class Source:
         return blank.model_copy(update=energies)
 
     def _intervals(
-        self, stretch: Stretch, gain: Gain, span_s: float, gross_j: float
+        self, stretch: StretchEnergy, gain: Gain, span_s: float, gross_j: float
     ) -> dict[str, float | None]:
         u95_j = stretch.u95_j / gain.gain
         net_u95_j = None

@@ -15,8 +15,7 @@ import numpy as np
 from llenergymeasure.energy.batches import Batch, PartEnergy
 from llenergymeasure.energy.knots import Floats
 from llenergymeasure.energy.prefill_decode import NoSplit, TokenEnergy
-from llenergymeasure.energy.window import COVERAGE_FACTOR
-from llenergymeasure.units import NS_PER_S
+from llenergymeasure.units import COVERAGE_FACTOR, NS_PER_S
 
 STEPS_UNKNOWN = "the engine does not say in which steps a request had its tokens"
 

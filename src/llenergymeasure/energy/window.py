@@ -15,13 +15,12 @@ What it draws there is known in one of two ways:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings
-
-COVERAGE_FACTOR = 1.96
-"""Half width of the central 95 % of a normal distribution in standard deviations (GUM G.1.3)."""
+from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings, possible_energies
+from llenergymeasure.units import COVERAGE_FACTOR
 
 LAG_ALLOWANCE_S = 0.1
 """How late a counter of unknown lag may count: one update period of all cards seen so far."""
@@ -56,29 +55,41 @@ class End:
         energy_j: cumulative, from the knots' zero.
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
-        doubt_j: how far it is off at most, at both ends the same way, where work begins or ends.
-        late_j: of that, what there would be of a counter too that is late and counts all of it.
+        common_error_j: how far it is off at most, at both ends the same way, where work begins or
+            ends.
+        lag_explained_j: of that, what there would be of a counter too that is late and counts all
+            of it.
         at_rest: whether it is that of a rest next to the window.
     """
 
     energy_j: float
     standard_j: float
     bound_j: float
-    doubt_j: float = 0.0
-    late_j: float = 0.0
+    common_error_j: float = 0.0
+    lag_explained_j: float = 0.0
     at_rest: bool = False
 
 
+class RestMismatch(NamedTuple):
+    """How far off an end is at most where the work contradicts the rest; how much a lag explains.
+
+    The lag is that of a counter that is as late as this one may be.
+    """
+
+    error_j: float
+    lag_explained_j: float
+
+
 @dataclass(frozen=True)
-class Stretch:
+class StretchEnergy:
     """The energy of a stretch, as indicated, and what makes it uncertain.
 
     Attributes:
         energy_j: the energy.
         random_j: half width of the 95 % interval from what differs from stretch to stretch: where
             its ends lie between two knots.
-        edge_j: from what moves the ends of stretches alike that are cut in the same way: work that
-            contradicts its marks, energy that is smeared over an end, or counted late.
+        shared_ends_j: from what moves the ends of stretches alike that are cut in the same way:
+            work that contradicts its marks, energy that is smeared over an end, or counted late.
         bound_j: what no load within the device's power range exceeds.
         at_rest: whether its start and its end are those of a rest next to it.
         unseen_j: from time that is not seen, and disagreement of the channels.
@@ -86,7 +97,7 @@ class Stretch:
 
     energy_j: float
     random_j: float
-    edge_j: float
+    shared_ends_j: float
     bound_j: float
     at_rest: tuple[bool, bool] = (False, False)
     unseen_j: float = 0.0
@@ -94,17 +105,17 @@ class Stretch:
     @property
     def ends_j(self) -> float:
         """Return the half width of the 95 % interval from the stretch's ends."""
-        return math.hypot(self.random_j, self.edge_j)
+        return math.hypot(self.random_j, self.shared_ends_j)
 
     @property
     def shared_j(self) -> float:
         """Return the half width from what repeats share: their mean is off by it as each is."""
-        return math.hypot(self.edge_j, self.unseen_j)
+        return math.hypot(self.shared_ends_j, self.unseen_j)
 
     @property
     def u95_j(self) -> float:
         """Return the half width of the 95 % interval."""
-        return math.hypot(self.random_j, self.edge_j, self.unseen_j)
+        return math.hypot(self.random_j, self.shared_ends_j, self.unseen_j)
 
 
 def window_energy(
@@ -118,7 +129,7 @@ def window_energy(
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
     delay_s: float = 0.0,
-) -> Stretch:
+) -> StretchEnergy:
     """Return the energy of a window with its interval, the parts of that, and its bound.
 
     Args:
@@ -138,20 +149,20 @@ def window_energy(
     work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
-    start = estimator.at_end((start_s, end_s), margins[0], early_s, work_w)
-    end = estimator.at_end((end_s, start_s), margins[1], late_s, work_w)
+    start = estimator.at_end(start_s, end_s, margins[0], early_s, work_w)
+    end = estimator.at_end(end_s, start_s, margins[1], late_s, work_w)
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
     # From rest to work and back both ends are off the same way: that adds, and repeats share it,
     # but for what a counter shows that is merely late.
-    doubt_j = start.doubt_j + end.doubt_j
-    u95_j = min(u95_j + doubt_j, bound_j)
-    edge_j = min(doubt_j - start.late_j - end.late_j, u95_j)
-    stretch = Stretch(
+    common_error_j = start.common_error_j + end.common_error_j
+    u95_j = min(u95_j + common_error_j, bound_j)
+    shared_ends_j = min(common_error_j - start.lag_explained_j - end.lag_explained_j, u95_j)
+    stretch = StretchEnergy(
         end.energy_j - start.energy_j,
-        quadrature_difference(u95_j, edge_j),
-        edge_j,
+        quadrature_difference(u95_j, shared_ends_j),
+        shared_ends_j,
         bound_j,
         (start.at_rest, end.at_rest),
     )
@@ -162,7 +173,7 @@ def window_energy(
 class _EndEstimator:
     """What there is to determine the energy at an end from; see ``window_energy``.
 
-    The methods take an end, in s on the knots' scale, or ``ends_s``: it and the window's other one.
+    The methods take an end, and where that matters the window's other one, on the knots' scale.
     """
 
     knots: Knots
@@ -171,130 +182,144 @@ class _EndEstimator:
     delay_s: float
 
     def at_end(
-        self, ends_s: tuple[float, float], margin: Margin | None, off_s: float, work_w: Floats
+        self,
+        end_s: float,
+        other_end_s: float,
+        margin: Margin | None,
+        timing_slack_s: float,
+        work_w: Floats,
     ) -> End:
         """Return the energy at an end, from the rest next to it where there is one."""
-        knots, t_s = self.knots, ends_s[0]
+        knots = self.knots
         if margin is None:
-            return self.between_knots(t_s)
-        before = t_s < ends_s[1]
-        from_s = margin.start_s if before else t_s + off_s
-        to_s = t_s - off_s if before else margin.end_s
+            return self.between_knots(end_s)
+        is_start = end_s < other_end_s
+        from_s = margin.start_s if is_start else end_s + timing_slack_s
+        to_s = end_s - timing_slack_s if is_start else margin.end_s
         inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
         if len(inside) < 2:
-            return self.at_change(ends_s)
+            return self.at_unresolved_pause(end_s, other_end_s)
         if not self.is_at_rest(from_s, to_s, work_w):
-            return self.between_knots(t_s)
-        t, energy_j = knots.t_s[inside], knots.energy_j[inside]
-        levels_w = np.diff(energy_j) / np.diff(t)
-        nearest = -1 if before else 0
+            return self.between_knots(end_s)
+        t_s, energy_j = knots.t_s[inside], knots.energy_j[inside]
+        levels_w = np.diff(energy_j) / np.diff(t_s)
+        nearest = -1 if is_start else 0
         level_w = float(levels_w[nearest])
-        gap_s = float(t_s - t[nearest])
+        gap_s = float(end_s - t_s[nearest])
         # One level is known as well as its two moments are; several show how steady the rest is.
         spread_w = float(np.ptp(levels_w)) if len(levels_w) > 1 else 0.05 * abs(level_w)
-        half_s = float(knots.half_s[inside].mean())
-        timing_w = abs(level_w) * half_s / float(np.diff(t)[nearest])
+        t_half_width_s = float(knots.t_half_width_s[inside].mean())
+        timing_w = abs(level_w) * t_half_width_s / float(np.diff(t_s)[nearest])
         # Power that strays by chance does so more over a shorter gap, and the level itself does.
-        chance_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t)[nearest])))
-        unsure_j = math.hypot(spread_w * chance_s, timing_w * gap_s)
-        unsure_j += level_w * half_s / math.sqrt(3)
+        extrapolation_s = math.sqrt(abs(gap_s) * (abs(gap_s) + float(np.diff(t_s)[nearest])))
+        standard_j = math.hypot(spread_w * extrapolation_s, timing_w * gap_s)
+        standard_j += level_w * t_half_width_s / math.sqrt(3)
         rest_j = float(energy_j[nearest]) + level_w * gap_s
         farthest_w = self.power_range.farthest_w(level_w)
-        doubts_j = self.contradiction_j(ends_s, rest_j, level_w)
-        return End(rest_j, unsure_j, farthest_w * abs(gap_s), *doubts_j, at_rest=True)
+        mismatch = self.rest_mismatch(end_s, other_end_s, rest_j, level_w)
+        return End(
+            rest_j,
+            standard_j,
+            farthest_w * abs(gap_s),
+            common_error_j=mismatch.error_j,
+            lag_explained_j=mismatch.lag_explained_j,
+            at_rest=True,
+        )
 
     def is_at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
         """Return whether a stretch is at rest: work that goes on there makes it none."""
         inside = (self.knots.t_s >= low_s) & (self.knots.t_s <= high_s)
-        powers_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
+        parts_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
         for readings in self.fine_readings:
             # A reading is one of the margin if all that it may be a mean over lies there.
-            inside_margin = readings.t_s - readings.half_s >= low_s + readings.window_s
-            inside_margin &= readings.t_s + readings.half_s <= high_s
-            powers_w.append(readings.power_w[inside_margin])
-        seen_w = np.concatenate(powers_w)
-        if len(seen_w) == 0:
+            inside_margin = readings.t_s - readings.t_half_width_s >= low_s + readings.window_s
+            inside_margin &= readings.t_s + readings.t_half_width_s <= high_s
+            parts_w.append(readings.power_w[inside_margin])
+        powers_w = np.concatenate(parts_w)
+        if len(powers_w) == 0:
             return False
-        level_w, range_w = float(np.mean(seen_w)), float(np.ptp(seen_w))
+        level_w, range_w = float(np.mean(powers_w)), float(np.ptp(powers_w))
         least_w, most_w = float(work_w.min()), float(work_w.max())
         is_below = level_w <= (1 - _MAX_REST_RANGE) * least_w
         is_flat = range_w <= _FLAT_SHARE * (most_w - least_w) and level_w <= (least_w + most_w) / 2
         return range_w <= _MAX_REST_RANGE * level_w and (is_below or is_flat)
 
-    def contradiction_j(
-        self, ends_s: tuple[float, float], rest_j: float, level_w: float
-    ) -> tuple[float, float]:
+    def rest_mismatch(
+        self, end_s: float, other_end_s: float, rest_j: float, level_w: float
+    ) -> RestMismatch:
         """Return how far off an end may be where the work contradicts the rest; 0 where not.
 
         It does where more was drawn between the work's next knot and the rest than the most power
         seen next to the end explains: then work began early or went on in the margin, or was
-        counted late. How much of that is not the window's, the least power seen there shows. The
-        second is as much where a counter explains it that is as late as this one may be.
+        counted late. How much of that is not the window's, the least power seen there shows.
         """
-        work = self.work_next_to(ends_s, _NEARBY_KNOTS)
+        work = self.work_next_to(end_s, other_end_s, _NEARBY_KNOTS)
         if work is None:
-            return 0.0, 0.0
-        first, seen_w = work
-        apart_s = abs(float(self.knots.t_s[first]) - ends_s[0])
-        drawn_j = abs(float(self.knots.energy_j[first]) - rest_j)
-        most_w = float(seen_w.max())
-        # Work ends late in a counter that is late, and begins late.
-        delay_s = self.delay_s if ends_s[0] > ends_s[1] else 0.0
-        explained = []
-        for late_s in (0.0, delay_s):
-            # Pulses shorter than what was seen may have been above it.
-            hidden_j = self.hidden_j(most_w, self.knots.spacing_s, apart_s + late_s)
-            timing_j = most_w * float(self.knots.half_s[first])
-            most_j = most_w * apart_s + (most_w - level_w) * late_s
-            explained.append(drawn_j <= most_j + COVERAGE_FACTOR * hidden_j + timing_j)
-        doubt_j = 0.0 if explained[0] else drawn_j - float(seen_w.min()) * apart_s
-        return doubt_j, doubt_j if explained[1] else 0.0
+            return RestMismatch(0.0, 0.0)
+        nearest_knot, powers_w = work
+        gap_to_knot_s = abs(float(self.knots.t_s[nearest_knot]) - end_s)
+        drawn_j = abs(float(self.knots.energy_j[nearest_knot]) - rest_j)
+        most_w = float(powers_w.max())
 
-    def at_change(self, ends_s: tuple[float, float]) -> End:
+        def is_explained(late_s: float) -> bool:
+            # Pulses shorter than what was seen may have been above it.
+            spacing_s = self.knots.spacing_s
+            unseen_j = self.undersampling_error_j(most_w, spacing_s, gap_to_knot_s + late_s)
+            timing_j = most_w * float(self.knots.t_half_width_s[nearest_knot])
+            most_j = most_w * gap_to_knot_s + (most_w - level_w) * late_s
+            return drawn_j <= most_j + COVERAGE_FACTOR * unseen_j + timing_j
+
+        # Work ends late in a counter that is late, and begins late.
+        explained_on_time = is_explained(0.0)
+        explained_if_late = is_explained(self.delay_s if end_s > other_end_s else 0.0)
+        error_j = 0.0 if explained_on_time else drawn_j - float(powers_w.min()) * gap_to_knot_s
+        return RestMismatch(error_j, error_j if explained_if_late else 0.0)
+
+    def at_unresolved_pause(self, end_s: float, other_end_s: float) -> End:
         """Return the energy at an end of work next to a pause too short to show itself.
 
         The curve through the knots smears what changes there. What the work may have drawn between
         the end and its next knot is what it was seen to draw there, from the least to the most.
         """
-        curve = self.between_knots(ends_s[0])
-        work = self.work_next_to(ends_s, 2)
+        curve = self.between_knots(end_s)
+        work = self.work_next_to(end_s, other_end_s, 2)
         if work is None:
-            return replace(curve, doubt_j=curve.bound_j)
-        first, seen_w = work
-        inside_s = abs(float(self.knots.t_s[first]) - ends_s[0])
-        possible_j = np.array([seen_w.min(), seen_w.max()]) * inside_s
-        by_curve_j = abs(curve.energy_j - float(self.knots.energy_j[first]))
-        return replace(curve, doubt_j=float(np.max(np.abs(possible_j - by_curve_j))))
+            return replace(curve, common_error_j=curve.bound_j)
+        nearest_knot, powers_w = work
+        gap_to_knot_s = abs(float(self.knots.t_s[nearest_knot]) - end_s)
+        possible_j = np.array([powers_w.min(), powers_w.max()]) * gap_to_knot_s
+        by_curve_j = abs(curve.energy_j - float(self.knots.energy_j[nearest_knot]))
+        return replace(curve, common_error_j=float(np.max(np.abs(possible_j - by_curve_j))))
 
     def work_next_to(
-        self, ends_s: tuple[float, float], stretches: int
+        self, end_s: float, other_end_s: float, stretches: int
     ) -> tuple[int, Floats] | None:
-        """Return the first knot from an end into the window, and the powers seen next to the end.
+        """Return the nearest knot within the window, and the powers seen next to the end.
 
         They are of so many stretches between knots, and of the readings there. None if there are
         not two knots in the window.
         """
-        knots, end_s = self.knots, ends_s[0]
-        places = np.flatnonzero((knots.t_s >= min(ends_s)) & (knots.t_s <= max(ends_s)))
-        is_start = end_s < ends_s[1]
+        knots, is_start = self.knots, end_s < other_end_s
+        low_s, high_s = min(end_s, other_end_s), max(end_s, other_end_s)
+        places = np.flatnonzero((knots.t_s >= low_s) & (knots.t_s <= high_s))
         places = places[: stretches + 1] if is_start else places[-stretches - 1 :]
         if len(places) < 2:
             return None
-        first, last = knots.t_s[places[[0, -1]]]
-        low_s, high_s = (end_s, last) if is_start else (first, end_s)
-        seen_w = [np.diff(knots.energy_j[places]) / np.diff(knots.t_s[places])]
-        seen_w += [
+        first_s, last_s = knots.t_s[places[[0, -1]]]
+        low_s, high_s = (end_s, last_s) if is_start else (first_s, end_s)
+        parts_w = [np.diff(knots.energy_j[places]) / np.diff(knots.t_s[places])]
+        parts_w += [
             readings.power_w[(readings.t_s - readings.window_s >= low_s) & (readings.t_s <= high_s)]
             for readings in self.fine_readings
         ]
-        return int(places[0] if is_start else places[-1]), np.concatenate(seen_w)
+        return int(places[0] if is_start else places[-1]), np.concatenate(parts_w)
 
     def between_knots(self, t_s: float) -> End:
         """Return the energy at a moment between two knots, or a little beyond the outermost."""
         knots = self.knots
         right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
         left = right - 1
-        low_j, high_j = _possible(knots, left, right, t_s, self.power_range)
+        low_j, high_j = possible_energies(knots, left, right, t_s, self.power_range)
         guess_j = float(np.clip(knots.at(t_s), low_j, high_j))
         bound_j = max(high_j - guess_j, guess_j - low_j)
         span_s = float(knots.t_s[right] - knots.t_s[left])
@@ -303,16 +328,16 @@ class _EndEstimator:
         nearest = left if fraction < 0.5 else right
         distance_s = abs(t_s - float(knots.t_s[nearest]))
         bridge = math.sqrt(4 * fraction * (1 - fraction))
-        off_s = min(_CURVE_ERROR * span_s * bridge, 2 * distance_s)
-        off_j = off_s * self.variation_w(left)
+        curve_error_s = min(_CURVE_ERROR * span_s * bridge, 2 * distance_s)
+        curve_error_j = curve_error_s * self.variation_w(left)
         mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
-        timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
+        timing_j = mean_w * float(knots.t_half_width_s[nearest]) / math.sqrt(3)
         beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
-        hidden_j = self.hidden_j(mean_w, span_s, distance_s)
-        standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
+        unseen_j = self.undersampling_error_j(mean_w, span_s, distance_s)
+        standard_j = math.sqrt(curve_error_j**2 + unseen_j**2 + timing_j**2 + beyond_j**2)
         return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
 
-    def hidden_j(self, mean_w: float, span_s: float, distance_s: float) -> float:
+    def undersampling_error_j(self, mean_w: float, span_s: float, distance_s: float) -> float:
         """Return how far pulses that nothing shows take the energy off, a standard uncertainty.
 
         The knots do not show pulses shorter than their distance, nor readings those shorter than
@@ -338,53 +363,29 @@ class _EndEstimator:
         them is a pulse, which may have been anywhere between.
         """
         local = self.knots.select(slice(max(left - _NEARBY_KNOTS, 0), left + _NEARBY_KNOTS + 2))
-        strays: list[Floats] = []
-        for first in (0, 1) if len(local) > 3 else ():
-            coarse = local.select(slice(first, None, 2))
-            between = local.select(slice(1 - first, None, 2))
+        deviations_w: list[Floats] = []
+        for parity in (0, 1) if len(local) > 3 else ():
+            coarse = local.select(slice(parity, None, 2))
+            between = local.select(slice(1 - parity, None, 2))
             inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
-            off_j = (between.energy_j - coarse.at(between.t_s))[inner]
-            strays.append(off_j / local.spacing_s)
+            deviations_j = (between.energy_j - coarse.at(between.t_s))[inner]
+            deviations_w.append(deviations_j / local.spacing_s)
         for readings in self.fine_readings:
             inside = (readings.t_s - readings.window_s >= local.t_s[0]) & (
                 readings.t_s <= local.t_s[-1]
             )
             t_s = readings.t_s[inside]
             mean_w = (local.at(t_s) - local.at(t_s - readings.window_s)) / readings.window_s
-            strays.append(readings.power_w[inside] - mean_w)
-        most_w2 = max((float(np.mean(off**2)) for off in strays if len(off)), default=0.0)
+            deviations_w.append(readings.power_w[inside] - mean_w)
+        mean_squares = [float(np.mean(part_w**2)) for part_w in deviations_w if len(part_w)]
+        variation_w = math.sqrt(max(mean_squares, default=0.0))
         if left < 1 or left + 2 >= len(self.knots):
-            return math.sqrt(most_w2)
+            return variation_w
         before_w, here_w, after_w = self.knots.select(slice(left - 1, left + 3)).power_w.tolist()
         pulse_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w)
-        return max(math.sqrt(most_w2), float(pulse_w))
+        return max(variation_w, float(pulse_w))
 
 
 def quadrature_difference(total_j: float, part_j: float) -> float:
     """Return a half width less one that was added to it in quadrature."""
     return math.sqrt(max(total_j**2 - part_j**2, 0.0))
-
-
-def _possible(
-    knots: Knots, left: int, right: int, t_s: float, power_range: PowerRange
-) -> tuple[float, float]:
-    """Return the least and the most energy possible at a moment."""
-    low_w, high_w = power_range.low_w, power_range.high_w
-    left_j, right_j = float(knots.energy_j[left]), float(knots.energy_j[right])
-    left_half_s, right_half_s = float(knots.half_s[left]), float(knots.half_s[right])
-    since_s, until_s = t_s - float(knots.t_s[left]), float(knots.t_s[right]) - t_s
-
-    def least_j(span_s: float) -> float:
-        return min(low_w * span_s, high_w * span_s)
-
-    low_j = max(
-        left_j + least_j(since_s - left_half_s),
-        right_j - high_w * max(until_s + right_half_s, 0.0),
-    )
-    high_j = min(
-        left_j + high_w * max(since_s + left_half_s, 0.0),
-        right_j - least_j(until_s - right_half_s),
-    )
-    curve_j = float(knots.at(t_s))
-    # Knots that show more or less than the device can draw leave only their own line.
-    return min(low_j, curve_j), max(high_j, curve_j)

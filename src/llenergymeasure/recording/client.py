@@ -31,7 +31,7 @@ class RecorderProcess:
         devices: str | int | Sequence[str | int] | None = None,
         sensors: str = "auto",
         run_pid: int | None = None,
-        engine_pid: Path | None = None,
+        engine_pid_file: Path | None = None,
         log: IO[Any] | int | None = None,
     ) -> "RecorderProcess":
         """Start a recorder; it samples from when ``wait_ready`` returns.
@@ -43,13 +43,13 @@ class RecorderProcess:
             sensors: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
             run_pid: root of the run's process tree; GPU processes outside it are strangers.
                 This process if not given.
-            engine_pid: a file that will hold the root of one more tree of the run's processes.
+            engine_pid_file: will hold the root of one more tree of the run's processes.
             log: where its messages go; this process's standard error if not given.
         """
         command = python_module("llenergymeasure.recording.recorder", "--out", str(out))
         command += ["--sensors", sensors, "--run-pid", str(run_pid or os.getpid())]
-        if engine_pid is not None:
-            command += ["--engine-pid", str(engine_pid)]
+        if engine_pid_file is not None:
+            command += ["--engine-pid", str(engine_pid_file)]
         if devices is not None:
             names = [devices] if isinstance(devices, str | int) else devices
             joined = ",".join(map(str, names))

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answer = _reserve_output()
     _configure_process(options.parent_pid)
     try:
-        run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
+        run = RunProcesses(options.run_pid or os.getppid(), engine_pid_file=options.engine_pid)
         sensors = open_sensors(options.sensors, options.devices, run)
         without_pandas()
         with _Stop() as stop:

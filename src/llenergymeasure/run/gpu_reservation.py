@@ -7,9 +7,9 @@ from typing import Any
 from llenergymeasure.machine.cpu_share import runs_at_once, take_cpu_share
 from llenergymeasure.machine.gpus.allotment import Allotment, fetch_allotment
 from llenergymeasure.machine.gpus.limits import (
-    hold_limits,
     restore_abandoned_limits,
     restore_limits,
+    set_limits,
 )
 from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits
@@ -58,7 +58,7 @@ class Reservation:
             allotment = fetch_allotment(config)
         return cls(allotment.with_uuids(locks.uuids), locks)
 
-    def hold_limits(self, gpu: Mapping[str, Any]) -> None:
+    def set_limits(self, gpu: Mapping[str, Any]) -> None:
         """Set the power limit and clock that the experiment asks for, if any.
 
         Raises:
@@ -68,7 +68,7 @@ class Reservation:
         if not self.allotment.uuids or requested == Limits():
             return
         self._requested_limits = requested
-        self.limits = {"held": hold_limits(self._locks, requested), "restored": None}
+        self.limits = {"held": set_limits(self._locks, requested), "restored": None}
 
     def environment(self) -> dict[str, str]:
         """Return the engine's environment, which shows it the locked cards only."""

@@ -136,7 +136,7 @@ class Supervisor:
         if self._reservation is None:
             return self.attempt.conclude(End.by_signal(self._signals.take()))
         started_s = time.monotonic()  # waiting for its cards is not part of its time
-        self._reservation.hold_limits(config.get("gpu") or {})
+        self._reservation.set_limits(config.get("gpu") or {})
         self._write_limits()
         engine = self._start_engine(follower.folder for follower in self.followers)
         end = self.record(engine, started_s, keep_engine=bool(self.followers))
@@ -170,7 +170,7 @@ class Supervisor:
             self._recorder = RecorderProcess.start(
                 out=self.folder.stream,
                 run_pid=os.getpid(),
-                engine_pid=self.folder.engine_pid,
+                engine_pid_file=self.folder.engine_pid,
                 sensors=_sensors(self._spec["config"]),
                 devices=self._reservation.allotment.uuids or None,
                 log=log,

@@ -29,7 +29,7 @@ _COMM_LENGTH = 15
 
 
 @dataclass(frozen=True)
-class Stranger:
+class ForeignProcess:
     """A process on a GPU that is not of the run."""
 
     pid: int
@@ -40,39 +40,41 @@ class RunProcesses:
     """Distinguishes the run's processes from all others."""
 
     def __init__(
-        self, run_pid: int, proc: Path = Path("/proc"), engine_pid: Path | None = None
+        self, run_pid: int, proc: Path = Path("/proc"), engine_pid_file: Path | None = None
     ) -> None:
         """Take the process at the root of the run's tree.
 
         Args:
             run_pid: that process.
             proc: where processes are described.
-            engine_pid: a file that will hold the root of one more tree: an engine in a container
-                that a daemon started is no child of the run's own process.
+            engine_pid_file: will hold the root of one more tree: an engine in a container that a
+                daemon started is no child of the run's own process.
         """
         self._run_pid = run_pid
-        self._engine_pid = engine_pid
+        self._engine_pid_file = engine_pid_file
         self._proc = proc
-        self._ours: set[tuple[int, str]] = set()
-        self._initial_pids: set[tuple[str, int]] = set()
-        self._unresolved: dict[str, set[int]] = {}
-        self._pids_are_host = _pids_are_host(proc)
+        self._run_processes: set[tuple[int, str]] = set()
+        self._pids_before_run: set[tuple[str, int]] = set()
+        self._unresolved_pids: dict[str, set[int]] = {}
+        self._sees_host_pids = _in_host_pid_namespace(proc)
 
     @classmethod
     def around_engine(
-        cls, engine_pid: Path, watched: int | None, proc: Path = Path("/proc")
+        cls, engine_pid_file: Path, watched_pid: int | None, proc: Path = Path("/proc")
     ) -> "RunProcesses":
         """Return the run's as its engine's process knows them: the supervisor's tree and its own.
 
         In a container it watches the supervisor, or a launcher whose parent that is.
         """
-        if watched is None:
-            return cls(os.getppid(), proc, engine_pid)
-        launcher = stat_fields(watched, proc) if LAUNCHER in arguments(watched, proc) else []
-        return cls(int(launcher[1]) if launcher else watched, proc, engine_pid)
+        if watched_pid is None:
+            return cls(os.getppid(), proc, engine_pid_file)
+        launcher = (
+            stat_fields(watched_pid, proc) if LAUNCHER in arguments(watched_pid, proc) else []
+        )
+        return cls(int(launcher[1]) if launcher else watched_pid, proc, engine_pid_file)
 
-    def strangers(self, gpu: Gpu) -> list[Stranger]:
-        """Return the strangers on a card now.
+    def foreign_processes(self, gpu: Gpu) -> list[ForeignProcess]:
+        """Return the processes not of the run that compute on a card now.
 
         The first call for a card has to come before the run uses it.
 
@@ -80,52 +82,52 @@ class RunProcesses:
             SensorError: the card does not answer.
         """
         pids = ask_nvml(lambda: compute_processes(gpu))
-        first_look = gpu.uuid not in self._unresolved
-        unresolved_before = self._unresolved.get(gpu.uuid, set())
-        self._unresolved[gpu.uuid] = set()
-        strangers = []
+        first_look = gpu.uuid not in self._unresolved_pids
+        unresolved_before = self._unresolved_pids.get(gpu.uuid, set())
+        self._unresolved_pids[gpu.uuid] = set()
+        found = []
         for pid in pids:
             if first_look:
-                self._initial_pids.add((gpu.uuid, pid))
-            if self._is_stranger(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
+                self._pids_before_run.add((gpu.uuid, pid))
+            if self._is_foreign(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
                 name = self._name(pid)
                 if name[:_COMM_LENGTH] not in _MPS_SERVERS:
-                    strangers.append(Stranger(pid, name))
-        return strangers
+                    found.append(ForeignProcess(pid, name))
+        return found
 
-    def graphics_strangers(self, gpu: Gpu) -> list[Stranger]:
+    def foreign_graphics_processes(self, gpu: Gpu) -> list[ForeignProcess]:
         """Return the processes not of the run that draw on a card now: a desktop, a game.
 
         Raises:
             SensorError: the card does not answer.
         """
         return [
-            Stranger(pid, self._name(pid))
+            ForeignProcess(pid, self._name(pid))
             for pid in ask_nvml(lambda: graphics_processes(gpu))
             if not (self._exists(pid) and self._is_ours(pid))
         ]
 
-    def _is_stranger(self, uuid: str, pid: int, *, was_unresolved: bool) -> bool:
+    def _is_foreign(self, uuid: str, pid: int, *, was_unresolved: bool) -> bool:
         if self._exists(pid):
-            ours = self._is_ours(pid)
-            self._pids_are_host = self._pids_are_host or ours
-            return not ours
-        if (uuid, pid) in self._initial_pids:
+            is_ours = self._is_ours(pid)
+            self._sees_host_pids = self._sees_host_pids or is_ours
+            return not is_ours
+        if (uuid, pid) in self._pids_before_run:
             return True
         # Gone between NVML's answer and this look, unless NVML says so twice.
-        self._unresolved[uuid].add(pid)
-        return self._pids_are_host and was_unresolved
+        self._unresolved_pids[uuid].add(pid)
+        return self._sees_host_pids and was_unresolved
 
     def _is_ours(self, pid: int) -> bool:
         fields = stat_fields(pid, self._proc)
-        key = (pid, fields[19] if fields else "")
-        if key in self._ours:
+        pid_and_start = (pid, fields[19] if fields else "")
+        if pid_and_start in self._run_processes:
             return True
         roots = self.roots()
         ancestor = pid
         while ancestor > 0:
             if ancestor in roots:
-                self._ours.add(key)
+                self._run_processes.add(pid_and_start)
                 return True
             fields = stat_fields(ancestor, self._proc)
             ancestor = int(fields[1]) if fields else 0
@@ -133,11 +135,12 @@ class RunProcesses:
 
     def roots(self) -> set[int]:
         """Return the processes at the roots of the run's trees, as far as they are known now."""
+        file = self._engine_pid_file
         try:
-            engine = int(read_bytes(self._engine_pid)) if self._engine_pid else self._run_pid
+            engine_pid = int(read_bytes(file)) if file else self._run_pid
         except (OSError, ValueError):
-            engine = self._run_pid
-        return {self._run_pid, engine}
+            engine_pid = self._run_pid
+        return {self._run_pid, engine_pid}
 
     def _exists(self, pid: int) -> bool:
         return pid > 0 and ((self._proc / str(pid)).exists() or is_hidden(pid))
@@ -146,7 +149,7 @@ class RunProcesses:
         return read_text(self._proc / str(pid) / "comm") or _nvml_name(pid)
 
 
-def _pids_are_host(proc: Path) -> bool:
+def _in_host_pid_namespace(proc: Path) -> bool:
     """Whether process numbers here are the host's, as NVML may report them."""
     try:
         return str((proc / "self" / "ns" / "pid").readlink()) == _INITIAL_PID_NAMESPACE

@@ -253,8 +253,12 @@ def _power_fields() -> dict[Quantity, int]:
 
 def _process_channel(gpu: Gpu, run: RunProcesses) -> Channel:
     def read() -> list[Value]:
-        computing = [Value("stranger_pid", float(p.pid), p.name) for p in run.strangers(gpu)]
-        drawing = [Value("graphics_pid", float(p.pid), p.name) for p in run.graphics_strangers(gpu)]
+        computing = [
+            Value("stranger_pid", float(p.pid), p.name) for p in run.foreign_processes(gpu)
+        ]
+        drawing = [
+            Value("graphics_pid", float(p.pid), p.name) for p in run.foreign_graphics_processes(gpu)
+        ]
         return computing + drawing
 
     return Channel(gpu.uuid, NAME, ("stranger_pid", "graphics_pid"), read, _STRANGERS)

@@ -25,20 +25,20 @@ from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
 from llenergymeasure.machine.gpus.nvml_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.processes import ChildError, RefusedError, boot_id, call_in_child
 
-ANSWER_S = 60.0
+NVML_TIMEOUT_S = 60.0
 """How long the driver may take."""
 
 _FORMAT = 1
 
 
-def hold_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
+def set_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
     """Set limits on the cards that are locked; return what was read back, by UUID.
 
     Raises:
         LimitsError: refused, with the reason. Nothing is changed then, or a record of it stays.
     """
     try:
-        return _call_with_locks(locks, "set_limits", (locks.uuids, asdict(limits)))
+        return _call_with_locks(locks, "set_limits_in_child", (locks.uuids, asdict(limits)))
     except RefusedError as error:
         reason = str(error)
     except ChildError as error:
@@ -62,7 +62,7 @@ def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[
     """
     devices = locks.uuids if uuids is None else tuple(uuids)
     try:
-        return _call_with_locks(locks, "put_back", (devices,))
+        return _call_with_locks(locks, "restore_limits_in_child", (devices,))
     except ChildError as error:
         failures = dict.fromkeys(devices, str(error))
         return {"restored": False, "unchanged_meanwhile": None, "left": failures}
@@ -122,7 +122,7 @@ def _lock_abandoned() -> GpuLocks:
 def _call_with_locks(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
-    return call_in_child(*question, limit_s=ANSWER_S, inherit=locks.handles)
+    return call_in_child(*question, limit_s=NVML_TIMEOUT_S, inherit=locks.handles)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,9 @@ def _read_record(path: Path) -> LimitRecord | None:
             return None
 
 
-def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+def set_limits_in_child(
+    folder_name: str, uuids: Sequence[str], settings: dict[str, Any]
+) -> dict[str, Any]:
     """Set limits on every card or on none, in this process; return what was read back, by UUID.
 
     Raises:
@@ -208,7 +210,7 @@ def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any])
     cards = [Card(uuid) for uuid in uuids]
     for card in cards:
         card.check(limits)
-    readings: dict[str, Any] = {}
+    read_back: dict[str, Any] = {}
     changes: list[tuple[Card, LimitRecord]] = []
     try:
         for card in cards:
@@ -218,7 +220,7 @@ def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any])
             )
             _write_record(folder, record)
             changes.append((card, record))
-            readings[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
+            read_back[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
     except (LlemError, OSError) as error:
         failures = []
         for card, record in changes:
@@ -231,7 +233,7 @@ def set_limits(folder_name: str, uuids: Sequence[str], settings: dict[str, Any])
         if failures:
             reason += f"; not put back yet, the next start tries again: {'; '.join(failures)}"
         raise LimitsError(reason) from error
-    return readings
+    return read_back
 
 
 def _actual_changes(card: Card, record: LimitRecord) -> LimitRecord:
@@ -244,23 +246,23 @@ def _actual_changes(card: Card, record: LimitRecord) -> LimitRecord:
     )
 
 
-def put_back(folder_name: str, uuids: Sequence[str]) -> dict[str, Any]:
+def restore_limits_in_child(folder_name: str, uuids: Sequence[str]) -> dict[str, Any]:
     """Restore what the records of these cards say, in this process; return how that went."""
     folder, failures = Path(folder_name), {}
-    unchanged = True
+    limit_held = True
     for uuid in uuids:
         try:
             path = _record_path(folder, uuid)
             record = _read_record(path)
             if record is not None and record.boot_id == boot_id():
                 open_nvml()
-                unchanged &= _restore_card(Card(record.uuid), record)
+                limit_held &= _restore_card(Card(record.uuid), record)
             path.unlink()
         except (LlemError, OSError) as error:
             failures[uuid] = str(error)
     return {
         "restored": not failures,
-        "unchanged_meanwhile": None if failures else unchanged,
+        "unchanged_meanwhile": None if failures else limit_held,
         "left": failures,
     }
 
@@ -277,9 +279,9 @@ def _restore_card(card: Card, record: LimitRecord) -> bool:
     set_w = record.power_limit_set_w
     if set_w is not None and now_w is None:
         raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
-    unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
+    limit_held = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
     failures = []
-    if unchanged and record.power_limit_before_w is not None:
+    if limit_held and record.power_limit_before_w is not None:
         try:
             card.set_power_limit(record.power_limit_before_w)
         except LimitsError as error:
@@ -291,4 +293,4 @@ def _restore_card(card: Card, record: LimitRecord) -> bool:
             failures.append(str(error))
     if failures:
         raise LimitsError("; ".join(failures))
-    return unchanged
+    return limit_held

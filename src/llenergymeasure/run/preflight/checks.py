@@ -269,7 +269,7 @@ def _in_use(
     name: str, card: Gpu, state: dict[str, Any], run_processes: RunProcesses, *, model_loaded: bool
 ) -> Iterator[Problem]:
     try:
-        foreign_processes = run_processes.strangers(card)
+        foreign_processes = run_processes.foreign_processes(card)
     except SensorError as error:
         yield Problem(f"{name} does not say who uses it: {error}", fatal=False)
         return

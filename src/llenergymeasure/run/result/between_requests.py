@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.knots import Floats
-from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S, quadrature_difference
+from llenergymeasure.energy.window import LAG_ALLOWANCE_S, quadrature_difference
 from llenergymeasure.results.serving import Gaps
 from llenergymeasure.run.result.offered_load import InFlight
-from llenergymeasure.units import NS_PER_S
+from llenergymeasure.units import COVERAGE_FACTOR, NS_PER_S
 
 Span = tuple[int, int]
 
