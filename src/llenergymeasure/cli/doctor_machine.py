@@ -34,7 +34,7 @@ from llenergymeasure.machine.gpus.state import (
 from llenergymeasure.processes import ChildError, run_to_end
 
 GIB = 1024**3
-COMMAND_LIMIT_S = 30.0
+COMMAND_TIMEOUT_S = 30.0
 """For a command that asks another program how it is."""
 
 IMPORT_LIMIT_S = 180.0
@@ -237,7 +237,7 @@ def _check_apptainer() -> Finding:
         remedy = "needed only for runners: {…: apptainer}; see the page Containers"
         return Finding("Apptainer", "absent", "no command apptainer", remedy)
     try:
-        result = call([command, "--version"], COMMAND_LIMIT_S)
+        result = call([command, "--version"], COMMAND_TIMEOUT_S)
     except ContainerError as error:
         return Finding("Apptainer", "wrong", str(error))
     if result.returncode != 0:

@@ -25,8 +25,8 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.units import MISSING
 
-COMMAND_LIMIT_S = 60.0
-CANCEL_LIMIT_S = 120.0
+COMMAND_TIMEOUT_S = 60.0
+CANCEL_TIMEOUT_S = 120.0
 QUIET_LIMIT_S = 300.0
 """Longer than the profile's latency-wait plus the time between two looks of the executor."""
 
@@ -36,13 +36,13 @@ QUEUE_POLL_SOON_S = 5.0
 """After a run's end, when other jobs may start; not at once, as runs may end every second and
 SLURM's controller should not be asked as often."""
 
-NO_JOBS = "No job of this study that could still run"
+NO_JOBS_PREFIX = "No job of this study that could still run"
 """Begins the last message of a workflow whose jobs have vanished or can never start."""
 
-EARLIER_JOBS = "Jobs of an earlier call"
+EARLIER_JOBS_PREFIX = "Jobs of an earlier call"
 """Begins messages about jobs that a killed workflow left in the queue."""
 
-NEVER_ENDS = ", which never ends by itself"
+NEVER_ENDS_CLAUSE = ", which never ends by itself"
 
 CHANGE_PROFILE = (
     "Change the profile (mem_mb, cpus_per_task, runtime, slurm_partition, slurm_account) "
@@ -112,22 +112,22 @@ def has_squeue() -> bool:
 
 
 def queued_jobs(
-    folder: StudyFolder, limit_s: float | None = None, *, in_cluster: bool = False
+    folder: StudyFolder, timeout_s: float | None = None, *, in_cluster: bool = False
 ) -> list[QueuedJob]:
     """Return the jobs that are in the queue for a study's folder; none without a cluster.
 
     Args:
         folder: the study's.
-        limit_s: how long SLURM may take; a minute if not given.
+        timeout_s: how long SLURM may take; a minute if not given.
         in_cluster: whether jobs go to SLURM. Where each command fetches its configuration (SLURM's
             configless mode), one that finds none is then a controller that does not answer.
 
     Raises:
-        PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
+        PreflightError: this machine is in a cluster whose SLURM does not answer in ``timeout_s``.
     """
     if not has_squeue():
         return []
-    result = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
+    result = _squeue(f"--format={_FORMAT}", timeout_s=timeout_s)
     if result.returncode != 0 and _IN_NO_CLUSTER in result.stderr and not in_cluster:
         return []
     if result.returncode != 0:
@@ -166,13 +166,13 @@ def _reasons_and_lines(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
         words = _in_words(reason)
         if never_starts and reason.startswith(_HELD_REASONS):
             words = (
-                f"{reason}{NEVER_ENDS}: SLURM holds it, as a node failed to start it or it was "
-                "requeued too often. Call again"
+                f"{reason}{NEVER_ENDS_CLAUSE}: SLURM holds it, as a node failed to start it or it "
+                "was requeued too often. Call again"
             )
         elif never_starts:
             words = (
-                f"{reason}{NEVER_ENDS}: no node of the partition gives what a job asks for, or "
-                f"it may not be asked for. {CHANGE_PROFILE}"
+                f"{reason}{NEVER_ENDS_CLAUSE}: no node of the partition gives what a job asks for, "
+                f"or it may not be asked for. {CHANGE_PROFILE}"
             )
         yield reason, f"{_jobs_wait(count)} in SLURM's queue: {words}"
 
@@ -224,14 +224,14 @@ def _meaning(reason: str) -> str:
     return next((words for begin, words in _MEANINGS.items() if reason.startswith(begin)), reason)
 
 
-def end_jobs(jobs: Sequence[QueuedJob]) -> None:
+def cancel_jobs_and_wait(jobs: Sequence[QueuedJob]) -> None:
     """Cancel jobs and wait until they are gone.
 
     Raises:
         PreflightError: some are still there after two minutes.
     """
     numbers = cancel_jobs(jobs)
-    deadline = time.monotonic() + CANCEL_LIMIT_S
+    deadline = time.monotonic() + CANCEL_TIMEOUT_S
     while left := _remaining_jobs(numbers):
         if time.monotonic() > deadline:
             raise PreflightError(f"jobs of an earlier workflow cannot be ended: {', '.join(left)}")
@@ -258,13 +258,13 @@ def _remaining_jobs(numbers: Sequence[str]) -> list[str]:
     return sorted(set(result.stdout.split()).intersection(numbers))
 
 
-def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
-    return _run_slurm("squeue", "--me", "--noheader", *options, limit_s=limit_s)
+def _squeue(*options: str, timeout_s: float | None = None) -> "subprocess.CompletedProcess[str]":
+    return _run_slurm("squeue", "--me", "--noheader", *options, timeout_s=timeout_s)
 
 
-def _run_slurm(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
+def _run_slurm(*command: str, timeout_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return run_slurm(command, limit_s or COMMAND_LIMIT_S)
+        return run_slurm(command, timeout_s or COMMAND_TIMEOUT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 
@@ -289,7 +289,7 @@ class QueueWatch(threading.Thread):
             if self._has_work_left():
                 last_work = time.monotonic()
         say(
-            f"{NO_JOBS} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
+            f"{NO_JOBS_PREFIX} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
             "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
         with suppress(PreflightError):  # Snakemake would wait for those that never start
