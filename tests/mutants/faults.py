@@ -112,8 +112,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "t_upper(0.025, freedom[scatters])",
-        "t_upper(0.05, freedom[scatters])",
+        "t_isf(0.025, freedom[scatters])",
+        "t_isf(0.05, freedom[scatters])",
         "a 90 % interval called 95 %",
         (_PAIRS,),
     ),
@@ -226,7 +226,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/statistics.py",
-        "low, high = around(mean, half_width)",
+        "low, high = log_interval_around(mean, half_width)",
         "low, high = mean * (1 - half_width), mean * (1 + half_width)",
         "an energy below zero",
         ("analysis/test_statistics.py",),
@@ -384,7 +384,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/relations.py",
-        "widening = t_upper(0.025 / max(n_tested, 1), freedom) / t_upper(0.025, freedom)",
+        "widening = t_isf(0.025 / max(n_tested, 1), freedom) / t_isf(0.025, freedom)",
         "widening = 1.0",
         "a pair chosen after looking with the interval of one named before",
         (f"{_CLAIMS}::test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less",),

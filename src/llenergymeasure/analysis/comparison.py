@@ -23,9 +23,9 @@ from llenergymeasure.analysis.statistics import (
     column_variances,
     finite,
     holm_optional,
+    t_isf,
     t_quantile,
-    t_tail,
-    t_upper,
+    t_sf,
 )
 
 MAX_ALL_PAIRS = 40
@@ -190,7 +190,7 @@ _CYCLES = np.arange(2, MOST_CYCLES + 1)
 @cache
 def _errors_needed(tests: int) -> Reals:
     """Return for each of ``_CYCLES`` how many standard errors a difference must have."""
-    needed: Reals = t_upper(LEVEL / 2 / tests, _CYCLES - 1) + t_upper(1 - POWER, _CYCLES - 1)
+    needed: Reals = t_isf(LEVEL / 2 / tests, _CYCLES - 1) + t_isf(1 - POWER, _CYCLES - 1)
     return needed
 
 
@@ -227,8 +227,8 @@ def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Rea
     """Return half width and p value; differences that are only rounding show nothing."""
     scatters = np.isfinite(error) & (error > ROUNDING)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
-    half_width[scatters] = t_upper(0.025, freedom[scatters]) * error[scatters]
-    p[scatters] = 2 * t_tail(np.abs(center[scatters]) / error[scatters], freedom[scatters])
+    half_width[scatters] = t_isf(0.025, freedom[scatters]) * error[scatters]
+    p[scatters] = 2 * t_sf(np.abs(center[scatters]) / error[scatters], freedom[scatters])
     return half_width, p
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, f_upper, t_quantile
+from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, f_isf, t_quantile
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -185,7 +185,7 @@ def _half_widths(
     within = float(np.sum(residuals_w**2 / variances)) - between
     freedom, rest_freedom = len(names) - 2, len(points) - len(names)
     if min(freedom, rest_freedom) > 0:
-        limit = f_upper(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
+        limit = f_isf(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
         if between * rest_freedom > limit * within * freedom:
             return t_quantile(freedom) * errors * max(math.sqrt(between / freedom), 1.0)
     return t_quantile(len(points) - 2) * errors

@@ -23,7 +23,7 @@ from llenergymeasure.analysis.statistics import (
     column_variances,
     finite,
     holm,
-    t_tail,
+    t_sf,
 )
 
 ENERGY = "energy_per_output_token_j"
@@ -263,7 +263,7 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     exact = error <= rounding
     better = (center >= -rounding) & ties
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_tail(center / error, n - 1))
+        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_sf(center / error, n - 1))
     return p_values
 
 

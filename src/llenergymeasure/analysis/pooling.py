@@ -22,9 +22,9 @@ from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, by_start, in_means
 from llenergymeasure.analysis.statistics import (
     Estimate,
-    around,
     autocorrelation,
     estimate,
+    log_interval_around,
     share_interval,
     t_quantile,
 )
@@ -341,7 +341,7 @@ def _interval(
     low, high = mean - half_width, mean + half_width
     if lowest > 0:
         # To first order the error of the logarithm is the relative one: never below zero.
-        low, high = around(mean, half_width / mean)
+        low, high = log_interval_around(mean, half_width / mean)
     low = max(low, 0.0) if lowest == 0 else low
     return Estimate(len(runs), mean, None, low, high), "experiments"
 

@@ -17,7 +17,7 @@ from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.selection import Row, used_runs
-from llenergymeasure.analysis.statistics import t_upper
+from llenergymeasure.analysis.statistics import t_isf
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.formatting import (
     change,
@@ -194,7 +194,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
 def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
     """Return the interval of a pair's ratio that holds for all pairs tested together."""
     freedom = row["degrees_of_freedom"]
-    widening = t_upper(0.025 / max(n_tested, 1), freedom) / t_upper(0.025, freedom)
+    widening = t_isf(0.025 / max(n_tested, 1), freedom) / t_isf(0.025, freedom)
     center = math.log(row["ratio"])
     half_width = widening * (math.log(row["ci95_high"]) - center)
     return math.exp(center - half_width), math.exp(center + half_width)
