@@ -10,7 +10,7 @@ import yaml
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
+from llenergymeasure.recording.samples import Header, SampleRow, make_samples, write_samples
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked_figures, write_report
@@ -126,7 +126,7 @@ def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan
     for run in plan["runs"]:
         folder = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
         rows = [
-            Row(at_ns, GPU, "nvml", "power_instant_w", 300.0)
+            SampleRow(at_ns, GPU, "nvml", "power_instant_w", 300.0)
             for at_ns in range(0, 400_000_000_000, 500_000_000)
         ]
         info = SensorInfo(GPU, "H200", "nvml", "measured", "gpu")

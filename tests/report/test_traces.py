@@ -2,7 +2,7 @@
 
 import pytest
 
-from llenergymeasure.recording.samples import Header, Row, make_samples
+from llenergymeasure.recording.samples import Header, SampleRow, make_samples
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.traces import (
     Trace,
@@ -31,7 +31,7 @@ def test_power_is_that_of_the_cards_whose_energy_is_the_headline() -> None:
     """A run that was given two cards may compute on one: the other's rest is none of its."""
     watts = {"GPU-1": 300.0, "GPU-2": 100.0}
     rows = [
-        Row(at_ns, card, "nvml", "power_instant_w", power_w)
+        SampleRow(at_ns, card, "nvml", "power_instant_w", power_w)
         for at_ns in range(0, 10**10, 10**9)
         for card, power_w in watts.items()
     ]
