@@ -426,8 +426,8 @@ MUTANTS = (
     ),
     Mutant(
         "report/findings.py",
-        "state = STATES[2] if not is_used else",
-        "state = STATES[0] if not is_used else",
+        "state = LEFT_OUT if not is_used else",
+        "state = IN_MEANS if not is_used else",
         "a run left out of the mean drawn as part of it",
         (_LEFT_OUT,),
     ),
@@ -517,8 +517,8 @@ MUTANTS = (
     ),
     Mutant(
         "report/traces.py",
-        'return min(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
-        'return max(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
+        'return min(candidates, key=lambda run: (abs(run[ENERGY_PER_TOKEN] - mean), run["cycle"]))',
+        'return max(candidates, key=lambda run: (abs(run[ENERGY_PER_TOKEN] - mean), run["cycle"]))',
         "the oddest run as the one nearest to the mean",
         ("report/test_traces.py",),
     ),

@@ -12,7 +12,7 @@ from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, SampleRow, make_samples, write_samples
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
-from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked_figures, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
@@ -481,7 +481,7 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
     write_runs(tmp_path, plan, lambda _: {"energy_j": noise.gauss(1000, 10)})
     write_tables(tmp_path, partial=False)
     levels = read_table(tmp_path, "levels.parquet").to_pylist()
-    corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
+    corrected = [row["p_holm"] for row in levels if row["metric"] == ENERGY_PER_TOKEN]
     p_values = [
         float(row["p"])
         for row in relations_content(
@@ -489,7 +489,7 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
         ).levels
     ]
     assert p_values == [pytest.approx(p, rel=0.05) for p in corrected]
-    assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
+    assert corrected != [row["p"] for row in levels if row["metric"] == ENERGY_PER_TOKEN]
 
 
 def test_one_experiment_alone_is_best_of_nothing_and_differs_from_nothing(tmp_path, plan):

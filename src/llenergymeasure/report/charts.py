@@ -45,7 +45,7 @@ wide interval of two or three runs would squeeze the rest. An arrow head shows t
 
 MIN_REACH_PERCENT = 1.0
 KINDS = ("measured", "estimated", "unknown")
-STATES = ("in means", "flagged", "left out")
+IN_MEANS, FLAGGED, LEFT_OUT = STATES = ("in means", "flagged", "left out")
 CLIPPED = "An arrow head marks an interval that goes on beyond the axis."
 NO_ENERGY = "No run with energy to show"
 
@@ -265,7 +265,7 @@ def order_figure(points: Sequence[Row]) -> Figure:
     title = "Energy of each run against its experiment's mean, by order"
     if not points:
         return no_figure(title, "Needs two runs of one experiment")
-    deviations = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
+    deviations = [abs(point["deviation"]) for point in points if point["state"] != LEFT_OUT]
     largest = max(deviations, default=0.0)
     text = f"{count_text(len(points), 'run')}, at most {percent(largest / 100)} from the mean."
     return draw_figure(lambda wide: _order_chart(points, largest, wide=wide), title, text)

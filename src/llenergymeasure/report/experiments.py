@@ -7,7 +7,7 @@ from typing import Any
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
@@ -20,7 +20,7 @@ from llenergymeasure.report.relations import LISTED_NAMES, label_text
 from llenergymeasure.units import NO_VALUE, percent
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
-REQUEST = "energy_per_request_j"
+ENERGY_PER_REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}
 """Columns that depend on what a study declares."""
 EXCLUSIONS = {
@@ -54,15 +54,15 @@ def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[dic
 
 
 def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
-    mean, sd = row[f"{TOKEN}_mean"], row[f"{TOKEN}_sd"]
+    mean, sd = row[f"{ENERGY_PER_TOKEN}_mean"], row[f"{ENERGY_PER_TOKEN}_sd"]
     return {
         "experiment": row["experiment"],
         "label": plain(row["label"], 120),
         "kind": row["kind"] or NO_VALUE,
         "runs": _run_counts(row),
-        "per_token": _with_interval(row, TOKEN, token),
+        "per_token": _with_interval(row, ENERGY_PER_TOKEN, token),
         "spread": NO_VALUE if sd is None or not mean else percent(sd / mean),
-        "per_request": _with_interval(row, REQUEST, request),
+        "per_request": _with_interval(row, ENERGY_PER_REQUEST, request),
         "answer": _with_interval(row, LENGTH),
         "power": _with_interval(row, "power_mean_w"),
         "speed": _with_interval(row, "output_tokens_per_s"),

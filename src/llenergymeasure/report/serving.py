@@ -32,7 +32,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     quantitative,
 )
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
     count_text,
     plain,
@@ -108,7 +108,7 @@ def serving_content(
     groups = served_groups(serving_runs, settings, group_numbers)
     names = _group_names(list(groups))
     n_ungrouped = len(serving_runs) - sum(map(len, groups.values()))
-    token_scale = scale_for((run[TOKEN] for run in serving_runs), "J")
+    token_scale = scale_for((run[ENERGY_PER_TOKEN] for run in serving_runs), "J")
     first_group = min((key.group or 0 for key in groups), default=0)
     drawn_groups = [(names[key], groups[key]) for key in groups if (key.group or 0) == first_group]
     undrawn_names = [names[key] for key in groups if (key.group or 0) != first_group]
@@ -164,7 +164,7 @@ def _run_row(run: Row, token_scale: Any) -> dict[str, str]:
     def ms(column: str) -> str:
         return rounded(None if run[column] is None else run[column] * 1e3)
 
-    energy = run[TOKEN]
+    energy = run[ENERGY_PER_TOKEN]
     return {
         "run": f"{run['experiment']}/{run['cycle']}",
         "offered": rounded(run["offered_requests_per_s"]),
@@ -255,17 +255,19 @@ def undrawn_sentence(names: Sequence[str]) -> list[str]:
 
 def _energy_latency_figure(groups: Sequence[NamedRuns]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
-    token = scale_for((run[TOKEN] for _, members in groups for run in members), "J")
+    token = scale_for((run[ENERGY_PER_TOKEN] for _, members in groups for run in members), "J")
     values: list[dict[str, Any]] = []
     for name, members in groups:
         for selection in selections(members).values():
             used = selection.used_runs
-            if not used or any(run[TOKEN] is None or run[_LATENCY] is None for run in used):
+            if not used or any(
+                run[ENERGY_PER_TOKEN] is None or run[_LATENCY] is None for run in used
+            ):
                 continue
             load = fmean(run["offered_requests_per_s"] for run in used)
             means = {
                 "latency": 1e3 * fmean(run[_LATENCY] for run in used),
-                "energy": token(fmean(run[TOKEN] for run in used)),
+                "energy": token(fmean(run[ENERGY_PER_TOKEN] for run in used)),
                 "load": load,
                 "label": f"{load:.3g}/s",
             }
