@@ -133,7 +133,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "return max(int(_CYCLES[deciding[0]]), runs + 1) if len(deciding) else None",
+        "return max(int(_CYCLE_COUNTS[deciding[0]]), runs + 1) if len(deciding) else None",
         "return runs + 1",
         "that one more cycle would decide it",
         (_PAIRS,),
@@ -355,16 +355,16 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/recompute.py",
-        "RELATIVE = 1e-9",
-        "RELATIVE = 1e-1",
+        "RELATIVE_TOLERANCE = 1e-9",
+        "RELATIVE_TOLERANCE = 1e-1",
         "that a figure is right which is 10 % off",
         ("analysis/test_difference.py",),
     ),
     # What the page and the terminal say.
     Mutant(
         "report/relations.py",
-        'return row["p_holm"] is not None and row["p_holm"] < LEVEL',
-        'return row["p"] is not None and row["p"] < LEVEL',
+        'return row["p_holm"] is not None and row["p_holm"] < SIGNIFICANCE_LEVEL',
+        'return row["p"] is not None and row["p"] < SIGNIFICANCE_LEVEL',
         "that pairs differ which an uncorrected p value alone parts",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),

@@ -28,7 +28,7 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import configs_by_experiment
 from llenergymeasure.results.layout import StudyFolder
 
-MATCHED = "energy_per_matched_request_j"
+ENERGY_PER_MATCHED_REQUEST = "energy_per_matched_request_j"
 A, B = "A", "B"
 Settings: TypeAlias = Callable[[StudyFolder], Mapping[str, Mapping[str, Any]]]
 """The settings of each experiment of a study, as its plan has them."""
@@ -181,7 +181,7 @@ class _Pair:
             means_j = requests.means_j.get(run["cycle"])
             return None if means_j is None else means_j[(A, B).index(run["experiment"])]
 
-        pair = self.compare(MATCHED, mean_j)
+        pair = self.compare(ENERGY_PER_MATCHED_REQUEST, mean_j)
         if pair.ratio is not None:
             return pair
         return replace(pair, unavailable=f"ratio: {requests.why_no_more}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, centred
 from llenergymeasure.analysis.statistics import (
-    ROUNDING,
+    ROUNDING_REL,
     Reals,
     f_isf,
     holm_optional,
@@ -155,7 +155,7 @@ def _with_ratios(logs: Reals, factors: Sequence[_Factor], rows: Sequence[Level])
         center, error = float(centers[column]), float(errors[column])
         if not is_estimable[column]:
             yield replace(level, unavailable=ALIASED)
-        elif not error > ROUNDING:
+        elif not error > ROUNDING_REL:
             yield replace(level, ratio=math.exp(center), unavailable=NO_REPEATS)
         else:
             half_width = t_quantile(float(freedom[column])) * error

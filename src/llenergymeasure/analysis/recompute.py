@@ -30,7 +30,7 @@ from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterisation
 
-RELATIVE = 1e-9
+RELATIVE_TOLERANCE = 1e-9
 """Two computations of one figure differ by less than this on any processor."""
 
 _FIRST_WITH_SENSORS = 2
@@ -222,7 +222,7 @@ def _check_earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterat
     """
     if _headline_devices(old) == _headline_devices(new):
         by_power = any(each.channel == "power" for each in old.readings if each.headline)
-        tolerance = _POWER_TOLERANCE if by_power else RELATIVE
+        tolerance = _POWER_TOLERANCE if by_power else RELATIVE_TOLERANCE
         energies = (old.gross_j, old.u95_j), (new.gross_j, new.u95_j)
         yield from _energy_difference(folder, "energy.gross_j", *energies, tolerance)
     new_readings = {(each.device, each.sensor, each.channel): each for each in new.readings}
@@ -230,7 +230,7 @@ def _check_earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterat
         new_reading = new_readings.get((reading.device, reading.sensor, reading.channel))
         if new_reading is not None and None not in (reading.gross_j, new_reading.gross_j):
             figure = f"energy.readings[{number}].gross_j"
-            tolerance = _POWER_TOLERANCE if reading.channel == "power" else RELATIVE
+            tolerance = _POWER_TOLERANCE if reading.channel == "power" else RELATIVE_TOLERANCE
             old_energy = reading.gross_j, reading.gross_u95_j or reading.u95_j
             new_energy = new_reading.gross_j, new_reading.gross_u95_j
             yield from _energy_difference(folder, figure, old_energy, new_energy, tolerance)
@@ -321,7 +321,7 @@ def _check_row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> I
 def differences(
     file: Path, recorded: Any, recomputed: Any, figure: str = ""
 ) -> Iterator[Difference]:
-    """Yield every leaf in which two nested values differ; numbers by :data:`RELATIVE`."""
+    """Yield every leaf in which two nested values differ; numbers by :data:`RELATIVE_TOLERANCE`."""
     if isinstance(recorded, Mapping) and isinstance(recomputed, Mapping):
         for key in dict.fromkeys([*recorded, *recomputed]):
             nested = f"{figure}.{key}" if figure else str(key)
@@ -340,7 +340,7 @@ def _is_list(value: Any) -> bool:
 def _is_same(a: Any, b: Any) -> bool:
     if isinstance(a, float) or isinstance(b, float):
         try:
-            return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=1e-12) or (
+            return math.isclose(a, b, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-12) or (
                 math.isnan(a) and math.isnan(b)
             )
         except TypeError:

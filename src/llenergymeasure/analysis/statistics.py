@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 Reals: TypeAlias = NDArray[np.float64]
 
-ROUNDING = 1e-13
+ROUNDING_REL = 1e-13
 """A relative standard error below this is only rounding."""
 
 MIN_VALUES_GRUBBS = 5
@@ -163,7 +163,7 @@ def autocorrelation(values: Sequence[float]) -> Autocorrelation:
     mean = statistics.fmean(values)
     residuals = [value - mean for value in values]
     total = math.fsum(value * value for value in residuals)
-    if n < MIN_VALUES_LAG1 or total <= n * (ROUNDING * max(1.0, abs(mean))) ** 2:
+    if n < MIN_VALUES_LAG1 or total <= n * (ROUNDING_REL * max(1.0, abs(mean))) ** 2:
         return Autocorrelation()
     lag1 = math.fsum(value * next_value for value, next_value in pairwise(residuals)) / total
     spread = (n - 2) / (n * math.sqrt(n - 1))

@@ -37,12 +37,12 @@ from llenergymeasure.screen import printable
 DERIVED_DIGITS = 12
 """Significant digits of derived values: the last few differ between processors."""
 
-ANALYSIS = b"5"
+ANALYSIS_VERSION = b"5"
 """Version of what is worked out of runs, which tables name; those of before it name none."""
 
 ANALYSIS_KEY = b"llenergymeasure.analysis"
 
-ROW_GROUP = 65_536
+ROWS_PER_GROUP = 65_536
 """Rows written at once."""
 
 _SCHEMAS: dict[str, pa.Schema] = {
@@ -175,11 +175,11 @@ def _round_to_digits(value: float | None) -> float | None:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    writer = {b"llenergymeasure.pyarrow": pa.__version__, ANALYSIS_KEY: ANALYSIS}
+    writer = {b"llenergymeasure.pyarrow": pa.__version__, ANALYSIS_KEY: ANALYSIS_VERSION}
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), **writer}
     ).combine_chunks()
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
@@ -205,11 +205,11 @@ def harmless(table: pa.Table) -> pa.Table:
     return table
 
 
-_FORMULA = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
+_FORMULA_STARTS = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
 """What a formula begins with. Source: OWASP, "CSV Injection"."""
 
 
 def harmless_text(text: str) -> str:
     """Return a cell's text: none that is a formula, or steers what shows it."""
     safe = printable(text)
-    return f"'{safe}" if safe.startswith(_FORMULA) else safe
+    return f"'{safe}" if safe.startswith(_FORMULA_STARTS) else safe

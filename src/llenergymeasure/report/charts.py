@@ -36,7 +36,7 @@ CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
 SHOWN_EXPERIMENTS = 40
-LOG_RATIO = 20.0
+LOG_AXIS_RATIO = 20.0
 """An axis is logarithmic if the largest mean is more than this many times the smallest."""
 HEADROOM = 1.15
 REACH = 3.0
@@ -93,7 +93,7 @@ class Axis:
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
         known_ends = [scale(end) for end in ends if end is not None]
         high = min(max([highest, *known_ends]) * HEADROOM, REACH * highest)
-        is_log = lowest > 0 and highest / lowest > LOG_RATIO
+        is_log = lowest > 0 and highest / lowest > LOG_AXIS_RATIO
         details = ", ".join(part for part in (scale.unit, "log scale" if is_log else "") if part)
         axis_title = f"{title} ({details})" if details else title
         if not is_log:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
+from llenergymeasure.analysis.relations import LENGTH, MAX_LENGTH_RATIO
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import ENERGY_PER_TOKEN
@@ -103,7 +103,7 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
 def length_note(summary: Iterable[Row]) -> str | None:
     """Return a note if the experiments' answers differ in length; None if they do not."""
     means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
-    if not means or max(means) <= LENGTHS_APART * min(means):
+    if not means or max(means) <= MAX_LENGTH_RATIO * min(means):
         return None
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "

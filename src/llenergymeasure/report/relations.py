@@ -1,9 +1,10 @@
 """What the page says about how experiments differ, and when it may: pairs, settings, fronts.
 
-A difference is stated only where the pair's p value is below :data:`LEVEL` after Holm's correction
-for all pairs of the study. The page's best and worst are chosen after seeing the results, and such
-a pair differs by chance far more often than one that was chosen before: only a correction for all
-pairs allows for that. For the same reason its interval holds for all pairs together (Bonferroni).
+A difference is stated only where the pair's p value is below :data:`SIGNIFICANCE_LEVEL` after
+Holm's correction for all pairs of the study. The page's best and worst are chosen after seeing the
+results, and such a pair differs by chance far more often than one that was chosen before: only a
+correction for all pairs allows for that. For the same reason its interval holds for all pairs
+together (Bonferroni).
 """
 
 import math
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.analysis.blocks import has_one_order, make_blocks
-from llenergymeasure.analysis.comparison import LEVEL
+from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
@@ -82,7 +83,7 @@ class Pairs:
 
 def is_significant(row: Row) -> bool:
     """Return whether a pair's difference is shown after the correction for all pairs."""
-    return row["p_holm"] is not None and row["p_holm"] < LEVEL
+    return row["p_holm"] is not None and row["p_holm"] < SIGNIFICANCE_LEVEL
 
 
 def verdict(row: Row) -> str:

@@ -45,13 +45,13 @@ from llenergymeasure.units import percent
 
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
-LINE = (
+LINE_NOTE = (
     "The line is fitted to the measured runs that keep up: its slope is the energy of one request "
     "more. Where it meets the axis it is an extrapolation to a loaded server that waits, unless a "
     "run had no traffic."
 )
-BENT = "No line is drawn where power is no straight line over these loads."
-NO_LINE = (
+BENT_LINE_NOTE = "No line is drawn where power is no straight line over these loads."
+NO_LINE_NOTE = (
     "A line is drawn only where measured runs that keep up, at three loads or more, show that "
     "power changes with load."
 )
@@ -336,7 +336,11 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         for load in (0.0, max_load)
     ]
     is_bent = any(curve.bent for _, curve in shown_curves)
-    notes = ((LINE, ends), (BENT, is_bent), (NO_LINE, len(shown_curves) < len(curves)))
+    notes = (
+        (LINE_NOTE, ends),
+        (BENT_LINE_NOTE, is_bent),
+        (NO_LINE_NOTE, len(shown_curves) < len(curves)),
+    )
     x = quantitative("load", title="Requests answered per second")
     y = quantitative("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}

@@ -51,7 +51,7 @@ CHANGE_PROFILE = (
 """The remedy for jobs that ask for resources that do not exist."""
 
 _FORMAT = "%A|%j|%T|%r|%k"
-_IN_NO_CLUSTER = "Could not establish a configuration source"
+_NO_CLUSTER_ERROR = "Could not establish a configuration source"
 """Error of SLURM's commands where they are installed without a configured cluster.
 
 Source: SLURM, src/common/read_config.c.
@@ -95,8 +95,9 @@ _HOPELESS_REASONS = re.compile(
     rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{'|'.join(_HELD_REASONS)}"
 )
 """Reasons that do not go away when other jobs end: the request itself, and jobs that SLURM holds
-because a node could not start them or they were requeued too often. ``_NODE_LIMIT`` is not here:
-it is also given for nodes that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
+because a node could not start them or they were requeued too often. ``_NODE_LIMIT_REASON`` is not
+here: it is also given for nodes that are down for a while. Source: squeue(1), "JOB REASON
+CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -128,7 +129,7 @@ def queued_jobs(
     if not has_squeue():
         return []
     result = _squeue(f"--format={_FORMAT}", timeout_s=timeout_s)
-    if result.returncode != 0 and _IN_NO_CLUSTER in result.stderr and not in_cluster:
+    if result.returncode != 0 and _NO_CLUSTER_ERROR in result.stderr and not in_cluster:
         return []
     if result.returncode != 0:
         raise PreflightError(f"SLURM does not answer: {result.stderr.strip()}")
@@ -192,24 +193,24 @@ def _jobs_wait(count: int) -> str:
 
 def lasting_reasons(jobs: Iterable[QueuedJob], reported: set[str]) -> Iterator[str]:
     """Yield, once for each reason, why jobs do not begin although they wait for no other job."""
-    lasting = (job for job in jobs if job.never_starts or job.reason == _NODE_LIMIT)
+    lasting = (job for job in jobs if job.never_starts or job.reason == _NODE_LIMIT_REASON)
     for reason, line in _reasons_and_lines(lasting):
         if reason not in reported:
             reported.add(reason)
             yield line
 
 
-_NODE_LIMIT = "PartitionNodeLimit"
-_PINNED = "; a pinned study's own job may be on it"
-_MEANINGS = {
+_NODE_LIMIT_REASON = "PartitionNodeLimit"
+_PINNED_HINT = "; a pinned study's own job may be on it"
+_REASON_MEANINGS = {
     "None": "not looked at by SLURM yet",
     "Priority": "other jobs come first",
     "Resources": "what is asked for is in use",
-    "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED}",
-    _NODE_LIMIT: "by its MinNodes or MaxNodes the partition takes no job of one node, or its "
-    "nodes are down for a while",
+    "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED_HINT}",
+    _NODE_LIMIT_REASON: "by its MinNodes or MaxNodes the partition takes no job of one node, or "
+    "its nodes are down for a while",
     "BeginTime": "its time to begin has not come: after a requeue SLURM makes a pause",
-    "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
+    "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED_HINT}",
 }
 """The usual reasons, by their first words, and what they mean. Source: squeue(1), "JOB REASON
 CODES"."""
@@ -221,7 +222,9 @@ def _in_words(reason: str) -> str:
 
 
 def _meaning(reason: str) -> str:
-    return next((words for begin, words in _MEANINGS.items() if reason.startswith(begin)), reason)
+    return next(
+        (words for begin, words in _REASON_MEANINGS.items() if reason.startswith(begin)), reason
+    )
 
 
 def cancel_jobs_and_wait(jobs: Sequence[QueuedJob]) -> None:
