@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.relations import LENGTH
+from llenergymeasure.analysis.relations import OUTPUT_LENGTH
 from llenergymeasure.config.calibration import Calibration, Gain, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -312,8 +312,8 @@ def _check_row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> I
     # An older version's row lacks later columns, and the length of answers of which none ended in
     # the window: no difference.
     names = [name for name in stored if name in fresh]
-    if stored.get(LENGTH) is None:
-        names = [name for name in names if name != LENGTH]
+    if stored.get(OUTPUT_LENGTH) is None:
+        names = [name for name in names if name != OUTPUT_LENGTH]
     recorded, recomputed = ({name: row[name] for name in names} for row in (stored, fresh))
     yield from differences(folder.row, recorded, recomputed)
 

@@ -41,7 +41,7 @@ VERSIONS = (("engine_version", "backend"), ("model_commit", "model"))
 NOT_ALL_POSITIVE = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins if two experiments may not be compared."""
-LENGTH = "output_tokens_per_request"
+OUTPUT_LENGTH = "output_tokens_per_request"
 MAX_LENGTH_RATIO = 1.05
 """Ratio of answers' mean lengths beyond which a comparison names them too."""
 
@@ -139,7 +139,7 @@ class Relations:
 
     def _if_comparable(self, pair: Comparison) -> Comparison:
         """Return a comparison, or why there is none."""
-        reason = self._study.comparable.why_not(pair.experiment_a, pair.experiment_b)
+        reason = self._study.comparable.incomparable_reason(pair.experiment_a, pair.experiment_b)
         if reason is None:
             return pair
         return Comparison(
@@ -248,7 +248,7 @@ class Relations:
             if pairs_a != pairs_b and dict(pairs_a).keys() == dict(pairs_b).keys()
         ]
         short, long = sorted((self._lengths[a], self._lengths[b]))
-        return [*names, LENGTH] if long > MAX_LENGTH_RATIO * short else names
+        return [*names, OUTPUT_LENGTH] if long > MAX_LENGTH_RATIO * short else names
 
 
 def _all_positive(runs: Sequence[Row], metric: str) -> bool:
@@ -258,7 +258,7 @@ def _all_positive(runs: Sequence[Row], metric: str) -> bool:
 
 def _mean_length(runs: Sequence[Row]) -> float:
     """Return the mean tokens of an answer; not a number, which differs by nothing, if unknown."""
-    lengths = [run[LENGTH] for run in runs if run[LENGTH] is not None]
+    lengths = [run[OUTPUT_LENGTH] for run in runs if run[OUTPUT_LENGTH] is not None]
     return fmean(lengths) if lengths else math.nan
 
 

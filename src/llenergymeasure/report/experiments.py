@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llenergymeasure.analysis.relations import LENGTH, MAX_LENGTH_RATIO
+from llenergymeasure.analysis.relations import MAX_LENGTH_RATIO, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import ENERGY_PER_TOKEN
@@ -63,7 +63,7 @@ def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
         "per_token": _with_interval(row, ENERGY_PER_TOKEN, token),
         "spread": NO_VALUE if sd is None or not mean else percent(sd / mean),
         "per_request": _with_interval(row, ENERGY_PER_REQUEST, request),
-        "answer": _with_interval(row, LENGTH),
+        "answer": _with_interval(row, OUTPUT_LENGTH),
         "power": _with_interval(row, "power_mean_w"),
         "speed": _with_interval(row, "output_tokens_per_s"),
         "latency": _with_interval(row, "request_latency_p50_s"),
@@ -102,7 +102,9 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
 
 def length_note(summary: Iterable[Row]) -> str | None:
     """Return a note if the experiments' answers differ in length; None if they do not."""
-    means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
+    means = [
+        row[f"{OUTPUT_LENGTH}_mean"] for row in summary if row[f"{OUTPUT_LENGTH}_mean"] is not None
+    ]
     if not means or max(means) <= MAX_LENGTH_RATIO * min(means):
         return None
     return (

@@ -16,7 +16,7 @@ from llenergymeasure.analysis.blocks import has_one_order, make_blocks
 from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
-from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
+from llenergymeasure.analysis.relations import NOT_COMPARABLE, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.statistics import t_isf
 from llenergymeasure.analysis.tables import read_table
@@ -156,8 +156,8 @@ def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
 
 def difference(name: str, first: Row, second: Row) -> str:
     """Return in what two experiments of the summary differ; of the answers' length, how far."""
-    lengths = [row.get(f"{LENGTH}_mean") for row in (first, second)]
-    if name != LENGTH or None in lengths:
+    lengths = [row.get(f"{OUTPUT_LENGTH}_mean") for row in (first, second)]
+    if name != OUTPUT_LENGTH or None in lengths:
         return name
     return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
 
