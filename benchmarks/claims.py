@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, drift
-from llenergymeasure.analysis.comparison import LEVEL, Comparison, compare, with_holm
+from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL, Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import levels
 from llenergymeasure.analysis.pareto import pareto
 from llenergymeasure.analysis.statistics import autocorrelation, estimate
@@ -196,7 +196,7 @@ def best_claimed(data: Blocks, pairs: list[Comparison]) -> int | None:
 
 
 def _is_significant(p: float | None) -> bool:
-    return p is not None and p < LEVEL
+    return p is not None and p < SIGNIFICANCE_LEVEL
 
 
 def intervals(n: int, count: int, rng: np.random.Generator) -> list[tuple[str, list[bool]]]:

@@ -25,7 +25,7 @@ from llenergymeasure.recording.samples import (
     RECORDER,
     STOPPED,
     Header,
-    Row,
+    SampleRow,
     Samples,
     make_samples,
 )
@@ -144,7 +144,7 @@ def record_channels(
     """Record sensors' channels until ``end_s``, from the time that the clock shows."""
     vars(sampler)["time"] = clock
     started_ns = clock.now_ns
-    rows: list[Row] = []
+    rows: list[SampleRow] = []
     readers = [
         sampler.Reader(channel, rows.append)
         for channel in channels
@@ -159,7 +159,7 @@ def record_channels(
         heapq.heapreplace(due, (readers[number].read(), number))
     for reader in readers:
         reader.read(last=True)
-    rows.append(Row(clock.now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+    rows.append(SampleRow(clock.now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
     header = Header(
         boot_id=None,
         time_namespace=None,

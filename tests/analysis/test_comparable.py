@@ -107,22 +107,22 @@ def test_two_experiments_of_one_backend(
 ) -> None:
     told_apart, (a, b) = study(tmp_path, TWO, one, other)
     for pair in ((a, b), (b, a)):
-        told = told_apart.why_not(*pair)
+        told = told_apart.incomparable_reason(*pair)
         assert (told is None) == (reason is None)
-    assert reason is None or reason in told_apart.why_not(a, b)
+    assert reason is None or reason in told_apart.incomparable_reason(a, b)
     assert len(told_apart.groups) == (1 if reason is None else 2)
 
 
 def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
     configs = [{**PYTORCH, "gpu": {"power_limit_w": limit}} for limit in (700.0, 400.0)]
     told_apart, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
-    assert told_apart.why_not(a, b) is None
+    assert told_apart.incomparable_reason(a, b) is None
 
 
 def test_a_clock_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
     configs = [{**PYTORCH, "gpu": {"sm_clock_mhz": clock}} for clock in (1980, 1410)]
     comparable, (a, b) = study(tmp_path, configs, clocked(), clocked(1410.0))
-    assert comparable.why_not(a, b) is None
+    assert comparable.incomparable_reason(a, b) is None
 
 
 def test_cycles_at_several_clocks_have_what_parts_them_in_their_spread(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_two_backends_must_have_done_the_same_work(
     tmp_path: Path, other: dict[str, Any], reason: str | None
 ) -> None:
     told_apart, (a, b) = study(tmp_path, [PYTORCH, VLLM], did(), other)
-    told = told_apart.why_not(a, b)
+    told = told_apart.incomparable_reason(a, b)
     assert (told is None) == (reason is None)
     assert reason is None or reason in told
 
@@ -173,7 +173,7 @@ def test_prompts_drawn_anew_are_compared_cycle_by_cycle(
             write_result(tmp_path, make_result(run, **did(prompt_hash=hashed)))
     rows = merge_runs(plan, tmp_path).to_pylist()
     a, b = dict.fromkeys(run["experiment"] for run in plan["runs"])
-    told = Comparable(selections(rows), plan["runs"]).why_not(a, b)
+    told = Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b)
     assert (told is None) == (apart is None)
     assert apart is None or apart in told
 
@@ -191,11 +191,11 @@ def test_traffic_that_was_not_as_asked_for_is_compared_with_no_other_backends(
         row = run_row(make_result(run, **did()), {}) | {"offered_requests_per_s": served}
         rows.append(row | {"validity": [code] if run["backend"] == "vllm" else []})
     a, b = (run["experiment"] for run in plan["runs"])
-    told = Comparable(selections(rows), plan["runs"]).why_not(a, b)
+    told = Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b)
     assert told == f"other work: requests were not all answered here as asked for ({code})"
     for row in rows:
         row["validity"] = []
-    assert Comparable(selections(rows), plan["runs"]).why_not(a, b) is None
+    assert Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b) is None
 
 
 def test_settings_that_an_engine_resolved_alike_are_one_experiment(tmp_path: Path) -> None:
@@ -248,13 +248,13 @@ def test_a_setting_of_several_parts_that_is_resolved_alike_makes_one_experiment(
 def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
     configs = [{**config, "decoder": {"min_new_tokens": 4}} for config in (PYTORCH, VLLM)]
     told_apart, (a, b) = study(tmp_path, configs, did(), did(output=150))
-    assert told_apart.why_not(a, b) is None
+    assert told_apart.incomparable_reason(a, b) is None
 
 
 def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups(tmp_path: Path) -> None:
     shorter = {**VLLM, "max_output_tokens": 8}
     told_apart, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
-    assert "output tokens per request are 16 and 8" in told_apart.why_not(a, b)
+    assert "output tokens per request are 16 and 8" in told_apart.incomparable_reason(a, b)
     assert told_apart.groups == [(a, b)]
 
 
@@ -311,7 +311,7 @@ def test_runs_on_several_cards_hold_their_difference_in_their_spread(
         write_result(tmp_path, make_result(run, **{**did(), **where}))
     rows = merge_runs(plan, tmp_path).to_pylist()
     one, other = dict.fromkeys(run["experiment"] for run in plan["runs"])
-    told = Comparable(selections(rows), plan["runs"]).why_not(one, other)
+    told = Comparable(selections(rows), plan["runs"]).incomparable_reason(one, other)
     assert (told is not None) == apart
 
 
@@ -332,9 +332,9 @@ def test_all_of_a_group_may_be_compared_and_none_of_a_later_one_with_all(seed: i
     rng = random.Random(seed)
     found = Comparable(selections(drawn(number, rng) for number in range(12)))
     for place, group in enumerate(found.groups):
-        assert all(found.why_not(a, b) is None for a in group for b in group if a != b)
+        assert all(found.incomparable_reason(a, b) is None for a in group for b in group if a != b)
         for later in found.groups[place + 1 :]:
-            assert all(any(found.why_not(a, b) for a in group) for b in later)
+            assert all(any(found.incomparable_reason(a, b) for a in group) for b in later)
 
 
 @pytest.mark.parametrize("clocks", [False, True], ids=["their prompts", "their clocks"])
@@ -399,7 +399,7 @@ def test_two_backends_with_their_left_out_runs_in_other_cycles_did_the_same_work
         write_result(tmp_path, make_result(run, **done, **codes))
     told_apart = Comparable(selections(merge_runs(plan, tmp_path).to_pylist()), plan["runs"])
     one, other = [run["experiment"] for run in plan["runs"][:2]]
-    assert told_apart.why_not(one, other) is None
+    assert told_apart.incomparable_reason(one, other) is None
 
 
 def test_what_others_are_not_compared_with_has_runs_in_means(tmp_path: Path) -> None:

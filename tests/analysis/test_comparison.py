@@ -9,8 +9,8 @@ from scipy import stats
 
 from llenergymeasure.analysis.blocks import Blocks, make_blocks
 from llenergymeasure.analysis.comparison import (
-    LEVEL,
     MAX_ALL_PAIRS,
+    SIGNIFICANCE_LEVEL,
     compare,
     with_holm,
 )
@@ -145,13 +145,13 @@ def decided(noise, difference, cycles, seed):
 def test_an_open_pair_says_how_many_cycles_would_decide_it():
     spread = 0.02 * np.array([-1.0, 1, -1, 1, 0])
     (found,) = with_holm(compare(study(np.transpose([np.zeros(5), 0.01 + spread]))))
-    assert found.p_holm > LEVEL
+    assert found.p_holm > SIGNIFICANCE_LEVEL
     # a difference of half a standard deviation: 34 pairs for 80 % power (Cohen 1988, table 2.4.1)
     assert found.cycles_to_decide == pytest.approx(34, abs=1)
 
 
 def test_so_many_cycles_decide_it_in_most_studies():
-    shown = [decided(0.01, 0.014, 11, seed).p_holm < LEVEL for seed in range(300)]
+    shown = [decided(0.01, 0.014, 11, seed).p_holm < SIGNIFICANCE_LEVEL for seed in range(300)]
     assert 0.72 <= np.mean(shown) <= 0.88  # 11 pairs have 80 % power here
 
 
@@ -183,7 +183,7 @@ def test_an_unpaired_open_pair_names_cycles_too():
     first_a_then_b = np.transpose([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
     logs = np.transpose([A, np.add(A, [0.0, 0.03, 0.02, 0.03, -0.01])])
     (found,) = with_holm(compare(study(logs, order=first_a_then_b)))
-    assert (found.method, found.p_holm > LEVEL) == ("unpaired", True)
+    assert (found.method, found.p_holm > SIGNIFICANCE_LEVEL) == ("unpaired", True)
     assert found.cycles_to_decide > 5
 
 

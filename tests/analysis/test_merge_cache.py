@@ -263,7 +263,7 @@ def test_rows_of_another_version_of_the_analysis_are_read_again(tmp_path, plan, 
     write_complete_study(tmp_path, plan)
     merged(plan, tmp_path)
     assert merged(plan, tmp_path)[1] == 0
-    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.ANALYSIS", b"next")
+    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.ANALYSIS_VERSION", b"next")
     assert merged(plan, tmp_path)[1] == len(plan["runs"])
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import UNPAIRED, compare, parse_condition
+from llenergymeasure.cli.compare import UNPAIRED_NOTE, compare, parse_condition
 from llenergymeasure.cli.results import results
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import EXIT_OK, ConfigurationError
@@ -72,7 +72,9 @@ def test_on_a_narrow_terminal_no_word_is_broken(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out.partition("\n\n")[2]
     assert "\nenergy_per_output_token_j " in shown
     assert shown.startswith("batch_size=1\n")
-    rows = [line for line in shown.splitlines() if not line.startswith(("(left out", UNPAIRED))]
+    rows = [
+        line for line in shown.splitlines() if not line.startswith(("(left out", UNPAIRED_NOTE))
+    ]
     assert max(map(len, rows)) <= 60
 
 

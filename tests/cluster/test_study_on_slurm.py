@@ -13,7 +13,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from llenergymeasure.workflow.slurm_jobs import EARLIER_JOBS
+from llenergymeasure.workflow.slurm_jobs import EARLIER_JOBS_PREFIX
 from support.studies import ROOT, SERVED, llem, start_llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
@@ -183,8 +183,8 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pi
     assert remaining, "the jobs of a killed workflow stay in the queue"
     # As a user may have it who looks at one partition.
     second = cluster.workflow(tmp_path, SQUEUE_PARTITION="urgent", SINFO_PARTITION="urgent")
-    wait_for(lambda: EARLIER_JOBS in second.log() or second.process.poll() is not None, 90)
-    assert f"{EARLIER_JOBS} are ended first" in second.log()
+    wait_for(lambda: EARLIER_JOBS_PREFIX in second.log() or second.process.poll() is not None, 90)
+    assert f"{EARLIER_JOBS_PREFIX} are ended first" in second.log()
     assert second.end() == 0, second.log()
     rows = _table(tmp_path)
     assert [row["status"] for row in rows] == ["completed"] * 3

@@ -35,7 +35,7 @@ def test_one_that_is_not_is_told_with_what_would_do(
 ) -> None:
     monkeypatch.setattr(runner_choice.shutil, "which", lambda name: name if slurm else None)
     monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
-    monkeypatch.setattr(runner_choice, "container_command", lambda: commands[0])
+    monkeypatch.setattr(runner_choice, "docker_command", lambda: commands[0])
     monkeypatch.setattr(runner_choice, "apptainer_command", lambda: commands[1])
     (problem,) = check_local("vllm")
     assert problem.key == "runners.vllm"

@@ -266,7 +266,7 @@ def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.cli.status.QUEUE_LIMIT_S", 0.3)
+    monkeypatch.setattr("llenergymeasure.cli.status.QUEUE_TIMEOUT_S", 0.3)
     plan, folder = study
     folder.plan.write_bytes(plan.to_json_bytes())
     (tmp_path / "bin").mkdir()

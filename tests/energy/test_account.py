@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.energy.account import UNNAMED, account
 from llenergymeasure.energy.sums import NotAdditiveError, total
-from llenergymeasure.recording.samples import Row, Samples
+from llenergymeasure.recording.samples import SampleRow, Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.run.result.build_result import energy_devices
 from llenergymeasure.sensors import known_behaviour
@@ -23,18 +23,18 @@ def true_j(start_s: float = 20.0, end_s: float = 40.0) -> float:
     return float(LOAD.energy(start_s, end_s))
 
 
-def rapl_rows(device: str, power_w: float, end_s: float = 60.0) -> list[Row]:
+def rapl_rows(device: str, power_w: float, end_s: float = 60.0) -> list[SampleRow]:
     times_s = np.arange(0.0, end_s + 0.01, 0.05)
     return [
-        Row(card.ns(t), device, "rapl", "energy_counter_j", power_w * t, card.ns(t - 0.001))
+        SampleRow(card.ns(t), device, "rapl", "energy_counter_j", power_w * t, card.ns(t - 0.001))
         for t in times_s
     ]
 
 
-def model_rows(device: str, power_w: float, end_s: float = 60.0) -> list[Row]:
+def model_rows(device: str, power_w: float, end_s: float = 60.0) -> list[SampleRow]:
     times_s = np.arange(0.25, end_s + 0.01, 0.25)
     return [
-        Row(card.ns(t), device, "codecarbon", "power_model_w", power_w, card.ns(t - 0.25))
+        SampleRow(card.ns(t), device, "codecarbon", "power_model_w", power_w, card.ns(t - 0.25))
         for t in times_s
     ]
 
@@ -253,7 +253,7 @@ def test_a_sensor_that_was_asked_for_is_never_replaced() -> None:
 
 def test_a_card_lost_midway_has_no_energy_but_a_reason() -> None:
     rows = [row for row in GPU_ROWS if row.t_ns < card.ns(30)]
-    rows.append(Row(card.ns(59), "host", "recorder", "heartbeat", note="stopped"))
+    rows.append(SampleRow(card.ns(59), "host", "recorder", "heartbeat", note="stopped"))
     result = account(card.recording(rows), WINDOW)
     assert all(reading.gross_j is None and reading.unavailable for reading in result.readings)
     assert result.energy().gross_j is None

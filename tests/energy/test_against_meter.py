@@ -13,7 +13,7 @@ from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import Gain, read_calibration
 from llenergymeasure.energy.against_meter import MeterSetup
 from llenergymeasure.errors import ConfigurationError, MeterError
-from llenergymeasure.recording.samples import Row, make_samples, read_samples, write_samples
+from llenergymeasure.recording.samples import SampleRow, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from support.recording import header, uuid
 from support.studies import llem
@@ -44,7 +44,9 @@ def recording(
     ticks_s = np.arange(0.1, 600, 0.1)
     shown_j = gain * true_j(ticks_s, regular) + offset_w * ticks_s
     rows = [
-        Row(int(t_s * S), GPU, "nvml", "energy_counter_j", float(joules), int(t_s * S) - S // 1000)
+        SampleRow(
+            int(t_s * S), GPU, "nvml", "energy_counter_j", float(joules), int(t_s * S) - S // 1000
+        )
         for t_s, joules in zip(ticks_s, shown_j, strict=True)
     ]
     path = folder / "card.parquet"

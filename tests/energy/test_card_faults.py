@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import USUAL_LAG_S, open_device
-from llenergymeasure.recording.samples import Row, Samples
+from llenergymeasure.recording.samples import SampleRow, Samples
 from llenergymeasure.results.energy import Reading
 from llenergymeasure.sensors.known_behaviour import Behaviour, Behaviours
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -350,7 +350,7 @@ def test_a_counter_that_stands_for_some_seconds_and_catches_up_loses_nothing() -
 
 
 def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
-    rows = [Row(card.ns(t), card.UUID, "nvml", "energy_counter_j", 77.0) for t in (0.0, 18.0)]
+    rows = [SampleRow(card.ns(t), card.UUID, "nvml", "energy_counter_j", 77.0) for t in (0.0, 18.0)]
     info = card.info(quantities=("energy_counter_j",))
     result = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
     assert result.total is None
@@ -368,7 +368,7 @@ def test_a_counter_that_runs_backwards_gives_no_number() -> None:
     assert other.channel == "power"
     assert covers(other, WORK, START_S, END_S)
     rows = [
-        Row(
+        SampleRow(
             card.ns(0.1 * at),
             card.UUID,
             "nvml",
@@ -424,7 +424,7 @@ def test_a_power_that_is_frozen_disqualifies(
     frozen = card.Sensor(gain=0, offset_w=60.0, counter_s=None, **channels)
     named = (card.UUID, "nvml", "utilization_gpu_percent")
     used = [
-        Row(card.ns(at / 2), *named, 90.0 * (works and START_S <= at / 2 < END_S))
+        SampleRow(card.ns(at / 2), *named, 90.0 * (works and START_S <= at / 2 < END_S))
         for at in range(36)
     ]
     rows = card.rows_of(WORK, frozen, END_S + 3) + used
@@ -447,7 +447,9 @@ def test_fine_readings_that_stand_still_amid_a_window_are_frozen(
 ) -> None:
     """Coarse ones say nothing: a card at its limit is shown so."""
     info, named = card.info(quantities=("power_instant_w",)), (card.UUID, "nvml", "power_instant_w")
-    rows = [Row(card.ns(0.1 * at), *named, 300 + step_w * (min(at, 80) % 3)) for at in range(300)]
+    rows = [
+        SampleRow(card.ns(0.1 * at), *named, 300 + step_w * (min(at, 80) % 3)) for at in range(300)
+    ]
     result = account(card.recording(rows, info), (card.ns(5.0), card.ns(25.0)))
     assert ("sample_gap" in result.validity) == disqualifies
 
@@ -457,7 +459,7 @@ def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
     window = (card.ns(START_S), card.ns(END_S))
     for shown_w, disqualifies in ((8000.0, True), (900.0, False)):
         rows = [
-            Row(card.ns(0.1 * at), info.device, "nvml", "power_instant_w", shown_w + at % 3)
+            SampleRow(card.ns(0.1 * at), info.device, "nvml", "power_instant_w", shown_w + at % 3)
             for at in range(180)
         ]
         result = account(card.recording(rows, info), window)
@@ -477,7 +479,7 @@ def test_slow_calls_make_no_number_wrong(call_s: float, counter_from: str) -> No
 def rapl(readings: list[tuple[float, float]]) -> Account:
     info = card.info("cpu:package-0", "rapl", scope="cpu", quantities=("energy_counter_j",))
     rows = [
-        Row(card.ns(t), info.device, "rapl", "energy_counter_j", joules, card.ns(t - 0.001))
+        SampleRow(card.ns(t), info.device, "rapl", "energy_counter_j", joules, card.ns(t - 0.001))
         for t, joules in readings
     ]
     return account(card.recording(rows, info), (card.ns(2), card.ns(8)), devices=())

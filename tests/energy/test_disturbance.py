@@ -5,7 +5,7 @@ import pytest
 
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.disturbance import cpu_use
-from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row, Samples
+from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, SampleRow, Samples
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -16,8 +16,8 @@ LOAD = card.rows_of(card.steps(60), card.H100, 60)
 RAPL = card.info("cpu:package-0", sensor="rapl", scope="cpu", quantities=("energy_counter_j",))
 
 
-def host(quantity: Quantity, t_s: float, value: float | None, note: str | None = None) -> Row:
-    return Row(card.ns(t_s), HOST_DEVICE, RECORDER, quantity, value, note=note)
+def host(quantity: Quantity, t_s: float, value: float | None, note: str | None = None) -> SampleRow:
+    return SampleRow(card.ns(t_s), HOST_DEVICE, RECORDER, quantity, value, note=note)
 
 
 def cpus(
@@ -29,7 +29,7 @@ def cpus(
     throttled: float | None = None,
     ours: int = 4,
     machine: int = 8,
-) -> list[Row]:
+) -> list[SampleRow]:
     """A minute of a machine on which so many CPUs are used, on average, from 20 to 40 s."""
     rows = []
     for t in range(61):
@@ -51,13 +51,15 @@ def cpus(
     return rows
 
 
-def recorded(rows: list[Row], kind: str = "gpu") -> Samples:
+def recorded(rows: list[SampleRow], kind: str = "gpu") -> Samples:
     if kind == "gpu":
         info = card.info(name="NVIDIA H100 80GB HBM3", quantities=card.H100.quantities)
         return card.recording(sorted([*LOAD, *rows], key=lambda row: row.t_ns), info)
     if kind == "rapl":
         energy = [
-            Row(card.ns(t), RAPL.device, "rapl", "energy_counter_j", 50.0 * t, card.ns(t - 0.001))
+            SampleRow(
+                card.ns(t), RAPL.device, "rapl", "energy_counter_j", 50.0 * t, card.ns(t - 0.001)
+            )
             for t in np.arange(0.0, 60.0, 0.01)
         ]
         return card.recording(sorted([*energy, *rows], key=lambda row: row.t_ns), RAPL)
@@ -65,13 +67,13 @@ def recorded(rows: list[Row], kind: str = "gpu") -> Samples:
         "cpu", sensor="codecarbon", kind="estimated", scope="cpu", quantities=("power_model_w",)
     )
     guesses = [
-        Row(card.ns(t), "cpu", "codecarbon", "power_model_w", 20.0, card.ns(t - 0.25))
+        SampleRow(card.ns(t), "cpu", "codecarbon", "power_model_w", 20.0, card.ns(t - 0.25))
         for t in np.arange(0.25, 60.0, 0.25)
     ]
     return card.recording(sorted([*guesses, *rows], key=lambda row: row.t_ns), model)
 
 
-def codes(rows: list[Row], kind: str = "gpu", **more) -> dict[str, str]:
+def codes(rows: list[SampleRow], kind: str = "gpu", **more) -> dict[str, str]:
     return dict(account(recorded(rows, kind), WINDOW, **more).validity)
 
 
@@ -104,7 +106,7 @@ def test_who_used_what_is_told() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["gpu", "estimated"])
-def test_starved_of_the_cpus_it_is_marked(rows: list[Row], says: str, kind: str) -> None:
+def test_starved_of_the_cpus_it_is_marked(rows: list[SampleRow], says: str, kind: str) -> None:
     validity = codes(rows, kind)
     assert says in validity["cpu_contended"]
     assert not DISQUALIFYING & set(validity)
@@ -138,7 +140,7 @@ def test_a_recording_that_says_nothing_of_the_cpus() -> None:
     assert "cpu_contended" not in codes([])
 
 
-def beats(*jumps: tuple[float, float]) -> list[Row]:
+def beats(*jumps: tuple[float, float]) -> list[SampleRow]:
     """Heartbeats of a clock that jumped: when, and by how much."""
     return [
         host("heartbeat", t, 100.0 + 1e-5 * (t % 2) + sum(by for at, by in jumps if t > at))

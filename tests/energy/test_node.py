@@ -9,7 +9,7 @@ import pytest
 
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, Gain
 from llenergymeasure.energy.account import Account, account
-from llenergymeasure.recording.samples import Row, Samples, make_samples
+from llenergymeasure.recording.samples import SampleRow, Samples, make_samples
 from llenergymeasure.sensors.base import SensorInfo
 from support.recording import header, uuid
 
@@ -52,13 +52,13 @@ def recorded(
     for tick in range(1, int(END_S * 10)):
         t_ns = tick * S // 10
         joules = round(float(load(tick / 10)), 3)
-        rows.append(Row(t_ns, GPU, "nvml", "energy_counter_j", joules, t_ns - S // 1000))
+        rows.append(SampleRow(t_ns, GPU, "nvml", "energy_counter_j", joules, t_ns - S // 1000))
     for t_s in np.arange(phase_s, END_S, period_s):
         to_s = t_s - lag_s + average_s / 2
         watts = REST_W + LOSS * float(load(to_s) - load(to_s - average_s)) / average_s
         if not gone[0] <= t_s < gone[1]:
             said_s = t_s + (jump[1] if t_s >= jump[0] else 0.0)
-            rows.append(Row(int(said_s * S), "node", "node", "power_usage_w", watts))
+            rows.append(SampleRow(int(said_s * S), "node", "node", "power_usage_w", watts))
     return make_samples(rows, header(CARD, NODE))
 
 
@@ -121,8 +121,8 @@ def test_it_is_never_in_the_headline_nor_added_to_anything() -> None:
     assert "too few" in only.node.unavailable
 
 
-def rows_of(samples: Samples) -> list[Row]:
-    return [Row(**row) for row in samples.table.to_pylist()]
+def rows_of(samples: Samples) -> list[SampleRow]:
+    return [SampleRow(**row) for row in samples.table.to_pylist()]
 
 
 def test_missing_seconds_are_told_and_in_the_interval() -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_aligned_has_no_energy_and_says_why(samples: Samples, wor
 
 def test_a_node_that_shows_less_than_its_devices_is_told() -> None:
     rows = [
-        Row(row.t_ns, row.device, row.sensor, row.quantity, row.value / 3, row.t_before_ns)
+        SampleRow(row.t_ns, row.device, row.sensor, row.quantity, row.value / 3, row.t_before_ns)
         if row.device == "node"
         else row
         for row in rows_of(recorded())

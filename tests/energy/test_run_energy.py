@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.energy.characterise import characterise
-from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, SampleRow
 from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, group_batches
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.sensors.known_behaviour import Characterisation
@@ -43,7 +43,7 @@ def requests(count: int = 10) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA)
 
 
-def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
+def energy_of(rows: list[SampleRow], table: pa.Table | None = None, **more):
     arguments = {"devices": [card.UUID], "settings": {}, "characterised": {}, **more}
     table = requests() if table is None else table
     batches, tokens = group_batches(table), batch_tokens(table, "")
@@ -170,9 +170,10 @@ def test_what_a_probe_found_is_used_and_stands_in_the_record() -> None:
 
 def test_the_recorders_own_cost_stands_beside_the_energy() -> None:
     cost = [
-        Row(card.ns(t), HOST_DEVICE, RECORDER, "recorder_cpu_s", 0.01 * t) for t in range(0, 60, 2)
+        SampleRow(card.ns(t), HOST_DEVICE, RECORDER, "recorder_cpu_s", 0.01 * t)
+        for t in range(0, 60, 2)
     ]
-    reads = [Row(card.ns(t), card.UUID, "nvml", "read_s", 4e-5) for t in range(0, 60, 2)]
+    reads = [SampleRow(card.ns(t), card.UUID, "nvml", "read_s", 4e-5) for t in range(0, 60, 2)]
     cost = energy_of(ROWS + cost + reads).provenance["recorder_cost"]
     assert cost["cpu_share"] == pytest.approx(0.01)
     assert cost["read_s"] == {"nvml": pytest.approx(4e-5)}

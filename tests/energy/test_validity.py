@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.energy.account import account
-from llenergymeasure.recording.samples import Row
+from llenergymeasure.recording.samples import SampleRow
 from llenergymeasure.validity_codes import DISQUALIFYING
 from support import energy_card as card
 
@@ -17,13 +17,15 @@ H100 = card.info(name="NVIDIA H100 80GB HBM3", quantities=card.H100.quantities)
 ROWS = card.rows_of(LOAD, card.H100, 60)
 
 
-def codes(rows: list[Row], window: tuple[int, int] = WINDOW, **more) -> dict[str, str]:
+def codes(rows: list[SampleRow], window: tuple[int, int] = WINDOW, **more) -> dict[str, str]:
     return dict(account(card.recording(rows, H100), window, **more).validity)
 
 
-def telemetry(quantity: str, values: dict[float, float], note: str | None = None) -> list[Row]:
+def telemetry(
+    quantity: str, values: dict[float, float], note: str | None = None
+) -> list[SampleRow]:
     return [
-        Row(card.ns(t), card.UUID, "nvml", quantity, value, note=note)
+        SampleRow(card.ns(t), card.UUID, "nvml", quantity, value, note=note)
         for t, value in values.items()
     ]
 
@@ -167,7 +169,7 @@ WORK = card.work(3, 58)
 SUM = card.Sensor(window_s=0.025, counter_from="samples")
 
 
-def by_zeus(rows: list[Row]) -> list[Row]:
+def by_zeus(rows: list[SampleRow]) -> list[SampleRow]:
     return [replace(row, sensor="zeus") for row in rows if row.quantity == "energy_counter_j"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llenergymeasure.energy.channel import error_of_mean
 from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots
 from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, window_energy
-from llenergymeasure.recording.samples import Row
+from llenergymeasure.recording.samples import SampleRow
 from llenergymeasure.sensors.known_behaviour import PowerBehaviour
 from support import energy_card as card
 from support.cpu_time import cpu_s
@@ -304,7 +304,9 @@ def test_steps_that_come_unevenly_stay_between_their_reads() -> None:
     rng = np.random.default_rng(0)
     true_s = np.cumsum(rng.uniform(0.03, 0.3, 100))
     rows = [
-        Row(card.ns(t + 0.002), card.UUID, "nvml", "energy_counter_j", 10.0 * i, card.ns(t - 0.001))
+        SampleRow(
+            card.ns(t + 0.002), card.UUID, "nvml", "energy_counter_j", 10.0 * i, card.ns(t - 0.001)
+        )
         for i, t in enumerate(true_s)
     ]
     series = card.recording(rows).series(card.UUID, "nvml", "energy_counter_j")

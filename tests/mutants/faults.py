@@ -112,8 +112,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "t_upper(0.025, freedom[scatters])",
-        "t_upper(0.05, freedom[scatters])",
+        "t_isf(0.025, freedom[scatters])",
+        "t_isf(0.05, freedom[scatters])",
         "a 90 % interval called 95 %",
         (_PAIRS,),
     ),
@@ -133,7 +133,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "return max(int(_CYCLES[deciding[0]]), runs + 1) if len(deciding) else None",
+        "return max(int(_CYCLE_COUNTS[deciding[0]]), runs + 1) if len(deciding) else None",
         "return runs + 1",
         "that one more cycle would decide it",
         (_PAIRS,),
@@ -226,7 +226,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/statistics.py",
-        "low, high = around(mean, half_width)",
+        "low, high = log_interval_around(mean, half_width)",
         "low, high = mean * (1 - half_width), mean * (1 + half_width)",
         "an energy below zero",
         ("analysis/test_statistics.py",),
@@ -355,16 +355,16 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/recompute.py",
-        "RELATIVE = 1e-9",
-        "RELATIVE = 1e-1",
+        "RELATIVE_TOLERANCE = 1e-9",
+        "RELATIVE_TOLERANCE = 1e-1",
         "that a figure is right which is 10 % off",
         ("analysis/test_difference.py",),
     ),
     # What the page and the terminal say.
     Mutant(
         "report/relations.py",
-        'return row["p_holm"] is not None and row["p_holm"] < LEVEL',
-        'return row["p"] is not None and row["p"] < LEVEL',
+        'return row["p_holm"] is not None and row["p_holm"] < SIGNIFICANCE_LEVEL',
+        'return row["p"] is not None and row["p"] < SIGNIFICANCE_LEVEL',
         "that pairs differ which an uncorrected p value alone parts",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),
@@ -384,7 +384,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/relations.py",
-        "widening = t_upper(0.025 / max(n_tested, 1), freedom) / t_upper(0.025, freedom)",
+        "widening = t_isf(0.025 / max(n_tested, 1), freedom) / t_isf(0.025, freedom)",
         "widening = 1.0",
         "a pair chosen after looking with the interval of one named before",
         (f"{_CLAIMS}::test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less",),
@@ -426,8 +426,8 @@ MUTANTS = (
     ),
     Mutant(
         "report/findings.py",
-        "state = STATES[2] if not is_used else",
-        "state = STATES[0] if not is_used else",
+        "state = LEFT_OUT if not is_used else",
+        "state = IN_MEANS if not is_used else",
         "a run left out of the mean drawn as part of it",
         (_LEFT_OUT,),
     ),
@@ -517,8 +517,8 @@ MUTANTS = (
     ),
     Mutant(
         "report/traces.py",
-        'return min(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
-        'return max(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
+        'return min(candidates, key=lambda run: (abs(run[ENERGY_PER_TOKEN] - mean), run["cycle"]))',
+        'return max(candidates, key=lambda run: (abs(run[ENERGY_PER_TOKEN] - mean), run["cycle"]))',
         "the oddest run as the one nearest to the mean",
         ("report/test_traces.py",),
     ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from llenergymeasure.recording.sampler import NextRead, Reader
-from llenergymeasure.recording.samples import Row
+from llenergymeasure.recording.samples import SampleRow
 from llenergymeasure.sensors.base import Channel, Follow, SensorError, Value
 
 MS = 1_000_000
@@ -72,7 +72,7 @@ class Counter:
 
     def __init__(self, *answers: float | Exception) -> None:
         self._answers: Iterator[float | Exception] = iter(answers)
-        self.rows: list[Row] = []
+        self.rows: list[SampleRow] = []
 
     def reader(self, steady: bool = True) -> Reader:
         pace = Follow(fine_s=0.001, steady=steady)
@@ -84,7 +84,7 @@ class Counter:
             raise answer
         return [Value("energy_counter_j", answer)]
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: SampleRow) -> None:
         self.rows.append(row)
 
 
@@ -125,7 +125,7 @@ def test_a_read_that_fails_says_why_and_is_tried_again_later(error: Exception) -
 def test_values_of_one_call_are_followed_each_by_itself() -> None:
     """A mean over a second goes on changing while the reading of the last instant stands still."""
     pairs = iter([(100.0, 300.0), (100.0, 290.0), (90.0, 290.0), (90.0, 290.0)])
-    rows: list[Row] = []
+    rows: list[SampleRow] = []
 
     def read() -> list[Value]:
         instant_w, average_w = next(pairs)

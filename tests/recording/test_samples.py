@@ -13,7 +13,7 @@ from llenergymeasure.recording.samples import (
     SCHEMA,
     STOPPED,
     Header,
-    Row,
+    SampleRow,
     SamplesWriter,
     make_samples,
     read_samples,
@@ -32,13 +32,13 @@ INFO = SensorInfo(
     counter_resolution_j=0.001,
     power_limit_w={"enforced": 700.0},
 )
-TICK = Row(2000, "GPU-1", "nvml", "energy_counter_j", 1.5, 1000)
-POWER = Row(1500, "GPU-1", "nvml", "power_instant_w", 300.0)
-GONE = Row(3000, "GPU-2", "nvml", "unavailable", None, note="energy_counter_j: GPU is lost")
-END = Row(4000, "host", "recorder", "heartbeat", note=STOPPED)
+TICK = SampleRow(2000, "GPU-1", "nvml", "energy_counter_j", 1.5, 1000)
+POWER = SampleRow(1500, "GPU-1", "nvml", "power_instant_w", 300.0)
+GONE = SampleRow(3000, "GPU-2", "nvml", "unavailable", None, note="energy_counter_j: GPU is lost")
+END = SampleRow(4000, "host", "recorder", "heartbeat", note=STOPPED)
 
 
-def _write(path: Path, *batches: list[Row]) -> Header:
+def _write(path: Path, *batches: list[SampleRow]) -> Header:
     head = header(INFO)
     writer = SamplesWriter(path, head)
     for batch in batches:
@@ -142,8 +142,8 @@ def test_parquet_keeps_rows_header_and_completeness(tmp_path: Path) -> None:
 
 
 def test_a_series_holds_one_quantity_of_one_device() -> None:
-    other = Row(2500, "GPU-2", "nvml", "energy_counter_j", 9.0, 2400)
-    late = Row(2600, "GPU-1", "nvml", "energy_counter_j", None)
+    other = SampleRow(2500, "GPU-2", "nvml", "energy_counter_j", 9.0, 2400)
+    late = SampleRow(2600, "GPU-1", "nvml", "energy_counter_j", None)
     samples = make_samples([late, TICK, POWER, other], header(INFO))
 
     series = samples.series("GPU-1", "nvml", "energy_counter_j")

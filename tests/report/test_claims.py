@@ -17,7 +17,7 @@ from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.report import findings, method, relations
-from llenergymeasure.report.charts import STATES
+from llenergymeasure.report.charts import IN_MEANS, LEFT_OUT
 from llenergymeasure.report.experiments import footprint_units, table_rows
 from llenergymeasure.report.formatting import scale_for
 from llenergymeasure.report.page import write_report
@@ -402,7 +402,7 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     assert run_counts == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
     assert "4 runs stand outside the means: 4 of another machine" in method.paragraph(summary, runs)
     states = [point["state"] for point in findings.order_points(summary, runs, used_runs(runs))]
-    assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
+    assert (states.count(LEFT_OUT), states.count(IN_MEANS)) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
 
 

@@ -14,7 +14,7 @@ from llenergymeasure.report.charts import (
 )
 from llenergymeasure.report.sweep import make_sweep, setting_channel, sweep_figures, swept_settings
 
-TOKEN = "energy_per_output_token_j"
+ENERGY_PER_TOKEN = "energy_per_output_token_j"
 BATCH = "pytorch.batch_size"
 
 
@@ -22,14 +22,18 @@ def experiment(
     mean: float, low: float | None = None, high: float | None = None, **more: Any
 ) -> Any:
     row = dict.fromkeys(SUMMARY_SCHEMA.names)
-    energy = {f"{TOKEN}_mean": mean, f"{TOKEN}_ci95_low": low, f"{TOKEN}_ci95_high": high}
+    energy = {
+        f"{ENERGY_PER_TOKEN}_mean": mean,
+        f"{ENERGY_PER_TOKEN}_ci95_low": low,
+        f"{ENERGY_PER_TOKEN}_ci95_high": high,
+    }
     meter = {"kind": "measured", "energy_source": "nvml", "energy_scopes": ["gpu"]}
     label = ", ".join(map(str, more.values()))
     return {**row, "experiment": label, "label": label, "n": 3, **meter, **energy, **more}
 
 
 def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, Any]]]:
-    axis = Axis.for_rows(rows, TOKEN)
+    axis = Axis.for_rows(rows, ENERGY_PER_TOKEN)
     return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
 
 
@@ -185,5 +189,7 @@ def test_words_for_a_figure_have_the_digits_of_the_table_and_the_values_of_the_s
 
 
 def test_a_logarithmic_axis_is_said_to_be_one():
-    assert Axis.for_rows([experiment(1), experiment(30)], TOKEN).title.endswith("(J, log scale)")
-    assert Axis.for_rows([experiment(1), experiment(3)], TOKEN).title.endswith("(J)")
+    assert Axis.for_rows([experiment(1), experiment(30)], ENERGY_PER_TOKEN).title.endswith(
+        "(J, log scale)"
+    )
+    assert Axis.for_rows([experiment(1), experiment(3)], ENERGY_PER_TOKEN).title.endswith("(J)")

@@ -10,9 +10,9 @@ import yaml
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
+from llenergymeasure.recording.samples import Header, SampleRow, make_samples, write_samples
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
-from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import LISTED_EXPERIMENTS, _linked_figures, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
@@ -126,7 +126,7 @@ def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan
     for run in plan["runs"]:
         folder = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
         rows = [
-            Row(at_ns, GPU, "nvml", "power_instant_w", 300.0)
+            SampleRow(at_ns, GPU, "nvml", "power_instant_w", 300.0)
             for at_ns in range(0, 400_000_000_000, 500_000_000)
         ]
         info = SensorInfo(GPU, "H200", "nvml", "measured", "gpu")
@@ -481,7 +481,7 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
     write_runs(tmp_path, plan, lambda _: {"energy_j": noise.gauss(1000, 10)})
     write_tables(tmp_path, partial=False)
     levels = read_table(tmp_path, "levels.parquet").to_pylist()
-    corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
+    corrected = [row["p_holm"] for row in levels if row["metric"] == ENERGY_PER_TOKEN]
     p_values = [
         float(row["p"])
         for row in relations_content(
@@ -489,7 +489,7 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
         ).levels
     ]
     assert p_values == [pytest.approx(p, rel=0.05) for p in corrected]
-    assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
+    assert corrected != [row["p"] for row in levels if row["metric"] == ENERGY_PER_TOKEN]
 
 
 def test_one_experiment_alone_is_best_of_nothing_and_differs_from_nothing(tmp_path, plan):

@@ -8,10 +8,10 @@ import pytest
 from llenergymeasure.analysis.load_curve import LoadCurve
 from llenergymeasure.report import serving
 from llenergymeasure.report.serving import (
-    BENT,
+    BENT_LINE_NOTE,
     FIGURE_NAMES,
-    LINE,
-    NO_LINE,
+    LINE_NOTE,
+    NO_LINE_NOTE,
     line_sentence,
     serving_content,
 )
@@ -243,10 +243,10 @@ def test_disqualified_runs_are_no_points_of_power_against_load() -> None:
 @pytest.mark.parametrize(
     ("rates", "watts", "note"),
     [
-        ((1, 2, 4), (103.0, 106.0, 112.0), LINE),
-        ((1, 2), (103.0, 106.0), NO_LINE),
-        ((1, 2, 4, 6), (100.0, 103.0, 99.0, 101.0), NO_LINE),
-        ((1, 2, 3, 4, 5, 6), (130.0, 160.0, 180.0, 195.0, 205.0, 210.0), BENT),
+        ((1, 2, 4), (103.0, 106.0, 112.0), LINE_NOTE),
+        ((1, 2), (103.0, 106.0), NO_LINE_NOTE),
+        ((1, 2, 4, 6), (100.0, 103.0, 99.0, 101.0), NO_LINE_NOTE),
+        ((1, 2, 3, 4, 5, 6), (130.0, 160.0, 180.0, 195.0, 205.0, 210.0), BENT_LINE_NOTE),
     ],
     ids=["a line", "two loads", "no slope", "no straight line"],
 )
@@ -256,14 +256,14 @@ def test_a_line_is_drawn_and_explained_only_where_it_is_shown(rates, watts, note
     assert content is not None
     figure = content.figures["serving_power_load"]
     assert figure.note == note
-    assert ("lines are given in words" in figure.text) == (note == LINE)
+    assert ("lines are given in words" in figure.text) == (note == LINE_NOTE)
 
 
 LINEAR = {1: 103.0, 2: 106.0, 4: 112.0}
 CURVED = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
 
 
-@pytest.mark.parametrize(("watts", "note"), [(LINEAR, LINE), (CURVED, BENT)])
+@pytest.mark.parametrize(("watts", "note"), [(LINEAR, LINE_NOTE), (CURVED, BENT_LINE_NOTE)])
 def test_a_missing_line_is_explained_where_another_is_drawn_or_bent(
     watts: dict[float, float], note: str
 ) -> None:
@@ -274,7 +274,7 @@ def test_a_missing_line_is_explained_where_another_is_drawn_or_bent(
     ]
     content = serving_content(runs, [RATE], {})
     assert content is not None
-    assert content.figures["serving_power_load"].note == f"{note} {NO_LINE}"
+    assert content.figures["serving_power_load"].note == f"{note} {NO_LINE_NOTE}"
 
 
 def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:

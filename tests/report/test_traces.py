@@ -2,8 +2,8 @@
 
 import pytest
 
-from llenergymeasure.recording.samples import Header, Row, make_samples
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.recording.samples import Header, SampleRow, make_samples
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.traces import (
     Trace,
     _phases_chart,
@@ -13,17 +13,23 @@ from llenergymeasure.report.traces import (
 )
 from llenergymeasure.sensors.base import SensorInfo
 
-ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
+ROW = {"experiment": "a", f"{ENERGY_PER_TOKEN}_mean": 2.0}
 
 
 def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
     energies_j = {1: 1.0, 2: 2.1, 3: 3.0, 4: 1.9}
-    runs = [{"experiment": "a", "cycle": n, TOKEN: energy_j} for n, energy_j in energies_j.items()]
-    other_runs = [{"experiment": "b", "cycle": 9, TOKEN: 2.0}, {**runs[0], TOKEN: None, "cycle": 5}]
+    runs = [
+        {"experiment": "a", "cycle": n, ENERGY_PER_TOKEN: energy_j}
+        for n, energy_j in energies_j.items()
+    ]
+    other_runs = [
+        {"experiment": "b", "cycle": 9, ENERGY_PER_TOKEN: 2.0},
+        {**runs[0], ENERGY_PER_TOKEN: None, "cycle": 5},
+    ]
     run = _typical_run(ROW, [*other_runs, *runs])
     assert run is not None
     assert run["cycle"] in (2, 4)
-    assert _typical_run({**ROW, f"{TOKEN}_mean": None}, runs) is None
+    assert _typical_run({**ROW, f"{ENERGY_PER_TOKEN}_mean": None}, runs) is None
     assert _typical_run(ROW, other_runs) is None
 
 
@@ -31,7 +37,7 @@ def test_power_is_that_of_the_cards_whose_energy_is_the_headline() -> None:
     """A run that was given two cards may compute on one: the other's rest is none of its."""
     watts = {"GPU-1": 300.0, "GPU-2": 100.0}
     rows = [
-        Row(at_ns, card, "nvml", "power_instant_w", power_w)
+        SampleRow(at_ns, card, "nvml", "power_instant_w", power_w)
         for at_ns in range(0, 10**10, 10**9)
         for card, power_w in watts.items()
     ]

@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.gpus.peak_rates import peak
-from llenergymeasure.recording.samples import Row, make_samples
+from llenergymeasure.recording.samples import SampleRow, make_samples
 from llenergymeasure.results.record import Flops
 from llenergymeasure.run.engine.engine_process import EngineRun
 from llenergymeasure.run.result.flops_record import flops_record, workload_flops
@@ -35,15 +35,15 @@ A100 = "NVIDIA A100-SXM4-80GB"
 SECOND = 1_000_000_000
 
 
-def looks(device: str, quantity: Any, *values: float) -> list[Row]:
+def looks(device: str, quantity: Any, *values: float) -> list[SampleRow]:
     """One look each half second."""
     return [
-        Row(place * SECOND // 2, device, "nvml", quantity, value)
+        SampleRow(place * SECOND // 2, device, "nvml", quantity, value)
         for place, value in enumerate(values)
     ]
 
 
-def recorded(*rows: list[Row]) -> Any:
+def recorded(*rows: list[SampleRow]) -> Any:
     return make_samples([row for group in rows for row in group], header())
 
 
@@ -129,8 +129,8 @@ def test_what_has_no_published_rate_has_none() -> None:
 
 
 def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> None:
-    def row(t_ns: int, device: str, quantity: Any, value: float) -> Row:
-        return Row(t_ns, device, "nvml", quantity, value)
+    def row(t_ns: int, device: str, quantity: Any, value: float) -> SampleRow:
+        return SampleRow(t_ns, device, "nvml", quantity, value)
 
     rows = [
         row(50, "a", "utilization_gpu_percent", 0),
@@ -156,8 +156,8 @@ def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> Non
 
 
 def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
-    def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> Row:
-        return Row(t_ns, device, "nvml", quantity, watts)
+    def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> SampleRow:
+        return SampleRow(t_ns, device, "nvml", quantity, watts)
 
     second = SECOND
     rows = [
@@ -177,7 +177,7 @@ def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
 
 def test_reasons_to_slow_down_are_told_when_they_change() -> None:
     masks = [(1, 0x1), (2, 0x0), (3, 0x0), (4, 0x4 | 0x40), (5, 0x4 | 0x40), (6, 0x0)]
-    rows = [Row(t_ns, "a", "nvml", "throttle_reasons", float(mask)) for t_ns, mask in masks]
+    rows = [SampleRow(t_ns, "a", "nvml", "throttle_reasons", float(mask)) for t_ns, mask in masks]
     samples = recorded(rows)
     assert throttle_history(samples, "a") == [
         {"t_monotonic_ns": 1, "reasons": ["gpu_idle"]},

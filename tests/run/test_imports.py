@@ -14,13 +14,13 @@ SERVING = {"llenergymeasure.backends.serving.client", "llenergymeasure.workload.
     [
         (
             "from llenergymeasure.run.result import build_result\n"
-            "build_result.without_pandas()\n"
+            "build_result.keep_arrow_from_importing_pandas()\n"
             "import pyarrow; pyarrow.array([1])",
             {"pandas", "llenergymeasure.config.experiment", *STUDIES, *SERVING},
         ),
         (
             "from llenergymeasure.recording import recorder\n"
-            "recorder.without_pandas()\n"
+            "recorder.keep_arrow_from_importing_pandas()\n"
             "import pyarrow; pyarrow.array([1])",
             {"pandas", "pyarrow.parquet", "pydantic"},
         ),
@@ -43,8 +43,8 @@ def test_processes_of_a_run_import_nothing_that_they_have_no_use_for(
 def test_pandas_can_be_imported_after_arrow_was_kept_from_it() -> None:
     pytest.importorskip("pandas")
     code = (
-        "from llenergymeasure.recording.samples import without_pandas\n"
-        "without_pandas()\n"
+        "from llenergymeasure.recording.samples import keep_arrow_from_importing_pandas\n"
+        "keep_arrow_from_importing_pandas()\n"
         "import pandas, pyarrow\n"
         "assert pyarrow.array([1, 2]).to_pylist() == [1, 2]\n"
         "print(len(pandas.Series([1])))"

@@ -16,7 +16,7 @@ from llenergymeasure.energy.readings import choose_headline, missing_reading, op
 from llenergymeasure.machine.gpus.inventory import Selection
 from llenergymeasure.recording.recorder import Recording
 from llenergymeasure.recording.sampler import Reader
-from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
+from llenergymeasure.recording.samples import Header, SampleRow, Samples, make_samples
 from llenergymeasure.sensors.base import Channel, Follow, Sensor, SensorInfo, Value
 from llenergymeasure.sensors.registry import OpenSensors
 from llenergymeasure.sensors.zeus import ZeusSensor
@@ -90,7 +90,7 @@ class _Chip:
 def _recorded(clock: _Clock, sensor: Sensor, info: SensorInfo) -> Samples:
     """What half a second of a device's channel gives."""
     (channel,) = (c for c in sensor.channels() if c.device == info.device)
-    rows: list[Row] = []
+    rows: list[SampleRow] = []
     reader = Reader(channel, rows.append)
     for _ in range(5):
         reader.read()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
+from llenergymeasure.recording.samples import Header, SampleRow, Samples, make_samples
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.units import Kind, Scope
 
@@ -123,7 +123,7 @@ def margins(start_s: float, end_s: float, length_s: float = 0.4) -> list[tuple[s
     ]
 
 
-def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
+def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[SampleRow]:
     """What a recorder writes of a card from 0 to `end_s`."""
     rows = power_rows(power, sensor, end_s, device)
     if sensor.counter_s is not None:
@@ -131,18 +131,18 @@ def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> l
     return rows
 
 
-def counter_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
+def counter_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[SampleRow]:
     """The counter's steps, each between two reads, and a read at start and at stop."""
     ticks = np.arange(sensor.counter_phase_s - sensor.counter_s, end_s, sensor.counter_s)
     values = np.round(_counter_rows(power, sensor, ticks), 3)
     rows = _followed(ticks, values, end_s, 0.001, sensor, None, device, "energy_counter_j")
-    last = Row(ns(end_s), device, "nvml", "energy_counter_j", values[-1])
+    last = SampleRow(ns(end_s), device, "nvml", "energy_counter_j", values[-1])
     return [*rows, last]
 
 
-def power_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
+def power_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[SampleRow]:
     """Rows at renewals, and now and then where the value stays."""
-    rows: list[Row] = []
+    rows: list[SampleRow] = []
     for quantity, window_s in (
         ("power_instant_w", sensor.window_s),
         ("power_average_w", sensor.average_s),
@@ -156,7 +156,7 @@ def power_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -
     return rows
 
 
-def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) -> list[Row]:
+def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) -> list[SampleRow]:
     """What following a value that is renewed at given times writes."""
     pace_s = max(fine_s, 3 * sensor.call_s) + sensor.call_s
     rng = np.random.default_rng(round(1e4 * pace_s))
@@ -172,12 +172,16 @@ def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) ->
     changed = np.concatenate(([False], np.diff(latched_values) != 0))
     for i in np.flatnonzero(changed) if repeat_s is None else range(len(begins)):
         if not rows and repeat_s is None:
-            rows.append(Row(ns(begins[0]), device, "nvml", quantity, float(latched_values[0])))
+            rows.append(
+                SampleRow(ns(begins[0]), device, "nvml", quantity, float(latched_values[0]))
+            )
         end_of_call_s = ends[i]
         if changed[i] or end_of_call_s - written_s > (repeat_s or np.inf):
             before = ns(begins[i - 1]) if changed[i] else None
             rows.append(
-                Row(ns(end_of_call_s), device, "nvml", quantity, float(latched_values[i]), before)
+                SampleRow(
+                    ns(end_of_call_s), device, "nvml", quantity, float(latched_values[i]), before
+                )
             )
             written_s = end_of_call_s
     return rows
@@ -232,7 +236,7 @@ def info(
     )
 
 
-def recording(rows: list[Row], *infos: SensorInfo, complete: bool = True) -> Samples:
+def recording(rows: list[SampleRow], *infos: SensorInfo, complete: bool = True) -> Samples:
     """A recording in memory."""
     header = Header(None, None, "host", T0_NS, "2026-01-01T00:00:00+00:00", infos or (info(),))
     return make_samples(rows, header, complete=complete)

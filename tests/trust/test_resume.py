@@ -17,7 +17,13 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import snakemake_profile
-from llenergymeasure.workflow.resume import CALL_NAME, SETTINGS, StudyCall, read_call, store_call
+from llenergymeasure.workflow.resume import (
+    CALL_NAME,
+    RUN_OPTION_SETTINGS,
+    StudyCall,
+    read_call,
+    store_call,
+)
 from support.studies import write_study
 
 
@@ -118,7 +124,7 @@ def test_what_the_command_line_sets_is_known(tmp_path: Path, resumed: list[Study
     run(study=write_study(tmp_path), cycles=1, no_gaps=True, **options, **numbers)
     assert (
         set(resumed[0].settings) | {engine.names.requests_at_once for engine in ENGINES.values()}
-        == SETTINGS
+        == RUN_OPTION_SETTINGS
     )
 
 

@@ -32,7 +32,7 @@ from llenergymeasure.workflow.progress import EndedRun, Progress
 from llenergymeasure.workflow.slurm_jobs import (
     QueuedJob,
     QueueWatch,
-    end_jobs,
+    cancel_jobs_and_wait,
     job_prefix,
     queued_jobs,
     waiting_lines,
@@ -61,7 +61,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_jobs, "CANCEL_LIMIT_S", 1.0)
+    monkeypatch.setattr(slurm_jobs, "CANCEL_TIMEOUT_S", 1.0)
     command(folder, "scancel", f"echo $* >> {folder}/cancelled")
     return folder
 
@@ -69,7 +69,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
     command(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PreflightError, match="17"):
-        end_jobs([JOB])
+        cancel_jobs_and_wait([JOB])
 
 
 @pytest.mark.parametrize(
@@ -240,13 +240,13 @@ def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_jobs, "COMMAND_LIMIT_S", 0.2)
+    monkeypatch.setattr(slurm_jobs, "COMMAND_TIMEOUT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
         queued_jobs(StudyFolder(slurm))
     command(slurm, "scancel", "exec sleep 5")
     with pytest.raises(PreflightError, match="scancel 17 did not answer"):
-        end_jobs([JOB])
+        cancel_jobs_and_wait([JOB])
 
 
 def planned(folder: Path) -> tuple[Path, Plan, StudyFolder]:
@@ -360,7 +360,9 @@ def test_why_runs_are_missing_is_said_also_where_another_run_failed(tmp_path: Pa
     fail(folder, plan, '{"status": "failed", "attempt": 1}')
     follow(driven, progress)
     driven._view = Listener(messages.append)
-    words = f"{slurm_jobs.NO_JOBS} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    words = (
+        f"{slurm_jobs.NO_JOBS_PREFIX} has been in SLURM's queue for 5 minutes, and Snakemake waits"
+    )
     refused = "sbatch: error: Invalid account"
     assert driven._exit_code(1, f"Submitted job 1\n{words}\n'{refused}'.\nExiting\n") == 1
     place = f"; Snakemake's own words are in {folder.path / snakemake_process.LOG_NAME}"
@@ -487,7 +489,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     name = f"{job_prefix(folder)}ab|PENDING"
     queue = ("7|{}|Priority|", "8|{}|PartitionConfig|", "9|{}|PartitionNodeLimit|")
     jobs = "\n".join(job.format(name) for job in queue)
-    words = f"{slurm_jobs.NO_JOBS} has been in SLURM's queue for 5 minutes"
+    words = f"{slurm_jobs.NO_JOBS_PREFIX} has been in SLURM's queue for 5 minutes"
     write_text(folder.path / snakemake_process.LOG_NAME, f"Submitted job 1\n{words}\n")
     messages: list[str] = []
     view = Listener(messages.append)
@@ -678,7 +680,7 @@ def test_each_run_that_never_began_has_the_reason_that_its_own_job_ended_for(
         "abc3/1": "SLURM says of its job 13: CANCELLED",
         "abc4/1": "",
     }
-    waits = f"1 job waits in SLURM's queue: PartitionConfig{slurm_jobs.NEVER_ENDS}: no node"
+    waits = f"1 job waits in SLURM's queue: PartitionConfig{slurm_jobs.NEVER_ENDS_CLAUSE}: no node"
     assert dict(failed_jobs(f"{waits}\n{log}"))["abc3/1"].endswith(f": CANCELLED; before: {waits}")
 
 

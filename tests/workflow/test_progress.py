@@ -24,7 +24,7 @@ from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.progress import (
     PARALLEL_RUNS_ON_CLUSTER,
-    TABLES_S,
+    WRITE_TABLES_S,
     Progress,
     resting_runs,
 )
@@ -54,7 +54,7 @@ def test_before_the_first_end_it_is_the_plan_s_own_estimate(tmp_path: Path) -> N
     time_left = progress.time_left()
     assert time_left is not None
     runs_s = Estimates().plan(plan, measured=False).seconds
-    assert time_left.seconds == pytest.approx(runs_s + TABLES_S, abs=5)
+    assert time_left.seconds == pytest.approx(runs_s + WRITE_TABLES_S, abs=5)
     on_cluster = Progress(plan, folder, PARALLEL_RUNS_ON_CLUSTER)
     assert on_cluster.time_left() is None
 
@@ -174,7 +174,9 @@ def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     assert not time_left.unknown
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     took_s = (progress._last_end_ns - progress._started_ns) / 1e9
-    assert time_left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
+    assert time_left.seconds - WRITE_TABLES_S == pytest.approx(
+        took_s * long / short, rel=0.2, abs=0.2
+    )
 
 
 def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     time_left = progress.time_left()
     assert time_left is not None
     assert time_left.seconds == pytest.approx(
-        slow.plan(plan, measured=False).seconds + TABLES_S, abs=5
+        slow.plan(plan, measured=False).seconds + WRITE_TABLES_S, abs=5
     )
     assert load_s < time_left.seconds < 2 * load_s
 

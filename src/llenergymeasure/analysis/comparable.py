@@ -113,7 +113,7 @@ class Comparable:
         self._duplicates = _duplicates(selections, configs) if configs else {}
         self._in_means = {name for name, selection in selections.items() if selection.used_runs}
 
-    def why_not(self, a: str, b: str) -> str | None:
+    def incomparable_reason(self, a: str, b: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
         if a not in self._facts or b not in self._facts:
             return None
@@ -128,7 +128,7 @@ class Comparable:
 
         Those with runs in means come first, then measured energy, then what most experiments are.
         Backends that were planned to do other work are in one group all the same, because the
-        study asks for both; :meth:`why_not` parts them pair by pair.
+        study asks for both; :meth:`incomparable_reason` parts them pair by pair.
         """
         place = {experiment: number for number, experiment in enumerate(self._facts)}.__getitem__
         groups = [tuple(sorted(group.experiments, key=place)) for group in self._groups]
@@ -138,7 +138,7 @@ class Comparable:
     def outside(self) -> dict[str, str]:
         """Why each experiment that is not in the first group is not."""
         others = [name for group in self._groups[1:] for name in group.experiments]
-        reasons = {name: self._groups[0].why_not(self._facts[name]) for name in others}
+        reasons = {name: self._groups[0].incomparable_reason(self._facts[name]) for name in others}
         return {name: why for name, why in reasons.items() if why is not None} | self._duplicates
 
     @cached_property
@@ -158,7 +158,7 @@ class Comparable:
             group = _Group()
             rest = []
             for facts in remaining:
-                if group.why_not(facts) is None:
+                if group.incomparable_reason(facts) is None:
                     group.add(facts, experiments_by_facts[facts])
                 else:
                     rest.append(facts)
@@ -188,7 +188,7 @@ class _Group:
         work = self._work.setdefault(facts.planned_work, {}).setdefault(facts.backend, {})
         work.setdefault((facts.work, facts.unlike_codes), facts)
 
-    def why_not(self, facts: _Facts) -> str | None:
+    def incomparable_reason(self, facts: _Facts) -> str | None:
         """Return how one of the group was measured apart, or did other work by the same plan."""
         work_by_backend = self._work.get(facts.planned_work, {})
         other_work = [work for name, work in work_by_backend.items() if name != facts.backend]

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from llenergymeasure.analysis.blocks import RunValue
 from llenergymeasure.analysis.comparison import Comparison, with_holm
-from llenergymeasure.analysis.relations import COMPARED, LENGTH, Relations
+from llenergymeasure.analysis.relations import COMPARED, OUTPUT_LENGTH, Relations
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.tables import read_plan
@@ -28,8 +28,8 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import configs_by_experiment
 from llenergymeasure.results.layout import StudyFolder
 
-MATCHED = "energy_per_matched_request_j"
-A, B = "A", "B"
+ENERGY_PER_MATCHED_REQUEST = "energy_per_matched_request_j"
+SIDE_A, SIDE_B = "A", "B"
 Settings: TypeAlias = Callable[[StudyFolder], Mapping[str, Mapping[str, Any]]]
 """The settings of each experiment of a study, as its plan has them."""
 
@@ -73,7 +73,9 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     unlike = [
         pair
         for pair, comparison in zip(all_pairs, comparisons["energy_per_request_j"], strict=True)
-        if comparison.ratio is not None and LENGTH in comparison.differs and not pair.overlaps
+        if comparison.ratio is not None
+        and OUTPUT_LENGTH in comparison.differs
+        and not pair.overlaps
     ]
     matched = [pair.matched_requests() for pair in unlike]
     compared = [
@@ -155,33 +157,37 @@ class _Pair:
             _Side(folder, experiment, settings(folder).get(experiment, {}))
             for experiment, (_, folder) in zip(ids, sides, strict=True)
         ]
-        tables = [_with_name(runs, name) for name, (runs, _) in zip((A, B), sides, strict=True)]
+        tables = [
+            _with_name(runs, name) for name, (runs, _) in zip((SIDE_A, SIDE_B), sides, strict=True)
+        ]
         planned = [
             {"experiment": name, "config": side.config}
-            for name, side in zip((A, B), self._sides, strict=True)
+            for name, side in zip((SIDE_A, SIDE_B), self._sides, strict=True)
         ]
         both = pa.concat_tables(tables, promote_options="permissive")
-        self._relations = Relations(StudyRuns(both, {"runs": planned}), {A: A, B: B})
+        self._relations = Relations(
+            StudyRuns(both, {"runs": planned}), {SIDE_A: SIDE_A, SIDE_B: SIDE_B}
+        )
 
     @property
     def overlaps(self) -> bool:
         """Whether requests overlapped, as under traffic: then none has an energy of its own."""
-        runs = (*self._relations.runs_in_mean(A), *self._relations.runs_in_mean(B))
+        runs = (*self._relations.runs_in_mean(SIDE_A), *self._relations.runs_in_mean(SIDE_B))
         return any(run["offered_requests_per_s"] is not None for run in runs)
 
     def compare(self, metric: str, run_value: RunValue | None = None) -> Comparison:
         """Return how B relates to A in one quantity, by default a column of their runs."""
         pairs = self._relations.pairs(metric, run_value)
-        return pairs[0] if pairs else self._relations.not_paired(A, B, metric)
+        return pairs[0] if pairs else self._relations.not_paired(SIDE_A, SIDE_B, metric)
 
     def compare_matched(self, requests: _Matched) -> Comparison:
         """Return how B relates to A in the joules of their matched requests."""
 
         def mean_j(run: Row) -> float | None:
             means_j = requests.means_j.get(run["cycle"])
-            return None if means_j is None else means_j[(A, B).index(run["experiment"])]
+            return None if means_j is None else means_j[(SIDE_A, SIDE_B).index(run["experiment"])]
 
-        pair = self.compare(MATCHED, mean_j)
+        pair = self.compare(ENERGY_PER_MATCHED_REQUEST, mean_j)
         if pair.ratio is not None:
             return pair
         return replace(pair, unavailable=f"ratio: {requests.why_no_more}")
@@ -190,7 +196,7 @@ class _Pair:
         """Return the joules of the requests that both sides answered with equally many tokens."""
         hashes_a, hashes_b = (
             {run["cycle"]: run["prompt_hash"] for run in self._relations.runs_in_mean(name)}
-            for name in (A, B)
+            for name in (SIDE_A, SIDE_B)
         )
         shared_cycles = [cycle for cycle in hashes_a if cycle in hashes_b]
         same_prompts = [cycle for cycle in shared_cycles if hashes_a[cycle] == hashes_b[cycle]]

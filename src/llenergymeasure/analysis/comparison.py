@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, widening
 from llenergymeasure.analysis.statistics import (
-    ROUNDING,
+    ROUNDING_REL,
     Reals,
     column_means,
     column_variances,
     finite,
     holm_optional,
+    t_isf,
     t_quantile,
-    t_tail,
-    t_upper,
+    t_sf,
 )
 
 MAX_ALL_PAIRS = 40
@@ -33,13 +33,13 @@ MAX_ALL_PAIRS = 40
 
 MIN_SHARED_CYCLES = 2
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """A difference is shown where the p value, corrected for all pairs, is below this."""
 
 POWER = 0.8
 """The probability that the cycles of :func:`cycles_to_decide` show the difference."""
 
-MOST_CYCLES = 1000
+MAX_CYCLES_TO_DECIDE = 1000
 """A larger number of cycles is not recommended."""
 
 
@@ -66,7 +66,7 @@ class Comparison:
         shared_u95_rel: half width of what the sensors leave open of the ratio, in neither interval
             nor p; None if there is none.
         cycles_to_decide: cycles in all that would show a difference of this size; None where it
-            is shown, or where more than :data:`MOST_CYCLES` would be needed.
+            is shown, or where more than :data:`MAX_CYCLES_TO_DECIDE` would be needed.
         differs: what the runs of A and B differ in, apart from their settings.
         unavailable: what is not known, and why.
     """
@@ -157,7 +157,7 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
             pair,
             p_holm=p_holm,
             cycles_to_decide=None
-            if p_holm is None or p_holm < LEVEL
+            if p_holm is None or p_holm < SIGNIFICANCE_LEVEL
             else cycles_to_decide(pair, tests),
         )
         for pair, p_holm in zip(comparisons, p_values, strict=True)
@@ -180,17 +180,18 @@ def cycles_to_decide(pair: Comparison, tests: int) -> int | None:
     runs = pair.n or max(pair.n_a, pair.n_b)
     error = math.log(pair.ci95_high / pair.ratio) / t_quantile(pair.degrees_of_freedom)
     errors_of_one_run = abs(math.log(pair.ratio)) / (error * math.sqrt(runs))
-    deciding = np.flatnonzero(errors_of_one_run * np.sqrt(_CYCLES) >= _errors_needed(tests))
-    return max(int(_CYCLES[deciding[0]]), runs + 1) if len(deciding) else None
+    deciding = np.flatnonzero(errors_of_one_run * np.sqrt(_CYCLE_COUNTS) >= _errors_needed(tests))
+    return max(int(_CYCLE_COUNTS[deciding[0]]), runs + 1) if len(deciding) else None
 
 
-_CYCLES = np.arange(2, MOST_CYCLES + 1)
+_CYCLE_COUNTS = np.arange(2, MAX_CYCLES_TO_DECIDE + 1)
 
 
 @cache
 def _errors_needed(tests: int) -> Reals:
-    """Return for each of ``_CYCLES`` how many standard errors a difference must have."""
-    needed: Reals = t_upper(LEVEL / 2 / tests, _CYCLES - 1) + t_upper(1 - POWER, _CYCLES - 1)
+    """Return for each of ``_CYCLE_COUNTS`` how many standard errors a difference must have."""
+    freedom = _CYCLE_COUNTS - 1
+    needed: Reals = t_isf(SIGNIFICANCE_LEVEL / 2 / tests, freedom) + t_isf(1 - POWER, freedom)
     return needed
 
 
@@ -225,10 +226,10 @@ def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) ->
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
     """Return half width and p value; differences that are only rounding show nothing."""
-    scatters = np.isfinite(error) & (error > ROUNDING)
+    scatters = np.isfinite(error) & (error > ROUNDING_REL)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
-    half_width[scatters] = t_upper(0.025, freedom[scatters]) * error[scatters]
-    p[scatters] = 2 * t_tail(np.abs(center[scatters]) / error[scatters], freedom[scatters])
+    half_width[scatters] = t_isf(0.025, freedom[scatters]) * error[scatters]
+    p[scatters] = 2 * t_sf(np.abs(center[scatters]) / error[scatters], freedom[scatters])
     return half_width, p
 
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, centred
 from llenergymeasure.analysis.statistics import (
-    ROUNDING,
+    ROUNDING_REL,
     Reals,
-    f_upper,
+    f_isf,
     holm_optional,
     t_quantile,
-    t_tail,
+    t_sf,
 )
 
 MAX_COLUMNS = 400
@@ -155,12 +155,12 @@ def _with_ratios(logs: Reals, factors: Sequence[_Factor], rows: Sequence[Level])
         center, error = float(centers[column]), float(errors[column])
         if not is_estimable[column]:
             yield replace(level, unavailable=ALIASED)
-        elif not error > ROUNDING:
+        elif not error > ROUNDING_REL:
             yield replace(level, ratio=math.exp(center), unavailable=NO_REPEATS)
         else:
             half_width = t_quantile(float(freedom[column])) * error
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
-            p = float(2 * t_tail(abs(center) / error, freedom[column]))
+            p = float(2 * t_sf(abs(center) / error, freedom[column]))
             yield replace(level, ratio=ratio, ci95_low=low, ci95_high=high, p=p)
 
 
@@ -188,7 +188,7 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
     pooled_errors = np.sqrt(np.maximum(variances, 0.0) * variance)[: len(cycle_errors)]
     rest_freedom = freedom - cycle_freedom
     explained = cycle_errors**2 * cycle_freedom
-    limit = f_upper(UNLIKE_LEVEL, cycle_freedom, rest_freedom)
+    limit = f_isf(UNLIKE_LEVEL, cycle_freedom, rest_freedom)
     unexplained = pooled_errors**2 * freedom - explained
     by_cycles = explained * rest_freedom > limit * cycle_freedom * unexplained
     errors = np.where(by_cycles, cycle_errors, pooled_errors)

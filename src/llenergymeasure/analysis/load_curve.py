@@ -16,7 +16,7 @@ import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import ROUNDING, Reals, f_upper, t_quantile
+from llenergymeasure.analysis.statistics import ROUNDING_REL, Reals, f_isf, t_quantile
 from llenergymeasure.analysis.summary import records_window_ends
 from llenergymeasure.energy.window import quadrature_difference
 from llenergymeasure.units import COVERAGE_FACTOR
@@ -178,7 +178,7 @@ def _half_widths(
     within = float(np.sum(residuals_w**2 / variances)) - between
     freedom, rest_freedom = len(names) - len(errors), len(points) - len(names)
     if min(freedom, rest_freedom) > 0:
-        limit = f_upper(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
+        limit = f_isf(LACK_OF_FIT_LEVEL, freedom, rest_freedom)
         if between * rest_freedom > limit * within * freedom:
             return t_quantile(freedom) * errors * max(math.sqrt(between / freedom), 1.0), True
     return t_quantile(len(points) - len(errors)) * errors, False
@@ -235,7 +235,7 @@ def _is_bent(loads: Reals, powers: Reals, variances: Reals, points: Sequence[Loa
     if np.linalg.cond(design / np.sqrt(variances)[:, None]) > MAX_CONDITION:
         return False
     line, covariance, chi_squared = _fit(design, powers, variances)
-    rest = max(chi_squared / freedom, ROUNDING)
+    rest = max(chi_squared / freedom, ROUNDING_REL)
     residuals_w = powers - design @ line
     random, _ = _half_widths(residuals_w, rest * variances, rest * covariance, points)
     half_width = math.hypot(random[2], _shared_half_widths(design, variances, points)[2])

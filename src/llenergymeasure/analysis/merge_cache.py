@@ -18,7 +18,7 @@ import llenergymeasure
 from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.memory_limit import within_memory
-from llenergymeasure.results.columns import ANALYSIS, RUN_SCHEMA
+from llenergymeasure.results.columns import ANALYSIS_VERSION, RUN_SCHEMA
 from llenergymeasure.results.complete import Stamp
 
 CACHE_NAME = ".merged-rows.arrow"
@@ -38,7 +38,7 @@ def _schema(swept: Sequence[str]) -> pa.Schema:
         metadata={
             **(RUN_SCHEMA.metadata or {}),
             b"llenergymeasure.version": llenergymeasure.__version__.encode(),
-            b"llenergymeasure.analysis": ANALYSIS,
+            b"llenergymeasure.analysis": ANALYSIS_VERSION,
             b"llenergymeasure.pyarrow": pa.__version__.encode(),
             b"llenergymeasure.swept": canonical_json(list(swept)).encode(),
         },

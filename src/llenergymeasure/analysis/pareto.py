@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.statistics import (
-    ROUNDING,
+    ROUNDING_REL,
     Reals,
     column_means,
     column_variances,
     finite,
     holm,
-    t_tail,
+    t_sf,
 )
 
 ENERGY = "energy_per_output_token_j"
@@ -42,15 +42,15 @@ MEMORY = "peak_memory_bytes"
 UNLIKE_MEMORY = "on_front: engines take memory unlike, some of them all that they may"
 """vLLM takes its cache whole when it starts, used or not."""
 
-DRAWS = 1000
+BOOTSTRAP_DRAWS = 1000
 
 MIN_CYCLES = 5
 """Fewer cycles can be drawn in too few ways for a share to mean anything."""
 
-DIGITS = 12
+EQUAL_DIGITS = 12
 """Means that agree in so many significant digits are equal: what is left is the arithmetic's."""
 
-ELEMENTS = 4_000_000
+MAX_NUMBERS_AT_ONCE = 4_000_000
 """Numbers held at once, so that memory does not grow with the experiments."""
 
 
@@ -202,10 +202,10 @@ def _weighted_means(weights: Reals, values: Reals) -> Reals:
 
 
 def _rounded(values: Reals) -> Reals:
-    """Return values to :data:`DIGITS` significant digits, so that equal means compare as equal."""
+    """Return values to :data:`EQUAL_DIGITS` significant digits, so that equal means are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         magnitude = np.where(values == 0, 0.0, np.floor(np.log10(np.abs(values))))
-    scale = 10.0 ** (DIGITS - 1 - magnitude)
+    scale = 10.0 ** (EQUAL_DIGITS - 1 - magnitude)
     rounded: Reals = np.round(values * scale) / scale
     return rounded
 
@@ -217,9 +217,9 @@ def _front_shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
         return np.full(experiments, np.nan)
     rng = np.random.default_rng(seed)
     on_front, present = np.zeros(experiments), np.zeros(experiments)
-    draws_left = DRAWS
+    draws_left = BOOTSTRAP_DRAWS
     while draws_left:
-        batch = max(1, min(draws_left, ELEMENTS // max(experiments, 1)))
+        batch = max(1, min(draws_left, MAX_NUMBERS_AT_ONCE // max(experiments, 1)))
         weights = rng.multinomial(cycles, np.full(cycles, 1 / cycles), size=batch).astype(float)
         mean_energy = _weighted_means(weights, energy)
         on_front += front(mean_energy, _weighted_means(weights, value)).sum(axis=0)
@@ -259,11 +259,11 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     differences = values[:, :, None] - values[:, None, :]
     n = np.isfinite(differences).sum(axis=0)
     center, error = column_means(differences), np.sqrt(column_variances(differences) / n)
-    rounding = ROUNDING * np.abs(column_means(values))[:, None]
+    rounding = ROUNDING_REL * np.abs(column_means(values))[:, None]
     exact = error <= rounding
     better = (center >= -rounding) & ties
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_tail(center / error, n - 1))
+        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_sf(center / error, n - 1))
     return p_values
 
 

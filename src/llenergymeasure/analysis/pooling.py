@@ -22,9 +22,9 @@ from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, by_start, in_means
 from llenergymeasure.analysis.statistics import (
     Estimate,
-    around,
     autocorrelation,
     estimate,
+    log_interval_around,
     share_interval,
     t_quantile,
 )
@@ -36,7 +36,7 @@ from llenergymeasure.results.layout import StudyFolder
 POOLABLE = MACHINE_COLUMNS
 """What must be the same within a group, unless the user asks to average over it."""
 
-METER = ("kind", "energy_source", "energy_scopes")
+METER_COLUMNS = ("kind", "energy_source", "energy_scopes")
 """What must be the same within a group if energy is averaged."""
 
 ENERGY_PREFIXES = (
@@ -44,12 +44,12 @@ ENERGY_PREFIXES = (
     *("gaps_energy_j", "gaps_u95_j", "gaps_waiting_energy_j"),
 )
 CURRENCY, SCORE = "cost_currency", "quality_score"
-QUESTIONS = ("quality_items", "quality_correct")
-NAMED_VALUES = 4
-_OF_ALL_RUNS = ("energy_per_", "energy_prefill_", "energy_decode_")
+QUESTION_COUNTS = ("quality_items", "quality_correct")
+MAX_NAMED_VALUES = 4
+_ALL_RUNS_PREFIXES = ("energy_per_", "energy_prefill_", "energy_decode_")
 """Such columns, as those of the summary, are null by what a run did: nothing came, for one."""
 INCOMPLETE = "not every run of an experiment has this quantity"
-LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
+LEFT_OUT_COUNTS = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
 
 PLAIN_METRICS = {
@@ -154,7 +154,7 @@ def summarise_by(
     pool = tuple(pool)
     _check_columns(runs, by, metric, pool)
     groups: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    needed = (*_KEYS, "validity", *POOLABLE, *METER, CURRENCY, *QUESTIONS)
+    needed = (*_KEYS, "validity", *POOLABLE, *METER_COLUMNS, CURRENCY, *QUESTION_COUNTS)
     for row in runs.select([*dict.fromkeys([*by, metric, *needed])]).to_pylist():
         group = groups.setdefault(tuple(_scalar(row[name]) for name in by), {})
         group.setdefault(_count_column(row, metric), []).append(row)
@@ -163,7 +163,7 @@ def summarise_by(
     _refuse_unlike(used_runs, by, metric, pool)
     schema = pa.schema(
         [
-            *((name, pa.int64()) for name in ("experiments", "studies", "n", *LEFT_OUT)),
+            *((name, pa.int64()) for name in ("experiments", "studies", "n", *LEFT_OUT_COUNTS)),
             *((f"{metric}_{part}", pa.float64()) for part in _PARTS),
             ("interval_method", pa.string()),
             ("interval_unavailable", pa.string()),
@@ -201,7 +201,7 @@ def _check_columns(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequenc
     if metric not in numbers:
         raise ConfigurationError(f"--metric: {_no_column(metric, [*PLAIN_METRICS, *numbers])}")
     for name in pool:
-        if name in METER:
+        if name in METER_COLUMNS:
             raise ConfigurationError(
                 f"--pool: energies of different {name} have no common mean; group by {name}"
             )
@@ -224,7 +224,7 @@ def _refuse_unlike(
     """Raise one error that names all differences between the runs of a group."""
     aspects = [name for name in POOLABLE if name not in by and name not in pool]
     if metric.startswith(ENERGY_PREFIXES):
-        meter_columns = (*METER, CURRENCY) if metric.startswith("cost_") else METER
+        meter_columns = (*METER_COLUMNS, CURRENCY) if metric.startswith("cost_") else METER_COLUMNS
         aspects += [name for name in meter_columns if name not in by]
     differences: dict[str, str] = {}
     for group_values, rows in runs_by_group.items():
@@ -232,7 +232,8 @@ def _refuse_unlike(
         for name in aspects:
             values = _different_values(rows, name)
             if len(values) > 1:
-                text = ", ".join(values[:NAMED_VALUES]) + ", …" * (len(values) > NAMED_VALUES)
+                more = ", …" if len(values) > MAX_NAMED_VALUES else ""
+                text = ", ".join(values[:MAX_NAMED_VALUES]) + more
                 differences.setdefault(name, f"{text} where {group}")
     if not differences:
         return
@@ -262,7 +263,7 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
         "experiments": len(experiments),
         "studies": len({run["study"] for run in runs}),
         "n": len(runs),
-        **{name: len(group.get(name, ())) for name in LEFT_OUT},
+        **{name: len(group.get(name, ())) for name in LEFT_OUT_COUNTS},
     }
     if not runs:
         return {**row, "interval_unavailable": "no run of the group can be averaged"}
@@ -285,7 +286,7 @@ def _lacks_some(group: Mapping[str, Sequence[Row]], metric: str) -> bool:
 
     Where no sensor could be read, what is missing says nothing of the rest.
     """
-    if metric not in METRICS and not metric.startswith(_OF_ALL_RUNS):
+    if metric not in METRICS and not metric.startswith(_ALL_RUNS_PREFIXES):
         return False
     needs_sensor = metric.startswith(ENERGY_PREFIXES)
     lacking = {
@@ -308,7 +309,7 @@ def _interval(
     runs: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
 ) -> tuple[Estimate, str] | str:
     """Return a group's interval and what its repeats are, or why there is none."""
-    if metric == SCORE and all(None not in [run[name] for name in QUESTIONS] for run in runs):
+    if metric == SCORE and all(None not in [run[name] for name in QUESTION_COUNTS] for run in runs):
         score = fmean(map(fmean, experiments))
         ends = share_interval(score, min(run["quality_items"] for run in runs))
         return Estimate(len(runs), score, None, *ends), "questions"
@@ -341,7 +342,7 @@ def _interval(
     low, high = mean - half_width, mean + half_width
     if lowest > 0:
         # To first order the error of the logarithm is the relative one: never below zero.
-        low, high = around(mean, half_width / mean)
+        low, high = log_interval_around(mean, half_width / mean)
     low = max(low, 0.0) if lowest == 0 else low
     return Estimate(len(runs), mean, None, low, high), "experiments"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.relations import LENGTH
+from llenergymeasure.analysis.relations import OUTPUT_LENGTH
 from llenergymeasure.config.calibration import Calibration, Gain, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -30,7 +30,7 @@ from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.known_behaviour import Characterisation
 
-RELATIVE = 1e-9
+RELATIVE_TOLERANCE = 1e-9
 """Two computations of one figure differ by less than this on any processor."""
 
 _FIRST_WITH_SENSORS = 2
@@ -238,7 +238,7 @@ def _check_earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterat
     """
     if _headline_devices(old) == _headline_devices(new):
         by_power = any(each.channel == "power" for each in old.readings if each.headline)
-        tolerance = _POWER_TOLERANCE if by_power else RELATIVE
+        tolerance = _POWER_TOLERANCE if by_power else RELATIVE_TOLERANCE
         energies = (old.gross_j, old.u95_j), (_at_channels(_headline(old), new), new.u95_j)
         yield from _energy_difference(folder, "energy.gross_j", *energies, tolerance)
     new_readings = {_channel(each): each for each in new.readings}
@@ -246,7 +246,7 @@ def _check_earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterat
         new_reading = new_readings.get(_channel(reading))
         if new_reading is not None and None not in (reading.gross_j, new_reading.gross_j):
             figure = f"energy.readings[{number}].gross_j"
-            tolerance = _POWER_TOLERANCE if reading.channel == "power" else RELATIVE
+            tolerance = _POWER_TOLERANCE if reading.channel == "power" else RELATIVE_TOLERANCE
             old_energy = reading.gross_j, reading.gross_u95_j or reading.u95_j
             new_energy = new_reading.gross_j, new_reading.gross_u95_j
             yield from _energy_difference(folder, figure, old_energy, new_energy, tolerance)
@@ -328,8 +328,8 @@ def _check_row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> I
     # An older version's row lacks later columns, and the length of answers of which none ended in
     # the window: no difference.
     names = [name for name in stored if name in fresh]
-    if stored.get(LENGTH) is None:
-        names = [name for name in names if name != LENGTH]
+    if stored.get(OUTPUT_LENGTH) is None:
+        names = [name for name in names if name != OUTPUT_LENGTH]
     recorded, recomputed = ({name: row[name] for name in names} for row in (stored, fresh))
     yield from differences(folder.row, recorded, recomputed)
 
@@ -337,7 +337,7 @@ def _check_row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> I
 def differences(
     file: Path, recorded: Any, recomputed: Any, figure: str = ""
 ) -> Iterator[Difference]:
-    """Yield every leaf in which two nested values differ; numbers by :data:`RELATIVE`."""
+    """Yield every leaf in which two nested values differ; numbers by :data:`RELATIVE_TOLERANCE`."""
     if isinstance(recorded, Mapping) and isinstance(recomputed, Mapping):
         for key in dict.fromkeys([*recorded, *recomputed]):
             nested = f"{figure}.{key}" if figure else str(key)
@@ -356,7 +356,7 @@ def _is_list(value: Any) -> bool:
 def _is_same(a: Any, b: Any) -> bool:
     if isinstance(a, float) or isinstance(b, float):
         try:
-            return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=1e-12) or (
+            return math.isclose(a, b, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-12) or (
                 math.isnan(a) and math.isnan(b)
             )
         except TypeError:

@@ -38,11 +38,11 @@ SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w
 VERSIONS = (("engine_version", "backend"), ("model_commit", "model"))
 """Likewise, in two experiments with the same backend or model."""
 
-NOT_ALL = "not every run in the mean has this quantity above zero"
+NOT_ALL_POSITIVE = "not every run in the mean has this quantity above zero"
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins if two experiments may not be compared."""
-LENGTH = "output_tokens_per_request"
-LENGTHS_APART = 1.05
+OUTPUT_LENGTH = "output_tokens_per_request"
+MAX_LENGTH_RATIO = 1.05
 """Ratio of answers' mean lengths beyond which a comparison names them too."""
 
 RunsByExperiment: TypeAlias = Mapping[str, Sequence[Row]]
@@ -139,7 +139,7 @@ class Relations:
 
     def _if_comparable(self, pair: Comparison) -> Comparison:
         """Return a comparison, or why there is none."""
-        reason = self._study.comparable.why_not(pair.experiment_a, pair.experiment_b)
+        reason = self._study.comparable.incomparable_reason(pair.experiment_a, pair.experiment_b)
         if reason is None:
             return pair
         return Comparison(
@@ -167,7 +167,7 @@ class Relations:
         for factor, values in factor_values.items():
             for name, value in zip(self._runs, values, strict=True):
                 if any(run[metric] for run in runs[name]):
-                    reasons[factor, level_text(value)] = f"no data: {NOT_ALL}"
+                    reasons[factor, level_text(value)] = f"no data: {NOT_ALL_POSITIVE}"
                 elif self._runs[name] and name not in group:
                     reasons[factor, level_text(value)] = self._why_outside(name)
         return [
@@ -209,7 +209,9 @@ class Relations:
         runs_a, runs_b = self._runs[pair.experiment_a], self._runs[pair.experiment_b]
         if _all_positive(runs_a, metric) and _all_positive(runs_b, metric):
             return pair
-        return replace(pair, n_a=len(runs_a), n_b=len(runs_b), unavailable=f"ratio: {NOT_ALL}")
+        return replace(
+            pair, n_a=len(runs_a), n_b=len(runs_b), unavailable=f"ratio: {NOT_ALL_POSITIVE}"
+        )
 
     def _blocks(self, runs: RunsByExperiment, metric: str) -> Blocks:
         """Return a column of the runs; none of an experiment if one of its runs lacks it.
@@ -246,7 +248,7 @@ class Relations:
             if pairs_a != pairs_b and dict(pairs_a).keys() == dict(pairs_b).keys()
         ]
         short, long = sorted((self._lengths[a], self._lengths[b]))
-        return [*names, LENGTH] if long > LENGTHS_APART * short else names
+        return [*names, OUTPUT_LENGTH] if long > MAX_LENGTH_RATIO * short else names
 
 
 def _all_positive(runs: Sequence[Row], metric: str) -> bool:
@@ -256,7 +258,7 @@ def _all_positive(runs: Sequence[Row], metric: str) -> bool:
 
 def _mean_length(runs: Sequence[Row]) -> float:
     """Return the mean tokens of an answer; not a number, which differs by nothing, if unknown."""
-    lengths = [run[LENGTH] for run in runs if run[LENGTH] is not None]
+    lengths = [run[OUTPUT_LENGTH] for run in runs if run[OUTPUT_LENGTH] is not None]
     return fmean(lengths) if lengths else math.nan
 
 

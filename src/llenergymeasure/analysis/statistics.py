@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 Reals: TypeAlias = NDArray[np.float64]
 
-ROUNDING = 1e-13
+ROUNDING_REL = 1e-13
 """A relative standard error below this is only rounding."""
 
-MIN_GRUBBS = 5
+MIN_VALUES_GRUBBS = 5
 OUTLIER_LEVEL = 0.01
 
-MIN_LAG1 = 3
+MIN_VALUES_LAG1 = 3
 
 STRONG_LAG1 = 0.6
 """Correlation of successive cycles beyond which an interval that ignores it holds 70 % or less."""
@@ -79,14 +79,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     correlation = autocorrelation(scaled)
     half_width = t_quantile(n - 1) * statistics.stdev(scaled) / math.sqrt(n) * correlation.widening
     if least > 0:
-        low, high = around(mean, half_width)
+        low, high = log_interval_around(mean, half_width)
     else:
         low, high = mean - half_width, mean + half_width
         low = max(low, 0.0) if least == 0 else low
     return Estimate(n, mean, sd, low, high, correlation.lag1, correlation.correlated)
 
 
-def around(mean: float, log_half_width: float) -> tuple[float, float]:
+def log_interval_around(mean: float, log_half_width: float) -> tuple[float, float]:
     """Return the ends of an interval on the logarithm around an arithmetic mean.
 
     On the logarithm it is the geometric mean that a t interval is exact for; the arithmetic one
@@ -160,7 +160,7 @@ def autocorrelation(values: Sequence[float]) -> Autocorrelation:
     mean = statistics.fmean(values)
     residuals = [value - mean for value in values]
     total = math.fsum(value * value for value in residuals)
-    if n < MIN_LAG1 or total <= n * (ROUNDING * max(1.0, abs(mean))) ** 2:
+    if n < MIN_VALUES_LAG1 or total <= n * (ROUNDING_REL * max(1.0, abs(mean))) ** 2:
         return Autocorrelation()
     lag1 = math.fsum(value * next_value for value, next_value in pairwise(residuals)) / total
     spread = (n - 2) / (n * math.sqrt(n - 1))
@@ -207,28 +207,28 @@ def column_variances(values: Reals) -> Reals:
 @cache
 def t_quantile(degrees_of_freedom: float) -> float:
     """Return the two-sided 95 % quantile of Student's t distribution."""
-    return float(t_upper(0.025, degrees_of_freedom))
+    return float(t_isf(0.025, degrees_of_freedom))
 
 
-def t_upper(tail: Any, degrees_of_freedom: Any) -> Any:
+def t_isf(tail: Any, degrees_of_freedom: Any) -> Any:
     """Return what Student's t exceeds with the probability ``tail``; numbers or arrays."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     return -stdtrit(degrees_of_freedom, tail)
 
 
-def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
+def t_sf(value: Any, degrees_of_freedom: Any) -> Any:
     """Return the probability that Student's t exceeds ``value``; numbers or arrays."""
     from scipy.special import stdtr
 
     return stdtr(degrees_of_freedom, -np.asarray(value))
 
 
-def f_upper(tail: float, freedom: Any, other_freedom: Any) -> Any:
+def f_isf(tail: float, dfn: Any, dfd: Any) -> Any:
     """Return what a ratio of two variances exceeds by chance alone; NaN without freedom."""
     from scipy.special import fdtri
 
-    return fdtri(freedom, other_freedom, 1 - tail)
+    return fdtri(dfn, dfd, 1 - tail)
 
 
 def outliers(values: Sequence[float]) -> list[int]:
@@ -239,12 +239,12 @@ def outliers(values: Sequence[float]) -> list[int]:
     """
     places = list(range(len(values)))
     found: list[int] = []
-    while len(places) >= MIN_GRUBBS:
+    while len(places) >= MIN_VALUES_GRUBBS:
         n = len(places)
         mean = statistics.fmean(values[place] for place in places)
         sd = statistics.stdev([values[place] for place in places])
         farthest = max(places, key=lambda place: abs(values[place] - mean))
-        quantile = float(t_upper(OUTLIER_LEVEL / (2 * n), n - 2))
+        quantile = float(t_isf(OUTLIER_LEVEL / (2 * n), n - 2))
         limit = (n - 1) / math.sqrt(n) * math.sqrt(quantile**2 / (n - 2 + quantile**2))
         if sd == 0 or abs(values[farthest] - mean) / sd <= limit:
             break

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llenergymeasure.analysis.statistics import around, autocorrelation, t_quantile
+from llenergymeasure.analysis.statistics import autocorrelation, log_interval_around, t_quantile
 
 METRIC = "energy_per_output_token_j"
 """The quantity that the precision target is for."""
@@ -85,7 +85,7 @@ def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, fl
         return None
     of_pilot, of_all = (_one_run_half_width(runs, values) for runs in (pilot, values))
     half_width = max(of_pilot, of_all) / math.sqrt(len(values))
-    return around(statistics.fmean(values), half_width)
+    return log_interval_around(statistics.fmean(values), half_width)
 
 
 def _one_run_half_width(pilot: Sequence[float], values: Sequence[float]) -> float:

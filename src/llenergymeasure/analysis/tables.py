@@ -23,7 +23,7 @@ from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.results.columns import ANALYSIS, RUN_SCHEMA
+from llenergymeasure.results.columns import ANALYSIS_VERSION, RUN_SCHEMA
 from llenergymeasure.results.layout import (
     PARTIAL_MTIME_S,
     RUNS_NAME,
@@ -39,7 +39,7 @@ DERIVED_DIGITS = 12
 
 ANALYSIS_KEY = b"llenergymeasure.analysis"
 
-ROW_GROUP = 65_536
+ROWS_PER_GROUP = 65_536
 """Rows written at once."""
 
 _SCHEMAS: dict[str, pa.Schema] = {
@@ -172,11 +172,11 @@ def _round_to_digits(value: float | None) -> float | None:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    writer = {b"llenergymeasure.pyarrow": pa.__version__, ANALYSIS_KEY: ANALYSIS}
+    writer = {b"llenergymeasure.pyarrow": pa.__version__, ANALYSIS_KEY: ANALYSIS_VERSION}
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), **writer}
     ).combine_chunks()
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
@@ -202,11 +202,11 @@ def harmless(table: pa.Table) -> pa.Table:
     return table
 
 
-_FORMULA = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
+_FORMULA_STARTS = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
 """What a formula begins with. Source: OWASP, "CSV Injection"."""
 
 
 def harmless_text(text: str) -> str:
     """Return a cell's text: none that is a formula, or steers what shows it."""
     safe = printable(text)
-    return f"'{safe}" if safe.startswith(_FORMULA) else safe
+    return f"'{safe}" if safe.startswith(_FORMULA_STARTS) else safe

@@ -9,6 +9,7 @@ from typing import NoReturn
 from llenergymeasure.errors import (
     EXIT_CONFIGURATION,
     EXIT_FAILED,
+    EXIT_SIGINT,
     discard_output,
     errors_as_messages,
 )
@@ -49,7 +50,7 @@ def main() -> NoReturn:
             say(_usage_error(error))
             sys.exit(EXIT_CONFIGURATION)
         except typer.Abort:
-            sys.exit(130)
+            sys.exit(EXIT_SIGINT)
     sys.exit(result if isinstance(result, int) else 0)
 
 

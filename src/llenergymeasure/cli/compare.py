@@ -12,7 +12,12 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import typer
 
-from llenergymeasure.analysis.compare_studies import MATCHED, Match, compare_sides, experiment_runs
+from llenergymeasure.analysis.compare_studies import (
+    ENERGY_PER_MATCHED_REQUEST,
+    Match,
+    compare_sides,
+    experiment_runs,
+)
 from llenergymeasure.analysis.pooling import duplicate_runs
 from llenergymeasure.analysis.relations import COMPARED, experiment_labels
 from llenergymeasure.analysis.selection import in_means
@@ -37,7 +42,7 @@ from llenergymeasure.units import NO_VALUE
 Row: TypeAlias = Mapping[str, Any]
 
 MAX_NAMED = 3
-UNPAIRED = (
+UNPAIRED_NOTE = (
     "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
     "in no interval and looks like an effect."
 )
@@ -241,7 +246,7 @@ def _last_column(row: Row, previous: Row) -> str:
         is_repeated = all(previous.get(name) == row[name] for name in ("label", "unavailable"))
         return "as above" if is_repeated else shortened(row["unavailable"] or NO_VALUE, 120)
     parts: list[str | None] = [comparison_method(row)]
-    if row["metric"] == MATCHED:
+    if row["metric"] == ENERGY_PER_MATCHED_REQUEST:
         parts.append(f"over {row['matched']} of {row['asked']} answers, as long in both")
     if row["differs"]:
         parts.append(f"differ in {join_words(row['differs'])}")
@@ -257,7 +262,7 @@ def _results_text(rows: Sequence[Row]) -> str:
         names = [plain(pair[0]["label"]) for pair in pairs]
         tables = [f"{name}\n{table}" for name, table in zip(names, tables, strict=True)]
     has_unpaired = any(row["method"] == "unpaired" for row in rows)
-    return "\n\n".join([*tables, *([UNPAIRED] if has_unpaired else [])])
+    return "\n\n".join([*tables, *([UNPAIRED_NOTE] if has_unpaired else [])])
 
 
 def _table(rows: Sequence[Row]) -> str:

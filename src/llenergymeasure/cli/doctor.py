@@ -12,7 +12,7 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.cli.doctor_machine import (
-    COMMAND_LIMIT_S,
+    COMMAND_TIMEOUT_S,
     GIB,
     Finding,
     containers,
@@ -161,7 +161,7 @@ def _check_slurm() -> Finding:
     remedy = "is this a login node of the cluster, and slurmctld running?"
     command = ["sinfo", "--noheader", "--format", "%R (%D nodes, %a, %G)"]
     try:
-        result = run_slurm(command, COMMAND_LIMIT_S)
+        result = run_slurm(command, COMMAND_TIMEOUT_S)
     except ChildError as error:
         return Finding("SLURM", "wrong", str(error), remedy)
     if result.returncode != 0:

@@ -13,8 +13,8 @@ from llenergymeasure.containers.container_setup import nvidia_here
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
 from llenergymeasure.containers.runner_choice import (
     apptainer_command,
-    container_command,
-    container_runner,
+    automatic_container_runner,
+    docker_command,
 )
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
@@ -34,7 +34,7 @@ from llenergymeasure.machine.gpus.state import (
 from llenergymeasure.processes import ChildError, run_to_end
 
 GIB = 1024**3
-COMMAND_LIMIT_S = 30.0
+COMMAND_TIMEOUT_S = 30.0
 """For a command that asks another program how it is."""
 
 IMPORT_LIMIT_S = 180.0
@@ -167,7 +167,7 @@ def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
     findings = [_check_engine(backend, facts.modules) for backend, facts in ENGINES.items()]
     yield from findings
-    container = container_command() or apptainer_command()
+    container = docker_command() or apptainer_command()
     if container is None and all(finding.state != "ok" for finding in findings):
         detail = "none can be used here, and there is no Docker, Podman or Apptainer"
         remedy = f"{install_command('pytorch')}, or install a container runtime"
@@ -184,7 +184,7 @@ def _has_gpus() -> bool:
 def _check_engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        remedy = f"give it an image: runners: {{{backend}: {container_runner()}}}"
+        remedy = f"give it an image: runners: {{{backend}: {automatic_container_runner()}}}"
         if backend == "pytorch":
             remedy = install_command("pytorch")
         return Finding(backend, "absent", f"not here: {', '.join(missing)}", remedy)
@@ -216,7 +216,7 @@ def containers() -> Iterator[Finding]:
     """Look at what can run a container."""
     yield _check_apptainer()
     remedy = "needed only for runners: {…: docker}; see the page Containers"
-    if container_command() is None:
+    if docker_command() is None:
         yield Finding("Docker", "absent", "neither docker nor podman", remedy)
         return
     try:
@@ -237,7 +237,7 @@ def _check_apptainer() -> Finding:
         remedy = "needed only for runners: {…: apptainer}; see the page Containers"
         return Finding("Apptainer", "absent", "no command apptainer", remedy)
     try:
-        result = call([command, "--version"], COMMAND_LIMIT_S)
+        result = call([command, "--version"], COMMAND_TIMEOUT_S)
     except ContainerError as error:
         return Finding("Apptainer", "wrong", str(error))
     if result.returncode != 0:

@@ -10,8 +10,8 @@ from llenergymeasure.cli.output import StudyArgument, note, print_raw, split_nam
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 
-_CRATE = "ro-crate"
-_TABLES = ("latex", "markdown")
+_CRATE_FORM = "ro-crate"
+_TABLE_FORMS = ("latex", "markdown")
 
 
 def export(
@@ -36,11 +36,11 @@ def export(
     from llenergymeasure.report.export.forms import FORMS
     from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 
-    if form not in (*FORMS, _CRATE):
-        names = ", ".join([*FORMS, _CRATE])
+    if form not in (*FORMS, _CRATE_FORM):
+        names = ", ".join([*FORMS, _CRATE_FORM])
         raise ConfigurationError(Problem(f"is none of {names}", key="--format", found=form))
     column_names = split_names(columns)
-    if column_names and form not in _TABLES:
+    if column_names and form not in _TABLE_FORMS:
         raise ConfigurationError("--columns is for --format latex and markdown")
     folder = study_folder(study)
     plan = read_plan(folder.plan)
@@ -48,7 +48,7 @@ def export(
         note(stale)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()
-    if form == _CRATE:
+    if form == _CRATE_FORM:
         from llenergymeasure.report.export.crate import write_crate
 
         if out is None:

@@ -24,7 +24,7 @@ from llenergymeasure.workflow.slurm_jobs import QueuedJob, mark_waiting, queued_
 from llenergymeasure.workflow.snakemake_log import failed_jobs
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 
-QUEUE_LIMIT_S = 5.0
+QUEUE_TIMEOUT_S = 5.0
 TOUCHED_S = 60.0
 """Within which Snakemake touches a failed job's outcome, after it has written the error."""
 MAX_RUNS_WITH_NOTES = 200
@@ -44,7 +44,7 @@ def status(
     runs, holder = states(plan, folder, full=full), lock_holder(folder.lock)
     jobs: list[QueuedJob] = []
     try:
-        jobs = queued_jobs(folder, QUEUE_LIMIT_S)
+        jobs = queued_jobs(folder, QUEUE_TIMEOUT_S)
     except PreflightError as error:
         note(f"{error}: what waits in its queue is not known")
     runs = _with_reasons(mark_waiting(runs, jobs), folder)

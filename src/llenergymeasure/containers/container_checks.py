@@ -20,7 +20,7 @@ from llenergymeasure.containers.container_setup import (
     nvidia_here,
 )
 from llenergymeasure.containers.images import SifImage, build_command
-from llenergymeasure.containers.runner_choice import container_runner
+from llenergymeasure.containers.runner_choice import automatic_container_runner
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.folders import MIN_FREE_BYTES
@@ -146,7 +146,7 @@ def check_local(backend: BackendName) -> list[Problem]:
     )
     message = (
         f"{' and '.join(missing)} cannot be imported here, where its runs would be: {instruction} "
-        f"(runners: {{{backend}: {container_runner()}}})"
+        f"(runners: {{{backend}: {automatic_container_runner()}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]
 

@@ -15,7 +15,7 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, failure_reason
 from llenergymeasure.containers.container_setup import NOT_RECORDED
 from llenergymeasure.containers.mounts import Mount, empty_folder
-from llenergymeasure.containers.runner_choice import container_command
+from llenergymeasure.containers.runner_choice import docker_command
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, identity, is_hidden
 from llenergymeasure.redact import without_secrets
@@ -71,7 +71,7 @@ def find_engine() -> Engine:
     Raises:
         ContainerError: there is no command, or its daemon does not answer.
     """
-    command = container_command()
+    command = docker_command()
     if command is None:
         names = os.environ.get("LLEM_DOCKER", "docker or podman")
         raise ContainerError(f"no command {names} here: install Docker or Podman, or set runners")

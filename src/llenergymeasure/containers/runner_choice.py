@@ -31,7 +31,9 @@ def choose_runners(study: Study, *, apptainer_offered: bool) -> Study:
         backend: _choose(backend, study, preferences, apptainer_offered=apptainer_offered)
         for backend in backends
     }
-    _refuse_clashing_backends([name for name, choice in chosen.items() if choice.runner == "local"])
+    _require_compatible_local_backends(
+        [name for name, choice in chosen.items() if choice.runner == "local"]
+    )
     return replace(study, runners=chosen)
 
 
@@ -81,8 +83,8 @@ def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice
     if not missing:
         return RunnerChoice(reason=f"automatic: {' and '.join(modules)} can be imported here")
     because = f"automatic: {', '.join(missing)} cannot be imported here"
-    runner = container_runner()
-    command = apptainer_command() if runner == "apptainer" else container_command()
+    runner = automatic_container_runner()
+    command = apptainer_command() if runner == "apptainer" else docker_command()
     if command is None:
         return RunnerChoice(
             reason=f"{because}, and neither is Docker, Podman or Apptainer installed"
@@ -95,23 +97,23 @@ def apptainer_command() -> str | None:
     return next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
 
 
-def container_command() -> str | None:
+def docker_command() -> str | None:
     """Return ``$LLEM_DOCKER``, else ``docker`` or ``podman``, whichever is here; else None."""
     names = [os.environ["LLEM_DOCKER"]] if os.environ.get("LLEM_DOCKER") else ["docker", "podman"]
     return next((name for name in names if shutil.which(name)), None)
 
 
-def container_runner() -> RunnerName:
+def automatic_container_runner() -> RunnerName:
     """Return the runner for an image here: ``apptainer`` where there is only that, or SLURM.
 
     Where somebody named the command by ``$LLEM_DOCKER``, it is what jobs can use too.
     """
     is_named = bool(os.environ.get("LLEM_DOCKER"))
-    prefers_apptainer = container_command() is None or (shutil.which("sbatch") and not is_named)
+    prefers_apptainer = docker_command() is None or (shutil.which("sbatch") and not is_named)
     return "apptainer" if apptainer_command() and prefers_apptainer else "docker"
 
 
-def _refuse_clashing_backends(local: list[BackendName]) -> None:
+def _require_compatible_local_backends(local: list[BackendName]) -> None:
     clashing = [name for name in local if name in ENGINES and ENGINES[name].needs_own_environment]
     if len(clashing) < 2:
         return
@@ -119,7 +121,7 @@ def _refuse_clashing_backends(local: list[BackendName]) -> None:
         Problem(
             f"{' and '.join(clashing)} would run in this one environment, but each needs its own "
             f"torch and CUDA libraries; give all but one a container: {clashing[1]}: "
-            f"{container_runner()}",
+            f"{automatic_container_runner()}",
             key="runners",
         )
     )

@@ -80,13 +80,13 @@ def _describe_job(job_id: str) -> str | None:
     return result.stdout if result.returncode == 0 else None
 
 
-def run_slurm(command: Sequence[str], limit_s: float) -> "subprocess.CompletedProcess[str]":
+def run_slurm(command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
     """Run one of SLURM's commands on all there is, whatever the user's own listings show.
 
     Raises:
         ChildError: it cannot be started, or did not end in time.
     """
-    return run_to_end(command, limit_s, environment=without_filters(os.environ))
+    return run_to_end(command, timeout_s, environment=without_filters(os.environ))
 
 
 def without_filters(environ: Mapping[str, str]) -> dict[str, str]:

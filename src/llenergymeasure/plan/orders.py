@@ -21,7 +21,7 @@ from llenergymeasure.config.study import Experiment, Study
 Slot = tuple[int, int]
 """An experiment's index, from 0, and a cycle, from 1."""
 
-TRAFFIC = frozenset({"serving", "slo"})
+TRAFFIC_SECTIONS = frozenset({"serving", "slo"})
 """Sections that say what a server is asked, and nothing of how it is started."""
 
 
@@ -58,8 +58,8 @@ def _slots(
         return
     experiments = len(cycles)
     for cycle in range(pilot + 1, max(cycles, default=0) + 1):
-        of_square = rows or max(experiments, cycle)
-        for index in _row(experiments, of_square, cycle, order, seed):
+        square_rows = rows or max(experiments, cycle)
+        for index in _row(experiments, square_rows, cycle, order, seed):
             if cycle <= cycles[index]:
                 yield index, cycle
 
@@ -113,8 +113,10 @@ def server_key(experiment: Experiment) -> str | None:
     serving = config.serving
     if serving is None or config.external_server or serving.cached_prompts:
         return None
-    rest = {key: value for key, value in experiment.config.items() if key not in TRAFFIC}
-    return json.dumps({**rest, "command": config.command_settings()}, sort_keys=True)
+    start_settings = {
+        key: value for key, value in experiment.config.items() if key not in TRAFFIC_SECTIONS
+    }
+    return json.dumps({**start_settings, "command": config.command_settings()}, sort_keys=True)
 
 
 def group_by_session(study: Study, slots: Sequence[Slot]) -> tuple[list[Slot], dict[Slot, int]]:

@@ -43,9 +43,9 @@ from llenergymeasure.recording.samples import (
     RECORDER,
     STOPPED,
     Header,
-    Row,
+    SampleRow,
     SamplesWriter,
-    without_pandas,
+    keep_arrow_from_importing_pandas,
 )
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.foreign_processes import RunProcesses
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = RunProcesses(options.run_pid or os.getppid(), engine_pid_file=options.engine_pid)
         sensors = open_sensors(options.sensors, options.devices, run)
-        without_pandas()
+        keep_arrow_from_importing_pandas()
         with _Stop() as stop:
             Recording(sensors, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
@@ -100,7 +100,7 @@ class Recording:
         channels = sensors.channels()
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
-        self._rows: deque[Row] = deque()
+        self._rows: deque[SampleRow] = deque()
         self.loops: list[Loop] = []
         for speed in ("slow", "fast", "remote"):
             loop_channels = [channel for channel in channels if channel.pace.speed == speed]
@@ -137,7 +137,7 @@ class Recording:
     def end(self) -> None:
         """Say that the recording ended well, and close everything."""
         now_ns = time.monotonic_ns()
-        self._rows.append(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+        self._rows.append(SampleRow(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
         self._sensors.close()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, SampleRow
 from llenergymeasure.sensors.base import (
     ENERGY_QUANTITIES,
     Channel,
@@ -71,7 +71,7 @@ class NextRead:
 class Reader:
     """One channel: reads it, says when next, and makes rows of what it says."""
 
-    def __init__(self, channel: Channel, write: Callable[[Row], None]) -> None:
+    def __init__(self, channel: Channel, write: Callable[[SampleRow], None]) -> None:
         """Take what to read, and what takes the rows."""
         self.channel = channel
         self._write = write
@@ -141,7 +141,9 @@ class Reader:
 
     def _row(self, t_ns: int, value: Value, before_ns: int | None = None) -> None:
         device, sensor = self.channel.device, self.channel.sensor
-        self._write(Row(t_ns, device, sensor, value.quantity, value.value, before_ns, value.note))
+        self._write(
+            SampleRow(t_ns, device, sensor, value.quantity, value.value, before_ns, value.note)
+        )
 
 
 class Loop:
@@ -150,7 +152,7 @@ class Loop:
     def __init__(
         self,
         channels: Sequence[Channel],
-        write: Callable[[Row], None],
+        write: Callable[[SampleRow], None],
         *,
         beats: bool,
     ) -> None:
@@ -205,14 +207,16 @@ class Loop:
         if self._beats and now_ns >= self._next_beat_ns:
             self._next_beat_ns = now_ns + HEARTBEAT_NS
             ahead_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", ahead_s))
+            self._write(SampleRow(now_ns, HOST_DEVICE, RECORDER, "heartbeat", ahead_s))
         if now_ns >= self._next_cost_ns:
             self._write_costs(now_ns)
 
     def _write_costs(self, now_ns: int) -> None:
         self._next_cost_ns = now_ns + COST_NS
         if self._beats:
-            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "recorder_cpu_s", time.process_time()))
+            self._write(
+                SampleRow(now_ns, HOST_DEVICE, RECORDER, "recorder_cpu_s", time.process_time())
+            )
         totals: dict[tuple[str, str], list[int]] = {}
         for reader in self._readers:
             channel = reader.channel
@@ -223,4 +227,4 @@ class Loop:
                 reader.read_ns = reader.reads = 0
         for (device, sensor), (read_ns, reads) in totals.items():
             if reads:
-                self._write(Row(now_ns, device, sensor, "read_s", read_ns / reads / 1e9))
+                self._write(SampleRow(now_ns, device, sensor, "read_s", read_ns / reads / 1e9))

@@ -95,7 +95,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """One row of the table; see the module for the columns' meaning."""
 
     t_ns: int
@@ -176,7 +176,7 @@ def recorder_cost(samples: Samples) -> dict[str, Any]:
     return {"cpu_share": share, "read_s": means, "rows": len(samples.table)}
 
 
-def without_pandas() -> None:
+def keep_arrow_from_importing_pandas() -> None:
     """Let Arrow find no pandas in this process, for which it looks at the first list it is given.
 
     It would import it, in a third of a second, to see whether the list is one of its columns.
@@ -206,7 +206,7 @@ class SamplesWriter:
 
     def __init__(self, path: Path, header: Header) -> None:
         """Open the file, in a folder that exists."""
-        self._rows: list[Row] = []
+        self._rows: list[SampleRow] = []
         self._names: dict[str, dict[str, int]] = {
             name: {} for name in ("device", "sensor", "quantity")
         }
@@ -220,7 +220,7 @@ class SamplesWriter:
         self._stream.write_batch(_batch([], self._names))
         self._file.flush()
 
-    def append(self, row: Row) -> None:
+    def append(self, row: SampleRow) -> None:
         """Keep a row for the next batch."""
         self._rows.append(row)
 
@@ -269,7 +269,7 @@ def write_samples(samples: Samples, path: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def make_samples(rows: Iterable[Row], header: Header, *, complete: bool = True) -> Samples:
+def make_samples(rows: Iterable[SampleRow], header: Header, *, complete: bool = True) -> Samples:
     """Build a recording in memory, as if it had been written and read back."""
     names: dict[str, dict[str, int]] = {name: {} for name in ("device", "sensor", "quantity")}
     table = pa.Table.from_batches([_batch(list(rows), names)], schema=SCHEMA)
@@ -282,7 +282,7 @@ def _read_stream(path: Path) -> Samples:
         header = Header.from_json((stream.schema.metadata or {})[METADATA_KEY])
         table = pa.Table.from_batches(_whole_batches(stream), schema=stream.schema)
         table.validate(full=True)  # Arrow believes what it reads
-        return Samples(_sorted_by_time(table), header, _ended_well(table))
+        return Samples(_sorted_by_time(table), header, _recorder_stopped_normally(table))
 
 
 def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
@@ -305,7 +305,7 @@ def _read_parquet(path: Path) -> Samples:
     return Samples(_sorted_by_time(table), header, complete)
 
 
-def _ended_well(table: pa.Table) -> bool:
+def _recorder_stopped_normally(table: pa.Table) -> bool:
     tail = table.slice(max(0, len(table) - 100)).to_pylist()
     return any(row["quantity"] == "heartbeat" and row["note"] == STOPPED for row in tail)
 
@@ -326,7 +326,7 @@ def _mask(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def _batch(rows: list[Row], names: dict[str, dict[str, int]]) -> pa.RecordBatch:
+def _batch(rows: list[SampleRow], names: dict[str, dict[str, int]]) -> pa.RecordBatch:
     """Build a batch; ``names`` maps each text column's values to codes and grows."""
     columns = {
         "t_ns": pa.array([row.t_ns for row in rows], pa.int64()),

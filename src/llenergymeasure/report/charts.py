@@ -36,7 +36,7 @@ CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
 SHOWN_EXPERIMENTS = 40
-LOG_RATIO = 20.0
+LOG_AXIS_RATIO = 20.0
 """An axis is logarithmic if the largest mean is more than this many times the smallest."""
 HEADROOM = 1.15
 REACH = 3.0
@@ -45,7 +45,7 @@ wide interval of two or three runs would squeeze the rest. An arrow head shows t
 
 MIN_REACH_PERCENT = 1.0
 KINDS = ("measured", "estimated", "unknown")
-STATES = ("in means", "flagged", "left out")
+IN_MEANS, FLAGGED, LEFT_OUT = STATES = ("in means", "flagged", "left out")
 CLIPPED = "An arrow head marks an interval that goes on beyond the axis."
 NO_ENERGY = "No run with energy to show"
 
@@ -93,7 +93,7 @@ class Axis:
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
         known_ends = [scale(end) for end in ends if end is not None]
         high = min(max([highest, *known_ends]) * HEADROOM, REACH * highest)
-        is_log = lowest > 0 and highest / lowest > LOG_RATIO
+        is_log = lowest > 0 and highest / lowest > LOG_AXIS_RATIO
         details = ", ".join(part for part in (scale.unit, "log scale" if is_log else "") if part)
         axis_title = f"{title} ({details})" if details else title
         if not is_log:
@@ -265,7 +265,7 @@ def order_figure(points: Sequence[Row]) -> Figure:
     title = "Energy of each run against its experiment's mean, by order"
     if not points:
         return no_figure(title, "Needs two runs of one experiment")
-    deviations = [abs(point["deviation"]) for point in points if point["state"] != STATES[2]]
+    deviations = [abs(point["deviation"]) for point in points if point["state"] != LEFT_OUT]
     largest = max(deviations, default=0.0)
     text = f"{count_text(len(points), 'run')}, at most {percent(largest / 100)} from the mean."
     return draw_figure(lambda wide: _order_chart(points, largest, wide=wide), title, text)

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
+from llenergymeasure.analysis.relations import MAX_LENGTH_RATIO, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
     AS_IS,
     Scale,
@@ -20,7 +20,7 @@ from llenergymeasure.report.relations import LISTED_NAMES, label_text
 from llenergymeasure.units import NO_VALUE, percent
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
 
-REQUEST = "energy_per_request_j"
+ENERGY_PER_REQUEST = "energy_per_request_j"
 FOOTPRINT = {"carbon": "carbon_per_1000_requests_gco2e", "cost": "cost_per_1000_requests"}
 """Columns that depend on what a study declares."""
 EXCLUSIONS = {
@@ -54,16 +54,16 @@ def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[dic
 
 
 def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
-    mean, sd = row[f"{TOKEN}_mean"], row[f"{TOKEN}_sd"]
+    mean, sd = row[f"{ENERGY_PER_TOKEN}_mean"], row[f"{ENERGY_PER_TOKEN}_sd"]
     return {
         "experiment": row["experiment"],
         "label": plain(row["label"], 120),
         "kind": row["kind"] or NO_VALUE,
         "runs": _run_counts(row),
-        "per_token": _with_interval(row, TOKEN, token),
+        "per_token": _with_interval(row, ENERGY_PER_TOKEN, token),
         "spread": NO_VALUE if sd is None or not mean else percent(sd / mean),
-        "per_request": _with_interval(row, REQUEST, request),
-        "answer": _with_interval(row, LENGTH),
+        "per_request": _with_interval(row, ENERGY_PER_REQUEST, request),
+        "answer": _with_interval(row, OUTPUT_LENGTH),
         "power": _with_interval(row, "power_mean_w"),
         "speed": _with_interval(row, "output_tokens_per_s"),
         "latency": _with_interval(row, "request_latency_p50_s"),
@@ -102,8 +102,10 @@ def correct_answer_rows(summary: Iterable[Row]) -> list[dict[str, str]]:
 
 def length_note(summary: Iterable[Row]) -> str | None:
     """Return a note if the experiments' answers differ in length; None if they do not."""
-    means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
-    if not means or max(means) <= LENGTHS_APART * min(means):
+    means = [
+        row[f"{OUTPUT_LENGTH}_mean"] for row in summary if row[f"{OUTPUT_LENGTH}_mean"] is not None
+    ]
+    if not means or max(means) <= MAX_LENGTH_RATIO * min(means):
         return None
     return (
         f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from llenergymeasure.analysis.blocks import Drift, drift, make_blocks
 from llenergymeasure.analysis.selection import Row, by_start, in_means, kind_rank, run_meter
 from llenergymeasure.analysis.summary import records_window_ends
-from llenergymeasure.report.charts import STATES
+from llenergymeasure.report.charts import FLAGGED, IN_MEANS, LEFT_OUT
 from llenergymeasure.report.formatting import (
     Scale,
     count_text,
@@ -34,7 +34,7 @@ from llenergymeasure.report.relations import (
 from llenergymeasure.units import percent
 
 UsedRuns: TypeAlias = Mapping[str, Sequence[Row]]
-TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
+ENERGY_PER_TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """If an interval reaches this far above the mean, the page says that there are too few runs."""
 _COVERAGE_CODES = {"counter_unverified", "undersampled"}
@@ -63,10 +63,10 @@ def ranked(summary: Sequence[Row]) -> list[Row]:
     return sorted(
         summary,
         key=lambda row: (
-            row[f"{TOKEN}_mean"] is None,
+            row[f"{ENERGY_PER_TOKEN}_mean"] is None,
             kind_rank(row["kind"]),
             row["comparison_group"] or 0,
-            row[f"{TOKEN}_mean"] or 0.0,
+            row[f"{ENERGY_PER_TOKEN}_mean"] or 0.0,
         ),
     )
 
@@ -77,7 +77,7 @@ def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
     Args:
         summary: the experiments, ranked.
     """
-    rows = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
+    rows = [row for row in summary if row[f"{ENERGY_PER_TOKEN}_mean"] is not None]
     return [list(members) for _, members in groupby(rows, itemgetter("comparison_group"))]
 
 
@@ -103,7 +103,7 @@ def headline(
     if not groups:
         return [_no_energy(runs)]
     rows = [row for group in groups for row in group]
-    scale = scale_for((row[f"{TOKEN}_mean"] for row in rows), "J")
+    scale = scale_for((row[f"{ENERGY_PER_TOKEN}_mean"] for row in rows), "J")
     sentences = []
     for group in groups[:SHOWN_GROUPS]:
         sentences += group_notes(group, pairs, scale, with_rate)
@@ -276,7 +276,7 @@ def not_ranked_notes(summary: Iterable[Row]) -> list[str]:
 
 def no_mean_notes(summary: Iterable[Row]) -> list[str]:
     """Return which experiments have no mean of energy per output token, and why."""
-    missing = [row for row in summary if row[f"{TOKEN}_mean"] is None]
+    missing = [row for row in summary if row[f"{ENERGY_PER_TOKEN}_mean"] is None]
     reasons = {
         "not every run of theirs has energy per output token": [row for row in missing if row["n"]],
         "no run of theirs counts": [row for row in missing if not row["n"]],
@@ -321,7 +321,7 @@ def _completed(runs: Sequence[Row]) -> list[Row]:
 
 
 def _energy_text(row: Row, scale: Scale) -> str:
-    mean, low, high = scale.interval(row, TOKEN)
+    mean, low, high = scale.interval(row, ENERGY_PER_TOKEN)
     if low is None or high is None:
         meter_u95_rel = row["energy_u95_rel"]
         doubt = "" if meter_u95_rel is None else f"; the meter alone ±{percent(meter_u95_rel)}"
@@ -332,7 +332,7 @@ def _energy_text(row: Row, scale: Scale) -> str:
 
 def wide_interval_note(best: Row) -> list[str]:
     """Return a sentence if the interval is too wide to be of use; its upper side is the wider."""
-    mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
+    mean, high = best[f"{ENERGY_PER_TOKEN}_mean"], best[f"{ENERGY_PER_TOKEN}_ci95_high"]
     if high is None or high - mean <= WIDE_REL * mean:
         return []
     share = percent((high - mean) / mean)
@@ -363,19 +363,19 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row], used: UsedRuns) ->
     points: list[Row] = []
     for position, run in enumerate(by_start(_completed(runs)), start=1):
         row = means[run["experiment"]]
-        mean = row[f"{TOKEN}_mean"]
-        if row["n"] < 2 or not mean or run[TOKEN] is None or run_meter(run) != run_meter(row):
+        mean, energy_j = row[f"{ENERGY_PER_TOKEN}_mean"], run[ENERGY_PER_TOKEN]
+        if row["n"] < 2 or not mean or energy_j is None or run_meter(run) != run_meter(row):
             continue
         is_used = any(run is used_run for used_run in used[run["experiment"]])
-        state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]
-        deviation = 100 * (run[TOKEN] / mean - 1)
+        state = LEFT_OUT if not is_used else FLAGGED if run["validity"] else IN_MEANS
+        deviation = 100 * (energy_j / mean - 1)
         points.append({"position": position, "deviation": deviation, "state": state})
     return points
 
 
 def order_trend(runs: Sequence[Row], used: UsedRuns) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    return drift(make_blocks(used, _completed(runs), itemgetter(TOKEN)))
+    return drift(make_blocks(used, _completed(runs), itemgetter(ENERGY_PER_TOKEN)))
 
 
 def trend_sentence(trend: Drift | None) -> str:

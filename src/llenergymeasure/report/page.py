@@ -108,8 +108,12 @@ def _figures(
     quality = {"energy_quality": tradeoff("quality_score")} if has_quality else {}
     return {
         **quality,
-        "energy_per_output_token": charts.intervals_figure(summary, used, findings.TOKEN),
-        "energy_per_request": charts.intervals_figure(summary, used, experiments.REQUEST),
+        "energy_per_output_token": charts.intervals_figure(
+            summary, used, findings.ENERGY_PER_TOKEN
+        ),
+        "energy_per_request": charts.intervals_figure(
+            summary, used, experiments.ENERGY_PER_REQUEST
+        ),
         "energy_throughput": tradeoff("output_tokens_per_s"),
         "energy_latency": tradeoff("request_latency_p95_s" if served else "request_latency_p50_s"),
     }
@@ -195,7 +199,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
 
 def _captions(plotted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the captions' notes on the experiments that figures show."""
-    energies = (f"{findings.TOKEN}_mean", "energy_per_request_j_mean")
+    energies = (f"{findings.ENERGY_PER_TOKEN}_mean", f"{experiments.ENERGY_PER_REQUEST}_mean")
     rows = [row for row in plotted if any(row[name] is not None for name in energies)]
     repeated = any(row["n"] > 1 for row in rows)
     meters = "; ".join(meter for _, meter in method.meters(rows))

@@ -27,7 +27,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     quantitative,
 )
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import join_words, plain, shortened
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
@@ -50,12 +50,12 @@ def front_figure(summary: Sequence[Row], front: Collection[str], metric: str) ->
     numbered_rows = [
         (str(number), row)
         for number, row in enumerate(summary, start=1)
-        if row[f"{TOKEN}_mean"] is not None and row[f"{metric}_mean"] is not None
+        if row[f"{ENERGY_PER_TOKEN}_mean"] is not None and row[f"{metric}_mean"] is not None
     ][:SHOWN_EXPERIMENTS]
     if not numbered_rows:
         return no_figure(heading, NO_ENERGY)
     shown_rows = [row for _, row in numbered_rows]
-    energy, other = (Axis.for_rows(shown_rows, name) for name in (TOKEN, metric))
+    energy, other = (Axis.for_rows(shown_rows, name) for name in (ENERGY_PER_TOKEN, metric))
     rows: list[dict[str, Any]] = [
         {
             **energy.values(row),

@@ -1,9 +1,10 @@
 """What the page says about how experiments differ, and when it may: pairs, settings, fronts.
 
-A difference is stated only where the pair's p value is below :data:`LEVEL` after Holm's correction
-for all pairs of the study. The page's best and worst are chosen after seeing the results, and such
-a pair differs by chance far more often than one that was chosen before: only a correction for all
-pairs allows for that. For the same reason its interval holds for all pairs together (Bonferroni).
+A difference is stated only where the pair's p value is below :data:`SIGNIFICANCE_LEVEL` after
+Holm's correction for all pairs of the study. The page's best and worst are chosen after seeing the
+results, and such a pair differs by chance far more often than one that was chosen before: only a
+correction for all pairs allows for that. For the same reason its interval holds for all pairs
+together (Bonferroni).
 """
 
 import math
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.analysis.blocks import has_one_order, make_blocks
-from llenergymeasure.analysis.comparison import LEVEL
+from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pareto import ENERGY
-from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
+from llenergymeasure.analysis.relations import NOT_COMPARABLE, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs
-from llenergymeasure.analysis.statistics import t_upper
+from llenergymeasure.analysis.statistics import t_isf
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.formatting import (
     change,
@@ -82,7 +83,7 @@ class Pairs:
 
 def is_significant(row: Row) -> bool:
     """Return whether a pair's difference is shown after the correction for all pairs."""
-    return row["p_holm"] is not None and row["p_holm"] < LEVEL
+    return row["p_holm"] is not None and row["p_holm"] < SIGNIFICANCE_LEVEL
 
 
 def verdict(row: Row) -> str:
@@ -155,8 +156,8 @@ def difference_sentence(pairs: Pairs, lower: Row, higher: Row) -> str | None:
 
 def difference(name: str, first: Row, second: Row) -> str:
     """Return in what two experiments of the summary differ; of the answers' length, how far."""
-    lengths = [row.get(f"{LENGTH}_mean") for row in (first, second)]
-    if name != LENGTH or None in lengths:
+    lengths = [row.get(f"{OUTPUT_LENGTH}_mean") for row in (first, second)]
+    if name != OUTPUT_LENGTH or None in lengths:
         return name
     return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
 
@@ -194,7 +195,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
 def _joint_interval(row: Row, n_tested: int) -> tuple[float, float]:
     """Return the interval of a pair's ratio that holds for all pairs tested together."""
     freedom = row["degrees_of_freedom"]
-    widening = t_upper(0.025 / max(n_tested, 1), freedom) / t_upper(0.025, freedom)
+    widening = t_isf(0.025 / max(n_tested, 1), freedom) / t_isf(0.025, freedom)
     center = math.log(row["ratio"])
     half_width = widening * (math.log(row["ci95_high"]) - center)
     return math.exp(center - half_width), math.exp(center + half_width)

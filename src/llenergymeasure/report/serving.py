@@ -32,7 +32,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     quantitative,
 )
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
     count_text,
     join_words,
@@ -46,13 +46,13 @@ from llenergymeasure.units import percent
 
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
-LINE = (
+LINE_NOTE = (
     "The line is fitted to the measured runs that keep up: its slope is the energy of one request "
     "more. Where it meets the axis it is an extrapolation to a loaded server that waits, unless a "
     "run had no traffic."
 )
-BENT = "No line is drawn where power is no straight line over these loads."
-NO_LINE = (
+BENT_LINE_NOTE = "No line is drawn where power is no straight line over these loads."
+NO_LINE_NOTE = (
     "A line is drawn only where measured runs that keep up, at three loads or more, show that "
     "power changes with load."
 )
@@ -109,7 +109,7 @@ def serving_content(
     groups = served_groups(serving_runs, settings, group_numbers)
     names = _group_names(list(groups))
     n_ungrouped = len(serving_runs) - sum(map(len, groups.values()))
-    token_scale = scale_for((run[TOKEN] for run in serving_runs), "J")
+    token_scale = scale_for((run[ENERGY_PER_TOKEN] for run in serving_runs), "J")
     first_group = min((key.group or 0 for key in groups), default=0)
     drawn_groups = [(names[key], groups[key]) for key in groups if (key.group or 0) == first_group]
     undrawn_names = [names[key] for key in groups if (key.group or 0) != first_group]
@@ -167,7 +167,7 @@ def _run_row(run: Row, token_scale: Any) -> dict[str, str]:
     def ms(column: str) -> str:
         return rounded(None if run[column] is None else run[column] * 1e3)
 
-    energy = run[TOKEN]
+    energy = run[ENERGY_PER_TOKEN]
     return {
         "run": f"{run['experiment']}/{run['cycle']}",
         "offered": rounded(run["offered_requests_per_s"]),
@@ -264,17 +264,19 @@ def undrawn_sentence(names: Sequence[str]) -> list[str]:
 
 def _energy_latency_figure(groups: Sequence[NamedRuns]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
-    token = scale_for((run[TOKEN] for _, members in groups for run in members), "J")
+    token = scale_for((run[ENERGY_PER_TOKEN] for _, members in groups for run in members), "J")
     values: list[dict[str, Any]] = []
     for name, members in groups:
         for selection in selections(members).values():
             used = selection.used_runs
-            if not used or any(run[TOKEN] is None or run[_LATENCY] is None for run in used):
+            if not used or any(
+                run[ENERGY_PER_TOKEN] is None or run[_LATENCY] is None for run in used
+            ):
                 continue
             load = fmean(run["offered_requests_per_s"] for run in used)
             means = {
                 "latency": 1e3 * fmean(run[_LATENCY] for run in used),
-                "energy": token(fmean(run[TOKEN] for run in used)),
+                "energy": token(fmean(run[ENERGY_PER_TOKEN] for run in used)),
                 "load": load,
                 "label": f"{load:.3g}/s",
             }
@@ -343,7 +345,11 @@ def _power_load_figure(groups: Sequence[NamedRuns]) -> Figure:
         for load in (0.0, max_load)
     ]
     is_bent = any(curve.bent for _, curve in shown_curves)
-    notes = ((LINE, ends), (BENT, is_bent), (NO_LINE, len(shown_curves) < len(curves)))
+    notes = (
+        (LINE_NOTE, ends),
+        (BENT_LINE_NOTE, is_bent),
+        (NO_LINE_NOTE, len(shown_curves) < len(curves)),
+    )
     x = quantitative("load", title="Requests answered per second")
     y = quantitative("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}

@@ -59,7 +59,7 @@ SERIES = (
 LOG2_RATIO = 8.0
 """A numeric setting that spans this factor has a logarithmic axis of base 2."""
 LISTED_TICKS = 10
-OFFERED = "Requests offered per second"
+OFFERED_RATE_TITLE = "Requests offered per second"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def make_sweep(
     if series:
         series_values = [series_texts[value] for value in _ordered_values(drawn_rows, series)]
     return Sweep(
-        title=OFFERED if by_load else shortened(setting, 60),
+        title=OFFERED_RATE_TITLE if by_load else shortened(setting, 60),
         numeric=numeric,
         rows=placed_rows,
         x_values=sorted({row["x"] for row in placed_rows}),
@@ -237,7 +237,9 @@ def _means_text(sweep: Sweep, axis: Axis) -> str:
     for series in sweep.series_values:
         rows = [row for row in sweep.rows if row["series"] == series]
         rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
-        place_text = rounded if sweep.title == OFFERED else partial(setting_text, limit=200)
+        place_text = (
+            rounded if sweep.title == OFFERED_RATE_TITLE else partial(setting_text, limit=200)
+        )
         means = ", ".join(
             f"{mean_text(*axis.values(row).values())} at {place_text(row['x'])}" for row in rows
         )
@@ -300,7 +302,10 @@ def setting_channel(sweep: Sweep) -> Channel:
     if not sweep.numeric:
         return nominal("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
     title, smallest, largest = sweep.title, sweep.x_values[0], sweep.x_values[-1]
-    axis: dict[str, Any] = {"grid": False, "format": ".3~r" if sweep.title == OFFERED else ".12~r"}
+    axis: dict[str, Any] = {
+        "grid": False,
+        "format": ".3~r" if sweep.title == OFFERED_RATE_TITLE else ".12~r",
+    }
     if len(sweep.x_values) <= LISTED_TICKS:
         axis["values"] = sweep.x_values
     if smallest > 0 and largest / smallest >= LOG2_RATIO:

@@ -25,7 +25,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     quantitative,
 )
-from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import count_text, rounded, scale_for, shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
@@ -110,11 +110,13 @@ def trace_figures(
 
 
 def _typical_run(row: Row, runs: Sequence[Row]) -> Row | None:
-    mean = row[f"{TOKEN}_mean"]
-    candidates = [run for run in runs if run["experiment"] == row["experiment"] and run[TOKEN]]
+    mean = row[f"{ENERGY_PER_TOKEN}_mean"]
+    candidates = [
+        run for run in runs if run["experiment"] == row["experiment"] and run[ENERGY_PER_TOKEN]
+    ]
     if mean is None or not candidates:
         return None
-    return min(candidates, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))
+    return min(candidates, key=lambda run: (abs(run[ENERGY_PER_TOKEN] - mean), run["cycle"]))
 
 
 def _read_trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from llenergymeasure.results.record import Clocks, Result
 from llenergymeasure.results.serving import Latency, Serving
 
-ANALYSIS = b"5"
+ANALYSIS_VERSION = b"5"
 """Version of what is worked out of runs, which tables name; those of before it name none."""
 
 TEXT = pa.string()

@@ -23,7 +23,7 @@ from llenergymeasure.processes import arguments
 from llenergymeasure.results.complete import is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.slurm_jobs import end_jobs, queued_jobs
+from llenergymeasure.workflow.slurm_jobs import cancel_jobs_and_wait, queued_jobs
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
@@ -117,7 +117,7 @@ def _leftover_jobs(folder: StudyFolder) -> Iterator[Leftover]:
             "job",
             f"{job.id} {job.name} ({job.state.lower()}, {job.comment})",
             "its workflow is gone",
-            partial(end_jobs, [job]),
+            partial(cancel_jobs_and_wait, [job]),
         )
 
 

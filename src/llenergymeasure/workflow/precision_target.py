@@ -18,7 +18,7 @@ from llenergymeasure.report.formatting import count_text
 from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 
-SETTINGS = ("precision_target", "max_cycles", "n_cycles")
+DECIDING_SETTINGS = ("precision_target", "max_cycles", "n_cycles")
 """Settings that a decision depends on: if one changes, it is made again from the same pilot."""
 
 
@@ -102,7 +102,7 @@ def _written_decisions(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[
         written = Plan.read(folder.plan)
     except ResultsError:
         return {}
-    if any(written.execution.get(name) != plan.execution.get(name) for name in SETTINGS):
+    if any(written.execution.get(name) != plan.execution.get(name) for name in DECIDING_SETTINGS):
         return {}
     experiments = set(plan.experiments)
     return {name: decision for name, decision in written.stopping.items() if name in experiments}

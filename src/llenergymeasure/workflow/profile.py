@@ -18,7 +18,7 @@ from llenergymeasure.report.formatting import count_text
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.run.preflight.memory import format_size
 
-RULE = "measure"
+MEASURE_RULE = "measure"
 _LOCAL_EXECUTORS = ("local", "dryrun", "touch", None)
 _PARTITION_CONFIG, _PARTITION_VARIABLE = "slurm-partition-config", "SNAKEMAKE_SLURM_PARTITIONS"
 """Name a file of partitions, out of which Snakemake's plugin chooses for each job."""
@@ -187,12 +187,12 @@ def _resources(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what a measured run is given, by the key that says so: first what wins."""
     rules = settings.get("set-resources") or {}
     rule_resources = (
-        rules.get(RULE)
+        rules.get(MEASURE_RULE)
         if isinstance(rules, Mapping)
-        else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{RULE}:")]
+        else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{MEASURE_RULE}:")]
     )
     return {
-        f"set-resources.{RULE}": _as_mapping(rule_resources),
+        f"set-resources.{MEASURE_RULE}": _as_mapping(rule_resources),
         "default-resources": _as_mapping(settings.get("default-resources")),
     }
 

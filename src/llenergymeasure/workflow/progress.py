@@ -26,8 +26,8 @@ PARALLEL_RUNS = 8
 
 PARALLEL_RUNS_ON_CLUSTER = 256
 
-TABLES_S = 8.0
-TABLES_OF_A_RUN_S = 0.05
+WRITE_TABLES_S = 8.0
+WRITE_TABLES_PER_RUN_S = 0.05
 """How long tables, figures and page take at the end; measured on two cores of a laptop."""
 
 _REPORT_OF_JOBS = "waiting for the cluster's word"
@@ -240,7 +240,7 @@ class Progress:
         ended, as how many go at once is not known, and once the last takes longer than estimated.
         """
         since_s = (time.monotonic_ns() - self._last_end_ns) / NS_PER_S
-        tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
+        tables_s = WRITE_TABLES_S + WRITE_TABLES_PER_RUN_S * self._total
         if not self._open:
             return Estimate(max(1.0, tables_s - since_s))
         if not self._counts and self._on_cluster:
@@ -325,7 +325,7 @@ def phase_in_words(phase: str) -> str:
 
 
 @dataclass(frozen=True)
-class Rest:
+class RestingRun:
     """A run that is resting before it begins.
 
     Attributes:
@@ -359,7 +359,7 @@ class Rest:
 
 def resting_runs(
     plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
-) -> list[Rest]:
+) -> list[RestingRun]:
     """Return the runs, of all or of some, that are resting and were not yet asked to continue."""
     rests = []
     for run in plan.runs if runs is None else runs:
@@ -368,7 +368,7 @@ def resting_runs(
         if phase is None or phase[0] != "settle" or run_folder.skip.exists():
             continue
         if run_state(run_folder)["status"] == "running":
-            rests.append(Rest(run, plan.label(run), run_folder, phase[1]))
+            rests.append(RestingRun(run, plan.label(run), run_folder, phase[1]))
     return rests
 
 

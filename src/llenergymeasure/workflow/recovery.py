@@ -38,7 +38,7 @@ from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.run.attempt import lock_if_idle
 
 RUNNING = "running"
-_MARKS = Path(".snakemake/incomplete")
+_INCOMPLETE_MARKS_FOLDER = Path(".snakemake/incomplete")
 
 
 def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
@@ -46,19 +46,21 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
 
     The study's folder is relative to the working directory, as the rules name it.
     """
-    marks = {path for path in _MARKS.rglob("*") if path.is_file()}
+    marks = {path for path in _INCOMPLETE_MARKS_FOLDER.rglob("*") if path.is_file()}
     if not marks:
         return
     # A mark's name is the output's path in URL-safe base64, cut into folders whose names begin
     # with @ where it is too long for one (snakemake/persistence/file.py).
-    name_limit = os.pathconf(_MARKS, "PC_NAME_MAX") - 1
+    name_limit = os.pathconf(_INCOMPLETE_MARKS_FOLDER, "PC_NAME_MAX") - 1
     for run in states:
         if run["status"] != "completed":
             continue
         for output in folder.run(run["experiment"], run["cycle"]).products:
             name = urlsafe_b64encode(str(output).encode()).decode()
             parts = [name[start : start + name_limit] for start in range(0, len(name), name_limit)]
-            mark = _MARKS.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
+            mark = _INCOMPLETE_MARKS_FOLDER.joinpath(
+                *(f"@{part}" for part in parts[:-1]), parts[-1]
+            )
             if mark in marks:
                 mark.unlink(missing_ok=True)
 

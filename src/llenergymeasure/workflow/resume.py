@@ -16,7 +16,7 @@ from llenergymeasure.results.layout import StudyFolder
 
 CALL_NAME = ".call.json"
 
-SETTINGS = frozenset(
+RUN_OPTION_SETTINGS = frozenset(
     {
         *("backend", "n", "precision", "dataset", "max_input_tokens"),
         *filter(None, (engine.names.requests_at_once for engine in ENGINES.values())),
@@ -110,7 +110,7 @@ def read_call(folder: StudyFolder) -> StudyCall | None:
     if owners != {os.geteuid()}:
         message = f"somebody else ran this; look at its study, then: llem run {call.study_file}"
         raise ConfigurationError(Problem(message, file=folder.path))
-    unknown = sorted(call.settings.keys() - SETTINGS)
+    unknown = sorted(call.settings.keys() - RUN_OPTION_SETTINGS)
     if unknown:
         message = (
             f"was run with {', '.join(unknown)}, which no option of ours sets and a results folder "

@@ -26,7 +26,7 @@ from llenergymeasure.processes import python_module
 from llenergymeasure.results.layout import UNUSABLE_NAME_REASON, WILDCARD, StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
 
-LINKS = Path(".snakemake/llem-images")
+IMAGE_LINKS = Path(".snakemake/llem-images")
 
 
 class ShellCommand:
@@ -101,7 +101,11 @@ class RunCommands:
     def container(self, backend: BackendName) -> str | None:
         """Return the image that Snakemake starts a backend's runs in; None for none."""
         image = self._sif_images.get(backend)
-        return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
+        return (
+            None
+            if image is None or self._meter_outside
+            else image_for_snakemake(image, IMAGE_LINKS)
+        )
 
     def built_image(self, backend: BackendName) -> list[str]:
         """Return the image that has to be built before a backend's first run, if any."""
@@ -119,7 +123,7 @@ class RunCommands:
             if any(image.built_here for image in self._sif_images.values()):
                 message = f"{folder}: {UNUSABLE_NAME_REASON}: choose another folder for images"
                 raise ConfigurationError(Problem(message, key="LLEM_IMAGES"))
-            folder = str(LINKS)
+            folder = str(IMAGE_LINKS)
         return f"{folder}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, runs_here: bool) -> None:

@@ -25,8 +25,8 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
 from llenergymeasure.units import MISSING
 
-COMMAND_LIMIT_S = 60.0
-CANCEL_LIMIT_S = 120.0
+COMMAND_TIMEOUT_S = 60.0
+CANCEL_TIMEOUT_S = 120.0
 QUIET_LIMIT_S = 300.0
 """Longer than the profile's latency-wait plus the time between two looks of the executor."""
 
@@ -36,13 +36,13 @@ QUEUE_POLL_SOON_S = 5.0
 """After a run's end, when other jobs may start; not at once, as runs may end every second and
 SLURM's controller should not be asked as often."""
 
-NO_JOBS = "No job of this study that could still run"
+NO_JOBS_PREFIX = "No job of this study that could still run"
 """Begins the last message of a workflow whose jobs have vanished or can never start."""
 
-EARLIER_JOBS = "Jobs of an earlier call"
+EARLIER_JOBS_PREFIX = "Jobs of an earlier call"
 """Begins messages about jobs that a killed workflow left in the queue."""
 
-NEVER_ENDS = ", which never ends by itself"
+NEVER_ENDS_CLAUSE = ", which never ends by itself"
 
 CHANGE_PROFILE = (
     "Change the profile (mem_mb, cpus_per_task, runtime, slurm_partition, slurm_account) "
@@ -51,7 +51,7 @@ CHANGE_PROFILE = (
 """The remedy for jobs that ask for resources that do not exist."""
 
 _FORMAT = "%A|%j|%T|%r|%k"
-_IN_NO_CLUSTER = "Could not establish a configuration source"
+_NO_CLUSTER_ERROR = "Could not establish a configuration source"
 """Error of SLURM's commands where they are installed without a configured cluster.
 
 Source: SLURM, src/common/read_config.c.
@@ -95,8 +95,9 @@ _HOPELESS_REASONS = re.compile(
     rf"|(Assoc|QOS)Max\w*Per(Job|Node)|{'|'.join(_HELD_REASONS)}"
 )
 """Reasons that do not go away when other jobs end: the request itself, and jobs that SLURM holds
-because a node could not start them or they were requeued too often. ``_NODE_LIMIT`` is not here:
-it is also given for nodes that are down for a while. Source: squeue(1), "JOB REASON CODES"."""
+because a node could not start them or they were requeued too often. ``_NODE_LIMIT_REASON`` is not
+here: it is also given for nodes that are down for a while. Source: squeue(1), "JOB REASON
+CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -112,23 +113,23 @@ def has_squeue() -> bool:
 
 
 def queued_jobs(
-    folder: StudyFolder, limit_s: float | None = None, *, in_cluster: bool = False
+    folder: StudyFolder, timeout_s: float | None = None, *, in_cluster: bool = False
 ) -> list[QueuedJob]:
     """Return the jobs that are in the queue for a study's folder; none without a cluster.
 
     Args:
         folder: the study's.
-        limit_s: how long SLURM may take; a minute if not given.
+        timeout_s: how long SLURM may take; a minute if not given.
         in_cluster: whether jobs go to SLURM. Where each command fetches its configuration (SLURM's
             configless mode), one that finds none is then a controller that does not answer.
 
     Raises:
-        PreflightError: this machine is in a cluster whose SLURM does not answer in ``limit_s``.
+        PreflightError: this machine is in a cluster whose SLURM does not answer in ``timeout_s``.
     """
     if not has_squeue():
         return []
-    result = _squeue(f"--format={_FORMAT}", limit_s=limit_s)
-    if result.returncode != 0 and _IN_NO_CLUSTER in result.stderr and not in_cluster:
+    result = _squeue(f"--format={_FORMAT}", timeout_s=timeout_s)
+    if result.returncode != 0 and _NO_CLUSTER_ERROR in result.stderr and not in_cluster:
         return []
     if result.returncode != 0:
         raise PreflightError(f"SLURM does not answer: {result.stderr.strip()}")
@@ -166,13 +167,13 @@ def _reasons_and_lines(jobs: Iterable[QueuedJob]) -> Iterator[tuple[str, str]]:
         words = _in_words(reason)
         if never_starts and reason.startswith(_HELD_REASONS):
             words = (
-                f"{reason}{NEVER_ENDS}: SLURM holds it, as a node failed to start it or it was "
-                "requeued too often. Call again"
+                f"{reason}{NEVER_ENDS_CLAUSE}: SLURM holds it, as a node failed to start it or it "
+                "was requeued too often. Call again"
             )
         elif never_starts:
             words = (
-                f"{reason}{NEVER_ENDS}: no node of the partition gives what a job asks for, or "
-                f"it may not be asked for. {CHANGE_PROFILE}"
+                f"{reason}{NEVER_ENDS_CLAUSE}: no node of the partition gives what a job asks for, "
+                f"or it may not be asked for. {CHANGE_PROFILE}"
             )
         yield reason, f"{_jobs_wait(count)} in SLURM's queue: {words}"
 
@@ -192,24 +193,24 @@ def _jobs_wait(count: int) -> str:
 
 def lasting_reasons(jobs: Iterable[QueuedJob], reported: set[str]) -> Iterator[str]:
     """Yield, once for each reason, why jobs do not begin although they wait for no other job."""
-    lasting = (job for job in jobs if job.never_starts or job.reason == _NODE_LIMIT)
+    lasting = (job for job in jobs if job.never_starts or job.reason == _NODE_LIMIT_REASON)
     for reason, line in _reasons_and_lines(lasting):
         if reason not in reported:
             reported.add(reason)
             yield line
 
 
-_NODE_LIMIT = "PartitionNodeLimit"
-_PINNED = "; a pinned study's own job may be on it"
-_MEANINGS = {
+_NODE_LIMIT_REASON = "PartitionNodeLimit"
+_PINNED_HINT = "; a pinned study's own job may be on it"
+_REASON_MEANINGS = {
     "None": "not looked at by SLURM yet",
     "Priority": "other jobs come first",
     "Resources": "what is asked for is in use",
-    "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED}",
-    _NODE_LIMIT: "by its MinNodes or MaxNodes the partition takes no job of one node, or its "
-    "nodes are down for a while",
+    "ReqNodeNotAvail": f"the node that is asked for is in use, or out of service{_PINNED_HINT}",
+    _NODE_LIMIT_REASON: "by its MinNodes or MaxNodes the partition takes no job of one node, or "
+    "its nodes are down for a while",
     "BeginTime": "its time to begin has not come: after a requeue SLURM makes a pause",
-    "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED}",
+    "Nodes required for job": f"the nodes that will do are in use, or out of service{_PINNED_HINT}",
 }
 """The usual reasons, by their first words, and what they mean. Source: squeue(1), "JOB REASON
 CODES"."""
@@ -221,17 +222,19 @@ def _in_words(reason: str) -> str:
 
 
 def _meaning(reason: str) -> str:
-    return next((words for begin, words in _MEANINGS.items() if reason.startswith(begin)), reason)
+    return next(
+        (words for begin, words in _REASON_MEANINGS.items() if reason.startswith(begin)), reason
+    )
 
 
-def end_jobs(jobs: Sequence[QueuedJob]) -> None:
+def cancel_jobs_and_wait(jobs: Sequence[QueuedJob]) -> None:
     """Cancel jobs and wait until they are gone.
 
     Raises:
         PreflightError: some are still there after two minutes.
     """
     numbers = cancel_jobs(jobs)
-    deadline = time.monotonic() + CANCEL_LIMIT_S
+    deadline = time.monotonic() + CANCEL_TIMEOUT_S
     while left := _remaining_jobs(numbers):
         if time.monotonic() > deadline:
             raise PreflightError(f"jobs of an earlier workflow cannot be ended: {', '.join(left)}")
@@ -258,13 +261,13 @@ def _remaining_jobs(numbers: Sequence[str]) -> list[str]:
     return sorted(set(result.stdout.split()).intersection(numbers))
 
 
-def _squeue(*options: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
-    return _run_slurm("squeue", "--me", "--noheader", *options, limit_s=limit_s)
+def _squeue(*options: str, timeout_s: float | None = None) -> "subprocess.CompletedProcess[str]":
+    return _run_slurm("squeue", "--me", "--noheader", *options, timeout_s=timeout_s)
 
 
-def _run_slurm(*command: str, limit_s: float | None = None) -> "subprocess.CompletedProcess[str]":
+def _run_slurm(*command: str, timeout_s: float | None = None) -> "subprocess.CompletedProcess[str]":
     try:
-        return run_slurm(command, limit_s or COMMAND_LIMIT_S)
+        return run_slurm(command, timeout_s or COMMAND_TIMEOUT_S)
     except ChildError as error:
         raise PreflightError(f"SLURM does not answer: {error}") from None
 
@@ -289,7 +292,7 @@ class QueueWatch(threading.Thread):
             if self._has_work_left():
                 last_work = time.monotonic()
         say(
-            f"{NO_JOBS} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
+            f"{NO_JOBS_PREFIX} has been in SLURM's queue for {QUIET_LIMIT_S / 60:g} minutes, and "
             "Snakemake waits for one. What was measured is there; the same call makes the rest"
         )
         with suppress(PreflightError):  # Snakemake would wait for those that never start

@@ -12,7 +12,12 @@ from llenergymeasure.files import load_text, open_to_read
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import printable
-from llenergymeasure.workflow.slurm_jobs import CHANGE_PROFILE, EARLIER_JOBS, NEVER_ENDS, NO_JOBS
+from llenergymeasure.workflow.slurm_jobs import (
+    CHANGE_PROFILE,
+    EARLIER_JOBS_PREFIX,
+    NEVER_ENDS_CLAUSE,
+    NO_JOBS_PREFIX,
+)
 
 _HEAD_BYTES = 1 << 12
 _MAX_LENGTH = 300
@@ -57,7 +62,7 @@ def failure_reason(log: str) -> str:
 def failed_jobs(log: str) -> Iterator[tuple[str, str]]:
     """Yield the run of each failed job, ``EXPERIMENT/CYCLE``, and the reason if known."""
     submitted = dict(re.findall(r"(?m)^Job (\d+) (has been submitted .*)$", log))
-    hopeless_wait = re.search(rf"(?m)^.*{NEVER_ENDS}.*", log)
+    hopeless_wait = re.search(rf"(?m)^.*{NEVER_ENDS_CLAUSE}.*", log)
     for section in re.split(r"(?m)^Error in rule measure:\n", log)[1:]:
         error = section.partition("\n    shell:")[0]
         job = re.search(r"jobid: (\d+)\n(?:    .*\n)*?    output: .*?(\w+/\d+)/result\.json", error)
@@ -87,7 +92,7 @@ def _shortened(text: str) -> str:
 
 def job_messages(log: str) -> list[str]:
     """Return the log's lines about an earlier call's jobs, and about no job being left to run."""
-    return re.findall(rf"^(?:{EARLIER_JOBS}|{NO_JOBS}).*", log, re.MULTILINE)
+    return re.findall(rf"^(?:{EARLIER_JOBS_PREFIX}|{NO_JOBS_PREFIX}).*", log, re.MULTILINE)
 
 
 def read_job_messages(path: Path) -> list[str]:

@@ -36,7 +36,7 @@ from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_bundled, may_share, snakemake_profile
 from llenergymeasure.workflow.progress import PARALLEL_RUNS, PARALLEL_RUNS_ON_CLUSTER, Progress
 from llenergymeasure.workflow.slurm_jobs import (
-    NEVER_ENDS,
+    NEVER_ENDS_CLAUSE,
     QUEUE_POLL_S,
     QUEUE_POLL_SOON_S,
     cancel_jobs,
@@ -379,7 +379,7 @@ class SnakemakeProcess:
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         if (error_text := snakemake_log.first_error(log)).startswith("llem: "):
             return error_text
-        hopeless_wait = next((line for line in self._reported if NEVER_ENDS in line), "")
+        hopeless_wait = next((line for line in self._reported if NEVER_ENDS_CLAUSE in line), "")
         hopeless_wait = re.sub(" waits? in ", " waited in ", hopeless_wait)
         if cause := snakemake_log.failure_reason(log) or hopeless_wait:
             return f"llem: {self._with_log_path(cause)}\n"

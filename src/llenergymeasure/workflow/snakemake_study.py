@@ -34,9 +34,9 @@ from llenergymeasure.workflow.precision_target import precision
 from llenergymeasure.workflow.recovery import mark_lost
 from llenergymeasure.workflow.run_commands import RunCommands, ShellCommand
 from llenergymeasure.workflow.slurm_jobs import (
-    EARLIER_JOBS,
+    EARLIER_JOBS_PREFIX,
     QueueWatch,
-    end_jobs,
+    cancel_jobs_and_wait,
     has_squeue,
     queued_jobs,
 )
@@ -302,10 +302,10 @@ class SnakemakeStudy:
         earlier_jobs = queued_jobs(self._folder, in_cluster=named_jobs)
         if earlier_jobs:
             say(
-                f"{EARLIER_JOBS} are ended first, as they would measure next to new ones: "
+                f"{EARLIER_JOBS_PREFIX} are ended first, as they would measure next to new ones: "
                 f"{len(earlier_jobs)} in SLURM's queue"
             )
-            end_jobs(earlier_jobs)
+            cancel_jobs_and_wait(earlier_jobs)
         if named_jobs and has_squeue():  # without squeue all jobs would seem to be gone
             QueueWatch(self._folder).start()
         elif named_jobs:

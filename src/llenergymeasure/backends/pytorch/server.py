@@ -7,7 +7,7 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import SERVED_NAME
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.plan.orders import TRAFFIC
+from llenergymeasure.plan.orders import TRAFFIC_SECTIONS
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
 
@@ -38,7 +38,9 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     if reasons:
         raise BackendError("; ".join(reasons))
     # Without its traffic: runs that differ in that alone may share the server.
-    settings = json.dumps(config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC)))
+    settings = json.dumps(
+        config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC_SECTIONS))
+    )
     module = "llenergymeasure.backends.pytorch.own_server"
     return ServerCommand(
         argv=tuple(python_module(module, "--port", str(port), "--config", settings)),

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import llenergymeasure
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.tables import harmless_text
-from llenergymeasure.report.export.sci import REQUEST, sci
+from llenergymeasure.report.experiments import ENERGY_PER_REQUEST
+from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import escape_tex, latex, make_table, markdown
 from llenergymeasure.report.findings import ranked
@@ -56,9 +57,11 @@ def energy_score(summary: Sequence[Row], runs: Sequence[Row]) -> str:
                 "settings": plain(row["label"], 200),
                 "device": join_words(distinct(used.get(row["experiment"], ()), "gpu_name")),
                 "kind": row["kind"],
-                "wh_per_1000_queries": _wh_per_1000(row[f"{REQUEST}_mean"]),
-                "wh_per_1000_queries_ci95_low": _wh_per_1000(row[f"{REQUEST}_ci95_low"]),
-                "wh_per_1000_queries_ci95_high": _wh_per_1000(row[f"{REQUEST}_ci95_high"]),
+                "wh_per_1000_queries": _wh_per_1000(row[f"{ENERGY_PER_REQUEST}_mean"]),
+                "wh_per_1000_queries_ci95_low": _wh_per_1000(row[f"{ENERGY_PER_REQUEST}_ci95_low"]),
+                "wh_per_1000_queries_ci95_high": _wh_per_1000(
+                    row[f"{ENERGY_PER_REQUEST}_ci95_high"]
+                ),
                 "n": row["n"],
                 "scopes": ";".join(row["energy_scopes"] or ()),
             }

@@ -15,14 +15,14 @@ from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.plan import run_sections
-from llenergymeasure.report.findings import TOKEN, interval_caveats, ranked
+from llenergymeasure.report.experiments import ENERGY_PER_REQUEST
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN, interval_caveats, ranked
 from llenergymeasure.report.formatting import plain
 from llenergymeasure.units import J_PER_WH
 
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
 """The functional unit, and its singular; tokens are input and output tokens together."""
 
-REQUEST = "energy_per_request_j"
 _NEEDED = ("grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years")
 _S_PER_YEAR = 365.25 * 24 * 3600
 
@@ -39,7 +39,7 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
             remedy = "declare it in the study and call llem run; nothing is measured again"
             raise ConfigurationError(Problem(f"an SCI score needs it: {remedy}", f"carbon.{name}"))
     used = used_runs(runs)
-    rows = [row for row in ranked(summary) if row[f"{TOKEN}_mean"] is not None]
+    rows = [row for row in ranked(summary) if row[f"{ENERGY_PER_TOKEN}_mean"] is not None]
     children = {row["experiment"]: _child(row, used[row["experiment"]], declared) for row in rows}
     document = {
         "name": plain(plan["study"], 80),
@@ -125,7 +125,7 @@ def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
     steps = [name for name in _PLUGINS if name != "sci-request" or inputs["requests"]]
     outputs = _outputs(inputs)
     for name in [name for name in outputs if "sci" in name]:
-        metric = REQUEST if name == "sci-per-request" else TOKEN
+        metric = ENERGY_PER_REQUEST if name == "sci-per-request" else ENERGY_PER_TOKEN
         ends = total95(row, metric) if row[f"{metric}_mean"] is not None else None
         for end, bound in zip(("low", "high"), ends or (), strict=False):
             outputs[f"{name}-{end}"] = _outputs(inputs, bound / row[f"{metric}_mean"])[name]

@@ -29,8 +29,8 @@ from llenergymeasure.parquet import read_parquet
 from llenergymeasure.processes import end_now
 from llenergymeasure.recording.samples import (
     Samples,
+    keep_arrow_from_importing_pandas,
     read_samples,
-    without_pandas,
     write_samples,
 )
 from llenergymeasure.redact import without_secrets
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     folder = RunFolder(options.out)
-    without_pandas()
+    keep_arrow_from_importing_pandas()
     try:
         spec = RunSpec.model_validate_json(read_bytes(folder.spec))
         write_result(folder, spec, load_json(folder.engine))
