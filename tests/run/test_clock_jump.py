@@ -47,7 +47,7 @@ from llenergymeasure.recording.sampler import Loop
 from llenergymeasure.sensors.base import Channel, Every, Value
 rows = []
 channel = Channel("card", "made up", ("power_w",), lambda: [Value("power_w", 1.0)], Every(0.05))
-loop = Loop([channel], rows.append)
+loop = Loop([channel], rows.append, beats=False)
 loop.prime()
 threading.Thread(target=loop.run, daemon=True).start()
 for hours in range(1, 6):
