@@ -135,7 +135,7 @@ def claims(folder: Path) -> str:
     sentences = findings.headline(
         summary, runs, content.verdicts, ramp_experiments(read_plan(folder / "plan.json"))
     )
-    sentences += [*verdicts, method.paragraph(summary, runs)]
+    sentences += [*verdicts, method.paragraph(summary, runs, used_runs(runs))]
     sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
 
@@ -400,7 +400,9 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     scale = scale_for([1.0], "J")
     run_counts = table_rows(summary, scale, scale)[0]["runs"]
     assert run_counts == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
-    assert "4 runs stand outside the means: 4 of another machine" in method.paragraph(summary, runs)
+    assert "4 runs stand outside the means: 4 of another machine" in method.paragraph(
+        summary, runs, used_runs(runs)
+    )
     states = [point["state"] for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(LEFT_OUT), states.count(IN_MEANS)) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
@@ -412,9 +414,13 @@ def test_the_windows_are_said_to_be_as_long_as_they_were(tmp_path: Path) -> None
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     for number, run in enumerate(runs):
         run["window_s"] = 40.0 + number
-    assert f"over windows of 40.0 to {39 + len(runs)}.0 s" in method.paragraph(summary, runs)
+    assert f"over windows of 40.0 to {39 + len(runs)}.0 s" in method.paragraph(
+        summary, runs, used_runs(runs)
+    )
     runs[0]["validity"] = ["other_gpu"]
-    assert f"over windows of 41.0 to {39 + len(runs)}.0 s" in method.paragraph(summary, runs)
+    assert f"over windows of 41.0 to {39 + len(runs)}.0 s" in method.paragraph(
+        summary, runs, used_runs(runs)
+    )
 
 
 def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
@@ -425,7 +431,7 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     for row, reached in zip(summary, (True, False), strict=True):
         row |= {"precision_target": 0.02, "precision_reached": reached, "cycles_needed": 15}
         row["interval_method"] = "stein"
-    text = method.paragraph(summary, runs)
+    text = method.paragraph(summary, runs, used_runs(runs))
     assert (
         "the pilot's cycles, on the logarithm (two-stage procedure, Stein 1945), or from all"
         in text
@@ -433,7 +439,7 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     assert "±2.0 % of energy per output token, which 1 of 2 experiments reached; 15 cycles" in text
     # All that the pilot asked for were made, and the later ones scatter more.
     summary[1]["cycles_needed"] = 5
-    assert "which 1 of 2 experiments reached." in method.paragraph(summary, runs)
+    assert "which 1 of 2 experiments reached." in method.paragraph(summary, runs, used_runs(runs))
     (missed,) = findings.missed_precision_note(summary)
     assert "is not reached by 1 of 2 experiments" in missed
     summary[1]["precision_reached"] = True
@@ -448,7 +454,7 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     for row in summary:
         row["cycles_correlated"] = correlated
-    text = method.paragraph(summary, runs)
+    text = method.paragraph(summary, runs, used_runs(runs))
     assert (
         "In 2 of 2 experiments successive cycles look alike, as those of one in twenty" in text
     ) == (correlated is True)

@@ -208,7 +208,7 @@ def _abandoned_parts(energy: Energy) -> set[str]:
 
 def _headline_devices(energy: Energy) -> set[str]:
     """Return the devices whose energies are the headline."""
-    return {each.device for each in energy.readings if each.headline}
+    return {device for device, _, _ in _headline(energy)}
 
 
 def _channel(reading: Reading) -> tuple[str, str, str]:
@@ -221,10 +221,11 @@ def _headline(energy: Energy) -> set[tuple[str, str, str]]:
 
 def _at_channels(channels: set[tuple[str, str, str]], energy: Energy) -> float | None:
     """Return the headline energy as it would be by other channels, where they show one."""
+    if channels == _headline(energy):
+        return energy.gross_j
     energies_j = [each.gross_j for each in energy.readings if _channel(each) in channels]
     known_j = [energy_j for energy_j in energies_j if energy_j is not None]
-    other = channels != _headline(energy) and len(known_j) == len(channels)
-    return sum(known_j) if other else energy.gross_j
+    return sum(known_j) if len(known_j) == len(channels) else energy.gross_j
 
 
 def _device_names(devices: Collection[str]) -> str:

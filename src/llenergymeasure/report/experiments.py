@@ -1,11 +1,11 @@
 """The experiments and the runs' flags as lines of the page's tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llenergymeasure.analysis.relations import MAX_LENGTH_RATIO, OUTPUT_LENGTH
-from llenergymeasure.analysis.selection import Row, used_runs
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
@@ -116,15 +116,14 @@ def length_note(summary: Iterable[Row]) -> str | None:
     )
 
 
-def thinking_note(summary: Iterable[Row], runs: Iterable[Row]) -> str | None:
-    """Return how much of the answers and of their energy was thought; None if there was none."""
-    runs_by_id = used_runs(runs)
+def thinking_note(summary: Iterable[Row], used: Mapping[str, Sequence[Row]]) -> str | None:
+    """Return how much of the output of the runs in the means was thought; None if nothing was."""
     parts = []
     for row in summary:
-        used = runs_by_id.get(row["experiment"], ())
-        thinking_tokens = sum(run["thinking_tokens"] or 0 for run in used)
+        members = used.get(row["experiment"], ())
+        thinking_tokens = sum(run["thinking_tokens"] or 0 for run in members)
         if thinking_tokens:
-            share = percent(thinking_tokens / sum(run["output_tokens"] for run in used))
+            share = percent(thinking_tokens / sum(run["output_tokens"] for run in members))
             parts.append(f"{share} with {label_text(row)}")
     if not parts:
         return None

@@ -1,20 +1,32 @@
 """How the numbers were made and where: what a reader needs to trust, cite and repeat them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from llenergymeasure.analysis.selection import Row, used_runs
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.formatting import count_text, join_words, plain, rounded, scopes_text
 from llenergymeasure.units import percent
 
 
-def paragraph(summary: Sequence[Row], runs: Sequence[Row]) -> str:
-    """Return a paragraph on how the numbers were made, for quoting."""
+def paragraph(
+    summary: Sequence[Row], runs: Sequence[Row], used: Mapping[str, Sequence[Row]]
+) -> str:
+    """Return a paragraph on how the numbers were made, for quoting.
+
+    Args:
+        summary: the experiments.
+        runs: every planned run of the study.
+        used: the runs in the mean of each experiment.
+    """
     rows = [row for row in summary if row["kind"] is not None and row["n"]]
     if not rows:
         return "No run gave energy."
     meters_text = join_words([meter for _, meter in meters(rows)])
-    used = [run for members in used_runs(runs).values() for run in members]
-    windows = [run["window_s"] for run in used if run["window_s"] is not None]
+    windows = [
+        run["window_s"]
+        for members in used.values()
+        for run in members
+        if run["window_s"] is not None
+    ]
     bands = [row["energy_u_sys_rel"] for row in rows if row["energy_u_sys_rel"] is not None]
     text = (
         f"Energy was {meters_text} over windows of {_span(windows)} s, with {run_counts(rows)} in "

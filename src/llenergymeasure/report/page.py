@@ -76,7 +76,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
             remove(study_dir / FIGURES_FOLDER / f"{name}.{suffix}")
     groups = findings.comparable_groups(summary)
     page = _render(
-        **_content(plan, summary, runs),
+        **_content(plan, summary, runs, by_experiment),
         **_captions(plotted),
         headline=findings.headline(summary, runs, relations.verdicts, ramp_names),
         order_notes=one_order_note(runs, by_experiment, relations.verdicts),
@@ -155,7 +155,9 @@ def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[st
     ]
 
 
-def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[str, Any]:
+def _content(
+    plan: dict[str, Any], summary: list[Any], runs: list[Any], used: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
     token = scale_for((row["energy_per_output_token_j_mean"] for row in summary), "J")
     request = scale_for((row["energy_per_request_j_mean"] for row in summary), "J")
     failed = failures(runs)
@@ -169,7 +171,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
         "length_note": experiments.length_note(summary),
-        "thinking_note": experiments.thinking_note(summary, runs),
+        "thinking_note": experiments.thinking_note(summary, used),
         "footprint_units": experiments.footprint_units(summary, runs),
         "correct_answers": experiments.correct_answer_rows(summary[:LISTED_EXPERIMENTS]),
         "drawn_limit": SHOWN_EXPERIMENTS,
@@ -185,7 +187,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "labels": {row["experiment"]: shortened(row["label"], 120) for row in summary},
         "left_out": [_left_out_row(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
-        "method": method.paragraph(summary, runs),
+        "method": method.paragraph(summary, runs, used),
         "exclusions": method.exclusion_note(summary),
         "notes": [plain(note, 400) for note in [*(plan.get("notes") or []), *_run_notes(runs)]],
         "head": _head(dict(provenance), plan),

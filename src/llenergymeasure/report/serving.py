@@ -197,7 +197,7 @@ def knee_sentence(name: str, knee: Knee | None, *, slo: bool = False) -> list[st
         return []
     counts = [f"{n} of {total} at {rate:g}/s" for rate, n, total in knee.unknown]
     runs_text = plain(join_words(counts), 120)
-    unknown = f"; of its runs {runs_text} have no result that shows it" * bool(counts)
+    unknown = f"; of its runs {runs_text} have no result that shows it" if counts else ""
     if knee.failed_per_s is None:
         highest = f"the highest {knee.sustained_per_s:g}/s"
         return [
