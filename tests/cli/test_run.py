@@ -50,7 +50,8 @@ def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
-    study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
+    # The line is written once a second: a phase must last for several to be seen on any machine.
+    study = write_study(tmp_path, **SERVED, window={"min_seconds": 3}, sweep={"n": [1, 2]})
     code, output = at_a_terminal(tmp_path, "run", str(study))
     assert code == 0, output
     assert re.search(r"0/2 done; .* left; n=1, cycle 1: \w[\w ]* \d+ s", output)
