@@ -1,12 +1,10 @@
 """Every sentence that claims something, and the studies in which it must not stand."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import IN_MEANS, LEFT_OUT
 from llenergymeasure.report.experiments import footprint_units, table_rows
 from llenergymeasure.report.formatting import scale_for
-from llenergymeasure.report.page import write_report
 from llenergymeasure.report.plain_text import study_text
 from llenergymeasure.report.relations import (
     ONE_ORDER,
@@ -29,13 +26,14 @@ from llenergymeasure.report.relations import (
     inconclusive_sentence,
     relations_content,
 )
-from llenergymeasure.report.serving import ramp_experiments
 from llenergymeasure.results.record import Tokens
-from report.studies import MakeRecord, config, machine, table, without_drawing, write_study
+from report.studies import MakeRecord, config, machine, page_of, table, write_study
 from results.synthetic import make_result, write_plan
 
 FOUR = [config(size) for size in (1, 2, 4, 8)]
+BACKENDS = [{**config(1), "backend": name} for name in ("pytorch", "vllm")]
 LEVELS = (1000.0, 1100.0, 1200.0, 1300.0)
+ESTIMATED = {"kind": "estimated", "source": "codecarbon"}
 
 
 def noise(run: Any, place: int) -> float:
@@ -50,16 +48,35 @@ def apart(run: Any, place: int) -> dict[str, Any]:
     return {"energy_j": LEVELS[place] * noise(run, place)}
 
 
-def two_meters(run: Any, place: int) -> dict[str, Any]:
-    return {**apart(run, place), **({"source": "rapl", "kind": "measured"} if place % 2 else {})}
+def at(*levels_j: float) -> MakeRecord:
+    return lambda run, place: {"energy_j": levels_j[place] * noise(run, place)}
 
 
-def two_machines(run: Any, place: int) -> dict[str, Any]:
-    return {**apart(run, place), **machine("node-1" if place % 2 else "node-2")}
+def each(*changes: Mapping[str, Any], of: MakeRecord = apart) -> MakeRecord:
+    """Return records that are changed, in each experiment in its own way."""
+    return lambda run, place: {**of(run, place), **changes[place % len(changes)]}
 
 
-def missing_level(run: Any, place: int) -> dict[str, Any]:
-    return {"energy_j": None} if place == 1 else apart(run, place)
+def in_cycles(*cycles: int, first: bool = False, **changes: Any) -> MakeRecord:
+    """Return records that are changed in some cycles, of the first experiment alone or of all."""
+    return lambda run, place: {
+        **apart(run, place),
+        **(changes if run["cycle"] in cycles and not (first and place) else {}),
+    }
+
+
+def by_method(number: int | None) -> dict[str, Any]:
+    return {"provenance": {"energy_method": number}}
+
+
+def with_vllm(version: str | None) -> dict[str, Any]:
+    packages = {} if version is None else {"vllm": version}
+    return {"environment": {**machine()["environment"], "engine": {"versions": packages}}}
+
+
+def limited_to(limit_w: float) -> dict[str, Any]:
+    card = machine()["environment"]["gpus"][0]
+    return {"environment": {"host": "node-1", "gpus": [{**card, "power_limit_w": limit_w}]}}
 
 
 def one_token_more(run: Any, place: int) -> dict[str, Any]:
@@ -71,6 +88,26 @@ def shorter_answers(run: Any, place: int) -> dict[str, Any]:
     tokens = (2000, 2000, 1000)[place]
     counts = Tokens(input=8000, output=tokens, requests=20, prompt_hash="a" * 64)
     return {**apart(run, place), "tokens": counts, "output_tokens": tokens}
+
+
+def longer_answers(factor: float) -> MakeRecord:
+    """Return records whose answers are longer in the second experiment."""
+
+    def record(run: Any, place: int) -> dict[str, Any]:
+        tokens = make_result(run).tokens.model_copy(
+            update={"output": round(2000 * factor) if place else 2000}
+        )
+        return {**apart(run, place), "tokens": tokens}
+
+    return record
+
+
+def thinking(run: Any, place: int) -> dict[str, Any]:
+    """Three quarters of the second experiment's output in one cycle of five."""
+    tokens = make_result(run).tokens.model_copy(
+        update={"thinking": 1500 if place and run["cycle"] == 1 else None}
+    )
+    return {**apart(run, place), "tokens": tokens}
 
 
 def undersampled(run: Any, place: int) -> dict[str, Any]:
@@ -89,55 +126,275 @@ def _unseen(run: Any, place: int, share: float) -> dict[str, Any]:
     return {"energy": energy.model_copy(update=widths), "validity": ["undersampled"]}
 
 
-def estimated(record: MakeRecord) -> MakeRecord:
-    return lambda run, place: {**record(run, place), "kind": "estimated", "source": "codecarbon"}
+def undersampled_by_an_earlier_method(run: Any, place: int) -> dict[str, Any]:
+    return {**undersampled(run, place), **by_method(4 if run["cycle"] == 1 else METHOD)}
 
 
-BACKENDS = [{**config(1), "backend": name} for name in ("pytorch", "vllm")]
+def silent(cycles: tuple[int, ...], places: tuple[int, ...]) -> MakeRecord:
+    """Return runs of which some wrote no token, and their energy is known."""
+
+    def record(run: Any, place: int) -> dict[str, Any]:
+        usual = apart(run, place)
+        if run["cycle"] not in cycles or place not in places:
+            return usual
+        energy = make_result(run, **usual).energy.model_copy(update={"per_output_token_j": None})
+        tokens = Tokens(input=100, output=0, requests=20, prompt_hash="a" * 64)
+        return {"tokens": tokens, "energy": energy}
+
+    return record
+
+
+def estimate_without_uncertainty(run: Any, place: int) -> dict[str, Any]:
+    energy = make_result(run, **apart(run, place), **ESTIMATED).energy
+    return {"energy": energy.model_copy(update={"u95_j": None, "u_sys_j": None})}
+
+
+def levels_by_cycle(run: Any, place: int) -> dict[str, Any]:
+    """Pairs by cycle part what overlapping intervals do not."""
+    level_j = (1000.0, 1200.0, 1401.0)[run["cycle"] - 1]
+    return {"energy_j": (0.9 if place else 1.0) * level_j + run["cycle"] % 2}
+
+
+LATE = {"validity": ["over_saturated"]}
+LEFT_OUT_CODE = {"validity": ["counter_reset"]}
+RAMP = {"serving": {"arrivals": "ramp"}}
 STUDIES: dict[str, tuple[MakeRecord, dict[str, Any]]] = {
     "apart": (apart, {"configs": FOUR}),
     "null": (null, {"configs": FOUR}),
+    "shuffled": (apart, {"configs": FOUR, "shuffled": True}),
     "unpaired": (apart, {"configs": FOUR, "sequential": True}),
     "unpaired null": (null, {"configs": FOUR, "sequential": True}),
-    "two meters": (two_meters, {}),
-    "two machines": (two_machines, {}),
-    "missing level": (missing_level, {"configs": FOUR}),
     "one cycle": (apart, {"configs": FOUR, "cycles": 1}),
+    "two cycles": (apart, {"cycles": 2}),
+    "four cycles": (apart, {"cycles": 4}),
+    "four of five cycles": (in_cycles(1, first=True, **LEFT_OUT_CODE), {}),
+    "levels by cycle": (levels_by_cycle, {"cycles": 3}),
+    "a close second": (at(1000.0, 1000.0, 1300.0), {"configs": FOUR[:3]}),
+    "no scatter": (lambda _, place: {"energy_j": 1000.0 * (1 + place)}, {}),
+    "no scatter, equal": (lambda *_: {"energy_j": 1000.0}, {}),
+    "wide": (lambda run, _: {"energy_j": 1000.0 + 100 * run["cycle"]}, {"cycles": 2}),
+    "missing level": (each({}, {"energy_j": None}, {}, {}), {"configs": FOUR}),
+    "no sensor": (lambda *_: {"energy_j": None}, {}),
+    "one silent run": (silent((2,), (1,)), {}),
+    "all silent": (silent((1, 2, 3, 4, 5), (0, 1)), {}),
+    "all disqualified": (each(LEFT_OUT_CODE), {}),
+    "disqualified, on another machine": (each({}, LEFT_OUT_CODE | machine("node-2")), {}),
+    "two meters": (each({}, {"source": "rapl"}), {}),
+    "two machines": (each(machine("node-2"), machine()), {}),
+    "five machines": (
+        lambda run, place: {"energy_j": 1000.0 + 10 * noise(run, 0), **machine(f"node-{place}")},
+        {"configs": [config(size) for size in range(1, 6)]},
+    ),
+    "two cards": (
+        lambda run, place: apart(run, place) | machine(uuid=f"GPU-{run['cycle'] % 2}"),
+        {},
+    ),
+    "a power limit": (
+        each(limited_to(300.0), limited_to(400.0)),
+        {
+            "configs": [config(1, gpu={"power_limit_w": limit}) for limit in (300.0, 400.0)],
+            "swept": ["gpu.power_limit_w"],
+        },
+    ),
+    "two of our versions": (
+        in_cycles(1, provenance={"llenergymeasure_version": "9.9", "energy_method": METHOD}),
+        {},
+    ),
+    "two versions of an engine": (each(with_vllm("0.9"), with_vllm("0.10")), {}),
+    "one version of an engine": (each(with_vllm("0.9")), {}),
+    "an unknown version of an engine": (each(with_vllm(None), with_vllm("0.10")), {}),
+    "versions of two engines": (each(with_vllm("0.9"), with_vllm("0.10")), {"configs": BACKENDS}),
     "one token": (one_token_more, {"configs": BACKENDS}),
     "other work": (
         shorter_answers,
         {"configs": [*BACKENDS, {**BACKENDS[1], "max_output_tokens": 50}]},
     ),
+    "answers as long": (longer_answers(1.02), {}),
+    "longer answers": (longer_answers(1.5), {}),
+    "thinking": (thinking, {}),
     "undersampled": (undersampled, {"configs": FOUR}),
     "barely undersampled": (barely_undersampled, {"configs": FOUR}),
-    "estimated": (estimated(apart), {"configs": FOUR}),
-    "estimated null": (estimated(null), {"configs": FOUR}),
+    "earlier method": (undersampled_by_an_earlier_method, {"configs": FOUR}),
+    "method without a name": (each(by_method(None), by_method(METHOD)), {}),
+    "estimated": (each(ESTIMATED), {"configs": FOUR}),
+    "estimated null": (each(ESTIMATED, of=null), {"configs": FOUR}),
+    "estimated by two methods": (each(ESTIMATED | by_method(3), ESTIMATED | by_method(METHOD)), {}),
+    "estimated once": (estimate_without_uncertainty, {"cycles": 1}),
+    "an estimate among measurements": (each({}, ESTIMATED | {"energy_j": 1.0}), {}),
+    "a late best": (each(LATE, {}), {}),
+    "a late worst": (each({}, LATE), {}),
+    "a late run that is in no mean": (
+        in_cycles(1, first=True, validity=["over_saturated", "counter_reset"]),
+        {},
+    ),
+    # A rate that rises is none to keep up with.
+    "a late ramp": (each(LATE, {}), {"configs": [{**config(size), **RAMP} for size in (1, 8)]}),
 }
 
 
-@pytest.fixture(scope="module")
-def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    @cache
-    def text(name: str) -> str:
-        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
-        record, options = STUDIES[name]
-        write_study(folder, record, **options)
-        return claims(folder)
-
-    return text
-
-
 def claims(folder: Path) -> str:
-    """Return the page's sentences and verdicts, and the terminal's text."""
-    summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
-    content = relations_content(folder, summary)
-    verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in content.pairs]
-    sentences = findings.headline(
-        summary, runs, content.verdicts, ramp_experiments(read_plan(folder / "plan.json"))
-    )
-    sentences += [*verdicts, method.paragraph(summary, runs, used_runs(runs))]
-    sentences += ["would look like an effect here"] if content.unpaired else []
-    return "\n".join([*sentences, study_text(folder)])
+    """Return the page's text, its verdicts, and the terminal's text."""
+    pairs = relations_content(folder, findings.ranked(table(folder, "summary"))).pairs
+    verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in pairs]
+    return "\n".join([page_of(folder).text, *verdicts, study_text(folder)])
+
+
+NO_MEAN = {"no sensor", "all silent", "all disqualified"}
+APART = {
+    *("two meters", "two machines", "five machines", "one token"),
+    "an estimate among measurements",
+}
+"""Studies whose experiments may not be compared with each other."""
+ALONE = {"one silent run", "disqualified, on another machine"}
+"""Studies of which one experiment alone has a mean."""
+ONE_CYCLE = {"one cycle", "estimated once"}
+OPEN = {
+    *ONE_CYCLE,
+    *("null", "unpaired null", "estimated null", "two cycles", "wide"),
+    *("no scatter", "no scatter, equal"),
+}
+SHOWN = set(STUDIES) - NO_MEAN - APART - ALONE - OPEN
+"""Studies in which the least is shown to use less than the most."""
+SEQUENTIAL = {"unpaired", "unpaired null"}
+FEW = {
+    *("two cycles", "four cycles", "four of five cycles", "levels by cycle", "wide"),
+    "a late run that is in no mean",
+}
+ONE_ORDER_STUDIES = (SHOWN | OPEN) - SEQUENTIAL - ONE_CYCLE - {"shuffled"}
+ESTIMATES = {"estimated", "estimated null", "estimated by two methods", "estimated once"}
+UNSEEN = {"undersampled", "barely undersampled", "earlier method"}
+DISQUALIFIED = {
+    *("all disqualified", "disqualified, on another machine"),
+    *("four of five cycles", "a late run that is in no mean"),
+}
+UNLIKE_MACHINES = {"two machines", "five machines", "disqualified, on another machine"}
+
+# A claim that begins with a line's end is the terminal's: the page's text is one line.
+CLAIMS: dict[str, set[str]] = {
+    # What is ranked.
+    "Least energy:": SHOWN,
+    "Most:": SHOWN,
+    "less energy per output token than": SHOWN,
+    "uses 10.0 % less energy per output token than batch_size=1": {"levels by cycle"},
+    "power_limit_w=300 uses 9.5 % less energy": {"a power limit"},
+    "verdict: differ": SHOWN,
+    "paired over 5 cycles": (SHOWN | OPEN) - SEQUENTIAL - ONE_CYCLE - FEW,
+    "unpaired, 5 and 5 runs": SEQUENTIAL,
+    "Not shown to use more than it: batch_size=": {"a close second"},
+    "Inconclusive": OPEN,
+    "one run, no interval": ONE_CYCLE,
+    "it needs two runs of each, there are 1 and 1": ONE_CYCLE,
+    "cycles (execution.n_cycles) would": {
+        *("null", "unpaired null", "estimated null", "two cycles", "wide", "levels by cycle")
+    },
+    "The interval is wide, it reaches": {"wide", "levels by cycle"},
+    "verdict: inconclusive; note: interval: repeats do not scatter": {
+        *("no scatter", "no scatter, equal", "wide")
+    },
+    "do not differ": set(),
+    "1 times": set(),
+    # What is not.
+    "not ranked with the rest": APART | {"disqualified, on another machine"},
+    "input tokens per request are 400 and 401": {"one token"},
+    "host is node-2 and node-1": {"two machines"},
+    "measured by nvml (gpu) and measured by rapl": {"two meters"},
+    "is not ranked with the rest: energy is measured by nvml": {
+        *("two meters", "an estimate among measurements")
+    },
+    "Nor are others; further reasons: 1.": {"five machines"},
+    "1 experiment that may not be compared with these is in the table alone": APART
+    - {"five machines"},
+    "Not ranked, as not every run of theirs has energy per output token: batch_size=2": {
+        *("missing level", "one silent run")
+    },
+    "Not ranked, as no run of theirs counts: batch_size=2.": {"disqualified, on another machine"},
+    "1 experiment is not compared with pytorch: other work: output tokens per": {"other work"},
+    "No energy was observed: no sensor.": {"no sensor"},
+    "\nEnergy: not observed (no sensor)": {"no sensor"},
+    "No experiment has a mean of energy.": {"no sensor", "all disqualified"},
+    "Energy was observed, but no experiment has it per output token": {"all silent"},
+    "Every completed run was disqualified: there is no mean to report.": {"all disqualified"},
+    "outside the means": DISQUALIFIED,
+    "left out of means": DISQUALIFIED,
+    # What else may look like a difference.
+    "Apart from settings they differ in": {"two versions of an engine", "longer answers"},
+    "they differ in engine_version": {"two versions of an engine"},
+    "they differ in the answers' length (100 and 150 tokens)": {"longer answers"},
+    # In the order of the table's columns: B, the longer ones, against A.
+    "the answers' length (150 and 100 tokens)": {"longer answers"},
+    "Answers are 100 to 150 output tokens long": {"longer answers"},
+    "Energy per output token compares them better. Where two settings had the same prompts, and "
+    "each request an energy of its own, llem compare": {
+        *("longer answers", "one silent run", "other work")
+    },
+    "thought before its answer is 15 % with batch_size=2. Its energy, and that of the answers, is "
+    "in the columns": {"thinking"},
+    "thought": {"thinking"},
+    "The runs differ in host": UNLIKE_MACHINES,
+    "The runs differ in version of LLenergyMeasure.": {"two of our versions"},
+    "Not all runs are alike": UNLIKE_MACHINES | {"two of our versions"},
+    # At the top, and with the pairs.
+    "in no interval. Each cycle ran in the same order": ONE_ORDER_STUDIES,
+    f"{ONE_ORDER} Setting": ONE_ORDER_STUDIES,
+    "Whether energy drifted over the study is not known": set(STUDIES)
+    - {"shuffled", "disqualified, on another machine"},
+    "would look like an effect here": SEQUENTIAL,
+    "a drift, or a difference of the machines, would look the same": {"unpaired"},
+    "With batch_size=1 requests came faster than they were answered in 5 of 5 runs": {
+        "a late best"
+    },
+    "requests came faster": {"a late best"},
+    # What the energy is, and what no interval holds.
+    "Estimated, not measured.": ESTIMATES | {"an estimate among measurements"},
+    "\nEnergy: estimated, not measured, by codecarbon (CPU)": ESTIMATES
+    | {"an estimate among measurements"},
+    "estimated to use": {
+        *("estimated", "estimated by two methods", "an estimate among measurements")
+    },
+    "Estimated means": {"estimated null", "estimated once"},
+    "A hollow mark is an estimate.": ESTIMATES,
+    "Energy was measured by nvml (GPU).": set(STUDIES)
+    - ESTIMATES
+    - {"no sensor", "all disqualified"},
+    "no idle draw is taken off.": set(STUDIES) - {"no sensor", "all disqualified"},
+    "Student t intervals over runs": set(STUDIES) - NO_MEAN - ONE_CYCLE,
+    "Single runs, without intervals": ONE_CYCLE,
+    "bars are 95 % intervals, often": set(STUDIES) - ONE_CYCLE - {"no sensor", "all disqualified"},
+    "a dashed line shows the meter's own uncertainty": {"one cycle"},
+    "take all experiments to scatter alike": FEW,
+    "all values together": set(STUDIES) - NO_MEAN - APART - {"two cards", "estimated once"},
+    "all values of one meter and card together": APART | {"two cards"},
+    "; less than what the sensor leaves open, ±57 %).": {"undersampled", "earlier method"},
+    "note: less than what the sensor leaves open, ±57 %": {"undersampled", "earlier method"},
+    "less than what the sensor leaves open": {"undersampled", "earlier method"},
+    "may move each value by up to ±40 %": {"undersampled", "earlier method"},
+    "smears over a window's ends": UNSEEN - {"earlier method"},
+    "longer windows shrink": UNSEEN - {"earlier method"},
+    "Records of an earlier energy method": {
+        *("earlier method", "method without a name", "estimated by two methods")
+    },
+    "unlike methods of the meter": {"earlier method", "method without a name"},
+    f"computed by unlike methods of the meter, 4 and {METHOD}:": {"earlier method"},
+    f"\nEnergies were computed by unlike methods of the meter, {METHOD} and one that records do "
+    "not name: they may": {"method without a name"},
+    "of a load that repeats in step": UNSEEN,
+    "the energy may be off by up to ±120 %": UNSEEN,
+    "In 20 of 20 runs nothing shows that the sensor saw all of the time": UNSEEN,
+    "precision": set(),
+    "Power over time": set(),
+    "None": set(),
+    "nan": set(),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_claim_stands_where_it_is_true_and_nowhere_else(tmp_path: Path, study: str) -> None:
+    record, options = STUDIES[study]
+    write_study(tmp_path, record, **options)
+    text = claims(tmp_path)
+    assert {claim for claim in CLAIMS if claim in text} == {
+        claim for claim, studies in CLAIMS.items() if study in studies
+    }
 
 
 def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(tmp_path):
@@ -152,154 +409,6 @@ def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(
         assert row["shared_u95_rel"] is None
         expected = pytest.approx(0.4 * 2**0.5) if is_energy else None
         assert changed == {**row, "shared_u95_rel": expected}
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_runs_that_do_not_scatter_are_compared_and_inconclusive(tmp_path, step):
-    write_study(tmp_path, lambda _, place: {"energy_j": 1000.0 * (1 + step * place)})
-    text = claims(tmp_path)
-    assert "verdict: inconclusive; note: interval: repeats do not scatter" in text
-    assert "do not differ" not in text
-
-
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_best_load_that_was_not_kept_up_with_is_said_to_be(tmp_path, place):
-    def record(run: Any, index: int) -> dict[str, Any]:
-        return {**apart(run, index), "validity": ["over_saturated"] if index == place else []}
-
-    write_study(tmp_path, record)
-    sentence = "With batch_size=1 requests came faster than they were answered in 5 of 5 runs"
-    assert (sentence in claims(tmp_path)) == (place == 0)
-
-
-@pytest.mark.parametrize("case", ["a disqualified run", "a ramp"])
-def test_of_a_load_that_is_in_no_mean_or_has_no_rate_nothing_is_said(tmp_path, case):
-    def record(run: Any, index: int) -> dict[str, Any]:
-        codes = ["over_saturated"] if case == "a ramp" else ["over_saturated", "counter_reset"]
-        late = index == 0 and (case == "a ramp" or run["cycle"] == 1)
-        return {**apart(run, index), "validity": codes if late else []}
-
-    ramp = {"serving": {"arrivals": "ramp"}} if case == "a ramp" else {}
-    write_study(tmp_path, record, configs=[{**config(size), **ramp} for size in (1, 8)])
-    assert "requests came faster" not in claims(tmp_path)
-
-
-def test_a_limit_that_the_study_sets_is_no_difference_apart_from_settings(tmp_path):
-    limits, swept = (300.0, 400.0), "gpu.power_limit_w"
-
-    def record(run: Any, place: int) -> dict[str, Any]:
-        environment = machine()["environment"]
-        return {
-            **apart(run, place),
-            "environment": {
-                **environment,
-                "gpus": [{**environment["gpus"][0], "power_limit_w": limits[place]}],
-            },
-        }
-
-    configs = [config(1, gpu={"power_limit_w": limit}) for limit in limits]
-    with patch("report.studies.SWEPT", [swept]):
-        write_study(tmp_path, record, configs=configs)
-    text = claims(tmp_path)
-    assert "power_limit_w=300 uses 9.5 % less energy" in text
-    assert "Apart from settings" not in text
-
-
-def test_a_method_that_records_do_not_name_is_another_one(tmp_path):
-    def record(run: Any, place: int) -> dict[str, Any]:
-        return {**apart(run, place), "provenance": {"energy_method": [None, METHOD][place]}}
-
-    write_study(tmp_path, record)
-    sentence = f"unlike methods of the meter, {METHOD} and one that records do not name: they may"
-    assert claims(tmp_path).count(sentence) == 2  # the page's and the terminal's
-
-
-def test_of_estimates_no_method_of_the_meter_is_said(tmp_path):
-    def record(run: Any, place: int) -> dict[str, Any]:
-        estimate = {"source": "codecarbon", "kind": "estimated"}
-        return {
-            **apart(run, place),
-            **estimate,
-            "provenance": {"energy_method": [3, METHOD][place]},
-        }
-
-    write_study(tmp_path, record)
-    assert "unlike methods" not in claims(tmp_path)
-
-
-@pytest.mark.parametrize("method", [4, METHOD])
-def test_of_runs_by_an_earlier_method_it_is_not_said_what_their_sensors_smear(tmp_path, method):
-    def record(run: Any, place: int) -> dict[str, Any]:
-        parts = undersampled(run, place)
-        return {**parts, "provenance": {"energy_method": method if run["cycle"] == 1 else METHOD}}
-
-    write_study(tmp_path, record, configs=FOUR)
-    text = claims(tmp_path)
-    assert "may move each value by up to ±40 %" in text
-    assert ("smears over a window's ends" in text) == (method == METHOD)
-    assert ("longer windows shrink" in text) == (method == METHOD)
-    assert ("Records of an earlier energy method" in text) == (method != METHOD)
-    assert (f"computed by unlike methods of the meter, {method} and {METHOD}:" in text) == (
-        method != METHOD
-    )
-
-
-UNSEEN = {"undersampled", "barely undersampled"}
-SHOWN = {"apart", "unpaired", "missing level", "other work", "estimated", *UNSEEN}
-"""Studies in which the least is shown to use less than the most."""
-
-CLAIMS = {
-    "Least energy:": SHOWN,
-    "Most:": SHOWN,
-    "less energy per output token than": SHOWN,
-    "verdict: differ": SHOWN,
-    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null"},
-    "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
-    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
-    "; less than what the sensor leaves open, ±57 %).": {"undersampled"},
-    "note: less than what the sensor leaves open, ±57 %": {"undersampled"},
-    "less than what the sensor leaves open": {"undersampled"},
-    "cycles (execution.n_cycles)": {"null", "unpaired null", "estimated null"},
-    "may move each value by up to": UNSEEN,
-    "of a load that repeats in step": UNSEEN,
-    "the energy may be off by up to ±120 %": UNSEEN,
-    "In 20 of 20 runs nothing shows that the sensor saw all of the time": UNSEEN,
-    "would look like an effect here": {"unpaired", "unpaired null"},
-    "estimated to use": {"estimated"},
-    "Estimated means": {"estimated null"},
-    "1 experiment is not compared with pytorch: other work: output tokens per": {"other work"},
-    "a drift, or a difference of the machines, would look the same": {"unpaired"},
-    "Student t intervals over runs": set(STUDIES) - {"one cycle"},
-    "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
-    "Not shown to use more than it": set(),
-    "not ranked with the rest": {"two meters", "two machines", "one token"},
-    "input tokens per request are 400 and 401": {"one token"},
-    "host is node-2 and node-1": {"two machines"},
-    "measured by nvml (gpu) and measured by rapl": {"two meters"},
-    "precision": set(),
-    "outside the means": set(),
-    "None": set(),
-    "1 times": set(),
-    "nan": set(),
-}
-
-
-@pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_a_claim_stands_where_it_is_true_and_nowhere_else(
-    text_of: Callable[[str], str], claim: str, study: str
-) -> None:
-    assert (claim in text_of(study)) == (study in CLAIMS[claim])
-
-
-def test_an_experiment_that_may_be_as_good_as_the_best_is_named(tmp_path: Path) -> None:
-    def record(run: Any, place: int) -> dict[str, Any]:
-        return {"energy_j": (1000.0, 1000.0, 1300.0)[place] * noise(run, place)}
-
-    write_study(tmp_path, record, configs=FOUR[:3])
-    text = claims(tmp_path)
-    assert "Least energy" in text
-    assert "Not shown to use more than it: batch_size=" in text
 
 
 def test_equal_studies_are_told_apart_in_five_per_cent_at_most() -> None:
@@ -512,122 +621,3 @@ def test_small_shares_of_a_front_are_said_with_two_digits():
     )
     (text,) = relations._fronts(rows, [{"model": "a"}, {"model": "b"}])
     assert "perplexity (of a token, which models of one tokenizer alone have in common):" in text
-
-
-def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):
-    def on_two_cards(run: Any, place: int) -> dict[str, Any]:
-        return {**apart(run, place), **machine(uuid=f"GPU-{run['cycle'] % 2}")}
-
-    write_study(tmp_path, on_two_cards)
-    text = claims(tmp_path)
-    assert "gain may shift all values of one meter and card together" in text
-    assert "not ranked with the rest" not in text
-
-
-def silent(run: Any, place: int, *, cycles: tuple[int, ...], places: tuple[int, ...]) -> Any:
-    """Return runs of which some wrote no token, and their energy is known."""
-    record = apart(run, place)
-    if run["cycle"] not in cycles or place not in places:
-        return record
-    energy = make_result(run, **record).energy.model_copy(update={"per_output_token_j": None})
-    return {
-        "tokens": Tokens(input=100, output=0, requests=20, prompt_hash="a" * 64),
-        "energy": energy,
-    }
-
-
-def test_an_experiment_whose_mean_one_run_without_a_token_takes_away_is_named(tmp_path):
-    write_study(tmp_path, lambda run, place: silent(run, place, cycles=(2,), places=(1,)))
-    text = claims(tmp_path)
-    assert (
-        "Not ranked, as not every run of theirs has energy per output token: batch_size=2" in text
-    )
-
-
-def test_energy_without_a_token_is_not_said_to_be_unobserved(tmp_path):
-    every = {"cycles": (1, 2, 3, 4, 5), "places": (0, 1)}
-    write_study(tmp_path, lambda run, place: silent(run, place, **every))
-    text = claims(tmp_path)
-    assert "No energy was observed" not in text
-    assert "Energy was observed, but no experiment has it per output token" in text
-    assert "Energy: measured by nvml" in text
-
-
-@pytest.mark.parametrize("name", [*STUDIES])
-def test_only_experiments_without_a_mean_are_said_not_to_be_ranked(text_of, name):
-    assert ("Not ranked, as not every run" in text_of(name)) == (name == "missing level")
-
-
-@pytest.mark.parametrize("versions", [("0.9", "0.9"), ("0.9", "0.10"), (None, "0.10")])
-def test_experiments_of_two_versions_of_an_engine_are_said_to_be(tmp_path, versions):
-    def record(run: Any, place: int) -> dict[str, Any]:
-        packages = {} if versions[place] is None else {"vllm": versions[place]}
-        engine = {"engine": {"versions": packages}}
-        return {**apart(run, place), "environment": {**machine()["environment"], **engine}}
-
-    for name, configs in (("one", (config(1), config(2))), ("two", BACKENDS)):
-        write_study(tmp_path / name, record, configs=configs)
-        named = "they differ in engine_version" in claims(tmp_path / name)
-        assert named == (name == "one" and versions == ("0.9", "0.10"))
-
-
-@pytest.mark.parametrize(
-    ("came", "worked", "expected"),
-    [
-        ((None, None), (None, None), []),
-        ((None, None), (19.5, 20), []),
-        ((195, 200), (19.5, 20), []),
-        ((None, 200), (19.5, 20), ["1 of 2 runs"]),
-        ((None, 200), (None, 20), ["1 of 2 runs"]),
-        ((None, None), (None, 20), ["1 of 2 runs"]),
-        ((None, None, 200), (None, 20, 20), ["2 of 3 runs"]),
-    ],
-)
-def test_tokens_and_requests_that_two_versions_count_otherwise_are_named(
-    came: tuple[int | None, ...], worked: tuple[float | None, ...], expected: list[str]
-) -> None:
-    rows = [
-        {
-            "status": "completed",
-            "energy_gross_j": 1000.0,
-            "validity": [],
-            "kind": "measured",
-            "offered_requests_per_s": 2.0,
-            "output_tokens_came": tokens,
-            "requests_worked": requests,
-        }
-        for tokens, requests in zip(came, worked, strict=True)
-    ]
-    sentences = findings.interval_caveats(rows)
-    assert [sentence.partition(" under traffic")[0] for sentence in sentences] == expected
-
-
-@pytest.mark.parametrize(
-    ("how", "said"), [({}, True), ({"shuffled": True}, False), ({"sequential": True}, False)]
-)
-def test_cycles_of_one_order_are_said_where_experiments_are_compared_within_them(
-    tmp_path: Path, how: dict[str, bool], said: bool
-) -> None:
-    write_study(tmp_path, apart, configs=FOUR, **how)
-    with without_drawing():
-        write_report(tmp_path, partial=False)
-    page = (tmp_path / "report.html").read_text()
-    assert page.count(ONE_ORDER) == (2 if said else 0)  # at the top, and with the pairs
-
-
-@pytest.mark.parametrize(
-    ("cycles", "failed", "said"),
-    [(1, 0, False), (2, 0, True), (4, 0, True), (5, 0, False), (5, 1, True)],
-)
-def test_few_cycles_say_what_the_intervals_of_settings_take_for_granted(
-    tmp_path: Path, cycles: int, failed: int, said: bool
-) -> None:
-    def record(run: Any, place: int) -> dict[str, Any]:
-        left_out = place == 2 and run["cycle"] <= failed
-        return {**apart(run, place), "validity": ["counter_reset"] if left_out else []}
-
-    write_study(tmp_path, record, configs=FOUR, cycles=cycles)
-    with without_drawing():
-        write_report(tmp_path, partial=False)
-    page = (tmp_path / "report.html").read_text()
-    assert ("take all experiments to scatter alike" in page) == said

@@ -8,7 +8,9 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,6 +23,7 @@ from llenergymeasure.files import open_to_read
 from llenergymeasure.report.export import crate
 from llenergymeasure.report.export.forms import FORMS
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
+from report.studies import SWEPT, config
 from results.synthetic import (
     make_plan,
     make_result,
@@ -31,9 +34,7 @@ from results.synthetic import (
     write_runs,
 )
 
-CONFIGS = [
-    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
-]
+CONFIGS = [config(1), config(8)]
 
 CARBON = {
     "grid_gco2e_per_kwh": 344.0,
@@ -46,15 +47,57 @@ CARBON = {
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    plan = make_plan(CONFIGS, SWEPT)
     write_complete_study(tmp_path, plan)
     write_tables(tmp_path, partial=False)
     return tmp_path
 
 
+def written(
+    folder: Path,
+    record: Callable[[Any], dict[str, Any]] = lambda _: {},
+    *,
+    configs: Sequence[dict[str, Any]] = CONFIGS,
+    swept: Sequence[str] = SWEPT,
+    carbon: dict[str, Any] | None = None,
+    **shape: Any,
+) -> dict[str, Any]:
+    """Write a study of these records, its tables too, and return its plan."""
+    sections = {} if carbon is None else {"sections": {"carbon": carbon}}
+    plan = make_plan(configs, swept, **shape) | sections
+    write_runs(folder, plan, record)
+    write_tables(folder, partial=False)
+    return plan
+
+
 def exported(study: Path, form: str, capsys: pytest.CaptureFixture[str]) -> str:
     export(study, form, None)
     return capsys.readouterr().out
+
+
+def sci_child(study: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what a study's one experiment is in its manifest."""
+    (child,) = yaml.safe_load(exported(study, "sci", capsys))["tree"]["children"].values()
+    return child
+
+
+def spdx_package(study: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    graph = json.loads(exported(study, "spdx", capsys))["@graph"]
+    (package,) = (element for element in graph if element["type"] == "ai_AIPackage")
+    return package
+
+
+def of_eight(run: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    return changes if run["config"]["pytorch"]["batch_size"] == 8 else {}
+
+
+def with_tokens(run: Any, energy: dict[str, Any] | None = None, **tokens: Any) -> dict[str, Any]:
+    """Return a run's record with changes of its tokens and its energy."""
+    result = make_result(run)
+    return {
+        "tokens": result.tokens.model_copy(update=tokens),
+        "energy": result.energy.model_copy(update=energy or {}),
+    }
 
 
 def test_markdown_has_a_column_a_setting_and_a_line_an_experiment(study, capsys):
@@ -79,12 +122,8 @@ def test_latex_has_caption_label_and_escapes(study, capsys):
 
 
 def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
-    def record(run):
-        estimate = {"kind": "estimated", "source": "codecarbon"}
-        return estimate if run["config"]["pytorch"]["batch_size"] == 8 else {}
-
-    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), record)
-    write_tables(tmp_path, partial=False)
+    estimate = {"kind": "estimated", "source": "codecarbon"}
+    written(tmp_path, lambda run: of_eight(run, estimate))
     text = exported(tmp_path, "latex", capsys)
     assert r"pytorch.batch\_size & Kind & Scope & n" in text
     assert "8 & estimated & CPU & 3" in text
@@ -104,8 +143,7 @@ def test_a_caption_says_what_parts_rows_and_what_is_in_no_interval(tmp_path, cap
             "environment": {**result.environment, "host": host},
         }
 
-    write_runs(tmp_path, make_plan(CONFIGS, ["pytorch.batch_size"]), record)
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, record)
     text = exported(tmp_path, "markdown", capsys)
     reason = "batch_size=8 is not ranked with the rest: other machines: host is node-1 and node-2."
     assert (reason in text) == (len(set(hosts)) == 2)
@@ -131,8 +169,7 @@ def test_the_citation_fixes_the_study(study, capsys):
 
 def test_watt_hours_per_thousand_queries(tmp_path, capsys):
     # 1,000 J over 20 requests: 50 J each, 50,000 J the thousand.
-    write_runs(tmp_path, make_plan(CONFIGS[:1], [], cycles=2))
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, configs=CONFIGS[:1], swept=[], cycles=2)
     (row,) = csv.DictReader(io.StringIO(exported(tmp_path, "energy-score", capsys)))
     assert float(row["wh_per_1000_queries"]) == pytest.approx(50_000 / 3600)
     assert (row["model"], row["kind"], row["n"]) == ("tiny-llama", "measured", "2")
@@ -140,7 +177,7 @@ def test_watt_hours_per_thousand_queries(tmp_path, capsys):
 
 
 def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path, capsys):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    plan = make_plan(CONFIGS, SWEPT)
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         if run["config"]["pytorch"]["batch_size"] == 1:
@@ -160,14 +197,8 @@ def test_a_table_with_a_failed_experiment_says_so_and_what_the_rest_is(tmp_path,
 
 
 def test_what_ran_on_no_gpu_is_not_said_to_have_run_on_the_others(tmp_path, capsys):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
-
-    def record(run):
-        on_cpu = run["config"]["pytorch"]["batch_size"] == 8
-        return {"environment": {"host": "node-1", "gpus": []}} if on_cpu else {}
-
-    write_runs(tmp_path, plan, record)
-    write_tables(tmp_path, partial=False)
+    no_gpu = {"environment": {"host": "node-1", "gpus": []}}
+    written(tmp_path, lambda run: of_eight(run, no_gpu))
     text = exported(tmp_path, "markdown", capsys)
     assert text.startswith("| pytorch.batch_size | Device | n |")
     assert "| 8 | - | 3 |" in text
@@ -176,8 +207,7 @@ def test_what_ran_on_no_gpu_is_not_said_to_have_run_on_the_others(tmp_path, caps
 
 
 def test_an_interval_that_holds_the_gain_is_not_said_to_be_one_of_the_runs_alone(tmp_path, capsys):
-    write_runs(tmp_path, make_plan(CONFIGS, []) | {"sections": {"carbon": CARBON}})
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, swept=[], carbon=CARBON)
     assert "95 % interval with the sensor's gain" in exported(tmp_path, "spdx", capsys)
     manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
     assert "95 % interval of the energy, with the sensor's gain;" in manifest["description"]
@@ -240,9 +270,7 @@ def test_what_cannot_be_written_is_said(study, form, message):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"sections": {"carbon": CARBON}}
-    write_runs(tmp_path, plan, lambda _: {"energy_j": None})
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, lambda _: {"energy_j": None}, cycles=1, carbon=CARBON)
     text = exported(tmp_path, form, capsys)
     assert text
     assert "interval" not in text.partition("means over n runs")[2]
@@ -250,73 +278,49 @@ def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
 
 def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
     """Two cycles of one experiment: 1,000 and 1,200 J for 20 requests in 20 s each."""
-    plan = make_plan(CONFIGS[:1], [], cycles=2)
-    plan |= {} if carbon is None else {"sections": {"carbon": carbon}}
-    write_runs(folder, plan, lambda run: {"energy_j": 800.0 + 200 * run["cycle"]})
-    write_tables(folder, partial=False)
-    return plan
+    return written(
+        folder,
+        lambda run: {"energy_j": 800.0 + 200 * run["cycle"]},
+        configs=CONFIGS[:1],
+        swept=[],
+        cycles=2,
+        carbon=carbon,
+    )
+
+
+def closed(required: str = "", **properties: Any) -> dict[str, Any]:
+    """Return the schema of a mapping that holds nothing else."""
+    shape = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**shape, "required": required.split()}
 
 
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-PLUGIN = {
+PLUGIN = closed(
+    "path method",
+    path={"type": "string"},
+    method={"enum": ["Multiply", "Divide", "Sum", "Sci"]},
+    mapping=TEXTS,
+    config={"type": "object", "minProperties": 1},
+)
+INPUT = {
     "type": "object",
-    "required": ["path", "method"],
-    "properties": {
-        "path": {"type": "string"},
-        "method": {"enum": ["Multiply", "Divide", "Sum", "Sci"]},
-        "mapping": TEXTS,
-        "config": {"type": "object", "minProperties": 1},
-    },
-    "additionalProperties": False,
+    "required": ["timestamp", "duration"],
+    "properties": {"duration": {"type": "number", "minimum": 1}},
 }
-CHILD = {
-    "type": "object",
-    "required": ["pipeline", "inputs", "outputs"],
-    "properties": {
-        "pipeline": {
-            "type": "object",
-            "required": ["compute"],
-            "properties": {"compute": {"type": "array", "items": {"type": "string"}}},
-            "additionalProperties": False,
-        },
-        "inputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["timestamp", "duration"],
-                "properties": {"duration": {"type": "number", "minimum": 1}},
-            },
-        },
-        "outputs": {"type": "array"},
-    },
-    "additionalProperties": False,
-}
-MANIFEST = {
-    "type": "object",
-    "required": ["name", "initialize", "tree"],
-    "properties": {
-        "name": {"type": "string"},
-        "description": {"type": ["string", "null"]},
-        "tags": {
-            "type": "object",
-            "propertyNames": {"enum": ["kind", "complexity", "category"]},
-            **TEXTS,
-        },
-        "initialize": {
-            "type": "object",
-            "required": ["plugins"],
-            "properties": {"plugins": {"type": "object", "additionalProperties": PLUGIN}},
-            "additionalProperties": False,
-        },
-        "tree": {
-            "type": "object",
-            "required": ["children"],
-            "properties": {"children": {"type": "object", "additionalProperties": CHILD}},
-            "additionalProperties": False,
-        },
-    },
-    "additionalProperties": False,
-}
+CHILD = closed(
+    "pipeline inputs outputs",
+    pipeline=closed("compute", compute={"type": "array", "items": {"type": "string"}}),
+    inputs={"type": "array", "items": INPUT},
+    outputs={"type": "array"},
+)
+MANIFEST = closed(
+    "name initialize tree",
+    name={"type": "string"},
+    description={"type": ["string", "null"]},
+    tags={**TEXTS, "propertyNames": {"enum": ["kind", "complexity", "category"]}},
+    initialize=closed("plugins", plugins={"type": "object", "additionalProperties": PLUGIN}),
+    tree=closed("children", children={"type": "object", "additionalProperties": CHILD}),
+)
 """What Impact Framework asks of a manifest (manifestSchema of its src/common/util/validations.ts)
 and of its plugins' inputs, as JSON Schema; what it would pass over unread is no part of it."""
 
@@ -367,6 +371,9 @@ def test_an_sci_score_is_operational_and_embodied_carbon_per_functional_unit(tmp
     assert (output["kind"], output["scopes"]) == ("measured", "gpu")
 
 
+ONE_RUN = {"configs": CONFIGS[:1], "swept": [], "cycles": 1, "carbon": CARBON}
+
+
 @pytest.mark.parametrize("missing", ["grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years"])
 def test_an_sci_score_is_not_made_up(tmp_path, missing):
     declared_study(tmp_path, {key: value for key, value in CARBON.items() if key != missing})
@@ -388,33 +395,20 @@ def test_a_run_that_does_not_say_when_it_began_is_in_every_form(tmp_path, form):
 
 
 def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys):
-    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
-    write_plan(tmp_path, plan)
-    result = make_result(plan["runs"][0])
-    counts = result.tokens.model_copy(update={"requests": 0})
-    write_result(tmp_path, result.model_copy(update={"tokens": counts}))
-    write_tables(tmp_path, partial=False)
-    manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
-    (child,) = manifest["tree"]["children"].values()
+    written(tmp_path, lambda run: with_tokens(run, requests=0), **ONE_RUN)
+    child = sci_child(tmp_path, capsys)
     assert "sci-request" not in child["pipeline"]["compute"]
     assert "sci-per-request" not in child["outputs"][0]
 
 
 def test_an_sci_score_of_a_request_under_traffic_is_of_the_work_on_one(tmp_path, capsys):
-    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
-    write_plan(tmp_path, plan)
-    result = make_result(plan["runs"][0])
-    counts = result.tokens.model_copy(update={"requests": 20, "requests_worked": 25.0})
-    write_result(tmp_path, result.model_copy(update={"tokens": counts}))
-    write_tables(tmp_path, partial=False)
-    (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
-    assert child["inputs"][0]["requests"] == 25
+    written(tmp_path, lambda run: with_tokens(run, requests_worked=25.0), **ONE_RUN)
+    assert sci_child(tmp_path, capsys)["inputs"][0]["requests"] == 25
 
 
 def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
     declared_study(tmp_path, None)
-    document = json.loads(exported(tmp_path, "spdx", capsys))
-    (package,) = (element for element in document["@graph"] if element["type"] == "ai_AIPackage")
+    package = spdx_package(tmp_path, capsys)
     (consumption,) = package["ai_energyConsumption"]["ai_inferenceEnergyConsumption"]
     # 55 J a request on average: 55,000 J the thousand.
     assert float(consumption["ai_energyQuantity"]) == pytest.approx(55_000 / 3.6e6, rel=1e-12)
@@ -427,9 +421,7 @@ def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
 @pytest.mark.parametrize("energy_j", [1000.0, 1e-9, None])
 def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
     """The bindings are made from SPDX's own SHACL model and check types and counts."""
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1)
-    write_runs(tmp_path, plan, lambda _: {"energy_j": energy_j})
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, lambda _: {"energy_j": energy_j}, cycles=1)
     spdx_python_model = pytest.importorskip("spdx_python_model")
     model, objects = spdx_python_model.load_data(json.loads(exported(tmp_path, "spdx", capsys)))
     assert not objects.missing_ids
@@ -447,29 +439,25 @@ def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
 
 def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tmp_path, capsys):
     """Answers that end by themselves: as many joules a token each time, and 50 to 150 a request."""
-    plan = make_plan(CONFIGS[:1], [], cycles=3) | {"sections": {"carbon": CARBON}}
-    write_plan(tmp_path, plan)
-    for run, tokens in zip(plan["runs"], (1000, 2000, 3000), strict=True):
-        result = make_result(run, energy_j=tokens / 2.0, output_tokens=tokens)
-        counts = result.tokens.model_copy(update={"requests": 10})
-        energy = result.energy.model_copy(update={"per_request_j": tokens / 20.0})
-        write_result(tmp_path, result.model_copy(update={"tokens": counts, "energy": energy}))
-    write_tables(tmp_path, partial=False)
-    (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
-    (output,) = child["outputs"]
+
+    def record(run):
+        tokens = 1000 * run["cycle"]
+        energy = {"gross_j": tokens / 2.0, "per_request_j": tokens / 20.0}
+        return with_tokens(run, energy, input=4 * tokens, output=tokens, requests=10)
+
+    written(tmp_path, record, configs=CONFIGS[:1], swept=[], carbon=CARBON)
+    (output,) = sci_child(tmp_path, capsys)["outputs"]
     assert output["sci-per-request-high"] > 1.9 * output["sci-per-request"]
     assert output["sci-per-output-token-high"] < 1.06 * output["sci-per-output-token"]
-    document = json.loads(exported(tmp_path, "spdx", capsys))
-    (package,) = (element for element in document["@graph"] if element["type"] == "ai_AIPackage")
-    low, high = re.findall(r"gain ([\d.]+) to ([\d.]+);", package["comment"])[0]
+    comment = spdx_package(tmp_path, capsys)["comment"]
+    low, high = re.findall(r"gain ([\d.]+) to ([\d.]+);", comment)[0]
     assert float(high) > 5 * float(low)
 
 
 def test_names_do_not_break_what_latex_makes_of_them(tmp_path, capsys):
     names = ("[0, 1]", "<b>|c", "~a^b_%")
-    configs = [{"model": name, "pytorch": {"batch_size": 1}} for name in names]
-    write_runs(tmp_path, make_plan(configs, ["model"], study="batch_sweep & 100%"))
-    write_tables(tmp_path, partial=False)
+    configs = [config(1) | {"model": name} for name in names]
+    written(tmp_path, configs=configs, swept=["model"], study="batch_sweep & 100%")
     lines = exported(tmp_path, "latex", capsys).splitlines()
     # A bracket after a line's end, or a rule, would be taken for its length.
     cells = {line.split(" & ")[0] for line in lines if line.endswith(r"\\")}
@@ -496,24 +484,21 @@ def test_the_currency_of_a_cost_and_the_scope_of_a_score_stand_next_to_it(study,
 
 def test_two_settings_that_are_cut_alike_are_not_one_in_a_table(tmp_path, capsys):
     names = [f"/{'a' * 40}/{name}/{'b' * 40}" for name in ("one", "two")]
-    configs = [{"model": name, "pytorch": {"batch_size": 1}} for name in names]
-    write_runs(tmp_path, make_plan(configs, ["model"]))
-    write_tables(tmp_path, partial=False)
+    written(tmp_path, configs=[config(1) | {"model": name} for name in names], swept=["model"])
     text = exported(tmp_path, "markdown", capsys)
     assert all(f"| {name} |" in text for name in names)
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "sci", "spdx"])
 def test_what_a_sensor_may_not_see_is_next_to_the_intervals(tmp_path, capsys, form):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
     for folder, codes in (("seen", ()), ("unseen", ("counter_unverified",))):
-        write_plan(tmp_path / folder, plan | {"sections": {"carbon": CARBON}})
-        for run in plan["runs"]:
-            result = make_result(run, validity=codes)
-            energy = result.energy.model_copy(update={"bound_j": 1.17 * result.energy.gross_j})
-            doubtful = result.model_copy(update={"energy": energy})
-            write_result(tmp_path / folder, doubtful, plan["swept"])
-        write_tables(tmp_path / folder, partial=False)
+
+        def record(run, codes=codes):
+            energy = make_result(run).energy
+            doubtful = energy.model_copy(update={"bound_j": 1.17 * energy.gross_j})
+            return {"energy": doubtful, "validity": codes}
+
+        written(tmp_path / folder, record, carbon=CARBON)
         text = exported(tmp_path / folder, form, capsys)
         text = text.replace("\\u00b1", "±").replace("\\", "")
         assert ("may be off by up to ±117 %" in " ".join(text.split())) == bool(codes)

@@ -3,7 +3,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import read_table, write_tables
-from llenergymeasure.errors import ResultsError
 from llenergymeasure.report.experiments import table_rows
 from llenergymeasure.report.formatting import scale_for
 from llenergymeasure.report.plain_text import groups_text, study_text
@@ -43,12 +42,6 @@ def test_kind_counts_and_figures_are_told(tmp_path, plan):
     mean = read_table(tmp_path, "summary.parquet")["energy_per_output_token_j_mean"][0].as_py()
     assert f"{mean * 1000:.0f}" in text
     assert "Without a result" not in text
-
-
-def test_estimated_is_never_taken_for_measured(tmp_path, plan):
-    write_complete_study(tmp_path, plan, kind="estimated", source="codecarbon")
-    text = text_of(tmp_path)
-    assert "estimated, not measured, by codecarbon (CPU)" in text
 
 
 def test_columns_line_up(tmp_path, plan):
@@ -100,11 +93,6 @@ def test_study_of_which_nothing_ran_says_so(tmp_path, plan):
     assert "No run completed: there is no energy to report." in text
 
 
-def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
-    write_complete_study(tmp_path, plan, energy_j=None)
-    assert "Energy: not observed (no sensor)" in text_of(tmp_path)
-
-
 def test_flags_say_which_runs_are_left_out(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     codes = [min(DISQUALIFYING), min(VALIDITY.keys() - DISQUALIFYING)]
@@ -143,11 +131,6 @@ def test_a_summary_of_an_older_version_is_told_as_far_as_it_goes(tmp_path, plan)
     new = ("comparison_group", "not_comparable", "carbon_per_1000_requests_gco2e_mean")
     pq.write_table(pq.read_table(path).drop_columns(list(new)), path)
     assert "6 of 6 runs completed" in study_text(tmp_path)
-
-
-def test_text_needs_the_tables(tmp_path):
-    with pytest.raises(ResultsError, match=r"llem report .* merges the study's runs"):
-        study_text(tmp_path)
 
 
 def test_long_studies_stay_short(tmp_path):
