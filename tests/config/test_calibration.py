@@ -46,33 +46,29 @@ def test_a_bad_calibration_names_file_and_key(tmp_path: Path, content: object, k
     assert key in {problem.key for problem in caught.value.problems}
 
 
-def test_a_missing_calibration_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_calibration(tmp_path / "none.yaml")
+TWICE = "gpus:\n  A: {gain: 1, u_gain_rel: 0.01, source: m}\n  A: {gain: 2}"
 
 
-def study_id(**energy: object) -> str:
-    (experiment,) = study_from_mapping({"model": "tiny-llama", "energy": energy}).experiments
-    return experiment.id
-
-
-def test_a_calibration_counts_by_its_content(tmp_path: Path) -> None:
-    one, copy, other = (tmp_path / name for name in ("one.yaml", "copy.yaml", "other.yaml"))
-    for path, gain in ((one, 0.95), (copy, 0.95), (other, 0.96)):
-        path.write_text(json.dumps({"gpus": {"A100": {**CARD, "gain": gain}}}))
-    ids = [study_id(calibration=str(path)) for path in (one, copy, other)]
-    assert ids[0] == ids[1]
-    assert len({*ids, study_id()}) == 3
-
-
-@pytest.mark.parametrize("content", [None, "gpus: {}", "gpus: {A100: {gain: 1}}", "a: [b"])
-def test_a_study_with_a_bad_calibration_is_refused(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read"),
+        ("gpus: {}", "gpus"),
+        ("gpus: {A100: {gain: 1}}", "source"),
+        ("a: [b", "no valid YAML"),
+        (TWICE, "is given twice"),
+    ],
+)
+def test_a_study_with_a_bad_calibration_is_refused(
+    tmp_path: Path, content: str | None, says: str
+) -> None:
     path = tmp_path / "mine.yaml"
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=r"energy\.calibration") as caught:
-        study_id(calibration=str(path))
+        study_from_mapping({"model": "tiny-llama", "energy": {"calibration": str(path)}})
     assert "mine.yaml" in str(caught.value)
+    assert says in str(caught.value)
 
 
 def test_an_offset_is_taken_off_for_as_long_as_the_window_is(tmp_path: Path) -> None:
@@ -116,11 +112,3 @@ def test_the_band_without_a_calibration_is_what_published_cards_show(
     device: str, name: str, band: float
 ) -> None:
     assert uncalibrated_gain(device, name).band == band
-
-
-def test_a_card_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "gains.yaml"
-    one = "  GPU-1: {gain: 1.05, u_gain_rel: 0.01, source: meter}\n"
-    path.write_text(f"gpus:\n{one}{one.replace('1.05', '0.95')}")
-    with pytest.raises(ConfigurationError, match="is given twice"):
-        read_calibration(path)

@@ -6,67 +6,36 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import study_from_mapping
 
-# These ids name results that people have paid for. A change here orphans them: a new setting
-# must default to null, and a changed meaning needs a new hash version.
-GOLDEN: list[tuple[str, dict[str, Any]]] = [
-    ("minimal", {"model": "tiny-llama"}),
-    (
-        "demo",
-        {
-            "model": "tiny-llama",
-            "n": 16,
-            "max_input_tokens": 32,
-            "max_output_tokens": 32,
-            "decoder": {"preset": "deterministic"},
-            "precision": "fp32",
-            "pytorch": {"batch_size": 8},
-        },
-    ),
-    (
-        "vllm",
-        {
-            "model": "meta-llama/Llama-3.1-8B",
-            "backend": "vllm",
-            "dataset": {"n": 8},
-            "vllm": {"engine": {"gpu_memory_utilization": 0.9}},
-        },
-    ),
-    (
-        "everything else",
-        {
-            "model": "gpt2",
-            "weights": "random",
-            "backend": "openai",
-            "openai": {"base_url": "http://localhost:8000/v1"},
-            "energy": {"backend": None},
-            "warmup": {"n_warmup": 3},
-            "baseline": {"enabled": False},
-            "window": {"min_seconds": 2.5},
-            "lora": {"adapter_id": "a/b"},
-            "passthrough_kwargs": {"x": [1, 2.0, {"y": None}]},
-            "protocol": "publication",
-        },
-    ),
-]
-IDS = {
-    "minimal": "32c8d8bbc052",
-    "demo": "23669e75554b",
-    "vllm": "ed13a1e305ee",
-    "everything else": "2a69fcd366b6",
-}
+CALIBRATION = '{"gpus": {"A100": {"gain": 0.95, "u_gain_rel": 0.01, "source": "a meter"}}}'
 
 
 def only_id(study: dict[str, Any]) -> str:
-    (experiment,) = study_from_mapping(study).experiments
-    return experiment.id
+    return study_from_mapping({"model": "tiny-llama", **study}).experiments[0].id
 
 
-@pytest.mark.parametrize(("name", "study"), GOLDEN, ids=[name for name, _ in GOLDEN])
-def test_ids_stay_as_they_are(name: str, study: dict[str, Any]) -> None:
-    assert only_id(study) == IDS[name]
+def test_the_id_of_a_study_with_a_setting_in_every_section_stays() -> None:
+    """Like those in test_recorded_ids.py, it names results that people have paid for.
+
+    A new setting must default to null, and a changed meaning needs a new hash version.
+    """
+    study = {
+        "model": "gpt2",
+        "weights": "random",
+        "backend": "openai",
+        "openai": {"base_url": "http://localhost:8000/v1"},
+        "energy": {"backend": None},
+        "warmup": {"n_warmup": 3},
+        "baseline": {"enabled": False},
+        "window": {"min_seconds": 2.5},
+        "lora": {"adapter_id": "a/b"},
+        "passthrough_kwargs": {"x": [1, 2.0, {"y": None}]},
+        "protocol": "publication",
+    }
+    assert only_id(study) == "2a69fcd366b6"
 
 
 @pytest.mark.parametrize(
@@ -82,10 +51,12 @@ def test_ids_stay_as_they_are(name: str, study: dict[str, Any]) -> None:
         {"backend": "pytorch"},
         {"answer_length": "fixed"},
         {"answer_length": None, "chat": None},
+        # Another backend's settings, where the study has both.
+        {"backend": ["pytorch", "vllm"], "vllm": {"engine": {"max_num_seqs": 3}}},
     ],
 )
 def test_what_does_not_change_the_measurement_does_not_change_the_id(extra: dict[str, Any]) -> None:
-    assert only_id({"model": "tiny-llama", **extra}) == only_id({"model": "tiny-llama"})
+    assert only_id(extra) == only_id({})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +70,7 @@ def test_what_does_not_change_the_measurement_does_not_change_the_id(extra: dict
     ],
 )
 def test_what_changes_the_measurement_changes_the_id(extra: dict[str, Any]) -> None:
-    assert only_id({"model": "tiny-llama", **extra}) != only_id({"model": "tiny-llama"})
+    assert only_id(extra) != only_id({})
 
 
 @pytest.mark.parametrize(
@@ -107,43 +78,56 @@ def test_what_changes_the_measurement_changes_the_id(extra: dict[str, Any]) -> N
 )
 def test_a_null_in_a_request_leaves_something_out_and_counts(body: dict[str, Any]) -> None:
     server = {"base_url": "http://127.0.0.1:1/v1"}
-    study = {"model": "tiny-llama", "backend": "openai"}
+    study = {"backend": "openai"}
     full_id = only_id({**study, "openai": server})
     assert only_id({**study, "openai": {**server, "body": body}}) != full_id
     assert only_id({**study, "openai": {**server, "body": {}}}) == full_id
 
 
 def test_preset_and_its_values_are_the_same_experiment() -> None:
-    preset = only_id({"model": "tiny-llama", "decoder": {"preset": "deterministic"}})
-    values = only_id({"model": "tiny-llama", "decoder": {"temperature": 0, "do_sample": False}})
-    assert preset == values
+    preset = only_id({"decoder": {"preset": "deterministic"}})
+    assert preset == only_id({"decoder": {"temperature": 0, "do_sample": False}})
 
 
-def test_other_backends_settings_do_not_count() -> None:
-    both = study_from_mapping(
-        {
-            "model": "tiny-llama",
-            "backend": ["pytorch", "vllm"],
-            "vllm": {"engine": {"max_num_seqs": 3}},
-        }
-    )
-    assert both.experiments[0].id == only_id({"model": "tiny-llama"})
+CONTENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "dataset": (".jsonl", '{"prompt": "a"}\n', {}),
+    "chat.template": (".jinja", "{{ x }}", {"dataset": "arc"}),
+    "energy.calibration": (".json", CALIBRATION, {}),
+    "serving.trace": (".csv", "timestamp,x\n0,1\n", {"serving": {"arrivals": "trace"}}),
+    "model": ("", "{}", {}),
+    "lora.adapter_path": ("", "{}", {}),
+    "tensorrt.engine_path": ("", "{}", {"backend": "tensorrt"}),
+}
+"""Settings that name what is on this machine: how its name ends, what it holds, what goes with it.
+
+Without an ending it is a folder.
+"""
 
 
-def test_local_model_counts_by_content(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        (folder / "sub").mkdir(parents=True)
-        (folder / "config.json").write_text("{}")
-        (folder / "sub" / "weights").write_bytes(b"\0" * 2_000_000)
-        (folder / ".hidden").write_text(folder.name)
-    same = only_id({"model": str(one)})
-    assert only_id({"model": str(two)}) == same
-    (two / "config.json").write_text("{ }")
-    changed = only_id({"model": str(two)})
-    assert changed != same
-    (two / "config.json").rename(two / "settings.json")
-    assert only_id({"model": str(two)}) not in (same, changed)
+@pytest.mark.parametrize("key", CONTENTS)
+def test_what_is_on_this_machine_counts_by_its_content(tmp_path: Path, key: str) -> None:
+    suffix, content, rest = CONTENTS[key]
+    files = [tmp_path / f"{name}{suffix}" for name in ("one", "copy", "other")]
+    if not suffix:
+        files = [path / "sub" / "config.json" for path in files]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content} " if path is files[2] else content)
+
+    def named(path: Path) -> str:
+        place = path if suffix else path.parents[1]
+        config = study_from_mapping(rest, overrides={"model": "tiny-llama", key: str(place)})
+        assert value_at(config.experiments[0].config, key) == str(place)
+        return config.experiments[0].id
+
+    one, copy, other = map(named, files)
+    assert one == copy
+    assert one != other
+    if not suffix:
+        renamed = files[2].rename(files[2].with_name("settings.json"))
+        (tmp_path / "one" / ".hidden").write_text("")
+        assert named(files[0]) == one
+        assert named(renamed) not in (one, other)
 
 
 def test_results_in_a_model_s_folder_do_not_change_what_it_is(tmp_path: Path) -> None:
@@ -159,36 +143,15 @@ def test_results_in_a_model_s_folder_do_not_change_what_it_is(tmp_path: Path) ->
     assert only_id({"model": str(tmp_path)}) != before
 
 
-def test_a_chat_template_counts_by_content(tmp_path: Path) -> None:
-    data, template = tmp_path / "prompts.jsonl", tmp_path / "template.jinja"
-    data.write_text('{"prompt": "a"}\n')
-    template.write_text("one")
-
+def test_the_parts_of_a_chat_count(tmp_path: Path) -> None:
     def named(chat: dict[str, Any] | None) -> str:
-        return only_id({"model": "tiny-llama", "dataset": str(data), "chat": chat})
+        return only_id({"dataset": "arc", "chat": chat})
 
-    before = named({"template": str(template)})
     assert named({}) == named({"template": "auto"})
-    assert len({before, named({}), named({"template": "none"}), named(None)}) == 4
+    assert len({named({}), named({"template": "none"}), named(None)}) == 3
     assert named({"system": "x"}) != named({"arguments": {"x": True}}) != named({})
-    moved = tmp_path / "moved.jinja"
-    moved.write_text("one")
-    assert named({"template": str(moved)}) == before
-    template.write_text("two")
-    assert named({"template": str(template)}) != before
     with pytest.raises(ConfigurationError, match="no such file"):
-        named({"template": "absent.jinja"})
-
-
-def test_local_data_counts_by_content(tmp_path: Path) -> None:
-    data = tmp_path / "prompts.jsonl"
-    data.write_text('{"prompt": "a"}\n')
-    before = only_id({"model": "tiny-llama", "dataset": str(data)})
-    moved = tmp_path / "moved.jsonl"
-    moved.write_bytes(data.read_bytes())
-    assert only_id({"model": "tiny-llama", "dataset": str(moved)}) == before
-    data.write_text('{"prompt": "b"}\n')
-    assert only_id({"model": "tiny-llama", "dataset": str(data)}) != before
+        named({"template": str(tmp_path / "absent.jinja")})
 
 
 def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,15 +55,27 @@ def test_settings_of_the_study_win(protocol: Any) -> None:
             protocol=protocol,
             window={"min_seconds": 3.5, "min_batches": 7},
             baseline={"duration_seconds": 6.0},
-            warmup={"n_warmup": 50, "thermal_floor_seconds": 0, "convergence_detection": False},
+            warmup={
+                "n_warmup": 50,
+                "thermal_floor_seconds": 0,
+                "convergence_detection": False,
+                "cv_threshold": 0.1,
+                "min_prompts": 6,
+                "enabled": False,
+                "window_size": 7,
+            },
         ),
         measured=True,
     )
     assert (settings.window_min_s, settings.min_batches) == (3.5, 7)
     assert (settings.idle_before_s, settings.idle_after_s) == (6.0, 6.0)
     assert (settings.warmup_n, settings.warmup_floor_s) == (50, 0)
-    assert settings.warmup_convergence is False
+    assert (settings.warmup_convergence, settings.warmup_enabled) == (False, False)
+    assert (settings.warmup_cv_threshold, settings.warmup_min_prompts) == (0.1, 6)
+    assert settings.warmup_window_size == 7
     assert settings.warmup_max_prompts >= 50
+    most = resolve_protocol(config(protocol=protocol, warmup={"max_prompts": 99}), measured=True)
+    assert most.warmup_max_prompts == 99
 
 
 def test_idle_phases_can_be_asked_for_and_turned_off() -> None:
