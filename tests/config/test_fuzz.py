@@ -12,31 +12,16 @@ from hypothesis import strategies as st
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
+from support.studies import ROOT
 
 SOURCES = [
-    path.read_text() for path in sorted((Path(__file__).parent / "v1_19").glob("*.yaml"))
-] + [
     path.read_text()
-    for path in sorted((Path(__file__).parents[2] / "config" / "examples").glob("*.yaml"))
+    for folder in (Path(__file__).parent / "v1_19", ROOT / "config" / "examples")
+    for path in sorted(folder.glob("*.yaml"))
 ]
 SNIPPETS = [
-    *(
-        "{",
-        "}",
-        "[",
-        "]",
-        ":",
-        ": ",
-        "- ",
-        "\n",
-        "\n  ",
-        "\t",
-        "&a ",
-        "*a",
-        "<<: *a",
-        "!!set ",
-        "!x ",
-    ),
+    *("{", "}", "[", "]", ":", ": ", "- ", "\n", "\n  ", "\t"),
+    *("&a ", "*a", "<<: *a", "!!set ", "!x "),
     *("null", "~", "true", "no", ".nan", ".inf", "-1", "0", "1e9", "1e999", "9" * 40, '"', "'"),
     *("sweep:", "experiments:", "base: ", "backend: ", "vllm:", "pytorch:", "model: ", "n: "),
     *("---", "...", "%YAML 9.9\n", "? ", "| ", "> ", "#", "@", "`", "\\", "\u2028", "\ufeff", "é"),

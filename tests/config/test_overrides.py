@@ -25,21 +25,28 @@ def overridden(*arguments: str) -> Study:
     return study_from_mapping(STUDY, overrides=parse_overrides(arguments))
 
 
+def points(loaded: Study, name: str) -> list[Any]:
+    return [value_at(experiment.config, name) for experiment in loaded.experiments]
+
+
 def test_nothing_given_changes_nothing() -> None:
     assert overridden().experiments == study_from_mapping(STUDY).experiments
 
 
-def test_override_fixes_what_the_sweep_varies_and_experiments_set() -> None:
-    loaded = overridden("n=3", "decoder.top_k=1")
-    assert [experiment.model.n for experiment in loaded.experiments] == [3, 3]
-    assert {experiment.model.decoder.top_k for experiment in loaded.experiments} == {1}
-
-
-def test_override_takes_a_setting_out_of_a_group() -> None:
-    loaded = overridden("pytorch.batch_size=4")
-    sizes = [value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments]
-    assert sizes == [4, 4, 4]
-    assert value_at(loaded.experiments[0].config, "max_input_tokens") == 8
+@pytest.mark.parametrize(
+    ("arguments", "name", "values"),
+    [
+        (("n=3", "decoder.top_k=1"), "n", [3, 3]),
+        (("n=3", "decoder.top_k=1"), "decoder.top_k", [1, 1]),
+        (("pytorch.batch_size=4",), "pytorch.batch_size", [4, 4, 4]),
+        (("pytorch.batch_size=4",), "max_input_tokens", [8, 8, 512]),
+        (("sweep.decoder.temperature=[0, 1]",), "decoder.temperature", [0, 1, 0, 1, 1]),
+    ],
+)
+def test_an_override_fixes_what_sweep_group_and_experiments_set(
+    arguments: tuple[str, ...], name: str, values: list[Any]
+) -> None:
+    assert points(overridden(*arguments), name) == values
 
 
 @pytest.mark.parametrize(
@@ -55,39 +62,68 @@ def test_an_override_wins_however_the_study_writes_it(
     sweep: dict[str, Any], overrides: dict[str, Any]
 ) -> None:
     loaded = study_from_mapping({"model": "tiny-llama", "sweep": sweep}, overrides=overrides)
-    assert {
-        value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments
-    } == {4}
+    assert set(points(loaded, "pytorch.batch_size")) == {4}
     assert "pytorch.batch_size" not in loaded.swept_keys
 
 
-def test_an_override_of_a_backend_is_for_that_backend_alone() -> None:
-    study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
-    loaded = study_from_mapping(study, overrides={"pytorch.batch_size": 4})
-    sizes = [value_at(experiment.config, "pytorch.batch_size") for experiment in loaded.experiments]
-    assert sizes == [4, None]
+SPECULATIVE = {"num_speculative_tokens": 1, "prompt_lookup_max": 2}
+SERVER = {"base_url": "http://127.0.0.1:8000/v1", "body": SPECULATIVE}
+ENGINES = [{"backend": "pytorch", "pytorch.batch_size": 8}, {"backend": "vllm", "n": 8}]
+
+
+@pytest.mark.parametrize(
+    ("study", "overrides", "name", "values"),
+    [
+        ({"backend": ["pytorch", "vllm"]}, {"backend": "vllm"}, "backend", ["vllm"]),
+        ({"sweep": {"engine": ENGINES, "max_output_tokens": [1]}}, {"backend": "vllm"}, "backend", ["vllm"]),
+        (
+            {"sweep": {"engine": [{"backend": "pytorch"}, {"backend": "vllm"}]}},
+            {"backend": "sglang"},
+            "backend",
+            ["sglang"],
+        ),
+        # An override of a backend is for that backend alone.
+        (
+            {"backend": ["pytorch", "vllm"]},
+            {"pytorch.batch_size": 4},
+            "pytorch.batch_size",
+            [4, None],
+        ),
+        # A free mapping is replaced as a whole, and one field of it alone.
+        (
+            {"passthrough_kwargs": {"a": 1, "b": 2}},
+            {"passthrough_kwargs": {"a": 3}},
+            "passthrough_kwargs",
+            [{"a": 3}],
+        ),
+        (
+            {"backend": "openai", "openai": SERVER},
+            {"openai.body.num_speculative_tokens": 3},
+            "openai.body",
+            [SPECULATIVE | {"num_speculative_tokens": 3}],
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"speculative_config": SPECULATIVE}}},
+            {"vllm.engine.speculative_config.num_speculative_tokens": 3},
+            "vllm.engine.speculative_config",
+            [SPECULATIVE | {"num_speculative_tokens": 3}],
+        ),
+    ],
+    ids=[
+        *("one backend of several", "entries of a group", "a backend that no entry has"),
+        *("settings of a backend", "a free mapping", "a field of a request", "of a parameter"),
+    ],
+)
+def test_an_override_is_laid_over_what_the_study_has(
+    study: dict[str, Any], overrides: dict[str, Any], name: str, values: list[Any]
+) -> None:
+    loaded = study_from_mapping({"model": "tiny-llama", **study}, overrides=overrides)
+    assert points(loaded, name) == values
+
+
+def test_an_override_of_a_backend_that_the_study_does_not_use_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"sglang.*which the study does not use"):
-        study_from_mapping(study, overrides={"sglang.engine.dtype": "bfloat16"})
-
-
-def test_an_override_leaves_a_free_mapping_whole() -> None:
-    study = {"model": "tiny-llama", "passthrough_kwargs": {"a": 1, "b": 2}}
-    loaded = study_from_mapping(study, overrides={"passthrough_kwargs": {"a": 3}})
-    assert loaded.experiments[0].model.passthrough_kwargs == {"a": 3}
-
-
-@pytest.mark.parametrize("backend", ["openai", "vllm"])
-def test_an_override_of_one_field_of_a_free_mapping_keeps_the_others(backend: str) -> None:
-    name = "num_speculative_tokens"
-    both = {name: 1, "prompt_lookup_max": 2}
-    section: dict[str, Any] = {"base_url": "http://127.0.0.1:8000/v1", "body": dict(both)}
-    path = "openai.body"
-    if backend == "vllm":
-        section = {"engine": {"speculative_config": dict(both)}}
-        path = "vllm.engine.speculative_config"
-    study = {"model": "tiny-llama", "backend": backend, backend: section}
-    loaded = study_from_mapping(study, overrides={f"{path}.{name}": 3})
-    assert value_at(loaded.experiments[0].config, path) == {**both, name: 3}
+        overridden("sglang.engine.dtype=bfloat16")
 
 
 @pytest.mark.parametrize("dataset", ["synthetic", {"input_len": 64, "output_len": 32, "n": 5}])
@@ -102,49 +138,38 @@ def test_an_override_of_one_length_of_the_data_set_keeps_the_others(dataset: Any
 @pytest.mark.parametrize("given", [{"execution": {"n_cycles": 2}}, {"execution.n_cycles": 2}])
 def test_an_override_of_a_study_s_section_keeps_what_it_does_not_set(given: Any) -> None:
     study = {"model": "tiny-llama", "execution": {"n_cycles": 5, "cycle_order": "sequential"}}
-    loaded = study_from_mapping(study, overrides=given)
-    assert (loaded.n_cycles, loaded.execution.cycle_order) == (2, "sequential")
-
-
-def test_override_of_execution_sweep_and_name() -> None:
-    loaded = overridden("execution.n_cycles=7", "sweep.decoder.temperature=[0, 1]", "name=other")
-    assert (loaded.name, loaded.n_cycles) == ("other", 7)
-    assert len(loaded.experiments) == 2 * 2 + 1
-
-
-def test_override_of_the_backend_picks_one() -> None:
-    study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
-    loaded = study_from_mapping(study, overrides={"backend": "vllm"})
-    assert [experiment.model.backend for experiment in loaded.experiments] == ["vllm"]
-
-
-def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
-    group = [
-        {"backend": "pytorch", "pytorch.batch_size": 8},
-        {"backend": "vllm", "vllm.engine.max_num_seqs": 8},
-    ]
-    study: dict[str, Any] = {"model": "tiny-llama", "sweep": {"engine": group, "n": [1, 2]}}
-    loaded = study_from_mapping(study, overrides={"backend": "vllm"})
-    assert [experiment.model.backend for experiment in loaded.experiments] == ["vllm", "vllm"]
-    assert value_at(loaded.experiments[0].config, "vllm.engine.max_num_seqs") == 8
-    study["sweep"] = {"engine": [{"backend": "pytorch"}, {"backend": "vllm"}]}
-    loaded = study_from_mapping(study, overrides={"backend": "sglang"})
-    assert [experiment.model.backend for experiment in loaded.experiments] == ["sglang"]
+    loaded = study_from_mapping(study, overrides={**given, "name": "other"})
+    assert (loaded.name, loaded.n_cycles) == ("other", 2)
+    assert loaded.execution.cycle_order == "sequential"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        # It would be lost.
         (("n=4", "n=8"), "n: is given twice"),
         (("decoder.top_k=1", "decoder={top_k: 2}"), "sets decoder.top_k, which is set already"),
         (("execution.n_cycles=2", "execution={n_cycles: 3}"), "sets execution.n_cycles, which"),
         (("n=",), "n: has no value; `null` unsets it"),
         (("base=other.yaml",), "base: cannot be set over a study; name it in the study itself"),
+        # It is none.
+        (("n",), "must be KEY=VALUE"),
+        (("=3",), "must be KEY=VALUE"),
+        (("n=[1",), "n: is no valid YAML"),
+        (("nn=3",), "nn: unknown key"),
+        (("decoder.temprature=3",), "did you mean decoder.temperature?"),
+        (("decoder..top_k=3",), "is no setting's name"),
+        (("n=0",), "n: must be at least 1"),
+        (("execution.n_cycles=0",), "execution.n_cycles: must be at least 1"),
+        (("execution.cycles=2",), "did you mean execution.n_cycles?"),
+        (("model.x=1",), "unknown key"),
+        # Whatever its value.
+        (("decoder={temprature: null}",), "did you mean"),
+        (("execution={n_cycls: null}",), "did you mean"),
+        (("decoder={top_k:5}",), "blank after its colon"),
     ],
 )
-def test_an_override_that_would_be_lost_is_refused(
-    arguments: tuple[str, ...], message: str
-) -> None:
+def test_an_override_that_cannot_be_is_refused(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         overridden(*arguments)
     assert message in str(caught.value)
@@ -157,27 +182,6 @@ def test_a_key_that_is_near_none_names_each_known_one_once() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("n", "must be KEY=VALUE"),
-        ("=3", "must be KEY=VALUE"),
-        ("n=[1", "n: is no valid YAML"),
-        ("nn=3", "nn: unknown key"),
-        ("decoder.temprature=3", "did you mean decoder.temperature?"),
-        ("decoder..top_k=3", "is no setting's name"),
-        ("n=0", "n: must be at least 1"),
-        ("execution.n_cycles=0", "execution.n_cycles: must be at least 1"),
-        ("execution.cycles=2", "did you mean execution.n_cycles?"),
-        ("model.x=1", "unknown key"),
-    ],
-)
-def test_bad_override_is_told(argument: str, message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        overridden(argument)
-    assert message in str(caught.value)
-
-
 def test_override_of_a_file_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("model: tiny-llama\nn: 4\n")
@@ -186,27 +190,24 @@ def test_override_of_a_file_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     assert "study.yaml" not in str(caught.value)
 
 
-def test_a_misspelt_override_is_refused_whatever_its_value(tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text("model: tiny-llama\n")
-    for text in ("decoder={temprature: null}", "execution={n_cycls: null}", "decoder={top_k:5}"):
-        with pytest.raises(ConfigurationError, match=r"did you mean|blank after its colon"):
-            load_study(path, parse_overrides([text]))
+ENDLESS: dict[str, Any] = {"model": "x"}
+ENDLESS["decoder"] = ENDLESS
 
 
-def test_program_values_must_be_plain() -> None:
-    with pytest.raises(ConfigurationError, match="decoder: must be text, a number"):
-        study_from_mapping({"model": "x", "decoder": object()})
-    with pytest.raises(ConfigurationError, match="finite"):
-        study_from_mapping({"model": "x", "decoder": {"temperature": float("nan")}})
-    with pytest.raises(ConfigurationError, match="a key must be text"):
-        study_from_mapping({"model": "x", 3: 4})  # type: ignore[dict-item]
-    with pytest.raises(ConfigurationError, match="must be a mapping"):
-        study_from_mapping(["model"])  # type: ignore[arg-type]
-    endless: dict[str, Any] = {"model": "x"}
-    endless["decoder"] = endless
-    with pytest.raises(ConfigurationError, match="holds itself"):
-        study_from_mapping(endless)
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"model": "x", "decoder": object()}, "decoder: must be text, a number"),
+        ({"model": "x", "decoder": {"temperature": float("nan")}}, "finite"),
+        ({"model": "x", 3: 4}, "a key must be text"),
+        (["model"], "must be a mapping"),
+        (ENDLESS, "holds itself"),
+    ],
+    ids=["an object", "no number", "a number as key", "a list", "without an end"],
+)
+def test_program_values_must_be_plain(study: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        study_from_mapping(study)
 
 
 def test_mapping_uses_its_origin_for_name_and_base(tmp_path: Path) -> None:

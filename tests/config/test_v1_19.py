@@ -139,8 +139,3 @@ def test_explicit_experiments_follow_the_sweep_and_merge_over_the_shared() -> No
 def test_study_keys_of_a_base_are_ignored() -> None:
     loaded = study("with_base")
     assert (loaded.name, loaded.n_cycles, loaded.swept_keys) == ("with_base", 3, ())
-
-
-def test_settings_that_left_vllm_are_noted_with_what_replaced_them() -> None:
-    assert any("swap_space" in note for note in study("vllm_engine").notes)
-    assert any("speculative_config" in note for note in study("vllm_rare").notes)

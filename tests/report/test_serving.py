@@ -1,5 +1,6 @@
 """The page's part on traffic, from rows as runs leave them."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,17 @@ from llenergymeasure.report.serving import (
     FIGURE_NAMES,
     LINE_NOTE,
     NO_LINE_NOTE,
+    ServingContent,
     line_sentence,
     serving_content,
 )
 from llenergymeasure.results.columns import RUN_SCHEMA
 
 RATE = "serving.rate_per_s"
+LINE = {1: 103.0, 2: 106.0, 4: 112.0}
+TWO_LOADS = {1: 103.0, 2: 106.0}
+NO_SLOPE = {1: 100.0, 2: 103.0, 4: 99.0, 6: 101.0}
+BENT = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
 
 
 def run(rate: float, **more: Any) -> dict[str, Any]:
@@ -53,9 +59,43 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_knee_and_curve_are_told_and_drawn() -> None:
-    content = serving_content([run(rate) for rate in (1, 2, 4, 8)], [RATE], {})
+def at_loads(watts: Mapping[float, float], **more: Any) -> list[dict[str, Any]]:
+    """Return a run at each load, with its power."""
+    name = more.get("backend", "")
+    return [
+        run(rate, experiment=f"{name}{rate}", power_mean_w=power_w, **more)
+        for rate, power_w in watts.items()
+    ]
+
+
+def at_rates(*rates: float, **settings: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return a run at each rate for each of a setting's values."""
+    ((name, values),) = settings.items()
+    return [
+        run(rate, experiment=f"{value}{rate}", **{name: value})
+        for value in values
+        for rate in rates
+    ]
+
+
+def served(
+    runs: Sequence[Any],
+    settings: Sequence[str] = (RATE,),
+    groups: Mapping[str, int] | None = None,
+    ramps: Collection[str] = (),
+) -> ServingContent:
+    content = serving_content(runs, settings, groups or {}, ramps)
     assert content is not None
+    return content
+
+
+def names(content: ServingContent) -> list[str]:
+    """Return of what each sentence is."""
+    return [sentence.split(":")[0] for sentence in content.sentences]
+
+
+def test_knee_and_curve_are_told_and_drawn() -> None:
+    content = served([run(rate) for rate in (1, 2, 4, 8)])
     assert "keeps up with 4 and no longer with 8" in content.sentences[0]
     assert "100" in content.sentences[1]
     assert "3 runs" in content.sentences[1]
@@ -68,15 +108,13 @@ def test_knee_and_curve_are_told_and_drawn() -> None:
 
 def test_a_rate_from_which_traffic_rose_is_none_that_was_kept_up_with_or_not() -> None:
     runs = [run(rate, over_saturated=True) for rate in (1, 2)]
-    content = serving_content(runs, [RATE], {}, {row["experiment"] for row in runs})
-    assert content is not None
+    content = served(runs, ramps={row["experiment"] for row in runs})
     assert "keeps up" not in " ".join(content.sentences)
 
 
 def test_a_rate_whose_slo_was_missed_is_not_said_to_be_one_of_saturation_alone() -> None:
     runs = [run(rate, slo_attained=rate < 4) for rate in (1, 2, 4)]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(runs)
     assert "keeps up within its SLO with 2 and no longer with 4" in content.sentences[0]
 
 
@@ -87,8 +125,7 @@ def test_runs_that_crashed_are_counted_with_the_rates_that_a_server_kept_up_with
     lost = {"status": "failed", "offered_requests_per_s": None, "over_saturated": None}
     runs = [run(rate) for rate in rates]
     runs += [run(4, cycle=cycle, **lost) for cycle in (2, 3)] + [run(5, **lost), run(9, **lost)]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(runs)
     assert said in content.sentences[0]
     last = "" if said == "keeps up" else " and 1 of 1 at 9/s"
     counts = f"2 of 3 at 4/s{',' if last else ' and'} 1 of 1 at 5/s{last}"
@@ -107,14 +144,8 @@ def test_a_bent_power_whose_slope_is_open_is_not_said_to_be_the_same_at_all_load
 
 
 def test_groups_are_named_by_what_they_differ_in() -> None:
-    runs = [
-        run(rate, backend=name, experiment=f"{name}{rate}")
-        for name in ("vllm", "sglang")
-        for rate in (1, 2)
-    ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
-    assert [sentence.split(":")[0] for sentence in content.sentences] == ["vllm", "sglang"]
+    content = served(at_rates(1, 2, backend=("vllm", "sglang")))
+    assert names(content) == ["vllm", "sglang"]
 
 
 def test_settings_that_a_group_does_not_set_are_not_in_its_name() -> None:
@@ -125,51 +156,33 @@ def test_settings_that_a_group_does_not_set_are_not_in_its_name() -> None:
         for settings in both
         for rate in (1, 2)
     ]
-    content = serving_content(runs, [RATE, arrivals, turns], {})
-    assert content is not None
-    names = [sentence.split(":")[0] for sentence in content.sentences]
-    assert names == ["arrivals=poisson", "arrivals=closed, turns=2"]
-    content = serving_content([row | {arrivals: "poisson"} for row in runs], [RATE, turns], {})
-    assert content is not None
-    names = [sentence.split(":")[0] for sentence in content.sentences]
-    assert names == ["turns not set", "turns=2"]
+    content = served(runs, [RATE, arrivals, turns])
+    assert names(content) == ["arrivals=poisson", "arrivals=closed, turns=2"]
+    content = served([row | {arrivals: "poisson"} for row in runs], [RATE, turns])
+    assert names(content) == ["turns not set", "turns=2"]
 
 
 def test_groups_have_the_settings_of_their_names_as_their_experiments_do() -> None:
     """Those without a section too: 16 and 32 alone may be anything."""
-    runs = [
-        run(
-            rate,
-            experiment=f"{long}-{rate}",
-            max_output_tokens=long,
-            **{"decoder.top_p": 0.1234567},
-        )
-        for long in (16, 32)
-        for rate in (1, 2)
-    ]
-    for row in runs[2:]:
-        row["decoder.top_p"] = 0.1234568
-    content = serving_content(runs, [RATE, "max_output_tokens", "decoder.top_p"], {})
-    assert content is not None
-    names = [sentence.split(":")[0] for sentence in content.sentences]
-    assert names == [
+    runs = at_rates(1, 2, max_output_tokens=(16, 32))
+    for place, row in enumerate(runs):
+        row["decoder.top_p"] = 0.1234567 if place < 2 else 0.1234568
+    content = served(runs, [RATE, "max_output_tokens", "decoder.top_p"])
+    assert names(content) == [
         "max_output_tokens=16, top_p=0.1234567",
         "max_output_tokens=32, top_p=0.1234568",
     ]
 
 
 def test_groups_whose_names_look_alike_keep_their_own_lines() -> None:
-    runs = [
-        run(rate, model=model, experiment=f"{model}{rate}", power_mean_w=100 + slope * rate)
-        for model, slope in (("a b", 3), ("a  b", 7))
-        for rate in (1, 2, 4)
-    ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    runs = at_rates(1, 2, 4, model=("a b", "a  b"))
+    for place, row in enumerate(runs):
+        row["power_mean_w"] = 100 + (3 if place < 3 else 7) * row[RATE]
+    content = served(runs)
     text = " ".join(content.sentences)
     assert "3.000 ± 0.030 J for each request more" in text
     assert "7.000 ± 0.030 J for each request more" in text
-    assert len({sentence.split(":")[0] for sentence in content.sentences}) == 2
+    assert len(set(names(content))) == 2
     for figure in content.figures.values():
         assert figure.svg.count('class="mark-line role-mark') == 2
 
@@ -180,20 +193,16 @@ def test_without_traffic_there_is_nothing_to_say() -> None:
 
 def test_runs_without_energy_or_answers_are_listed_all_the_same() -> None:
     idle = run(0, energy_per_output_token_j=None, request_latency_p95_s=None, power_mean_w=None)
-    content = serving_content([idle], [RATE], {})
-    assert content is not None
+    content = served([idle])
     assert len(content.rows) == 1
 
 
 def test_models_whose_names_begin_alike_keep_their_own_sentences() -> None:
     folder = "/data/models/of/a/long/name/that/goes/on/and/on/to/more/than/sixty"
-    runs = [
-        run(rate, model=f"{folder}/{model}", experiment=f"{model}{rate}", power_mean_w=watts * rate)
-        for model, watts in (("one", 10), ("two", 20))
-        for rate in (1, 2, 4)
-    ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    runs = at_rates(1, 2, 4, model=[f"{folder}/{name}" for name in ("one", "two")])
+    for place, row in enumerate(runs):
+        row["power_mean_w"] = (10 if place < 3 else 20) * row[RATE]
+    content = served(runs)
     lines = [sentence for sentence in content.sentences if "for each request more" in sentence]
     assert [sentence.split(":")[0].rpartition("/")[2] for sentence in lines] == ["one", "two"]
     assert "and 10" in lines[0]
@@ -207,8 +216,7 @@ def test_no_line_is_told_through_two_machines() -> None:
         for rate, name in rates.items()
     ]
     group_of = {f"{rate:012x}": 1 if name == "H100" else 2 for rate, name in rates.items()}
-    content = serving_content(runs, [RATE], group_of)
-    assert content is not None
+    content = served(runs, groups=group_of)
     text = " ".join(content.sentences)
     assert "H100: 100.000 ± 0.079 W at no load by the line" in text
     assert "L4: kept up with every rate that was measured" in text
@@ -217,10 +225,7 @@ def test_no_line_is_told_through_two_machines() -> None:
 
 
 def test_a_slope_that_is_not_shown_is_not_told() -> None:
-    watts = {1: 100.0, 2: 103.0, 4: 99.0, 6: 101.0}
-    runs = [run(rate, power_mean_w=power, energy_u95_j=None) for rate, power in watts.items()]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(at_loads(NO_SLOPE, energy_u95_j=None))
     assert "that power changes with load is not shown" in " ".join(content.sentences)
     assert "for each request more" not in " ".join(content.sentences)
 
@@ -228,85 +233,65 @@ def test_a_slope_that_is_not_shown_is_not_told() -> None:
 def test_runs_left_out_of_the_lines_are_counted() -> None:
     runs = [run(1), run(1, cycle=2), run(1, cycle=3, gpu_name="L4"), run(1, cycle=4, gpu_name="H1")]
     runs[0]["gpu_name"] = runs[1]["gpu_name"] = "H1"
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(runs)
     assert content.sentences[-1].startswith("1 run of another meter or machine")
 
 
 def test_disqualified_runs_are_no_points_of_power_against_load() -> None:
     runs = [run(1), run(2), run(4, validity=["other_process"])]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(runs)
     assert content.figures["serving_power_load"].text.startswith("2 runs")
 
 
 @pytest.mark.parametrize(
-    ("rates", "watts", "note"),
+    ("groups", "note"),
     [
-        ((1, 2, 4), (103.0, 106.0, 112.0), LINE_NOTE),
-        ((1, 2), (103.0, 106.0), NO_LINE_NOTE),
-        ((1, 2, 4, 6), (100.0, 103.0, 99.0, 101.0), NO_LINE_NOTE),
-        ((1, 2, 3, 4, 5, 6), (130.0, 160.0, 180.0, 195.0, 205.0, 210.0), BENT_LINE_NOTE),
+        ((LINE,), LINE_NOTE),
+        ((TWO_LOADS,), NO_LINE_NOTE),
+        ((NO_SLOPE,), NO_LINE_NOTE),
+        ((BENT,), BENT_LINE_NOTE),
+        ((LINE, TWO_LOADS), f"{LINE_NOTE} {NO_LINE_NOTE}"),
+        ((BENT, TWO_LOADS), f"{BENT_LINE_NOTE} {NO_LINE_NOTE}"),
     ],
-    ids=["a line", "two loads", "no slope", "no straight line"],
+    ids=["line", "two loads", "no slope", "bent", "line and two loads", "bent and two loads"],
 )
-def test_a_line_is_drawn_and_explained_only_where_it_is_shown(rates, watts, note) -> None:
-    runs = [run(rate, power_mean_w=power) for rate, power in zip(rates, watts, strict=True)]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
-    figure = content.figures["serving_power_load"]
-    assert figure.note == note
-    assert ("lines are given in words" in figure.text) == (note == LINE_NOTE)
-
-
-LINEAR = {1: 103.0, 2: 106.0, 4: 112.0}
-CURVED = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
-
-
-@pytest.mark.parametrize(("watts", "note"), [(LINEAR, LINE_NOTE), (CURVED, BENT_LINE_NOTE)])
-def test_a_missing_line_is_explained_where_another_is_drawn_or_bent(
-    watts: dict[float, float], note: str
+def test_a_line_is_drawn_and_explained_only_where_it_is_shown(
+    groups: tuple[dict[float, float], ...], note: str
 ) -> None:
     runs = [
-        run(rate, backend=name, experiment=f"{name}{rate}", power_mean_w=power)
-        for name, points in (("vllm", watts), ("sglang", {1: 103.0, 2: 106.0}))
-        for rate, power in points.items()
+        row
+        for backend, watts in zip(("vllm", "sglang"), groups, strict=False)
+        for row in at_loads(watts, backend=backend)
     ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
-    assert content.figures["serving_power_load"].note == f"{note} {NO_LINE_NOTE}"
+    figure = served(runs).figures["serving_power_load"]
+    assert figure.note == note
+    assert ("lines are given in words" in figure.text) == (LINE in groups)
 
 
 def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:
     monkeypatch.setattr(serving, "LISTED_RUNS", 2)
-    content = serving_content([run(rate) for rate in (1, 2, 4)], [RATE], {})
-    assert content is not None
+    content = served([run(rate) for rate in (1, 2, 4)])
     assert (len(content.rows), content.rows_total) == (2, 3)
 
 
-def test_no_power_at_no_load_is_told_of_what_is_no_line() -> None:
-    watts = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
-    content = serving_content([run(rate, power_mean_w=w) for rate, w in watts.items()], [RATE], {})
-    assert content is not None
-    text = " ".join(content.sentences)
+@pytest.mark.parametrize(
+    ("cycles", "power"), [(0, None), (1, "60.0 W"), (2, "60 ± 13 W")], ids=["none", "one", "two"]
+)
+def test_power_that_is_no_line_has_that_of_runs_without_traffic_alone(
+    cycles: int, power: str | None
+) -> None:
+    watts = BENT if power is None else {0: 60.0, **BENT}
+    runs = [
+        run(rate, power_mean_w=power_w + (cycles > 1) * (-1) ** cycle, cycle=cycle)
+        for rate, power_w in watts.items()
+        for cycle in range(1, max(1, cycles) + 1)
+    ]
+    text = " ".join(served(runs).sentences)
     assert "power is no straight line over these loads" in text
     assert "W at no load" not in text
-
-
-@pytest.mark.parametrize(("cycles", "power"), [(1, "60.0 W"), (2, "60 ± 13 W")])
-def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, power: str) -> None:
-    watts = {0: 60.0, 1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
-    runs = [
-        run(rate, power_mean_w=power_w + (cycles - 1) * (-1) ** cycle, cycle=cycle)
-        for rate, power_w in watts.items()
-        for cycle in range(1, cycles + 1)
-    ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
-    text = " ".join(content.sentences)
-    assert "power is no straight line over these loads" in text
-    assert f"without traffic it is {power} in the mean of such runs" in text
-    assert "only a run without traffic" not in text
+    said = f"without traffic it is {power} in the mean of such runs"
+    assert (said in text) == (power is not None)
+    assert ("only a run without traffic" in text) == (power is None)
 
 
 def test_a_run_that_is_in_no_mean_is_marked_in_the_table() -> None:
@@ -315,22 +300,14 @@ def test_a_run_that_is_in_no_mean_is_marked_in_the_table() -> None:
         run(8, validity=["over_saturated"]),
         run(8, cycle=2, validity=["other_process"]),
     ]
-    content = serving_content(runs, [RATE], {})
-    assert content is not None
+    content = served(runs)
     states = [row["state"] for row in content.rows]
     assert states == ["", "over-saturated", "over-saturated, left out of means"]
 
 
 def test_groups_differ_by_shape_in_every_figure() -> None:
-    runs = [
-        run(rate, backend=name, experiment=f"{name}{rate}")
-        for name in ("vllm", "sglang")
-        for rate in (1, 2)
-    ]
-    two = serving_content(runs, [RATE], {})
-    one = serving_content(runs[:2], [RATE], {})
-    assert two is not None
-    assert one is not None
+    runs = at_rates(1, 2, backend=("vllm", "sglang"))
+    two, one = served(runs), served(runs[:2])
     for name in FIGURE_NAMES:
         assert ">sglang</text>" in two.figures[name].svg
         assert ">vllm</text>" not in one.figures[name].svg
