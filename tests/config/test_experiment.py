@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.fields import all_paths, field_at
-from llenergymeasure.errors import ConfigurationError
 
 
 def test_every_setting_is_described() -> None:
@@ -32,22 +31,23 @@ def test_set_values_make_the_same_experiment_again(settings: dict[str, Any]) -> 
     assert ExperimentConfig(**config.model_dump(exclude_none=True)) == config
 
 
-def test_null_energy_measures_none() -> None:
-    assert ExperimentConfig(model="x", energy={"backend": None}).energy.backend == "none"
-    assert ExperimentConfig(model="x").energy.backend == "auto"
-
-
-def test_plain_synthetic_takes_its_lengths_from_the_token_limits() -> None:
-    config = ExperimentConfig(
-        model="x", n=3, max_input_tokens=5, max_output_tokens=7, random_seed=11
-    )
-    assert config.synthetic() == SyntheticDataset(n=3, input_len=5, output_len=7, seed=11)
-
-
-def test_synthetic_mapping_falls_back_to_the_studys_n() -> None:
-    config = ExperimentConfig(model="x", n=3, dataset={"input_len": 5})
-    assert config.synthetic() == SyntheticDataset(n=3, input_len=5, output_len=128, seed=42)
-    assert ExperimentConfig(model="x", dataset="aienergyscore").synthetic() is None
+@pytest.mark.parametrize(
+    ("settings", "made"),
+    [
+        (
+            {"max_input_tokens": 5, "max_output_tokens": 7, "random_seed": 11},
+            SyntheticDataset(n=3, input_len=5, output_len=7, seed=11),
+        ),
+        (
+            {"dataset": {"input_len": 5}},
+            SyntheticDataset(n=3, input_len=5, output_len=128, seed=42),
+        ),
+        ({"dataset": "aienergyscore"}, None),
+    ],
+    ids=["by the token limits", "by a mapping", "another data set"],
+)
+def test_a_made_data_set_has_its_lengths(settings: dict[str, Any], made: Any) -> None:
+    assert ExperimentConfig(model="x", n=3, **settings).synthetic() == made
 
 
 def test_experiment_cannot_be_changed() -> None:
@@ -83,17 +83,6 @@ def test_loopback_addresses_are_taken(url: str) -> None:
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         ExperimentConfig(model="x", backend="openai", openai={"base_url": url})
-
-
-def test_password_in_an_address_reaches_no_message_and_no_plan() -> None:
-    from llenergymeasure.workload.load_study import study_from_mapping
-
-    addresses = ["http://user:hunter2@localhost/v1", "http://localhost/v1"]
-    with pytest.raises(ConfigurationError, match=r"base_url\[0\].*no user or password") as caught:
-        study_from_mapping(
-            {"model": "x", "backend": "openai", "sweep": {"openai.base_url": addresses}}
-        )
-    assert "hunter2" not in str(caught.value)
 
 
 def natural(**values: Any) -> ExperimentConfig:

@@ -75,7 +75,12 @@ ENGINES = [{"backend": "pytorch", "pytorch.batch_size": 8}, {"backend": "vllm", 
     ("study", "overrides", "name", "values"),
     [
         ({"backend": ["pytorch", "vllm"]}, {"backend": "vllm"}, "backend", ["vllm"]),
-        ({"sweep": {"engine": ENGINES, "max_output_tokens": [1]}}, {"backend": "vllm"}, "backend", ["vllm"]),
+        (
+            {"sweep": {"engine": ENGINES, "random_seed": [1]}},
+            {"backend": "vllm"},
+            "backend",
+            ["vllm"],
+        ),
         (
             {"sweep": {"engine": [{"backend": "pytorch"}, {"backend": "vllm"}]}},
             {"backend": "sglang"},

@@ -68,37 +68,26 @@ def test_part_of_the_work_in_common() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampling", "answers"),
+    ("backend", "section", "answers"),
     [
-        ({"max_tokens": 8}, {"longest": 8}),
-        ({"max_tokens": 128}, None),
-        ({"n": 2}, {"number": 2}),
-        ({"ignore_eos": False}, {"may_end": True}),
-        ({"stop": ["."]}, {"may_end": True}),
-        ({"presence_penalty": 1.0}, None),
+        ("vllm", {"sampling": {"max_tokens": 8}}, {"longest": 8}),
+        ("vllm", {"sampling": {"max_tokens": 128}}, None),
+        ("vllm", {"sampling": {"n": 2}}, {"number": 2}),
+        ("vllm", {"sampling": {"ignore_eos": False}}, {"may_end": True}),
+        ("vllm", {"sampling": {"stop": ["."]}}, {"may_end": True}),
+        ("vllm", {"sampling": {"presence_penalty": 1.0}}, None),
+        ("vllm", {"beam_search": {"beam_width": 2, "max_tokens": 8}}, {"longest": 8}),
+        ("openai", {"body": {"max_completion_tokens": 8}}, {"longest": 8}),
+        ("openai", {"body": {"n": 2, "stop": ["."]}}, {"number": 2, "may_end": True}),
+        ("openai", {"body": {"n": "2", "ignore_eos": None}}, None),
+        ("openai", {"body": {"max_tokens": "16"}}, None),
+        ("openai", {"body": {"max_tokens": 8, "max_completion_tokens": 128}}, None),
     ],
 )
-def test_an_engines_own_sampling_may_change_the_work(
-    sampling: dict[str, Any], answers: dict[str, Any] | None
+def test_an_engines_own_settings_may_change_the_work(
+    backend: str, section: dict[str, Any], answers: dict[str, Any] | None
 ) -> None:
-    config = {"backend": "vllm", "max_output_tokens": 128, "vllm": {"sampling": sampling}}
-    assert requested_work(config).get("answers") == answers
-
-
-@pytest.mark.parametrize(
-    ("body", "answers"),
-    [
-        ({"max_completion_tokens": 8}, {"longest": 8}),
-        ({"n": 2, "stop": ["."]}, {"number": 2, "may_end": True}),
-        ({"n": "2", "ignore_eos": None}, None),
-        ({"max_tokens": "16"}, None),
-        ({"max_tokens": 8, "max_completion_tokens": 128}, None),
-    ],
-)
-def test_the_fields_of_a_request_may_change_the_work(
-    body: dict[str, Any], answers: dict[str, Any] | None
-) -> None:
-    config = {"backend": "openai", "max_output_tokens": 128, "openai": {"body": body}}
+    config = {"backend": backend, "max_output_tokens": 128, backend: section}
     assert requested_work(config).get("answers") == answers
 
 
@@ -115,12 +104,6 @@ def test_the_decoder_of_the_work_is_the_one_in_force() -> None:
         )
     )
     assert pair.differs == {"decoder.temperature": (0.3, 0.5)}
-
-
-def test_beams_have_a_length_of_their_own() -> None:
-    beams = {"beam_search": {"beam_width": 2, "max_tokens": 8}}
-    config = {"backend": "vllm", "max_output_tokens": 128, "vllm": beams}
-    assert requested_work(config)["answers"] == {"longest": 8}
 
 
 def test_the_example_compares_three_engines() -> None:

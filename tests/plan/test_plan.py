@@ -95,10 +95,6 @@ def test_points_of_the_same_work_are_in_the_plan_and_its_text() -> None:
     assert "Measured once with another: 1 point" in describe_plan(plan)
 
 
-def test_nothing_left_out_is_an_empty_list() -> None:
-    assert json.loads(plan_with(sweep={"n": [1]}).to_json_bytes())["left_out"] == []
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -146,28 +142,19 @@ def test_images_are_kept_by_backend() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "gaps"),
+    ("asked", "gaps"),
     [
-        ("sequential", [0, 30, 30, 30, 30, 30]),
-        ("interleaved", [0, 10, 10, 30, 10, 10]),
+        ({"cycle_order": "sequential"}, [0, 30, 30, 30, 30, 30]),
+        ({"cycle_order": "interleaved"}, [0, 10, 10, 30, 10, 10]),
+        ({"experiment_gap_seconds": None, "cycle_gap_seconds": None}, [0] * 6),
     ],
 )
-def test_gaps_stand_where_experiment_or_cycle_changes(order: str, gaps: list[float]) -> None:
-    plan = plan_with(
-        backend="pytorch",
-        sweep={"n": [1, 2, 3]},
-        execution={
-            "n_cycles": 2,
-            "cycle_order": order,
-            "experiment_gap_seconds": 10,
-            "cycle_gap_seconds": 30,
-        },
-    )
+def test_gaps_stand_where_experiment_or_cycle_changes_if_asked_for(
+    asked: dict[str, Any], gaps: list[float]
+) -> None:
+    execution = {"n_cycles": 2, "experiment_gap_seconds": 10, "cycle_gap_seconds": 30, **asked}
+    plan = plan_with(backend="pytorch", sweep={"n": [1, 2, 3]}, execution=execution)
     assert [run.gap_s for run in plan.runs] == gaps
-
-
-def test_no_gap_unless_asked_for() -> None:
-    assert {run.gap_s for run in plan_with().runs} == {0.0}
 
 
 def test_shuffle_follows_the_design_unless_seeded() -> None:
@@ -196,9 +183,6 @@ def test_estimate_counts_waits_gaps_and_runs() -> None:
     gaps = {"n_cycles": 2, "experiment_gap_seconds": 100}
     longer = seconds(plan_with(protocol="quick", execution=gaps))
     assert longer == pytest.approx(quick + 7 * 100)
-
-
-def test_auto_is_estimated_by_whether_a_sensor_measures() -> None:
     assert seconds(plan_with(), measured=False) < seconds(plan_with(), measured=True)
 
 
@@ -248,19 +232,25 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
     )
 
 
-def test_the_estimate_says_that_it_counts_no_judging() -> None:
-    study = {"model": "tiny-llama", "quality": {"tasks": ["llem-small"]}}
-    text = describe_plan(make_plan(study_from_mapping(study)), Estimates())
-    assert "how long the quality takes to judge" in text.splitlines()[3]
-
-
-def test_what_is_the_most_is_not_called_the_least_where_answers_are_judged() -> None:
-    study = {"model": "tiny-llama", "dataset": "arc", "quality": {"tasks": ["llem-small"]}}
-    plan = make_plan(study_from_mapping(study))
-    text = describe_plan(plan, Estimates(lambda _: ModelAndDevice(LLAMA_8B, H100)))
-    assert "  up to about " in text
-    assert "at least" not in text
-    assert "shorter texts take less\n  not counted: how long the quality takes" in text
+@pytest.mark.parametrize(
+    ("dataset", "amount", "words"),
+    [
+        ("synthetic", "at least", "how long the quality takes to judge"),
+        # Where it is the most, it is not called the least.
+        (
+            "arc",
+            "up to about",
+            "shorter texts take less\n  not counted: how long the quality takes",
+        ),
+    ],
+)
+def test_the_estimate_says_that_it_counts_no_judging(dataset: str, amount: str, words: str) -> None:
+    study = {"model": "tiny-llama", "dataset": dataset, "quality": {"tasks": ["llem-small"]}}
+    known = ModelAndDevice(LLAMA_8B, H100)
+    text = describe_plan(make_plan(study_from_mapping(study)), Estimates(lambda _: known))
+    assert f"  {amount} " in text
+    assert words in text
+    assert ("at least" in text) == (amount == "at least")
 
 
 def test_the_text_names_lengths_that_a_made_data_set_does_not_take() -> None:
