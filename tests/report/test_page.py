@@ -452,15 +452,3 @@ def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_p
     drawing = (tmp_path / "figures" / "energy_quality.svg").read_text()
     assert "Quality score" in drawing
     assert "()" not in drawing
-
-
-def test_an_experiment_that_is_not_ranked_is_named_once(tmp_path):
-    """Its runs are disqualified, and on another machine."""
-
-    def record(_run, place):
-        return {"validity": [min(DISQUALIFYING)], **machine("node-2")} if place else machine()
-
-    write_study(tmp_path, record)
-    text = page_of(tmp_path).text
-    assert "Not ranked, as no run of theirs counts: batch_size=2." in text
-    assert "batch_size=2 is not ranked with the rest" not in text

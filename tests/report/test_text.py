@@ -8,6 +8,7 @@ from llenergymeasure.report.formatting import scale_for
 from llenergymeasure.report.plain_text import groups_text, study_text
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.validity_codes import DISQUALIFYING, VALIDITY
+from report.studies import SWEPT, config
 from results.synthetic import (
     make_plan,
     make_result,
@@ -17,10 +18,7 @@ from results.synthetic import (
     write_result,
 )
 
-SWEPT = ["pytorch.batch_size"]
-CONFIGS = [
-    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
-]
+CONFIGS = [config(1), config(8)]
 
 
 @pytest.fixture
@@ -103,19 +101,6 @@ def test_flags_say_which_runs_are_left_out(tmp_path, plan):
     assert "1 left out of the means" in text
 
 
-def test_runs_on_unlike_machines_are_counted_and_the_difference_is_named(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    for run in plan["runs"]:
-        if run["cycle"] == 2:
-            gpus = [{"uuid": "GPU-2", "name": "NVIDIA H100", "driver": "560.1"}]
-            result = make_result(run, environment={"host": "node-2", "gpus": gpus})
-            write_result(tmp_path, result, SWEPT)
-    text = text_of(tmp_path)
-    assert "6 of 6 runs completed, 2 left out of the means" in text
-    assert "2 made on an unlike machine (gpu_name: NVIDIA H200 in the mean" in text
-    assert "not NVIDIA H100" in text
-
-
 def test_no_text_of_a_run_reaches_the_terminal_raw(tmp_path, plan):
     write_plan(tmp_path, {**plan, "study": "demo\x1b]0;owned\x07"})
     error = {"class": "E\x1b[2J", "message": "line\r\nover\x1b[31m\u202e"}
@@ -134,8 +119,7 @@ def test_a_summary_of_an_older_version_is_told_as_far_as_it_goes(tmp_path, plan)
 
 
 def test_long_studies_stay_short(tmp_path):
-    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in range(1, 101)]
-    plan = make_plan(configs, SWEPT, cycles=1)
+    plan = make_plan([config(size) for size in range(1, 101)], SWEPT, cycles=1)
     write_plan(tmp_path, plan)
     for place, run in enumerate(plan["runs"]):
         error = {"class": "E", "message": f"message {place}"}
