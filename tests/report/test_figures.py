@@ -37,25 +37,26 @@ def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, An
     return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
 
 
-@pytest.mark.parametrize(("along", "head"), [("x", "triangle-right"), ("y", "triangle-up")])
-def test_an_interval_beyond_the_axis_ends_in_an_arrow_head(along, head):
-    axis, marks = marks_of([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], along)
-    assert axis.high < 40
-    assert [mark["mark"].get("shape") for mark in marks[1:]] == [head]
-    assert [value["end"] for value in marks[1]["data"]["values"]] == [axis.high]
-    assert axis.clips(1, 40)
-
-
-def test_an_interval_below_zero_ends_in_an_arrow_head_at_zero():
-    axis, marks = marks_of([experiment(3, -1, 7)])
-    assert [mark["mark"].get("shape") for mark in marks[1:]] == ["triangle-left"]
-    assert marks[1]["data"]["values"][0]["end"] == axis.low == 0
-
-
-def test_intervals_within_the_axis_have_no_arrow_heads():
-    axis, marks = marks_of([experiment(3, 2.9, 3.1), experiment(4, 3.9, 4.1)])
-    assert len(marks) == 1
-    assert not axis.clips(2.9, 3.1)
+@pytest.mark.parametrize(
+    ("rows", "along", "heads", "clipped"),
+    [
+        ([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], "x", ["triangle-right"], (1, 40)),
+        ([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], "y", ["triangle-up"], (1, 40)),
+        ([experiment(3, -1, 7)], "x", ["triangle-left"], (-1, 7)),
+        ([experiment(3, 2.9, 3.1), experiment(4, 3.9, 4.1)], "x", [], None),
+    ],
+    ids=["beyond the axis", "above the axis", "below zero", "within the axis"],
+)
+def test_an_interval_beyond_the_axis_ends_in_an_arrow_head_at_its_end(rows, along, heads, clipped):
+    axis, marks = marks_of(rows, along)
+    assert [mark["mark"].get("shape") for mark in marks[1:]] == heads
+    if clipped is None:
+        assert not axis.clips(2.9, 3.1)
+        return
+    end = axis.high if clipped[1] == 40 else axis.low
+    assert [value["end"] for value in marks[1]["data"]["values"]] == [end]
+    assert axis.clips(*clipped)
+    assert (axis.low, axis.high < 40) == (0, True)
 
 
 def test_a_caption_says_where_an_interval_goes_on_beyond_its_axis():
