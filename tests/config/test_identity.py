@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llenergymeasure.config.dotted import value_at
+from llenergymeasure.config.merging import assign
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.load_study import study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 CALIBRATION = '{"gpus": {"A100": {"gain": 0.95, "u_gain_rel": 0.01, "source": "a meter"}}}'
 
@@ -115,10 +117,14 @@ def test_what_is_on_this_machine_counts_by_its_content(tmp_path: Path, key: str)
         path.write_text(f"{content} " if path is files[2] else content)
 
     def named(path: Path) -> str:
+        """Return the id of a study that names it relative to itself."""
         place = path if suffix else path.parents[1]
-        config = study_from_mapping(rest, overrides={"model": "tiny-llama", key: str(place)})
-        assert value_at(config.experiments[0].config, key) == str(place)
-        return config.experiments[0].id
+        written = {tuple(key.split(".")): f"./{place.name}"}
+        study = tmp_path / "study.yaml"
+        study.write_text(yaml.safe_dump(assign({"model": "tiny-llama", **rest}, written)))
+        (experiment,) = load_study(study).experiments
+        assert value_at(experiment.config, key) == str(place)
+        return experiment.id
 
     one, copy, other = map(named, files)
     assert one == copy
