@@ -20,7 +20,9 @@ def study(name: str) -> Study:
     return load_study(FOLDER / f"{name}.yaml")
 
 
-# File -> experiments, and what its first one has that does not stand in the file as it is.
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+# Experiments, and what the first one has that does not stand in the file as it is; of the others
+# there is one each, as it is written.
 EXPECTED: dict[str, tuple[int, dict[str, Any]]] = {
     "single_experiment": (
         1,
@@ -40,27 +42,19 @@ EXPECTED: dict[str, tuple[int, dict[str, Any]]] = {
         },
     ),
     "every_shared_field": (1, {"output_dir": None}),
-    "synthetic_dataset": (1, {}),
     "synthetic_dataset_defaults": (
         1,
         {"dataset": {"n": 4, "input_len": 512, "output_len": 128, "seed": 42}},
     ),
-    "decoder_values": (1, {}),
     "decoder_presets": (4, {"decoder.temperature": 0.0, "decoder.do_sample": False}),
     "preset_with_override": (
         1,
         {"decoder.temperature": 0.8, "decoder.repetition_penalty": 1.1, "decoder.top_k": 50},
     ),
-    "warmup": (1, {}),
     "baseline_off": (1, {"baseline.duration_seconds": 30.0}),
     "energy_disabled": (1, {"energy.backend": "none"}),
     "energy_backends": (5, {"energy.backend": "auto"}),
-    "lora_hub": (1, {}),
-    "pytorch_plain": (1, {}),
     "pytorch_quantised": (3, {"pytorch.load_in_8bit": True}),
-    "vllm_engine": (1, {}),
-    "vllm_rare": (1, {}),
-    "vllm_beam": (1, {}),
     "tensorrt": (3, {"tensorrt.quantization": "int8_sq"}),
     "sweep_models": (18, {"model": "meta-llama/Llama-3.2-1B", "pytorch.batch_size": 1}),
     "scoped_sweep": (2 * 3 * 2 + 2 * 2, {"backend": "pytorch", "pytorch.batch_size": 1}),
@@ -80,14 +74,14 @@ def settings_of(name: str, backend: str) -> dict[str, Any]:
     return dict(leaves({key: value for key, value in content.items() if key in names}))
 
 
-def test_every_file_is_expected_and_there_are_enough() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(EXPECTED)
-    assert len(EXPECTED) >= 20
+def test_no_file_is_missing() -> None:
+    assert set(EXPECTED) <= set(STUDIES)
+    assert len(STUDIES) == 26
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", STUDIES)
 def test_loads_as_written_and_plans(name: str) -> None:
-    count, others = EXPECTED[name]
+    count, others = EXPECTED.get(name, (1, {}))
     loaded = study(name)
     assert len(loaded.experiments) == count
     assert len(loaded.left_out) == (name == "wrong_section_left_out")
