@@ -16,7 +16,7 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import parameter_names
 from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.merging import NotASectionError, assign
+from llenergymeasure.config.merge_settings import NotASectionError, assign
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import (

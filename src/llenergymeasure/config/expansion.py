@@ -19,7 +19,7 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.merging import flatten
+from llenergymeasure.config.merge_settings import flatten
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.requested_work import SHARED_SAMPLING_NAMES
 from llenergymeasure.config.rules import Shape, broken_rules
