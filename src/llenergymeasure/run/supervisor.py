@@ -20,7 +20,7 @@ from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import load_json, open_file, read_json, remove
 from llenergymeasure.machine.gpus.memory_release import unreleased_lines, wait_for_release_in_child
 from llenergymeasure.processes import SignalPipe, python_module
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.complete import is_assessed, is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
