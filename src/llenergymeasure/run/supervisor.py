@@ -36,7 +36,7 @@ from llenergymeasure.run.ending import (
     wait_for_result,
 )
 from llenergymeasure.run.gpu_reservation import Reservation, restore_leftover_limits
-from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
+from llenergymeasure.run.shared_server import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
 
