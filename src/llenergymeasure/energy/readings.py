@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llenergymeasure.config.calibration import Calibration, Gain
+from llenergymeasure.config.calibration import Calibration
+from llenergymeasure.config.sensor_gain import Gain
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.device import Device, model_channel, open_device
 from llenergymeasure.energy.idle_margins import MARGINS
