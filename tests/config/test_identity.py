@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.merging import assign
+from llenergymeasure.config.merge_settings import assign
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
