@@ -113,20 +113,6 @@ def test_a_stream_cut_anywhere_gives_every_whole_batch_before_the_cut(tmp_path: 
         assert not samples.complete
 
 
-def test_a_recording_that_still_goes_on_can_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "samples.arrows"
-    writer = SamplesWriter(path, header(INFO))
-    assert len(read_samples(path).table) == 0
-    writer.append(TICK)
-    writer.flush()
-
-    samples = read_samples(path)
-    writer.close()
-
-    assert len(samples.table) == 1
-    assert not samples.complete
-
-
 def test_parquet_keeps_rows_header_and_completeness(tmp_path: Path) -> None:
     stream, parquet = tmp_path / "samples.arrows", tmp_path / "samples.parquet"
     _write(stream, [TICK, POWER, GONE])
