@@ -203,16 +203,19 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
             "teardown-segfault",
             "the engine crashes in its teardown (SIGSEGV)",
             measured(send_to(ENGINE, signal.SIGSEGV)),
+            settings=RESTS,
         ),
         whole(
             "teardown-abort",
             "the engine aborts in its teardown (SIGABRT)",
             measured(send_to(ENGINE, signal.SIGABRT)),
+            settings=RESTS,
         ),
         whole(
             "teardown-hang",
             "the engine hangs in its teardown, and the run gets SIGTERM",
             measured(stop_and_interrupt),
+            settings=RESTS,
         ),
         lost(
             "measured-killed",

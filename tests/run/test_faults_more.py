@@ -28,12 +28,16 @@ def test_a_model_that_is_damaged_fails_its_run_until_it_is_put_right(
     tmp_path: Path, name: str, content: bytes, phase: str, said: str
 ) -> None:
     model = Path(shutil.copytree(tiny_llama_folder(), tmp_path / "model"))
+    if phase == "load":
+        (model / name).write_bytes(content)
     attempt = start(tmp_path, model=str(model))
-    (model / name).write_bytes(content)  # the run is only starting
+    if phase == "preflight":  # the run is only starting
+        (model / name).write_bytes(content)
     assert attempt.process.wait(120) == 1
     outcome = attempt.outcome()
     assert (outcome["status"], outcome["exit_code"], outcome["phase"]) == ("failed", 1, phase)
     assert said in outcome["error"]["message"]
+    assert "Traceback" not in outcome["log_tail"]
     assert not [*attempt.folder.glob("*.parquet"), *attempt.folder.glob("result.json")]
     attempt.nothing_left()
     shutil.copy(tiny_llama_folder() / name, model)

@@ -118,7 +118,7 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
     run = judged(sent)
     assert set(traffic_codes(run)) == {"failed_requests"}
     serving = record(run)
-    assert serving.failures == {kind: REQUESTS}
+    assert (serving.requests_failed, serving.failures) == (REQUESTS, {kind: REQUESTS})
     assert (serving.slo_share, run.tokens("").output) == (0.0, 0)
 
 
@@ -204,8 +204,8 @@ def _read_a_line_of(signs: int) -> None:
 
 
 def test_a_long_line_in_many_pieces_is_read_in_linear_time() -> None:
-    short_s = cpu_s(lambda: _read_a_line_of(2_000_000))
-    assert cpu_s(lambda: _read_a_line_of(8_000_000)) < 10 * short_s
+    short_s = cpu_s(lambda: _read_a_line_of(1_000_000))
+    assert cpu_s(lambda: _read_a_line_of(4_000_000)) < 10 * short_s
 
 
 class TestPages:
