@@ -14,22 +14,6 @@ from support.attempts import start
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_four_files_and_no_work(tmp_path: Path) -> None:
-    attempt = start(tmp_path)
-    assert attempt.process.wait(120) == 0
-    names = {path.name for path in attempt.folder.iterdir()}
-    assert names == {
-        *("result.json", "run.parquet", "samples.parquet", "requests.parquet"),
-        *("outcome.json", "attempts.jsonl", "run.log"),
-    }
-    assert attempt.outcome()["status"] == "completed"
-    result = attempt.result()
-    assert result["tokens"]["output"] == result["tokens"]["requests"] * 4
-    assert {phase["name"] for phase in result["phases"]} >= {"preflight", "load", "measure"}
-    attempt.nothing_left()
-
-
-@pytest.mark.slow
 def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
     controller = tmp_path / "bin" / "scontrol"
     controller.parent.mkdir()
