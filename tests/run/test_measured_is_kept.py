@@ -151,6 +151,15 @@ def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
     attempt.nothing_left()
 
 
+def _measured(path: Path) -> RunFolder:
+    """A run that an earlier attempt has measured."""
+    folder = RunFolder(path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.stream.write_text("samples")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("end", "kept"),
     [(End.by_signal(signal.SIGTERM), False), (End(-signal.SIGSEGV), True), (End(0), True)],
@@ -158,10 +167,7 @@ def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
 def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_by_itself(
     tmp_path: Path, end: End, kept: bool
 ) -> None:
-    folder = RunFolder(tmp_path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
-    folder.engine.write_text('{"window": {}}')
-    folder.stream.write_text("samples")
+    folder = _measured(tmp_path)
     spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
     session._conclude(Supervisor(spec, folder, None), end, folder)
     assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
@@ -173,8 +179,7 @@ def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_b
 def test_what_is_no_word_of_another_one_s_server_is_none(
     tmp_path: Path, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
+    folder = _measured(tmp_path)
     folder.session.write_text(said)
     monkeypatch.setattr(session, "identity", lambda _: 1 if "1" in said else None)
     assert session.shared_outcome(folder, 1) is None
@@ -182,9 +187,7 @@ def test_what_is_no_word_of_another_one_s_server_is_none(
 
 def _left_to_be_judged(path: Path) -> Supervisor:
     """A run whose window an earlier attempt has measured, and whose command has not judged it."""
-    folder = RunFolder(path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
-    folder.engine.write_text('{"window": {}}')
+    folder = _measured(path)
     folder.engine_end.write_text("{}")
     spec = {"config": {}, "sections": {"quality": {"command": ["judge"]}}, "experiment": "a"}
     supervisor = Supervisor({**spec, "cycle": 1}, folder, None)
