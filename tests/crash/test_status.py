@@ -53,8 +53,11 @@ def study(tmp_path: Path) -> tuple[Plan, StudyFolder]:
     return plan, folder
 
 
-def test_it_says_what_a_look_at_every_file_says(study: tuple[Plan, StudyFolder]) -> None:
+def test_it_says_what_a_look_at_every_file_says(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, folder = study
+    monkeypatch.setattr("llenergymeasure.results.complete.SETTLED_NS", -(10**10))
 
     def same() -> list[dict[str, Any]]:
         states = manifest.states(plan, folder)
