@@ -1,6 +1,8 @@
 """The wall clock is set while a run is at work: nothing that counts depends on it."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from llenergymeasure.results.outcome import read_outcome
 from support.attempts import start
 from support.clocks import jumping_clock
+from support.studies import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
@@ -19,6 +22,40 @@ YEAR_S = 365 * 86_400
 def clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A file with the seconds that the wall clock is ahead, and the variables that make it so."""
     return jumping_clock(tmp_path, "JUMPING_CLOCK")
+
+
+SAMPLED = """
+import sys, threading, time
+from pathlib import Path
+from llenergymeasure.recording.sampler import Loop
+from llenergymeasure.sensors.base import Channel, Every, Value
+rows = []
+channel = Channel("card", "made up", ("power_w",), lambda: [Value("power_w", 1.0)], Every(0.05))
+loop = Loop([channel], rows.append, beats=False)
+loop.prime()
+threading.Thread(target=loop.run, daemon=True).start()
+for hours in range(1, 6):
+    time.sleep(0.2)
+    Path(sys.argv[1]).write_text(str(-3600 * hours))
+time.sleep(0.2)
+before = len(rows)
+time.sleep(1.0)
+print(len(rows) - before)
+"""
+
+
+def test_the_recorder_reads_on_where_the_clock_is_set_back(
+    clock: tuple[Path, dict[str, str]],
+) -> None:
+    ahead, variables = clock
+    result = subprocess.run(
+        [sys.executable, "-c", SAMPLED, str(ahead)],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(result.stdout) >= 5
 
 
 @pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S])

@@ -116,7 +116,8 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
         assert request.exchange.failure == kind, request.exchange.message
         assert says in str(request.exchange.message)
     run = judged(sent)
-    assert set(traffic_codes(run)) == {"failed_requests"}
+    # A machine that is busy elsewhere sends late, whatever the server does.
+    assert set(traffic_codes(run)) - {"late_sends"} == {"failed_requests"}
     serving = record(run)
     assert (serving.requests_failed, serving.failures) == (REQUESTS, {kind: REQUESTS})
     assert (serving.slo_share, run.tokens("").output) == (0.0, 0)

@@ -143,6 +143,7 @@ def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -
     assert np.median([row["lateness_s"] for row in rows]) < 0.02
 
 
+@pytest.mark.quiet
 def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path, quick: str) -> None:
     load = {"arrivals": "closed", "concurrency": 3, "ramp_up_max_seconds": 0.5}
     config = experiment(load, window_s=1, max_output_tokens=4)
