@@ -40,7 +40,7 @@ from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256
 from llenergymeasure.results.complete import is_complete
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from support.studies import ROOT, environment, snakemake, write_study
+from support.studies import snakemake, start_snakemake, write_study
 
 STUDY = "small"
 EXPERIMENTS = 5
@@ -146,17 +146,8 @@ class Round:
     def call(self, killing: Killing) -> int:
         """Call Snakemake once and kill at random moments until it ends; return its exit code."""
         log_path = self.folder / "snakemake.log"
-        snakefile = ["--snakefile", str(ROOT / "Snakefile")]
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *snakefile, "--configfile", "study.yaml"],
-                cwd=self.folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            process = start_snakemake(self.folder, "--configfile", "study.yaml", log=log)
         deadline = time.monotonic() + CALL_LIMIT_S
         while process.poll() is None:
             must(time.monotonic() < deadline, f"a call did not end: {log_path.read_text()}")
@@ -291,9 +282,16 @@ def send(pids: list[int], number: signal.Signals) -> int:
     return hit
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100)
+def main(name: str, make: Callable[[Path, int, int, Callable[[str], None]], str]) -> int:
+    """Read how many faults are asked for, say what happens, and how it ended.
+
+    Args:
+        name: what is counted.
+        make: takes a folder, how many, what chance starts from, and where progress goes; returns
+            what was done.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument(f"--{name}", dest="count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     began_s = time.monotonic()
@@ -301,12 +299,20 @@ def main() -> int:
     def say(line: str) -> None:
         print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="kill-many-") as folder:
-        result = kill_many(Path(folder).resolve(), options.kills, options.seed, say)
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(result.items()))
-    say(f"{result.total()} kills ({counts}): nothing lost, nothing wrong, nothing left running")
+    with tempfile.TemporaryDirectory(prefix="llem-faults-") as folder:
+        say(make(Path(folder).resolve(), options.count, options.seed, say))
     return 0
 
 
+def counted(done: Counter[str]) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
+    return f"{done.total()} ({counts})"
+
+
+def _kill(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> str:
+    done = kill_many(folder, kills, seed, say)
+    return f"{counted(done)} kills: nothing lost, nothing wrong, nothing left running"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("kills", _kill))

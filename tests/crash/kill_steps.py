@@ -22,7 +22,6 @@ After every call:
 and at the end the study is complete and ``llem verify`` finds no difference.
 """
 
-import argparse
 import json
 import os
 import random
@@ -31,7 +30,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +40,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from crash.kill_many import BrokenError, must, send
+from crash.kill_many import BrokenError, counted, main, must, send
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256, write_bytes, write_text
 from llenergymeasure.plan import make_plan
@@ -397,22 +395,10 @@ def _until(holds: Callable[[], bool], limit_s: float = CALL_LIMIT_S, message: st
         time.sleep(0.02)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--moments", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    began_s = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
-
-    with tempfile.TemporaryDirectory(prefix="kill-steps-") as folder:
-        study = kill_at_steps(Path(folder).resolve(), options.moments, options.seed, say)
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(study.done.items()))
-    say(f"{study.done.total()} faults ({counts}); {study.finished_later} windows finished later")
-    return 0
+def _inject_all(folder: Path, moments: int, seed: int, say: Callable[[str], None]) -> str:
+    study = kill_at_steps(folder, moments, seed, say)
+    return f"{counted(study.done)} faults; {study.finished_later} windows finished later"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("moments", _inject_all))

@@ -16,16 +16,28 @@ from support.studies import SERVED, start_llem, wait_for, write_study
 pytestmark = pytest.mark.slow
 
 
-def test_a_limit_that_is_lifted_within_the_window_disqualifies(tmp_path: Path) -> None:
+@pytest.fixture
+def limited(tmp_path: Path) -> dict[str, str]:
+    """What a workflow needs to see a card whose limits can be set."""
     sim.library_or_skip()
     trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
     runtime = {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime")}
-    variables = sim.environment(trace, state=tmp_path / "state") | runtime
+    return sim.environment(trace, state=tmp_path / "state") | runtime
+
+
+def outcome_in(folder: Path) -> dict[str, Any]:
+    outcomes = [json.loads(path.read_text()) for path in folder.glob("results/**/outcome.json")]
+    return outcomes[0] if outcomes else {}
+
+
+def test_a_limit_that_is_lifted_within_the_window_disqualifies(
+    tmp_path: Path, limited: dict[str, str]
+) -> None:
     study = write_study(
         tmp_path, **SERVED, gpu={"power_limit_w": 250}, window={"min_seconds": 4}, n=400
     )
-    with start_llem(tmp_path, "run", str(study), **variables) as workflow:
-        wait_for(lambda: "measure" in phases_of(tmp_path))
+    with start_llem(tmp_path, "run", str(study), **limited) as workflow:
+        wait_for(lambda: outcome_in(tmp_path).get("phase") == "measure")
         time.sleep(1.5)
         with (tmp_path / "state").open("a") as state:
             state.write(f"{time.monotonic_ns()} {UUID} power_limit_mw 400000 0\n")
@@ -35,31 +47,16 @@ def test_a_limit_that_is_lifted_within_the_window_disqualifies(tmp_path: Path) -
     assert details["limit_lifted"] == f"{UUID}: 400 W in place of 250 W"
 
 
-def phases_of(folder: Path) -> list[str]:
-    outcomes = [json.loads(path.read_text()) for path in folder.glob("results/**/outcome.json")]
-    return [outcome["phase"] for outcome in outcomes]
-
-
-def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
-    sim.library_or_skip()
-    trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
-    runtime = {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime")}
-    variables = sim.environment(trace, state=tmp_path / "state") | runtime
-    study = write_study(tmp_path, gpu={"power_limit_w": 250}, window={"min_seconds": 60})
-
-    def outcome() -> dict[str, Any]:
-        outcomes = [
-            json.loads(path.read_text()) for path in tmp_path.glob("results/**/outcome.json")
-        ]
-        return outcomes[0] if outcomes else {}
-
-    with start_llem(tmp_path, "run", str(study), **variables) as workflow:
-        wait_for(lambda: outcome().get("phase") == "measure")
-        assert outcome()["status"] == "running"
-        assert read_back(variables, UUID)[0] == 250
+def test_the_workflows_end_puts_the_limit_back(tmp_path: Path, limited: dict[str, str]) -> None:
+    study = write_study(tmp_path, **SERVED, gpu={"power_limit_w": 250}, window={"min_seconds": 60})
+    with start_llem(tmp_path, "run", str(study), **limited) as workflow:
+        wait_for(lambda: outcome_in(tmp_path).get("phase") == "measure")
+        outcome = outcome_in(tmp_path)
+        assert outcome["status"] == "running"
+        assert read_back(limited, UUID)[0] == 250
         (limits,) = tmp_path.glob("results/**/limits.json")
         assert json.loads(limits.read_text())["restored"] is None
-        os.kill(outcome()["pid"], signal.SIGKILL)
+        os.kill(outcome["pid"], signal.SIGKILL)
         assert workflow.wait(60) == 1
-    assert read_back(variables, UUID)[0] == 400
+    assert read_back(limited, UUID)[0] == 400
     assert not list((tmp_path / "runtime").glob("limits-*"))

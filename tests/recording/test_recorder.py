@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,63 +118,89 @@ def test_a_counter_that_takes_3_ms_to_answer_is_placed_in_its_brackets_at_little
     assert np.all(read.value < 0.1)
 
 
-@pytest.mark.slow
-def test_all_quantities_are_there_and_the_recorder_counts_its_own_cost(tmp_path: Path) -> None:
-    variables = card_environment(tmp_path, [sim.Device(power_w=RAMP, uuid=uuid(1))])
+@dataclass
+class Recorded:
+    """What a recorder said when it was ready, and what it left."""
 
-    with recorder(tmp_path, variables, sensors="nvml") as (process, ready):
-        time.sleep(3)
-        process.stop(STOP_S)
+    ready: dict[str, Any]
+    samples: Samples
 
-    samples = read_samples(tmp_path / "samples.arrows")
+    def values(self, number: int, quantity: str) -> set[float]:
+        return set(self.samples.series(uuid(number), "nvml", quantity).value)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Two seconds of three cards, and of a fourth that is hidden from the run.
+
+    The first draws the same always, with the run's own process on it. The second has no counter
+    and is cut into slices. A screen is drawn on the third; a stranger is on the fourth.
+    """
+    sim.library_or_skip()
+    folder = tmp_path_factory.mktemp("recorded")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as ours:
+        screen = {"pid": 1, "name": "Xorg", "type": "graphics"}
+        keys: list[dict[str, Any]] = [
+            {"processes": [{"pid": ours.pid}]},
+            {"counter_supported": False, "mig": True},
+            {"processes": [screen]},
+            {"processes": [{"pid": 1, "name": "init"}, {"pid": ours.pid}]},
+        ]
+        cards = [
+            sim.Device(power_w=[(0.0, 250.0)], uuid=uuid(number), keys=each)
+            for number, each in enumerate(keys, start=1)
+        ]
+        variables = card_environment(folder, cards, CUDA_VISIBLE_DEVICES="0,1,2")
+        with recorder(folder, variables, sensors="nvml", run_pid=os.getpid()) as (process, ready):
+            time.sleep(2)
+            process.stop(STOP_S)
+        ours.kill()
+    return Recorded(ready, read_samples(folder / "samples.arrows"))
+
+
+def test_all_quantities_are_there_and_the_recorder_counts_its_own_cost(recorded: Recorded) -> None:
+    samples = recorded.samples
     assert samples.header.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert ready["sensors"][0]["device"] == uuid(1)
     quantities = set(samples.table["quantity"].to_pylist())
     assert quantities >= {
-        "energy_counter_j",
-        "power_instant_w",
-        "power_average_w",
-        "temperature_celsius",
-        "sm_clock_mhz",
-        "memory_used_bytes",
-        "utilization_gpu_percent",
-        "utilization_memory_percent",
-        "throttle_reasons",
-        "power_limit_w",
-        "heartbeat",
-        "recorder_cpu_s",
-        "read_s",
+        *("energy_counter_j", "power_instant_w", "power_average_w", "power_limit_w"),
+        *("temperature_celsius", "sm_clock_mhz", "throttle_reasons", "memory_used_bytes"),
+        *("utilization_gpu_percent", "utilization_memory_percent"),
+        *("heartbeat", "recorder_cpu_s", "read_s"),
     }
     assert "unavailable" not in quantities
-    assert "stranger_pid" not in quantities
     cpu = samples.series("host", "recorder", "recorder_cpu_s")
     assert np.all(np.diff(cpu.value) >= 0)
     reads = samples.series(uuid(1), "nvml", "read_s")
     assert np.all((reads.value > 0) & (reads.value < 1))
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Two seconds of a card of the same power always, one without a counter and one that draws."""
-    sim.library_or_skip()
-    folder = tmp_path_factory.mktemp("recorded")
-    draws = {"processes": [{"pid": 1, "name": "Xorg", "type": "graphics"}]}
-    cards = [
-        sim.Device(power_w=[(0.0, 250.0)], uuid=uuid(1)),
-        sim.Device(uuid=uuid(2), keys={"counter_supported": False}),
-        sim.Device(uuid=uuid(3), keys=draws),
-    ]
-    variables = card_environment(folder, cards)
-    with recorder(folder, variables, sensors="nvml", run_pid=os.getpid()) as (process, _):
-        time.sleep(2)
-        process.stop(STOP_S)
-    return read_samples(folder / "samples.arrows")
-
-
-def test_power_that_does_not_change_is_still_written(recorded: Samples) -> None:
-    power = recorded.series(uuid(1), "nvml", "power_instant_w")
+def test_power_that_does_not_change_is_still_written(recorded: Recorded) -> None:
+    power = recorded.samples.series(uuid(1), "nvml", "power_instant_w")
     assert set(power.value) == {250.0}
     assert np.median(np.diff(power.t_ns)) < 200 * MS
+
+
+def test_a_card_without_a_counter_is_recorded_by_power(recorded: Recorded) -> None:
+    assert recorded.values(1, "energy_counter_j")
+    assert not recorded.values(2, "energy_counter_j")
+    assert recorded.values(2, "power_instant_w")
+
+
+def test_a_card_in_slices_says_so(recorded: Recorded) -> None:
+    assert [info["mig"] for info in recorded.ready["sensors"]] == [False, True, False]
+    assert [info.mig for info in recorded.samples.header.sensors] == [False, True, False]
+
+
+def test_strangers_are_seen_on_all_cards_and_the_runs_own_processes_are_none(
+    recorded: Recorded,
+) -> None:
+    strangers = [recorded.values(number, "stranger_pid") for number in range(1, 5)]
+    assert strangers == [set(), set(), set(), {1.0}]
+
+
+def test_what_draws_on_a_card_is_seen(recorded: Recorded) -> None:
+    assert recorded.values(3, "graphics_pid") == {1.0}
 
 
 @pytest.mark.slow
@@ -259,20 +287,11 @@ def test_sigterm_ends_it_well_and_a_persons_interrupt_does_not_end_it(tmp_path: 
     assert read_samples(tmp_path / "samples.arrows").complete
 
 
-def test_a_card_without_a_counter_is_recorded_by_power(recorded: Samples) -> None:
-    assert len(recorded.series(uuid(1), "nvml", "energy_counter_j")) > 0
-    assert len(recorded.series(uuid(2), "nvml", "energy_counter_j")) == 0
-    assert len(recorded.series(uuid(2), "nvml", "power_instant_w")) > 0
-    assert len(recorded.series(uuid(2), "nvml", "unavailable")) == 0
-
-
 @pytest.mark.parametrize(
     ("visible", "asked", "expected"),
     [
         ("1", None, [2]),
-        (uuid(2), None, [2]),
         ("", None, []),
-        ("0", uuid(2), [2]),
         ("0", "1,0", [2, 1]),
     ],
 )
@@ -291,15 +310,12 @@ def test_the_runs_cards_are_recorded_and_the_others_are_not(
     assert recorded == {uuid(number) for number in expected}
 
 
-@pytest.mark.parametrize("options", [{"devices": "GPU-nonsense"}, {"sensors": "nvlm"}])
-def test_what_does_not_exist_is_a_configuration_error(
-    tmp_path: Path, options: dict[str, str]
-) -> None:
+def test_what_does_not_exist_is_a_configuration_error(tmp_path: Path) -> None:
     variables = card_environment(tmp_path, [sim.Device(uuid=uuid(1))])
 
     with environment(variables):
         process = RecorderProcess.start(
-            tmp_path / "samples.arrows", log=subprocess.DEVNULL, **options
+            tmp_path / "samples.arrows", log=subprocess.DEVNULL, devices="GPU-nonsense"
         )
     with pytest.raises(ConfigurationError, match="found"):
         process.wait_ready(READY_S)
@@ -337,47 +353,6 @@ def test_a_stream_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Pat
     with pytest.raises(MeterError, match="missing"):
         process.wait_ready(READY_S)
     assert process.stop(STOP_S) == 1
-
-
-@pytest.mark.slow
-def test_strangers_are_seen_on_all_cards_and_the_runs_own_processes_are_none(
-    tmp_path: Path,
-) -> None:
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as ours:
-        keys = [
-            {"processes": [{"pid": ours.pid}]},
-            {"processes": [{"pid": 1, "name": "init"}, {"pid": ours.pid}]},
-        ]
-        cards = [sim.Device(uuid=uuid(n), keys=keys[n]) for n in range(2)]
-        variables = card_environment(tmp_path, cards, CUDA_VISIBLE_DEVICES="0")
-        with recorder(tmp_path, variables, sensors="nvml", run_pid=os.getpid()) as (process, _):
-            time.sleep(1.5)
-            process.stop(STOP_S)
-        ours.kill()
-
-    samples = read_samples(tmp_path / "samples.arrows")
-    assert len(samples.series(uuid(0), "nvml", "stranger_pid")) == 0
-    assert set(samples.series(uuid(1), "nvml", "stranger_pid").value) == {1.0}
-
-
-def test_what_draws_on_a_card_is_seen(recorded: Samples) -> None:
-    assert set(recorded.series(uuid(3), "nvml", "graphics_pid").value) == {1.0}
-    assert len(recorded.series(uuid(3), "nvml", "stranger_pid")) == 0
-
-
-def test_a_card_in_slices_says_so(tmp_path: Path) -> None:
-    cards = [sim.Device(uuid=uuid(1), keys={"mig": True}), sim.Device(uuid=uuid(2))]
-    variables = card_environment(tmp_path, cards)
-
-    with recorder(tmp_path, variables, sensors="nvml") as (process, ready):
-        process.stop(STOP_S)
-
-    assert {info["device"]: info["mig"] for info in ready["sensors"]} == {
-        uuid(1): True,
-        uuid(2): False,
-    }
-    infos = read_samples(tmp_path / "samples.arrows").header.sensors
-    assert [info.mig for info in infos] == [True, False]
 
 
 def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Path) -> None:

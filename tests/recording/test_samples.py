@@ -72,27 +72,6 @@ def test_what_was_written_is_read_back_in_time_order(tmp_path: Path) -> None:
     assert rows[2]["note"] == "energy_counter_j: GPU is lost"
 
 
-def test_the_file_has_the_contracts_columns(tmp_path: Path) -> None:
-    path = tmp_path / "samples.arrows"
-    _write(path, [TICK])
-
-    with path.open("rb") as file:
-        schema = pa.ipc.open_stream(file).schema
-
-    assert schema.names == [
-        "t_ns",
-        "t_before_ns",
-        "device",
-        "sensor",
-        "quantity",
-        "value",
-        "note",
-    ]
-    content = json.loads(schema.metadata[METADATA_KEY])
-    assert content["schema_version"] == 1
-    assert content["sensors"][0]["scope"] == "gpu"
-
-
 def test_a_stream_cut_anywhere_gives_every_whole_batch_before_the_cut(tmp_path: Path) -> None:
     path, cut = tmp_path / "samples.arrows", tmp_path / "cut.arrows"
     sizes = []
@@ -105,26 +84,12 @@ def test_a_stream_cut_anywhere_gives_every_whole_batch_before_the_cut(tmp_path: 
     content = path.read_bytes()
     writer.close()
 
-    for length in range(sizes[0], sizes[-1] + 1, 7):
+    for length in range(sizes[0], sizes[-1] + 1, 31):
         cut.write_bytes(content[:length])
         complete = sum(size <= length for size in sizes[1:])
         samples = read_samples(cut)
         assert len(samples.table) == complete
         assert not samples.complete
-
-
-def test_a_recording_that_still_goes_on_can_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "samples.arrows"
-    writer = SamplesWriter(path, header(INFO))
-    assert len(read_samples(path).table) == 0
-    writer.append(TICK)
-    writer.flush()
-
-    samples = read_samples(path)
-    writer.close()
-
-    assert len(samples.table) == 1
-    assert not samples.complete
 
 
 def test_parquet_keeps_rows_header_and_completeness(tmp_path: Path) -> None:
@@ -173,12 +138,16 @@ def test_a_changed_byte_of_the_header_is_said(change: tuple[str, str]) -> None:
         Header.from_json(text)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a recording"])
-def test_what_is_not_a_recording_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", ""), (b"not a recording", ""), (None, ": no such file")],
+)
+def test_what_is_not_a_recording_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "samples.arrows"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
 
-    with pytest.raises(ResultsError, match=r"samples\.arrows"):
+    with pytest.raises(ResultsError, match=rf"samples\.arrows{said}"):
         read_samples(path)
 
 
@@ -201,8 +170,3 @@ def test_another_programs_stream_is_named(
 
     with pytest.raises(ResultsError, match=r"samples\.arrows: not a recording"):
         read_samples(path)
-
-
-def test_a_missing_recording_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no such file"):
-        read_samples(tmp_path / "samples.arrows")

@@ -6,7 +6,8 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +25,30 @@ class Fault:
     Attributes:
         id: the name of its test.
         text: what is done, for the table.
+        inject: does it.
         status: of the outcome.
         code: the run's exit code; null where it could not end by itself.
         says: words in the outcome's error; or a code among the result's validity.
-        inject: does it.
         phase: which the outcome names; null where none.
         settings: of its experiment.
         measured: whether the next call finishes what was measured, and measures nothing.
-        kept: whether the run has a result, so that the next call has nothing to do there.
     """
 
     id: str
     text: str
+    inject: Step | None = None
+    _: KW_ONLY
     status: str
     code: int | None
     says: str = ""
-    inject: Step | None = None
     phase: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     measured: bool = False
 
     @property
     def kept(self) -> bool:
+        """Whether the run has a result, so that the next call has nothing to do there."""
         return self.status == "completed"
-
-
-def interrupt(phase: str, settings: dict[str, Any] | None = None) -> Fault:
-    inject = at(phase, send(signal.SIGINT))
-    inject.in_settle = phase == "settle"  # type: ignore[attr-defined]
-    return Fault(
-        f"sigint-{phase}",
-        f"SIGINT in phase `{phase}`",
-        "interrupted",
-        130,
-        "SIGINT",
-        inject,
-        phase,
-        settings or {},
-    )
 
 
 def in_settle(inject: Callable[[RunView], None]) -> Step:
@@ -92,10 +79,9 @@ def finishing(run: RunView) -> bool:
 
 def finish_killed(run: RunView) -> bool:
     finish = run.child(FINISH)
-    if finish is None:
-        return False
-    os.kill(finish, signal.SIGKILL)
-    return True
+    if finish is not None:
+        os.kill(finish, signal.SIGKILL)
+    return finish is not None
 
 
 def measured(inject: Callable[[RunView], None]) -> Step:
@@ -162,6 +148,44 @@ def make_nan(weights: Path) -> Callable[[RunView], None]:
     return inject
 
 
+whole = partial(Fault, status="completed", code=0)
+failed = partial(Fault, status="failed", code=1)
+lost = partial(Fault, status="lost", code=None, says="ended without a word")
+
+
+def interrupt(
+    phase: str,
+    settings: dict[str, Any] | None = None,
+    number: signal.Signals = signal.SIGINT,
+    name: str = "",
+    text: str = "",
+) -> Fault:
+    inject = at(phase, send(number))
+    inject.in_settle = phase == "settle"  # type: ignore[attr-defined]
+    return Fault(
+        name or f"sigint-{phase}",
+        text or f"SIGINT in phase `{phase}`",
+        inject,
+        status="interrupted",
+        code=128 + number,
+        says=number.name,
+        phase=phase,
+        settings=settings or {},
+    )
+
+
+def engine_ends(name: str, text: str, number: signal.Signals, says: str = "") -> Fault:
+    return failed(
+        name,
+        text,
+        at("measure", send_to(ENGINE, number)),
+        code=128 + number,
+        says=says or f"killed by {number.name}",
+        phase="measure",
+        settings=LONG,
+    )
+
+
 def faults(torn: Path, numberless: Path) -> list[Fault]:
     """Return the faults in the order of their runs.
 
@@ -174,168 +198,104 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
         interrupt("load"),
         interrupt("measure", LONG),
         interrupt("idle_after", RESTS),
-        Fault(
-            "sigint-finish",
-            "SIGINT while the result is computed",
-            "completed",
-            0,
-            inject=finishing,
-        ),
-        Fault(
+        whole("sigint-finish", "SIGINT while the result is computed", finishing),
+        whole(
             "teardown-segfault",
             "the engine crashes in its teardown (SIGSEGV)",
-            "completed",
-            0,
-            inject=measured(send_to(ENGINE, signal.SIGSEGV)),
+            measured(send_to(ENGINE, signal.SIGSEGV)),
             settings=RESTS,
         ),
-        Fault(
+        whole(
             "teardown-abort",
             "the engine aborts in its teardown (SIGABRT)",
-            "completed",
-            0,
-            inject=measured(send_to(ENGINE, signal.SIGABRT)),
+            measured(send_to(ENGINE, signal.SIGABRT)),
             settings=RESTS,
         ),
-        Fault(
+        whole(
             "teardown-hang",
             "the engine hangs in its teardown, and the run gets SIGTERM",
-            "completed",
-            0,
-            inject=measured(stop_and_interrupt),
+            measured(stop_and_interrupt),
             settings=RESTS,
         ),
-        Fault(
+        lost(
             "measured-killed",
             "everything is killed after the window, before the result is computed",
-            "lost",
-            None,
-            "ended without a word",
             measured(kill_everything),
             settings=RESTS,
             measured=True,
         ),
-        Fault(
-            "sigterm",
-            "SIGTERM inside the window",
-            "interrupted",
-            143,
-            "SIGTERM",
-            at("measure", send(signal.SIGTERM)),
-            "measure",
-            LONG,
-        ),
-        Fault(
-            "segfault",
-            "the engine crashes (SIGSEGV)",
-            "failed",
-            139,
-            "killed by SIGSEGV",
-            at("measure", send_to(ENGINE, signal.SIGSEGV)),
-            "measure",
-            LONG,
-        ),
-        Fault(
-            "abort",
-            "the engine aborts (SIGABRT)",
-            "failed",
-            134,
-            "killed by SIGABRT",
-            at("measure", send_to(ENGINE, signal.SIGABRT)),
-            "measure",
-            LONG,
-        ),
-        Fault(
+        interrupt("measure", LONG, signal.SIGTERM, "sigterm", "SIGTERM inside the window"),
+        engine_ends("segfault", "the engine crashes (SIGSEGV)", signal.SIGSEGV),
+        engine_ends("abort", "the engine aborts (SIGABRT)", signal.SIGABRT),
+        engine_ends(
             "oom-kill",
             "the system kills the engine, as when memory is out (SIGKILL)",
-            "failed",
-            137,
+            signal.SIGKILL,
             "the usual cause is the system running out of memory",
-            at("measure", send_to(ENGINE, signal.SIGKILL)),
-            "measure",
-            LONG,
         ),
-        Fault(
+        failed(
             "no-memory",
             "memory runs out while the model is loaded (an address-space limit)",
-            "failed",
-            1,
-            inject=in_settle(limit_memory),
+            in_settle(limit_memory),
             phase="load",
         ),
-        Fault(
+        failed(
             "hang",
             "the engine hangs until the run's wall-clock limit",
-            "failed",
-            1,
-            "over its limit",
             hang,
-            "measure",
-            LONG,
-        ),
-        Fault(
-            "recorder-killed",
-            "the recorder is killed inside the window",
-            "completed",
-            0,
-            "recorder_lost",
-            at("measure", send_to(RECORDER, signal.SIGKILL)),
+            says="over its limit",
+            phase="measure",
             settings=LONG,
         ),
-        Fault(
+        whole(
+            "recorder-killed",
+            "the recorder is killed inside the window",
+            at("measure", send_to(RECORDER, signal.SIGKILL)),
+            says="recorder_lost",
+            settings=LONG,
+        ),
+        lost(
             "supervisor-killed",
             "the supervisor is killed inside the window",
-            "lost",
-            None,
-            "ended without a word",
             at("measure", send(signal.SIGKILL)),
             settings=LONG,
         ),
-        Fault(
+        failed(
             "finish-killed",
             "what computes the result is killed",
-            "failed",
-            137,
-            "the next call finishes it",
             finish_killed,
-            "finish",
+            code=137,
+            says="the next call finishes it",
+            phase="finish",
             measured=True,
         ),
-        Fault(
+        failed(
             "no-room",
             "the engine may write no more (a file-size limit)",
-            "failed",
-            1,
-            inject=at("measure", limit_files),
+            at("measure", limit_files),
             settings=LONG,
         ),
-        Fault(
+        failed(
             "model-missing",
             "the model is not in the cache, and the hub is offline",
-            "failed",
-            1,
-            "someone/tiny",
+            says="someone/tiny",
             phase="preflight",
             settings={"model": "someone/tiny"},
         ),
-        Fault(
+        failed(
             "checkpoint-torn",
             "the checkpoint is cut in half before it is read",
-            "failed",
-            1,
-            "model",
             in_settle(truncate(torn / "model.safetensors")),
-            "load",
-            {"model": str(torn)},
+            says="model",
+            phase="load",
+            settings={"model": str(torn)},
         ),
-        Fault(
+        failed(
             "weights-nan",
             "all weights are NaN",
-            "failed",
-            1,
-            "NaN",
             in_settle(make_nan(numberless / "model.safetensors")),
-            "measure",
-            {"model": str(numberless)},
+            says="NaN",
+            phase="measure",
+            settings={"model": str(numberless)},
         ),
     ]

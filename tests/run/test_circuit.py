@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -83,27 +82,23 @@ def test_nothing_breaks_once_a_run_has_completed(tmp_path: Path) -> None:
     assert not (tmp_path / "circuit.jsonl").exists()
 
 
-def test_a_file_that_a_killed_workflow_left_refuses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "circuit.jsonl"
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    begun = {"experiments": 6, "host": socket.gethostname(), "pid": gone.pid}
-    path.write_text("\n".join(json.dumps(line) for line in (begun, *THREE)) + "\n")
-    Circuit(path).refuse_if_broken()
+def left_by(pid: int, **more: str) -> str:
+    """What a workflow leaves that was killed after three failures alike."""
+    begun = {"experiments": 6, "host": socket.gethostname(), "pid": pid, **more}
+    return "".join(f"{json.dumps(line)}\n" for line in (begun, *THREE))
 
 
-def test_a_number_that_is_another_process_s_by_now_refuses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "circuit.jsonl"
-    earlier = f"{boot_id()}:{os.getpid()}:1"
-    begun = {"experiments": 6, "host": socket.gethostname(), "pid": os.getpid()}
-    path.write_text(
-        "\n".join(json.dumps(line) for line in ({**begun, "process": earlier}, *THREE)) + "\n"
-    )
-    Circuit(path).refuse_if_broken()
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]\n", "{}\n{}\n", "null\n"])
-def test_a_damaged_file_refuses_nothing(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(left_by(2**30), id="killed"),
+        pytest.param(left_by(os.getpid(), process=f"{boot_id()}:{os.getpid()}:1"), id="pid reused"),
+        *["", "{", "[]\n", "{}\n{}\n", "null\n"],
+    ],
+)
+def test_what_another_workflow_left_or_is_damaged_refuses_nothing(
+    tmp_path: Path, content: str
+) -> None:
     path = tmp_path / "circuit.jsonl"
     path.write_text(content)
     Circuit(path).refuse_if_broken()

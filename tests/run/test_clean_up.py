@@ -2,8 +2,6 @@
 
 import errno
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,44 +14,21 @@ from llenergymeasure.results.write_outcome import AttemptOutcome
 from llenergymeasure.run.attempt import Attempt
 from llenergymeasure.run.ending import End
 from llenergymeasure.run.supervisor import RELEASE_LIMIT_S, Supervisor
+from support.attempts import supervised
 
 FOLDER_GONE = """
-import shutil, subprocess, sys
-from pathlib import Path
-from types import SimpleNamespace
-from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.supervisor import Reservation, Supervisor
-
-nothing = lambda *_: None
-
-def make(*_):
-    release = lambda: print("released", flush=True)
-    return SimpleNamespace(
-        set_limits=nothing,
-        restore_limits=nothing,
-        release=release,
-        limits=None,
-        limits_changed=False,
-    )
-
-def record(self, engine, started_s, keep_engine):
-    self._recorder = SimpleNamespace(alive=lambda: False, stop=lambda grace_s: -9)
-    shutil.rmtree(self.folder.work)
-    self._stop_recorder()
-
-Reservation.make, Supervisor.record = make, record
-Supervisor._start_engine = lambda *_: subprocess.Popen(["sleep", "60"])
-spec = {"experiment": "a" * 12, "cycle": 1, "config": {"backend": "pytorch"}}
-sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run())
+self._recorder = SimpleNamespace(alive=lambda: False, stop=lambda grace_s: -9)
+shutil.rmtree(self.folder.work)
+self._stop_recorder()
 """
 
 
 def test_limits_and_processes_do_not_wait_for_what_cannot_be_written(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FOLDER_GONE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    run = tmp_path / "runs" / "a" / "1"
+    done = supervised(run, FOLDER_GONE)
     assert done.returncode == 1, done.stderr
     assert done.stdout == "released\n"
-    outcome = json.loads((tmp_path / "runs" / "a" / "1" / "outcome.json").read_text())
+    outcome = json.loads((run / "outcome.json").read_text())
     assert outcome["status"] == "failed"
     assert outcome["error"]["class"] == "FileNotFoundError"
 

@@ -40,15 +40,3 @@ def test_on_the_cpu_on_purpose_the_energy_is_the_hosts(
     result = run.result()
     assert "gpu" not in result["energy"]["scopes"]
     assert "computes_on_cpu" not in result["validity"]
-
-
-def test_an_engine_on_the_card_is_neither(tmp_path: Path, card: dict[str, str]) -> None:
-    computing = sim.environment(Path(card["NVML_SIM_TRACE"]), base={})
-
-    run = start(tmp_path, variables=computing)
-
-    assert run.process.wait(180) == 0
-    result = run.result()
-    assert result["provenance"]["computes_on_gpu"] is True
-    assert result["energy"]["scopes"] == ["gpu"]
-    assert "computes_on_cpu" not in result["validity"]

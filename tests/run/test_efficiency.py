@@ -35,11 +35,14 @@ A100 = "NVIDIA A100-SXM4-80GB"
 SECOND = 1_000_000_000
 
 
+def looked(t_ns: int, device: str, quantity: Any, value: float) -> SampleRow:
+    return SampleRow(t_ns, device, "nvml", quantity, value)
+
+
 def looks(device: str, quantity: Any, *values: float) -> list[SampleRow]:
     """One look each half second."""
     return [
-        SampleRow(place * SECOND // 2, device, "nvml", quantity, value)
-        for place, value in enumerate(values)
+        looked(place * SECOND // 2, device, quantity, value) for place, value in enumerate(values)
     ]
 
 
@@ -74,6 +77,7 @@ def test_mfu_is_the_rate_over_the_makers_peak() -> None:
         ({"gpus": None}, "no GPU does the work"),
         ({"gpus": ["NVIDIA Unheard"]}, "NVIDIA Unheard"),
         ({"precision": "fp32"}, "fp32"),
+        ({"precision": "fp8"}, "fp8"),  # whose own peak is twice as high
     ],
 )
 def test_without_a_peak_there_is_a_reason(changes: dict[str, Any], reason: str) -> None:
@@ -129,18 +133,15 @@ def test_what_has_no_published_rate_has_none() -> None:
 
 
 def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> None:
-    def row(t_ns: int, device: str, quantity: Any, value: float) -> SampleRow:
-        return SampleRow(t_ns, device, "nvml", quantity, value)
-
     rows = [
-        row(50, "a", "utilization_gpu_percent", 0),
-        row(150, "a", "utilization_gpu_percent", 80),
-        row(180, "a", "utilization_gpu_percent", 100),
-        row(180, "other", "utilization_gpu_percent", 0),
-        row(150, "a", "utilization_memory_percent", 40),
-        row(150, "a", "memory_used_bytes", 5e9),
-        row(180, "a", "memory_used_bytes", 6e9),
-        row(250, "a", "memory_used_bytes", 9e9),
+        looked(50, "a", "utilization_gpu_percent", 0),
+        looked(150, "a", "utilization_gpu_percent", 80),
+        looked(180, "a", "utilization_gpu_percent", 100),
+        looked(180, "other", "utilization_gpu_percent", 0),
+        looked(150, "a", "utilization_memory_percent", 40),
+        looked(150, "a", "memory_used_bytes", 5e9),
+        looked(180, "a", "memory_used_bytes", 6e9),
+        looked(250, "a", "memory_used_bytes", 9e9),
     ]
     samples = recorded(rows)
     assert utilisation(samples, (100, 200), ["a"]) == {
@@ -156,20 +157,16 @@ def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> Non
 
 
 def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
-    def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> SampleRow:
-        return SampleRow(t_ns, device, "nvml", quantity, watts)
-
-    second = SECOND
     rows = [
-        *(row(at * second, "a", 100.0 + at) for at in range(5)),
-        *(row(at * second, "a", 1.0, "power_average_w") for at in range(5)),
-        *(row(at * second, "b", 10.0 * at, "power_usage_w") for at in (0, 2, 4)),
-        row(2 * second, "other", 500.0),
+        *(looked(at * SECOND, "a", "power_instant_w", 100.0 + at) for at in range(5)),
+        *(looked(at * SECOND, "a", "power_average_w", 1.0) for at in range(5)),
+        *(looked(at * SECOND, "b", "power_usage_w", 10.0 * at) for at in (0, 2, 4)),
+        looked(2 * SECOND, "other", "power_instant_w", 500.0),
     ]
     samples = recorded(rows)
-    window = (second, 4 * second)
+    window = (SECOND, 4 * SECOND)
     assert power_inside(samples, window, ["a"]) == ([1, 2, 3, 4], [101, 102, 103, 104])
-    both = power_inside(samples, (0, 4 * second), ["a", "b"])
+    both = power_inside(samples, (0, 4 * SECOND), ["a", "b"])
     assert both == ([0, 1, 2, 3, 4], [100, 111, 122, 133, 144])
     assert power_inside(samples, window, ["a", "silent"]) is None
     assert power_inside(samples, window, []) is None

@@ -28,10 +28,6 @@ def test_another_release_is_said_in_the_record(
     assert problem.message.startswith("sglang 9.9.2, installed here, is not the 0.5")
 
 
-def test_the_same_release_needs_no_word() -> None:
-    pytest.importorskip("transformers")
-    assert list(check_engine_version(experiment("pytorch"))) == []
-
-
-def test_an_engine_that_is_not_here_is_not_looked_for() -> None:
-    assert list(check_engine_version(experiment("tensorrt"))) == []
+@pytest.mark.parametrize("backend", ["pytorch", "tensorrt"], ids=["the same", "not here"])
+def test_nothing_is_said_of_the_same_release_or_of_what_is_not_here(backend: str) -> None:
+    assert list(check_engine_version(experiment(backend))) == []

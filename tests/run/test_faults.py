@@ -4,42 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llenergymeasure.run import ending
-from support.attempts import SCRIPT, start
-
-pytestmark = pytest.mark.slow
-
-
-def test_a_run_leaves_its_four_files_and_no_work(tmp_path: Path) -> None:
-    attempt = start(tmp_path)
-    assert attempt.process.wait(120) == 0
-    names = {path.name for path in attempt.folder.iterdir()}
-    assert names == {
-        *("result.json", "run.parquet", "samples.parquet", "requests.parquet"),
-        *("outcome.json", "attempts.jsonl", "run.log"),
-    }
-    assert attempt.outcome()["status"] == "completed"
-    result = attempt.result()
-    assert result["tokens"]["output"] == result["tokens"]["requests"] * 4
-    assert {phase["name"] for phase in result["phases"]} >= {"preflight", "load", "measure"}
-    attempt.nothing_left()
+from llenergymeasure.run.measure_script import main
+from support.attempts import start
 
 
-def test_a_signal_ends_the_run_and_what_was_recorded_stays(tmp_path: Path) -> None:
-    attempt = start(tmp_path, window={"min_seconds": 60})
-    attempt.wait_for_phase("measure")
-    attempt.process.send_signal(signal.SIGINT)
-    assert attempt.process.wait(30) == 130
-    assert attempt.outcome()["status"] == "interrupted"
-    assert (attempt.folder / "samples.arrows").stat().st_size > 0
-    attempt.nothing_left()
-
-
+@pytest.mark.slow
 def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
     controller = tmp_path / "bin" / "scontrol"
     controller.parent.mkdir()
@@ -63,6 +37,7 @@ def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.Monkey
     assert "the run may use 16.0 GB" in message
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"]) as workflow:
         attempt = start(tmp_path, "--watch", str(workflow.pid), window={"min_seconds": 60})
@@ -74,6 +49,7 @@ def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
     assert start(tmp_path).process.wait(180) == 0
 
 
+@pytest.mark.slow
 def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
     attempt = start(tmp_path, spec={"timeout_s": 8}, window={"min_seconds": 120})
     assert attempt.process.wait(60) == 1
@@ -84,37 +60,24 @@ def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
     assert start(tmp_path, spec={"timeout_s": 600}).process.wait(180) == 0
 
 
-def test_a_model_that_is_not_there_fails_before_loading_in_attempts_that_are_kept(
-    tmp_path: Path,
-) -> None:
-    for number in (1, 2):
-        attempt = start(tmp_path, model="someone/absent")
-        assert attempt.process.wait(60) == 1
-        outcome = attempt.outcome()
-        assert (outcome["status"], outcome["phase"]) == ("failed", "preflight")
-        assert outcome["attempt"] == number
-        assert "someone/absent" in outcome["error"]["message"]
-        assert "Traceback" not in outcome["log_tail"]
-    lines = (attempt.folder / "attempts.jsonl").read_text().splitlines()
-    assert [json.loads(line)["status"] for line in lines] == ["running", "failed"] * 2
+RUN = json.dumps({"experiment": "a" * 12, "cycle": 1, "backend": "pytorch", "config": []})
 
 
-def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "[]", "{}", "5", '{"runs": []}', "\x00", "[" * 10**5, RUN])
+def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "spec.json"
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    spec = {"experiment": "a" * 12, "cycle": 1, "backend": "pytorch", "config": []}
-    contents = ("", "[]", "{}", "5", '{"runs": []}', "\x00", "[" * 100_000, json.dumps(spec))
-    for content, run in [*((each, ()) for each in contents), ("[]", ("--run", "a/1")), (None, ())]:
-        path.write_text(content or "")
-        place = str(pipe if content is None else path)
-        result = subprocess.run(
-            [sys.executable, str(SCRIPT), "--spec", place, *run, "--out", str(tmp_path / "run")],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert result.returncode == 2, content
-        assert "Traceback" not in result.stderr
-        assert not (tmp_path / "run").exists()
+    path.write_text(content)
+    assert main("pytorch", ["--spec", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_spec_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main("pytorch", ["--spec", str(tmp_path / "pipe"), "--out", str(tmp_path / "run")]) == 2
+
+
+def test_a_run_that_a_plan_does_not_hold_is_a_configuration_error(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("[]")
+    arguments = ["--spec", str(path), "--run", "a/1", "--out", str(tmp_path / "run")]
+    assert main("pytorch", arguments) == 2

@@ -11,59 +11,37 @@ import pytest
 
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
-from support.attempts import Attempt, start
+from support.attempts import start
 from support.studies import SERVED, living, result_times, snakemake, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
 
-def failed(attempt: Attempt) -> dict[str, Any]:
-    """Wait for a run to fail, hold that it left neither process nor result; return its error."""
+@pytest.mark.parametrize(
+    ("name", "content", "phase", "said"),
+    [
+        ("model.safetensors", b"\xff" * 4096, "load", "model"),
+        ("config.json", b'{"model_type": ', "preflight", "config.json"),
+    ],
+)
+def test_a_model_that_is_damaged_fails_its_run_until_it_is_put_right(
+    tmp_path: Path, name: str, content: bytes, phase: str, said: str
+) -> None:
+    model = Path(shutil.copytree(tiny_llama_folder(), tmp_path / "model"))
+    if phase == "load":
+        (model / name).write_bytes(content)
+    attempt = start(tmp_path, model=str(model))
+    if phase == "preflight":  # the run is only starting
+        (model / name).write_bytes(content)
     assert attempt.process.wait(120) == 1
     outcome = attempt.outcome()
-    assert outcome["status"] == "failed"
-    assert outcome["exit_code"] == 1
-    assert not [path.name for path in attempt.folder.glob("*.parquet")]
-    assert not (attempt.folder / "result.json").exists()
+    assert (outcome["status"], outcome["exit_code"], outcome["phase"]) == ("failed", 1, phase)
+    assert said in outcome["error"]["message"]
+    assert "Traceback" not in outcome["log_tail"]
+    assert not [*attempt.folder.glob("*.parquet"), *attempt.folder.glob("result.json")]
     attempt.nothing_left()
-    return {**outcome["error"], "phase": outcome["phase"]}
-
-
-def mended(folder: Path, model: Path, name: str) -> None:
-    """Put a file right, which makes it another model, and hold that its run completes."""
     shutil.copy(tiny_llama_folder() / name, model)
-    again = start(folder, model=str(model))
-    assert again.process.wait(180) == 0
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A copy of the tiny model, to be damaged."""
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_llama_folder(), folder)
-    return folder
-
-
-def test_weights_that_are_no_checkpoint_at_all(tmp_path: Path, model: Path) -> None:
-    (model / "model.safetensors").write_bytes(b"\xff" * 4096)
-    assert failed(start(tmp_path, model=str(model)))["class"] in {"BackendError", "PreflightError"}
-    mended(tmp_path, model, "model.safetensors")
-
-
-def test_a_model_without_weights(tmp_path: Path, model: Path) -> None:
-    (model / "model.safetensors").unlink()
-    error = failed(start(tmp_path, model=str(model)))
-    assert error["class"] in {"BackendError", "PreflightError"}
-    mended(tmp_path, model, "model.safetensors")
-
-
-def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> None:
-    attempt = start(tmp_path, model=str(model))
-    (model / "config.json").write_text('{"model_type": ')  # the run is only starting
-    error = failed(attempt)
-    assert error["phase"] == "preflight"
-    assert "config.json" in error["message"]
-    mended(tmp_path, model, "config.json")
+    assert start(tmp_path, model=str(model)).process.wait(180) == 0
 
 
 @pytest.fixture
@@ -83,9 +61,11 @@ def small_disk(tmp_path: Path) -> Any:
 def test_a_full_disk_is_refused_before_the_run_and_then_it_runs(small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * (260 * 2**20))
-    error = failed(start(small_disk))
+    full = start(small_disk)
+    assert full.process.wait(120) == 1
+    error = full.outcome()["error"]
     assert error["class"] == "PreflightError"
-    assert "disk" in error["message"] or "space" in error["message"] or "MB" in error["message"]
+    assert "MB are free for results" in error["message"]
     filler.unlink()
     again = start(small_disk)
     assert again.process.wait(120) == 0

@@ -1,6 +1,7 @@
 """The pages of faults and conditions have a row for each, and name tests that are there."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -33,14 +34,18 @@ def test_every_fault_of_the_study_has_its_row() -> None:
     assert f"A study of {len(injected) + 1} experiments" in FAULTS
 
 
+@functools.cache
+def _tests_in(path: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / path).read_text())
+    return {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+
 @pages
 def test_every_test_it_names_is_there(page: str) -> None:
     named = re.findall(r"`([a-z_/]+\.py)::(\w+)` \|$", page, re.MULTILINE)
     assert len(named) >= 25
     for path, name in named:
-        tree = ast.parse((ROOT / "tests" / path).read_text())
-        tests = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        assert name in tests, name
+        assert name in _tests_in(path), name
 
 
 @pages

@@ -68,8 +68,9 @@ class Agents:
         )
 
 
-@pytest.mark.parametrize("uneven", [0.0, 0.3], ids=["steady", "uneven"])
-@pytest.mark.parametrize("sessions", [1, 3])
+@pytest.mark.parametrize(
+    ("sessions", "uneven"), [(1, 0.0), (3, 0.3)], ids=["one steady", "three uneven"]
+)
 def test_the_energy_of_the_gaps_is_within_its_interval(sessions: int, uneven: float) -> None:
     covered, widths = [], []
     for seed in range(24):

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,23 +26,19 @@ from support.studies import living, wait_for
 pytestmark = pytest.mark.slow
 
 FULL_DISK = """
-import errno, os, sys
-words = open("/proc/self/cmdline").read()
-if "build_result" in words and os.environ.get("TEST_FULL"):
+import errno, os
+if "build_result" in open("/proc/self/cmdline").read():
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     import pyarrow.parquet
     pyarrow.parquet.write_table = full
 """
-"""As ``sitecustomize``: lets what computes a result find no room for its tables."""
-
-
-def site_with(folder: Path, code: str) -> str:
-    """Return a path for Python's modules on which this is ``sitecustomize``."""
-    site = folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(code)
-    return os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+BROKEN = """
+import sys
+if "build_result" in open("/proc/self/cmdline").read():
+    sys.exit(1)
+"""
+"""As ``sitecustomize``: keep what computes a result from writing its tables, or from beginning."""
 
 
 def window_of(attempt: Attempt) -> dict[str, Any]:
@@ -52,51 +47,34 @@ def window_of(attempt: Attempt) -> dict[str, Any]:
     return window
 
 
-def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) -> None:
-    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
-    attempt = start(tmp_path, variables=full)
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(FULL_DISK, "No space left on device"), (BROKEN, "what computes the result ended with")],
+    ids=["full disk", "no start"],
+)
+def test_a_result_that_cannot_be_computed_costs_no_window_however_often(
+    tmp_path: Path, code: str, said: str
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    broken = {"PYTHONPATH": os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))}
+    attempt = start(tmp_path, variables=broken)
     assert attempt.process.wait(120) == 1
     window = window_of(attempt)
     for number in (2, 3):
-        error = attempt.outcome()["error"]
-        assert error["class"] == "OSError"
-        assert "No space left on device" in error["message"]
-        assert error["message"].endswith(
+        message = attempt.outcome()["error"]["message"]
+        assert said in message
+        assert message.endswith(
             "; what was measured is kept, and the next call finishes it; to measure it again "
             f"instead, remove {attempt.folder / 'work'}"
         )
         assert not (attempt.folder / "result.json").exists()
-        attempt = start(tmp_path, variables=full if number == 2 else {})
+        attempt = start(tmp_path, variables=broken if number == 2 else {})
         assert attempt.process.wait(120) == (1 if number == 2 else 0)
         assert attempt.outcome()["attempt"] == number
     assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
     attempt.nothing_left()
-
-
-def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Path) -> None:
-    broken = (
-        "import sys\nif 'build_result' in open('/proc/self/cmdline').read():\n    sys.exit(1)\n"
-    )
-    path = site_with(tmp_path, broken)
-    for _ in range(2):
-        attempt = start(tmp_path, variables={"PYTHONPATH": path})
-        assert attempt.process.wait(120) == 1
-        assert "what computes the result ended with" in attempt.outcome()["error"]["message"]
-    window = window_of(attempt)
-    assert start(tmp_path).process.wait(120) == 0
-    assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
-
-
-def test_what_is_kept_and_cannot_be_finished_is_measured_again_without_its_files(
-    tmp_path: Path,
-) -> None:
-    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
-    attempt = start(tmp_path, variables=full)
-    assert attempt.process.wait(120) == 1
-    window = window_of(attempt)
-    shutil.rmtree(attempt.outcome()["error"]["message"].rpartition("remove ")[2])
-    assert start(tmp_path).process.wait(120) == 0
-    assert attempt.result()["window"]["start_monotonic_ns"] > window["end_ns"]
 
 
 def test_what_a_machine_refuses_may_pass_and_what_is_never_read_does_not(
@@ -160,8 +138,8 @@ def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
     attempt = start(tmp_path, quality=quality)
     attempt.wait_for_phase("judge")
     window = window_of(attempt)
-    os.kill(attempt.process.pid, signal.SIGTERM if how == "signal" else signal.SIGKILL)
-    assert attempt.process.wait(60) == (143 if how == "signal" else -9)
+    os.kill(attempt.process.pid, signal.SIGINT if how == "signal" else signal.SIGKILL)
+    assert attempt.process.wait(60) == (130 if how == "signal" else -9)
     attempt.nothing_left()
     slow.unlink()
     attempt = start(tmp_path, quality=quality)
@@ -173,6 +151,15 @@ def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
     attempt.nothing_left()
 
 
+def _measured(path: Path) -> RunFolder:
+    """A run that an earlier attempt has measured."""
+    folder = RunFolder(path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.stream.write_text("samples")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("end", "kept"),
     [(End.by_signal(signal.SIGTERM), False), (End(-signal.SIGSEGV), True), (End(0), True)],
@@ -180,10 +167,7 @@ def test_a_command_that_was_kept_from_judging_does_so_in_the_next_call(
 def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_by_itself(
     tmp_path: Path, end: End, kept: bool
 ) -> None:
-    folder = RunFolder(tmp_path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
-    folder.engine.write_text('{"window": {}}')
-    folder.stream.write_text("samples")
+    folder = _measured(tmp_path)
     spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
     shared_server._conclude(Supervisor(spec, folder, None), end, folder)
     assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
@@ -195,8 +179,7 @@ def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_b
 def test_what_is_no_word_of_another_one_s_server_is_none(
     tmp_path: Path, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
+    folder = _measured(tmp_path)
     folder.session.write_text(said)
     monkeypatch.setattr(shared_server, "identity", lambda _: 1 if "1" in said else None)
     assert shared_server.shared_outcome(folder, 1) is None
@@ -204,9 +187,7 @@ def test_what_is_no_word_of_another_one_s_server_is_none(
 
 def _left_to_be_judged(path: Path) -> Supervisor:
     """A run whose window an earlier attempt has measured, and whose command has not judged it."""
-    folder = RunFolder(path / "runs" / "a" / "1")
-    folder.work.mkdir(parents=True)
-    folder.engine.write_text('{"window": {}}')
+    folder = _measured(path)
     folder.engine_end.write_text("{}")
     spec = {"config": {}, "sections": {"quality": {"command": ["judge"]}}, "experiment": "a"}
     supervisor = Supervisor({**spec, "cycle": 1}, folder, None)
@@ -252,6 +233,7 @@ def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
     outcome = attempt.outcome()
     assert (outcome["status"], outcome["phase"]) == ("interrupted", "measure")
     assert outcome["error"] == {"class": "Interrupted", "message": "SIGTERM"}
+    assert (attempt.folder / "samples.arrows").stat().st_size > 0
     attempt.nothing_left()
 
 

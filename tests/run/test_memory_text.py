@@ -1,6 +1,7 @@
 """What ``llem plan`` says of memory, before anything is run."""
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_of_many_needs_the_largest_are_shown_and_none_is_lost() -> None:
     ]
     lines = list(Forecast().memory_lines(configs))
     assert len(lines) == 21
-    assert lines[0].startswith("  2 experiments: at least ")
+    assert re.match(r"  2 experiments: at least \d+\.\d MB \(", lines[0])
     assert "of up to 3512 tokens" in lines[0]
     assert lines[-1] == "  … and 20 experiments that need no more than the last of these"
 

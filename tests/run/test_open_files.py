@@ -52,16 +52,16 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
 
 
 def test_the_limit_is_raised_before_connecting(tmp_path: Path) -> None:
-    most, failures, codes = outcome(tmp_path, 1024, 4096, 1100)
-    assert (most, failures) == (1100, {})
+    most, failures, codes = outcome(tmp_path, 256, 4096, 300)
+    assert (most, failures) == (300, {})
     assert "failed_requests" not in codes
 
 
 def test_where_it_cannot_be_raised_enough_the_run_ends_and_says_so(tmp_path: Path) -> None:
-    _, failures, codes = outcome(tmp_path, 256, 400, 500)
+    _, failures, codes = outcome(tmp_path, 160, 192, 100)
     assert set(failures) == {"refused"}
-    # 228 users wait a second after each refusal, and none goes on asking without a pause.
-    assert 228 <= failures["refused"] < 10 * 228
+    # 36 users wait a second after each refusal, and none goes on asking without a pause.
+    assert 36 <= failures["refused"] < 10 * 36
     assert "as many are open as this process may open files" in codes["failed_requests"]
 
 

@@ -41,6 +41,7 @@ def test_it_is_seen_by_where_the_processes_are(
     of_host = energy.model_copy(update={"scopes": ["cpu", "dram"]})
 
     assert ("other_gpu" in codes) == marked
+    assert "computes_on_cpu" not in codes
     assert "other_gpu" not in run_codes({}, engine, of_host, steady=None, quality=None)
     assert not marked or "on GPU-a, whose energy this is, and there were on GPU-b" in str(codes)
 

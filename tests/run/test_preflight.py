@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.plan import make_plan
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.measure_script import read_spec
 from llenergymeasure.run.preflight import checks, model_checks
 from llenergymeasure.run.preflight.checks import Preflight, check_unchanged, preflight
@@ -67,11 +68,12 @@ def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
         config: dict[str, Any] | None = None,
         visible: str | None = None,
         run_pid: int | None = None,
-        state: Path | None = None,
+        state: str = "",
         computes: bool = True,
     ) -> dict[str, Any]:
         trace = sim.Trace(cards).write(tmp_path)
-        variables = sim.environment(trace, state=state, computes=computes)
+        (tmp_path / "state").write_text(state)
+        variables = sim.environment(trace, state=tmp_path / "state", computes=computes)
         variables.pop("CUDA_VISIBLE_DEVICES", None)
         if visible is not None:
             variables["CUDA_VISIBLE_DEVICES"] = visible
@@ -130,18 +132,27 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert len(set(text)) == len(text)
 
 
-def test_a_model_too_large_for_the_machine_is_refused_with_the_sum(tmp_path: Path) -> None:
-    result = on_cpu(tmp_path, model="llama-3.1-70b", weights="random", precision="fp32", n=2)
-    (error,) = result.errors
-    assert "needs at least 282.6" in str(error)
-    assert "GB of weights and" in str(error)
-    assert "this machine's memory is" in str(error)
-
-
-def test_a_sequence_longer_than_learned_positions_is_refused(tmp_path: Path) -> None:
-    result = on_cpu(tmp_path, model="gpt2", weights="random", n=1, max_output_tokens=1000)
-    (error,) = result.errors
-    assert "take up to 1512 tokens together, and this model is made for 1024" in str(error)
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        pytest.param(
+            {"model": "llama-3.1-70b", "precision": "fp32", "n": 2},
+            ["needs at least 282.6", "GB of weights and", "this machine's memory is"],
+            id="memory",
+        ),
+        pytest.param(
+            {"model": "gpt2", "n": 1, "max_output_tokens": 1000},
+            ["take up to 1512 tokens together, and this model is made for 1024"],
+            id="positions",
+        ),
+    ],
+)
+def test_a_model_too_large_for_the_machine_or_its_positions_is_refused(
+    tmp_path: Path, config: dict[str, Any], parts: list[str]
+) -> None:
+    (error,) = on_cpu(tmp_path, weights="random", **config).errors
+    for part in parts:
+        assert part in str(error)
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 8388608\n"
@@ -155,24 +166,17 @@ def own_model(folder: Path) -> Path:
     return place
 
 
-def test_weights_that_git_left_as_a_pointer_are_refused(tmp_path: Path) -> None:
-    folder = own_model(tmp_path)
-    (folder / "model.safetensors").write_text(POINTER)
-    (error,) = on_cpu(tmp_path / "run", model=str(folder)).errors
-    assert error.file == folder / "model.safetensors"
-    assert "holds a pointer of Git LFS, not the file itself; run git lfs pull" in str(error)
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
+        ("model.safetensors", {}),
         ("config.json", {}),
         ("tokenizer.json", {"dataset": "prompts.jsonl"}),
         ("prompts.jsonl", {"dataset": "prompts.jsonl"}),
         ("trace.csv", {"serving": {"arrivals": "trace", "trace": "trace.csv"}}),
     ],
 )
-def test_any_other_file_that_git_left_as_a_pointer_is_named(
+def test_a_file_that_git_left_as_a_pointer_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]
 ) -> None:
     folder = own_model(tmp_path)
@@ -212,36 +216,110 @@ def test_a_cache_with_the_index_alone_has_no_weights(
     assert model_checks.are_weights_local(config, source)
 
 
-def test_missing_packages_are_named_once(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('torch', 'transformers', 'tokenizers'):\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "import importlib.util as util\n"
-        "real = util.find_spec\n"
-        "def find_spec(name, package=None):\n"
-        "    try: return real(name, package)\n"
-        "    except ModuleNotFoundError: return None\n"
-        "util.find_spec = find_spec\n"
-    )
-    arguments = {"config": {"model": "tiny-llama"}, "folder": str(tmp_path), "run_pid": None}
-    process = subprocess.run(
-        [sys.executable, "-c", code + LOOK, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    (error,) = json.loads(process.stdout)["errors"]
-    assert "torch and transformers not installed" in error["message"]
+def test_missing_packages_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "transformers", "tokenizers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("llenergymeasure.backends.pytorch.checks.find_spec", sys.modules.get)
+    (error,) = on_cpu(tmp_path).errors
+    assert "torch and transformers not installed" in str(error)
 
 
-def test_a_card_as_it_should_be_is_quiet(look: Any) -> None:
-    result = look(sim.Device())
-    assert result == {"errors": [], "warnings": [], "cards": [UUID]}
+LIMITED = f"1 {UUID} power_limit_mw 300000 0\n"
+LIMIT = {"gpu": {"power_limit_w": 300}}
+POWER_LIMIT = {"power_limit_w": {"default": 400, "min": 100, "max": 500}}
+ON_CPU = {"pytorch": {"device_map": "cpu"}}
+LARGE = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
+MANY = {**LARGE, "n": 200}
+BATCHED = {**MANY, "pytorch": {"batch_size": 200}}
+
+
+NOT_AS_DELIVERED = {
+    "persistence_mode": False,
+    "mig": True,
+    "ecc": {"current": False, "pending": True},
+    "throttle": [[0, 0x40 | 0x4]],
+}
+BUSY = {"processes": [{"pid": 1}], "persistence_mode": False}
+
+
+def of_gib(total: int, **more: int) -> dict[str, Any]:
+    return {"memory": {"total_bytes": total * GIB, **more}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked"),
+    [
+        ({}, {}),
+        (POWER_LIMIT, {"state": LIMITED, "config": LIMIT}),
+        (of_gib(24), {"config": MANY}),
+        (BUSY, {"config": ON_CPU}),
+        ({}, {"computes": False, "visible": ""}),
+        ({}, {"computes": False, "config": ON_CPU}),
+    ],
+    ids=["plain", "limit asked for", "cache of one", "on the CPU", "hidden", "torch on the CPU"],
+)
+def test_a_card_as_it_should_be_is_quiet(look: Any, keys: Any, asked: Any) -> None:
+    result = look(sim.Device(keys=keys), **asked)
+    assert result["errors"] == result["warnings"] == []
+
+
+TOO_LARGE = ["needs at least 16.144 GB", "the memory of GPU Simulated GPU is 8.590 GB"]
+TORCH = ["NVML sees a GPU here", "would compute on the CPU", "set pytorch.device_map: cpu"]
+HIDDEN = ["CUDA_VISIBLE_DEVICES or the scheduler hides them all"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked", "parts"),
+    [
+        (of_gib(8), {"config": LARGE}, TOO_LARGE),
+        (of_gib(24), {"config": BATCHED}, ["for 200 sequences of up to 640 tokens"]),
+        ({}, {"config": LIMIT, "visible": ""}, HIDDEN),
+        ({"fail_after_s": -1}, {}, ["GPU"]),
+        ({}, {"computes": False}, TORCH),
+    ],
+    ids=["model too large", "cache too large", "hidden", "silent", "torch without CUDA"],
+)
+def test_a_card_that_cannot_be_used_is_an_error(
+    look: Any, keys: Any, asked: Any, parts: list[str]
+) -> None:
+    (error,) = look(sim.Device(keys=keys), **asked)["errors"]
+    for part in parts:
+        assert part in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "state", "parts"),
+    [
+        (of_gib(80, used_bytes=20 * GIB), "", ["21.5 GB in use, and no process is named for it"]),
+        (
+            NOT_AS_DELIVERED,
+            "",
+            [
+                "is partitioned (MIG)",
+                "not in persistence mode",
+                "slowed down before the run begins: hw_thermal_slowdown",
+                "has ECC off",
+                "will have ECC on after its next reset",
+            ],
+        ),
+        (
+            POWER_LIMIT,
+            LIMITED + f"1 {UUID} application_clocks_mhz 2619 1200\n",
+            [
+                "power limit of 300 W, its default is 400 W",
+                "application clocks at 1200 MHz (graphics) and 2619 MHz (memory)",
+            ],
+        ),
+    ],
+    ids=["memory of nobody", "not as delivered", "limits"],
+)
+def test_what_is_unusual_about_a_card_is_a_warning(
+    look: Any, keys: Any, state: str, parts: list[str]
+) -> None:
+    result = look(sim.Device(keys=keys), state=state)
+    assert result["errors"] == []
+    for part in parts:
+        assert part in messages(result["warnings"])
 
 
 def test_strangers_are_named_and_refused(look: Any) -> None:
@@ -256,71 +334,12 @@ def test_strangers_are_named_and_refused(look: Any) -> None:
         other.kill()
 
 
-def test_memory_that_nobody_is_named_for_is_told(look: Any) -> None:
-    card = sim.Device(keys={"memory": {"total_bytes": 80 * GIB, "used_bytes": 20 * GIB}})
-    result = look(card)
-    assert result["errors"] == []
-    assert "has 21.5 GB in use, and no process is named for it" in messages(result["warnings"])
-
-
-def test_everything_about_a_card_that_is_not_as_delivered_is_told(look: Any) -> None:
-    card = sim.Device(
-        keys={
-            "persistence_mode": False,
-            "mig": True,
-            "ecc": {"current": False, "pending": True},
-            "throttle": [[0, 0x40 | 0x4]],
-        }
-    )
-    result = look(card)
-    text = messages(result["warnings"])
-    assert result["errors"] == []
-    for part in (
-        "is partitioned (MIG)",
-        "not in persistence mode",
-        "slowed down before the run begins: hw_thermal_slowdown",
-        "has ECC off",
-        "will have ECC on after its next reset",
-    ):
-        assert part in text, part
-
-
-def test_limits_that_are_not_the_default_are_told(tmp_path: Path, look: Any) -> None:
-    state = tmp_path / "state"
-    state.write_text(
-        f"1 {UUID} power_limit_mw 300000 0\n1 {UUID} application_clocks_mhz 2619 1200\n"
-    )
-    card = sim.Device(keys={"power_limit_w": {"default": 400, "min": 100, "max": 500}})
-    result = messages(look(card, state=state)["warnings"])
-    assert "power limit of 300 W, its default is 400 W" in result
-    assert "application clocks at 1200 MHz (graphics) and 2619 MHz (memory)" in result
-    requested = look(card, state=state, config={"gpu": {"power_limit_w": 300}})
-    assert "power limit" not in messages(requested["warnings"])
-
-
-def test_a_model_too_large_for_the_card_is_refused(look: Any) -> None:
-    card = sim.Device(name="Small", keys={"memory": {"total_bytes": 8 * GIB}})
-    large = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
-    (error,) = look(card, config=large)["errors"]
-    assert "needs at least 16.144 GB" in error["message"]
-    assert "the memory of GPU Small is 8.590 GB" in error["message"]
-
-
-def test_the_cache_counts_towards_memory(look: Any) -> None:
-    card = sim.Device(keys={"memory": {"total_bytes": 24 * GIB}})
-    many = {"model": "llama-3.1-8b", "weights": "random", "n": 200}
-    assert look(card, config=many)["errors"] == []
-    (error,) = look(card, config={**many, "pytorch": {"batch_size": 200}})["errors"]
-    assert "for 200 sequences of up to 640 tokens" in error["message"]
-
-
 def test_what_is_spread_over_cards_may_spill(look: Any) -> None:
     cards = [
         sim.Device(uuid=f"GPU-{name}-card", keys={"memory": {"total_bytes": 6 * GIB}})
         for name in ("first", "second")
     ]
-    spread = {"model": "llama-3.1-8b", "weights": "random", "n": 1}
-    result = look(*cards, config={**spread, "pytorch": {"device_map": "auto"}})
+    result = look(*cards, config={**LARGE, "pytorch": {"device_map": "auto"}})
     assert len(result["cards"]) == 2
     assert result["errors"] == []
     assert "what is too much goes to slower memory" in messages(result["warnings"])
@@ -342,33 +361,6 @@ def test_fewer_cards_than_the_engine_shares_the_work_among_are_named_once(
     assert text.startswith("needs 2 GPUs, and 1 can be used here")
 
 
-def test_a_card_that_is_asked_for_and_hidden_is_an_error(look: Any) -> None:
-    result = look(sim.Device(), config={"gpu": {"power_limit_w": 300}}, visible="")
-    assert "CUDA_VISIBLE_DEVICES or the scheduler hides them all" in messages(result["errors"])
-
-
-def test_a_card_that_does_not_answer_is_an_error(look: Any) -> None:
-    result = look(sim.Device(keys={"fail_after_s": -1}))
-    assert "GPU" in messages(result["errors"])
-
-
-def test_a_run_on_the_cpu_does_not_look_at_cards(look: Any) -> None:
-    busy = sim.Device(keys={"processes": [{"pid": 1}], "persistence_mode": False})
-    result = look(busy, config={"pytorch": {"device_map": "cpu"}})
-    assert result["errors"] == result["warnings"] == []
-
-
-def test_a_torch_that_cannot_use_the_card_is_refused_with_what_to_do(look: Any) -> None:
-    result = look(sim.Device(), computes=False)
-    text = messages(result["errors"])
-    assert "NVML sees a GPU here" in text
-    assert "would compute on the CPU" in text
-    assert "set pytorch.device_map: cpu" in text
-    quiet = {"errors": [], "warnings": [], "cards": []}
-    assert look(sim.Device(), computes=False, visible="") == quiet
-    assert look(sim.Device(), computes=False, config={"pytorch": {"device_map": "cpu"}}) == quiet
-
-
 def test_a_limit_on_addresses_that_would_hang_the_result_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,13 +369,23 @@ def test_a_limit_on_addresses_that_would_hang_the_result_is_refused(
     assert "0.5 GB of addresses (ulimit -v)" in str(error)
 
 
-def first_run(tmp_path: Path, settings: dict[str, Any]) -> tuple[RunSpec, RunFolder]:
-    """Plan a study and return its first run and where that goes."""
-    plan, folder = make_plan(study_from_mapping(settings)), StudyFolder(tmp_path / "study")
-    files.write_if_changed(folder.plan, plan.to_json_bytes())
+def planned(folder: Path, **settings: Any) -> Callable[[], list[str]]:
+    """Plan a study; return what tells of its first run what has changed since then."""
+    plan = make_plan(study_from_mapping({"model": "tiny-llama", **settings}))
+    study = StudyFolder(folder / "study")
+    files.write_if_changed(study.plan, plan.to_json_bytes())
     run = plan.runs[0]
-    spec = RunSpec.model_validate(read_spec(folder.plan, f"{run.experiment}/{run.cycle}"))
-    return spec, folder.run(run.experiment, run.cycle)
+    spec = RunSpec.model_validate(read_spec(study.plan, f"{run.experiment}/{run.cycle}"))
+    place = study.run(run.experiment, run.cycle)
+    return lambda: [str(problem) for problem in check_unchanged(spec, place)]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A folder of a model's, with weights that are too large to be hashed before each run."""
+    (tmp_path / "adapter" / ".cache").mkdir(parents=True)
+    (tmp_path / "adapter" / "weights.bin").write_bytes(bytes(2 * 1024 * 1024))
+    return tmp_path / "adapter"
 
 
 def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
@@ -391,11 +393,7 @@ def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "one"}\n')
-    spec, place = first_run(tmp_path, {"model": "tiny-llama", "dataset": str(data)})
-
-    def found() -> list[str]:
-        return [str(problem) for problem in check_unchanged(spec, place)]
-
+    found = planned(tmp_path, dataset=str(data))
     assert found() == []
     data.write_text('{"prompt": "one"}\n')  # newer, and the same
     assert found() == []
@@ -407,19 +405,6 @@ def test_a_file_that_has_changed_since_its_id_was_taken_is_another_experiment(
     assert found() == []  # who reads it says so
 
 
-def test_a_folder_of_a_model_that_has_changed_makes_another_experiment(tmp_path: Path) -> None:
-    adapter = tmp_path / "adapter"
-    (adapter / ".cache").mkdir(parents=True)
-    (adapter / "weights.bin").write_text("one")
-    settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
-    spec, place = first_run(tmp_path, settings)
-    (adapter / ".cache" / "lock").touch()
-    assert list(check_unchanged(spec, place)) == []
-    (adapter / "weights.bin").write_text("two")
-    (result,) = check_unchanged(spec, place)
-    assert str(result).endswith(f"newer than the plan: {adapter / 'weights.bin'}")
-
-
 @pytest.mark.parametrize("by_command", [True, False])
 def test_a_server_that_writes_next_to_its_model_is_thought_of(
     tmp_path: Path, by_command: bool
@@ -428,30 +413,26 @@ def test_a_server_that_writes_next_to_its_model_is_thought_of(
     openai: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1"}
     if by_command:
         openai = {"command": ["serve", "--model", "{model}", "--port", "{port}"]}
-    settings = {"model": str(model), "weights": "random", "backend": "openai", "openai": openai}
-    spec, place = first_run(tmp_path, settings)
+    found = planned(tmp_path, model=str(model), weights="random", backend="openai", openai=openai)
     (model / "model.converted").write_text("by the server of the run before")
-    (result,) = check_unchanged(spec, place)
-    assert ("start each of its commands once by hand" in str(result)) is by_command
+    (text,) = found()
+    assert ("start each of its commands once by hand" in text) is by_command
 
 
 def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: Path
 ) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
     weights, log = adapter / "weights.bin", adapter / "slurm-17.out"
-    weights.write_bytes(bytes(2 * 1024 * 1024))
     log.write_text("planned\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = {"model": "tiny-llama", "lora": {"adapter_path": str(adapter)}}
-    spec, place = first_run(tmp_path, settings)
+    found = planned(tmp_path, lora={"adapter_path": str(adapter)})
     log.write_text("planned\nthe first run\n")
-    assert list(check_unchanged(spec, place)) == []
+    (adapter / ".cache" / "lock").touch()
+    assert found() == []
     weights.write_bytes(bytes(3 * 1024 * 1024))
-    (result,) = check_unchanged(spec, place)
-    assert f"newer than the plan: {weights}; logs count too" in str(result)
-    assert str(log) in str(result)
+    (text,) = found()
+    assert f"newer than the plan: {weights}; logs count too" in text
+    assert str(log) in text
 
     def hashed(path: Path) -> str:
         assert path != weights, "a large file is hashed before each run"
@@ -459,20 +440,18 @@ def test_a_log_that_grows_in_a_models_folder_refuses_no_run(
 
     sha256 = files.sha256
     monkeypatch.setattr(files, "sha256", hashed)
-    assert len(list(check_unchanged(spec, place))) == 1
+    assert len(found()) == 1
 
 
-def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(tmp_path: Path) -> None:
+def test_a_file_with_other_rights_alone_is_not_said_to_have_changed(
+    tmp_path: Path, adapter: Path
+) -> None:
     """What has changed is the adapter; the data set is newer than the plan all the same."""
-    data, adapter = tmp_path / "data.jsonl", tmp_path / "adapter"
+    data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "one"}\n')
-    adapter.mkdir()
-    (adapter / "weights.bin").write_text("one")
-    settings = {"model": "tiny-llama", "dataset": str(data), "lora": {"adapter_path": str(adapter)}}
-    spec, place = first_run(tmp_path, settings)
+    found = planned(tmp_path, dataset=str(data), lora={"adapter_path": str(adapter)})
     (adapter / "weights.bin").write_text("two")
     data.chmod(0o600)
-    (result,) = check_unchanged(spec, place)
-    assert result.file is None
-    assert "what this experiment reads has changed" in str(result)
-    assert "weights.bin" in str(result)
+    (text,) = found()
+    assert text.startswith("what this experiment reads has changed")  # and no file before that
+    assert "weights.bin" in text

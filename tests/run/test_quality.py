@@ -85,25 +85,33 @@ def test_texts_that_cannot_be_used_have_a_reason(
     assert "perplexity" not in result
 
 
-def score(folder: Path, program: str, timeout_s: float = 60) -> dict[str, Any]:
+def judged(
+    folder: Path, program: str, timeout_s: float = 60, command: list[str] | None = None
+) -> dict[str, Any]:
     run = RunFolder(folder)
     run.work.mkdir(parents=True, exist_ok=True)
     run.spec.write_text(json.dumps({"config": {"n": 8}}))
-    command = [sys.executable, "-c", program]
+    command = command or [sys.executable, "-c", program]
     return command_score(run, {"command": command, "timeout_seconds": timeout_s})
 
 
-def test_a_command_sees_the_settings_and_its_last_line_is_the_score(tmp_path: Path) -> None:
-    program = (
-        "import json, os\nprint('judging')\n"
-        "print(json.load(open(os.environ['LLEM_EXPERIMENT']))['n'] / 16)"
-    )
-    assert score(tmp_path, program)["score"] == 0.5
+SEES_SETTINGS = """
+import json, os
+print("judging")
+print(json.load(open(os.environ["LLEM_EXPERIMENT"]))["n"] / 16)
+"""
 
 
-def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
-    result = score(tmp_path, "print(' 37 / 50 ')")
-    assert (result["score"], result["correct"], result["items"]) == (0.74, 37, 50)
+@pytest.mark.parametrize(
+    ("program", "score", "correct", "items"),
+    [(SEES_SETTINGS, 0.5, None, None), ("print(' 37 / 50 ')", 0.74, 37, 50)],
+    ids=["a number", "right answers of all"],
+)
+def test_a_command_sees_the_settings_and_its_last_line_is_the_score(
+    tmp_path: Path, program: str, score: float, correct: int | None, items: int | None
+) -> None:
+    result = judged(tmp_path, program)
+    assert (result["score"], result.get("correct"), result.get("items")) == (score, correct, items)
 
 
 @pytest.mark.parametrize(
@@ -115,37 +123,34 @@ def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
         ("pass", "no finite number and no share: nothing"),
         ("print('nan')", "no finite number"),
         ("print(1); raise SystemExit(3)", "ended with 3"),
-        ("import time; time.sleep(60)", "the command did not answer within 3 s"),
     ],
 )
 def test_a_command_that_gives_no_score_has_a_reason(
     tmp_path: Path, program: str, told: str
 ) -> None:
-    result = score(tmp_path, program, timeout_s=3)
+    result = judged(tmp_path, program)
     assert told in result["score_unavailable"]
     assert "score" not in result
+
+
+def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
+    result = judged(tmp_path, "", command=["/nowhere/judge"])
+    assert "No such file" in result["score_unavailable"]
 
 
 def test_what_a_command_has_started_ends_with_its_time(tmp_path: Path) -> None:
     mark = str(tmp_path / "judge")
     child = f"[sys.executable, '-c', 'import time; time.sleep(60)', {mark!r}]"
-    score(tmp_path, f"import subprocess, sys; subprocess.run({child})", timeout_s=2)
+    result = judged(tmp_path, f"import subprocess, sys; subprocess.run({child})", timeout_s=2)
+    assert "the command did not answer within 2 s" in result["score_unavailable"]
     wait_for(lambda: not living(mark), 30)
 
 
 def test_a_command_s_helper_that_goes_on_does_not_hold_its_score(tmp_path: Path) -> None:
     child = "[sys.executable, '-c', 'import time; time.sleep(60)']"
     started = f"subprocess.Popen({child}, stdout=subprocess.DEVNULL)"
-    result = score(tmp_path, f"import subprocess, sys; {started}; print(0.5)", timeout_s=20)
+    result = judged(tmp_path, f"import subprocess, sys; {started}; print(0.5)", timeout_s=20)
     assert result["score"] == 0.5
-
-
-def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    run.work.mkdir(parents=True)
-    run.spec.write_text('{"config": {}}')
-    settings = {"command": ["/nowhere/judge"], "timeout_seconds": 5}
-    assert "No such file" in command_score(run, settings)["score_unavailable"]
 
 
 @pytest.mark.slow

@@ -2,33 +2,50 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Tokens
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic import SentRequest, Traffic
 from llenergymeasure.run.engine.traffic_window import TrafficWindow, measure_traffic
 from llenergymeasure.run.result.run_validity import HELD_SHARE_MAX, traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA, traffic_table
+from llenergymeasure.run.result.traffic_table import traffic_table
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
-from support.serving_runs import NoEnergy, engine, experiment, protocol, record, run
-from support.serving_server import FAULTS
+from support import serving_server
+from support.serving_runs import (
+    ONE_USER,
+    answers,
+    engine,
+    experiment,
+    in_window,
+    protocol,
+    record,
+    run,
+)
 
 FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
 """Long beside what a machine with other work adds to each."""
 SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that takes 20 ms to a first token and 5 ms to each other."""
+    server = serving_server.running(
+        tmp_path_factory.mktemp("server"), "--first-ms", "20", "--next-ms", "5"
+    )
+    with server as running:
+        yield running.base_url
 
 
 def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> None:
@@ -72,13 +89,16 @@ def test_the_cache_s_share_is_that_of_the_window_alone() -> None:
     assert TrafficWindow(31, 40, gauges=gauges).statistics() == {}
 
 
-@pytest.mark.parametrize("answer_s", [0.0, 0.1, 0.4])
-def test_a_short_window_has_readings_at_both_of_its_ends(tmp_path: Path, answer_s: float) -> None:
+@pytest.mark.quiet
+@pytest.mark.parametrize("answer_s", [0.0, 0.4])
+def test_a_short_window_has_readings_at_both_of_its_ends(
+    tmp_path: Path, quick: str, answer_s: float
+) -> None:
     """However slow a server is to say, and with neither a longer window nor later requests."""
     config = experiment(
         {"rate_per_s": 40, "ramp_up_max_seconds": 0.5}, window_s=0.5, max_output_tokens=2
     )
-    served = engine(config, "--first-ms", "5", "--next-ms", "1")
+    served = engine(config, base_url=quick)
     asked: list[tuple[int, int]] = []
     read = served.gauges
 
@@ -123,10 +143,11 @@ def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -
     assert np.median([row["lateness_s"] for row in rows]) < 0.02
 
 
-def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
+@pytest.mark.quiet
+def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path, quick: str) -> None:
     load = {"arrivals": "closed", "concurrency": 3, "ramp_up_max_seconds": 0.5}
     config = experiment(load, window_s=1, max_output_tokens=4)
-    served, _ = run(tmp_path, config, "--first-ms", "20", "--next-ms", "5")
+    served, _ = run(tmp_path, config, base_url=quick)
     serving = record(served)
     assert serving.in_flight_max == 3
     assert serving.over_saturated is None
@@ -184,11 +205,11 @@ def test_users_requests_are_made_before_they_ask() -> None:
     assert original_turn == list(range(9))
 
 
-def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> None:
+def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path, quick: str) -> None:
     """The load is then settled by the client, and the server does less than it could."""
     load = {"arrivals": "closed", "concurrency": 4, "ramp_up_max_seconds": 0.5}
     config = experiment(load, window_s=1, max_output_tokens=4)
-    served = engine(config, "--first-ms", "20", "--next-ms", "5")
+    served = engine(config, base_url=quick)
     encode = served.encode
 
     def slowly(request: Request) -> Outgoing:
@@ -210,10 +231,10 @@ def test_a_client_that_keeps_its_users_from_asking_says_so(tmp_path: Path) -> No
     assert "waited for the client" in traffic_codes(run)["late_sends"]
 
 
-def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
+def test_a_conversations_turns_follow_each_other(tmp_path: Path, quick: str) -> None:
     load = {"rate_per_s": 10, "turns": 3, "think_seconds": 0.05, "ramp_up_max_seconds": 0.5}
     config = experiment(load, max_output_tokens=4)
-    served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "2")
+    served, _ = run(tmp_path, config, base_url=quick)
     rows = [row for row in served.requests.to_pylist() if row["failure"] is None]
     by_turn: dict[int, dict[int, dict]] = {}
     for row in rows:
@@ -225,9 +246,9 @@ def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
         assert turns[1]["planned_monotonic_ns"] >= turns[0]["end_monotonic_ns"]
 
 
-def test_an_idle_server_has_no_requests_and_no_figures_of_them(tmp_path: Path) -> None:
+def test_an_idle_server_has_no_requests_and_no_figures_of_them(tmp_path: Path, quick: str) -> None:
     config = experiment({"rate_per_s": 0}, window_s=0.5)
-    served, _ = run(tmp_path, config)
+    served, _ = run(tmp_path, config, base_url=quick)
     serving, tokens = record(served), served.tokens("hash")
     assert (tokens.input, tokens.output, tokens.requests) == (0, 0, 0)
     assert serving.ramp_up == "not needed"
@@ -235,61 +256,28 @@ def test_an_idle_server_has_no_requests_and_no_figures_of_them(tmp_path: Path) -
     assert serving.in_flight_mean == 0
 
 
-def test_a_ramps_load_rises_within_its_window(tmp_path: Path) -> None:
-    config = experiment({"arrivals": "ramp", "rate_per_s": 5, "rate_end_per_s": 60}, window_s=3)
-    served, phases = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
+def test_a_ramps_load_rises_within_its_window(tmp_path: Path, quick: str) -> None:
+    config = experiment({"arrivals": "ramp", "rate_per_s": 5, "rate_end_per_s": 60}, window_s=2)
+    served, phases = run(tmp_path, config, base_url=quick)
     assert phases == ["prepare", "measure", "drain"]
     offered = [row["offered_requests_per_s"] for row in record(served).timeline]
     assert offered[-1] > offered[0]
     assert "not_steady" in traffic_codes(served)
 
 
-def test_too_many_failures_disqualify(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.csv"
-    trace.write_text("timestamp,input_tokens,output_tokens\n0,4,4\n0.05,4,4\n0.1,4,4\n0.15,4,4\n")
-    load = {"arrivals": "trace", "trace": str(trace), "ramp_up_max_seconds": 0.5}
-    config = experiment(load, window_s=1)
-    codes = {name: code for code, name in FAULTS.items()}
-    served = engine(config, "--first-ms", "5", "--next-ms", "1")
-    try:
-        prompts = served.prompts
-        original_turn = prompts.turn
+def test_a_server_that_counts_otherwise_is_told() -> None:
+    """As one does whose context is shorter than the prompts (ollama 3839)."""
 
-        def turn(conversation: int, place: int = 0):
-            plain = original_turn(conversation, place)
-            if conversation % 4:
-                return plain
-            faulty = plain.request.__class__(plain.request.index, (codes["http_503"],), 4)
-            return plain.__class__(faulty, conversation, place)
+    def counting(tokens: int) -> ServedRun:
+        table = answers((0, [1]), (1, [2]), input_tokens=tokens, input_tokens_expected=8)
+        return in_window(table, (0, 4), slo={"e2e_ms": 5})
 
-        prompts.turn = turn
-        window = measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
-        table = traffic_table(window.sent, served)
-    finally:
-        served.close()
-    report = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
-    judged = ServedRun.from_requests(table, config, (window.start_ns, window.end_ns), report)
-    assert "HTTP 503" in traffic_codes(judged)["failed_requests"]
-    serving = record(judged)
-    assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
-    assert serving.failures["refused"] >= serving.requests_failed
-
-
-def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
-    load = {"rate_per_s": 20, "ramp_up_max_seconds": 0.5}
-    config = experiment(load, window_s=1, slo={"e2e_ms": 5})
-    served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
-    assert "token_mismatch" not in traffic_codes(served)
-    assert record(served).slo_attained is False
-    assert record(served).energy_per_good_request_j is None
-    sent = served.requests
-    place = sent.schema.get_field_index("input_tokens")
-    half = pc.divide(sent["input_tokens"], 2)
-    cut = replace(served, requests=sent.set_column(place, "input_tokens", half))
-    # As a server does whose context is shorter than the prompts (ollama 3839).
-    complete = sum(sent["input_tokens"].drop_null().to_pylist())
-    message = traffic_codes(cut)["token_mismatch"]
-    assert f": {pc.sum(half).as_py()} tokens in place of {complete}; it may cut prompts" in message
+    assert "token_mismatch" not in traffic_codes(counting(8))
+    message = traffic_codes(counting(4))["token_mismatch"]
+    assert message.startswith("2 of 2 prompts")
+    assert ": 8 tokens in place of 16; it may cut prompts to a context" in message
+    serving = record(counting(8))
+    assert (serving.slo_attained, serving.energy_per_good_request_j) == (False, None)
 
 
 def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
@@ -312,22 +300,8 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
 
 def test_requests_that_waited_for_others_are_no_work_of_the_window() -> None:
     """Twice as many come as are served, one at a time, each in 1 s: of 60 s there are 60."""
-    s_ns = 1_000_000_000
-    rows = [
-        {
-            "planned_monotonic_ns": number * s_ns // 2,
-            "start_monotonic_ns": number * s_ns // 2,
-            "first_token_monotonic_ns": number * s_ns + s_ns // 5,
-            "end_monotonic_ns": (number + 1) * s_ns,
-            "token_monotonic_ns": [number * s_ns + s_ns // 5, (number + 1) * s_ns],
-            "output_tokens": 2,
-        }
-        for number in range(180)
-    ]
-    window = (s_ns // 3, 60 * s_ns + s_ns // 3)
-    run = ServedRun(
-        pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA), experiment({"rate_per_s": 2}), window, {}
-    )
+    times = [(n / 2, [n + 0.2, n + 1.0]) for n in range(180)]
+    run = in_window(answers(*times), (1 / 3, 60 + 1 / 3), {"rate_per_s": 2})
     assert run.tokens("").work == pytest.approx(60, rel=0.02)
 
 
@@ -336,30 +310,9 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
 
     Whether one ends just before the window does or just after is the same in every cycle.
     """
-    took_ns, first_ns = 1_555_000_000, 40_000_000
-    rows = [
-        {
-            "planned_monotonic_ns": number * took_ns,
-            "start_monotonic_ns": number * took_ns,
-            "first_token_monotonic_ns": number * took_ns + first_ns,
-            "end_monotonic_ns": (number + 1) * took_ns,
-            "token_monotonic_ns": [number * took_ns + first_ns, (number + 1) * took_ns],
-            "input_tokens": 8,
-            "output_tokens": 16,
-            "output_tokens_asked": 16,
-            "latency_s": took_ns / 1e9,
-            "lateness_s": 0.0,
-            "conversation": number,
-            "turn": 0,
-            "turns": 1,
-        }
-        for number in range(4)
-    ]
-    window = (took_ns + 10_000_000, took_ns + 3_010_000_000)
-    table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
-    config = experiment({"arrivals": "closed", "concurrency": 1}, slo={"e2e_ms": 5000})
-    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.from_requests(table, config, window, report)
+    times = [(1.555 * n, [1.555 * n + 0.04, 1.555 * (n + 1)]) for n in range(4)]
+    table = answers(*times, input_tokens=8, output_tokens=16, output_tokens_asked=16)
+    run = in_window(table, (1.565, 4.565), slo={"e2e_ms": 5000})
     tokens = run.tokens("")
 
     assert tokens.requests == 1
@@ -369,33 +322,9 @@ def test_requests_that_the_window_s_ends_cut_count_for_their_time_in_it() -> Non
     assert tokens.output_mean == 16
     assert tokens.model_copy(update={"requests": 0}).work == tokens.work
     assert Tokens(input=1, output=2, requests=3, prompt_hash="").work == 3
-    per_request = 300.0 / tokens.work
-    energy = Energy(
-        kind="measured", source="x", readings=[], gross_j=300, per_request_j=per_request
-    )
-    serving = run.record(energy, NoEnergy())  # type: ignore[arg-type]
-    assert (serving.slo_share, serving.energy_per_good_request_j) == (1.0, per_request)
-
-
-def _answers(*times_s: tuple[float, list[float]], input_tokens: int = 1) -> pa.Table:
-    """Requests by when each was to be sent and when its parts came."""
-    rows = [
-        {
-            "planned_monotonic_ns": round(planned_s * 1e9),
-            "first_token_monotonic_ns": round(parts_s[0] * 1e9),
-            "end_monotonic_ns": round(parts_s[-1] * 1e9),
-            "token_monotonic_ns": [round(at_s * 1e9) for at_s in parts_s],
-            "input_tokens": input_tokens,
-            "output_tokens": len(parts_s),
-            "output_tokens_asked": len(parts_s),
-            "conversation": number,
-            "turn": 0,
-            "turns": 1,
-            "latency_s": parts_s[-1] - planned_s,
-        }
-        for number, (planned_s, parts_s) in enumerate(times_s)
-    ]
-    return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+    serving = record(run, gross_j=300)
+    assert serving.slo_share == 1.0
+    assert serving.energy_per_good_request_j == pytest.approx(300.0 / tokens.work)
 
 
 @pytest.mark.parametrize(
@@ -410,28 +339,24 @@ def test_tokens_that_come_late_or_whole_are_those_of_the_window_s_work(
     In 20 s there are 6.5 of them, of which 6 come, as in each cycle: their tokens were 8 % less.
     """
     times = [(3.07 * n, [3.07 * n + at_s for at_s in came]) for n in range(-2, 12)]
-    config = experiment({"arrivals": "closed", "concurrency": 1})
-    window = (round(phase_s * 1e9), round((20 + phase_s) * 1e9))
-    tokens = ServedRun(_answers(*times, input_tokens=1000), config, window, {}).tokens("")
+    run = in_window(answers(*times, input_tokens=1000), (phase_s, 20 + phase_s))
+    tokens = run.tokens("")
     assert tokens.output == pytest.approx(8 * 20 / 3.07, abs=0.6)
     assert tokens.input == pytest.approx(1000 * 20 / 3.07, rel=0.01)
     assert tokens.output_came == (56 if phase_s == 2.9 else 48)
 
 
 def test_a_window_in_which_no_token_came_has_none() -> None:
-    config = experiment({"arrivals": "closed", "concurrency": 1})
-    table = _answers((0.0, [9.0, 9.1]), input_tokens=5)
-    tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
+    tokens = in_window(answers((0.0, [9.0, 9.1]), input_tokens=5), (1, 8)).tokens("")
     assert (tokens.input, tokens.output, tokens.output_came) == (0, 0, 0)
     assert tokens.work == tokens.requests_worked == pytest.approx(7 / 9.1)
 
 
 def test_a_window_in_which_no_answer_ended_is_none_without_traffic() -> None:
     """Answers of 12 s: at no request a second the load curve took them for a server at rest."""
-    config = experiment({"rate_per_s": 0.2})
     parts_s = [1.0 + 0.5 * n for n in range(23)]
-    table = _answers((0.0, parts_s), (0.5, [at_s + 0.5 for at_s in parts_s]))
-    run = ServedRun(table, config, (3 * 10**9, 8 * 10**9), {})
+    table = answers((0.0, parts_s), (0.5, [at_s + 0.5 for at_s in parts_s]))
+    run = in_window(table, (3, 8), {"rate_per_s": 0.2})
     tokens = run.tokens("")
     assert (tokens.requests, tokens.output) == (0, 19)
     assert run.performance(tokens)["requests_per_s"] == pytest.approx(tokens.work / 5)
@@ -440,11 +365,9 @@ def test_a_window_in_which_no_answer_ended_is_none_without_traffic() -> None:
 
 def test_answers_without_a_token_are_work_of_the_window_all_the_same() -> None:
     """Three a window end in it, and half of a fourth's work lies inside."""
-    table = _answers(*[(2.0 * n, [2.0 * n + 2]) for n in range(5)])
-    rows = [row | {"token_monotonic_ns": [], "output_tokens": 0} for row in table.to_pylist()]
-    table = pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
-    config = experiment({"arrivals": "closed", "concurrency": 1})
-    tokens = ServedRun(table, config, (10**9, 8 * 10**9), {}).tokens("")
+    times = [(2.0 * n, [2.0 * n + 2]) for n in range(5)]
+    table = answers(*times, token_monotonic_ns=[], output_tokens=0)
+    tokens = in_window(table, (1, 8)).tokens("")
     assert (tokens.requests, tokens.output) == (3, 0)
     assert tokens.work == pytest.approx(3.5)
 
@@ -469,20 +392,16 @@ def test_answers_that_go_faster_once_nothing_is_sent_are_no_more_of_the_window()
             if len(request[1]) < tokens or now_s < end_s
         ]
     inside = sum(1.0 <= at_s < end_s for _, parts_s in complete for at_s in parts_s)
-    config = experiment({"arrivals": "closed", "concurrency": users})
-    run = ServedRun(_answers(*complete), config, (10**9, round(end_s * 1e9)), {})
+    run = in_window(answers(*complete), (1, end_s), {"arrivals": "closed", "concurrency": users})
     assert run.tokens("").work == pytest.approx(inside / tokens, rel=0.005)
 
 
-@pytest.mark.parametrize(
-    "serving", [{"arrivals": "closed", "concurrency": 1}, {"rate_per_s": 1}], ids=str
-)
+@pytest.mark.parametrize("serving", [ONE_USER, {"rate_per_s": 1}], ids=["user", "rate"])
 def test_one_quick_answer_makes_no_waiting_of_the_others_time(serving: dict[str, Any]) -> None:
     """Each takes 1.2 s to its first token and 0.3 s more, but for one that a cache knew."""
     times = [(1.5 * n, [1.5 * n + 1.2, 1.5 * n + 1.5]) for n in range(-2, 8)]
     times.append((12.0, [12.01, 12.02]))
-    config = experiment(serving)
-    run = ServedRun(_answers(*times), config, (10**9, 5 * 10**9), {})
+    run = in_window(answers(*times), (1, 5), serving)
     assert run.tokens("").work == pytest.approx(4 / 1.5)
 
 
@@ -492,9 +411,8 @@ def test_energy_of_a_good_request_under_too_much_load_is_of_the_good_ones_work()
     One more, sent before it, has two thirds of its work within.
     """
     times = [(n / 2, [n + 0.2, n + 1.0]) for n in range(60)]
-    config = experiment({"rate_per_s": 2}, slo={"e2e_ms": 3000})
-    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    run = ServedRun.from_requests(_answers(*times), config, (333_333_333, 20_333_333_333), report)
-    energy = Energy(kind="measured", source="x", readings=[], gross_j=2000, per_request_j=100)
-    good_j = run.record(energy, NoEnergy()).energy_per_good_request_j  # type: ignore[arg-type]
-    assert good_j == pytest.approx(2000 / (4 + 2 / 3), rel=0.02)
+    window_s = (1 / 3, 20 + 1 / 3)
+    run = in_window(answers(*times), window_s, {"rate_per_s": 2}, slo={"e2e_ms": 3000})
+    assert record(run, gross_j=2000).energy_per_good_request_j == pytest.approx(
+        2000 / (4 + 2 / 3), rel=0.02
+    )

@@ -80,77 +80,57 @@ def cooling(
     return sim.Device(power_w=power_w or [[0, 75.0]], keys={"temperature_c": temperature, **keys})
 
 
-def test_a_cool_card_is_settled_as_soon_as_that_can_be_told(settled: Any) -> None:
-    result = settled(cooling(34, 34))
-    assert result["reason"] == "settled"
-    assert 15 <= result["waited_s"] <= 25
-    assert result["start"] == {"temperature_celsius": {UUID: 34.0}, "power_w": {UUID: 75.0}}
-    assert result["slope_celsius_per_s"] == 0
+COOL, HOT = cooling(34, 34), cooling(90, 30)
+FALLING = [[0, 300.0], [40, 75.0]]
+IDLE = {"protocol": "publication"}
+"""Waits until a card is within three degrees of idle."""
 
 
-def test_a_hot_card_is_waited_for_until_it_is_within_three_degrees_of_idle(settled: Any) -> None:
-    result = settled(cooling(75, 34), protocol="publication")
-    assert result["reason"] == "settled"
-    assert result["first"]["temperature_celsius"][UUID] == 75
-    assert result["start"]["temperature_celsius"][UUID] <= 37
-    assert result["waited_s"] > 100
+@pytest.mark.parametrize(
+    ("cards", "asked", "reason", "least_s", "most_s"),
+    [
+        ([COOL], {}, "settled", 15, 25),
+        ([cooling(75, 34)], IDLE, "settled", 100, 999),
+        ([COOL, cooling(80, 34)], IDLE, "settled", 100, 999),
+        ([cooling(34, 34, power_w=FALLING)], {}, "settled", 40, 999),
+        ([cooling(90, 30, tau_s=300)], {}, "ceiling", 119, 121),
+        ([COOL], {"gap_s": 60}, "settled", 59, 61),
+        ([cooling(90, 30, tau_s=2000)], {"gap_s": 200}, "ceiling", 199, 201),
+        ([HOT], {"protocol": "quick"}, "not asked for", 0, 0),
+        ([HOT], {"protocol": "quick", "gap_s": 10}, "not asked for", 9.4, 10.6),
+        ([HOT], {"gap_s": 600, "skip_at_s": 7}, "skipped", 6, 8),
+        ([], {}, "nothing to watch", 0, 0),
+        ([cooling(34, 34, fail_after_s=4)], {}, "nothing to watch", 0, 999),
+    ],
+    ids=[
+        *("cool", "hot", "slowest card", "falling power", "ceiling", "gap of a settled card"),
+        *("gap beyond the ceiling", "no settling", "gap alone", "control file", "no card"),
+        "card that stops to answer",
+    ],
+)
+def test_how_long_a_rest_is_and_why_it_ends(
+    settled: Any,
+    cards: list[sim.Device],
+    asked: dict[str, Any],
+    reason: str,
+    least_s: float,
+    most_s: float,
+) -> None:
+    result = settled(*cards, **asked)
+    assert result["reason"] == reason
+    assert least_s <= result["waited_s"] <= most_s
 
 
-def test_the_ceiling_ends_the_wait_and_says_so(settled: Any) -> None:
-    result = settled(cooling(90, 30, tau_s=300))
-    assert result["reason"] == "ceiling"
-    assert result["waited_s"] == pytest.approx(120, abs=1)
-    assert result["slope_celsius_per_s"] > 0.04
-
-
-def test_power_that_still_falls_is_waited_for(settled: Any) -> None:
-    falling = [[0, 300.0], [40, 75.0]]
-    result = settled(cooling(34, 34, power_w=falling))
-    assert result["reason"] == "settled"
-    assert result["waited_s"] > 40
-    assert result["start"]["power_w"][UUID] == 75
-
-
-def test_the_slowest_card_decides(settled: Any) -> None:
-    cards = (cooling(34, 34), cooling(80, 34))
-    assert settled(*cards, protocol="publication")["waited_s"] > 100
-
-
-def test_the_studys_gap_is_kept_though_all_is_settled(settled: Any) -> None:
-    result = settled(cooling(34, 34), gap_s=60)
-    assert result["reason"] == "settled"
-    assert result["waited_s"] == pytest.approx(60, abs=1)
-
-
-def test_a_gap_longer_than_the_ceiling_is_kept(settled: Any) -> None:
-    result = settled(cooling(90, 30, tau_s=2000), gap_s=200)
-    assert result["reason"] == "ceiling"
-    assert result["waited_s"] == pytest.approx(200, abs=1)
-
-
-def test_a_protocol_that_does_not_settle_keeps_the_gap_alone(settled: Any) -> None:
-    hot = cooling(90, 30)
-    assert settled(hot, protocol="quick")["waited_s"] == 0
-    result = settled(hot, protocol="quick", gap_s=10)
-    assert result["reason"] == "not asked for"
-    assert result["waited_s"] == pytest.approx(10, abs=0.6)
-    assert result["start"]["temperature_celsius"][UUID] < 90
-
-
-def test_the_control_file_ends_it_at_once(settled: Any) -> None:
-    result = settled(cooling(90, 30), gap_s=600, skip_at_s=7)
-    assert result["reason"] == "skipped"
-    assert result["waited_s"] == pytest.approx(7, abs=1)
-
-
-def test_without_a_card_there_is_nothing_to_watch(settled: Any) -> None:
-    result = settled()
-    assert result["reason"] == "nothing to watch"
-    assert result["waited_s"] == 0
-    assert result["start"] == {"temperature_celsius": {}, "power_w": {}}
-    assert result["slope_celsius_per_s"] is None
-
-
-def test_a_card_that_stops_to_answer_does_not_hold_the_run_up(settled: Any) -> None:
-    result = settled(cooling(34, 34, fail_after_s=4))
-    assert result["reason"] == "nothing to watch"
+def test_what_the_cards_show_at_the_rests_end_is_in_the_record(settled: Any) -> None:
+    cool = settled(COOL)
+    assert cool["start"] == {"temperature_celsius": {UUID: 34.0}, "power_w": {UUID: 75.0}}
+    assert cool["slope_celsius_per_s"] == 0
+    hot = settled(cooling(75, 34, power_w=FALLING), **IDLE)
+    assert hot["first"]["temperature_celsius"][UUID] == 75
+    assert hot["start"]["temperature_celsius"][UUID] <= 37
+    assert hot["start"]["power_w"][UUID] == 75
+    assert settled(cooling(90, 30, tau_s=300))["slope_celsius_per_s"] > 0.04
+    assert settled(HOT, protocol="quick", gap_s=10)["start"]["temperature_celsius"][UUID] < 90
+    nothing = settled()
+    assert nothing["start"] == {"temperature_celsius": {}, "power_w": {}}
+    assert nothing["slope_celsius_per_s"] is None

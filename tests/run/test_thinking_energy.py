@@ -1,7 +1,5 @@
 """Tokens and joules of thought in a record: under traffic, and where decode is told apart."""
 
-from typing import Any
-
 import pyarrow as pa
 import pytest
 
@@ -12,41 +10,23 @@ from llenergymeasure.run.result.batch_requests import batch_tokens
 from llenergymeasure.run.result.run_energy import with_thinking
 from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
-from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA
-from support.serving_runs import experiment
+from support.serving_runs import answers, in_window
 
-S = 1_000_000_000
 ENERGY = Energy(kind="measured", source="nvml", readings=[], gross_j=100.0, u95_j=4.0)
 
 
-def answered(thinking: int | None, differs: bool | None, start_s: int) -> dict[str, Any]:
+def answered(thinking: int | None, differs: bool | None, start_s: int) -> pa.Table:
     """Ten tokens, one a second."""
-    return {
-        "planned_monotonic_ns": start_s * S,
-        "start_monotonic_ns": start_s * S,
-        "first_token_monotonic_ns": (start_s + 1) * S,
-        "last_token_monotonic_ns": (start_s + 10) * S,
-        "end_monotonic_ns": (start_s + 10) * S,
-        "token_monotonic_ns": [(start_s + number) * S for number in range(1, 11)],
-        "input_tokens": 3,
-        "output_tokens": 10,
-        "output_tokens_asked": 10,
-        "thinking_tokens": thinking,
-        "thinking_differs": differs,
-        "finish_reason": "length",
-    }
+    parts_s = [start_s + number for number in range(1, 11)]
+    return answers((start_s, parts_s), thinking_tokens=thinking, thinking_differs=differs)
 
 
 def counted(output: int, thinking: int | None) -> Tokens:
     return Tokens(input=1, output=output, thinking=thinking, requests=1, prompt_hash="")
 
 
-def served(*rows: dict[str, Any], window_s: tuple[int, int] = (0, 20)) -> ServedRun:
-    table = pa.Table.from_pylist(list(rows), schema=TRAFFIC_SCHEMA)
-    config = experiment({"arrivals": "closed", "concurrency": 2})
-    report = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    window = (window_s[0] * S, window_s[1] * S)
-    return ServedRun.from_requests(table, config, window, report)
+def served(*tables: pa.Table, window_s: tuple[int, int] = (0, 20)) -> ServedRun:
+    return in_window(pa.concat_tables(tables), window_s, {"arrivals": "closed", "concurrency": 2})
 
 
 def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:

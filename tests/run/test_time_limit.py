@@ -1,8 +1,6 @@
 """The limit of a run that the study does not limit: long enough, and in proportion."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from llenergymeasure.plan import estimate
 from llenergymeasure.run.preflight.forecast import estimated_work, model_and_device
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import build_workload
+from support.attempts import supervised
 
 
 def limit_s(card: Gpu | None = None, gap_s: float = 0.0, **settings: Any) -> float:
@@ -71,41 +70,11 @@ def test_what_is_not_all_on_the_gpu_is_given_more_time() -> None:
     assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * full_limit_s
 
 
-WAITS = """
-import sys, time
-from pathlib import Path
-from types import SimpleNamespace
-from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.ending import End
-from llenergymeasure.run.supervisor import Reservation, Supervisor
-
-def wait(*_):
-    time.sleep(1.0)
-    nothing = lambda *_: None
-    return SimpleNamespace(
-        set_limits=nothing,
-        restore_limits=nothing,
-        release=nothing,
-        limits=None,
-        limits_changed=False,
-    )
-
-def record(self, engine, started_s, keep_engine):
-    print(time.monotonic() - started_s)
-    return End.by_signal(15)
-
-Reservation.make, Supervisor.record = wait, record
-Supervisor._start_engine = lambda *_: __import__("subprocess").Popen(["true"])
-spec = {"experiment": "a" * 12, "cycle": 1, "config": {"backend": "pytorch"}}
-sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run())
-"""
-
-
 def test_what_a_run_waits_for_its_gpu_is_no_part_of_its_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WAITS, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    record = "print(time.monotonic() - started_s)\nengine.kill()\nreturn End.by_signal(15)"
+    result = supervised(tmp_path / "runs" / "a" / "1", record, waits_s=1.0)
     assert result.returncode == 143, result.stderr
-    assert float(result.stdout) < 0.5
+    assert float(result.stdout.splitlines()[0]) < 0.5
 
 
 def test_the_limit_counts_the_longest_turn_of_a_trace_s_sessions() -> None:

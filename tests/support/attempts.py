@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,3 +78,41 @@ def start(
         stderr=subprocess.DEVNULL,
     )
     return Attempt(process, out)
+
+
+_SUPERVISOR = """
+import shutil, subprocess, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.supervisor import Reservation, Supervisor
+
+nothing = lambda *_: None
+
+def reserve(*_):
+    time.sleep({waits_s})
+    methods = dict(set_limits=nothing, restore_limits=nothing, release=lambda: print("released"))
+    return SimpleNamespace(limits=None, limits_changed=False, **methods)
+
+def record(self, engine, started_s, keep_engine):
+{record}
+
+Reservation.make, Supervisor.record = reserve, record
+Supervisor._start_engine = lambda *_: subprocess.Popen(["sleep", "60"])
+spec = {{"experiment": "a" * 12, "cycle": 1, "config": {{"backend": "pytorch"}}}}
+sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1])), None).run())
+"""
+
+
+def supervised(folder: Path, record: str, waits_s: float = 0.0) -> subprocess.CompletedProcess[str]:
+    """Supervise a run in a folder, of which the GPUs and the engine are made up.
+
+    Args:
+        folder: the run's.
+        record: the body of ``Supervisor.record``; ``started_s`` is when the run's time began.
+        waits_s: what the run waits for its GPUs, which it says that it has released.
+    """
+    program = _SUPERVISOR.format(record=textwrap.indent(record, "    "), waits_s=waits_s)
+    command = [sys.executable, "-c", program, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
