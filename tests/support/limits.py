@@ -1,7 +1,6 @@
 """A run's supervisor that holds limits on the simulated card, to be killed."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,9 +39,9 @@ def held_by_another(environment: dict[str, str]) -> Iterator["subprocess.Popen[s
         process.kill()
 
 
-def killed_while_holding(environment: dict[str, str], number: int = signal.SIGKILL) -> None:
+def killed_while_holding(environment: dict[str, str]) -> None:
     """Have a supervisor hold limits and be killed."""
     with held_by_another(environment) as process:
-        process.send_signal(number)
+        process.kill()
         process.wait()
     assert read_back(environment) == HELD
