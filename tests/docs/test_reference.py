@@ -1,7 +1,5 @@
 """The generated pages say what the code says."""
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
@@ -9,18 +7,12 @@ import pytest
 from docs.pages import ROOT
 from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
 from llenergymeasure.workload.models.known import KNOWN
+from support.programs import loaded
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    path = ROOT / "docs" / "generate_reference.py"
-    spec = importlib.util.spec_from_file_location("generate_reference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded("docs/generate_reference.py")
 
 
 @pytest.mark.parametrize("name", ["reference.md", "fields.md"])
