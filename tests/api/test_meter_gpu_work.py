@@ -11,7 +11,6 @@ from types import ModuleType
 import pytest
 
 import llenergymeasure
-from llenergymeasure import Metered
 from nvml_sim import sim
 from support.recording import card_environment, environment, uuid
 
@@ -47,6 +46,11 @@ class _Torch:
         """Give the GPU work, and return at once."""
         self.is_initialized = True
         self.busy_until_s = time.monotonic() + for_s
+
+    def launch_what_fails(self) -> None:
+        """Give it work of whose error one learns by waiting for it."""
+        self.launch()
+        self.error = RuntimeError("CUDA error: device-side assert triggered")
 
     def synchronize(self, device: int | None = None) -> None:
         """Wait, as PyTorch does: a GPU that has no context gets one."""
@@ -100,15 +104,12 @@ def test_a_phase_begins_and_ends_when_they_are_done(torch: _Torch) -> None:
     assert end_ns - start_ns >= 1e9 * WORK_S
 
 
-def test_gpus_that_nobody_has_used_are_left_alone(torch: _Torch) -> None:
+@pytest.mark.parametrize("is_capturing", [False, True], ids=["not used", "a graph is captured"])
+def test_gpus_that_nobody_has_used_or_that_record_a_graph_are_left_alone(
+    torch: _Torch, is_capturing: bool
+) -> None:
+    torch.is_initialized = torch.is_capturing = is_capturing
     with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
-        pass
-    assert torch.synchronised == []
-
-
-def test_a_capture_of_a_graph_goes_on(torch: _Torch) -> None:
-    torch.is_initialized = torch.is_capturing = True
-    with llenergymeasure.meter("none", align=False):
         pass
     assert torch.synchronised == []
 
@@ -128,46 +129,44 @@ def test_a_module_that_is_still_being_imported_is_passed_over(torch: _Torch) -> 
     assert energy.window_s > 0
 
 
-def _failing_block(torch: _Torch, metered: list[Metered], own_error: bool) -> None:
-    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
-        metered.append(energy)
-        torch.launch()
-        torch.error = RuntimeError("CUDA error: device-side assert triggered")
-        if own_error:
-            raise ZeroDivisionError
-
-
 def test_an_error_of_the_gpu_s_work_is_the_block_s_and_its_energy_is_known(torch: _Torch) -> None:
-    metered: list[Metered] = []
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        _failing_block(torch, metered, own_error=False)
-    assert metered[0].window_s >= WORK_S
-    assert metered[0].samples.complete
+    with (
+        pytest.raises(RuntimeError, match="device-side assert"),
+        llenergymeasure.meter("none", align=False) as energy,
+        energy.phase("work"),
+    ):
+        torch.launch_what_fails()
+    assert energy.window_s >= WORK_S
+    assert energy.samples.complete
+
+
+def _fails(torch: _Torch, error: type[BaseException]) -> None:
+    torch.launch_what_fails()
+    raise error
 
 
 def test_an_error_of_the_block_s_own_comes_first(torch: _Torch) -> None:
-    metered: list[Metered] = []
-    with pytest.raises(ZeroDivisionError) as caught:
-        _failing_block(torch, metered, own_error=True)
+    with (
+        pytest.raises(ZeroDivisionError) as caught,
+        llenergymeasure.meter("none", align=False) as energy,
+        energy.phase("work"),
+    ):
+        _fails(torch, ZeroDivisionError)
     assert caught.value.__context__ is None
-    assert metered[0].window_s >= WORK_S
-
-
-def _interrupted_block(torch: _Torch, metered: list[Metered], end: type[BaseException]) -> None:
-    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
-        metered.append(energy)
-        torch.launch()
-        raise end
+    assert energy.window_s >= WORK_S
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_who_interrupts_the_block_does_not_wait(torch: _Torch, end: type[BaseException]) -> None:
     """A GPU that hangs would keep the process for ever: no signal ends CUDA's waiting."""
-    metered: list[Metered] = []
-    with pytest.raises(end):
-        _interrupted_block(torch, metered, end)
+    with (
+        pytest.raises(end),
+        llenergymeasure.meter("none", align=False) as energy,
+        energy.phase("work"),
+    ):
+        _fails(torch, end)
     assert torch.synchronised == []
-    assert metered[0].samples.complete
+    assert energy.samples.complete
 
 
 WITHOUT = """
