@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands import Call
 from docs.pages import ROOT
 from llenergymeasure.cli import doctor_machine
 from llenergymeasure.containers import container_checks
 from llenergymeasure.containers.container_checks import check_local
 from support.programs import program
-from support.studies import llem, write_study
+from support.studies import write_study
 
 
 def test_an_engine_that_is_here_has_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,10 +41,10 @@ def test_one_that_is_not_is_told_with_what_would_do(
 @pytest.mark.skipif(
     importlib.util.find_spec("vllm") is not None, reason="vLLM is in this environment"
 )
-def test_a_study_of_two_engines_does_not_begin_with_one(tmp_path: Path) -> None:
+def test_a_study_of_two_engines_does_not_begin_with_one(tmp_path: Path, call: Call) -> None:
     runners = {"pytorch": "local", "vllm": "local"}
     study = write_study(tmp_path, backend=["pytorch", "vllm"], runners=runners)
-    result = llem(tmp_path, "run", str(study))
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "runners.vllm: vllm cannot be imported here" in result.stdout + result.stderr
+    result = call("run", str(study))
+    assert result.code == 1, result.out + result.err
+    assert "runners.vllm: vllm cannot be imported here" in result.out + result.err
     assert not list((tmp_path / "results").glob("*/runs/*/*/result.json"))

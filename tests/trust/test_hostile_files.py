@@ -35,14 +35,13 @@ SECRET = "root:$6$c4n4ry:19000:0:99999:7:::"
 @pytest.mark.parametrize(
     "text",
     [
-        "".join(f"k{n}: 1\n" for n in range(200_000)),
         "".join(f"k{n}: 1\n" for n in range(strict_yaml.MAX_KEYS + 1)),
         "model: tiny-llama\nn: 0x" + "f" * 200_000,
         "model: tiny-llama\nn: " + "9" * 200_000,
         "model: tiny-llama\nn: 1." + "9" * 200_000,
         "model: tiny-llama\nn: 0b" + "1" * 5_000,
-        "model: tiny-llama\nsweep: {" + ", ".join(f"x{n}: [1]" for n in range(50_000)) + "}",
-        "a: &a [x]\n" + "".join(f"k{n}: *a\n" for n in range(100_000)),
+        "model: tiny-llama\nsweep: {" + ", ".join(f"x{n}: [1]" for n in range(10_000)) + "}",
+        "a: &a [x]\n" + "".join(f"k{n}: *a\n" for n in range(20_000)),
         "[" * 100_000,
         "x: " + "y" * strict_yaml.MAX_BYTES,
         "model: tiny-llama\nsweep: {n: {pow2: {min: 1, max: 1.0e+300}}}",
@@ -53,7 +52,7 @@ SECRET = "root:$6$c4n4ry:19000:0:99999:7:::"
         f"model: tiny-llama\nsweep: {{n: {list(range(1, 301))}}}\nexecution: {{n_cycles: 10000}}",
         "model: tiny-llama\nn: 1000000000000000000",
     ],
-    ids=range(15),
+    ids=range(14),
 )
 def test_a_hostile_study_is_refused_soon(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.yaml"
@@ -132,11 +131,11 @@ def test_a_sound_trace_of_many_short_rows_is_read_whatever_memory_they_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row of 7 bytes is a hundred or two once it is read."""
-    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 1 << 17)
     path = tmp_path / "trace.csv"
-    rows = "".join(f"{n / 1000:.3f},1,1\n" for n in range(200_000))
+    rows = "".join(f"{n / 1000:.3f},1,1\n" for n in range(25_000))
     path.write_text(f"timestamp,input_tokens,output_tokens\n{rows}")
-    assert len(read_trace(path)) == 200_000
+    assert len(read_trace(path)) == 25_000
 
 
 @pytest.mark.parametrize("key", ["chat.template", "energy.calibration", "serving.trace"])
