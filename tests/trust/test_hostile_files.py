@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +29,8 @@ MOST_S = 60.0
 """Of the processor's time, a hundred times what any needs: what has no bound needs hours."""
 
 MOST_BYTES = 500_000_000
+
+PLACE = "PLACE"
 
 SECRET = "root:$6$c4n4ry:19000:0:99999:7:::"
 
@@ -100,13 +103,16 @@ def test_a_base_that_is_no_study_shows_nothing_of_itself(tmp_path: Path, text: s
         assert "c4n4ry" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.csv", "pipe"])
-def test_a_pipe_is_no_data_set_and_nobody_waits_for_it(tmp_path: Path, name: str) -> None:
-    os.mkfifo(tmp_path / name)
-    with pytest.raises(ConfigurationError, match="a pipe or a device"):
-        read_dataset(str(tmp_path / name))
-    with pytest.raises(ConfigurationError, match="a pipe or a device"):
-        read_trace(tmp_path / name)
+@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.csv", "pipe", "/dev/zero"])
+def test_a_pipe_or_a_device_is_no_data_set_and_nobody_waits_for_it(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if not path.exists():
+        os.mkfifo(path)
+    for read in (lambda: read_dataset(str(path)), lambda: read_trace(path)):
+        with pytest.raises(ConfigurationError, match="a pipe or a device"):
+            read()
 
 
 @pytest.mark.parametrize("name", ["holes.csv", "holes.jsonl"])
@@ -138,13 +144,26 @@ def test_a_sound_trace_of_many_short_rows_is_read_whatever_memory_they_take(
     assert len(read_trace(path)) == 25_000
 
 
-@pytest.mark.parametrize("key", ["chat.template", "energy.calibration", "serving.trace"])
-def test_what_a_study_names_is_not_waited_for(tmp_path: Path, key: str) -> None:
-    section, _, name = key.partition(".")
-    pipe = tmp_path / ("pipe.jinja" if name == "template" else "pipe.yaml")
-    os.mkfifo(pipe)
-    with pytest.raises(ConfigurationError):
-        make_plan(load_study(write_study(tmp_path, **{section: {name: str(pipe)}})))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dataset": "chats.jsonl", "n": 1, "chat": {"template": PLACE}},
+        {"energy": {"calibration": PLACE}},
+        {"serving": {"arrivals": "trace", "trace": PLACE}},
+    ],
+    ids=["template", "calibration", "trace"],
+)
+@pytest.mark.parametrize("place", ["pipe", "/dev/zero"])
+def test_what_a_study_names_is_not_waited_for_nor_read_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("chats.jsonl").write_text('{"messages": [{"role": "user", "content": "hello"}]}\n')
+    study = write_study(tmp_path, **settings)
+    study.write_text(study.read_text().replace(PLACE, str(tmp_path / place)))
+    with pytest.raises(ConfigurationError, match=r"is no file that can be read|a pipe or a device"):
+        make_plan(load_study(study))
 
 
 @pytest.mark.parametrize("read", [read_calibration, lambda path: _template_file(str(path))])
@@ -155,11 +174,6 @@ def test_nothing_without_an_end_is_a_template_or_a_calibration(
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(ConfigurationError, match="cannot be read"):
             read(path)
-
-
-def test_a_device_is_no_data_set() -> None:
-    with pytest.raises(ConfigurationError, match="a pipe or a device"):
-        read_dataset("/dev/zero")
 
 
 def test_a_small_parquet_of_many_prompts_is_not_read_beyond_a_limit(
