@@ -26,14 +26,6 @@ def test_a_column_without_a_meaning_is_an_error(generator: ModuleType) -> None:
         generator._must_agree(["a", "b"], {"a": "one", "c": "three"})
 
 
-def test_a_list_is_named_by_what_it_holds(generator: ModuleType) -> None:
-    page = generator.fields_page()
-    assert "| `token_monotonic_ns` | list of int64 values |" in page
-    assert "| `step_monotonic_ns` | list of int64 values |" in page
-    assert "| `outlier_cycles` | list of int64 values |" in page
-    assert "| `validity` | list of string values |" in page
-
-
 def test_every_setting_is_on_the_page(generator: ModuleType) -> None:
     from llenergymeasure.config.fields import all_paths
 
