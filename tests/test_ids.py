@@ -15,14 +15,22 @@ from llenergymeasure.ids import (
     study_design_hash,
 )
 
-_scalars = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
+_texts = st.text(max_size=4)
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | _texts
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 _configs = st.dictionaries(
-    st.text(),
+    _texts,
     st.recursive(
-        _scalars.filter(lambda value: not (isinstance(value, float) and math.isinf(value))),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        max_leaves=8,
+        _scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+        max_leaves=4,
     ),
+    max_size=4,
 )
 
 

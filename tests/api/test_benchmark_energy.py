@@ -45,8 +45,8 @@ def read(path: Path, content: str, started_ns: int, before: str | None = None) -
     """What is read where a command writes this file."""
     if before is not None:
         path.write_text(before)
+        time.sleep(0.02)  # its time of change has ticks of some ms
     file = BenchmarkFile(path)
-    time.sleep(0.02)
     path.write_text(content)
     return file.read(started_ns, time.monotonic_ns(), [ahead_ns()])
 
@@ -153,10 +153,18 @@ def test_a_file_that_is_no_use_is_named_with_the_reason(
         read(tmp_path / "result.json", content, time.monotonic_ns())
 
 
+LEFT_OUT = object()
+
+
 def changed(name: str, **values: Any) -> Callable[[int, int], str]:
+    """A tool's file with other values; those left out are not in it."""
+
     def content(start_ns: int, end_ns: int) -> str:
         document = json.loads(FORMS[name](start_ns, end_ns))
-        (document[0] if isinstance(document, list) else document).update(values)
+        fields = document[0] if isinstance(document, list) else document
+        fields.update(values)
+        for key in [key for key, value in values.items() if value is LEFT_OUT]:
+            del fields[key]
         return json.dumps(document)
 
     return content
@@ -182,29 +190,23 @@ def test_what_cannot_be_a_benchmark_of_this_command_is_refused(
         read(tmp_path / "result.json", form(*work), work[0] - S)
 
 
-@pytest.mark.parametrize("failed", [None, "left out"])
-def test_what_a_release_does_not_count_as_failed_follows_from_what_was_asked(
-    tmp_path: Path, work: tuple[int, int], failed: str | None
+@pytest.mark.parametrize(
+    ("name", "changes", "failed"),
+    [
+        ("vllm", {"completed": 30, "failed": None}, files.REQUESTS - 30),
+        ("vllm", {"completed": 30, "failed": LEFT_OUT}, files.REQUESTS - 30),
+        # A data set may hold fewer prompts than were asked for.
+        ("vllm", {"completed": 30, "failed": 0, "num_prompts": 1000}, 0),
+        ("sglang", {"errors": ["", "timed out", ""]}, 1),
+    ],
+    ids=["not known", "left out", "counted", "listed"],
+)
+def test_what_failed_is_what_is_counted_or_listed_or_follows_from_what_was_asked(
+    tmp_path: Path, work: tuple[int, int], name: str, changes: dict[str, Any], failed: int
 ) -> None:
-    document = json.loads(files.vllm(*work)) | {"completed": 30, "failed": failed}
-    if failed:
-        del document["failed"]
-    (benchmark,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
-    assert (benchmark.requests, benchmark.failed_requests) == (30, files.REQUESTS - 30)
-
-
-def test_what_a_release_counts_as_failed_is_believed(tmp_path: Path, work: tuple[int, int]) -> None:
-    """A data set may hold fewer prompts than were asked for."""
-    counted = {"completed": 30, "failed": 0, "num_prompts": 1000}
-    document = json.loads(files.vllm(*work)) | counted
-    (benchmark,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
-    assert benchmark.failed_requests == 0
-
-
-def test_what_sglang_lists_as_failed_is_counted(tmp_path: Path, work: tuple[int, int]) -> None:
-    content = changed("sglang", errors=["", "timed out", ""])(*work)
-    (benchmark,) = read(tmp_path / "result.jsonl", content, work[0] - S)
-    assert benchmark.failed_requests == 1
+    (benchmark,) = read(tmp_path / "result.json", changed(name, **changes)(*work), work[0] - S)
+    assert benchmark.requests == changes.get("completed", files.REQUESTS)
+    assert benchmark.failed_requests == failed
 
 
 @pytest.mark.parametrize(

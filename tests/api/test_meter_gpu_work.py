@@ -5,17 +5,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import llenergymeasure
 from llenergymeasure import Metered
+from llenergymeasure.api import metering
+from llenergymeasure.recording.samples import make_samples
 from nvml_sim import sim
-from support.recording import card_environment, environment, uuid
+from support.recording import card_environment, environment, header, uuid
 
-WORK_S = 0.3
+WORK_S = 0.1
 
 
 class _Torch:
@@ -48,6 +52,11 @@ class _Torch:
         self.is_initialized = True
         self.busy_until_s = time.monotonic() + for_s
 
+    def launch_what_fails(self) -> None:
+        """Give it work of whose error one learns by waiting for it."""
+        self.launch()
+        self.error = RuntimeError("CUDA error: device-side assert triggered")
+
     def synchronize(self, device: int | None = None) -> None:
         """Wait, as PyTorch does: a GPU that has no context gets one."""
         device = self.current_device if device is None else device
@@ -70,26 +79,42 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> _Torch:
     return stand_in
 
 
-def test_the_block_ends_when_the_gpus_are_done(torch: _Torch) -> None:
-    with llenergymeasure.meter("none", align=False) as energy:
+Block = Callable[[], AbstractContextManager[Metered]]
+
+
+@pytest.fixture
+def block(monkeypatch: pytest.MonkeyPatch) -> Block:
+    """A metered block without a recorder, whose start takes longer than what is looked at here."""
+    recorder = SimpleNamespace(wait_ready=lambda _: {"sensors": []}, stop=lambda _: 0)
+    monkeypatch.setattr(metering.RecorderProcess, "start", lambda *_, **__: recorder)
+    nothing = make_samples([], header(), complete=True)
+    monkeypatch.setattr(metering, "read_samples", lambda _: nothing)
+    return partial(llenergymeasure.meter, "none", align=False)
+
+
+def test_the_block_ends_when_the_gpus_are_done(torch: _Torch, block: Block) -> None:
+    with block() as energy:
         torch.launch()
     assert energy.window_s >= WORK_S
     assert torch.synchronised == [0, 2]
     assert torch.contexts == [True, False, True, False]
 
 
-def test_the_block_begins_when_they_are_done_with_what_came_before(torch: _Torch) -> None:
+def test_the_block_begins_when_they_are_done_with_what_came_before(
+    torch: _Torch, block: Block
+) -> None:
     torch.launch()
     until_s = torch.busy_until_s
-    with llenergymeasure.meter("none", align=False) as energy:
+    with block() as energy:
         begun_s = time.monotonic()
     assert begun_s >= until_s
     assert torch.synchronised == [0, 2, 0, 2]
-    assert energy.window_s < WORK_S
+    start_ns, _ = energy.account.window
+    assert start_ns >= 1e9 * until_s
 
 
-def test_a_phase_begins_and_ends_when_they_are_done(torch: _Torch) -> None:
-    with llenergymeasure.meter("none", align=False) as energy:
+def test_a_phase_begins_and_ends_when_they_are_done(torch: _Torch, block: Block) -> None:
+    with block() as energy:
         torch.launch()
         first_until_s = torch.busy_until_s
         with energy.phase("second"):
@@ -100,74 +125,73 @@ def test_a_phase_begins_and_ends_when_they_are_done(torch: _Torch) -> None:
     assert end_ns - start_ns >= 1e9 * WORK_S
 
 
-def test_gpus_that_nobody_has_used_are_left_alone(torch: _Torch) -> None:
-    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
+@pytest.mark.parametrize("is_capturing", [False, True], ids=["not used", "a graph is captured"])
+def test_gpus_that_nobody_has_used_or_that_record_a_graph_are_left_alone(
+    torch: _Torch, block: Block, is_capturing: bool
+) -> None:
+    torch.is_initialized = torch.is_capturing = is_capturing
+    with block() as energy, energy.phase("work"):
         pass
     assert torch.synchronised == []
 
 
-def test_a_capture_of_a_graph_goes_on(torch: _Torch) -> None:
-    torch.is_initialized = torch.is_capturing = True
-    with llenergymeasure.meter("none", align=False):
-        pass
-    assert torch.synchronised == []
-
-
-def test_where_contexts_are_not_known_the_current_gpu_is_waited_for(torch: _Torch) -> None:
+def test_where_contexts_are_not_known_the_current_gpu_is_waited_for(
+    torch: _Torch, block: Block
+) -> None:
     del vars(torch.c)["_cuda_hasPrimaryContext"]
     torch.is_initialized, torch.current_device = True, 2
-    with llenergymeasure.meter("none", align=False):
+    with block():
         pass
     assert set(torch.synchronised) == {2}
 
 
-def test_a_module_that_is_still_being_imported_is_passed_over(torch: _Torch) -> None:
+def test_a_module_that_is_still_being_imported_is_passed_over(torch: _Torch, block: Block) -> None:
     vars(torch.cuda).clear()
-    with llenergymeasure.meter("none", align=False) as energy:
+    with block() as energy:
         pass
     assert energy.window_s > 0
 
 
-def _failing_block(torch: _Torch, metered: list[Metered], own_error: bool) -> None:
-    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
-        metered.append(energy)
-        torch.launch()
-        torch.error = RuntimeError("CUDA error: device-side assert triggered")
-        if own_error:
-            raise ZeroDivisionError
+def test_an_error_of_the_gpu_s_work_is_the_block_s_and_its_energy_is_known(
+    torch: _Torch, block: Block
+) -> None:
+    with (
+        pytest.raises(RuntimeError, match="device-side assert"),
+        block() as energy,
+        energy.phase("work"),
+    ):
+        torch.launch_what_fails()
+    assert energy.window_s >= WORK_S
 
 
-def test_an_error_of_the_gpu_s_work_is_the_block_s_and_its_energy_is_known(torch: _Torch) -> None:
-    metered: list[Metered] = []
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        _failing_block(torch, metered, own_error=False)
-    assert metered[0].window_s >= WORK_S
-    assert metered[0].samples.complete
+def _fails(torch: _Torch, error: type[BaseException]) -> None:
+    torch.launch_what_fails()
+    raise error
 
 
-def test_an_error_of_the_block_s_own_comes_first(torch: _Torch) -> None:
-    metered: list[Metered] = []
-    with pytest.raises(ZeroDivisionError) as caught:
-        _failing_block(torch, metered, own_error=True)
+def test_an_error_of_the_block_s_own_comes_first(torch: _Torch, block: Block) -> None:
+    with (
+        pytest.raises(ZeroDivisionError) as caught,
+        block() as energy,
+        energy.phase("work"),
+    ):
+        _fails(torch, ZeroDivisionError)
     assert caught.value.__context__ is None
-    assert metered[0].window_s >= WORK_S
-
-
-def _interrupted_block(torch: _Torch, metered: list[Metered], end: type[BaseException]) -> None:
-    with llenergymeasure.meter("none", align=False) as energy, energy.phase("work"):
-        metered.append(energy)
-        torch.launch()
-        raise end
+    assert energy.window_s >= WORK_S
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_who_interrupts_the_block_does_not_wait(torch: _Torch, end: type[BaseException]) -> None:
+def test_who_interrupts_the_block_does_not_wait(
+    torch: _Torch, block: Block, end: type[BaseException]
+) -> None:
     """A GPU that hangs would keep the process for ever: no signal ends CUDA's waiting."""
-    metered: list[Metered] = []
-    with pytest.raises(end):
-        _interrupted_block(torch, metered, end)
+    with (
+        pytest.raises(end),
+        block() as energy,
+        energy.phase("work"),
+    ):
+        _fails(torch, end)
     assert torch.synchronised == []
-    assert metered[0].samples.complete
 
 
 WITHOUT = """

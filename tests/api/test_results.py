@@ -1,6 +1,5 @@
 """What a program and a notebook see of results that are there."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -25,6 +24,7 @@ from llenergymeasure.report.page import write_report
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import without_drawing
 from results.synthetic import make_result, write_plan, write_result
+from support.programs import loaded
 
 SIZES = (1, 8)
 ROOT = Path(__file__).parents[2]
@@ -150,12 +150,8 @@ def test_a_folder_of_studies_names_them(study: StudyResult) -> None:
 
 def test_the_typed_settings_are_those_of_the_schema() -> None:
     assert set(ExperimentConfig.model_fields) <= set(Settings.__annotations__)
-    spec = importlib.util.spec_from_file_location("made", ROOT / "tools" / "settings_types.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    names = re.findall(r"^    (\w+): ", module.settings_types(), re.MULTILINE)
+    types = loaded("tools/settings_types.py").settings_types()
+    names = re.findall(r"^    (\w+): ", types, re.MULTILINE)
     assert names == list(Settings.__annotations__)
 
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llenergymeasure.containers.container_setup import ContainerSetup
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.installation import install_command
+from support.programs import program
 from support.studies import snakemake, wait_for, write_study
 
 BUILD = (
@@ -52,24 +53,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def _look(**question: Any) -> list[str]:
-    result = subprocess.run(
-        [sys.executable, image_probe.__file__, json.dumps(question)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answer = json.loads(result.stdout)
-    assert result.returncode == (1 if answer["problems"] else 0)
-    return list(answer["problems"])
+@pytest.fixture
+def look(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Look around here as is done in a container; return what is wrong."""
+
+    def look_around(**question: Any) -> list[str]:
+        code = image_probe.main(json.dumps(question))
+        problems: list[str] = json.loads(capsys.readouterr().out)["problems"]
+        assert code == (1 if problems else 0)
+        return problems
+
+    return look_around
 
 
 def test_nothing_is_wrong_here(tmp_path: Path) -> None:
-    assert _look(writable=[str(tmp_path)]) == []
+    command = [sys.executable, image_probe.__file__, json.dumps({"writable": [str(tmp_path)]})]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, '{"problems": []}\n')
 
 
-def test_no_room(small_disk: Path) -> None:
-    problem = _only_problem(_look(writable=[str(small_disk)], free_bytes=100_000_000))
+def test_no_room(small_disk: Path, look: Callable[..., list[str]]) -> None:
+    problem = _only_problem(look(writable=[str(small_disk)], free_bytes=100_000_000))
     assert "MB are free" in problem
     assert str(small_disk) in problem
 
@@ -84,8 +88,10 @@ def test_no_room(small_disk: Path) -> None:
         ({"source_hash": "0"}, "another version of this project"),
     ],
 )
-def test_each_thing_wrong_inside_is_said(question: dict[str, Any], message: str) -> None:
-    assert message in _only_problem(_look(**question))
+def test_each_thing_wrong_inside_is_said(
+    question: dict[str, Any], message: str, look: Callable[..., list[str]]
+) -> None:
+    assert message in _only_problem(look(**question))
 
 
 def test_no_room_to_build(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,15 +117,13 @@ def test_an_image_that_may_not_be_written_there_is_said_in_a_line(
 def test_two_builds_of_one_image_at_a_time_are_both_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apptainer_here = tmp_path / "apptainer"
-    apptainer_here.write_text(
-        "#!/bin/sh\n"
+    program(
+        tmp_path / "apptainer",
         'for word; do before=$last; last=$word; done; echo $$ >> "$before"; echo >> "$0.builds"\n'
-        'until [ $(wc -l < "$0.builds") -ge 2 ]; do sleep 0.05; done; echo $$ >> "$before"\n'
+        'until [ $(wc -l < "$0.builds") -ge 2 ]; do sleep 0.05; done; echo $$ >> "$before"',
     )
     images = tmp_path / "images"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    apptainer_here.chmod(0o755)
     with subprocess.Popen(["true"]) as dead_process:
         pass
     host, alive = socket.gethostname(), os.getpid()
@@ -142,12 +146,11 @@ def test_two_builds_of_one_image_at_a_time_are_both_whole(
 def test_a_build_that_ends_within_another_s_end_leaves_no_digest_of_the_other_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub, out = tmp_path / "apptainer", tmp_path / "a.sif"
-    stub.write_text(
-        "#!/bin/sh\n"
-        'for word; do before=$last; last=$word; done; echo $$ > "$before"; echo >> "$0.built"\n'
+    out = tmp_path / "a.sif"
+    program(
+        tmp_path / "apptainer",
+        'for word; do before=$last; last=$word; done; echo $$ > "$before"; echo >> "$0.built"',
     )
-    stub.chmod(0o755)
     built = tmp_path / "apptainer.built"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(image_build, "free_bytes", lambda _folder: None)
@@ -209,9 +212,7 @@ def test_apptainer_s_reason_is_said_whole(
     reason: str,
 ) -> None:
     """Its last line alone may say nothing: a cut image ends in ``: exit status 1``."""
-    command = tmp_path / "apptainer"
-    command.write_text(f"#!/bin/sh\ncat >&2 <<'CUT'\n{printed}CUT\nexit 255\n")
-    command.chmod(0o755)
+    command = program(tmp_path / "apptainer", f"cat >&2 <<'CUT'\n{printed}CUT\nexit 255")
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: str(command))
     image = tmp_path / "a.sif"
     image.write_bytes(b"cut")
@@ -228,10 +229,8 @@ def test_no_docker(container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPa
 def test_a_rootless_docker_that_cannot_share_process_ids(
     container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    command = tmp_path / "docker"
     info = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
-    command.write_text(f"#!/bin/sh\necho '{json.dumps(info)}'\n")
-    command.chmod(0o755)
+    command = program(tmp_path / "docker", f"echo '{json.dumps(info)}'")
     monkeypatch.setenv("LLEM_DOCKER", str(command))
     problem = _only_problem(check_docker("pytorch", "a:1", container_setup))
     assert "rootless Docker 20.10.24" in problem
@@ -241,9 +240,7 @@ def test_a_rootless_docker_that_cannot_share_process_ids(
 def test_an_address_s_password_is_not_said(
     container_setup: ContainerSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    command = tmp_path / "docker"
-    command.write_text("#!/bin/sh\necho cannot connect to $DOCKER_HOST >&2; exit 1\n")
-    command.chmod(0o755)
+    command = program(tmp_path / "docker", "echo cannot connect to $DOCKER_HOST >&2; exit 1")
     monkeypatch.setenv("LLEM_DOCKER", str(command))
     monkeypatch.setenv("DOCKER_HOST", "tcp://me:pass-word@gpu.example:2376")
     problem = _only_problem(check_docker("pytorch", "a:1", container_setup))

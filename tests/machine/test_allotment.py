@@ -129,7 +129,8 @@ def test_a_card_is_told_to_the_engine_by_number(simulated: Any) -> None:
     by_number = {"CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [2, FIRST]}})
     assert named["environment"] == by_number
-    assert ask(machine, {"backend": "pytorch"})["environment"] == {}
+    for unnamed in ({"backend": "pytorch"}, {"backend": "openai"}):
+        assert ask(machine, unnamed)["environment"] == {}
     variables = {**machine, "CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
     assert ask(variables, {"backend": "openai"})["environment"] == by_number
     numbered = {**machine, "CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
@@ -186,13 +187,6 @@ def test_a_machine_without_a_driver_has_none() -> None:
         pytest.skip("this machine has an NVIDIA driver")
 
 
-def test_a_driver_that_does_not_answer_is_an_error_with_a_way_out(simulated: Any) -> None:
-    refused = ask(simulated(*THREE), {"backend": "pytorch"}, limit_s=0.001)
-    assert (
-        "the driver did not answer within 0.001 s; see whether nvidia-smi does" in refused["error"]
-    )
-
-
 def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +205,7 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
         "from llenergymeasure.cli import doctor_machine\n"
         "from llenergymeasure.containers.container_checks import visible_uuids\n"
         "from llenergymeasure.run.preflight.forecast import Forecast\n"
-        "allotment.fetch_allotment.__defaults__ = (1.0,)\n"
+        "allotment.fetch_allotment.__defaults__ = (0.5,)\n"
         "print(*(tuple(each) for each in doctor_machine.gpus()), sep='\\n')\n"
         "allotment.fetch_allotment.__defaults__ = (1000.0,)\n"
         "config = ExperimentConfig(model='tiny-llama', backend='pytorch')\n"
@@ -222,7 +216,8 @@ def test_a_driver_that_hangs_keeps_nobody_waiting_for_ever(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     finding, device = result.stdout.splitlines()
-    assert "'wrong', 'the GPUs cannot be listed: the driver did not answer within 1 s" in finding
+    assert "'wrong', 'the GPUs cannot be listed: the driver did not answer within 0.5 s" in finding
+    assert "see whether nvidia-smi does" in finding
     assert device == "its GPU's speed"
     assert result.stderr.splitlines()[-1].startswith(
         "llenergymeasure.machine.gpus.allotment.GpuAllotmentError: the GPUs cannot be listed"

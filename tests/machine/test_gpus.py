@@ -49,51 +49,38 @@ def _ask(code: str, variables: dict[str, str]) -> Any:
     return run_json(source, variables, module="llenergymeasure.machine.gpus.inventory")
 
 
-def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
-    assert _uuids(visible_gpus(ALL, {})) == [FIRST, SECOND, THIRD]
-    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "0"})) == [FIRST]
-    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "2,0"})) == [THIRD, FIRST]
-
-
-@pytest.mark.parametrize("length", [len("GPU-00000001"), len(FIRST)])
-def test_cuda_visible_devices_by_uuid_or_its_beginning(length: int) -> None:
-    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
-
-    assert _uuids(selection) == [FIRST]
-    assert selection.source == "CUDA_VISIBLE_DEVICES"
-
-
-@pytest.mark.parametrize("value", ["", "-1", "NoDevFiles"])
-def test_cuda_visible_devices_can_mean_none(value: str) -> None:
-    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": value})
-
-    assert not selection.gpus
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, [FIRST, SECOND, THIRD]),
+        *(("0", [FIRST]), ("2,0", [THIRD, FIRST]), (" 1 , 0 ", [SECOND, FIRST]), ("0,0", [FIRST])),
+        *(("GPU-00000001", [FIRST]), (f"{SECOND},{FIRST}", [SECOND, FIRST])),
+        *(("", []), ("-1", []), ("NoDevFiles", []), ("0,-1,1", [FIRST])),  # a way to say: no more
+    ],
+)
+def test_cuda_visible_devices_as_people_write_it(value: str | None, expected: list[str]) -> None:
+    """CUDA's index follows the PCI bus, not NVML's index."""
+    selection = visible_gpus(ALL, {} if value is None else {"CUDA_VISIBLE_DEVICES": value})
+    assert _uuids(selection) == expected
+    assert selection.source == ("all" if value is None else "CUDA_VISIBLE_DEVICES")
     assert not selection.warnings
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "expected", "stops_at"),
     [
-        ("1,0", [SECOND, FIRST]),
-        (" 1 , 0 ", [SECOND, FIRST]),
-        ("0,7", [FIRST]),
-        ("0,-1,1", [FIRST]),
-        ("0,0", [FIRST]),
-        (f"{SECOND},{FIRST}", [SECOND, FIRST]),
-        ("GPU-0000000", []),  # fits all of them
-        ("\u00b9", []),  # a digit, and no number
-        (f"MIG-{FIRST}/1/0", []),  # as drivers before 470 wrote it
+        ("1,7,0", [SECOND], "7"),
+        ("GPU-0000000", [], "GPU-0000000"),  # fits all of them
+        ("\u00b9", [], "\u00b9"),  # a digit, and no number
+        (f"MIG-{FIRST}/1/0", [], f"MIG-{FIRST}/1/0"),  # as drivers before 470 wrote it
     ],
 )
-def test_cuda_visible_devices_as_people_write_it(value: str, expected: list[str]) -> None:
-    assert _uuids(visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": value})) == expected
-
-
-def test_cuda_stops_at_the_first_name_that_is_not_there() -> None:
-    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
-
-    assert _uuids(selection) == [SECOND]
-    assert "'7'" in selection.warnings[0]
+def test_cuda_stops_at_the_first_name_that_is_not_there(
+    value: str, expected: list[str], stops_at: str
+) -> None:
+    selection = visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": value})
+    assert _uuids(selection) == expected
+    assert repr(stops_at) in selection.warnings[0]
 
 
 def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed() -> None:
@@ -105,22 +92,20 @@ def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed()
     assert not visible_gpus(mixed, {"CUDA_VISIBLE_DEVICES": FIRST}).warnings
 
 
-@pytest.mark.parametrize(("indices", "expected"), [("1-2", [FIRST, SECOND]), ("0", [THIRD])])
-def test_slurm_names_nvmls_indices(indices: str, expected: list[str]) -> None:
-    assert _uuids(visible_gpus(ALL, {"SLURM_JOB_GPUS": indices})) == expected
-
-
-def test_slurm_that_hides_the_other_cards_is_not_asked_again() -> None:
-    """Under cgroups the job's card is the only one, with index 0, whatever SLURM calls it."""
-    only = Inventory(GPUS[:1])
-
-    assert _uuids(visible_gpus(only, {"SLURM_JOB_GPUS": "5"})) == [GPUS[0].uuid]
-
-
-def test_cuda_visible_devices_wins_over_slurm() -> None:
-    environ = {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}
-
-    assert _uuids(visible_gpus(ALL, environ)) == [FIRST]
+@pytest.mark.parametrize(
+    ("there", "variables", "expected"),
+    [
+        (ALL, {"SLURM_JOB_GPUS": "1-2"}, [FIRST, SECOND]),
+        (ALL, {"SLURM_JOB_GPUS": "0"}, [THIRD]),
+        (ALL, {"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0"}, [FIRST]),
+        # Under cgroups the job's card is the only one, with index 0, whatever SLURM calls it.
+        (Inventory(GPUS[:1]), {"SLURM_JOB_GPUS": "5"}, [THIRD]),
+    ],
+)
+def test_slurm_names_nvmls_indices_where_nothing_else_tells_cards_apart(
+    there: Inventory, variables: dict[str, str], expected: list[str]
+) -> None:
+    assert _uuids(visible_gpus(there, variables)) == expected
 
 
 def test_named_by_nvml_index_or_uuid() -> None:

@@ -2,15 +2,12 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.machine.gpus import limits
 from llenergymeasure.machine.gpus.limits import (
     abandoned_limits,
@@ -18,12 +15,11 @@ from llenergymeasure.machine.gpus.limits import (
     restore_limits,
     set_limits,
 )
-from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
+from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
 from llenergymeasure.machine.gpus.nvml_limits import Limits, LimitsError
 from machine.conftest import LIMITED, UUID, read_back, set_limit
 from nvml_sim import sim
 from support.limits import AS_FOUND, HELD, held_by_another, killed_while_holding
-from support.studies import llem
 
 BOTH = Limits(250, 1200)
 RESTORED = {"restored": True, "unchanged_meanwhile": True, "left": {}}
@@ -90,14 +86,12 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
     with lock() as locks:
         set_limits(locks, BOTH)
         hang(environment)
-        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 2.0)
-        start_s = time.monotonic()
+        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 0.5)
         assert restore_limits(locks) == {
             "restored": False,
             "unchanged_meanwhile": None,
-            "left": {UUID: "the driver did not answer within 2 s"},
+            "left": {UUID: "the driver did not answer within 0.5 s"},
         }
-        assert time.monotonic() - start_s < 50
     hang(environment, hanging=False)
     monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 60.0)
     assert read_back(environment) == HELD
@@ -116,9 +110,10 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(
         (record,) = records(environment)
         content = record.read_text()
         record.unlink()
-        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 2.0)
+        monkeypatch.setattr(limits, "NVML_TIMEOUT_S", 0.5)
         with pytest.raises(
-            LimitsError, match="the driver did not answer within 2 s; what it may have set is put"
+            LimitsError,
+            match=r"the driver did not answer within 0\.5 s; what it may have set is put",
         ):
             set_limits(locks, BOTH)
         record.write_text(content)
@@ -128,30 +123,24 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(
     assert read_back(environment) == AS_FOUND
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_what_a_killed_supervisor_left_is_put_back_by_the_next_start(
-    simulated: Any, number: int
-) -> None:
+def test_what_a_killed_supervisor_left_is_put_back_by_the_next_start(simulated: Any) -> None:
     environment = simulated()
-    killed_while_holding(environment, number)
+    killed_while_holding(environment)
     assert abandoned_limits() == [UUID]
     assert restore_abandoned_limits() == {UUID: None}
     assert read_back(environment) == AS_FOUND
     assert (restore_abandoned_limits(), abandoned_limits(), records(environment)) == ({}, [], [])
 
 
-def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
-    simulated: Any, tmp_path: Path
-) -> None:
+def test_clean_shows_what_a_killed_run_left_and_puts_it_back(simulated: Any, call: Call) -> None:
     environment = simulated()
     killed_while_holding(environment)
-    leftovers = json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout)
+    leftovers = json.loads(call("clean", "--json").out)
     assert [(leftover["kind"], leftover["name"]) for leftover in leftovers] == [("GPU limit", UUID)]
     assert read_back(environment) == HELD
-    result = llem(tmp_path, "clean", "--yes", variables=environment)
-    assert result.returncode == 0, result.stderr
+    assert call("clean", "--yes").code == 0
     assert read_back(environment) == AS_FOUND
-    assert json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout) == []
+    assert json.loads(call("clean", "--json").out) == []
 
 
 def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:
@@ -160,41 +149,6 @@ def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:
         assert restore_abandoned_limits() == {}
         assert abandoned_limits() == []
         assert read_back(environment) == HELD
-
-
-def test_nobody_gets_the_card_while_a_process_works_on_its_limits(simulated: Any) -> None:
-    environment = simulated()
-    locks = lock()
-    set_limits(locks, BOTH)
-    code = "import os, sys; os.kill(os.getpid(), 19)"
-    with subprocess.Popen([sys.executable, "-c", code], pass_fds=locks.handles) as worker:
-        locks.release()
-        with pytest.raises(GpuBusyError):
-            lock()
-        assert restore_abandoned_limits() == {}
-        assert read_back(environment) == HELD
-        worker.kill()
-    assert restore_abandoned_limits() == {UUID: None}
-
-
-def test_limits_that_could_not_be_put_back_are_not_taken_for_those_found(simulated: Any) -> None:
-    environment = simulated()
-    killed_while_holding(environment)
-    with (
-        lock() as locks,
-        pytest.raises(LimitsError, match="an earlier run's limits are not put back yet"),
-    ):
-        set_limits(locks, Limits(150))
-    assert restore_abandoned_limits() == {UUID: None}
-    assert read_back(environment) == AS_FOUND
-
-
-def test_what_somebody_set_after_a_kill_is_left_as_it_is(simulated: Any) -> None:
-    environment = simulated()
-    killed_while_holding(environment)
-    set_limit(environment, 450)
-    assert restore_abandoned_limits() == {UUID: None}
-    assert read_back(environment) == (450.0, 1980)
 
 
 def test_a_limit_that_somebody_changes_during_the_run_stays_and_is_reported(

@@ -105,12 +105,6 @@ def test_cards_that_the_study_names_are_waited_for(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("three")
-def test_who_needs_all_cards_is_told_nothing() -> None:
-    reservation = reserve({"pytorch": {"device_map": "auto"}})
-    assert (cards(reservation), engine_cards(reservation)) == ((FIRST, SECOND, THIRD), None)
-
-
-@pytest.mark.usefixtures("three")
 def test_of_the_cards_that_a_scheduler_allots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{THIRD},{SECOND}")
     assert cards(reserve()) == (THIRD,)

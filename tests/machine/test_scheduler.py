@@ -1,12 +1,12 @@
 """Which job of a scheduler a process is in, as the scheduler's variables say it."""
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from llenergymeasure.machine.scheduler import job_facts, job_variable, time_limit_over
+from support.programs import program
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -19,6 +19,8 @@ SLURM = {
 
 def test_outside_of_any_job_there_is_none() -> None:
     assert job_facts({"PATH": "/bin"}) is None
+    assert job_variable({"PATH": "/bin"}) == {}
+    assert time_limit_over({}) is None
 
 
 def test_a_job_says_its_number_partition_and_node() -> None:
@@ -42,14 +44,11 @@ def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> 
     variables = job_variable(SLURM)
     assert not [name for name in variables if name.startswith("SLURM")]
     assert job_facts(variables) == job_facts(SLURM)
-    assert job_variable({"PATH": "/bin"}) == {}
 
 
 def controller(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
     """Put a controller's command on the path that says the same of every job."""
-    command = folder / "scontrol"
-    command.write_text(f"#!/bin/sh\n{says}\n")
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    program(folder / "scontrol", says)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
@@ -57,10 +56,6 @@ TIMED_OUT = (
     "echo 'JobId=4711 JobState=COMPLETING Reason=TimeLimit RunTime=00:01:20 TimeLimit=00:01:00'"
 )
 CANCELLED = "echo 'JobId=4711 JobState=CANCELLED Reason=None TimeLimit=1-00:00:00'"
-
-
-def test_outside_of_a_job_no_limit_is_over() -> None:
-    assert time_limit_over({}) is None
 
 
 def test_the_controller_s_reason_tells_a_limit_from_scancel(
@@ -80,6 +75,6 @@ def test_the_controller_s_reason_tells_a_limit_from_scancel(
 def test_without_the_controller_it_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.machine.scheduler.ASK_LIMIT_S", 0.3)
+    monkeypatch.setattr("llenergymeasure.machine.scheduler.ASK_LIMIT_S", 0.1)
     controller(tmp_path, monkeypatch, says)
     assert time_limit_over(SLURM) is None

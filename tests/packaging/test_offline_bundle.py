@@ -1,6 +1,5 @@
 """The archive for a machine without a network, with pip stood in for."""
 
-import importlib.util
 import tarfile
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from support.programs import loaded
 from support.studies import ROOT
 
 OWN = "llenergymeasure_workflow-0.1.0-py3-none-any.whl"
@@ -15,12 +15,7 @@ OWN = "llenergymeasure_workflow-0.1.0-py3-none-any.whl"
 
 @pytest.fixture
 def bundle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bundle", ROOT / "tools" / "offline_bundle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("tools/offline_bundle.py")
 
 
 @pytest.fixture

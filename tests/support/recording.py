@@ -1,8 +1,6 @@
 """Recording the simulated card in a process of its own, as the supervisor does."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,20 +54,6 @@ def recorder(
         yield process, process.wait_ready(READY_S)
     finally:
         process.stop(STOP_S)
-
-
-def run_module(
-    module: str, *arguments: str, variables: Mapping[str, str], timeout_s: float = 120
-) -> "subprocess.CompletedProcess[str]":
-    """Run a module of ours to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=dict(variables),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
 
 
 def header(*sensors: SensorInfo) -> Header:

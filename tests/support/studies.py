@@ -64,15 +64,8 @@ def snakemake(
     timeout_s: float = 480,
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in ``folder`` and return what it said."""
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *arguments],
-        cwd=folder,
-        env=environment(**(variables or {})),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *arguments]
+    return _run(command, folder, variables or {}, timeout_s)
 
 
 def llem(
@@ -83,10 +76,16 @@ def llem(
     python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``llem`` in ``folder`` and return what it said."""
+    return _run([python, "-c", MAIN, *arguments], folder, variables or {}, timeout_s)
+
+
+def _run(
+    command: list[str], folder: Path, variables: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, "-c", MAIN, *arguments],
+        command,
         cwd=folder,
-        env=environment(**(variables or {})),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 US, STRANGER = 65_533, 65_534
@@ -46,10 +46,12 @@ def at_work(user: int, code: str, *arguments: str) -> Iterator["subprocess.Popen
 
 
 @contextmanager
-def kept_running(command: Sequence[str], says: str) -> Iterator["subprocess.Popen[str]"]:
+def kept_running(
+    command: Sequence[str], says: str, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[str]"]:
     """A process until the block ends, from when it has printed a line."""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{says}\n"

@@ -96,10 +96,15 @@ def test_in_the_place_of_a_study_s_files(tmp_path: Path, make: Callable[[Path], 
 
 
 @pytest.mark.parametrize("make", [pipe, device])
-def test_nothing_without_an_end_is_hashed(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    make(tmp_path / "samples.parquet")
+def test_nothing_without_an_end_is_hashed_or_read_as_a_recording(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "samples.arrows"
+    make(path)
     with pytest.raises(OSError, match="no file that can be read"):
-        sha256(tmp_path / "samples.parquet")
+        sha256(path)
+    with pytest.raises(ResultsError, match="no file that can be read"):
+        read_samples(path)
 
 
 def test_no_text_is_read_that_is_too_large_for_one(tmp_path: Path) -> None:
@@ -242,15 +247,6 @@ def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
             with pytest.raises(ConfigurationError, match="would take more than"):
                 read_file(data)
     assert peak.grown_bytes < 500_000_000
-
-
-@pytest.mark.parametrize("make", [pipe, device])
-def test_a_recording_that_is_no_file_is_not_waited_for(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    make(tmp_path / "samples.arrows")
-    with pytest.raises(ResultsError, match="no file that can be read"):
-        read_samples(tmp_path / "samples.arrows")
 
 
 def test_a_large_table_of_texts_in_lists_is_read_as_it_is(

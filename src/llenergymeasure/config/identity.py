@@ -177,9 +177,9 @@ class Identifier:
             return self._sha256(path)
         names = sorted(_files_below(path))
         if not names:
-            raise ConfigurationError(
-                Problem("is an empty folder; name one that holds a model", found=str(path))
-            )
+            is_empty = "is an empty folder; name one that holds a model"
+            message = is_empty if path.is_dir() else "is a pipe or a device; name a file"
+            raise ConfigurationError(Problem(message, found=str(path)))
         digest = hashlib.sha256()
         for name in names:
             digest.update(f"{name}\0{self._sha256(path / name)}\n".encode())
