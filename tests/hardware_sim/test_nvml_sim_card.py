@@ -10,7 +10,7 @@ import pytest
 from nvml_sim import sim
 from nvml_sim.reader import NvmlError
 
-INVALID_ARGUMENT, NOT_SUPPORTED, GPU_IS_LOST, OPERATING_SYSTEM = 2, 3, 15, 17
+INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND, GPU_IS_LOST, OPERATING_SYSTEM = 2, 3, 6, 15, 17
 HOPPER, SM, SW_POWER_CAP = 9, 1, 0x4
 
 
@@ -32,6 +32,16 @@ def test_an_empty_description_is_a_whole_card(open_reader, tmp_path) -> None:
     assert reader.call("nvmlDeviceGetMigMode") == [0, 0]
     assert code_of(reader, "nvmlDeviceGetC2cModeInfoV") == NOT_SUPPORTED
     assert code_of(reader, "nvmlDeviceGetHandleByIndex", 2, device=None) == INVALID_ARGUMENT
+    assert open_reader(sim.Trace([])).call("nvmlDeviceGetCount", device=None) == 0
+
+
+def test_processes_are_those_of_the_trace(open_reader) -> None:
+    named = {"pid": 100, "used_memory_bytes": 5000, "name": "python serve.py"}
+    reader = open_reader(sim.Device(keys={"processes": [named, {"pid": 200}]}))
+    listed = reader.call("nvmlDeviceGetComputeRunningProcesses")
+    assert [(p["pid"], p["usedGpuMemory"]) for p in listed] == [(100, 5000), (200, None)]
+    assert reader.call("nvmlSystemGetProcessName", 100, device=None) == "python serve.py"
+    assert code_of(reader, "nvmlSystemGetProcessName", 999, device=None) == NOT_FOUND
 
 
 def test_conditions_follow_the_trace(open_reader, clock) -> None:
@@ -74,6 +84,9 @@ def test_a_limit_caps_true_power_from_the_moment_it_is_set(open_reader, clock) -
         sim.Device(power_w=[(0, 0), (4, 400)], keys={"power_limit_w": {"max": 500}})
     )
     clock.advance(1)
+    for outside_mw in (99_999, 500_001):
+        setting = "nvmlDeviceSetPowerManagementLimit", outside_mw
+        assert code_of(reader, *setting) == INVALID_ARGUMENT
     reader.call("nvmlDeviceSetPowerManagementLimit", 200_000)
     clock.advance(0.5)
     assert reader.call("nvmlDeviceGetCurrentClocksEventReasons") == 0
