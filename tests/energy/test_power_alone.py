@@ -32,9 +32,10 @@ def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
     sensor = card.Sensor(update_s=update_s, window_s=update_s, counter_s=None, call_s=call_s)
     channel = PowerBehaviour("power_instant_w", update_s, update_s, "found")
     # Of an RTX 3090 the period of 0.1 s is published.
-    card_s = {"name": RTX_3090} if update_s == 0.1 else {"known": Behaviour(power=(channel,))}
+    probed = {"name": UNKNOWN, "known": Behaviour(power=(channel,))}
+    known = {"name": RTX_3090} if update_s == 0.1 else probed
     for seed in range(12):
-        window = metered(bursts(seed), sensor, **card_s)
+        window = metered(bursts(seed), sensor, after_s=5, **known)
         assert window.codes == set()
         off.append(window.reading.gross_j / window.true_j - 1)
         covered.append(window.is_covered)
@@ -50,7 +51,7 @@ def test_the_length_of_a_load_s_steps_is_no_period_of_its_sensor(update_s: float
         rng = np.random.default_rng(seed)
         edges_s = np.cumsum(rng.uniform(0.6, 2.0, 40))
         load = card.Power([-10.0, *edges_s], rng.integers(80, 450, 41).astype(float))
-        window = metered(load, sensor, name=UNKNOWN)
+        window = metered(load, sensor, name=UNKNOWN, after_s=5)
         assert window.codes == {"undersampled"}
         off.append(window.reading.gross_j / window.true_j - 1)
     assert abs(np.mean(off)) < 0.004
@@ -98,7 +99,7 @@ def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s
 def test_slow_calls_are_no_pauses_of_the_recorder(call_s: float) -> None:
     """Where each reading comes late, none of them was read after a pause."""
     sensor = card.Sensor(update_s=0.02, window_s=0.01, counter_s=None, call_s=call_s)
-    windows = [metered(bursts(seed), sensor, name="V100") for seed in range(10)]
+    windows = [metered(bursts(seed), sensor, name="V100", after_s=5) for seed in range(10)]
     off = [window.reading.gross_j / window.true_j - 1 for window in windows]
     assert abs(np.mean(off)) < 0.015
     assert np.std(off) < 0.025

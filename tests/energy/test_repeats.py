@@ -10,9 +10,9 @@ from energy.metering import H100, UNKNOWN, Metered, at_any_phase, metered
 from llenergymeasure.energy.device import USUAL_LAG_S
 from support import energy_card as card
 
-RUNS = 20
-T_975 = 2.093
-"""Student's t of 19 degrees of freedom."""
+RUNS = 12
+T_975 = 2.201
+"""Student's t of 11 degrees of freedom."""
 
 ONE_SECOND = card.Sensor(counter_s=None, window_s=0.025, average_s=1.0)
 HELD = card.Sensor(counter_from="samples")
