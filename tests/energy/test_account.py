@@ -1,5 +1,6 @@
 """The whole account: which readings, what adds up, and never a silent zero."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,14 @@ def test_the_record_holds_energy_per_token_request_and_phase() -> None:
     assert (energy.kind, energy.source, energy.scopes) == ("measured", "nvml", ["gpu"])
     nothing = result.energy(output_tokens=0, input_tokens=None, requests=0)
     assert (nothing.per_output_token_j, nothing.per_request_j) == (None, None)
+
+
+def test_phases_that_begin_and_end_where_the_load_changes_are_in_their_intervals() -> None:
+    stretches_s = list(itertools.pairwise(LOAD.edges_s[1:30]))
+    phases = [("step", *window_ns(*stretch_s)) for stretch_s in stretches_s]
+    energies = account(card.recording(GPU_ROWS), WINDOW, phases).phases
+    for stretch_s, energy in zip(stretches_s, energies, strict=True):
+        assert abs(energy.energy_j - true_j(*stretch_s)) <= energy.u95_j
 
 
 def test_cards_beside_the_run_contribute_nothing() -> None:

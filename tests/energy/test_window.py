@@ -209,45 +209,6 @@ def test_between_rests_whose_power_strays_by_chance_the_interval_holds(noise_w: 
     assert np.median(intervals_j) < 10 * max(np.median(errors_j), 1e-6)
 
 
-@pytest.mark.parametrize("lag_s", [0.0, 0.02, 0.05, 0.1])
-def test_between_rests_a_window_is_exact_and_its_interval_holds_also_with_a_lag(
-    lag_s: float,
-) -> None:
-    outside = 0
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        start_s, span_s = rng.uniform(2, 4), rng.uniform(0.3, 5)
-        end_s = start_s + span_s
-        power = card.work(start_s, end_s, seed)
-        stretch = window_energy(
-            knots_of(power, rng.uniform(0, 0.1), lag_s),
-            start_s,
-            end_s,
-            REACH,
-            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
-        )
-        true_j = float(power.energy(start_s, end_s))
-        outside += abs(stretch.energy_j - true_j) > stretch.u95_j + 1e-6
-        assert stretch.energy_j == pytest.approx(true_j, abs=1e-3)
-        assert stretch.u95_j <= stretch.bound_j
-    assert outside <= 0.05 * 200
-
-
-@pytest.mark.parametrize("late_s", [0.0, 0.1])
-@pytest.mark.parametrize("off_s", [0.03, 0.06, 0.09])
-def test_work_that_reaches_into_the_margins_is_in_the_interval(off_s: float, late_s: float) -> None:
-    """Work that began before the mark, and goes on after it: what was not waited for."""
-    outside = 0
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        start_s, end_s = rng.uniform(2, 3), rng.uniform(6, 7)
-        levels_w = rng.uniform(280, 320, 200)
-        edges_s = np.linspace(start_s - off_s, end_s + off_s, 200)
-        power = card.Power([-10.0, *edges_s], [90.0, *levels_w[:-1], 90.0])
-        outside += is_outside(power, (start_s, end_s), rng.uniform(0, 0.1), seed, late_s)
-    assert outside <= 10
-
-
 @pytest.mark.parametrize("period_s", [0.0083, 0.033, 0.099, 0.3, 0.7])
 def test_margins_in_the_midst_of_a_load_are_not_taken_for_rest(period_s: float) -> None:
     outside = 0
