@@ -24,12 +24,12 @@ def seen(
 
 
 LOADS = {
-    "steps": lambda seed: card.steps(40, seed),
-    "work": lambda seed: card.work(1, 39, seed),
-    "pulses": lambda seed: card.square(0.033, 100, 400, 40, 0.4 + 0.05 * seed),
-    "slow pulses": lambda seed: card.square(0.7, 100, 400, 40, 0.3 + 0.1 * seed),
-    "in step": lambda seed: card.square(0.1, 100, 400, 40, 0.3 + 0.05 * seed),
-    "constant": lambda seed: card.constant(100.0 * (seed + 1)),
+    "steps": card.steps(40, 1),
+    "work": card.work(1, 39, 1),
+    "pulses": card.square(0.033, 100, 400, 40, 0.45),
+    "slow pulses": card.square(0.7, 100, 400, 40, 0.4),
+    "in step": card.square(0.1, 100, 400, 40, 0.35),
+    "constant": card.constant(200.0),
 }
 WRONG: dict[str, CounterNature] = {"true": "sum", "samples": "independent"}
 
@@ -50,7 +50,7 @@ def test_a_counter_is_never_taken_for_what_it_is_not(
     load: str, call_s: float, sensor: card.Sensor, name: str, counter_from: str
 ) -> None:
     variant = replace(sensor, counter_from=counter_from, call_s=call_s, phase_s=0.01 + 9 * call_s)
-    assert seen(LOADS[load](1), variant, name, 20.0).counter != WRONG[counter_from]
+    assert seen(LOADS[load], variant, name, 20.0).counter != WRONG[counter_from]
 
 
 @pytest.mark.parametrize("call_s", [0.0001, 0.002])
@@ -94,27 +94,24 @@ def test_what_a_probe_found_stands_unless_the_recording_contradicts_it() -> None
         (info,) = samples.header.sensors
         flat = card.record(card.constant(250.0), sensor, 40, name=H100)
         for said in ("independent", "sum"):
-            probed = Behaviour(said, 0.1)
-            assert open_device(flat, info, probed).behaviour.counter == said
+            earlier = Behaviour(said, 0.1)
+            assert open_device(flat, info, earlier).behaviour.counter == said
             expected = said if said == own else "unverified"
-            assert open_device(samples, info, probed).behaviour.counter == expected
+            assert open_device(samples, info, earlier).behaviour.counter == expected
 
 
-@pytest.mark.parametrize("lag_s", [0.0, 0.005, 0.02, 0.03, 0.05])
+@pytest.mark.parametrize("lag_s", [0.0, 0.005, 0.02, 0.03, 0.05, 0.1])
 def test_a_counters_lag_is_found_within_three_ms_or_not_at_all(lag_s: float) -> None:
+    """As late as a reading's period a counter looks like their sum."""
     for seed in range(3):
         behaviour = probed(replace(card.H100, counter_lag_s=lag_s), seed=seed)
-        if behaviour.counter_lag_s is not None or lag_s <= 0.02:
+        is_found = behaviour.counter_lag_s is not None
+        assert is_found or lag_s > 0.02
+        assert not is_found or lag_s < 0.1
+        if is_found:
             assert behaviour.counter_lag_s == pytest.approx(lag_s, abs=0.003)
         else:
             assert behaviour.counter == "unverified"
-
-
-def test_a_long_lag_is_not_found_and_nothing_is_taken_as_shown() -> None:
-    """As late as a reading's period a counter looks like their sum."""
-    behaviour = probed(replace(card.H100, counter_lag_s=0.1), seed=0)
-    assert behaviour.counter == "unverified"
-    assert behaviour.counter_lag_s is None
 
 
 @pytest.mark.parametrize(
@@ -148,8 +145,6 @@ def test_slow_calls_do_not_hide_the_windows(call_s: float) -> None:
 
 
 def test_where_the_steps_show_no_window_what_is_published_stands() -> None:
-    behaviour = probed(card.Sensor(0.02, 0.01), V100, 0)
-    assert behaviour.power[0].source in ("published", "found")
     samples = card.record(card.constant(250.0), card.H100, name=H100)
     behaviour = characterise(samples, card.UUID)
     assert [part.source for part in behaviour.power] == ["published", "published"]
