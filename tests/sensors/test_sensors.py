@@ -23,6 +23,7 @@ from llenergymeasure.sensors.codecarbon import CodecarbonSensor
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.sensors.registry import open_sensors
 from nvml_sim import sim
+from sensors.clock import Clock
 from support.forks import run_forked
 from support.recording import card_environment, uuid
 
@@ -245,20 +246,14 @@ def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
     assert channel.read()[0].value == pytest.approx(9.5)
 
 
-class _Renewals:
-    """Stands for the module ``time``, of a counter that is renewed as time goes on."""
+class _Renewals(Clock):
+    """A clock, and a counter that is renewed as time goes on."""
 
     def __init__(self, counter: Path, period_s: float, power_w: float, unit_j: float) -> None:
+        super().__init__(1000.0)
         self._counter, self._period_s = counter, period_s
         self._power_w, self._unit_j = power_w, unit_j
-        self.now_s = 1000.0
         self.sleep(0.0)
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def monotonic_ns(self) -> int:
-        return round(1e9 * self.now_s)
 
     def sleep(self, seconds: float) -> None:
         self.now_s += 1.07 * seconds
