@@ -20,18 +20,20 @@ def code_of(reader, function: str, *arguments, device: int | None = 0) -> int:
     return raised.value.code
 
 
-def test_an_empty_description_is_a_whole_card(open_reader, tmp_path) -> None:
+def test_an_empty_description_is_a_whole_card_and_a_slice_says_less(open_reader, tmp_path) -> None:
     path = tmp_path / "trace.txt"
-    path.write_text("card\n# no more is said of it\n\ncard\n")
+    path.write_text("card\n# no more is said of it\n\ncard\nmig true\n")
     reader = open_reader(path)
     assert reader.call("nvmlDeviceGetCount", device=None) == 2
     assert reader.call("nvmlDeviceGetName") == "Simulated GPU"
     assert len({reader.call("nvmlDeviceGetUUID", device=i) for i in (0, 1)}) == 2
     assert reader.call("nvmlDeviceGetArchitecture") == HOPPER
     assert reader.call("nvmlDeviceGetComputeRunningProcesses") == []
-    assert reader.call("nvmlDeviceGetMigMode") == [0, 0]
+    assert [reader.call("nvmlDeviceGetMigMode", device=i) for i in (0, 1)] == [[0, 0], [1, 1]]
+    assert reader.call("nvmlDeviceGetUtilizationRates") == {"gpu": 0, "memory": 0}
     assert code_of(reader, "nvmlDeviceGetC2cModeInfoV") == NOT_SUPPORTED
     assert code_of(reader, "nvmlDeviceGetHandleByIndex", 2, device=None) == INVALID_ARGUMENT
+    assert code_of(reader, "nvmlDeviceGetUtilizationRates", device=1) == NOT_SUPPORTED
     assert open_reader(sim.Trace([])).call("nvmlDeviceGetCount", device=None) == 0
 
 
