@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from energy.metering import metered, telemetry, window_ns
+from energy.metering import telemetry, window_ns
 from llenergymeasure.energy.account import account
 from llenergymeasure.recording.samples import SampleRow
 from llenergymeasure.validity_codes import DISQUALIFYING
@@ -49,13 +49,6 @@ def test_a_window_long_enough_is_not_short() -> None:
     assert "short_window" in codes(ROWS, window_ns(20, 21))
     assert "short_window" not in codes(ROWS)
     assert "short_window" in codes(ROWS, precision=1e-4)
-
-
-def test_a_sum_of_readings_that_see_part_of_the_time_is_undersampled() -> None:
-    window = metered(WORK, SUM, (20.0, 40.0), name="Some new card", after_s=20, margins=False)
-    assert "undersampled" in window.codes
-    assert window.is_covered
-    assert window.reading.gross_u95_j < window.reading.bound_j
 
 
 POWER_ROWS = card.rows_of(LOAD, card.Sensor(counter_s=None), 60)
