@@ -62,17 +62,15 @@ class Served:
         self.batches: list[Batch] = []
         for into, out in lengths:
             level = 1 + uneven * rng.uniform(-1, 1)
-            steps_w = [PREFILL_W * level]
-            steps_s = [floor_s + into.sum() / 40_000]
-            own_j = steps_w[0] * steps_s[0] * into / into.sum()
-            for step in range(out.max() - 1):
-                working = out - 1 > step
-                power_w = DECODE_W * level * (1 + growth * step * STEP_S)
-                steps_w.append(power_w * (1 - fewer * (1 - working.mean())))
-                steps_s.append(STEP_S * (1 + longer * step * STEP_S))
-                own_j = own_j + steps_w[-1] * steps_s[-1] * working / working.sum()
-            ends_s = t_s + np.cumsum(steps_s)
-            steps_j = np.array(steps_w) * steps_s
+            step = np.arange(out.max() - 1)
+            works = out[:, None] - 1 > step
+            steps_w = DECODE_W * level * (1 + growth * step * STEP_S)
+            steps_w = np.append(PREFILL_W * level, steps_w * (1 - fewer * (1 - works.mean(axis=0))))
+            steps_s = np.append(
+                floor_s + into.sum() / 40_000, STEP_S * (1 + longer * step * STEP_S)
+            )
+            ends_s, steps_j = t_s + np.cumsum(steps_s), steps_w * steps_s
+            own_j = steps_j[0] * into / into.sum() + (works / works.sum(axis=0)) @ steps_j[1:]
             joules += steps_j[0], steps_j[1:].sum()
             tokens += into.sum(), (out - 1).sum()
             true_j.append(own_j)
