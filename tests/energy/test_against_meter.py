@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.api import calibrate as calibrating
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import read_calibration
@@ -17,7 +18,6 @@ from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.recording.samples import SampleRow, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from support.recording import header, uuid
-from support.studies import llem
 
 S = 1_000_000_000
 GPU = uuid(1)
@@ -189,13 +189,13 @@ def test_what_no_calibration_file_may_hold_is_refused(
 
 
 @pytest.mark.parametrize("option", ["--supply-efficiency=0", "--supply-efficiency=90"])
-def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, option: str) -> None:
+def test_an_efficiency_in_per_cent_is_refused(tmp_path: Path, call: Call, option: str) -> None:
     log, card = wall(tmp_path), recording(tmp_path)
     arguments = ["--calibrate-against", str(log), "--samples", str(card), option]
-    process = llem(tmp_path, "sensors", *arguments)
-    assert (process.returncode, process.stdout) == (2, "")
-    assert "must be" in process.stderr
-    assert len(process.stderr.splitlines()) == 1
+    said = call("sensors", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert "must be" in said.err
+    assert len(said.err.splitlines()) == 1
 
 
 def test_a_recording_that_cannot_be_kept_does_not_lose_the_calibration(
@@ -229,11 +229,11 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
         calibrate(path, recording(tmp_path), MeterSetup())
 
 
-def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path) -> None:
+def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path, call: Call) -> None:
     log, card = wall(tmp_path), recording(tmp_path)
-    process = llem(tmp_path, "sensors", "--calibrate-against", str(log), "--samples", str(card))
-    assert process.returncode == 0, process.stderr
+    said = call("sensors", "--calibrate-against", str(log), "--samples", str(card))
+    assert said.code == 0, said.err
     calibration = tmp_path / "made.yaml"
-    calibration.write_text(process.stdout)
+    calibration.write_text(said.out)
     assert read_calibration(calibration).gains[GPU].gain == pytest.approx(GAIN, rel=0.005)
-    assert "s late" in process.stderr
+    assert "s late" in said.err

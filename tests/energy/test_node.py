@@ -78,7 +78,7 @@ DEVICES_J = float(card_j(100.0) - card_j(60.0))
 
 @pytest.mark.parametrize("lag_s", [-5.0, 0.0, 2.0, 7.0])
 @pytest.mark.parametrize("average_s", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize("phase_s", [0.05, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("phase_s", [0.05, 0.5])
 def test_its_energy_ratio_and_lag_are_those_that_are_true(
     lag_s: float, average_s: float, phase_s: float
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from energy.metering import A100, H100, RTX_3090, UNKNOWN, metered, of_samples, window_ns
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.window import Margin
 from llenergymeasure.sensors.base import Quantity
@@ -22,9 +23,6 @@ def bursts(seed: int) -> card.Power:
     return card.Power([-10.0, *edges_s.ravel()], [80.0, *watts.ravel()])
 
 
-PUBLISHED = {"name": "NVIDIA GeForce RTX 3090"}
-
-
 @pytest.mark.parametrize("update_s", [0.02, 0.1])
 @pytest.mark.parametrize("call_s", [0.0001, 0.004])
 def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
@@ -33,18 +31,14 @@ def test_a_value_that_is_shown_again_takes_nothing_from_the_next(
     off, covered = [], []
     sensor = card.Sensor(update_s=update_s, window_s=update_s, counter_s=None, call_s=call_s)
     channel = PowerBehaviour("power_instant_w", update_s, update_s, "found")
-    probed = {("nvml", card.UUID): Behaviour(power=(channel,))}
+    # Of an RTX 3090 the period of 0.1 s is published.
+    probed = {"name": UNKNOWN, "known": Behaviour(power=(channel,))}
+    known = {"name": RTX_3090} if update_s == 0.1 else probed
     for seed in range(12):
-        load = bursts(seed)
-        samples = card.record(load, sensor, 20.0, **(PUBLISHED if update_s == 0.1 else {}))
-        behaviours = None if update_s == 0.1 else probed
-        result = account(
-            samples, (card.ns(5), card.ns(15)), card.margins(5, 15), behaviours=behaviours
-        )
-        assert result.validity == {}
-        off_j = result.total.gross_j - float(load.energy(5, 15))
-        off.append(off_j / result.total.gross_j)
-        covered.append(abs(off_j) <= result.total.gross_u95_j)
+        window = metered(bursts(seed), sensor, after_s=5, **known)
+        assert window.codes == set()
+        off.append(window.reading.gross_j / window.true_j - 1)
+        covered.append(window.is_covered)
     assert abs(np.mean(off)) < 0.002
     assert np.mean(covered) > 0.9
 
@@ -57,17 +51,16 @@ def test_the_length_of_a_load_s_steps_is_no_period_of_its_sensor(update_s: float
         rng = np.random.default_rng(seed)
         edges_s = np.cumsum(rng.uniform(0.6, 2.0, 40))
         load = card.Power([-10.0, *edges_s], rng.integers(80, 450, 41).astype(float))
-        samples = card.record(load, sensor, 20.0)
-        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
-        assert set(result.validity) == {"undersampled"}
-        off.append(result.total.gross_j / float(load.energy(5, 15)) - 1)
+        window = metered(load, sensor, name=UNKNOWN, after_s=5)
+        assert window.codes == {"undersampled"}
+        off.append(window.reading.gross_j / window.true_j - 1)
     assert abs(np.mean(off)) < 0.004
 
 
 def test_a_phase_without_margins_has_no_rest_that_readings_hide() -> None:
     sensor = card.Sensor(counter_s=None, window_s=0.025, average_s=1.0)
-    samples = card.record(card.work(3, 58), sensor, 60.0, name="NVIDIA H100 80GB HBM3")
-    (source,) = account(samples, (card.ns(20), card.ns(40))).headline_sources
+    samples = card.record(card.work(3, 58), sensor, 60.0, name=H100)
+    (source,) = account(samples, window_ns(20, 40)).headline_sources
     plain_j, at_phase_j, hidden_j = (
         source.channel._smear_j(22.0, margin)
         for margin in (None, Margin(22.0, 22.0), Margin(21.96, 22.0))
@@ -78,30 +71,26 @@ def test_a_phase_without_margins_has_no_rest_that_readings_hide() -> None:
 def test_a_stretch_that_holds_one_reading_is_as_unsure_as_those_next_to_it() -> None:
     load = card.work(3, 58)
     sensor = card.Sensor(window_s=0.025, counter_s=None)
-    samples = card.record(load, sensor, 60.0, name="NVIDIA A100-SXM4-80GB")
-    covered = []
-    for start_s in np.arange(5.0, 50.0, 1.37):
-        result = account(samples, (card.ns(start_s), card.ns(start_s + 0.12))).total
-        off_j = result.gross_j - float(load.energy(start_s, start_s + 0.12))
-        covered.append(abs(off_j) <= result.gross_u95_j)
+    samples = card.record(load, sensor, 60.0, name=A100)
+    covered = [
+        of_samples(samples, load, (start_s, start_s + 0.12), margins=False).is_covered
+        for start_s in np.arange(5.0, 50.0, 1.37)
+    ]
     assert np.mean(covered) > 0.93
 
 
 @pytest.mark.parametrize("stop_s", [0.0, 0.3, 0.6])
 def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s: float) -> None:
     covered, relative = [], []
+    options = {"name": RTX_3090, "margins": False, "precision": 0.4}
     for seed in range(12):
-        at_s = 20.5 + 0.25 * seed
-        stops = [(at_s, stop_s)] if stop_s else []
+        stops = [(20.5 + 0.25 * seed, stop_s)] if stop_s else []
         sensor = card.Sensor(counter_s=None, recorder_stops=stops)
-        load = card.work(-4.0, 44.0, seed)
-        result = account(
-            card.record(load, sensor, 30.0, **PUBLISHED), (card.ns(20), card.ns(25)), precision=0.4
-        )
-        assert result.validity == {}
-        off_j = abs(result.total.gross_j - float(load.energy(20, 25)))
-        covered.append(off_j <= result.total.gross_u95_j <= result.total.bound_j)
-        relative.append(result.total.gross_u95_j / result.total.gross_j)
+        window = metered(card.work(-4.0, 44.0, seed), sensor, (20.0, 25.0), **options)
+        assert window.codes == set()
+        covered.append(window.is_covered)
+        assert window.reading.gross_u95_j <= window.reading.bound_j
+        relative.append(window.reading.gross_u95_j / window.reading.gross_j)
     assert np.mean(covered) > 0.9
     assert np.median(relative) < 0.01 + 0.4 * stop_s
 
@@ -110,12 +99,8 @@ def test_what_was_drawn_while_the_recorder_got_no_time_is_in_the_interval(stop_s
 def test_slow_calls_are_no_pauses_of_the_recorder(call_s: float) -> None:
     """Where each reading comes late, none of them was read after a pause."""
     sensor = card.Sensor(update_s=0.02, window_s=0.01, counter_s=None, call_s=call_s)
-    off = []
-    for seed in range(10):
-        load = bursts(seed)
-        samples = card.record(load, sensor, 20.0, name="V100")
-        result = account(samples, (card.ns(5), card.ns(15)), card.margins(5, 15))
-        off.append(result.total.gross_j / float(load.energy(5, 15)) - 1)
+    windows = [metered(bursts(seed), sensor, name="V100", after_s=5) for seed in range(10)]
+    off = [window.reading.gross_j / window.true_j - 1 for window in windows]
     assert abs(np.mean(off)) < 0.015
     assert np.std(off) < 0.025
 
@@ -125,14 +110,12 @@ def test_means_over_just_their_own_period_are_energies_which_nothing_is_smeared_
     covered, widths = 0, []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        length_s = float(rng.uniform(1.0, 6.0))
-        load = card.Power([-10.0, 8.0, 8.0 + length_s], [80.0, float(rng.uniform(200, 450)), 80.0])
+        end_s = 8.0 + float(rng.uniform(1.0, 6.0))
+        load = card.Power([-10.0, 8.0, end_s], [80.0, float(rng.uniform(200, 450)), 80.0])
         sensor = card.Sensor(counter_s=None, phase_s=float(rng.uniform(0, 0.1)))
-        samples = card.record(load, sensor, 22.0, **PUBLISHED)
-        result = account(samples, (card.ns(8.0), card.ns(8.0 + length_s))).total
-        true_j = float(load.energy(8.0, 8.0 + length_s))
-        covered += abs(result.gross_j - true_j) <= result.gross_u95_j
-        widths.append(result.gross_u95_j / true_j)
+        window = metered(load, sensor, (8.0, end_s), name=RTX_3090, margins=False)
+        covered += window.is_covered
+        widths.append(window.reading.gross_u95_j / window.true_j)
     assert covered >= 36
     assert np.median(widths) < 0.02
 
@@ -146,11 +129,6 @@ class AverageAlone(card.Sensor):
         return ("power_average_w",)
 
 
-def changing(start_s: float, end_s: float, seed: int) -> card.Power:
-    """Work whose power changes all the time, between long rests."""
-    return card.work(start_s, end_s, seed)
-
-
 def between_margins(start_s: float, end_s: float, seed: int) -> card.Power:
     """Even work that goes on where the margins end."""
     level_w = 320.0 + seed % 3
@@ -162,7 +140,7 @@ def between_margins(start_s: float, end_s: float, seed: int) -> card.Power:
 @pytest.mark.parametrize(
     ("load", "held", "most"),
     [
-        pytest.param(changing, range(25, 32), 1.3, id="between rests"),
+        pytest.param(card.work, range(25, 32), 1.3, id="between rests"),
         pytest.param(between_margins, range(1), 2.2, id="amid other work"),
     ],
 )
@@ -177,11 +155,8 @@ def test_limits_of_means_over_one_second_alone_are_those_that_the_page_names(
         sensor = AverageAlone(
             counter_s=None, window_s=None, average_s=1.0, phase_s=float(begins[1])
         )
-        power = load(start_s, start_s + 5, seed)
-        samples = card.record(power, sensor, start_s + 11, name="NVIDIA L40S")
-        window = card.ns(start_s), card.ns(start_s + 5)
-        result = account(samples, window, card.margins(start_s, start_s + 5)).total
-        true_j = float(power.energy(start_s, start_s + 5))
-        errors.append(abs(result.gross_j - true_j) / result.gross_u95_j)
+        power, window_s = load(start_s, start_s + 5, seed), (start_s, start_s + 5)
+        window = metered(power, sensor, window_s, name="NVIDIA L40S", after_s=6)
+        errors.append(window.off_j / window.reading.gross_u95_j)
     assert sum(error <= 1 for error in errors) in held
     assert max(errors) < most

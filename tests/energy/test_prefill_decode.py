@@ -5,70 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from energy.serving import REQUESTS, Served, alike, random_alike, split_of
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, batch_energies
 from llenergymeasure.energy.footprint import SiteFactors, footprint, per_1000_requests_wh
-from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
-from llenergymeasure.sensors.known_behaviour import Behaviour
+from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy
 from support import energy_card as card
 
-REQUESTS = 8
-PREFILL_W, DECODE_W, GAP_W, REST_W = 640.0, 380.0, 140.0, 95.0
-SLICE_S = 0.02
+
+def split(served: Served, sensor: card.Sensor = card.H100) -> TokenEnergy | NoSplit:
+    return split_of(served.account(sensor), served.batches)
 
 
-class Served:
-    """Batches whose phases draw known powers."""
-
-    def __init__(
-        self, lengths: list[tuple[int, int]], floor_s=0.0, gap_s=0.0, growth=0.0, start_s=2.0
-    ) -> None:
-        edges_s, levels_w, t_s = [-10.0], [REST_W], start_s
-        self.batches: list[Batch] = []
-        joules, tokens = np.zeros(2), np.zeros(2)
-        for into, out in lengths:
-            middle_s = t_s + floor_s + into * REQUESTS / 40_000
-            count = max(round(out / 80 / SLICE_S), 1)
-            step_s = out / 80 / count
-            decode_w = DECODE_W * (1 + growth * step_s * (np.arange(count) + 0.5))
-            edges_s += [t_s, *(middle_s + step_s * np.arange(count))]
-            levels_w += [PREFILL_W, *decode_w]
-            joules += PREFILL_W * (middle_s - t_s), float(decode_w.sum()) * step_s
-            tokens += into * REQUESTS, out * REQUESTS
-            end_s = middle_s + out / 80
-            mark = (card.ns(middle_s), card.ns(middle_s))
-            self.batches.append(
-                Batch(
-                    card.ns(t_s), card.ns(end_s), mark,
-                    into * REQUESTS, (out + 1) * REQUESTS, REQUESTS,
-                )
-            )  # fmt: skip
-            edges_s.append(end_s)
-            levels_w.append(GAP_W if gap_s else PREFILL_W)
-            t_s = end_s + gap_s
-        levels_w[-1] = REST_W
-        self.power = card.Power(edges_s, levels_w)
-        self.prefill_j, self.decode_j = joules / tokens
-        self.start_s, self.end_s = start_s, edges_s[-1]
-
-    def account(self, sensor: card.Sensor = card.H100, known: Behaviour | None = None) -> Account:
-        rows = card.counter_rows(self.power, sensor, self.end_s + 1)
-        samples = card.recording(rows, card.info(quantities=("energy_counter_j",)))
-        window = (card.ns(self.start_s), card.ns(self.end_s))
-        behaviour = known or Behaviour("independent", 0.1)
-        return account(samples, window, behaviours={("nvml", card.UUID): behaviour})
-
-    def split(self, sensor: card.Sensor = card.H100) -> TokenEnergy | NoSplit:
-        return split_of(self.account(sensor), self.batches)
-
-
-def split_of(account: Account, batches: list[Batch]) -> TokenEnergy | NoSplit:
-    return split_energy([source.channel for source in account.headline_sources], batches)
-
-
-def lengths(count: int, seed: int) -> list[tuple[int, int]]:
-    rng = np.random.default_rng(seed)
-    return [(int(rng.integers(64, 1025)), int(rng.integers(16, 257))) for _ in range(count)]
+def erratic(served: Served, seed: int, step_s: float) -> Served:
+    """The same batches, of a card that draws what it likes."""
+    edges_s = np.arange(0.0, served.end_s, step_s)
+    watts = np.random.default_rng(seed).uniform(100, 650, len(edges_s))
+    served.power = card.Power(edges_s.tolist(), watts.tolist())
+    return served
 
 
 @pytest.mark.parametrize("count", [10, 40])
@@ -87,83 +41,71 @@ def test_prefill_and_decode_are_found_and_their_intervals_hold(
 ) -> None:
     covered = []
     for seed in range(8):
-        served = Served(lengths(count, seed), **load)
-        lag_s = 0.0125 * seed
-        sensor = replace(card.H100, counter_lag_s=lag_s, counter_phase_s=0.011 * seed)
-        split = served.split(sensor)
-        assert isinstance(split, TokenEnergy)
-        assert split.prefill_j == pytest.approx(served.prefill_j, rel=0.002)
-        assert split.decode_j == pytest.approx(served.decode_j, rel=0.0005)
-        assert split.prefill_u95_j < 0.01 * split.prefill_j
-        assert split.unexplained < POOR_FIT
-        covered.append(abs(split.prefill_j - served.prefill_j) <= split.prefill_u95_j)
-        covered.append(abs(split.decode_j - served.decode_j) <= split.decode_u95_j)
+        served = Served(random_alike(count, seed), **load)
+        sensor = replace(card.H100, counter_lag_s=0.0125 * seed, counter_phase_s=0.011 * seed)
+        found = split(served, sensor)
+        assert isinstance(found, TokenEnergy)
+        assert found.prefill_j == pytest.approx(served.prefill_j, rel=0.002)
+        assert found.decode_j == pytest.approx(served.decode_j, rel=0.0005)
+        assert found.prefill_u95_j < 0.01 * found.prefill_j
+        assert found.unexplained < POOR_FIT
+        covered.append(abs(found.prefill_j - served.prefill_j) <= found.prefill_u95_j)
+        covered.append(abs(found.decode_j - served.decode_j) <= found.decode_u95_j)
     assert np.mean(covered) >= 0.93
 
 
 def test_a_rest_beside_the_work_is_not_taken_for_the_gaps_between() -> None:
     """The card draws 95 W before and after, and 140 W between two batches."""
-    served = Served(lengths(10, 3), gap_s=0.03)
-    assert served.split().prefill_j == pytest.approx(served.prefill_j, rel=0.001)
+    served = Served(random_alike(10, 3), gap_s=0.03)
+    assert split(served).prefill_j == pytest.approx(served.prefill_j, rel=0.001)
 
 
 def test_phases_that_hardly_differ_from_step_to_step_cannot_be_told_apart() -> None:
     """Each batch takes just as long as the counter takes from one step to the next."""
-    served = Served([(250, 4)] * 60)
-    split = served.split()
-    assert isinstance(split, NoSplit)
-    assert "too evenly" in split.reason
+    evenly = split(Served([alike(250, 4)] * 60))
+    assert isinstance(evenly, NoSplit)
+    assert "too evenly" in evenly.reason
 
 
 def test_a_load_that_draws_what_it_likes_leaves_much_unexplained() -> None:
-    served = Served(lengths(20, 1))
-    rng = np.random.default_rng(0)
-    levels_w = np.where(rng.uniform(0, 1, len(served.power.levels_w)) < 0.5, 100.0, 650.0)
-    served.power = card.Power(served.power.edges_s, levels_w)
-    assert served.split().unexplained > POOR_FIT
+    assert split(erratic(Served(random_alike(20, 1)), 0, 0.2)).unexplained > POOR_FIT
 
 
 def test_neither_of_the_two_is_less_than_nothing() -> None:
     """Prefills of a few ms amid a load that draws what it likes are at times fitted below zero."""
     splits = []
     for seed in range(12):
-        served = Served([(16, out) for _, out in lengths(10, seed)])
-        rng = np.random.default_rng(seed)
-        times_s = np.arange(0.0, served.end_s, 0.05)
-        served.power = card.Power(list(times_s), list(rng.uniform(100, 600, len(times_s))))
-        splits.append(served.split())
-    reasons = [split.reason for split in splits if isinstance(split, NoSplit)]
+        brief = [alike(16, int(out[0])) for _, out in random_alike(10, seed)]
+        splits.append(split(erratic(Served(brief), seed, 0.05)))
+    reasons = [each.reason for each in splits if isinstance(each, NoSplit)]
     assert any("less than nothing" in reason for reason in reasons)
-    assert len(reasons) < len(splits)
-    energies_j = [
-        (split.prefill_j, split.decode_j) for split in splits if isinstance(split, TokenEnergy)
-    ]
-    assert np.min(energies_j) > 0
+    found = [each for each in splits if isinstance(each, TokenEnergy)]
+    assert found
+    assert all(each.prefill_j > 0 and each.decode_j > 0 for each in found)
 
 
 def test_what_cannot_be_split_says_why() -> None:
-    served = Served(lengths(10, 0))
+    served = Served(random_alike(10, 0))
     result = served.account()
     batch = served.batches[1]
 
     def reason(batches: list[Batch], account_: Account = result) -> str:
-        split = split_of(account_, batches)
-        assert isinstance(split, NoSplit)
-        return split.reason
+        refused = split_of(account_, batches)
+        assert isinstance(refused, NoSplit)
+        return refused.reason
 
-    assert "12 are needed" in reason(Served(lengths(1, 2)).batches)
+    assert "12 are needed" in reason(Served(random_alike(1, 2)).batches)
     assert "overlap" in reason([*served.batches, batch])
     assert "one moment" in reason([*served.batches[:1], replace(batch, first_token_ns=None)])
     early, late = batch.start_ns + 1000, batch.end_ns - 1000
     assert "one moment" in reason([replace(batch, first_token_ns=(early, late))])
     assert "no tokens" in reason([replace(batch, output_tokens=batch.requests)])
     assert "one moment" in reason([])
-    sums = served.account(known=Behaviour("sum", 0.1))
-    assert "sees all of the time" in reason(served.batches, sums)
+    assert "sees all of the time" in reason(served.batches, served.account(counter="sum"))
 
 
 def test_a_batch_the_sensor_cannot_resolve_has_a_reason_and_no_energy() -> None:
-    result = Served([(500, 100)] * 4).account()
+    result = Served([alike(500, 100)] * 4).account()
     brief = Batch(card.ns(4.0), card.ns(4.02), None, 10, 10, 1)
     (energy,) = batch_energies(result, [brief])
     assert energy.energy_j is None
@@ -173,7 +115,7 @@ def test_a_batch_the_sensor_cannot_resolve_has_a_reason_and_no_energy() -> None:
 
 
 def test_requests_that_overlap_have_no_energy_of_their_own() -> None:
-    served = Served([(500, 100)] * 4)
+    served = Served([alike(500, 100)] * 4)
     first, second = served.batches[1:3]
     mixed = [*served.batches, Batch(first.start_ns, second.end_ns, None, 1, 1, 1)]
     energies = batch_energies(served.account(), mixed)
@@ -186,12 +128,9 @@ def test_energy_in_other_units() -> None:
     assert site.carbon_gco2e(3.6e6) == pytest.approx(600.0)
     assert site.cost(3.6e6) == pytest.approx(0.3)
     assert per_1000_requests_wh(36.0) == pytest.approx(10.0)
-
-
-def test_what_was_not_declared_is_not_made_up() -> None:
-    assert SiteFactors().carbon_gco2e(1.0) is None
-    assert SiteFactors().cost(1.0) is None
-    assert per_1000_requests_wh(None) is None
+    unknown = SiteFactors()
+    nothing = unknown.carbon_gco2e(1.0), unknown.cost(1.0), per_1000_requests_wh(None)
+    assert nothing == (None, None, None)
 
 
 def test_the_footprint_of_a_window_is_its_energys() -> None:
@@ -213,7 +152,7 @@ def test_thought_is_the_first_part_of_decode_and_costs_what_decode_costs_then(
 ) -> None:
     share, covered = 0.75, []
     for seed in range(8):
-        served = Served(lengths(40, seed), floor_s=0.006, growth=growth)
+        served = Served(random_alike(40, seed), floor_s=0.006, growth=growth)
         sensor = replace(card.H100, counter_lag_s=0.0125 * seed, counter_phase_s=0.011 * seed)
         true_j = 0.0
         batches = []
@@ -225,10 +164,10 @@ def test_thought_is_the_first_part_of_decode_and_costs_what_decode_costs_then(
                 (at - card.T0_NS) / 1e9 for at in (batch.prefill_end_ns, batch.end_ns)
             )
             true_j += float(served.power.energy(middle_s, middle_s + share * (end_s - middle_s)))
-        split = split_of(served.account(sensor), batches)
-        assert isinstance(split, TokenEnergy)
-        decode_j = split.decode_j * sum(batch.decoded_tokens for batch in batches)
-        assert split.thinking_j + split.answer_j == pytest.approx(decode_j)
-        assert split.thinking_j == pytest.approx(true_j, rel=0.002)
-        covered.append(abs(split.thinking_j - true_j) <= split.thinking_u95_j)
+        found = split_of(served.account(sensor), batches)
+        assert isinstance(found, TokenEnergy)
+        decode_j = found.decode_j * sum(batch.decoded_tokens for batch in batches)
+        assert found.thinking_j + found.answer_j == pytest.approx(decode_j)
+        assert found.thinking_j == pytest.approx(true_j, rel=0.002)
+        covered.append(abs(found.thinking_j - true_j) <= found.thinking_u95_j)
     assert np.mean(covered) >= 0.93

@@ -6,19 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llenergymeasure.energy.account import account
+from energy.metering import H100, UNKNOWN, Metered, at_any_phase, metered
 from llenergymeasure.energy.device import USUAL_LAG_S
-from llenergymeasure.energy.sums import EnergySum
 from support import energy_card as card
 
-RUNS = 20
-T_975 = 2.093
-"""Student's t of 19 degrees of freedom."""
+RUNS = 12
+T_975 = 2.201
+"""Student's t of 11 degrees of freedom."""
 
 ONE_SECOND = card.Sensor(counter_s=None, window_s=0.025, average_s=1.0)
 HELD = card.Sensor(counter_from="samples")
 LATE = replace(card.H100, counter_lag_s=USUAL_LAG_S)
-H100, UNKNOWN = "NVIDIA H100 80GB HBM3", "Some new card"
 
 Load = Callable[[float, float, int], card.Power]
 
@@ -39,32 +37,27 @@ def serving(start_s: float, end_s: float, seed: int) -> card.Power:
     return card.work(start_s - 4, end_s + 3, seed)
 
 
-def totals(
-    load: Load, sensor: card.Sensor, name: str, *, margins: bool = True
-) -> tuple[list[EnergySum], list[float]]:
-    """Return what runs at any phase of the sensor give, and their true energies."""
-    sums, true_j = [], []
+def windows(load: Load, sensor: card.Sensor, name: str, *, margins: bool = True) -> list[Metered]:
+    """Return runs at any phase of the sensor."""
+    runs = []
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         start_s = 5 + rng.uniform(0, 0.1)
-        end_s = start_s + 5
-        variant = replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
-        power = load(start_s, end_s, seed)
-        result = account(
-            card.record(power, variant, end_s + 3, name=name),
-            (card.ns(start_s), card.ns(end_s)),
-            card.margins(start_s, end_s) if margins else [],
-        ).total
-        assert result is not None
-        sums.append(result)
-        true_j.append(float(power.energy(start_s, end_s)))
-    return sums, true_j
+        power = load(start_s, start_s + 5, seed)
+        variant, window_s = at_any_phase(sensor, rng), (start_s, start_s + 5)
+        runs.append(metered(power, variant, window_s, name=name, margins=margins))
+    return runs
 
 
-def off_and_chance(sums: Sequence[EnergySum], true_j: Sequence[float]) -> tuple[float, float]:
+def off_and_chance(runs: Sequence[Metered]) -> tuple[float, float]:
     """Return by how much the mean is off, and the half width of its interval over the runs."""
-    off = np.array([energy_sum.gross_j for energy_sum in sums]) / true_j - 1
+    off = np.array([run.reading.gross_j / run.true_j - 1 for run in runs])
     return abs(float(off.mean())), T_975 * float(off.std(ddof=1)) / RUNS**0.5
+
+
+def shared_rel(runs: Sequence[Metered]) -> float:
+    """Return the mean share that runs have in common of what is unknown."""
+    return float(np.mean([run.reading.shared_u95_j / run.reading.gross_j for run in runs]))
 
 
 @pytest.mark.parametrize(
@@ -81,38 +74,28 @@ def test_the_mean_of_runs_that_are_cut_alike_is_in_the_interval_that_they_share(
     load: Load, sensor: card.Sensor, name: str, margins: bool
 ) -> None:
     """What is lost from rest to work and back is lost in each run: cycles do not average it out."""
-    sums, true_j = totals(load, sensor, name, margins=margins)
-    off, chance = off_and_chance(sums, true_j)
-    shared = float(np.mean([energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]))
+    runs = windows(load, sensor, name, margins=margins)
+    off, chance = off_and_chance(runs)
     assert off > 2 * chance
-    assert off <= np.hypot(chance, shared)
-    assert all(
-        abs(energy_sum.gross_j - joules) <= energy_sum.gross_u95_j
-        for energy_sum, joules in zip(sums, true_j, strict=True)
-    )
+    assert off <= np.hypot(chance, shared_rel(runs))
+    assert all(run.is_covered for run in runs)
 
 
 def test_what_runs_share_is_small_where_a_true_counter_is_read_in_a_loads_midst() -> None:
-    sums, true_j = totals(serving, card.H100, H100, margins=False)
-    off, chance = off_and_chance(sums, true_j)
-    shared = [energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]
-    assert off <= np.hypot(chance, np.mean(shared))
-    assert np.mean(shared) < 0.002
-
-
-def rest_and_bursts(start_s: float, end_s: float, seed: int) -> card.Power:
-    """Work whose power changes all the time, between two rests."""
-    return card.work(start_s, end_s, seed)
+    runs = windows(serving, card.H100, H100, margins=False)
+    off, chance = off_and_chance(runs)
+    assert off <= np.hypot(chance, shared_rel(runs))
+    assert shared_rel(runs) < 0.002
 
 
 @pytest.mark.parametrize(
     ("load", "sensor", "most"),
     [
         pytest.param(even, card.H100, 5e-4, id="even"),
-        pytest.param(rest_and_bursts, card.H100, 5e-4, id="bursts"),
+        pytest.param(card.work, card.H100, 5e-4, id="bursts"),
         # Held against the 1 s average, a counter that is late seems to disagree by its lag.
         pytest.param(even, LATE, 1e-3, id="late"),
-        pytest.param(rest_and_bursts, LATE, 5e-4, id="late, bursts"),
+        pytest.param(card.work, LATE, 5e-4, id="late, bursts"),
     ],
 )
 def test_between_two_rests_runs_share_nothing_of_what_a_counter_smears(
@@ -122,7 +105,7 @@ def test_between_two_rests_runs_share_nothing_of_what_a_counter_smears(
 
     Nor is it an error that a counter shows the end of work as late as it is itself.
     """
-    sums, true_j = totals(load, sensor, H100)
-    off, _ = off_and_chance(sums, true_j)
+    runs = windows(load, sensor, H100)
+    off, _ = off_and_chance(runs)
     assert off < 1e-5
-    assert np.mean([energy_sum.shared_u95_j / energy_sum.gross_j for energy_sum in sums]) < most
+    assert shared_rel(runs) < most

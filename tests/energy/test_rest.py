@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from energy.metering import KEY, window_ns
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power
@@ -106,9 +107,9 @@ def measured(rest, net_w: float) -> tuple[Account, float, float]:
     ]
     samples = card.record(power, card.H100, WHOLE_S, name="NVIDIA H100 80GB HBM3")
     gross_j = float(power.energy(START_S, END_S))
-    window = (card.ns(START_S), card.ns(END_S))
-    behaviours = {("nvml", card.UUID): Behaviour("independent", 0.1)}
-    return account(samples, window, phases, behaviours=behaviours), gross_j, 10.0 * net_w
+    behaviours = {KEY: Behaviour("independent", 0.1)}
+    result = account(samples, window_ns(START_S, END_S), phases, behaviours=behaviours)
+    return result, gross_j, 10.0 * net_w
 
 
 @pytest.mark.parametrize("net_w", [318.0, 31.8])

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +52,13 @@ def energy_of(rows: list[SampleRow], table: pa.Table | None = None, **more):
     return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **arguments)
 
 
+def calibrated(folder: Path, entry: dict[str, Any], *devices: str) -> dict[str, str]:
+    """Settings that name a calibration of these devices."""
+    path = folder / "mine.yaml"
+    path.write_text(json.dumps({"gpus": dict.fromkeys(devices, entry)}))
+    return {"calibration": str(path)}
+
+
 def test_every_request_says_the_energy_of_its_batch() -> None:
     result = energy_of(ROWS)
     table = result.with_batches(requests()).to_pylist()
@@ -67,9 +76,19 @@ def test_a_card_that_the_engine_used_and_nobody_recorded_leaves_no_energy() -> N
     assert {energy.energy_j for energy in result.record.phases} <= {None}
 
 
+PREFILL_J, DECODE_J = 10 * 0.4 * 400 / 2000, 10 * 1.6 * 200 / 1000
+
+
+def phases_rows(gain: float = 1.0, offset_w: float = 0.0) -> list[SampleRow]:
+    """What is shown of 400 W for the 0.4 s of each prefill, 200 W for the 1.6 s of each decode."""
+    begins_s = 20 + 2.0 * np.arange(10)
+    edges_s = np.column_stack((begins_s, begins_s + 0.4)).ravel()
+    levels_w = gain * np.array([60.0, *[400.0, 200.0] * 10, 60.0]) + offset_w
+    power = card.Power([-10.0, *edges_s, 40.0], levels_w)
+    return card.rows_of(power, card.Sensor(window_s=0.025), 60)
+
+
 def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
-    power, _, _ = phases_load()
-    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
     table = requests().to_pylist()
     for row in table:
         begin_s = 20 + 2 * row["batch"]
@@ -78,7 +97,7 @@ def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
         else:
             row["step_monotonic_ns"] = [card.ns(begin_s + 0.4 + 0.032 * n) for n in range(51)]
     unlike = pa.Table.from_pylist(table, schema=REQUEST_SCHEMA)
-    result = energy_of(rows, unlike, characterised=PROBED)
+    result = energy_of(phases_rows(), unlike, characterised=PROBED)
     energies = result.with_batches(unlike).to_pylist()
     total_j = sum(row["request_energy_j"] for row in energies)
     assert total_j == pytest.approx(result.record.gross_j, rel=1e-12)
@@ -92,50 +111,28 @@ def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
     assert "unexplained" in silent[0]["request_energy_unavailable"]
 
 
-def phases_load() -> tuple[card.Power, float, float]:
-    """400 W for the 0.4 s of each prefill, 200 W for the 1.6 s of each decode."""
-    begins_s = 20 + 2.0 * np.arange(10)
-    edges_s = np.column_stack((begins_s, begins_s + 0.4)).ravel()
-    power = card.Power([-10.0, *edges_s, 40.0], [60.0, *[400.0, 200.0] * 10, 60.0])
-    return power, 10 * 0.4 * 400 / 2000, 10 * 1.6 * 200 / 1000
-
-
-def test_prefill_and_decode_stand_in_the_record() -> None:
-    power, prefill_j, decode_j = phases_load()
-    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
-    split = energy_of(rows, characterised=PROBED).record.split
-    assert split.method == "ticks"
-    assert (
-        abs(split.prefill_per_input_token_j - prefill_j) <= split.prefill_u95_j < 0.01 * prefill_j
-    )
-    assert abs(split.decode_per_output_token_j - decode_j) <= split.decode_u95_j < 0.01 * decode_j
-
-
-def test_a_calibration_holds_for_prefill_and_decode_and_for_thought_too(tmp_path) -> None:
-    """They were as the card says, next to a window's energy that was corrected."""
-    power, prefill_j, decode_j = phases_load()
-    shown_w = [0.8 * level_w + 20 for level_w in power.levels_w]
-    path = tmp_path / "mine.yaml"
-    entry = {"gain": 0.8, "offset_w": 20, "u_gain_rel": 0.01, "source": "a meter"}
-    path.write_text(json.dumps({"gpus": {card.UUID: entry}}))
-    rows = card.rows_of(card.Power(power.edges_s, shown_w), card.Sensor(window_s=0.025), 60)
-    record = energy_of(rows, characterised=PROBED, settings={"calibration": str(path)}).record
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_prefill_and_decode_stand_in_the_record(tmp_path: Path, is_calibrated: bool) -> None:
+    """A calibration holds for them too, next to a window's energy."""
+    rows, settings = phases_rows(), {}
+    if is_calibrated:
+        entry = {"gain": 0.8, "offset_w": 20, "u_gain_rel": 0.01, "source": "a meter"}
+        rows, settings = phases_rows(0.8, 20), calibrated(tmp_path, entry, card.UUID)
+    record = energy_of(rows, characterised=PROBED, settings=settings).record
     split = record.split
-    assert (
-        abs(split.prefill_per_input_token_j - prefill_j) <= split.prefill_u95_j < 0.01 * prefill_j
-    )
-    assert abs(split.decode_per_output_token_j - decode_j) <= split.decode_u95_j < 0.01 * decode_j
-    parts_j = 2000 * split.prefill_per_input_token_j + 1000 * split.decode_per_output_token_j
-    assert parts_j == pytest.approx(record.gross_j, rel=1e-3)
+    assert split.method == "ticks"
+    prefill_j, decode_j = split.prefill_per_input_token_j, split.decode_per_output_token_j
+    assert abs(prefill_j - PREFILL_J) <= split.prefill_u95_j < 0.01 * PREFILL_J
+    assert abs(decode_j - DECODE_J) <= split.decode_u95_j < 0.01 * DECODE_J
+    assert 2000 * prefill_j + 1000 * decode_j == pytest.approx(record.gross_j, rel=1e-3)
 
 
 def test_phases_that_do_not_explain_the_steps_are_a_code() -> None:
     result = energy_of(ROWS, characterised=PROBED)
     assert result.record.split.unexplained_rel > 0.1
     assert "unexplained" in result.account.validity["split_poor_fit"]
-    power, _, _ = phases_load()
-    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
-    assert "split_poor_fit" not in energy_of(rows, characterised=PROBED).account.validity
+    well = energy_of(phases_rows(), characterised=PROBED)
+    assert "split_poor_fit" not in well.account.validity
 
 
 def test_a_run_without_energy_has_no_split_and_no_footprint() -> None:
@@ -146,11 +143,10 @@ def test_a_run_without_energy_has_no_split_and_no_footprint() -> None:
     assert {energy.energy_j for energy in result.batches} == {None}
 
 
-def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path) -> None:
-    path = tmp_path / "mine.yaml"
+def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path: Path) -> None:
     entry = {"gain": 0.9, "u_gain_rel": 0.01, "source": "a meter"}
-    path.write_text(json.dumps({"gpus": {card.UUID: entry, "GPU-2": entry}}))
-    plain, result = energy_of(ROWS), energy_of(ROWS, settings={"calibration": str(path)})
+    settings = calibrated(tmp_path, entry, card.UUID, "GPU-2")
+    plain, result = energy_of(ROWS), energy_of(ROWS, settings=settings)
     assert result.record.gross_j == pytest.approx(plain.record.gross_j / 0.9)
     assert result.record.u_sys_j == pytest.approx(0.01 * result.record.gross_j)
     used = result.provenance["calibration"]

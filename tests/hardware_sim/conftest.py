@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 from nvml_sim import sim
 from nvml_sim.reader import Reader
+from support.forks import run_forked
 
 OpenReader = Callable[..., Reader]
 
@@ -39,3 +41,8 @@ def open_reader(tmp_path: Path, clock: sim.SteppedClock) -> Iterator[OpenReader]
             return stack.enter_context(Reader(sim.environment(path, **settings)))
 
         yield opened
+
+
+def run_code(code: str, variables: Mapping[str, str]) -> CompletedProcess[str]:
+    """Run code that knows nvidia-ml-py as ``n``, in a process of its own."""
+    return run_forked(f"import pynvml as n\n{code}", variables, modules=("pynvml",))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+import pytest
+
+from hardware_sim.conftest import run_code
 from nvml_sim import sim
 
 TIMED = """
-import json, time, pynvml as n
+import json, time
 n.nvmlInit()
 handle = n.nvmlDeviceGetHandleByIndex(0)
 calls = {
@@ -32,64 +34,41 @@ print(json.dumps(took_ms))
 CALLS_MS = {"counter": 60, "power": 20, "other": 5}
 
 
-def timed_ms(folder: Path, sensor: sim.Sensor, clock=None) -> dict[str, float]:
-    path = sim.Trace([sim.Device(sensor=sensor)]).write(folder)
-    result = sim.run_python(TIMED, sim.environment(path, clock=clock))
-    assert result.returncode == 0, result.stderr
-    times_ms: dict[str, float] = json.loads(result.stdout)
-    return times_ms
-
-
-def test_each_kind_of_call_takes_its_time(tmp_path) -> None:
-    times_ms = timed_ms(tmp_path, sim.Sensor(call_ms=CALLS_MS))
-    for name, ms in times_ms.items():
-        minimum_ms = CALLS_MS.get(name.split()[0], 0)
-        assert minimum_ms <= ms < minimum_ms + 15, times_ms
-
-
-def test_calls_take_no_time_of_their_own_else(tmp_path, clock) -> None:
-    assert max(timed_ms(tmp_path, sim.Sensor()).values()) < 3
-    assert max(timed_ms(tmp_path, sim.Sensor(call_ms=CALLS_MS), clock).values()) < 3
+@pytest.mark.parametrize("stepped", [False, True], ids=["real time", "a stepped clock"])
+def test_each_kind_of_call_takes_its_time_where_time_goes_on(
+    tmp_path, clock, stepped: bool
+) -> None:
+    path = sim.Trace([sim.Device(sensor=sim.Sensor(call_ms=CALLS_MS))]).write(tmp_path)
+    result = run_code(TIMED, sim.environment(path, clock=clock if stepped else None))
+    for name, took_ms in json.loads(result.stdout).items():
+        least_ms = 0 if stepped else CALLS_MS.get(name.split()[0], 0)
+        assert least_ms <= took_ms < least_ms + 15, result.stdout
 
 
 def test_a_slow_call_answers_as_things_are_at_its_end_and_holds_no_one_up(tmp_path) -> None:
-    """While one thread waits 300 ms for the counter, another reads power again and again."""
+    """While one thread waits 150 ms for the counter, another reads power and ends the session."""
     code = """
-import threading, time, pynvml as n
+import threading
 n.nvmlInit()
 handle = n.nvmlDeviceGetHandleByIndex(0)
 answers = []
 def read():
-    answers.append(n.nvmlDeviceGetTotalEnergyConsumption(handle))
-thread = threading.Thread(target=read)
-thread.start()
-count = 0
-while thread.is_alive():
-    n.nvmlDeviceGetPowerUsage(handle)
-    count += 1
-n.nvmlShutdown()
-print(count > 20, answers[0] >= 250_000)
+    try:
+        answers.append(n.nvmlDeviceGetTotalEnergyConsumption(handle) >= 100_000)
+    except n.NVMLError_Uninitialized:
+        answers.append("uninitialised")
+for ends in (False, True):
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(20):
+        n.nvmlDeviceGetPowerUsage(handle)
+    answers.append(thread.is_alive())
+    if ends:
+        n.nvmlShutdown()
+    thread.join()
+print(answers)
 """
-    sensor = sim.Sensor(call_ms={"counter": 300}, counter_update_ms=1)
+    sensor = sim.Sensor(call_ms={"counter": 150}, counter_update_ms=1)
     path = sim.Trace([sim.Device([(0, 1000)], sensor)]).write(tmp_path)
-    result = sim.run_python(code, sim.environment(path))
-    assert result.stdout == "True True\n", result.stderr
-
-
-def test_a_call_that_waits_past_the_end_of_the_session_says_so(tmp_path) -> None:
-    code = """
-import threading, time, pynvml as n
-n.nvmlInit()
-handle = n.nvmlDeviceGetHandleByIndex(0)
-def end():
-    time.sleep(0.05)
-    n.nvmlShutdown()
-threading.Thread(target=end).start()
-try:
-    n.nvmlDeviceGetTotalEnergyConsumption(handle)
-except n.NVMLError_Uninitialized:
-    print("uninitialised")
-"""
-    path = sim.Trace([sim.Device(sensor=sim.Sensor(call_ms={"counter": 400}))]).write(tmp_path)
-    result = sim.run_python(code, sim.environment(path))
-    assert result.stdout == "uninitialised\n", result.stderr
+    result = run_code(code, sim.environment(path))
+    assert result.stdout == "[True, True, True, 'uninitialised']\n", result.stderr

@@ -1,4 +1,7 @@
-"""What the simulated card says of itself: identity, conditions, processes, failures."""
+"""What the simulated card says of itself and what callers may set, beyond what the program asks.
+
+Identity, limits' bounds, permissions, processes and slices are what ``tests/machine`` asks it for.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import pytest
 from nvml_sim import sim
 from nvml_sim.reader import NvmlError
 
-INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND, GPU_IS_LOST = 2, 3, 6, 15
-HOPPER, AMPERE = 9, 7
+INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND, GPU_IS_LOST, OPERATING_SYSTEM = 2, 3, 6, 15, 17
+HOPPER, SM, SW_POWER_CAP = 9, 1, 0x4
 
 
 def code_of(reader, function: str, *arguments, device: int | None = 0) -> int:
@@ -17,83 +20,30 @@ def code_of(reader, function: str, *arguments, device: int | None = 0) -> int:
     return raised.value.code
 
 
-def test_an_empty_description_is_a_whole_card(open_reader, tmp_path) -> None:
+def test_an_empty_description_is_a_whole_card_and_a_slice_says_less(open_reader, tmp_path) -> None:
     path = tmp_path / "trace.txt"
-    path.write_text("card\n# no more is said of it\n\ncard\n")
+    path.write_text("card\n# no more is said of it\n\ncard\nmig true\n")
     reader = open_reader(path)
     assert reader.call("nvmlDeviceGetCount", device=None) == 2
     assert reader.call("nvmlDeviceGetName") == "Simulated GPU"
-    uuids = [reader.call("nvmlDeviceGetUUID", device=i) for i in (0, 1)]
-    assert all(uuid.startswith("GPU-") for uuid in uuids)
-    assert len(set(uuids)) == 2
+    assert len({reader.call("nvmlDeviceGetUUID", device=i) for i in (0, 1)}) == 2
     assert reader.call("nvmlDeviceGetArchitecture") == HOPPER
     assert reader.call("nvmlDeviceGetComputeRunningProcesses") == []
-    assert reader.call("nvmlDeviceGetMigMode") == [0, 0]
+    assert [reader.call("nvmlDeviceGetMigMode", device=i) for i in (0, 1)] == [[0, 0], [1, 1]]
+    assert reader.call("nvmlDeviceGetUtilizationRates") == {"gpu": 0, "memory": 0}
     assert code_of(reader, "nvmlDeviceGetC2cModeInfoV") == NOT_SUPPORTED
     assert code_of(reader, "nvmlDeviceGetHandleByIndex", 2, device=None) == INVALID_ARGUMENT
+    assert code_of(reader, "nvmlDeviceGetUtilizationRates", device=1) == NOT_SUPPORTED
+    assert open_reader(sim.Trace([])).call("nvmlDeviceGetCount", device=None) == 0
 
 
-def test_a_machine_may_hold_no_card(open_reader) -> None:
-    reader = open_reader(sim.Trace([]))
-    assert reader.call("nvmlDeviceGetCount", device=None) == 0
-
-
-def test_identity_is_the_trace_s(open_reader) -> None:
-    keys = {
-        "compute_capability": [8, 0],
-        "pci": "00000000:3B:00.0",
-        "vbios": "92.00.45.00.03",
-        "ecc": {"current": False},
-        "persistence_mode": False,
-        "c2c": {"enabled": True},
-    }
-    trace = sim.Trace(
-        [sim.Device(name="NVIDIA A100-SXM4-80GB", uuid="GPU-a100", keys=keys)],
-        {"driver_version": "550.54.15", "cuda_version": "12.4"},
-    )
-    reader = open_reader(trace)
-    expected = {
-        "nvmlDeviceGetName": "NVIDIA A100-SXM4-80GB",
-        "nvmlDeviceGetUUID": "GPU-a100",
-        "nvmlDeviceGetVbiosVersion": "92.00.45.00.03",
-        "nvmlDeviceGetArchitecture": AMPERE,
-        "nvmlDeviceGetCudaComputeCapability": [8, 0],
-        "nvmlDeviceGetEccMode": [0, 1],
-        "nvmlDeviceGetPersistenceMode": 0,
-    }
-    assert {name: reader.call(name) for name in expected} == expected
-    assert reader.call("nvmlDeviceGetPciInfo")["busId"] == "00000000:3B:00.0"
-    assert reader.call("nvmlDeviceGetC2cModeInfoV")["isC2cEnabled"] == 1
-    gpu, module = reader.fields((186, 0), (186, 1))
-    assert module["number"] == gpu["number"]
-    system = {
-        "nvmlSystemGetDriverVersion": "550.54.15",
-        "nvmlSystemGetCudaDriverVersion_v2": 12_040,
-    }
-    assert {name: reader.call(name, device=None) for name in system} == system
-
-
-def test_a_card_is_found_by_its_uuid_and_by_that_of_a_part(tmp_path) -> None:
-    """nvidia-ml-py hands out opaque handles, so the answer is looked at in one process."""
-    code = """
-import pynvml as n
-n.nvmlInit()
-print(n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByUUID("GPU-b")))
-part = n.nvmlDeviceGetHandleByUUID("MIG-x")
-print(n.nvmlDeviceGetUUID(n.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)))
-for call, error in (
-    (lambda: n.nvmlDeviceGetHandleByUUID("GPU-c"), n.NVMLError_NotFound),
-    (lambda: n.nvmlDeviceGetPowerUsage(part), n.NVMLError_NotSupported),
-):
-    try:
-        call()
-    except error:
-        print("refused")
-"""
-    parted = sim.Device(uuid="GPU-b", keys={"mig": True, "mig_uuids": ["MIG-w", "MIG-x"]})
-    path = sim.Trace([sim.Device(uuid="GPU-a"), parted]).write(tmp_path)
-    result = sim.run_python(code, sim.environment(path))
-    assert result.stdout.split() == ["GPU-b", "GPU-b", "refused", "refused"], result.stderr
+def test_processes_are_those_of_the_trace(open_reader) -> None:
+    named = {"pid": 100, "used_memory_bytes": 5000, "name": "python serve.py"}
+    reader = open_reader(sim.Device(keys={"processes": [named, {"pid": 200}]}))
+    listed = reader.call("nvmlDeviceGetComputeRunningProcesses")
+    assert [(p["pid"], p["usedGpuMemory"]) for p in listed] == [(100, 5000), (200, None)]
+    assert reader.call("nvmlSystemGetProcessName", 100, device=None) == "python serve.py"
+    assert code_of(reader, "nvmlSystemGetProcessName", 999, device=None) == NOT_FOUND
 
 
 def test_conditions_follow_the_trace(open_reader, clock) -> None:
@@ -104,34 +54,13 @@ def test_conditions_follow_the_trace(open_reader, clock) -> None:
         "memory": {"total_bytes": 80 * gib, "used_bytes": [[0, gib], [5, 10 * gib]]},
     }
     reader = open_reader(sim.Device(keys=keys))
-    assert reader.call("nvmlDeviceGetTemperature", 0) == 30
-    assert reader.call("nvmlDeviceGetUtilizationRates") == {"gpu": 0, "memory": 0}
-    assert reader.call("nvmlDeviceGetCurrentClocksThrottleReasons") == 0
-    clock.advance(5)
-    assert reader.call("nvmlDeviceGetTemperature", 0) == 50
-    assert reader.call("nvmlDeviceGetTemperatureV", 0) == 50
-    assert reader.call("nvmlDeviceGetCurrentClocksThrottleReasons") == 0x20
-    assert reader.call("nvmlDeviceGetCurrentClocksEventReasons") == 0x20
-    memory = reader.call("nvmlDeviceGetMemoryInfo")
-    assert memory == {"total": 80 * gib, "used": 10 * gib, "free": 70 * gib}
-    clock.advance(60)
-    assert reader.call("nvmlDeviceGetTemperature", 0) == 70
-    assert reader.call("nvmlDeviceGetCurrentClocksThrottleReasons") == 0
-
-
-def test_processes_are_those_of_the_trace(open_reader) -> None:
-    processes = [
-        {"pid": 100, "used_memory_bytes": 5000, "name": "python serve.py"},
-        {"pid": 200},
-        {"pid": 300, "type": "graphics"},
-    ]
-    reader = open_reader(sim.Device(keys={"processes": processes}))
-    listed = reader.call("nvmlDeviceGetComputeRunningProcesses")
-    assert [(p["pid"], p["usedGpuMemory"]) for p in listed] == [(100, 5000), (200, None)]
-    (drawing,) = reader.call("nvmlDeviceGetGraphicsRunningProcesses")
-    assert drawing["pid"] == 300
-    assert reader.call("nvmlSystemGetProcessName", 100, device=None) == "python serve.py"
-    assert code_of(reader, "nvmlSystemGetProcessName", 999, device=None) == NOT_FOUND
+    for at_s, celsius, reasons, used in ((0, 30, 0, 1), (5, 50, 0x20, 10), (60, 70, 0, 10)):
+        clock.advance(at_s - (clock.now_ns / sim.NS_PER_S - 5))
+        assert reader.call("nvmlDeviceGetTemperature", 0) == celsius
+        assert reader.call("nvmlDeviceGetTemperatureV", 0) == celsius
+        assert reader.call("nvmlDeviceGetCurrentClocksThrottleReasons") == reasons
+        memory = reader.call("nvmlDeviceGetMemoryInfo")
+        assert memory == {"total": 80 * gib, "used": used * gib, "free": (80 - used) * gib}
 
 
 def test_a_card_is_lost_for_every_call_and_its_neighbour_is_not(open_reader, clock) -> None:
@@ -142,29 +71,81 @@ def test_a_card_is_lost_for_every_call_and_its_neighbour_is_not(open_reader, clo
     clock.advance(0.01)
     calls = [
         ("nvmlDeviceGetPowerUsage",),
-        ("nvmlDeviceGetTotalEnergyConsumption",),
         ("nvmlDeviceGetFieldValues", [186]),
         ("nvmlDeviceGetUUID",),
-        ("nvmlDeviceGetTemperature", 0),
-        ("nvmlDeviceGetComputeRunningProcesses",),
         ("nvmlDeviceSetPowerManagementLimit", 200_000),
     ]
     assert {code_of(reader, *call) for call in calls} == {GPU_IS_LOST}
     assert code_of(reader, "nvmlDeviceGetHandleByIndex", 0, device=None) == GPU_IS_LOST
     assert reader.power_mw(1) == 100_000
-    assert reader.call("nvmlDeviceGetCount", device=None) == 2
 
 
-def test_single_functions_and_fields_may_be_unsupported(open_reader) -> None:
-    names = ["nvmlDeviceGetPowerUsage", "nvmlDeviceGetComputeRunningProcesses", 186]
-    reader = open_reader(sim.Device(keys={"not_supported": names}))
-    assert code_of(reader, "nvmlDeviceGetPowerUsage") == NOT_SUPPORTED
-    assert code_of(reader, "nvmlDeviceGetComputeRunningProcesses") == NOT_SUPPORTED
-    assert [value["nvmlReturn"] for value in reader.fields(186, 185)] == [3, 0]
+def test_a_limit_caps_true_power_from_the_moment_it_is_set(open_reader, clock) -> None:
+    """Power ramps from 0 to 400 W in 4 s; from 1 s on it may not pass 200 W: it does at 2 s."""
+    reader = open_reader(
+        sim.Device(power_w=[(0, 0), (4, 400)], keys={"power_limit_w": {"max": 500}})
+    )
+    clock.advance(1)
+    for outside_mw in (99_999, 500_001):
+        setting = "nvmlDeviceSetPowerManagementLimit", outside_mw
+        assert code_of(reader, *setting) == INVALID_ARGUMENT
+    reader.call("nvmlDeviceSetPowerManagementLimit", 200_000)
+    clock.advance(0.5)
+    assert reader.call("nvmlDeviceGetCurrentClocksEventReasons") == 0
+    clock.advance(1.5)
+    assert reader.call("nvmlDeviceGetCurrentClocksEventReasons") == SW_POWER_CAP
+    assert reader.power_mw() == 200_000
+    assert reader.energy_mj() == 200_000 + 200_000
+    reader.call("nvmlDeviceSetPowerManagementLimit", 500_000)
+    clock.advance(1)
+    assert reader.energy_mj() == 400_000 + 350_000  # 300 to 400 W in the fourth second
 
 
-def test_a_card_in_slices_does_not_say_how_busy_it_is(open_reader) -> None:
-    reader = open_reader(sim.Device(keys={"mig": True}))
-    assert reader.call("nvmlDeviceGetMigMode") == [1, 1]
-    assert reader.power_mw() == 100_000
-    assert code_of(reader, "nvmlDeviceGetUtilizationRates") == NOT_SUPPORTED
+@pytest.mark.parametrize(("keys", "power_w"), [({}, 1234.5), ({"power_limit_w.max": 350}, 350)])
+def test_the_trace_s_own_limit_caps_from_the_start_and_without_it_none_does(
+    open_reader, clock, keys: dict[str, float], power_w: float
+) -> None:
+    reader = open_reader(sim.Device(power_w=[(0, 1234.5)], keys=keys))
+    clock.advance(1)
+    assert (reader.power_mw(), reader.energy_mj()) == (power_w * 1000, power_w * 1000)
+
+
+def test_settings_are_shared_and_outlive_their_process(open_reader, clock, tmp_path) -> None:
+    device = sim.Device(power_w=[(0, 450)], uuid="GPU-shared", keys={"power_limit_w": {"max": 500}})
+    trace = sim.Trace([sim.Device(power_w=[(0, 450)]), device])
+    shared = {"state": tmp_path / "state", "t0_ns": clock.now_ns}
+    (tmp_path / "state").write_text("no setting\n")
+    first, second = (open_reader(trace, **shared) for _ in range(2))
+    clock.advance(1)
+    first.call("nvmlDeviceSetPowerManagementLimit", 300_000, device=1)
+    first.call("nvmlDeviceSetGpuLockedClocks", 600, 900, device=1)
+    clock.advance(1)
+    first.close()
+    assert "is not a setting" in first.stderr
+    for reader in (second, open_reader(trace, **shared)):
+        assert reader.call("nvmlDeviceGetPowerManagementLimit", device=1) == 300_000
+        assert [reader.call("nvmlDeviceGetClockInfo", SM, device=n) for n in (0, 1)] == [1980, 900]
+        assert [reader.energy_mj(n) for n in (0, 1)] == [900_000, 450_000 + 300_000]
+
+
+def test_a_state_file_that_cannot_be_written_is_an_error(open_reader, tmp_path) -> None:
+    reader = open_reader(sim.Device(), state=tmp_path / "absent" / "state")
+    setting = "nvmlDeviceSetPowerManagementLimit", 200_000
+    assert code_of(reader, *setting) == OPERATING_SYSTEM
+    assert reader.call("nvmlDeviceGetPowerManagementLimit") == 700_000
+
+
+def test_clocks_follow_the_trace_and_a_lock_raises_and_lowers_them(open_reader, clock) -> None:
+    clocks = {"sm_mhz": [[0, 1980], [1, 345]], "max": 1980}
+    reader = open_reader(sim.Device(keys={"clocks": clocks}))
+    shown_mhz = []
+    for locked_mhz in ((600, 1200), None):
+        if locked_mhz:
+            reader.call("nvmlDeviceSetGpuLockedClocks", *locked_mhz)
+        else:
+            reader.call("nvmlDeviceResetGpuLockedClocks")
+        for moment_s in (5, 6):
+            clock.set(moment_s * sim.NS_PER_S)
+            shown_mhz.append(reader.call("nvmlDeviceGetClockInfo", SM))
+    assert shown_mhz == [1200, 600, 1980, 345]
+    assert code_of(reader, "nvmlDeviceSetGpuLockedClocks", 3000, 4000) == INVALID_ARGUMENT

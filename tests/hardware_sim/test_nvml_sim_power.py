@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import pytest
 
 from nvml_sim import sim
-from nvml_sim.reader import NvmlError
 
 POWER_INSTANT, TOTAL_ENERGY = 186, 83
 RAMP = ((0.0, 100.0), (2.0, 500.0), (2.0, 50.0), (3.0, 50.0), (3.5, 350.25))
@@ -33,16 +29,6 @@ def test_noise_is_bounded_and_the_same_for_every_reader(open_reader, clock) -> N
     assert len(set(readings)) > 40
 
 
-def test_a_card_without_a_counter_still_shows_power(open_reader) -> None:
-    reader = open_reader(sim.Device(power_w=[(0, 80)], keys={"counter_supported": False}))
-    with pytest.raises(NvmlError, match="NVML error 3"):
-        reader.energy_mj()
-    energy, power = reader.fields(TOTAL_ENERGY, POWER_INSTANT)
-    assert energy["nvmlReturn"] == 3
-    assert energy["number"] is None
-    assert (power["nvmlReturn"], power["number"]) == (0, 80_000)
-
-
 def test_fields_carry_their_type_and_the_time_of_their_last_update(open_reader, clock) -> None:
     sensor = sim.Sensor(update_ms=100, counter_update_ms=40)
     reader = open_reader(sim.Device(power_w=[(0, 80)], sensor=sensor))
@@ -54,16 +40,6 @@ def test_fields_carry_their_type_and_the_time_of_their_last_update(open_reader, 
     assert [value["nvmlReturn"] for value in later] == [0, 0, 3]
     assert later[0]["timestamp"] == at_tick[0]["timestamp"]
     assert later[1]["timestamp"] - at_tick[1]["timestamp"] == 40_000
-
-
-def test_a_hundred_thousand_points_are_read_exactly(open_reader, clock) -> None:
-    points = [(i * 0.001, float(100 + i % 7)) for i in range(100_000)]
-    reader = open_reader(sim.Device(power_w=points))
-    clock.advance(77.7)
-    joules = math.fsum(
-        (t2 - t1) * (w1 + w2) / 2 for (t1, w1), (t2, w2) in itertools.pairwise(points[:77_701])
-    )
-    assert reader.energy_mj() == pytest.approx(joules * 1000, abs=1)
 
 
 def test_keys_that_are_left_out_are_their_defaults(open_reader, clock, tmp_path) -> None:
@@ -91,18 +67,3 @@ def test_a_long_sum_of_samples_is_made_once_and_read_anywhere(open_reader, clock
         reader.energy_mj()
     joules = 104 * (9_999 - 900)
     assert reader.energy_mj() == pytest.approx(joules * 1000, rel=1e-3)
-
-
-def test_a_reset_turns_the_counter_back_under_a_programs_load_too(
-    open_reader, clock, tmp_path
-) -> None:
-    sensor = sim.Sensor(counter_resets_s=[2.0], counter_wrap_mj=700_000)
-    keys = {"load_file": "load.csv", "idle_w": 80, "max_w": 480}
-    reader = open_reader(sim.Device(sensor=sensor, keys=keys))
-    (tmp_path / "load.csv").write_text(f"{clock.now_ns},1\n")
-    readings = []
-    for _ in range(4):
-        readings.append(reader.energy_mj())
-        clock.advance(1)
-    assert readings == [0, 480_000, 0, 480_000]
-    assert reader.energy_mj() == 260_000

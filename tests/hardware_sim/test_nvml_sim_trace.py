@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from hardware_sim.conftest import run_code
 from nvml_sim import sim
 
 UNKNOWN, DRIVER_NOT_LOADED = 999, 9
 
 INIT = """
-import pynvml
 try:
-    pynvml.nvmlInit()
-    print("initialised", pynvml.nvmlDeviceGetCount())
-except pynvml.NVMLError as error:
+    n.nvmlInit()
+    print("initialised", n.nvmlDeviceGetCount())
+except n.NVMLError as error:
     print("refused", error.value)
 """
 
 
 def refusal(path: Path, **environment: object) -> str:
     """The one line on stderr with which the library refuses a trace."""
-    result = sim.run_python(INIT, sim.environment(path, **environment))
+    result = run_code(INIT, sim.environment(path, **environment))
     assert result.stdout == f"refused {UNKNOWN}\n", result.stderr
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
@@ -76,7 +76,7 @@ def test_a_missing_file_and_a_missing_variable_are_named(tmp_path) -> None:
     assert "absent.txt: No such file or directory" in refusal(tmp_path / "absent.txt")
     variables = sim.environment(tmp_path / "absent.txt")
     del variables["NVML_SIM_TRACE"]
-    result = sim.run_python(INIT, variables)
+    result = run_code(INIT, variables)
     assert result.stdout == f"refused {DRIVER_NOT_LOADED}\n"
     assert "NVML_SIM_TRACE is not set" in result.stderr
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from energy import metering
+from energy.metering import KEY, metered, probed
 from llenergymeasure.energy.account import account
-from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.sensors.known_behaviour import (
     Behaviour,
     Characterisation,
@@ -19,8 +20,7 @@ from llenergymeasure.sensors.known_behaviour import (
 )
 from support import energy_card as card
 
-H100 = card.info(name="NVIDIA H100 80GB HBM3", driver="570.1", quantities=card.H100.quantities)
-KEY = ("nvml", card.UUID)
+H100 = card.info(name=metering.H100, driver="570.1", quantities=card.H100.quantities)
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +28,7 @@ def own_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
 
 
-def probed(sensor: card.Sensor) -> Characterisation:
-    load = card.steps(60)
-    samples = card.recording(card.rows_of(load, sensor, 60), H100)
-    edges_ns = [card.ns(edge_s) for edge_s in load.edges_s[1:]]
-    return Characterisation.now(H100, characterise(samples, card.UUID, edges_ns))
-
-
-FOUND = probed(card.H100)
+FOUND = Characterisation.now(H100, probed(card.H100))
 
 
 def test_what_is_kept_is_found_again_under_the_same_driver_alone() -> None:
@@ -113,19 +106,15 @@ def test_a_sum_of_sparse_readings_is_not_believed_once_it_is_known() -> None:
     edges_s = np.column_stack((begins_s + 0.008, begins_s + 0.018)).ravel()
     power = card.Power([-10.0, *edges_s], [60.0, *np.tile([440.0, 60.0], len(begins_s))])
     sensor = replace(card.H100, average_s=None, counter_from="samples")
-    info = replace(H100, name="Some new card", quantities=sensor.quantities)
-    samples = card.recording(card.rows_of(power, sensor, 45), info)
-    window = (card.ns(20), card.ns(40))
-    true_j = float(power.energy(20, 40))
+    options = {"window_s": (20.0, 40.0), "name": metering.UNKNOWN, "margins": False, "after_s": 5}
 
-    alone = account(samples, window)
-    assert set(alone.validity) == {"counter_unverified"}
-    behaviours = {KEY: probed(sensor).behaviour}
-    result = account(samples, window, behaviours=behaviours)
-    assert set(result.validity) == {"undersampled"}
-    assert abs(result.total.gross_j / true_j - 1) > 0.1
-    for energy_sum in (alone.total, result.total):
-        assert abs(energy_sum.gross_j - true_j) <= energy_sum.bound_j
+    alone = metered(power, sensor, **options)
+    assert alone.codes == {"counter_unverified"}
+    result = metered(power, sensor, known=probed(sensor), **options)
+    assert result.codes == {"undersampled"}
+    assert result.off_j > 0.1 * result.true_j
+    for window in (alone, result):
+        assert window.off_j <= window.reading.bound_j
 
 
 @pytest.mark.parametrize(
@@ -139,30 +128,17 @@ def test_a_window_as_long_as_was_foretold_is_not_short(
     """Where the sensor sees all of the time; cut as llem cuts windows, between two rests."""
     sensor = card.Sensor(window_s=window_s, counter_s=0.1 if counter_from else None)
     sensor = replace(sensor, counter_from=counter_from or "true")
-    info = replace(H100, quantities=sensor.quantities)
-    behaviour = probed(sensor).behaviour
-    needed_s = resolution(info, behaviour).window_s(0.02)
+    behaviour = probed(sensor)
+    needed_s = resolution(replace(H100, quantities=sensor.quantities), behaviour).window_s(0.02)
     assert needed_s < 60
     start_s, end_s = 5.0, 5.0 + needed_s
     load = card.square(0.7, level_w - 50, level_w + 50, end_s, 0.4)
-    edges_s = [-10.0, start_s, *(e for e in load.edges_s if start_s < e < end_s), end_s]
-    levels_w = [
-        60.0,
-        level_w,
-        *(w for e, w in zip(load.edges_s, load.levels_w, strict=True) if start_s < e < end_s),
-        60.0,
-    ]
-    power = card.Power(edges_s, levels_w)
-    samples = card.recording(card.rows_of(power, sensor, end_s + 3), info)
-    result = account(
-        samples,
-        (card.ns(start_s), card.ns(end_s)),
-        card.margins(start_s, end_s),
-        behaviours={KEY: behaviour},
-    )
-    assert "short_window" not in result.validity
-    true_j = float(power.energy(start_s, end_s))
-    assert abs(result.total.gross_j - true_j) <= result.total.gross_u95_j
+    inside = [step for step in zip(load.edges_s, load.levels_w, strict=True) if step[0] > start_s]
+    steps = [(-10.0, 60.0), (start_s, level_w), *(step for step in inside if step[0] < end_s)]
+    power = card.Power(*zip(*steps, (end_s, 60.0), strict=True))
+    window = metered(power, sensor, (start_s, end_s), known=behaviour)
+    assert "short_window" not in window.codes
+    assert window.is_covered
 
 
 def test_what_a_sensor_resolves_is_known_of_known_cards_alone() -> None:

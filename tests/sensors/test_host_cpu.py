@@ -8,51 +8,28 @@ import pytest
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
+from sensors.proc import ENGINE, OTHER, RUN, WORKER, Proc
 
-RUN, ENGINE, WORKER, SERVER, OTHER = 100, 200, 300, 400, 900
+SERVER = 4_000_400
 TICK_S = 0.01
 
 
-class Machine:
+class Machine(Proc):
     """A machine of four CPUs, of which the run may use 0 and 1."""
 
     def __init__(self, folder: Path) -> None:
-        self.proc, self.cgroups = folder / "proc", folder / "cgroup"
-        self.engine_pid_file = folder / "engine.pid"
-        self.proc.mkdir()
+        super().__init__(folder / "proc")
+        self.cgroups, self.engine_pid_file = folder / "cgroup", folder / "engine.pid"
         self.cpus([1] * 10, [1] * 10)
-        self.process(1, 0, name="init")
-        self.process(RUN, 1)
-        self.process(ENGINE, RUN)
-        self.process(WORKER, ENGINE)
-        self.process(OTHER, 1, name="miner")
-        run = RunProcesses(RUN, self.proc, self.engine_pid_file)
-        self.host = HostCpu(run, self.proc, self.cgroups, cpus={0, 1})
+        run = RunProcesses(RUN, self.folder, self.engine_pid_file)
+        self.host = HostCpu(run, self.folder, self.cgroups, cpus={0, 1})
 
     def cpus(self, ours: list[int], theirs: list[int]) -> None:
         """Set the ticks of each of our two CPUs, and of each of the two others."""
         lines = {"cpu": [2 * a + 2 * b for a, b in zip(ours, theirs, strict=True)]}
         lines |= {f"cpu{number}": ours if number < 2 else theirs for number in range(4)}
         text = "\n".join(f"{name} {' '.join(map(str, ticks))}" for name, ticks in lines.items())
-        (self.proc / "stat").write_text(f"{text}\nintr 5 6\n")
-
-    def process(
-        self,
-        pid: int,
-        parent: int,
-        ticks: tuple[int, ...] = (0, 0, 0, 0),
-        *,
-        state: str = "S",
-        name: str = "python",
-        cgroup: str = "0::/\n",
-        flags: int = 0x400000,
-    ) -> None:
-        folder = self.proc / str(pid)
-        folder.mkdir(exist_ok=True)
-        fields = [state, parent, *[0] * 4, flags, *[0] * 4, *ticks, *[0] * 8]
-        (folder / "stat").write_text(f"{pid} ({name} (x)) {' '.join(map(str, fields))}")
-        (folder / "comm").write_text(f"{name}\n")
-        (folder / "cgroup").write_text(cgroup)
+        (self.folder / "stat").write_text(f"{text}\nintr 5 6\n")
 
     def totals(self) -> dict[str, float | None]:
         return {value.quantity: value.value for value in self.host.totals()}
@@ -76,26 +53,23 @@ def test_the_cpus_that_the_run_may_use_and_the_machine_are_counted_apart(machine
 
 
 def test_the_runs_processes_are_its_tree_with_those_that_ended(machine: Machine) -> None:
-    machine.process(RUN, 1, (1, 1, 0, 0))
-    machine.process(ENGINE, RUN, (100, 10, 30, 5))
-    machine.process(WORKER, ENGINE, (40, 4, 0, 0), state="Z")
-    machine.process(OTHER, 1, (5000, 0, 0, 0))
+    machine.process(RUN, 1, ticks=(1, 1, 0, 0))
+    machine.process(ENGINE, RUN, ticks=(100, 10, 30, 5))
+    machine.process(WORKER, ENGINE, ticks=(40, 4, 0, 0), state="Z")
+    machine.process(OTHER, 1, ticks=(5000, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == pytest.approx(191 * TICK_S)
     assert machine.host.others_cpu_s() == {1: 0.0, OTHER: 50.0}
 
 
 def test_what_a_child_had_used_is_not_its_parents_once_it_has_ended(machine: Machine) -> None:
-    machine.process(OTHER, 1, (10, 5, 90_000, 0))
+    machine.process(OTHER, 1, ticks=(10, 5, 90_000, 0))
     assert machine.host.others_cpu_s()[OTHER] == pytest.approx(0.15)
 
 
 def test_threads_of_the_kernel_are_known_by_their_flag(machine: Machine) -> None:
-    machine.process(70, 2, name="kworker/0:1", flags=0x04208060)
-    assert [machine.host.is_kernel_thread(pid) for pid in (70, OTHER, 12345)] == [
-        True,
-        False,
-        False,
-    ]
+    machine.process(70, 2, "kworker/0:1", flags=0x04208060)
+    kernels = [pid for pid in (70, OTHER, 12345) if machine.host.is_kernel_thread(pid)]
+    assert kernels == [70]
 
 
 def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:
@@ -106,7 +80,7 @@ def test_who_may_use_none_of_the_runs_cpus_does_not_share_them() -> None:
 
 
 def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine: Machine) -> None:
-    machine.process(SERVER, 1, (70, 0, 0, 0))
+    machine.process(SERVER, 1, ticks=(70, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == 0
     machine.engine_pid_file.write_text(str(SERVER))
     assert machine.totals()["cpu_own_s"] == pytest.approx(0.7)
@@ -114,15 +88,13 @@ def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine:
 
 def test_who_came_later_is_told_apart_too(machine: Machine) -> None:
     machine.totals()
-    machine.process(OTHER + 1, OTHER, (900, 0, 0, 0))
-    machine.process(WORKER + 1, WORKER, (50, 0, 0, 0))
+    machine.process(OTHER + 1, OTHER, ticks=(900, 0, 0, 0))
+    machine.process(WORKER + 1, WORKER, ticks=(50, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == pytest.approx(0.5)
     # A number of a stranger that is used again by a process of the run.
-    for file in (machine.proc / str(OTHER)).iterdir():
-        file.unlink()
-    (machine.proc / str(OTHER)).rmdir()
+    machine.end(OTHER)
     machine.totals()
-    machine.process(OTHER, ENGINE, (25, 0, 0, 0))
+    machine.process(OTHER, ENGINE, ticks=(25, 0, 0, 0))
     assert machine.totals()["cpu_own_s"] == pytest.approx(0.75)
 
 
@@ -166,18 +138,18 @@ def test_periods_in_which_the_control_group_held_it_back(
 
 def test_pressure_where_the_kernel_tells_it(machine: Machine) -> None:
     assert "cpu_pressure_s" not in machine.totals()
-    (machine.proc / "pressure").mkdir()
+    (machine.folder / "pressure").mkdir()
     text = "some avg10=1.00 avg60=0.5 avg300=0.1 total=2500000\nfull avg10=0.00 total=7\n"
-    (machine.proc / "pressure" / "cpu").write_text(text)
+    (machine.folder / "pressure" / "cpu").write_text(text)
     assert machine.totals()["cpu_pressure_s"] == 2.5
 
 
 def test_a_kernel_that_says_nothing_is_no_quiet_machine(machine: Machine) -> None:
-    (machine.proc / "stat").write_text("cpu 0 0 0 0 0 0 0 0 0 0\n")
+    (machine.folder / "stat").write_text("cpu 0 0 0 0 0 0 0 0 0 0\n")
     with pytest.raises(SensorError, match="says nothing of the CPUs"):
         machine.host.totals()
 
 
 def test_a_containers_own_numbers_of_its_cpus(machine: Machine) -> None:
-    (machine.proc / "stat").write_text("cpu 30 0 0 70 0 0 0 0 0 0\ncpu7 30 0 0 70 0 0 0 0 0 0\n")
+    (machine.folder / "stat").write_text("cpu 30 0 0 70 0 0 0 0 0 0\ncpu7 30 0 0 70 0 0 0 0 0 0\n")
     assert machine.totals()["cpu_busy_s"] == pytest.approx(0.3)

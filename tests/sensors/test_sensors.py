@@ -4,8 +4,6 @@ import itertools
 import json
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,20 +12,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.machine import host
 from llenergymeasure.sensors import rapl
-from llenergymeasure.sensors.base import SensorError
+from llenergymeasure.sensors.base import Channel, SensorError
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.sensors.registry import open_sensors
 from nvml_sim import sim
+from sensors.clock import Clock
 from support.forks import run_forked
 from support.recording import card_environment, uuid
 
 RANGE_UJ = 262_143_328_850
+REGISTRY = ("llenergymeasure.sensors.registry",)
 
 
 def _domain(folder: Path, name: str, energy_uj: int) -> Path:
@@ -108,12 +109,15 @@ def test_dies_that_repeat_it_across_its_turn_are_one_and_packages_alike_are_two(
     ]
 
 
+def _channel(powercap: Path, device: str) -> Channel:
+    sensor = RaplSensor(powercap, max_still_s=0)
+    (channel,) = (each for each in sensor.channels() if each.device == device)
+    return channel
+
+
 def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     """What a package's counter gives where the kernel's shows these one after the other."""
-    counter = powercap / "intel-rapl:1" / "energy_uj"
-    (channel,) = (
-        c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "cpu:package-1"
-    )
+    counter, channel = powercap / "intel-rapl:1" / "energy_uj", _channel(powercap, "cpu:package-1")
     values = []
     for value_uj in values_uj:
         counter.write_text(str(value_uj))
@@ -123,26 +127,20 @@ def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     return values
 
 
-def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
-    before, after, later = _read_at(powercap, RANGE_UJ - 100_000, 200_000, 1_200_000)
-
-    assert after - before == pytest.approx(0.3)
-    assert later == pytest.approx(after + 1.0)
-
-
-def test_rapl_that_is_reset_falls(powercap: Path) -> None:
-    before, after, later = _read_at(powercap, 9_000_000, 1_000, 1_001_000)
-
-    assert (before, after) == (pytest.approx(9.0), pytest.approx(0.001))
-    assert later == pytest.approx(after + 1.0)
-
-
-def test_rapl_that_wraps_twice_and_is_then_reset_falls_by_what_was_lost(powercap: Path) -> None:
-    values = _read_at(powercap, RANGE_UJ - 1, 0, RANGE_UJ - 1, 0, 5_000_000, 2_000_000)
-
-    assert values[:4] == sorted(values[:4])
-    assert values[3] == pytest.approx(2 * RANGE_UJ / 1e6)
-    assert values[5] == pytest.approx(values[4] - 3.0)
+@pytest.mark.parametrize(
+    ("shown_uj", "rises_j"),
+    [
+        ([RANGE_UJ - 100_000, 200_000, 1_200_000], [0.3, 1.0]),
+        ([9_000_000, 1_000, 1_001_000], [-8.999, 1.0]),
+        ([RANGE_UJ - 1, 0, RANGE_UJ - 1, 0, 5_000_000, 2_000_000], [0, RANGE_UJ / 1e6, 0, 5, -3]),
+    ],
+    ids=["starts over", "is reset", "starts over twice and is reset"],
+)
+def test_rapl_counts_on_where_the_counter_starts_over(
+    powercap: Path, shown_uj: list[int], rises_j: list[float]
+) -> None:
+    """And falls by what was lost where it is reset."""
+    assert np.diff(_read_at(powercap, *shown_uj)) == pytest.approx(rises_j, abs=1e-5)
 
 
 @pytest.mark.parametrize(("pause_s", "falls"), [(60, False), (300, True)])
@@ -199,33 +197,22 @@ def _as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) -> None:
-    counter = powercap / "intel-rapl:1" / "energy_uj"
-    counter.unlink()
-    counter.mkdir()
-    sensor = RaplSensor(powercap, max_still_s=0)
-
-    reasons = {info.device: info.unavailable for info in sensor.describe()}
-
-    assert reasons["cpu:package-1"] is not None
-    assert reasons["cpu:package-0"] is None
-    assert "cpu:package-1" not in {channel.device for channel in sensor.channels()}
-
-
-def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path) -> None:
-    (powercap / "intel-rapl:1" / "max_energy_range_uj").unlink()
+@pytest.mark.parametrize("file", ["max_energy_range_uj", "energy_uj"])
+def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path, file: str) -> None:
+    """Or one that cannot be read; the others go on."""
+    (powercap / "intel-rapl:1" / file).unlink()
+    (powercap / "intel-rapl:1" / file).mkdir()
     sensor = RaplSensor(powercap, max_still_s=0)
 
     reasons = {info.device: info.unavailable for info in sensor.describe()}
 
     assert str(powercap / "intel-rapl:1") in str(reasons["cpu:package-1"])
     assert reasons["cpu:package-0"] is None
+    assert "cpu:package-1" not in {channel.device for channel in sensor.channels()}
 
 
 def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
-    (channel,) = (
-        c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "cpu:package-1"
-    )
+    channel = _channel(powercap, "cpu:package-1")
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
 
     with pytest.raises(SensorError, match="energy_uj"):
@@ -248,7 +235,7 @@ def test_rapl_that_nothing_renews_is_unavailable_before_a_run(
 def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
     powercap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (channel,) = (c for c in RaplSensor(powercap, max_still_s=0).channels() if c.device == "host")
+    channel = _channel(powercap, "host")
     began_ns = time.monotonic_ns()
     monkeypatch.setattr(time, "monotonic_ns", lambda: began_ns + 900_000_000)
     assert channel.read()[0].value == pytest.approx(9.0)
@@ -259,20 +246,14 @@ def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
     assert channel.read()[0].value == pytest.approx(9.5)
 
 
-class _Renewals:
-    """Stands for the module ``time``, of a counter that is renewed as time goes on."""
+class _Renewals(Clock):
+    """A clock, and a counter that is renewed as time goes on."""
 
     def __init__(self, counter: Path, period_s: float, power_w: float, unit_j: float) -> None:
+        super().__init__(1000.0)
         self._counter, self._period_s = counter, period_s
         self._power_w, self._unit_j = power_w, unit_j
-        self.now_s = 1000.0
         self.sleep(0.0)
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def monotonic_ns(self) -> int:
-        return round(1e9 * self.now_s)
 
     def sleep(self, seconds: float) -> None:
         self.now_s += 1.07 * seconds
@@ -368,11 +349,9 @@ def test_a_platform_that_counts_is_taken_before_one_that_stands_still(
 
 def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
     sensor = RaplSensor(tmp_path / "nothing")
-
     (info,) = sensor.describe()
-
-    assert info.unavailable is not None
-    assert info.remedy is not None
+    assert info.unavailable
+    assert info.remedy
     assert not sensor.channels()
 
 
@@ -418,9 +397,7 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     outside = {name: value for name, value in os.environ.items() if name not in job}
     outside["PATH"] = f"{tmp_path}:{outside['PATH']}"
     outputs = [
-        subprocess.run(
-            [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
-        ).stdout.split("|", 2)
+        run_forked(ask, variables, modules=REGISTRY).stdout.split("|", 2)
         for variables in (outside, outside | job, outside | {"SLURM_JOBID": "7"})
     ]
     assert [each[:2] for each in outputs] == [["None"] * 2, ["7"] * 2, ["None", "7"]]
@@ -463,7 +440,7 @@ def _describe(
         "infos = [asdict(info) for info in opened.infos]\n"
         f"{code}\nprint(json.dumps(answer))"
     )
-    process = run_forked(source, variables, modules=("llenergymeasure.sensors.registry",))
+    process = run_forked(source, variables, modules=REGISTRY)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
 

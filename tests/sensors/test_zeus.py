@@ -1,10 +1,9 @@
 """Counters that are read through Zeus: they give energy, or a reason."""
 
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,41 +19,35 @@ from llenergymeasure.recording.samples import Header, SampleRow, Samples, make_s
 from llenergymeasure.sensors.base import Channel, Follow, Sensor, SensorInfo, Value
 from llenergymeasure.sensors.registry import OpenSensors
 from llenergymeasure.sensors.zeus import ZeusSensor
+from sensors.clock import Clock
 
-
-class _Clock:
-    """Stands for the module ``time``: it goes on when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def monotonic_ns(self) -> int:
-        return round(self.now_s * 1e9)
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
+See = Callable[[str, object], None]
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of probing and of reading."""
     pytest.importorskip("zeus")
-    clock = _Clock()
+    clock = Clock()
     monkeypatch.setattr("llenergymeasure.sensors.zeus.time", clock)
     monkeypatch.setattr("llenergymeasure.recording.sampler.time", clock)
     return clock
 
 
+@pytest.fixture
+def see(monkeypatch: pytest.MonkeyPatch) -> See:
+    """Has one of Zeus' functions find what it is given."""
+
+    def found(name: str, what: object) -> None:
+        monkeypatch.setattr(f"zeus.device.{name}", lambda: what)
+
+    return found
+
+
 class _Daemon:
     """Zeus' view of one CPU whose counter rises by itself, or does not."""
 
-    def __init__(self, clock: _Clock, watts: float) -> None:
+    def __init__(self, clock: Clock, watts: float) -> None:
         self.cpus = [SimpleNamespace(cpu_index=0)]
         self._clock, self._watts = clock, watts
         self.asked = 0
@@ -70,7 +63,7 @@ class _Daemon:
 class _Chip:
     """Zeus' view of a chip, which counts whole mJ and has counted some at 100 s."""
 
-    def __init__(self, clock: _Clock, counted_mj: int = 7, **milliwatts: float) -> None:
+    def __init__(self, clock: Clock, counted_mj: int = 7, **milliwatts: float) -> None:
         self._clock, self._counted_mj = clock, counted_mj
         self._milliwatts = milliwatts
 
@@ -87,7 +80,7 @@ class _Chip:
         )
 
 
-def _recorded(clock: _Clock, sensor: Sensor, info: SensorInfo) -> Samples:
+def _recorded(clock: Clock, sensor: Sensor, info: SensorInfo) -> Samples:
     """What half a second of a device's channel gives."""
     (channel,) = (c for c in sensor.channels() if c.device == info.device)
     rows: list[SampleRow] = []
@@ -107,10 +100,8 @@ def _silent(sensor: Sensor) -> dict[tuple[str, str], str]:
     }
 
 
-def test_a_counter_through_zeus_gives_energy(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: _Daemon(clock, 100.0))
+def test_a_counter_through_zeus_gives_energy(clock: Clock, see: See) -> None:
+    see("cpu.get_cpus", _Daemon(clock, 100.0))
     sensor = ZeusSensor()
     (info,) = (info for info in sensor.describe() if info.device == "cpu:package-0")
 
@@ -121,20 +112,18 @@ def test_a_counter_through_zeus_gives_energy(
     assert drawn_w == pytest.approx(100.0)
 
 
-def test_a_counter_through_zeus_that_stands_still_is_unavailable(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: _Daemon(clock, 0.0))
+def test_a_counter_through_zeus_that_stands_still_is_unavailable(clock: Clock, see: See) -> None:
+    see("cpu.get_cpus", _Daemon(clock, 0.0))
     sensor = ZeusSensor()
     assert not [c for c in sensor.channels() if c.device == "cpu:package-0"]
     assert _silent(sensor)["cpu:package-0", "cpu"] == "it stands still at 5000"
 
 
 def test_a_call_through_zeus_that_takes_long_is_made_apart_from_the_fast_ones(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    clock: Clock, see: See, tmp_path: Path
 ) -> None:
     daemon = _Daemon(clock, 100.0)
-    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: daemon)
+    see("cpu.get_cpus", daemon)
     zeus = ZeusSensor(())
     assert {channel.pace.speed for channel in zeus.channels()} == {"slow"}
     card_asked: list[None] = []
@@ -157,10 +146,10 @@ def test_a_call_through_zeus_that_takes_long_is_made_apart_from_the_fast_ones(
 
 
 def test_a_part_of_a_chip_that_draws_next_to_nothing_is_there_at_every_probing(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, see: See
 ) -> None:
     chip = _Chip(clock, cpu_total=500, dram=100, gpu=2)
-    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+    see("soc.get_soc", chip)
 
     values = []
     for at_s in (100.0, 100.4, 101.0):  # its next mJ is due at 100.5 s
@@ -171,10 +160,10 @@ def test_a_part_of_a_chip_that_draws_next_to_nothing_is_there_at_every_probing(
 
 
 def test_a_part_of_a_chip_that_has_counted_nothing_has_a_reason_next_to_the_others(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, see: See
 ) -> None:
     chip = _Chip(clock, counted_mj=0, cpu_total=500, gpu=0)
-    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+    see("soc.get_soc", chip)
     sensor = ZeusSensor(cpus=False)
 
     assert [channel.device for channel in sensor.channels()] == ["cpu"]
@@ -182,9 +171,9 @@ def test_a_part_of_a_chip_that_has_counted_nothing_has_a_reason_next_to_the_othe
 
 
 def test_a_part_of_a_chip_that_counts_nothing_in_a_recording_has_no_energy_and_a_reason(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, see: See
 ) -> None:
-    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: _Chip(clock, gpu=0))
+    see("soc.get_soc", _Chip(clock, gpu=0))
     sensor = ZeusSensor(cpus=False)
     (info,) = sensor.describe()
     samples = _recorded(clock, sensor, info)
@@ -195,11 +184,9 @@ def test_a_part_of_a_chip_that_counts_nothing_in_a_recording_has_no_energy_and_a
     assert reason == "it gave no energy, energy_counter_j was 0.007 all along"
 
 
-def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(clock: Clock, see: See) -> None:
     chip = _Chip(clock, counted_mj=0, gpu_energy=0, total_energy=5000)
-    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+    see("soc.get_soc", chip)
     sensor = ZeusSensor(cpus=False)
     window = (clock.monotonic_ns(), clock.monotonic_ns() + 400_000_000)
     gpu, module = sorted(sensor.describe(), key=lambda info: info.device)
@@ -215,7 +202,7 @@ def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
 class _AmdGpus:
     """Zeus' view of AMD's GPUs, each of which shows the energy of the card that it is of."""
 
-    def __init__(self, clock: _Clock, count: int) -> None:
+    def __init__(self, clock: Clock, count: int) -> None:
         self.gpus = [SimpleNamespace(gpu_index=i, handle=i) for i in range(count)]
         self._clock = clock
 
@@ -233,7 +220,11 @@ class _AmdGpus:
     ("partition", "is_slice"), [("CPX", True), ("QPX", True), ("SPX", False), (None, False)]
 )
 def test_a_part_of_an_amd_card_has_the_energy_of_all_of_it_and_a_code(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch, partition: str | None, is_slice: bool
+    clock: Clock,
+    see: See,
+    monkeypatch: pytest.MonkeyPatch,
+    partition: str | None,
+    is_slice: bool,
 ) -> None:
     def compute_partition(_handle: object) -> str:
         if partition is None:
@@ -242,7 +233,7 @@ def test_a_part_of_an_amd_card_has_the_energy_of_all_of_it_and_a_code(
 
     amdsmi = SimpleNamespace(amdsmi_get_gpu_compute_partition=compute_partition)
     monkeypatch.setitem(sys.modules, "amdsmi", amdsmi)  # type: ignore[arg-type]
-    monkeypatch.setattr("zeus.device.get_gpus", lambda: _AmdGpus(clock, 8 if is_slice else 1))
+    see("get_gpus", _AmdGpus(clock, 8 if is_slice else 1))
     sensor = ZeusSensor(cpus=False)
     info, began_ns = sensor.describe()[0], clock.monotonic_ns()
     samples = _recorded(clock, sensor, info)

@@ -7,7 +7,7 @@ the card as the device it works on. Nothing is imported before the program itsel
 """
 
 import sys
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -39,26 +39,16 @@ class _Finder(MetaPathFinder):
     """Finds the modules to change, and has them changed once they are loaded."""
 
     def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:  # noqa: ARG002
-        if name not in _CHANGES:
-            return None
-        spec = PathFinder.find_spec(name, path)
+        spec = PathFinder.find_spec(name, path) if name in _CHANGES else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _Changing(spec.loader)
+            load = spec.loader.exec_module
+
+            def load_and_change(module: ModuleType) -> None:
+                load(module)
+                _CHANGES[name](module)
+
+            spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
         return spec
-
-
-class _Changing(Loader):
-    """Loads a module as ever, and then changes it."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        _CHANGES[module.__name__](module)
 
 
 sys.meta_path.insert(0, _Finder())
