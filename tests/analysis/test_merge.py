@@ -1,9 +1,12 @@
+"""One row for every planned run: the record's, or how the run ended without one."""
+
 import shutil
+from itertools import compress
 
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
+from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.energy.footprint import SiteFactors, footprint
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.columns import RUN_SCHEMA
@@ -16,6 +19,7 @@ from results.synthetic import (
     write_outcome,
     write_plan,
     write_result,
+    write_runs,
 )
 
 SWEPT = ["precision", "pytorch.batch_size", "decoder.temperature"]
@@ -35,11 +39,12 @@ def plan():
     return make_plan(CONFIGS, SWEPT)
 
 
-def test_every_planned_run_is_a_row_in_the_planned_order(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    runs = merge_runs(plan, tmp_path)
+def test_every_planned_run_is_a_row_in_the_order_of_this_plan(tmp_path, plan):
+    write_runs(tmp_path, {**plan, "runs": [{**run, "order": 77} for run in plan["runs"]]})
+    runs = merge_runs({**plan, "runs": plan["runs"][::-1]}, tmp_path)
     assert runs["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
     assert runs["experiment"].to_pylist() == [run["experiment"] for run in plan["runs"]]
+    assert runs["cycle"].to_pylist() == [run["cycle"] for run in plan["runs"]]
     assert set(runs["status"].to_pylist()) == {"completed"}
 
 
@@ -51,19 +56,6 @@ def test_swept_settings_are_columns_with_their_types(tmp_path, plan):
     assert runs["pytorch.batch_size"].to_pylist() == [1, 8] * 3
     assert runs["decoder.temperature"].to_pylist() == [None, 0.7] * 3
     assert runs["precision"].to_pylist() == ["bf16", "fp32"] * 3
-
-
-def test_rows_follow_the_plan_whatever_its_order_of_entries(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    backwards = {**plan, "runs": plan["runs"][::-1]}
-    assert merge_runs(backwards, tmp_path).equals(merge_runs(plan, tmp_path))
-
-
-def test_order_is_that_of_this_plan(tmp_path, plan):
-    write_plan(tmp_path, plan)
-    recorded = {**plan["runs"][0], "order": 77}
-    write_result(tmp_path, make_result(recorded))
-    assert merge_runs(plan, tmp_path)["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_run_without_result_says_how_it_ended(tmp_path, plan):
@@ -93,23 +85,6 @@ def test_folder_that_the_plan_does_not_know_is_not_merged(tmp_path, plan):
     stranger = {**plan["runs"][0], "experiment": "0123456789ab"}
     write_result(tmp_path, make_result(stranger))
     assert "0123456789ab" not in merge_runs(plan, tmp_path)["experiment"].to_pylist()
-
-
-def test_row_without_its_record_does_not_count(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1).result.unlink()
-    assert merge_runs(plan, tmp_path)["status"].to_pylist()[0] == "missing"
-
-
-def test_damaged_row_stops_the_merge_and_names_the_file(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    row = StudyFolder(tmp_path).run(plan["runs"][2]["experiment"], 2).row
-    row.write_bytes(row.read_bytes()[:-20])
-    with pytest.raises(ResultsError, match=str(row)):
-        merge_runs(plan, tmp_path)
-    rows = merge_runs(plan, tmp_path, tolerant=True).to_pylist()
-    assert (rows[2]["status"], rows[2]["error_class"]) == ("lost", "DamagedRecord")
-    assert sum(row["status"] == "completed" for row in rows) == 5
 
 
 def test_record_of_another_run_is_not_taken(tmp_path, plan):
@@ -150,59 +125,54 @@ def test_something_else_than_a_plan_is_an_error(tmp_path):
         merge_runs({"study": "demo"}, tmp_path)
 
 
-def test_more_runs_than_one_batch(tmp_path):
-    cycles = BATCH_RUNS + 3
-    plan = make_plan(CONFIGS[:1], SWEPT, cycles=cycles)
+def test_more_runs_than_one_batch(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr("llenergymeasure.analysis.merge.BATCH_RUNS", 2)
     write_plan(tmp_path, plan)
-    for run in plan["runs"][::100]:
+    completed = [True, False, True, True, False, False]
+    for run in compress(plan["runs"], completed):
         write_result(tmp_path, make_result(run))
     runs = merge_runs(plan, tmp_path)
-    assert runs["order"].to_pylist() == list(range(1, cycles + 1))
-    assert runs["status"].to_pylist().count("completed") == len(plan["runs"][::100])
+    assert runs["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
+    assert [status == "completed" for status in runs["status"].to_pylist()] == completed
+
+
+def judged(folder, judges, **scores):
+    """Return the merged runs of a study whose answers were judged so, one run after the other."""
+    plan = make_plan([{"model": "tiny-llama"}], [], cycles=len(judges))
+
+    def made(run):
+        return {
+            "quality": Quality(**scores, **judges[run["cycle"] - 1]),
+            "provenance": {"recording": {"started_at": f"2026-01-0{run['cycle']}T00:00:00+00:00"}},
+        }
+
+    write_runs(folder, plan, made)
+    return merge_runs(plan, folder)
 
 
 def test_a_judge_is_the_same_wherever_its_file_lies(tmp_path):
     """A folder that moved took the quality of all runs but the last from the tables."""
-    plan = make_plan([{"model": "tiny-llama"}], [], cycles=4)
-    asked = [
-        {
-            "command": ["python3", "/old/judge.py", "--data=/old/d.json", "word"],
-            "tasks": ["a", "b"],
-        },
-        {
-            "command": ["python3", "/new/judge.py", "--data=/new/d.json", "word"],
-            "tasks": ["b", "a"],
-        },
-        {
-            "command": ["python3", "/x/judge.py", "--data=/new/d.json", "[removed]"],
-            "tasks": ["a", "b"],
-        },
-        {
-            "command": ["python3", "/new/judge.py", "--data=/new/d.json", "word"],
-            "tasks": ["a", "b"],
-        },
+    judges = [
+        {"command": ["python3", f"{where}/judge.py", f"--data={data}/d.json", word], "tasks": tasks}
+        for where, data, word, tasks in (
+            ("/old", "/old", "word", ["a", "b"]),
+            ("/new", "/new", "word", ["b", "a"]),
+            ("/x", "/new", "[removed]", ["a", "b"]),
+            ("/new", "/new", "word", ["a", "b"]),
+        )
     ]
-    for run, by in zip(plan["runs"], asked, strict=True):
-        quality = Quality(score=0.5, **by)
-        provenance = {"recording": {"started_at": f"2026-01-0{run['cycle']}T00:00:00+00:00"}}
-        write_result(tmp_path, make_result(run, quality=quality, provenance=provenance))
-    runs = merge_runs(plan, tmp_path)
+    runs = judged(tmp_path, judges, score=0.5)
     assert runs["quality_score"].to_pylist() == [0.5] * 4
     assert runs["validity"].to_pylist() == [[]] * 4
 
 
 def test_scores_of_another_judge_than_the_last_runs_are_in_no_table(tmp_path):
-    plan = make_plan([{"model": "tiny-llama"}], [], cycles=3)
-    asked = [
+    judges = [
         {"texts_sha256": "a" * 64, "command": ["old.sh"]},
         {"texts_sha256": "b" * 64, "command": ["old.sh"]},
         {"texts_sha256": "b" * 64, "tasks": ["llem-small"]},
     ]
-    for run, by in zip(plan["runs"], asked, strict=True):
-        quality = Quality(perplexity=9.0, score=0.5, correct=1, items=2, **by)
-        provenance = {"recording": {"started_at": f"2026-01-0{run['cycle']}T00:00:00+00:00"}}
-        write_result(tmp_path, make_result(run, quality=quality, provenance=provenance))
-    runs = merge_runs(plan, tmp_path)
+    runs = judged(tmp_path, judges, perplexity=9.0, score=0.5, correct=1, items=2)
     assert runs["perplexity"].to_pylist() == [None, 9.0, 9.0]
     for name in ("quality_score", "quality_correct", "quality_items"):
         assert [value is None for value in runs[name].to_pylist()] == [True, True, False]

@@ -4,61 +4,46 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.analysis.merge import flag_start_temperatures, merge_runs
-from results.synthetic import make_plan, make_result, write_plan, write_result
+from llenergymeasure.results.columns import RUN_SCHEMA
+from results.synthetic import make_plan, write_runs
+
+COLUMNS = ("host", "gpu_uuid", "kind", "start_temperature_celsius", "validity")
+DRIFT = "temperature_drift"
 
 
 def row(celsius, *, card="GPU-1", host="a", kind="measured", validity=()):
-    return {
-        "host": host,
-        "gpu_uuid": card,
-        "kind": kind,
-        "start_temperature_celsius": celsius,
-        "validity": list(validity),
-    }
-
-
-def codes(*rows):
-    table = pa.Table.from_pylist(list(rows)).cast(
-        pa.schema(
-            [
-                ("host", pa.string()),
-                ("gpu_uuid", pa.string()),
-                ("kind", pa.string()),
-                ("start_temperature_celsius", pa.float64()),
-                ("validity", pa.list_(pa.string())),
-            ]
-        )
-    )
-    return flag_start_temperatures(table)["validity"].to_pylist()
+    return dict(zip(COLUMNS, (host, card, kind, celsius, list(validity)), strict=True))
 
 
 @pytest.mark.parametrize(
-    ("odd", "marked"), [(38.0, True), (46.0, True), (39.0, False), (45.0, False)]
+    ("rows", "marked"),
+    [
+        ([row(42.0), row(38.0), row(42.0), row(41.0), row(42.0)], {1: [DRIFT]}),
+        ([row(42.0), row(46.0), row(42.0), row(41.0), row(42.0)], {1: [DRIFT]}),
+        ([row(42.0), row(39.0), row(42.0), row(41.0), row(42.0)], {}),
+        ([row(42.0), row(45.0), row(42.0), row(41.0), row(42.0)], {}),
+        ([*[row(60.0)] * 3, *[row(35.0, card="GPU-2")] * 3, *[row(35.0, host="b")] * 3], {}),
+        ([row(40.0), row(40.0), row(50.0, validity=["throttled"])], {2: [DRIFT, "throttled"]}),
+        ([row(40.0), row(40.0), row(50.0, validity=[DRIFT])], {2: [DRIFT]}),
+        ([row(40.0), row(40.0), row(50.0, kind="estimated"), row(None)], {}),
+    ],
+    ids=[
+        *("4 below", "4 above", "3 below", "3 above", "each card by itself"),
+        *("other codes stay", "marked already", "not measured"),
+    ],
 )
-def test_three_degrees_are_the_band(odd, marked):
-    found = codes(row(42.0), row(odd), row(42.0), row(41.0), row(42.0))
-    assert found == [[], ["temperature_drift"] if marked else [], [], [], []]
+def test_more_than_three_degrees_from_the_median_are_marked(rows, marked):
+    schema = pa.schema([RUN_SCHEMA.field(name) for name in COLUMNS])
+    found = flag_start_temperatures(pa.Table.from_pylist(rows, schema=schema))
+    assert {n: codes for n, codes in enumerate(found["validity"].to_pylist()) if codes} == marked
 
 
-def test_cards_are_compared_with_themselves_alone():
-    warm, cool = [row(60.0)] * 3, [row(35.0, card="GPU-2")] * 3
-    assert codes(*warm, *cool, *[row(35.0, host="b")] * 3) == [[]] * 9
-
-
-def test_codes_that_stand_there_stay():
-    found = codes(row(40.0), row(40.0), row(50.0, validity=["throttled", "temperature_drift"]))
-    assert found[2] == ["temperature_drift", "throttled"]
-
-
-def test_what_was_not_measured_is_not_marked():
-    assert codes(row(40.0), row(40.0), row(50.0, kind="estimated"), row(None)) == [[]] * 4
-
-
-def test_the_table_marks_the_run_and_its_record_stays(tmp_path):
+def test_the_table_marks_the_run(tmp_path):
     plan = make_plan([{"model": "tiny-llama"}], [], cycles=3)
-    write_plan(tmp_path, plan)
-    for run, celsius in zip(plan["runs"], (30.0, 41.0, 42.0), strict=True):
-        gpu = {"uuid": "GPU-1", "start_temperature_celsius": celsius}
-        write_result(tmp_path, make_result(run, environment={"gpus": [gpu], "host": "a"}))
-    runs = merge_runs(plan, tmp_path)
-    assert runs["validity"].to_pylist() == [["temperature_drift"], [], []]
+
+    def made(run):
+        gpu = {"uuid": "GPU-1", "start_temperature_celsius": (30.0, 41.0, 42.0)[run["cycle"] - 1]}
+        return {"environment": {"gpus": [gpu], "host": "a"}}
+
+    write_runs(tmp_path, plan, made)
+    assert merge_runs(plan, tmp_path)["validity"].to_pylist() == [[DRIFT], [], []]
