@@ -1,7 +1,6 @@
 """One row for every planned run: the record's, or how the run ended without one."""
 
 import shutil
-from itertools import compress
 
 import pyarrow as pa
 import pytest
@@ -13,6 +12,7 @@ from llenergymeasure.results.columns import RUN_SCHEMA
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
 from results.synthetic import (
+    change_record,
     make_plan,
     make_result,
     write_complete_study,
@@ -128,12 +128,23 @@ def test_something_else_than_a_plan_is_an_error(tmp_path):
 def test_more_runs_than_one_batch(tmp_path, plan, monkeypatch):
     monkeypatch.setattr("llenergymeasure.analysis.merge.BATCH_RUNS", 2)
     write_plan(tmp_path, plan)
-    completed = [True, False, True, True, False, False]
-    for run in compress(plan["runs"], completed):
-        write_result(tmp_path, make_result(run))
-    runs = merge_runs(plan, tmp_path)
+    statuses = ["completed", "missing", "completed", "completed", "missing", "lost"]
+    for run, status in zip(plan["runs"], statuses, strict=True):
+        if status != "missing":
+            write_result(tmp_path, make_result(run))
+    StudyFolder(tmp_path).run(run["experiment"], run["cycle"]).row.unlink()
+    runs = merge_runs(plan, tmp_path, tolerant=True)
     assert runs["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
-    assert [status == "completed" for status in runs["status"].to_pylist()] == completed
+    assert runs["status"].to_pylist() == statuses
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_record_of_a_later_version_is_refused(tmp_path, plan, tolerant):
+    write_complete_study(tmp_path, plan)
+    run = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1)
+    change_record(run, "schema_version", 99)
+    with pytest.raises(ResultsError, match=r"record version 99; this program reads up to 1$"):
+        merge_runs(plan, tmp_path, tolerant=tolerant)
 
 
 def judged(folder, judges, **scores):

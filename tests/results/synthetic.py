@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,25 @@ def vouch_again(run: RunFolder) -> None:
     """Let a run's record name the hashes of the files as they are now."""
     record = json.loads(run.result.read_text())
     record["files"] = {name: sha256(run.path / name) for name in record["files"]}
+    write_text(run.result, json.dumps(record))
+
+
+def change_record(run: RunFolder, figure: str, value: Any) -> None:
+    """Write another value into a run's record, as an editor would.
+
+    Args:
+        run: the run.
+        figure: where, as ``energy.readings[0].gross_j``.
+        value: the other value, or what makes it of the one that stands there.
+    """
+    record = json.loads(run.result.read_text())
+    *parents, last = [int(key) if key.isdigit() else key for key in re.findall(r"\w+", figure)]
+    place = record
+    for key in parents:
+        place = place[key]
+    changed = value(place[last]) if callable(value) else value
+    assert place[last] != changed
+    place[last] = changed
     write_text(run.result, json.dumps(record))
 
 
