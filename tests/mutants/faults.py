@@ -44,14 +44,14 @@ MUTANTS = (
         'return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())',
         'return row["status"] == "completed"',
         "a mean that holds disqualified runs",
-        (f"{_SUMMARY}::test_disqualified_runs_are_counted_and_left_out",),
+        (f"{_SUMMARY}::test_runs_that_have_no_mean_with_the_others_are_counted_and_left_out",),
     ),
     Mutant(
         "analysis/selection.py",
         '{"measured": 0, "estimated": 1}',
         '{"measured": 1, "estimated": 0}',
         "a mean of guesses where there are measurements",
-        (f"{_SUMMARY}::test_measured_and_estimated_never_meet_in_a_mean",),
+        (f"{_SUMMARY}::test_runs_that_have_no_mean_with_the_others_are_counted_and_left_out",),
     ),
     Mutant(
         "analysis/selection.py",
