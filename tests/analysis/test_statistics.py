@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from llenergymeasure.analysis.statistics import (
+    Estimate,
     autocorrelation,
     energy_per_correct,
     estimate,
@@ -22,7 +21,7 @@ PRINTED_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
 @pytest.mark.parametrize(("freedom", "quantile"), PRINTED_T.items())
 def test_interval_follows_the_printed_table(freedom, quantile):
     n = freedom + 1
-    values = [10.0 + (-1) ** place * (place + 1) / 7 for place in range(n)]
+    values = [1e-4 * (10 + (-1) ** place * (place + 1) / 7) for place in range(n)]
     logs = [math.log(value) for value in values]
     mean = sum(values) / n
     result = estimate(values)
@@ -33,47 +32,23 @@ def test_interval_follows_the_printed_table(freedom, quantile):
     assert math.log(mean / result.ci95_low) == pytest.approx(half_width, rel=3e-4)
 
 
-def test_a_positive_quantity_has_an_interval_above_zero():
-    assert estimate([1.0, 39.0]).ci95_low > 0
-
-
-def test_values_of_zero_have_a_plain_interval_that_stops_there():
-    values = [0.0, 0.0, 3.0, 1.0]
-    low, high = stats.t.interval(0.95, 3, loc=1.0, scale=stats.sem(values))
-    assert low < 0
-    assert estimate(values).ci95_low == 0.0
-    assert estimate(values).ci95_high == pytest.approx(high)
-
-
-def test_negative_values_have_the_plain_interval():
-    values = [-1.0, 2.0, 0.5]
-    low, high = stats.t.interval(0.95, 2, loc=0.5, scale=stats.sem(values))
+@pytest.mark.parametrize(
+    ("values", "low"), [([0.0, 0.0, 3.0, 1.0], 0.0), ([-1.0, 2.0, 0.0, 1.0], None)]
+)
+def test_values_without_a_logarithm_have_the_plain_interval_which_stops_at_zero(values, low):
+    plain = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert plain[0] < 0
     found = estimate(values)
-    assert (found.ci95_low, found.ci95_high) == (pytest.approx(low), pytest.approx(high))
+    assert found.ci95_low == (pytest.approx(plain[0]) if low is None else low)
+    assert found.ci95_high == pytest.approx(plain[1])
 
 
-def test_one_value_has_no_interval():
-    result = estimate([4.2])
-    assert (result.n, result.mean) == (1, 4.2)
-    assert result.sd is None
-    assert result.ci95_low is None
-    assert result.ci95_high is None
+def test_one_value_has_no_interval_and_none_has_no_mean():
+    assert estimate([4.2]) == Estimate(n=1, mean=4.2)
+    assert estimate([]) == Estimate(n=0)
 
 
-def test_no_value_has_no_mean():
-    assert estimate([]).mean is None
-
-
-@given(st.lists(st.floats(0.1, 1e6), min_size=2, max_size=30), st.floats(0.001, 1000))
-def test_interval_scales_with_its_values_and_holds_the_mean(values, factor):
-    plain, scaled = estimate(values), estimate([factor * value for value in values])
-    assert plain.ci95_low <= plain.mean <= plain.ci95_high
-    assert scaled.mean == pytest.approx(factor * plain.mean, rel=1e-9)
-    tolerance = 1e-9 * factor * max(values)
-    assert scaled.sd == pytest.approx(factor * plain.sd, rel=1e-6, abs=tolerance)
-
-
-@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("n", [3, 10])
 @pytest.mark.parametrize("shape", ["normal", "lognormal"])
 def test_interval_holds_the_true_mean_at_a_spread_of_a_quarter(shape, n):
     rng = np.random.default_rng([7, n])
@@ -149,9 +124,7 @@ def test_normal_values_have_few_outliers():
 @pytest.mark.parametrize(
     ("cycles", "spread", "items", "share"),
     [
-        (3, 0.002, 40, 0.3),
         (3, 0.2, 40, 0.9),
-        (8, 0.03, 40, 0.9),
         (8, 0.002, 200, 0.55),
         (3, 0.03, 1000, 0.05),
     ],

@@ -54,14 +54,20 @@ def test_one_run_has_a_mean_and_no_interval_and_says_why(runs):
 
 ESTIMATED = {"energy_j": 50.0, "kind": "estimated", "source": "codecarbon"}
 ODD = {"energy_j": 9000.0, "validity": ["other_process", "throttled"]}
+MARKED = {"validity": ["not_comparable", "throttled"]}  # the first is one of an older version
 
 
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
         pytest.param(
-            [{}, {}, {}, ODD, {"validity": ["throttled"]}],
-            {"n": 4, "n_disqualified": 1, "n_planned": 5, "validity": ODD["validity"]},
+            [{}, {}, {}, ODD, MARKED],
+            {
+                "n": 4,
+                "n_disqualified": 1,
+                "n_planned": 5,
+                "validity": ["not_comparable", "other_process", "throttled"],
+            },
             id="disqualified",
         ),
         pytest.param(

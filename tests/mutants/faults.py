@@ -236,7 +236,7 @@ MUTANTS = (
         "t_quantile(len(pilot) - 1)",
         "t_quantile(len(values) - 1)",
         "a precision that the pilot cannot promise",
-        ("analysis/test_stopping.py",),
+        (_STATISTICS,),
     ),
     Mutant(
         "analysis/summary.py",
