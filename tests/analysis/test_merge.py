@@ -5,7 +5,7 @@ import shutil
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.analysis.merge import merge_runs
+from llenergymeasure.analysis.merge import flag_start_temperatures, merge_runs
 from llenergymeasure.energy.footprint import SiteFactors, footprint
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.columns import RUN_SCHEMA
@@ -188,3 +188,51 @@ def test_scores_of_another_judge_than_the_last_runs_are_in_no_table(tmp_path):
     for name in ("quality_score", "quality_correct", "quality_items"):
         assert [value is None for value in runs[name].to_pylist()] == [True, True, False]
     assert runs["validity"].to_pylist() == [["quality_unavailable"]] * 2 + [[]]
+
+
+# A run that began warmer or cooler than the study's others on its card is marked.
+
+COLUMNS = ("host", "gpu_uuid", "kind", "start_temperature_celsius", "validity")
+DRIFT = "temperature_drift"
+
+
+def began(*celsius, card="GPU-1", host="a", kind="measured", validity=()):
+    """Return the columns of runs that began at these temperatures."""
+    return [
+        dict(zip(COLUMNS, (host, card, kind, each, list(validity)), strict=True))
+        for each in celsius
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "marked"),
+    [
+        (began(42.0, 38.0, 42.0, 41.0, 42.0), {1: [DRIFT]}),
+        (began(42.0, 46.0, 42.0, 41.0, 42.0), {1: [DRIFT]}),
+        (began(42.0, 39.0, 42.0, 41.0, 42.0), {}),
+        (began(42.0, 45.0, 42.0, 41.0, 42.0), {}),
+        (began(60.0, 60.0) + began(35.0, 35.0, card="GPU-2") + began(35.0, 35.0, host="b"), {}),
+        (began(40.0, 40.0) + began(50.0, validity=["throttled"]), {2: [DRIFT, "throttled"]}),
+        (began(40.0, 40.0) + began(50.0, validity=[DRIFT]), {2: [DRIFT]}),
+        (began(40.0, 40.0, None) + began(50.0, kind="estimated"), {}),
+    ],
+    ids=[
+        *("4 below", "4 above", "3 below", "3 above", "each card by itself"),
+        *("other codes stay", "marked already", "not measured"),
+    ],
+)
+def test_more_than_three_degrees_from_the_median_are_marked(rows, marked):
+    schema = pa.schema([RUN_SCHEMA.field(name) for name in COLUMNS])
+    found = flag_start_temperatures(pa.Table.from_pylist(rows, schema=schema))
+    assert {n: codes for n, codes in enumerate(found["validity"].to_pylist()) if codes} == marked
+
+
+def test_the_table_marks_the_run(tmp_path):
+    plan = make_plan([{"model": "tiny-llama"}], [], cycles=3)
+
+    def made(run):
+        gpu = {"uuid": "GPU-1", "start_temperature_celsius": (30.0, 41.0, 42.0)[run["cycle"] - 1]}
+        return {"environment": {"gpus": [gpu], "host": "a"}}
+
+    write_runs(tmp_path, plan, made)
+    assert merge_runs(plan, tmp_path)["validity"].to_pylist() == [[DRIFT], [], []]

@@ -1,7 +1,6 @@
 """Every figure of a study follows from what was recorded, or `llem verify` says which does not."""
 
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -152,8 +151,11 @@ def test_a_sample_that_was_changed(study: Path) -> None:
     ],
 )
 def test_a_figure_of_the_record(study: Path, figure: str) -> None:
-    change_record(a_run(study), figure, 12345)
-    assert f"result.json:{figure}" in figures(verify_study(study).differences)
+    run = a_run(study)
+    change_record(run, figure, 12345)
+    assert not is_complete(run)
+    found = figures(verify_study(study).differences)
+    assert {"result.json:sha256", f"result.json:{figure}"} <= found
 
 
 def test_a_headline_that_another_version_added_up_is_said_once(study: Path) -> None:
@@ -170,21 +172,6 @@ def test_a_headline_that_another_version_added_up_is_said_once(study: Path) -> N
     change_record(run, "provenance.energy_method", 6)
     change_record(run, "energy.readings[0].gross_j", 12345)
     assert "result.json:energy.readings[0].gross_j" in figures([*check_run(run, {})])
-
-
-def test_every_changed_digit_of_the_record(study: Path) -> None:
-    run = a_run(study)
-    whole = run.result.read_text()
-    kept = json.loads(run.outcome.read_text())["result_sha256"]
-    assert kept == sha256(run.result)
-    digits = [place for place, each in enumerate(whole) if each.isdigit()]
-    for place in random.Random(1).sample(digits, 150):
-        other = str((int(whole[place]) + 1) % 10)
-        run.result.write_text(whole[:place] + other + whole[place + 1 :])
-        assert not is_complete(run), whole[place - 40 : place + 1]
-    assert "result.json:sha256" in figures(verify_study(study).differences)
-    run.result.write_text(whole)
-    assert is_complete(run)
 
 
 def test_a_record_whose_hash_was_not_kept_is_valid_and_said(study: Path, call: Call) -> None:

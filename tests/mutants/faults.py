@@ -344,7 +344,7 @@ MUTANTS = (
         "and abs(celsius - median_celsius[host, cards]) > MAX_START_OFFSET_CELSIUS",
         "and celsius - median_celsius[host, cards] > MAX_START_OFFSET_CELSIUS",
         "nothing of a run that began cold",
-        ("analysis/test_temperatures.py",),
+        ("analysis/test_merge.py",),
     ),
     Mutant(
         "analysis/merge_cache.py",
@@ -358,7 +358,7 @@ MUTANTS = (
         "RELATIVE_TOLERANCE = 1e-9",
         "RELATIVE_TOLERANCE = 1e-1",
         "that a figure is right which is 10 % off",
-        ("analysis/test_difference.py",),
+        ("analysis/test_recompute.py",),
     ),
     # What the page and the terminal say.
     Mutant(
