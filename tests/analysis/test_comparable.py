@@ -121,8 +121,8 @@ def test_heat_of_a_moment_parts_no_majority() -> None:
             "heat held them down for 0.43 % and 40 % of the time",
         ),
         (clocked(), clocked(heat=0.0525), None),  # shares in whole per cent
-        (clocked(heat=0.02), clocked(heat=0.07), None),  # 0.07 - 0.02 is above 0.05
-        (clocked(heat=0.01), clocked(heat=0.06), None),
+        (clocked(heat=0.02), clocked(heat=0.07), None),
+        (clocked(heat=0.12), clocked(heat=0.17), None),  # 0.17 - 0.12 is above 0.05
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )
@@ -154,14 +154,22 @@ def test_what_the_study_sets_is_a_setting(
     ("how", "apart"),
     [
         # What parts clocks and cards is in the spread of each experiment.
-        ([clocked(each) for each in (1980.0, 1980.0, 1410.0, 1980.0)], False),
+        ([clocked(each) for each in (1410.0, 1980.0, 1980.0, 1980.0)], False),
         ([on(uuid=each) for each in ("1", "2", "3", "4")], False),
         # The first had one card alone, and the second had others.
         ([on(uuid=each) for each in ("1", "2", "1", "3")], True),
         ([on(uuid=each) for each in ("1", "1", "1", "2")], False),
         ([on_two("1", "2"), on_two("3", "4")] * 2, True),
+        ([on_two("1", "2"), on_two("2", "3")] * 2, False),
     ],
-    ids=["clocks", "four cards", "a card and two", "a card among two", "two pairs of cards"],
+    ids=[
+        "clocks",
+        "four cards",
+        "a card and two",
+        "a card among two",
+        "two pairs of cards",
+        "two pairs with a card in common",
+    ],
 )
 def test_two_cycles_hold_what_parts_them_in_their_spread(
     how: list[dict[str, Any]], apart: bool

@@ -212,10 +212,6 @@ def test_runs_without_traffic_have_their_own_mean() -> None:
     assert one.idle_w == (59, 0.0)
 
 
-def test_two_loads_make_no_curve() -> None:
-    assert load_curve([LoadPoint(1, 10, 1), LoadPoint(2, 11, 1), LoadPoint(2, 12, 1)]) is None
-
-
 def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
     runs = [
         run(1),
