@@ -26,31 +26,27 @@ from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workload.load_study import load_study
 from report.studies import without_drawing
 from results.synthetic import change_record, vouch_again
-from support.attempts import start
 from support.studies import ROOT, SERVED, environment, write_study
 
 SETTINGS = {
-    **SERVED,
-    "sweep": {"random_seed": [1, 2]},
+    "experiments": [SERVED, {"backend": "pytorch"}],
     "carbon": {"grid_gco2e_per_kwh": 300, "pue": 1.2, "source": "given"},
 }
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose runs were measured, and whose tables and report were made of them."""
+    """A study of a server's run and of one of batches, with its tables and its report."""
     folder = tmp_path_factory.mktemp("finished")
     study = make_plan(load_study(write_study(folder, **SETTINGS)))
     results = StudyFolder(folder / "results" / "small")
     prepare(study, results)
-    script = str(ROOT / "scripts" / "measure_openai.py")
     for run in study.runs:
-        name, out = (
-            f"{run.experiment}/{run.cycle}",
-            str(results.run(run.experiment, run.cycle).path),
-        )
-        words = [script, "--spec", str(results.plan), "--run", name, "--out", out]
-        subprocess.run([sys.executable, *words], env=environment(), check=True)
+        script = str(ROOT / "scripts" / f"measure_{run.backend}.py")
+        out = results.run(run.experiment, run.cycle).path
+        which = ["--spec", str(results.plan), "--run", f"{run.experiment}/{run.cycle}"]
+        words = [sys.executable, script, *which, "--out", str(out)]
+        subprocess.run(words, env=environment(), check=True)
     write_tables(results.path, partial=False)
     write_report(results.path, partial=False)
     return folder
@@ -63,8 +59,10 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy" / "results" / "small"
 
 
-def a_run(study: Path) -> RunFolder:
-    return RunFolder(min(study.glob("runs/*/1")))
+def a_run(study: Path, backend: str = "openai") -> RunFolder:
+    runs = (RunFolder(path) for path in study.glob("runs/*/1"))
+    (run,) = [run for run in runs if json.loads(run.result.read_text())["backend"] == backend]
+    return run
 
 
 def keep_hash(run: RunFolder) -> None:
@@ -356,10 +354,8 @@ def test_the_command(study: Path, tmp_path: Path, call: Call) -> None:
     assert call("verify", str(tmp_path / "nothing")).code == 2
 
 
-def test_a_run_of_batches_follows_from_its_requests(tmp_path: Path) -> None:
-    attempt = start(tmp_path / "made")
-    assert attempt.process.wait(180) == 0
-    run = RunFolder(attempt.folder)
+def test_a_run_of_batches_follows_from_its_requests(study: Path) -> None:
+    run = a_run(study, "pytorch")
     assert [str(each) for each in check_run(run, {})] == []
     change_record(run, "performance.request_latency_p50_s", 12345)
     assert "result.json:performance.request_latency_p50_s" in figures([*check_run(run, {})])
