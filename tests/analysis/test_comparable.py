@@ -63,7 +63,7 @@ def compared(
     """
     runs = make_plan(configs, [], cycles=cycles)["runs"]
     rows = [
-        row(run, [], **did(), **each) if "tokens" not in each else row(run, [], **each)
+        row(run, [], **{**did(), **each})
         for run, each in zip(runs, cycle(how), strict=False)
         if each is not None
     ]
