@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.studies import blocks
 from llenergymeasure.analysis.blocks import make_blocks
-from llenergymeasure.analysis.comparison import (
+from llenergymeasure.analysis.pairwise_comparison import (
     MAX_ALL_PAIRS,
     SIGNIFICANCE_LEVEL,
     compare,
