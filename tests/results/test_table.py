@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.results.columns import COLUMNS, RUN_SCHEMA
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.table import (
@@ -161,3 +162,9 @@ def test_failed_run_keeps_why_and_one_that_never_began_is_missing():
 def test_settings_keep_their_type_or_become_text(values, kind, stored):
     array = setting_array(values)
     assert (array.type, array.to_pylist()) == (kind, stored)
+
+
+def test_lookup_of_a_setting_that_is_not_there_is_null():
+    assert value_at(CONFIG, "pytorch.batch_size") == 8
+    assert value_at(CONFIG, "vllm.engine.max_num_seqs") is None
+    assert value_at(CONFIG, "model.name") is None
