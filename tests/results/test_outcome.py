@@ -152,6 +152,7 @@ def test_without_an_end_it_is_said_what_is_known(tmp_path, attempts, content, st
 def test_end_of_an_attempt_is_told_as_it_was(tmp_path):
     ended = running(
         status="failed",
+        pid=NO_PID,
         exit_code=137,
         error={"class": "Killed", "message": "by the kernel", "hint": "of a later version"},
         later_field=1,
