@@ -1,19 +1,19 @@
 """What may be compared: meter, machine and work part experiments, and nothing else does."""
 
 import random
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.studies import row
 from llenergymeasure.analysis import comparable
 from llenergymeasure.analysis.comparable import Comparable
-from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import selections
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.results.record import Clocks, Tokens
-from llenergymeasure.results.table import run_row
-from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
+from results.synthetic import GPU, make_plan, write_runs
 
 HASH, OTHER_HASH = "a" * 64, "b" * 64
 BASE = {"model": "tiny-llama", "precision": "bf16", "max_output_tokens": 16}
@@ -32,6 +32,11 @@ def on(host: str = "node-1", **gpu: Any) -> dict[str, Any]:
     return {"environment": {"host": host, "gpus": [card]}}
 
 
+def on_two(*names: str) -> dict[str, Any]:
+    cards = [on(uuid=name)["environment"]["gpus"][0] for name in names]
+    return {"environment": {"host": "node-1", "gpus": cards}}
+
+
 def clocked(free: float | None = 1980.0, memory: float = 2619.0, heat: float = 0.0) -> Any:
     top = free or 1620.0
     return {
@@ -45,28 +50,47 @@ def clocked(free: float | None = 1980.0, memory: float = 2619.0, heat: float = 0
     }
 
 
-def study(
-    folder: Path, configs: list[dict[str, Any]], *how: dict[str, Any], cycles: int = 1
-) -> Any:
-    """Return what may be compared in a study, and its experiments' ids."""
-    plan = make_plan(configs, [], cycles=cycles)
-    write_plan(folder, plan)
-    for place, run in enumerate(plan["runs"]):
-        write_result(folder, make_result(run, **{**did(), **how[place % len(configs)]}))
-    rows = merge_runs(plan, folder).to_pylist()
-    ids = [run["experiment"] for run in plan["runs"][: len(configs)]]
-    return Comparable(selections(rows), plan["runs"]), ids
+def compared(
+    configs: list[dict[str, Any]], *how: dict[str, Any] | None, cycles: int = 1
+) -> tuple[Comparable, list[str]]:
+    """Return what may be compared in a study, and its experiments' ids.
+
+    Args:
+        configs: one an experiment.
+        how: what the records of each experiment hold, or of each run cycle by cycle; None of a run
+            that failed.
+        cycles: of each experiment.
+    """
+    runs = make_plan(configs, [], cycles=cycles)["runs"]
+    rows = [
+        row(run, [], **{**did(), **each})
+        for run, each in zip(runs, cycle(how), strict=False)
+        if each is not None
+    ]
+    ids = [run["experiment"] for run in runs[: len(configs)]]
+    return Comparable(selections(rows), runs), ids
 
 
-TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
+def reason_of(
+    configs: list[dict[str, Any]], *how: dict[str, Any] | None, cycles: int = 1
+) -> str | None:
+    """Return why the two experiments of a study may not be compared."""
+    found, (one, other) = compared(configs, *how, cycles=cycles)
+    return found.incomparable_reason(one, other)
 
 
-def test_heat_of_a_moment_parts_no_majority(tmp_path: Path) -> None:
-    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in range(1, 9)]
+def batch_sizes(*sizes: int) -> list[dict[str, Any]]:
+    return [{**PYTORCH, "pytorch": {"batch_size": size}} for size in sizes]
+
+
+TWO = batch_sizes(8, 1)
+
+
+def test_heat_of_a_moment_parts_no_majority() -> None:
     newer = {**on(driver="575.1"), **clocked()}
     how = [newer, newer, *({**on(), **clocked(heat=0.0008 * each)} for each in range(6))]
-    told_apart, ids = study(tmp_path, configs, *how)
-    assert told_apart.groups == [tuple(ids[2:]), tuple(ids[:2])]
+    found, ids = compared(batch_sizes(*range(1, 9)), *how)
+    assert found.groups == [tuple(ids[2:]), tuple(ids[:2])]
 
 
 @pytest.mark.parametrize(
@@ -97,41 +121,63 @@ def test_heat_of_a_moment_parts_no_majority(tmp_path: Path) -> None:
             "heat held them down for 0.43 % and 40 % of the time",
         ),
         (clocked(), clocked(heat=0.0525), None),  # shares in whole per cent
-        (clocked(heat=0.02), clocked(heat=0.07), None),  # 0.07 - 0.02 is above 0.05
-        (clocked(heat=0.01), clocked(heat=0.06), None),
+        (clocked(heat=0.02), clocked(heat=0.07), None),
+        (clocked(heat=0.12), clocked(heat=0.17), None),  # 0.17 - 0.12 is above 0.05
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )
 def test_two_experiments_of_one_backend(
-    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], reason: str | None
+    one: dict[str, Any], other: dict[str, Any], reason: str | None
 ) -> None:
-    told_apart, (a, b) = study(tmp_path, TWO, one, other)
-    for pair in ((a, b), (b, a)):
-        told = told_apart.incomparable_reason(*pair)
-        assert (told is None) == (reason is None)
-    assert reason is None or reason in told_apart.incomparable_reason(a, b)
-    assert len(told_apart.groups) == (1 if reason is None else 2)
+    found, (a, b) = compared(TWO, one, other)
+    told = found.incomparable_reason(a, b)
+    assert (told is None) == (reason is None) == (found.incomparable_reason(b, a) is None)
+    assert reason is None or reason in str(told)
+    assert len(found.groups) == (1 if reason is None else 2)
 
 
-def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
-    configs = [{**PYTORCH, "gpu": {"power_limit_w": limit}} for limit in (700.0, 400.0)]
-    told_apart, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
-    assert told_apart.incomparable_reason(a, b) is None
+@pytest.mark.parametrize(
+    ("name", "values", "one", "other"),
+    [
+        ("power_limit_w", (700.0, 400.0), on(), on(power_limit_w=400.0)),
+        ("sm_clock_mhz", (1980, 1410), clocked(), clocked(1410.0)),
+    ],
+    ids=["power limit", "clock"],
+)
+def test_what_the_study_sets_is_a_setting(
+    name: str, values: tuple[float, float], one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert reason_of([{**PYTORCH, "gpu": {name: value}} for value in values], one, other) is None
 
 
-def test_a_clock_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
-    configs = [{**PYTORCH, "gpu": {"sm_clock_mhz": clock}} for clock in (1980, 1410)]
-    comparable, (a, b) = study(tmp_path, configs, clocked(), clocked(1410.0))
-    assert comparable.incomparable_reason(a, b) is None
+@pytest.mark.parametrize(
+    ("how", "apart"),
+    [
+        # What parts clocks and cards is in the spread of each experiment.
+        ([clocked(each) for each in (1410.0, 1980.0, 1980.0, 1980.0)], False),
+        ([on(uuid=each) for each in ("1", "2", "3", "4")], False),
+        # The first had one card alone, and the second had others.
+        ([on(uuid=each) for each in ("1", "2", "1", "3")], True),
+        ([on(uuid=each) for each in ("1", "1", "1", "2")], False),
+        ([on_two("1", "2"), on_two("3", "4")] * 2, True),
+        ([on_two("1", "2"), on_two("2", "3")] * 2, False),
+    ],
+    ids=[
+        "clocks",
+        "four cards",
+        "a card and two",
+        "a card among two",
+        "two pairs of cards",
+        "two pairs with a card in common",
+    ],
+)
+def test_two_cycles_hold_what_parts_them_in_their_spread(
+    how: list[dict[str, Any]], apart: bool
+) -> None:
+    assert (reason_of(TWO, *how, cycles=2) is not None) == apart
 
 
-def test_cycles_at_several_clocks_have_what_parts_them_in_their_spread(tmp_path: Path) -> None:
-    plan = make_plan(TWO, [], cycles=2)
-    write_plan(tmp_path, plan)
-    for run, how in zip(plan["runs"], (1980.0, 1980.0, 1410.0, 1980.0), strict=True):
-        write_result(tmp_path, make_result(run, **{**did(), **clocked(how)}))
-    found = Comparable(selections(merge_runs(plan, tmp_path).to_pylist()), plan["runs"])
-    assert len(found.groups) == 1
+# Two backends must have done the same work.
 
 
 @pytest.mark.parametrize(
@@ -145,37 +191,32 @@ def test_cycles_at_several_clocks_have_what_parts_them_in_their_spread(tmp_path:
     ],
 )
 def test_two_backends_must_have_done_the_same_work(
-    tmp_path: Path, other: dict[str, Any], reason: str | None
+    other: dict[str, Any], reason: str | None
 ) -> None:
-    told_apart, (a, b) = study(tmp_path, [PYTORCH, VLLM], did(), other)
-    told = told_apart.incomparable_reason(a, b)
+    told = reason_of([PYTORCH, VLLM], did(), other)
     assert (told is None) == (reason is None)
-    assert reason is None or reason in told
+    assert reason is None or reason in str(told)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "apart"),
     [
-        ((HASH, OTHER_HASH), (HASH, OTHER_HASH), None),
-        ((HASH, OTHER_HASH), (HASH, None), None),  # a cycle that failed
-        ((HASH, None), (None, OTHER_HASH), "prompts are"),
-        ((HASH, OTHER_HASH), (OTHER_HASH, HASH), "prompts are"),
+        ((HASH, OTHER_HASH), (HASH, OTHER_HASH), False),
+        ((HASH, OTHER_HASH), (HASH, None), False),  # a cycle that failed
+        ((HASH, None), (None, OTHER_HASH), True),
+        ((HASH, OTHER_HASH), (OTHER_HASH, HASH), True),
     ],
 )
 def test_prompts_drawn_anew_are_compared_cycle_by_cycle(
-    tmp_path: Path, one: tuple[Any, Any], other: tuple[Any, Any], apart: str | None
+    one: tuple[str | None, str | None], other: tuple[str | None, str | None], apart: bool
 ) -> None:
-    plan = make_plan([PYTORCH, VLLM], [], cycles=2)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        hashed = (one if run["backend"] == "pytorch" else other)[run["cycle"] - 1]
-        if hashed is not None:
-            write_result(tmp_path, make_result(run, **did(prompt_hash=hashed)))
-    rows = merge_runs(plan, tmp_path).to_pylist()
-    a, b = dict.fromkeys(run["experiment"] for run in plan["runs"])
-    told = Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b)
-    assert (told is None) == (apart is None)
-    assert apart is None or apart in told
+    how = [
+        each and did(prompt_hash=each)
+        for of_cycle in zip(one, other, strict=True)
+        for each in of_cycle
+    ]
+    told = reason_of([PYTORCH, VLLM], *how, cycles=2)
+    assert ("prompts are" in told if told else False) == apart
 
 
 @pytest.mark.parametrize(
@@ -188,31 +229,31 @@ def test_traffic_that_was_not_as_asked_for_is_compared_with_no_other_backends(
     rows = []
     for run in plan["runs"]:
         served = None if code == "remote_server" else 5.0
-        row = run_row(make_result(run, **did()), {}) | {"offered_requests_per_s": served}
-        rows.append(row | {"validity": [code] if run["backend"] == "vllm" else []})
+        made = row(run, [], **did()) | {"offered_requests_per_s": served}
+        rows.append(made | {"validity": [code] if run["backend"] == "vllm" else []})
     a, b = (run["experiment"] for run in plan["runs"])
     told = Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b)
     assert told == f"other work: requests were not all answered here as asked for ({code})"
-    for row in rows:
-        row["validity"] = []
+    for made in rows:
+        made["validity"] = []
     assert Comparable(selections(rows), plan["runs"]).incomparable_reason(a, b) is None
 
 
 def test_settings_that_an_engine_resolved_alike_are_one_experiment(tmp_path: Path) -> None:
     key = "vllm.engine.attention_backend"
     asked = (None, "FLASH_ATTN", "TRITON_ATTN", "FLEX")
-    configs = [{**BASE, "backend": "vllm", "vllm": {"engine": {}}} for _ in asked]
-    for config, name in zip(configs, asked, strict=True):
-        config["vllm"]["engine"] = {"attention_backend": name, "max_num_seqs": 8}
-    plan = make_plan(configs, [key], cycles=2)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
+    configs = [
+        {**VLLM, "vllm": {"engine": {"attention_backend": name, "max_num_seqs": 8}}}
+        for name in asked
+    ]
+
+    def made(run: Any) -> dict[str, Any]:
         name = run["config"]["vllm"]["engine"]["attention_backend"]
-        ran = "FLEX" if name == "FLEX" else "CPU_ATTN"
-        result = make_result(run, **did())
-        engine = {"versions": {}, "resolved_config": {"workers": [{"attention": [ran]}]}}
-        result.environment["engine"] = engine
-        write_result(tmp_path, result, swept=[key])
+        ran = {"workers": [{"attention": ["FLEX" if name == "FLEX" else "CPU_ATTN"]}]}
+        environment = {**on()["environment"], "engine": {"versions": {}, "resolved_config": ran}}
+        return {**did(), "environment": environment}
+
+    write_runs(tmp_path, make_plan(configs, [key], cycles=2), made)
     write_tables(tmp_path, partial=False)
     rows = read_table(tmp_path, "summary.parquet").to_pylist()
     first = rows[0]["experiment"]
@@ -232,43 +273,32 @@ def test_a_setting_of_several_parts_that_is_resolved_alike_makes_one_experiment(
     ]
     plan = make_plan(configs, [key], cycles=1)
     rows = [
-        run_row(make_result(run, **did()), {}) | {"settings_in_force": f'{{"{key}": "O0"}}'}
-        for run in plan["runs"]
+        row(run, [], **did()) | {"settings_in_force": f'{{"{key}": "O0"}}'} for run in plan["runs"]
     ]
     one, other = (run["experiment"] for run in plan["runs"])
     why = f"the engine ran it as experiment {one}: {key} is O0 in both"
     assert Comparable(selections(rows), plan["runs"]).outside == {other: why}
     configs[1]["vllm"]["engine"]["max_num_seqs"] = 16
     plan = make_plan(configs, [key], cycles=1)
-    for row, run in zip(rows, plan["runs"], strict=True):
-        row["experiment"] = run["experiment"]
+    for made, run in zip(rows, plan["runs"], strict=True):
+        made["experiment"] = run["experiment"]
     assert Comparable(selections(rows), plan["runs"]).outside == {}
 
 
-def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
+def test_answers_that_may_end_early_are_not_counted() -> None:
     configs = [{**config, "decoder": {"min_new_tokens": 4}} for config in (PYTORCH, VLLM)]
-    told_apart, (a, b) = study(tmp_path, configs, did(), did(output=150))
-    assert told_apart.incomparable_reason(a, b) is None
+    assert reason_of(configs, did(), did(output=150)) is None
 
 
-def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups(tmp_path: Path) -> None:
-    shorter = {**VLLM, "max_output_tokens": 8}
-    told_apart, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
-    assert "output tokens per request are 16 and 8" in told_apart.incomparable_reason(a, b)
-    assert told_apart.groups == [(a, b)]
-
-
-def test_measured_experiments_are_first_and_the_rest_say_what_parts_them(tmp_path: Path) -> None:
-    estimated = {"kind": "estimated", "source": "codecarbon"}
-    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
-    told_apart, (a, b, c) = study(tmp_path, configs, estimated, {}, estimated)
-    assert told_apart.groups == [(b,), (a, c)]
-    assert set(told_apart.outside) == {a, c}
-    assert "energy is measured by nvml (gpu) and estimated by codecarbon" in told_apart.outside[a]
+def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups() -> None:
+    found, (a, b) = compared([PYTORCH, {**VLLM, "max_output_tokens": 8}], did(), did(output=80))
+    assert "output tokens per request are 16 and 8" in str(found.incomparable_reason(a, b))
+    assert found.groups == [(a, b)]
 
 
 def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: Path) -> None:
-    study(tmp_path, [PYTORCH, VLLM, SGLANG], did(), did(input=4010), did(), cycles=3)
+    plan = make_plan([PYTORCH, VLLM, SGLANG], [], cycles=3)
+    write_runs(tmp_path, plan, lambda run: did(input=4010 if run["backend"] == "vllm" else 4000))
     write_tables(tmp_path, partial=False)
     rows = read_table(tmp_path, "summary.parquet").to_pylist()
     assert [row["n"] for row in rows] == [3, 3, 3]
@@ -284,35 +314,30 @@ def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: P
     assert not any(row["level"] == "vllm" and row["ratio"] is not None for row in levels)
 
 
-def test_a_code_of_an_older_table_leaves_its_run_in_the_mean(tmp_path: Path) -> None:
-    told_apart, _ = study(tmp_path, TWO, {"validity": ["not_comparable"]}, {})
-    assert len(told_apart.groups) == 1
-    rows = merge_runs(make_plan(TWO, [], cycles=1), tmp_path).to_pylist()
-    assert all(chosen.used_runs for chosen in selections(rows).values())
+def test_two_backends_with_their_left_out_runs_in_other_cycles_did_the_same_work() -> None:
+    """Prompts, and so input tokens per request, differ by cycle."""
+    one, two = (did(input=4000 + number, prompt_hash=str(number) * 64) for number in (1, 2))
+    out = {"validity": ["other_process"]}
+    assert reason_of([PYTORCH, VLLM], one, one | out, two | out, two, cycles=2) is None
 
 
-@pytest.mark.parametrize(
-    ("cards", "apart"),
-    [
-        (("1", "2", "3", "4"), False),  # what parts cards is in the spread of each experiment
-        (("1", "2", "1", "3"), True),  # the first had one card alone, and the second had others
-        (("1", "1", "1", "2"), False),
-        (("1, 2", "3, 4", "1, 2", "3, 4"), True),
-    ],
-)
-def test_runs_on_several_cards_hold_their_difference_in_their_spread(
-    tmp_path: Path, cards: tuple[str, ...], apart: bool
-) -> None:
-    plan = make_plan(TWO, [], cycles=2)
-    write_plan(tmp_path, plan)
-    for run, each in zip(plan["runs"], cards, strict=True):
-        gpus = [on(uuid=f"GPU-{name}")["environment"]["gpus"][0] for name in each.split(", ")]
-        where = {"environment": {"host": "node-1", "gpus": gpus}}
-        write_result(tmp_path, make_result(run, **{**did(), **where}))
-    rows = merge_runs(plan, tmp_path).to_pylist()
-    one, other = dict.fromkeys(run["experiment"] for run in plan["runs"])
-    told = Comparable(selections(rows), plan["runs"]).incomparable_reason(one, other)
-    assert (told is not None) == apart
+# Groups of which all may be compared.
+
+
+def test_measured_experiments_are_first_and_the_rest_say_what_parts_them() -> None:
+    estimated = {"kind": "estimated", "source": "codecarbon"}
+    found, (a, b, c) = compared(batch_sizes(1, 2, 4), estimated, {}, estimated)
+    assert found.groups == [(b,), (a, c)]
+    assert set(found.outside) == {a, c}
+    assert "energy is measured by nvml (gpu) and estimated by codecarbon" in found.outside[a]
+
+
+def test_what_others_are_not_compared_with_has_runs_in_means() -> None:
+    out = {**on(name="H200"), "validity": ["other_process"]}
+    how = [out, out, on("node-2", name="L4"), on("node-3", name="A100")]
+    found, ids = compared(batch_sizes(1, 2, 4, 8), *how)
+    assert found.groups == [(ids[2],), (ids[3],), tuple(ids[:2])]
+    assert "GPU is L4 and A100" in found.outside[ids[3]]
 
 
 def drawn(number: int, rng: random.Random) -> dict[str, Any]:
@@ -324,7 +349,7 @@ def drawn(number: int, rng: random.Random) -> dict[str, Any]:
         "memory_clock_median_mhz": rng.choice([None, rng.gauss(2600, 30)]),
         "slowed_by_heat_share": rng.choice([None, rng.uniform(0, 0.08)]),
     }
-    return {**run_row(make_result(run), {}), "experiment": f"{number:012x}", **clocks}
+    return {**row(run, []), "experiment": f"{number:012x}", **clocks}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -350,78 +375,40 @@ def test_groups_are_found_without_looking_at_every_pair(
         return difference(one, other)
 
     monkeypatch.setattr(comparable, "_measurement_difference", counted)
-    rows = [run_row(make_result(run), {}) for run in make_plan([PYTORCH], [], cycles=1)["runs"]]
+    (run,) = make_plan([PYTORCH], [], cycles=1)["runs"]
     many = [
-        {**rows[0], "experiment": f"{number:012x}", "prompt_hash": f"{number:064x}"}
+        {**row(run, []), "experiment": f"{number:012x}", "prompt_hash": f"{number:064x}"}
         for number in range(500)
     ]
     if clocks:
-        many = [{**row, "sm_clock_free_mhz": 1500 + place / 50} for place, row in enumerate(many)]
+        many = [{**each, "sm_clock_free_mhz": 1500 + place / 50} for place, each in enumerate(many)]
     assert len(Comparable(selections(many)).groups) == 1
     assert looked <= (3 if clocks else 1) * 500
 
 
-def of_two_machines(folder: Path, *, left_out_on: str) -> list[dict[str, Any]]:
-    """Write runs of batch size 1 on one node and of size 8 on another, but for one left out."""
-    plan = make_plan(TWO, ["pytorch.batch_size"], cycles=4)
-    write_plan(folder, plan)
-    for run in plan["runs"]:
-        host = "node-1" if run["config"] == TWO[1] else "node-2"
-        how: dict[str, Any] = on(host, uuid=host)
-        if host == "node-2" and run["cycle"] == 1:
-            how = {**on(left_out_on, uuid=left_out_on), "validity": ["other_process"]}
-        energy_j = 1000.0 + run["cycle"]
-        write_result(folder, make_result(run, energy_j=energy_j, **how), plan["swept"])
-    write_tables(folder, partial=False)
-    rows: list[dict[str, Any]] = read_table(folder, "comparisons.parquet").to_pylist()
-    return rows
+# In the tables.
 
 
 @pytest.mark.parametrize("left_out_on", ["node-1", "node-2"])
-def test_a_run_that_is_in_no_mean_gives_two_no_machine_in_common(
-    tmp_path: Path, left_out_on: str
-) -> None:
-    for row in of_two_machines(tmp_path, left_out_on=left_out_on):
-        assert row["ratio"] is None
-        assert "host is node-2 and node-1" in row["unavailable"]
-
-
-def test_two_backends_with_their_left_out_runs_in_other_cycles_did_the_same_work(
-    tmp_path: Path,
-) -> None:
-    """Prompts, and so input tokens per request, differ by cycle."""
-    plan = make_plan([PYTORCH, VLLM], [], cycles=2)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
-        done = did(input=4000 + run["cycle"], prompt_hash=str(run["cycle"]) * 64)
-        out = (run["config"]["backend"] == "vllm") == (run["cycle"] == 1)
-        codes = {"validity": ["other_process"]} if out else {}
-        write_result(tmp_path, make_result(run, **done, **codes))
-    told_apart = Comparable(selections(merge_runs(plan, tmp_path).to_pylist()), plan["runs"])
-    one, other = [run["experiment"] for run in plan["runs"][:2]]
-    assert told_apart.incomparable_reason(one, other) is None
-
-
-def test_what_others_are_not_compared_with_has_runs_in_means(tmp_path: Path) -> None:
-    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4, 8)]
-    out = {**on(name="H200"), "validity": ["other_process"]}
-    how = [out, out, on("node-2", name="L4"), on("node-3", name="A100")]
-    told_apart, ids = study(tmp_path, configs, *how)
-    assert told_apart.groups == [(ids[2],), (ids[3],), tuple(ids[:2])]
-    assert "GPU is L4 and A100" in told_apart.outside[ids[3]]
+def test_a_run_that_is_in_no_mean_gives_two_no_machine_in_common(left_out_on: str) -> None:
+    """Runs of batch size 1 on one node and of size 8 on another, but for one left out."""
+    out = {**on(left_out_on, uuid=left_out_on), "validity": ["other_process"]}
+    usual = [on("node-2", uuid="node-2"), on("node-1", uuid="node-1")]
+    told = reason_of(TWO, out, usual[1], *usual * 3, cycles=4)
+    assert "host is node-2 and node-1" in str(told)
 
 
 def test_a_level_that_may_not_be_compared_is_not_said_to_have_no_data(tmp_path: Path) -> None:
-    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
-    plan = make_plan(configs, ["pytorch.batch_size"], cycles=3)
-    write_plan(tmp_path, plan)
-    for run in plan["runs"]:
+    def made(run: Any) -> dict[str, Any]:
         size = run["config"]["pytorch"]["batch_size"]
         how = on("node-2", name="L4", uuid="L4") if size == 4 else on()
-        result = make_result(run, energy_j=1000.0 / size + run["cycle"], **how)
-        write_result(tmp_path, result, plan["swept"])
+        return {"energy_j": 1000.0 / size + run["cycle"], **how}
+
+    write_runs(tmp_path, make_plan(batch_sizes(1, 2, 4), ["pytorch.batch_size"]), made)
     write_tables(tmp_path, partial=False)
-    for row in read_table(tmp_path, "levels.parquet").to_pylist():
-        if row["level"] == "4":
-            assert row["ratio"] is None
-            assert row["unavailable"].startswith("not comparable: other machines: GPU is")
+    levels = read_table(tmp_path, "levels.parquet").to_pylist()
+    of_4 = [each for each in levels if each["level"] == "4"]
+    assert of_4
+    for each in of_4:
+        assert each["ratio"] is None
+        assert each["unavailable"].startswith("not comparable: other machines: GPU is")

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from analysis.test_comparison import study
+from analysis.studies import blocks
 from llenergymeasure.analysis.blocks import Blocks, drift, has_one_order
 from llenergymeasure.report.findings import trend_sentence
 
@@ -12,47 +13,24 @@ def shuffled(rng, experiments, cycles):
     return np.array([rng.permutation(experiments) + 1.0 + c * experiments for c in range(cycles)])
 
 
-def null_study(rng, experiments, cycles, jump):
-    logs = rng.normal(0, 0.01, (cycles, experiments)) + rng.normal(0, jump, (cycles, 1))
-    return study(logs, order=shuffled(rng, experiments, cycles))
-
-
 def test_a_trend_is_found_under_different_levels():
     rng = np.random.default_rng(7)
     order = shuffled(rng, 3, 6)
     logs = np.log([1.0, 5.0, 0.2]) + rng.normal(0, 0.001, (6, 3)) + 0.01 * order
-    found = drift(study(logs, order=order))
+    found = drift(blocks(logs, order=order))
     assert found.per_run == pytest.approx(np.expm1(0.01), rel=0.05)
     assert found.ci95_low <= found.per_run <= found.ci95_high
     assert (found.detected, found.runs) == (True, 18)
 
 
-@pytest.mark.parametrize(("experiments", "cycles"), [(2, 5), (4, 5), (12, 5)])
-@pytest.mark.parametrize("jump", [0.0, 0.03])
-def test_cycles_that_differ_are_no_trend(experiments, cycles, jump):
-    rng = np.random.default_rng([5, experiments, cycles])
-    found = [drift(null_study(rng, experiments, cycles, jump)) for _ in range(600)]
-    detected = [each.detected for each in found if each is not None]
-    assert len(detected) > 500
-    assert np.mean(detected) <= 0.07
-
-
-def test_missing_runs_do_not_make_a_trend():
-    rng = np.random.default_rng(6)
-    detected = []
-    for _ in range(200):
-        data = null_study(rng, 4, 5, 0.03)
-        data.logs[rng.random((5, 4)) < 0.15] = np.nan
-        detected.append(drift(data))
-    assert np.mean([each is not None and each.detected for each in detected]) <= 0.08
-
-
-def test_levels_and_slope_are_the_least_squares_fit_with_missing_runs():
+@pytest.mark.parametrize("missing", [[], [(1, 2), (3, 0)]], ids=["whole", "runs are missing"])
+def test_the_trend_is_that_of_least_squares_with_a_level_for_each_experiment_and_cycle(missing):
     rng = np.random.default_rng(8)
     order = shuffled(rng, 4, 5)
     logs = rng.normal(0, 0.01, (5, 4)) + rng.normal(0, 0.03, (5, 1)) + 0.002 * order
-    logs[1, 2] = logs[3, 0] = np.nan
-    found = drift(study(logs, order=order))
+    for cell in missing:
+        logs[cell] = np.nan
+    found = drift(blocks(logs, order=order))
     rows, columns = np.nonzero(np.isfinite(logs))
     design = np.column_stack(
         [
@@ -61,45 +39,41 @@ def test_levels_and_slope_are_the_least_squares_fit_with_missing_runs():
             *(rows == each for each in range(1, 5)),
         ]
     ).astype(float)
-    slope = np.linalg.lstsq(design, logs[rows, columns], rcond=None)[0][0]
-    assert np.log1p(found.per_run) == pytest.approx(slope, rel=1e-6)
+    fitted, (squares,), _, _ = np.linalg.lstsq(design, logs[rows, columns], rcond=None)
+    freedom = len(rows) - design.shape[1]
+    error = np.sqrt(squares / freedom * np.linalg.inv(design.T @ design)[0, 0])
+    half_width = stats.t.ppf(0.975, freedom) * error
+    ends = fitted[0] - half_width, fitted[0], fitted[0] + half_width
+    shown = found.ci95_low, found.per_run, found.ci95_high
+    assert np.log1p(shown) == pytest.approx(ends, rel=1e-6)
 
 
 def test_one_experiment_shows_its_trend_over_cycles():
     order = np.arange(1.0, 9)[:, None]
     logs = 0.01 * order + 0.001 * np.array([[1, -1, 1, 1, -1, -1, 1, -1]]).T
-    found = drift(study(logs, order=order))
+    found = drift(blocks(logs, order=order))
     assert found.detected
     assert not found.by_cycle
     assert "or cycles are merely like the ones before them" in trend_sentence(found)
 
 
-@pytest.mark.parametrize(("correlation", "most"), [(0.0, 0.08), (0.6, 0.18)])
-def test_runs_of_one_experiment_that_are_like_the_last_are_rarely_a_trend(correlation, most):
-    """Without the widening 34 % of such series of 40 runs have one."""
-    rng, n, detected = np.random.default_rng(4), 40, []
-    for _ in range(300):
-        logs = rng.normal(0, 0.01, n)
-        for place in range(1, n):
-            logs[place] += correlation * logs[place - 1]
-        data = study(logs[:, None], order=np.arange(1.0, n + 1)[:, None])
-        detected.append(drift(data).detected)
-    assert np.mean(detected) <= most
-
-
-@pytest.mark.parametrize(("correlation", "most"), [(0.0, 0.08), (0.9, 0.2)])
-def test_a_machine_that_wanders_from_run_to_run_rarely_drifts(correlation, most):
-    """Without the widening 34 % of such studies have a trend."""
-    rng, experiments, cycles, detected = np.random.default_rng(12), 20, 3, []
+@pytest.mark.parametrize(
+    ("experiments", "cycles", "correlation", "most"),
+    [(20, 3, 0.0, 0.08), (20, 3, 0.9, 0.2), (1, 40, 0.6, 0.18)],
+)
+def test_a_machine_that_wanders_from_run_to_run_rarely_drifts(
+    experiments, cycles, correlation, most
+):
+    """Without the widening 34 % of the studies that wander have a trend."""
+    rng, detected = np.random.default_rng(12), []
     for _ in range(200):
         order = shuffled(rng, experiments, cycles)
         steps = rng.normal(0, 1, order.size)
         for place in range(1, order.size):
-            steps[place] = (
-                correlation * steps[place - 1] + (1 - correlation**2) ** 0.5 * steps[place]
-            )
+            steps[place] *= (1 - correlation**2) ** 0.5
+            steps[place] += correlation * steps[place - 1]
         logs = rng.normal(0, 0.003, order.shape) + 0.02 * steps[order.astype(int) - 1]
-        detected.append(drift(study(logs, order=order)).detected)
+        detected.append(drift(blocks(logs, order=order)).detected)
     assert np.mean(detected) <= most
 
 
@@ -133,10 +107,10 @@ def test_whether_all_cycles_ran_in_one_order(orders, expected):
 @pytest.mark.parametrize(
     "data",
     [
-        study([[0.0, 0.1], [0.1, 0.3]]),
-        study([[0.0, 0.1, 0.2, 0.3, 0.4]]),
-        study(np.random.default_rng(9).normal(0, 0.01, (6, 4))),
-        study(
+        blocks([[0.0, 0.1], [0.1, 0.3]]),
+        blocks([[0.0, 0.1, 0.2, 0.3, 0.4]]),
+        blocks(np.random.default_rng(9).normal(0, 0.01, (6, 4))),
+        blocks(
             np.random.default_rng(9).normal(0, 0.01, (6, 2)),
             order=np.transpose([np.arange(1, 7), np.arange(7, 13)]),
         ),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.test_comparison import study
+from analysis.studies import blocks
 from llenergymeasure.analysis.levels import levels
 
 TWO_BY_TWO = {"backend": ["x", "x", "y", "y"], "batch": [1, 8, 1, 8]}
@@ -16,37 +16,39 @@ def crossed(cycles=5, backend=0.3, batch=-0.2, both=0.0, noise=0.01, seed=1):
     rng = np.random.default_rng(seed)
     levels = np.array([0.0, batch, backend, backend + batch + both])
     jumps = rng.normal(0, 0.05, (cycles, 1))
-    return study(levels + jumps + rng.normal(0, noise, (cycles, 4)))
+    return blocks(levels + jumps + rng.normal(0, noise, (cycles, 4)))
 
 
-def test_levels_are_ratios_with_intervals_that_hold_the_truth():
-    held = 0
-    for seed in range(200):
-        found = levels(crossed(seed=seed), TWO_BY_TWO)
-        backend = found[0]
-        assert (backend.factor, backend.level, backend.reference) == ("backend", "y", "x")
-        held += backend.ci95_low <= math.exp(0.3) <= backend.ci95_high
-    assert 0.90 <= held / 200 <= 0.99
+UNLIKE = np.random.default_rng(3).normal(0, 1, (5, 8)) * [*[0.003] * 7, 0.04]
+"""Logarithms of five cycles of experiments that spread unlike."""
 
 
-def test_levels_hold_where_experiments_spread_unlike():
-    held = 0
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        logs = np.array([0.0, 0.1, 0.2, 0.3]) + rng.normal(0, 1, (5, 4)) * [0.003, 0.01, 0.02, 0.04]
-        found = levels(study(logs), TWO_BY_TWO)
-        held += found[0].ci95_low <= math.exp(0.2) <= found[0].ci95_high
-    assert 0.92 <= held / 200 <= 0.985
-
-
-def test_a_noisy_experiment_has_an_interval_as_wide_as_its_own_spread():
-    held = 0
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        logs = rng.normal(0, 1, (5, 8)) * [*[0.003] * 7, 0.04]
-        noisy = levels(study(logs), {"batch": list(range(8))})[-1]
-        held += noisy.ci95_low <= 1 <= noisy.ci95_high
-    assert held / 200 >= 0.9  # What the quiet ones would give it holds in two of three.
+@pytest.mark.parametrize(
+    ("logs", "factors", "place", "differences"),
+    [
+        (
+            crossed().logs,
+            TWO_BY_TWO,
+            ("backend", "y", "x"),
+            lambda logs: (logs[:, 2] + logs[:, 3] - logs[:, 0] - logs[:, 1]) / 2,
+        ),
+        (
+            UNLIKE,
+            {"batch": list(range(8))},
+            ("batch", "7", "0"),
+            lambda logs: logs[:, 7] - logs[:, 0],
+        ),
+    ],
+    ids=["two by two", "one factor, of which a level is noisy"],
+)
+def test_five_whole_cycles_are_judged_by_what_is_between_them(logs, factors, place, differences):
+    found = levels(blocks(logs), factors)
+    (level,) = [each for each in found if (each.factor, each.level, each.reference) == place]
+    expected = stats.ttest_1samp(differences(logs), 0.0)
+    low, high = expected.confidence_interval(0.95)
+    assert level.ratio == pytest.approx(math.exp(np.mean(differences(logs))))
+    assert (level.ci95_low, level.ci95_high) == pytest.approx((math.exp(low), math.exp(high)))
+    assert level.p == pytest.approx(expected.pvalue)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -57,7 +59,7 @@ def test_few_cycles_of_a_noisy_experiment_are_rarely_taken_for_an_effect(missing
         logs = rng.normal(0, 0.01, (4, 8)) * [20, *[1] * 7]
         if missing:
             logs[0, 1] = np.nan
-        found = levels(study(logs), {"batch": list(range(8))})
+        found = levels(blocks(logs), {"batch": list(range(8))})
         alarms += any(each.p_holm < 0.05 for each in found)
     assert alarms / 400 <= 0.16  # With one spread for all: 0.23.
 
@@ -68,7 +70,7 @@ def test_few_cycles_of_equal_spreads_are_rarely_taken_for_unlike(cycles):
     for seed in range(300):
         logs = np.random.default_rng(seed).normal(0, 0.01, (cycles, 8))
         logs[:, -1] += 0.05
-        found = levels(study(logs), {"batch": list(range(8))})
+        found = levels(blocks(logs), {"batch": list(range(8))})
         shown += found[-1].p_holm < 0.05
     assert shown / 300 >= {2: 0.81, 3: 0.96}[cycles]  # With one spread for all: 0.86 and 0.99.
 
@@ -98,7 +100,7 @@ def test_what_settings_do_together_is_no_spread_between_runs(both):
 
 
 def test_without_repeats_nothing_is_judged():
-    found = levels(study([[0.0, 0.1, 0.2, 0.35]]), TWO_BY_TWO)
+    found = levels(blocks([[0.0, 0.1, 0.2, 0.35]]), TWO_BY_TWO)
     assert all(level.ci95_low is None and level.ratio is not None for level in found)
     assert all("no repeats" in level.unavailable for level in found)
 
@@ -109,7 +111,7 @@ def test_without_a_varying_setting_there_is_no_table():
 
 def test_too_many_levels_are_refused_in_words():
     rng = np.random.default_rng(0)
-    found = levels(study(rng.normal(0, 1, (2, 500))), {"seed": list(range(500))})
+    found = levels(blocks(rng.normal(0, 1, (2, 500))), {"seed": list(range(500))})
     assert {level.ratio for level in found} == {None}
     assert all("up to 400" in level.unavailable for level in found)
 
@@ -124,7 +126,7 @@ def rates(cycles=2, seed=1, known=(2, 4, 0)):
         for each, count in zip(rate, tokens, strict=True)
     ]
     logs = np.array(truth) + rng.normal(0, 0.001, (cycles, len(truth)))
-    return study(logs), {"serving.rate_per_s": rate, "max_output_tokens": tokens}
+    return blocks(logs), {"serving.rate_per_s": rate, "max_output_tokens": tokens}
 
 
 @pytest.mark.parametrize("cycles", [2, 5])
@@ -143,21 +145,8 @@ def test_a_level_without_data_never_takes_another_factors_effect(known, cycles):
     assert len(found) == 3
 
 
-def test_a_single_factor_with_a_level_without_data():
-    rng = np.random.default_rng(1)
-    logs = rng.normal(0, 0.01, (2, 5)) + np.array([math.nan, 0, 0.1, 0.2, 0.3])
-    for place in range(5):
-        order = np.roll(np.arange(5), place)
-        values = np.array([0, 0.5, 1, 2, 4])[order]
-        found = levels(study(logs[:, order]), {"rate": values.tolist()})
-        told = {each.level: each for each in found}
-        assert told["0.0"].unavailable.startswith("no data")
-        assert {each.reference for each in found} == {next(str(v) for v in values if v)}
-        assert sum(each.ratio is not None for each in found) == 3
-
-
 def test_a_factor_with_data_at_one_level_alone():
-    found = levels(study([[0.0, math.nan], [0.1, math.nan]]), {"rate": [2, 0]})
+    found = levels(blocks([[0.0, math.nan], [0.1, math.nan]]), {"rate": [2, 0]})
     assert [(each.level, each.reference, each.ratio) for each in found] == [("0", "2", None)]
 
 
@@ -174,23 +163,3 @@ def test_levels_are_corrected_for_their_number():
     assert [each.p_holm for each in found] == pytest.approx(
         [min(1.0, 2 * min(p_values)) if p == min(p_values) else max(p_values) for p in p_values]
     )
-
-
-def test_equal_levels_are_rarely_told_apart():
-    alarms = 0
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        logs = rng.normal(0, 0.01, (5, 8)) + rng.normal(0, 0.03, (5, 1))
-        found = levels(study(logs), {"batch": [1, 2, 4, 8, 16, 32, 64, 128]})
-        alarms += any(each.p_holm < 0.05 for each in found)
-    assert alarms / 300 <= 0.07
-
-
-def test_five_whole_cycles_are_judged_by_what_is_between_them():
-    data = crossed(cycles=5)
-    found = levels(data, TWO_BY_TWO)[0]
-    of_cycles = (data.logs[:, 2:].sum(axis=1) - data.logs[:, :2].sum(axis=1)) / 2
-    expected = stats.ttest_1samp(of_cycles, 0.0)
-    low, high = expected.confidence_interval(0.95)
-    assert (found.ci95_low, found.ci95_high) == pytest.approx((math.exp(low), math.exp(high)))
-    assert found.p == pytest.approx(expected.pvalue)

@@ -79,34 +79,14 @@ def test_few_cycles_have_a_front_and_no_share(cycles):
     assert found["a"].unavailable == "front_share: it needs 5 cycles"
 
 
-@pytest.mark.parametrize("cycles", [5, 7])
-@pytest.mark.parametrize("value", [0.3, 17.3, 1e-9])
-@pytest.mark.parametrize("experiments", [5, 33])
-def test_the_last_bit_of_equal_values_puts_no_one_on_the_front(experiments, value, cycles):
-    found = places(
-        {
-            f"e{number}": runs(*[(1.0 + 0.1 * number, value)] * cycles)
-            for number in range(experiments)
-        }
-    )
-    assert [name for name, point in found.items() if point.on_front] == ["e0"]
-    assert {point.dominated_by for point in found.values()} == {None, "e0"}
-    assert {point.front_share for point in found.values()} == {0.0, 1.0}
-
-
 def test_means_that_differ_by_the_order_of_a_sum_are_equal():
     scores = [0.1, 0.2, 0.3]
-    assert scores[0] + scores[1] + scores[2] > scores[2] + scores[1] + scores[0]
+    assert sum(scores) > sum(scores[::-1])
     cheap = runs(*((1.0, score) for score in scores[::-1]), objective="quality_score")
     dear = runs(*((2.0, score) for score in scores), objective="quality_score")
     found = places({"cheap": cheap, "dear": dear})
     assert (found["cheap"].on_front, found["dear"].on_front) == (True, False)
     assert found["dear"].dominated_by == "cheap"
-
-
-def test_equal_experiments_are_all_on_the_front():
-    found = places({name: runs(*[(0.1, 0.3)] * 7) for name in "abcde"})
-    assert all(point.on_front and point.front_share == 1.0 for point in found.values())
 
 
 def test_a_real_difference_is_no_tie():
@@ -182,11 +162,10 @@ def test_what_is_worse_in_both_is_beaten_and_a_trade_off_is_not():
     assert found["0"].beaten_p_holm == found["2"].beaten_p_holm == 1.0
 
 
-@pytest.mark.parametrize("experiments", [2, 12])
-def test_equal_experiments_are_rarely_called_beaten(experiments):
+def test_equal_experiments_are_rarely_called_beaten():
     alarms = 0
     for seed in range(150):
-        study = drawn(seed, [(1.0, 1.0)] * experiments, cycles=5)
+        study = drawn(seed, [(1.0, 1.0)] * 12, cycles=4)
         for rows in study.values():
             for row in rows:
                 row[LATENCY] = 0.3  # equal quality: energy alone decides

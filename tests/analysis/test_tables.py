@@ -1,3 +1,5 @@
+"""The tables on disk: the same bytes for the same runs, and the same values as text."""
+
 import csv
 import time
 
@@ -53,33 +55,35 @@ def test_no_path_and_no_pandas_in_the_files(tmp_path, plan):
         assert str(tmp_path).encode() not in content
 
 
-def test_partial_tables_are_older_than_any_input(tmp_path, plan):
+def test_partial_tables_are_older_than_any_input_and_whole_ones_are_not(tmp_path, plan):
     write_plan(tmp_path, plan)
     write_result(tmp_path, make_result(plan["runs"][0]))
     write_outcome(tmp_path, plan["runs"][1], status="failed")
     write_tables(tmp_path, partial=True)
-    for name in TABLE_NAMES:
-        assert (tmp_path / name).stat().st_mtime == 86400
+    assert {(tmp_path / name).stat().st_mtime for name in TABLE_NAMES} == {86400}
     statuses = read_table(tmp_path, "runs.parquet")["status"].to_pylist()
     assert statuses == ["completed", "failed", *["missing"] * 4]
-
-
-def test_whole_tables_are_as_new_as_they_are(tmp_path, plan):
     write_complete_study(tmp_path, plan)
-    write_tables(tmp_path, partial=True)
     write_tables(tmp_path, partial=False)
     for name in TABLE_NAMES:
         assert time.time() - (tmp_path / name).stat().st_mtime < 60
 
 
-def test_damaged_record_stops_whole_tables_but_not_partial_ones(tmp_path, plan):
+def test_a_damaged_run_stops_whole_tables_and_is_lost_in_partial_ones(tmp_path, plan):
     write_complete_study(tmp_path, plan)
-    StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1).row.write_bytes(b"")
-    with pytest.raises(ResultsError):
+    row = StudyFolder(tmp_path).run(plan["runs"][2]["experiment"], 2).row
+    whole = row.read_bytes()
+    row.write_bytes(whole[:-20])
+    with pytest.raises(ResultsError, match=str(row)):
         write_tables(tmp_path, partial=False)
     assert not any((tmp_path / name).exists() for name in TABLE_NAMES)
     write_tables(tmp_path, partial=True)
-    assert read_table(tmp_path, "runs.parquet")["status"].to_pylist()[0] == "lost"
+    rows = read_table(tmp_path, "runs.parquet").to_pylist()
+    assert (rows[2]["status"], rows[2]["error_class"]) == ("lost", "DamagedRecord")
+    assert sum(each["status"] == "completed" for each in rows) == 5
+    row.write_bytes(whole)
+    write_tables(tmp_path, partial=False)
+    assert set(read_table(tmp_path, "runs.parquet")["status"].to_pylist()) == {"completed"}
 
 
 def test_ids_that_look_like_numbers_survive_the_csv(tmp_path, plan):
@@ -140,12 +144,11 @@ def test_study_of_which_nothing_ran(tmp_path, plan):
     assert [row["n_pending"] for row in summary] == [3, 3]
 
 
-def test_folder_without_a_plan_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(ResultsError, match=r"plan\.json is not there"):
-        write_tables(tmp_path, partial=False)
-
-
-def test_plan_that_is_no_json_is_an_error(tmp_path):
-    (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(ResultsError, match="is not JSON"):
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, r"plan\.json is not there"), ("{", "is not JSON")]
+)
+def test_without_a_plan_it_is_an_error_that_says_so(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ResultsError, match=told):
         write_tables(tmp_path, partial=False)

@@ -44,14 +44,14 @@ MUTANTS = (
         'return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())',
         'return row["status"] == "completed"',
         "a mean that holds disqualified runs",
-        (f"{_SUMMARY}::test_disqualified_runs_are_counted_and_left_out",),
+        (f"{_SUMMARY}::test_runs_that_have_no_mean_with_the_others_are_counted_and_left_out",),
     ),
     Mutant(
         "analysis/selection.py",
         '{"measured": 0, "estimated": 1}',
         '{"measured": 1, "estimated": 0}',
         "a mean of guesses where there are measurements",
-        (f"{_SUMMARY}::test_measured_and_estimated_never_meet_in_a_mean",),
+        (f"{_SUMMARY}::test_runs_that_have_no_mean_with_the_others_are_counted_and_left_out",),
     ),
     Mutant(
         "analysis/selection.py",
@@ -236,7 +236,7 @@ MUTANTS = (
         "t_quantile(len(pilot) - 1)",
         "t_quantile(len(values) - 1)",
         "a precision that the pilot cannot promise",
-        ("analysis/test_stopping.py",),
+        (_STATISTICS,),
     ),
     Mutant(
         "analysis/summary.py",
@@ -344,7 +344,7 @@ MUTANTS = (
         "and abs(celsius - median_celsius[host, cards]) > MAX_START_OFFSET_CELSIUS",
         "and celsius - median_celsius[host, cards] > MAX_START_OFFSET_CELSIUS",
         "nothing of a run that began cold",
-        ("analysis/test_temperatures.py",),
+        ("analysis/test_merge.py",),
     ),
     Mutant(
         "analysis/merge_cache.py",
@@ -358,7 +358,7 @@ MUTANTS = (
         "RELATIVE_TOLERANCE = 1e-9",
         "RELATIVE_TOLERANCE = 1e-1",
         "that a figure is right which is 10 % off",
-        ("analysis/test_difference.py",),
+        ("analysis/test_recompute.py",),
     ),
     # What the page and the terminal say.
     Mutant(

@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,19 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return the plan of ``configs`` in turn, cycle by cycle."""
     ids = [experiment_id(config) for config in configs]
-    runs: list[dict[str, Any]] = []
-    for cycle in range(1, cycles + 1):
-        for experiment, config in zip(ids, configs, strict=True):
-            runs.append(
-                {
-                    "experiment": experiment,
-                    "cycle": cycle,
-                    "order": len(runs) + 1,
-                    "backend": config.get("backend", "pytorch"),
-                    "runner": "local",
-                    "config": dict(config),
-                }
-            )
+    runs = [
+        {
+            "experiment": experiment,
+            "cycle": cycle,
+            "order": order,
+            "backend": config.get("backend", "pytorch"),
+            "runner": "local",
+            "config": dict(config),
+        }
+        for order, (cycle, (experiment, config)) in enumerate(
+            product(range(1, cycles + 1), zip(ids, configs, strict=True)), start=1
+        )
+    ]
     return {
         "schema_version": 1,
         "study": study,
@@ -62,63 +64,50 @@ def make_result(
     source: str | None = "nvml",
     validity: Sequence[str] = (),
     study: str = "demo",
-    design: str = "d" * 64,
     **overrides: Any,
 ) -> Result:
     """Return a finished run's record with ``energy_j`` of gross energy."""
     start_ns = run["order"] * 60 * SECOND_NS
     end_ns = start_ns + int(window_s * SECOND_NS)
-    scope = "gpu" if kind == "measured" else "cpu"
-    unavailable = None if energy_j is not None else "no sensor"
     requests = output_tokens // 100
-    reading = Reading(
-        device=GPU,
-        sensor=source or "nvml",
-        kind=kind or "measured",
-        scope=scope,
-        channel="counter",
-        headline=True,
-        gross_j=energy_j,
-        unavailable=unavailable,
-    )
+    scope = "gpu" if kind == "measured" else "cpu"
+    reading: dict[str, Any] = {"device": GPU, "sensor": source or "nvml", "scope": scope}
+    reading |= {"kind": kind or "measured", "channel": "counter", "headline": True}
+    energy: dict[str, Any] = {"kind": None, "source": None, "scopes": [], "gross_j": None}
+    energy["unavailable"] = None if energy_j is not None else "no sensor"
+    if energy_j is not None:
+        energy |= {
+            "kind": kind,
+            "source": source,
+            "scopes": [scope],
+            "gross_j": energy_j,
+            "net_j": energy_j * 0.8,
+            "u95_j": energy_j * 0.01,
+            "u_sys_j": energy_j * 0.05,
+            "power_mean_w": energy_j / window_s,
+            "per_output_token_j": energy_j / output_tokens,
+            "per_input_token_j": energy_j / (4 * output_tokens),
+            "per_request_j": energy_j / requests,
+        }
+    reading |= {"gross_j": energy_j, "unavailable": energy.get("unavailable")}
+    phases = (("load", start_ns - 5 * SECOND_NS, start_ns), ("measure", start_ns, end_ns))
+    card = {"uuid": GPU, "name": "NVIDIA H200", "driver": "570.1"}
     parts: dict[str, Any] = {
-        "experiment": run["experiment"],
-        "cycle": run["cycle"],
-        "order": run["order"],
-        "backend": run["backend"],
-        "runner": run["runner"],
+        **{name: run[name] for name in ("experiment", "cycle", "order", "backend", "runner")},
         "study": study,
-        "study_design_hash": design,
+        "study_design_hash": "d" * 64,
         "config": run["config"],
         "protocol": {"protocol": "standard"},
         "phases": [
-            Phase(
-                name="load",
-                start_monotonic_ns=start_ns - 5 * SECOND_NS,
-                end_monotonic_ns=start_ns,
-            ),
-            Phase(name="measure", start_monotonic_ns=start_ns, end_monotonic_ns=end_ns),
+            Phase(name=name, start_monotonic_ns=start, end_monotonic_ns=end)
+            for name, start, end in phases
         ],
         "window": Window(start_monotonic_ns=start_ns, end_monotonic_ns=end_ns, duration_s=window_s),
         "batches": 4,
         "tokens": Tokens(
             input=4 * output_tokens, output=output_tokens, requests=requests, prompt_hash="a" * 64
         ),
-        "energy": Energy(
-            kind=kind if energy_j is not None else None,
-            source=source if energy_j is not None else None,
-            scopes=[scope] if energy_j is not None else [],
-            readings=[reading],
-            gross_j=energy_j,
-            net_j=None if energy_j is None else energy_j * 0.8,
-            u95_j=None if energy_j is None else energy_j * 0.01,
-            u_sys_j=None if energy_j is None else energy_j * 0.05,
-            power_mean_w=None if energy_j is None else energy_j / window_s,
-            per_output_token_j=None if energy_j is None else energy_j / output_tokens,
-            per_input_token_j=None if energy_j is None else energy_j / (4 * output_tokens),
-            per_request_j=None if energy_j is None else energy_j / requests,
-            unavailable=unavailable,
-        ),
+        "energy": Energy(readings=[Reading(**reading)], **energy),
         "performance": Performance(
             output_tokens_per_s=output_tokens / window_s,
             total_tokens_per_s=5 * output_tokens / window_s,
@@ -132,14 +121,7 @@ def make_result(
         "validity": list(validity),
         "environment": {
             "host": "node-1",
-            "gpus": [
-                {
-                    "uuid": GPU,
-                    "name": "NVIDIA H200",
-                    "driver": "570.1",
-                    "start_temperature_celsius": 41.0,
-                }
-            ],
+            "gpus": [{**card, "start_temperature_celsius": 41.0}],
             "engine": {"versions": {"transformers": "5.0", "torch": "2.13"}},
         },
         "provenance": {
@@ -168,6 +150,25 @@ def vouch_again(run: RunFolder) -> None:
     """Let a run's record name the hashes of the files as they are now."""
     record = json.loads(run.result.read_text())
     record["files"] = {name: sha256(run.path / name) for name in record["files"]}
+    write_text(run.result, json.dumps(record))
+
+
+def change_record(run: RunFolder, figure: str, value: Any) -> None:
+    """Write another value into a run's record, as an editor would.
+
+    Args:
+        run: the run.
+        figure: where, as ``energy.readings[0].gross_j``.
+        value: the other value, or what makes it of the one that stands there.
+    """
+    record = json.loads(run.result.read_text())
+    *parents, last = [int(key) if key.isdigit() else key for key in re.findall(r"\w+", figure)]
+    place = record
+    for key in parents:
+        place = place[key]
+    changed = value(place[last]) if callable(value) else value
+    assert place[last] != changed
+    place[last] = changed
     write_text(run.result, json.dumps(record))
 
 

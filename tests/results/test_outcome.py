@@ -1,3 +1,5 @@
+"""How an attempt ended is concluded from what it wrote and from whether its process lives."""
+
 import json
 import os
 import socket
@@ -16,6 +18,9 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.manifest import run_state
 
 USER = os.geteuid()
+NO_PID = 2**22 + 1  # one more than the kernel ever gives (PID_MAX_LIMIT)
+TICKS = start_ticks(os.getpid())
+LONG_AGO = (datetime.now(UTC) - timedelta(days=1)).isoformat()
 
 
 def running(**changes):
@@ -41,21 +46,28 @@ def read(tmp_path, content):
     return read_outcome(path)
 
 
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_running_with_a_live_process_is_running(tmp_path):
-    assert read(tmp_path, running()).status == "running"
-
-
-def test_running_with_a_dead_process_is_lost(tmp_path):
-    outcome = read(tmp_path, running(pid=dead_pid()))
-    assert outcome.status == "lost"
-    assert outcome.phase == "measure"
-    assert "without a word" in outcome.error.message
+@pytest.mark.parametrize(
+    ("changes", "status", "told"),
+    [
+        pytest.param({}, "running", None, id="alive"),
+        pytest.param({"pid": NO_PID}, "lost", "without a word", id="dead"),
+        pytest.param({"boot_id": "11111111"}, "lost", "restarted", id="before a reboot"),
+        # A process is known by the kernel's ticks, whatever the clock says.
+        pytest.param(
+            {"started_at": LONG_AGO, "pid_start_ticks": TICKS}, "running", None, id="its ticks"
+        ),
+        pytest.param({"pid_start_ticks": (TICKS or 0) - 1}, "lost", "another's", id="other ticks"),
+        pytest.param({"host": "elsewhere", "pid": NO_PID}, "running", None, id="another host"),
+        pytest.param(
+            {"host": "elsewhere", "boot_id": "other"}, "running", None, id="another host's boot"
+        ),
+    ],
+)
+def test_what_was_running_is_so_while_nothing_shows_its_end(tmp_path, changes, status, told):
+    outcome = read(tmp_path, running(**changes))
+    assert (outcome.status, outcome.phase) == (status, "measure")
+    assert (outcome.error is None) is (told is None)
+    assert told is None or told in outcome.error.message
 
 
 def test_zombie_is_dead(tmp_path):
@@ -65,32 +77,20 @@ def test_zombie_is_dead(tmp_path):
     process.wait()
 
 
-def test_running_before_a_reboot_is_lost(tmp_path):
-    outcome = read(tmp_path, running(boot_id="11111111-2222-3333-4444-555555555555"))
-    assert outcome.status == "lost"
-    assert "restarted" in outcome.error.message
-
-
-def test_a_process_is_known_by_the_kernels_ticks_whatever_the_clock_says(tmp_path):
-    long_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
-    ticks = start_ticks(os.getpid())
-    alive = running(pid=os.getpid(), started_at=long_ago, pid_start_ticks=ticks)
-    assert read(tmp_path, alive).status == "running"
-    another = read(tmp_path, {**alive, "pid_start_ticks": ticks - 1})
-    assert another.status == "lost"
-    assert "another's" in another.error.message
-
-
-def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, monkeypatch):
-    """Where /proc is mounted with hidepid, as on many shared machines."""
+def hide(monkeypatch, seen=()):
+    """Make every process another user's, of which only ``seen`` is shown (hidepid, proc(5))."""
 
     def refuse(_pid, _number):
         raise PermissionError
 
-    monkeypatch.setattr(processes, "stat_fields", lambda _: [])
+    monkeypatch.setattr(processes, "stat_fields", lambda _: [*seen])
     monkeypatch.setattr("os.kill", refuse)
     monkeypatch.setattr("os.geteuid", lambda: USER + 1)
+
+
+def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, monkeypatch):
     launcher = f"{docker.pid_namespace()}@{processes.boot_id()}:{os.getpid()}:1@{USER}"
+    hide(monkeypatch)
     assert read(tmp_path, running()).status == "running"
     assert not docker._is_abandoned(launcher, "true")
     assert docker._is_abandoned(launcher, "false")
@@ -98,82 +98,61 @@ def test_running_in_a_process_that_this_user_may_not_see_is_believed(tmp_path, m
     assert read(tmp_path, running()).status == "lost"
     assert docker._is_abandoned(launcher, "true")
     monkeypatch.undo()
-    assert read(tmp_path, running(pid=dead_pid())).status == "lost"
     assert docker._is_abandoned(launcher, "true")
 
 
 def test_a_zombie_of_another_user_is_seen_and_dead(tmp_path, monkeypatch):
-    def refuse(_pid, _number):
-        raise PermissionError
-
-    monkeypatch.setattr(processes, "stat_fields", lambda _: ["Z", *"1" * 40])
-    monkeypatch.setattr("os.kill", refuse)
-    monkeypatch.setattr("os.geteuid", lambda: USER + 1)
+    hide(monkeypatch, seen=["Z", *"1" * 40])
     assert read(tmp_path, running()).status == "lost"
 
 
-def test_a_container_of_a_living_launcher_stays():
-    assert not docker._is_abandoned(docker._owner_label(), "true")
-    assert not docker._is_abandoned(docker._owner_label(), "false")
-
-
-def test_versions_that_name_no_namespace_and_this_one_leave_each_others_containers():
-    """Those took what is before the first colon for the boot, and the rest for its process."""
+def test_a_launcher_that_lives_keeps_its_container_and_of_another_version_what_runs():
+    """Versions without a namespace took what is before the first colon for the boot."""
     assert docker._owner_label().partition(":")[0] != processes.boot_id()
+    for running_state in ("true", "false"):
+        assert not docker._is_abandoned(docker._owner_label(), running_state)
     of_theirs = f"{processes.boot_id()}:{os.getpid()}:1@{USER}"
     for owner in (of_theirs, of_theirs.partition("@")[0]):
         assert not docker._is_abandoned(owner, "true")
         assert docker._is_abandoned(owner, "false")
 
 
-def test_running_on_another_host_is_believed(tmp_path):
-    assert read(tmp_path, running(host="elsewhere", pid=dead_pid())).status == "running"
-    assert read(tmp_path, running(host="elsewhere", boot_id="other")).status == "running"
-
-
-def test_absent_is_lost(tmp_path):
-    assert read_outcome(tmp_path / "outcome.json").status == "lost"
-
-
-@pytest.mark.parametrize("content", ["", "  \n"])
-def test_empty_is_lost(tmp_path, content):
-    (tmp_path / "attempts.jsonl").write_text('{"attempt": 1, "status": "running"}\n')
-    (tmp_path / "outcome.json").write_text(content)
-    outcome = read_outcome(tmp_path / "outcome.json")
-    assert outcome.status == "lost"
-    assert "empty" in outcome.error.message
-
-
-def test_empty_without_an_attempt_never_began(tmp_path):
-    (tmp_path / "outcome.json").touch()  # as Snakemake does for a job that was cancelled
-    outcome = read_outcome(tmp_path / "outcome.json")
-    assert outcome.status == "missing"
-    assert outcome.error.class_ == "NeverBegan"
-    assert "cancelled while it waited" in outcome.error.message
+BEGAN, FAILED, COMPLETED = (
+    json.dumps({"attempt": 1, "status": status}) for status in ("running", "failed", "completed")
+)
 
 
 @pytest.mark.parametrize(
-    ("last", "began"), [("failed", False), ("completed", False), ("running", True)]
+    ("attempts", "content", "status", "error", "told"),
+    [
+        ([], None, "lost", "NoOutcome", "left no outcome"),
+        ([BEGAN], "", "lost", "NoOutcome", "empty"),
+        ([BEGAN], "  \n", "lost", "NoOutcome", "empty"),
+        ([BEGAN, BEGAN], "", "lost", "NoOutcome", "empty"),
+        # Snakemake touches the outcome of a job that was cancelled.
+        ([], "", "missing", "NeverBegan", "cancelled while it waited"),
+        ([BEGAN, FAILED], "", "missing", "NeverBegan", "never began"),
+        ([BEGAN, COMPLETED], "", "missing", "NeverBegan", "never began"),
+        *(
+            ([], content, "lost", "DamagedOutcome", "cannot be read")
+            for content in ('{"status": "fai', "[]", '{"status": "splendid"}', "\x00\x00")
+        ),
+    ],
 )
-def test_empty_after_earlier_attempts_is_of_the_last(tmp_path, last, began):
-    lines = [json.dumps({"attempt": 1, "status": status}) for status in ("running", last)]
-    (tmp_path / "attempts.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "outcome.json").touch()
-    error = read_outcome(tmp_path / "outcome.json").error
-    assert error.class_ == ("NoOutcome" if began else "NeverBegan")
-
-
-@pytest.mark.parametrize("content", ['{"status": "fai', "[]", '{"status": "splendid"}', "\x00\x00"])
-def test_damaged_is_lost(tmp_path, content):
-    (tmp_path / "outcome.json").write_text(content)
+def test_without_an_end_it_is_said_what_is_known(tmp_path, attempts, content, status, error, told):
+    if attempts:
+        (tmp_path / "attempts.jsonl").write_text("\n".join(attempts) + "\n")
+    if content is not None:
+        (tmp_path / "outcome.json").write_text(content)
     outcome = read_outcome(tmp_path / "outcome.json")
-    assert outcome.status == "lost"
-    assert outcome.error.class_ == "DamagedOutcome"
+    assert (outcome.status, outcome.error.class_) == (status, error)
+    assert told in outcome.error.message
 
 
 def test_end_of_an_attempt_is_told_as_it_was(tmp_path):
     ended = running(
         status="failed",
+        pid=NO_PID,
         exit_code=137,
         error={"class": "Killed", "message": "by the kernel", "hint": "of a later version"},
         later_field=1,

@@ -1,3 +1,5 @@
+"""A run as one flat row, and rows as a table."""
+
 import json
 
 import pyarrow as pa
@@ -26,23 +28,27 @@ def one_run():
 def test_row_of_a_run_is_its_record_flat():
     run = one_run()
     row = run_row(make_result(run, energy_j=900.0), {"pytorch.batch_size": 8})
-    assert row["experiment"] == run["experiment"]
-    assert row["energy_gross_j"] == 900.0
-    assert row["energy_per_output_token_j"] == 0.45
-    assert row["power_mean_w"] == 45.0
-    assert row["kind"] == "measured"
-    assert row["energy_scopes"] == ["gpu"]
-    assert row["window_s"] == 20.0
-    assert row["output_tokens_per_s"] == 100.0
-    assert row["gpu_name"] == "NVIDIA H200"
-    assert row["driver_version"] == "570.1"
-    assert row["engine_version"] == "transformers 5.0, torch 2.13"
-    assert row["host"] == "node-1"
-    assert row["start_temperature_celsius"] == 41.0
-    assert row["started_monotonic_ns"] == 55_000_000_000
-    assert row["pytorch.batch_size"] == 8
-    assert row["error_class"] is None
+    expected = {
+        "experiment": run["experiment"],
+        "energy_gross_j": 900.0,
+        "energy_per_output_token_j": 0.45,
+        "power_mean_w": 45.0,
+        "kind": "measured",
+        "energy_scopes": ["gpu"],
+        "window_s": 20.0,
+        "output_tokens_per_s": 100.0,
+        "gpu_name": "NVIDIA H200",
+        "driver_version": "570.1",
+        "engine_version": "transformers 5.0, torch 2.13",
+        "host": "node-1",
+        "start_temperature_celsius": 41.0,
+        "started_monotonic_ns": 55_000_000_000,
+        "pytorch.batch_size": 8,
+        "error_class": None,
+    }
+    assert {name: row[name] for name in expected} == expected
     assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
+    assert rows_table([row]).to_pylist() == [row]
 
 
 @pytest.mark.parametrize(
@@ -99,35 +105,27 @@ def test_row_names_the_node_by_the_schedulers_name_and_the_job():
     assert (lost["host"], lost["slurm_job_id"]) == ("gpu-07", "4711")
 
 
-def test_rows_schema_fits_the_row():
-    row = run_row(make_result(one_run()), {"pytorch.batch_size": 8, "dataset": {"n": 4}})
-    assert rows_table([row]).to_pylist() == [row]
-    assert json.loads(row["dataset"]) == {"n": 4}
-
-
-def test_energy_that_was_not_observed_is_null_with_its_reason():
-    row = run_row(make_result(one_run(), energy_j=None), {})
+@pytest.mark.parametrize("energy_j", [None, float("nan")])
+def test_energy_that_was_not_observed_is_null_with_its_reason(energy_j):
+    row = run_row(make_result(one_run(), energy_j=energy_j), {})
     assert row["energy_gross_j"] is None
-    assert row["kind"] is None
-    assert row["energy_unavailable"] == "no sensor"
+    if energy_j is None:
+        assert (row["kind"], row["energy_unavailable"]) == (None, "no sensor")
 
 
-def test_numbers_that_are_none_become_null():
-    row = run_row(make_result(one_run(), energy_j=float("nan")), {})
-    assert row["energy_gross_j"] is None
-
-
-def test_swept_settings_that_are_fixed_columns_are_not_repeated():
-    row = run_row(make_result(one_run()), {"precision": "bf16", "model": "tiny-llama"})
-    assert list(row) == RUN_SCHEMA.names
+def test_swept_settings_are_columns_where_they_are_not_fixed_ones():
+    swept = {"precision": "bf16", "model": "tiny-llama", "dataset": {"n": 4}}
+    row = run_row(make_result(one_run()), swept)
+    assert list(row) == [*RUN_SCHEMA.names, "dataset"]
     assert row["precision"] == "bf16"
+    assert json.loads(row["dataset"]) == {"n": 4}
 
 
 def test_a_setting_never_takes_a_quantitys_name():
     assert setting_columns(["order", "n"]) == {"order": "setting.order", "n": "n"}
 
 
-def test_failed_run_keeps_why():
+def test_failed_run_keeps_why_and_one_that_never_began_is_missing():
     outcome = Outcome.model_validate(
         {
             "status": "failed",
@@ -143,39 +141,27 @@ def test_failed_run_keeps_why():
     assert row["validity"] is None
     assert row["study"] == "demo"
     assert row["model"] == "tiny-llama"
-
-
-def test_run_that_was_never_started_is_missing():
     assert failed_row(one_run(), None, {})["status"] == MISSING
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"),
+    ("values", "kind", "stored"),
     [
-        ([True, None, False], pa.bool_()),
-        ([1, 8, None], pa.int64()),
-        ([0, 0.7], pa.float64()),
-        (["a", None], pa.string()),
-        ([None, None], pa.string()),
+        ([True, None, False], pa.bool_(), [True, None, False]),
+        ([1, 8, None], pa.int64(), [1, 8, None]),
+        ([0, 0.7], pa.float64(), [0, 0.7]),
+        (["a", None], pa.string(), ["a", None]),
+        ([None, None], pa.string(), [None, None]),
+        # Of mixed types
+        ([True, 1], pa.string(), ["true", "1"]),
+        (["auto", 8], pa.string(), ["auto", "8"]),
+        ([2**70, 1], pa.string(), [str(2**70), "1"]),
+        ([[1, 2], {"b": 1, "a": None}], pa.string(), ["[1,2]", '{"b":1}']),
     ],
 )
-def test_settings_keep_their_type(values, kind):
+def test_settings_keep_their_type_or_become_text(values, kind, stored):
     array = setting_array(values)
-    assert array.type == kind
-    assert array.to_pylist() == values
-
-
-@pytest.mark.parametrize(
-    ("values", "texts"),
-    [
-        ([True, 1], ["true", "1"]),
-        (["auto", 8], ["auto", "8"]),
-        ([2**70, 1], [str(2**70), "1"]),
-        ([[1, 2], {"b": 1, "a": None}], ["[1,2]", '{"b":1}']),
-    ],
-)
-def test_settings_of_mixed_types_become_text(values, texts):
-    assert setting_array(values).to_pylist() == texts
+    assert (array.type, array.to_pylist()) == (kind, stored)
 
 
 def test_lookup_of_a_setting_that_is_not_there_is_null():

@@ -4,13 +4,17 @@ import importlib.util
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gpu_validation
 import numpy as np
 import pytest
 import yaml
@@ -24,6 +28,8 @@ from support.studies import ROOT, living, wait_for
 
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py")]
 STAGES = ROOT / "benchmarks" / "gpu_stages"
+RAW = running.Stage("raw", 1, 60, polling.raw)
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 SOURCES = [ROOT / "benchmarks" / "gpu_validation.py", *STAGES.glob("*.py")]
 
 
@@ -116,57 +122,52 @@ def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) 
     wait_for(lambda: not living(str(tmp_path)), 10)
 
 
-def test_a_stage_that_fails_or_hangs_costs_that_stage_alone(tmp_path: Path) -> None:
-    none = card_environment(tmp_path, [], VALIDATION_SCALE="0.1", VALIDATION_LOAD="load")
-    hang = running.Stage("raw", 1, 1.0, running.STAGES[2].run)
-    fail = running.Stage("inventory", 1, 60, running.STAGES[0].run)
-    long = running.Stage("study", 10_000, 60, running.STAGES[-2].run)
-    with environment(none):
-        running.validate(tmp_path / "out", [hang, fail, long], minutes=1)
-    stages = read_json(tmp_path / "out" / "results.json")["stages"]
-    assert stages["raw"]["exit"] in (running.OVER, 1)
-    assert stages["inventory"]["exit"] == 1
+def stages_of(out: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = read_json(out / "results.json")["stages"]
+    return stages
+
+
+def without_a_card(folder: Path) -> AbstractContextManager[None]:
+    return environment(card_environment(folder, [], VALIDATION_LOAD="load"))
+
+
+def test_a_stage_that_fails_or_has_no_time_costs_that_stage_alone(tmp_path: Path) -> None:
+    fail = replace(RAW, name="inventory", run=running.STAGES[0].run)
+    long = replace(RAW, name="study", usual_s=10_000)
+    with without_a_card(tmp_path):
+        running.validate(tmp_path / "out", [fail, long, RAW], minutes=1)
+    stages = stages_of(tmp_path / "out")
+    assert stages["inventory"]["exit"] == stages["raw"]["exit"] == 1
     assert "log_end" in stages["inventory"]
-    assert "takes about 1000 s" in stages["study"]["skipped"]
+    assert "takes about 10000 s" in stages["study"]["skipped"]
 
 
 def test_a_stage_over_its_limit_is_ended_and_what_it_has_is_kept(tmp_path: Path) -> None:
     card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
-    slow = running.Stage("raw", 1, 6.0, running.STAGES[2].run)
     with environment(card):
-        running.validate(tmp_path / "out", [slow], minutes=1)
-    row = read_json(tmp_path / "out" / "results.json")["stages"]["raw"]
+        running.validate(tmp_path / "out", [replace(RAW, limit_s=6.0)], minutes=1)
+    row = stages_of(tmp_path / "out")["raw"]
     assert row["exit"] == running.OVER
     # It was asked to end before it was made to: what it had polled is there.
     assert sensor.raw(tmp_path / "out" / "raw")["polls"] == row["polls"] > 0
     assert (tmp_path / "out" / "raw" / "marks.txt").is_file()
 
 
-def test_what_an_earlier_call_has_found_stays(tmp_path: Path) -> None:
+def test_what_an_earlier_call_has_found_stays_and_is_put_aside(tmp_path: Path) -> None:
     found = {"exit": 0, "polls": 7}
-    (tmp_path / "raw").mkdir()
     keeping.write_json(tmp_path / "results.json", {"stages": {"raw": found}})
-
-    def stages() -> dict[str, Any]:
-        rows: dict[str, Any] = read_json(tmp_path / "results.json")["stages"]
-        return rows
-
-    with environment(card_environment(tmp_path, [], VALIDATION_LOAD="load")):
-        running.validate(tmp_path, [running.Stage("raw", 9999, 60, polling.raw)], minutes=1)
-        assert stages() == {"raw": found}  # there was no time for it
-        running.validate(tmp_path, [running.Stage("raw", 1, 60, polling.raw)], minutes=1)
-    assert stages()["raw-earlier-1"] == found
-    assert stages()["raw"]["exit"] == 1
-
-
-def test_what_an_earlier_call_has_kept_is_put_aside(tmp_path: Path) -> None:
-    fails = running.Stage("raw", 1, 60, running.STAGES[2].run)
     for number in (1, 2):
-        (tmp_path / "out" / "raw").mkdir(parents=True)
-        (tmp_path / "out" / "raw" / "raw.npz").write_text(f"call {number}")
-        with environment(card_environment(tmp_path, [], VALIDATION_LOAD="load")):
-            running.validate(tmp_path / "out", [fails], minutes=1)
-    kept = {path.parent.name: path.read_text() for path in (tmp_path / "out").glob("*/raw.npz")}
+        (tmp_path / "raw").mkdir()
+        (tmp_path / "raw" / "raw.npz").write_text(f"call {number}")
+        with without_a_card(tmp_path):
+            if number == 1:
+                running.validate(tmp_path, [replace(RAW, usual_s=9999)], minutes=1)
+                assert stages_of(tmp_path) == {"raw": found}  # there was no time for it
+            running.validate(tmp_path, [RAW], minutes=1)
+        shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+    assert stages_of(tmp_path)["raw-earlier-1"] == found
+    assert stages_of(tmp_path)["raw"]["exit"] == stages_of(tmp_path)["raw-earlier-2"]["exit"] == 1
+    kept = {path.parent.name: path.read_text() for path in tmp_path.glob("*/raw.npz")}
     assert kept == {"raw-earlier-1": "call 1", "raw-earlier-2": "call 2"}
 
 
@@ -181,10 +182,11 @@ def test_of_stages_that_were_skipped_nothing_is_said(tmp_path: Path) -> None:
     assert checks.judge(tmp_path) == []
 
 
-def test_a_stage_that_is_not_there_is_told() -> None:
-    done = subprocess.run([*COMMAND, "--out", "x", "--only", "no"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no such stage: no" in done.stderr
+def test_a_stage_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        gpu_validation.main(["--out", "x", "--only", "no"])
+    assert ended.value.code == 2
+    assert "no such stage: no" in capsys.readouterr().err
 
 
 def test_no_setting_of_a_card_is_named_anywhere() -> None:
@@ -209,24 +211,22 @@ def test_no_study_asks_for_a_setting(simulated: str, monkeypatch: pytest.MonkeyP
     assert sum(len(study.experiments) for study in read) == (9 if simulated else 11)
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("installed", "sampler"),
+    [({"vllm", "flashinfer"}, "1"), ({"vllm"}, "0"), (set(), None)],
+    ids=["flashinfer is there", "flashinfer is missing", "no vLLM"],
+)
 def test_vllm_does_without_flashinfer_only_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: set[str], sampler: str | None
 ) -> None:
-    monkeypatch.setattr(studies, "run_study", lambda *_, **__: 0)
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: object() if there or name == "vllm" else None
-    )
-    monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
-    studies.own_study(Place(tmp_path / "work", tmp_path / "vllm"))
-    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == ("1" if there else "0")
-
-
-def test_without_vllm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    ran = []
+    monkeypatch.setattr(studies, "run_study", lambda *_, **__: ran.append(os.environ[SAMPLER]))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setenv(SAMPLER, "1")
     place = Place(tmp_path / "work", tmp_path / "vllm")
     studies.own_study(place)
-    assert place.load()["not_run"] == "vLLM is not installed"
+    assert ran == [sampler] * bool(sampler)
+    assert place.load().get("not_run") == (None if sampler else "vLLM is not installed")
 
 
 def stage(folder: Path) -> list[str]:
