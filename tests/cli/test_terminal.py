@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,13 +16,9 @@ from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.live import Live
-from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.processes import boot_id
 from llenergymeasure.report.plain_text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.slurm_jobs import job_prefix
-from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import without_drawing
 from results.synthetic import write_runs
@@ -211,81 +206,6 @@ def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: 
     result = call("status", "nope")
     assert result.code == 2
     assert "nope: no such study file or results folder; studies here: results/new" in result.err
-
-
-def test_a_study_that_has_only_begun_is_said_to_have(tmp_path: Path, call: Call) -> None:
-    study = write_study(tmp_path)
-    folder = StudyFolder(Path("results") / "small")
-    assert "no results yet in results/small; `llem run" in call("status", str(study)).err
-    with locked(folder.lock, "llem run"):
-        for named in (str(study), "results"):
-            result = call("status", named)
-            assert result.code == 2
-            assert f"results/small has begun, by llem run (pid {os.getpid()} on" in result.err
-            assert "no run is planned yet" in result.err
-        log = folder.path / LOG_NAME
-        log.touch()
-        assert "Snakemake is starting" in call("status", str(study)).err
-        os.utime(log, (1, 1))  # of an earlier call
-        assert "models and folders are looked at" in call("status", str(study)).err
-    assert "no results yet in results/small; `llem run" in call("status", str(study)).err
-
-
-def test_runs_that_wait_in_the_queue_are_counted_as_such(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = {"sweep": {"pytorch.batch_size": [1, 4, 8]}}
-    folder = StudyFolder(made(Path("results"), "small", 1e9, **sizes))
-    runs = Plan.read(folder.plan).runs
-    for run in runs:
-        folder.run(run.experiment, 1).result.unlink()
-        folder.run(run.experiment, 1).outcome.write_text("")
-    queue = tmp_path / "bin"
-    queue.mkdir()
-    lines = [
-        f"{place}|{job_prefix(folder)}1|{state}|Priority|rule_measure_wildcards_{run.experiment}_1"
-        for place, (state, run) in enumerate(zip(("PENDING", "RUNNING"), runs, strict=False))
-    ]
-    (queue / "squeue").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
-    (queue / "squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{queue}{os.pathsep}{os.environ['PATH']}")
-    output = call("status", "results/small").out
-    assert output.startswith("small: 3 runs: 1 missing, 2 waiting\n1 job waits in SLURM's queue: ")
-    assert "batch_size=1," not in output
-    counts = json.loads(call("status", "results/small", "--json").out)["counts"]
-    assert counts == {"waiting": 2, "missing": 1}
-
-
-def test_a_call_between_two_runs_is_said_to_go_on(call: Call) -> None:
-    folder = StudyFolder(made(Path("results"), "small", 1e9))
-    assert "is going on" not in call("status", "results/small").out
-    with locked(folder.lock, "llem run"):
-        output = call("status", "results/small").out
-    assert f"llem run (pid {os.getpid()} on {socket.gethostname()}) is going on" in output
-
-
-def test_the_state_names_runs_by_their_settings(call: Call) -> None:
-    sizes = {"sweep": {"pytorch.batch_size": [1, 4, 8]}}
-    folder = StudyFolder(made(Path("results"), "small", 1e9, **sizes))
-    done, runs, failed = (folder.run(run.experiment, 1) for run in Plan.read(folder.plan).runs)
-    alive = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid()}
-    ends = (
-        (runs, {"status": "running", "phase": "warmup", **alive}),
-        (failed, {"status": "failed", "phase": "load", "error": {"class": "Oh", "message": "no"}}),
-    )
-    for run, outcome in ends:
-        run.result.unlink()
-        run.outcome.write_text(json.dumps({"attempt": 1, **outcome}))
-        run.log.touch()
-    result = call("status", "results/small")
-    assert result.code == 0, result.err
-    assert result.out.splitlines() == [
-        "small: 3 runs: 1 completed, 1 failed, 1 running",
-        "  batch_size=4, cycle 1: warming up",
-        "  batch_size=8, cycle 1: failed: Oh: no",
-        f"    log: {failed.log}",
-    ]
-    assert done.result.is_file()
 
 
 def test_the_report_of_an_unfinished_study_says_so(call: Call) -> None:
