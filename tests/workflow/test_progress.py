@@ -174,9 +174,7 @@ def test_a_long_run_to_come_counts_as_long(plan: Plan, folder: StudyFolder) -> N
     assert not time_left.unknown
     short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
     took_s = (progress._last_end_ns - progress._started_ns) / 1e9
-    assert time_left.seconds - WRITE_TABLES_S == pytest.approx(
-        took_s * long / short, rel=0.01
-    )
+    assert time_left.seconds - WRITE_TABLES_S == pytest.approx(took_s * long / short, rel=0.01)
 
 
 def test_a_slow_run_takes_nothing_from_those_after_it(plan: Plan, folder: StudyFolder) -> None:
