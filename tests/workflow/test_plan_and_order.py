@@ -116,6 +116,7 @@ def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     study = write_study(tmp_path, precison="bf16")
     result = snakemake(tmp_path, "--configfile", str(study))
     assert result.returncode == 1
+    assert "StudyError:\n" in result.stderr
     assert "precison" in result.stderr
     assert "precision" in result.stderr
     assert "Traceback" not in result.stderr
