@@ -12,6 +12,7 @@ import typer
 import llenergymeasure
 from cli.commands import Call
 from llenergymeasure.cli.app import app
+from support.malformed import CASES, Bad
 from support.studies import llem
 
 COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
@@ -73,6 +74,24 @@ def test_a_mistake_ends_with_2_and_one_line(
     assert "Traceback" not in result.err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"study.yaml", "there.yaml"}
+
+
+# What is said of each is in tests/config/test_malformed.py; here it is how a command says it.
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("bad", CASES[::10], ids=lambda bad: bad.name)
+def test_llem_says_it_once_and_exits_with_2(
+    bad: Bad, command: str, tmp_path: Path, call: Call
+) -> None:
+    text = bad.text if isinstance(bad.text, bytes) else bad.text.encode()
+    (tmp_path / "study.yaml").write_bytes(text)
+    result = call(command, "study.yaml")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("llem: ") == 1
+    for part in ("study.yaml", *bad.said):
+        assert part in result.err
+    assert "Traceback" not in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
 def test_no_command_and_an_unknown_one(call: Call) -> None:

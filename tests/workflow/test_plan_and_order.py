@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from snakemake.cli import get_argument_parser
 
-from llenergymeasure.workflow.open_study import config_settings
+from llenergymeasure.workflow.open_study import config_settings, runs_nothing
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
@@ -83,6 +84,41 @@ def test_a_look_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert [path.name for path in plan.parent.iterdir()] == ["plan.json"]
     assert plan.read_text() == "{}"
+
+
+LOOKS = (
+    *("-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"),
+    *("--list-rules", "--summary", "--lint"),
+)
+OTHERS = ("-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k", "-pk", "--nolock")
+VALUES = ("-B /mnt/lustre", "-B /nfs", "-S/tmp x", "-B nfs:/n --nv")
+
+
+@pytest.mark.parametrize(
+    ("words", "looks"),
+    [
+        *(([word], True) for word in LOOKS),
+        *(([word, "--configfile", "study.yaml"], False) for word in OTHERS),
+        *((["--apptainer-args", value], False) for value in VALUES),
+    ],
+)
+def test_words_of_a_look_are_known_and_letters_of_a_value_are_none(
+    words: list[str], looks: bool
+) -> None:
+    """By a look, which runs nothing, no plan is made."""
+    assert runs_nothing(["snakemake", *words, "-c", "1"]) is looks
+
+
+def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
+    short = [
+        (name, action.nargs)
+        for action in get_argument_parser()._actions
+        for name in action.option_strings
+        if len(name) == 2
+    ]
+    assert {name for name, nargs in short if runs_nothing([f"{name}n"])} == {
+        name for name, nargs in short if nargs == 0
+    }
 
 
 @pytest.mark.parametrize("runner", ["local", "apptainer"])
