@@ -30,9 +30,17 @@ WRONG = {
         ["--model", "tiny-llama", "--order", "random"],
         ["--model", "tiny-llama", "--cycles", "0"],
         ["-q", "-v", "--model", "tiny-llama"],
+        ["study.yaml", "--dataset", "no_prompt.jsonl"],
     ],
     "resume": [["--no-such-option"], [], ["gone.yaml"], ["."], ["a", "b"]],
-    "plan": [["--no-such-option"], [], ["gone.yaml"], ["a", "b"], ["study.yaml", "--json=yes"]],
+    "plan": [
+        ["--no-such-option"],
+        [],
+        ["gone.yaml"],
+        ["a", "b"],
+        ["study.yaml", "--json=yes"],
+        ["no_prompt.yaml"],
+    ],
     "status": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "skip": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "results": [["--no-such-option"], [], ["gone.yaml"], ["."]],
@@ -64,8 +72,10 @@ def test_a_mistake_ends_with_2_and_one_line(
     command: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    (tmp_path / "study.yaml").write_text("model: tiny-llama\n")
-    (tmp_path / "there.yaml").write_text("model: tiny-llama\n")
+    files = {"study.yaml": "", "there.yaml": "", "no_prompt.yaml": "dataset: no_prompt.jsonl\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"model: tiny-llama\n{text}")
+    (tmp_path / "no_prompt.jsonl").write_text('{"answer": "x"}\n')
     result = call(command, *arguments)
     assert result.code == 2
     assert result.out == ""
@@ -73,7 +83,7 @@ def test_a_mistake_ends_with_2_and_one_line(
     assert result.err.startswith("llem")
     assert "Traceback" not in result.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"study.yaml", "there.yaml"}
+    assert names == {*files, "no_prompt.jsonl"}
 
 
 # What is said of each is in tests/config/test_malformed.py; here it is how a command says it.
