@@ -283,6 +283,16 @@ def test_a_verdict_says_what_the_sensor_may_not_see(pair, tmp_path, compared):
     assert text not in compared(*pair).out
 
 
+def test_an_experiment_with_the_same_setting_in_force_on_both_sides_is_compared(tmp_path, compared):
+    account = {"batch_size": 8, "max_num_seqs": 8}
+    environment = {"host": "node-1", "gpus": [], "engine": {"resolved_config": account}}
+    config = {"model": "tiny-llama", "backend": "vllm", "vllm": {"engine": {"max_num_seqs": 8}}}
+    how = {"configs": [config], "environment": environment}
+    said = compared(study(tmp_path / "a", **how), study(tmp_path / "b", 1.05, hour=13, **how))
+    assert "1.05" in said.out
+    assert "not compared" not in said.out
+
+
 def asked_for_more(folder: Path, *, finished: bool) -> None:
     """Let the plan ask for a cycle more than the tables have, and finish its runs or not."""
     plan = make_plan(CONFIGS, SWEPT, cycles=5)

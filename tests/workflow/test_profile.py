@@ -65,7 +65,9 @@ def test_what_a_job_is_given_is_read_as_snakemake_reads_it(
     assert request.memory_bytes == (None if mebibytes is None else mebibytes * 2**20)
 
 
-def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
+def test_a_profile_of_this_machine_asks_for_no_job_and_one_is_found_by_name_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert job_request(None) is None
     assert job_request("default") is None
     with pytest.raises(ConfigurationError, match="no such profile"):
@@ -74,6 +76,9 @@ def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
     shipped = job_request("slurm")
     assert shipped is not None
     assert shipped.runtime_key == "default-resources.runtime"
+    profile(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert job_request("cluster") is not None
 
 
 @pytest.mark.parametrize(
