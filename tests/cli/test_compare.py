@@ -25,9 +25,9 @@ NOISE = (1.0, 1.01, 0.995, 1.004)
 SWEPT = ["pytorch.batch_size"]
 
 
-def study(folder, level=1.0, cycles=4, hour=12, unseen=0.0, configs=CONFIGS, **how) -> Path:
+def study(folder, level=1.0, hour=12, unseen=0.0, configs=CONFIGS, swept=SWEPT, **how) -> Path:
     """Make a study whose runs use ``level`` kJ with the first batch size, begun at this hour."""
-    plan = make_plan(configs, SWEPT, cycles=cycles)
+    plan = make_plan(configs, swept, cycles=4)
     write_plan(folder, plan)
     for run in plan["runs"]:
         size = run["config"].get("pytorch", {"batch_size": 1})["batch_size"]
@@ -287,7 +287,8 @@ def test_an_experiment_with_the_same_setting_in_force_on_both_sides_is_compared(
     account = {"batch_size": 8, "max_num_seqs": 8}
     environment = {"host": "node-1", "gpus": [], "engine": {"resolved_config": account}}
     config = {"model": "tiny-llama", "backend": "vllm", "vllm": {"engine": {"max_num_seqs": 8}}}
-    how = {"configs": [config], "environment": environment}
+    swept = ["vllm.engine.max_num_seqs"]
+    how = {"configs": [config], "swept": swept, "environment": environment}
     said = compared(study(tmp_path / "a", **how), study(tmp_path / "b", 1.05, hour=13, **how))
     assert "1.05" in said.out
     assert "not compared" not in said.out
