@@ -34,18 +34,7 @@ def study(
     spread=1.0,
     **how,
 ) -> Path:
-    """Make a study of two experiments, whose answers cost so much a token.
-
-    Args:
-        folder: where.
-        joules_a_token: of either side.
-        lengths: tokens of the answers to each prompt by either.
-        hashes: of their prompts.
-        settings: of theirs.
-        cycles: how many.
-        spread: how much of the noise there is.
-        **how: of every result.
-    """
+    """Make a study of two experiments; what is given in pairs is of either."""
     configs = [
         {"model": "tiny-llama", "precision": name, **own}
         for name, own in zip(PRECISIONS, settings, strict=True)
