@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload import arrivals
 from llenergymeasure.workload.arrivals import arrival_offsets, trace_lines
 from llenergymeasure.workload.arrivals_trace import read_trace
-from llenergymeasure.workload.conversations import TrafficPrompts
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n"

@@ -13,9 +13,9 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.run.preflight.memory import longest_tokens
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
-from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import read_file
 from llenergymeasure.workload.prompts import check_files, traffic_prompts
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 from support.serving_runs import experiment, record, run
 
 PUBLISHED = Path(__file__).parents[1] / "fixtures" / "traces"
