@@ -277,8 +277,10 @@ def test_a_file_that_cannot_be_written_loses_neither_the_energy_nor_the_exit_cod
         assert f"llem: {path}: Is a directory" in result.stderr
 
 
-def test_who_reads_no_further_does_not_change_the_exit_code(meter: Meter) -> None:
-    meter.variables["CUDA_VISIBLE_DEVICES"] = f"{uuid(1)},7"  # warned of before the command
+@pytest.mark.parametrize("visible", [uuid(1), f"{uuid(1)},7"], ids=["once", "also of a warning"])
+def test_who_reads_no_further_does_not_change_the_exit_code(meter: Meter, visible: str) -> None:
+    """The second list of cards leads to a warning before the command."""
+    meter.variables["CUDA_VISIBLE_DEVICES"] = visible
     process = meter.start("sh", "-c", "exit 7", align=False)
     for stream in (process.stdout, process.stderr):
         assert stream is not None
