@@ -4,6 +4,8 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workflow import slurm_jobs
 from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, Listener, SnakemakeProcess
+from llenergymeasure.workflow.snakemake_study import SnakemakeStudy
 from llenergymeasure.workload.load_study import load_study
 from support.commands import stand_in
 from support.studies import write_study
@@ -26,6 +29,16 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     monkeypatch.setattr(slurm_jobs, "CANCEL_TIMEOUT_S", 0.0)
     return folder
+
+
+def opened(folder: StudyFolder, **workflow: Any) -> Any:
+    """A study that a Snakemake has open, without what is done as it is opened."""
+    study: Any = object.__new__(SnakemakeStudy)
+    study._folder = folder
+    resources = SimpleNamespace(resources={})
+    settings = {"executor_settings": None, "resource_settings": resources, **workflow}
+    study._workflow = SimpleNamespace(**settings)
+    return study
 
 
 @dataclass

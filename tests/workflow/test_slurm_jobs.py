@@ -28,6 +28,7 @@ from llenergymeasure.workflow.snakemake_study import QUEUE_NOT_WATCHED, Snakemak
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.commands import stand_in
 from support.studies import write_study
+from workflow.conftest import opened
 
 JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING")
 
@@ -40,16 +41,6 @@ def folder(tmp_path: Path) -> StudyFolder:
 def line(folder: StudyFolder, number: int = 17, state: str = "PENDING", reason: str = "") -> str:
     """What squeue says of one of the study's jobs."""
     return f"{number}|{job_prefix(folder)}ab|{state}|{reason}|"
-
-
-def opened(folder: StudyFolder, **workflow: Any) -> Any:
-    """A study that a Snakemake has open, without what is done as it is opened."""
-    study: Any = object.__new__(SnakemakeStudy)
-    study._folder = folder
-    resources = SimpleNamespace(resources={})
-    settings = {"executor_settings": None, "resource_settings": resources, **workflow}
-    study._workflow = SimpleNamespace(**settings)
-    return study
 
 
 NEVER = ", which never ends by itself"

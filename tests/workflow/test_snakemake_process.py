@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,12 +24,11 @@ from llenergymeasure.workflow.snakemake_process import Call, Listener, Snakemake
 from llenergymeasure.workflow.snakemake_study import (
     QUEUE_NOT_WATCHED,
     SERVERS_NOT_SHARED,
-    SnakemakeStudy,
 )
 from llenergymeasure.workload.load_study import load_study
 from support.commands import stand_in
 from support.studies import write_study
-from workflow.conftest import Driven
+from workflow.conftest import Driven, opened
 
 FAILED_RUN = '{"status": "failed", "attempt": 1}'
 
@@ -219,14 +217,9 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened: Any = object.__new__(SnakemakeStudy)
-    opened._folder = driven.folder
-    opened._workflow = SimpleNamespace(
-        executor_settings=None, resource_settings=SimpleNamespace(resources={})
-    )
     job = f"7|{job_prefix(driven.folder)}1|RUNNING||"
     stand_in(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
-    opened._prepare_cluster(named_jobs=False)
+    opened(driven.folder)._prepare_cluster(named_jobs=False)
     write_text(driven.log, f"Using executor\n{capfd.readouterr().err}")
     driven.process._on_cluster = True
     progress = driven.begin_run(None)
