@@ -55,7 +55,7 @@ signal.signal(int(sys.argv[1]), end)
 open(sys.argv[2], "w").close()
 time.sleep(60)
 """
-"""Says that it got a signal. (A loop of bash's may lose one that comes as a command of it ends.)"""
+"""Says that it got a signal."""
 
 
 @dataclass
@@ -90,6 +90,18 @@ class Meter:
         """What it wrote."""
         document: dict[str, Any] = json.loads(self.out.read_text())
         return document
+
+
+@pytest.fixture(autouse=True)
+def signals_as_at_a_prompt() -> Iterator[None]:
+    """Children inherit what is ignored: by a script's ``&``, or by a command metered in here."""
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -204,16 +216,6 @@ def test_the_command_and_the_block_give_the_same_number_on_the_same_recording(
     assert numbers["validity"] == [sorted(meter.document["validity"])] * 2
 
 
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """What a metered command leaves ignored is put back: later tests' processes inherit it."""
-    before = {number: signal.getsignal(number) for number in END_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("own_signals")
 def test_what_is_nowhere_is_not_found_also_with_a_folder_that_may_not_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,7 +233,6 @@ def test_what_is_nowhere_is_not_found_also_with_a_folder_that_may_not_be_read(
     assert metered_command.run_command(["sh"]).exit_code == 126
 
 
-@pytest.mark.usefixtures("own_signals")
 def test_the_exit_code_is_as_a_shell_gives_it() -> None:
     killed = metered_command.run_command(["sh", "-c", "kill -SEGV $$"])
     assert (killed.exit_code, killed.error) == (128 + signal.SIGSEGV, None)
