@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     stand_in(folder, "scancel", f"echo $* >> {folder}/cancelled")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    monkeypatch.setattr(slurm_jobs, "CANCEL_TIMEOUT_S", 0.0)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: time.sleep(0.01))
+    monkeypatch.setattr(slurm_jobs, "time", clock)
+    monkeypatch.setattr(slurm_jobs, "CANCEL_TIMEOUT_S", 0.1)
     return folder
 
 

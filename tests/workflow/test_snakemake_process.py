@@ -76,7 +76,8 @@ def test_failures_of_a_call_that_was_killed_on_another_machine_end_no_study(
     write_text(circuit, "".join(f"{json.dumps(line)}\n" for line in (begun, *alike)))
     # It may be alive there, for all we know.
     assert Circuit(circuit).broken_reason() is not None
-    monkeypatch.setattr(SnakemakeProcess, "_start", lambda *_: subprocess.Popen(["false"]))
+    monkeypatch.setattr(Call, "command", lambda *_: ["sh", "-c", "sleep 0.1; exit 1"])
+    monkeypatch.setattr(snakemake_process, "POLL_S", 0.02)
     with locked(driven.folder.lock, "a test"):
         assert driven.process.run(Call(profile="slurm")) == 1
     assert "llem: Snakemake failed; " in driven.process.error_text
@@ -237,6 +238,7 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
 def test_jobs_that_were_cancelled_no_longer_wait(
     slurm: Path, driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    driven.log.unlink()  # it cannot be read just now
     job = f"7|{job_prefix(driven.folder)}1|PENDING|Priority|"
     stand_in(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
     driven.process._on_cluster = True
