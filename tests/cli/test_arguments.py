@@ -12,6 +12,7 @@ import typer
 import llenergymeasure
 from cli.commands import Call
 from llenergymeasure.cli.app import app
+from support.malformed import CASES, Bad
 from support.studies import llem
 
 COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
@@ -29,9 +30,17 @@ WRONG = {
         ["--model", "tiny-llama", "--order", "random"],
         ["--model", "tiny-llama", "--cycles", "0"],
         ["-q", "-v", "--model", "tiny-llama"],
+        ["study.yaml", "--dataset", "no_prompt.jsonl"],
     ],
     "resume": [["--no-such-option"], [], ["gone.yaml"], ["."], ["a", "b"]],
-    "plan": [["--no-such-option"], [], ["gone.yaml"], ["a", "b"], ["study.yaml", "--json=yes"]],
+    "plan": [
+        ["--no-such-option"],
+        [],
+        ["gone.yaml"],
+        ["a", "b"],
+        ["study.yaml", "--json=yes"],
+        ["no_prompt.yaml"],
+    ],
     "status": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "skip": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "results": [["--no-such-option"], [], ["gone.yaml"], ["."]],
@@ -63,8 +72,10 @@ def test_a_mistake_ends_with_2_and_one_line(
     command: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    (tmp_path / "study.yaml").write_text("model: tiny-llama\n")
-    (tmp_path / "there.yaml").write_text("model: tiny-llama\n")
+    files = {"study.yaml": "", "there.yaml": "", "no_prompt.yaml": "dataset: no_prompt.jsonl\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"model: tiny-llama\n{text}")
+    (tmp_path / "no_prompt.jsonl").write_text('{"answer": "x"}\n')
     result = call(command, *arguments)
     assert result.code == 2
     assert result.out == ""
@@ -72,7 +83,25 @@ def test_a_mistake_ends_with_2_and_one_line(
     assert result.err.startswith("llem")
     assert "Traceback" not in result.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"study.yaml", "there.yaml"}
+    assert names == {*files, "no_prompt.jsonl"}
+
+
+# What is said of each is in tests/config/test_malformed.py; here it is how a command says it.
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("bad", CASES[::10], ids=lambda bad: bad.name)
+def test_llem_says_it_once_and_exits_with_2(
+    bad: Bad, command: str, tmp_path: Path, call: Call
+) -> None:
+    text = bad.text if isinstance(bad.text, bytes) else bad.text.encode()
+    (tmp_path / "study.yaml").write_bytes(text)
+    result = call(command, "study.yaml")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("llem: ") == 1
+    for part in ("study.yaml", *bad.said):
+        assert part in result.err
+    assert "Traceback" not in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
 def test_no_command_and_an_unknown_one(call: Call) -> None:
@@ -108,9 +137,8 @@ def test_help_is_plain_text(command: list[str], call: Call) -> None:
         assert all(name in result.out for name in COMMANDS)
 
 
-def test_version_in_a_pipe(tmp_path: Path) -> None:
-    version = llem(tmp_path, "--version")
-    assert version.stdout == f"llem {llenergymeasure.__version__}\n"
+def test_version(call: Call) -> None:
+    assert call("--version").out == f"llem {llenergymeasure.__version__}\n"
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -135,22 +163,13 @@ def test_where_an_error_is_from_is_shown_when_asked(call: Call) -> None:
     assert result.err.endswith("llem: gone.yaml: no such file; check the path\n")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_can_complete(shell: str, tmp_path: Path) -> None:
-    variables = {"_LLEM_COMPLETE": f"source_{shell}"}
-    script = llem(tmp_path, variables=variables)
-    assert "_LLEM_COMPLETE" in script.stdout
-    assert "llem" in script.stdout
-
-
-def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
-    def completed(words: str, place: int) -> list[str]:
-        variables = {
-            "_LLEM_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(place),
-        }
-        return llem(tmp_path, variables=variables).stdout.split()
-
-    assert {"plan", "prefs"} <= set(completed("llem p", 1))
-    assert "--dry-run" in completed("llem run --d", 2)
+@pytest.mark.parametrize(
+    ("words", "place", "completed"),
+    [("llem p", 1, {"plan", "prefs"}), ("llem run --d", 2, {"--dry-run"})],
+)
+def test_bash_completes_commands_and_options(
+    tmp_path: Path, words: str, place: int, completed: set[str]
+) -> None:
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(place)}
+    result = llem(tmp_path, variables={"_LLEM_COMPLETE": "complete_bash", **variables})
+    assert completed <= set(result.stdout.split())

@@ -1,6 +1,7 @@
 """``llem compare`` where answers end by themselves: also over the answers of one length."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,9 @@ def study(
     settings=({}, {}),
     cycles=4,
     spread=1.0,
-    tables: dict[str, Any] | None = None,
-    lost=(),
     **how,
 ) -> Path:
-    """Make a study of two experiments, whose answers cost so much a token.
-
-    Args:
-        folder: where.
-        joules_a_token: of either side.
-        lengths: tokens of the answers to each prompt by either.
-        hashes: of their prompts.
-        settings: of theirs.
-        cycles: how many.
-        spread: how much of the noise there is.
-        tables: columns of the tables of requests in place of the right ones; None for none.
-        lost: cycles without such tables.
-        **how: of every result.
-    """
+    """Make a study of two experiments; what is given in pairs is of either."""
     configs = [
         {"model": "tiny-llama", "precision": name, **own}
         for name, own in zip(PRECISIONS, settings, strict=True)
@@ -77,15 +63,29 @@ def study(
             "output_tokens": answers,
             "request_energy_j": [level_j * each for each in answers],
             "request_energy_unavailable": [None] * len(answers),
-            **(tables or {}),
         }
-        if run["cycle"] not in lost:
-            measured_columns = {
-                name: values for name, values in columns.items() if values is not None
-            }
-            path = StudyFolder(folder).run(run["experiment"], run["cycle"]).requests
-            pq.write_table(pa.table(measured_columns), path)
+        path = StudyFolder(folder).run(run["experiment"], run["cycle"]).requests
+        pq.write_table(pa.table(columns), path)
     write_tables(folder, partial=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory) -> Path:
+    """A study whose second side writes longer answers; to be read only."""
+    return study(tmp_path_factory.mktemp("longer"))
+
+
+def with_tables(folder: Path, of: Path, lost=(), **columns: list[Any] | None) -> Path:
+    """Copy a study, without the tables of requests of these cycles or with other columns."""
+    shutil.copytree(of, folder, dirs_exist_ok=True)
+    for run in json.loads((folder / "plan.json").read_text())["runs"]:
+        path = StudyFolder(folder).run(run["experiment"], run["cycle"]).requests
+        right = pq.read_table(path).to_pydict()
+        path.unlink()
+        if run["cycle"] not in lost:
+            found = {name: values for name, values in {**right, **columns}.items() if values}
+            pq.write_table(pa.table(found), path)
     return folder
 
 
@@ -98,8 +98,8 @@ def rows_of(folder: Path, capsys) -> dict[str, dict]:
     return {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
 
 
-def test_longer_answers_alone_are_no_difference_over_the_matched_ones(tmp_path, capsys):
-    rows = rows_of(study(tmp_path), capsys)
+def test_longer_answers_alone_are_no_difference_over_the_matched_ones(longer, capsys):
+    rows = rows_of(longer, capsys)
     assert rows[REQUEST]["ratio"] == pytest.approx(1.71, abs=0.03)
     assert rows[REQUEST]["p_holm"] < 0.05
     matched = rows[MATCHED]
@@ -120,21 +120,18 @@ def test_answers_that_are_longer_by_a_little_are_no_difference(tmp_path, capsys)
     assert matched["ratio"] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_dearer_answers_of_one_length_are_shown(tmp_path, capsys):
-    matched = rows_of(study(tmp_path, (1.0, 0.5)), capsys)[MATCHED]
+def test_dearer_answers_of_one_length_are_shown_and_over_how_many(tmp_path, capsys):
+    folder = study(tmp_path, (1.0, 0.5))
+    matched = rows_of(folder, capsys)[MATCHED]
     assert matched["ratio"] == pytest.approx(0.5, rel=0.02)
     assert matched["p_holm"] < 0.05
-
-
-def test_the_terminal_says_over_how_many_answers(tmp_path, capsys):
-    folder = study(tmp_path, (1.0, 0.5))
     compare(*ids_of(folder), study=folder, fail_if=[])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if MATCHED in line)
     assert "paired over 4 cycles; over 8 of 16 answers, as long in both" in line
 
 
-def test_a_cycle_whose_tables_are_lost_is_left_out(tmp_path, capsys):
-    matched = rows_of(study(tmp_path, lost=(3,)), capsys)[MATCHED]
+def test_a_cycle_whose_tables_are_lost_is_left_out(longer, tmp_path, capsys):
+    matched = rows_of(with_tables(tmp_path, longer, lost=(3,)), capsys)[MATCHED]
     assert (matched["matched"], matched["asked"], matched["n"]) == (6, 12, 3)
 
 
@@ -157,37 +154,49 @@ def test_pairs_that_have_no_other_ratio_to_look_behind_have_no_such_row(tmp_path
 
 
 SHUFFLED = {"dataset_order": "shuffled"}
+OTHER_PROMPTS = "the prompts, or their order, are not the same"
+
+
+def without_ratio(folder: Path, capsys) -> str:
+    """Return why there is no ratio over the answers of one length, where there is another one."""
+    rows = rows_of(folder, capsys)
+    assert rows[MATCHED]["ratio"] is None
+    assert rows[REQUEST]["ratio"] is not None
+    return rows[MATCHED]["unavailable"]
 
 
 @pytest.mark.parametrize(
     ("how", "why"),
     [
         ({"lengths": [(10, 20), (10, 30)]}, "0 of 8 answers are as long in both"),
-        ({"hashes": ("a", "b")}, "the prompts, or their order, are not the same"),
-        ({"settings": ({}, SHUFFLED)}, "the prompts, or their order, are not the same"),
-        (
-            {"settings": ({**SHUFFLED, "random_seed": 1}, {**SHUFFLED, "random_seed": 2})},
-            "the prompts, or their order, are not the same",
-        ),
-        (
-            {"tables": {"request_energy_j": [None] * 4, "request_energy_unavailable": ["why"] * 4}},
-            "8 of 16 answers are as long in both, 0 of them with an energy of each; why",
-        ),
-        (
-            {"tables": {"request_energy_j": None, "request_energy_unavailable": None}},
-            "8 of 16 answers are as long in both, 0 of them with an energy of each",
-        ),
-        ({"lost": (1, 2, 3, 4)}, "cannot be read"),
-        ({"tables": {"prompt": None}}, "is no table of requests"),
-        ({"tables": {"output_tokens": None}}, "is no table of requests"),
-        ({"tables": {"output_tokens": ["a", "b", "c", "d"]}}, "is no table of requests"),
-        ({"tables": {"prompt": [[1], [2], [3], [4]]}}, "is no table of requests"),
-        ({"tables": {"request_energy_j": ["x"] * 4}}, "is no table of requests"),
-        ({"tables": {"prompt": [None] * 4}}, "0 of 0 answers are as long in both"),
+        ({"hashes": ("a", "b")}, OTHER_PROMPTS),
+        ({"settings": ({}, SHUFFLED)}, OTHER_PROMPTS),
+        ({"settings": [{**SHUFFLED, "random_seed": seed} for seed in (1, 2)]}, OTHER_PROMPTS),
     ],
 )
 def test_without_matched_answers_the_reason_is_said(tmp_path, capsys, how, why):
-    rows = rows_of(study(tmp_path, **how), capsys)
-    assert rows[MATCHED]["ratio"] is None
-    assert why in rows[MATCHED]["unavailable"]
-    assert rows[REQUEST]["ratio"] is not None
+    assert why in without_ratio(study(tmp_path, **how), capsys)
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        (
+            {"request_energy_j": [None] * 4, "request_energy_unavailable": ["why"] * 4},
+            "8 of 16 answers are as long in both, 0 of them with an energy of each; why",
+        ),
+        (
+            {"request_energy_j": None, "request_energy_unavailable": None},
+            "8 of 16 answers are as long in both, 0 of them with an energy of each",
+        ),
+        ({"lost": (1, 2, 3, 4)}, "cannot be read"),
+        ({"prompt": None}, "is no table of requests"),
+        ({"output_tokens": None}, "is no table of requests"),
+        ({"output_tokens": ["a", "b", "c", "d"]}, "is no table of requests"),
+        ({"prompt": [[1], [2], [3], [4]]}, "is no table of requests"),
+        ({"request_energy_j": ["x"] * 4}, "is no table of requests"),
+        ({"prompt": [None] * 4}, "0 of 0 answers are as long in both"),
+    ],
+)
+def test_tables_of_requests_that_are_no_use_are_the_reason(longer, tmp_path, capsys, tables, why):
+    assert why in without_ratio(with_tables(tmp_path, longer, **tables), capsys)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 from llenergymeasure.plan.make_plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.executors import guard_executors
 from llenergymeasure.workload.load_study import load_study
+from support.commands import stand_in
 from support.studies import snakemake, write_study
 
 WHOLE = Path(__file__).parents[1] / "results/fixtures/measured_v1/runs/8914e7a2493a/1"
@@ -99,10 +98,7 @@ def test_a_whole_result_is_kept_whatever_the_scheduler_says_of_its_job(tmp_path:
     assert executor.failed == ["b over its time"]
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
-    tmp_path: Path, kept: bool
-) -> None:
+def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(tmp_path: Path) -> None:
     """In SLURM's job a Snakemake waits for another one by srun, which a signal ends with an error.
 
     The workflow's own process, or the next call, sees whether the record is whole.
@@ -112,17 +108,14 @@ def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
     folder.path.mkdir(parents=True)
     folder.plan.write_bytes(plan.to_json_bytes())
     result = folder.run(run.experiment, run.cycle).result
-    srun = tmp_path / "srun"
-    srun.write_text(f"#!/bin/sh\nmkdir -p {result.parent}\necho {{}} > {result}\nexit 143\n")
-    srun.chmod(0o755)
-    executor = adopted(tmp_path)
-    job = info("a", run.experiment, str(run.cycle)).job if kept else info("a").job
+    stand_in(tmp_path, "srun", f"mkdir -p {result.parent}\necho {{}} > {result}\nexit 143")
+    job = info("a", run.experiment, str(run.cycle)).job
     process = snakemake(
         tmp_path,
         *("--configfile", "study.yaml", "--mode", "remote", "--executor", "slurm-jobstep"),
         *("--jobs", "1", "--no-hooks", "--nolock", "--force", "--target-jobs"),
         f"measure:cycle={run.cycle},experiment={run.experiment}",
-        *executor.get_job_args(job).split(),
+        *adopted(tmp_path).get_job_args(job).split(),
         variables={
             "LLEM_PLAN": str(folder.plan),
             "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
@@ -130,4 +123,5 @@ def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(
     )
     assert process.returncode == 1
     assert "Error in rule measure" in process.stderr, process.stderr
-    assert result.is_file() == kept
+    assert result.is_file()
+    assert adopted(tmp_path).get_job_args(info("summary").job) == "--attempt 1"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cli.commands import Call
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.run.preflight.forecast import _offline_source
@@ -55,8 +56,11 @@ def test_a_misspelt_folder_is_asked_back(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("nothing_listens")
-def test_experiments_that_have_their_model_are_not_kept_from_it() -> None:
-    (line,) = check_models_available([config("owner/one"), config("tiny-llama")])
+@pytest.mark.parametrize(
+    "other", [config("tiny-llama"), config("owner/one", weights="random")], ids=["here", "random"]
+)
+def test_experiments_that_have_their_model_are_not_kept_from_it(other: dict[str, Any]) -> None:
+    (line,) = check_models_available([config("owner/one"), other])
     assert "(found owner/one)" in line
 
 
@@ -101,12 +105,6 @@ def test_each_revision_of_a_model_is_looked_for_by_itself(
         assert "(found owner/one at revision step1000)" in line
     with pytest.raises(PreflightError, match="owner/one at revision step1000"):
         check_models_available([pinned])
-
-
-@pytest.mark.usefixtures("nothing_listens")
-def test_random_weights_need_no_checkpoint_of_the_same_name() -> None:
-    (line,) = check_models_available([config("owner/one"), config("owner/one", weights="random")])
-    assert "(found owner/one)" in line
 
 
 def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +167,12 @@ def test_a_proxy_that_nothing_listens_at_is_found_at_once(monkeypatch: pytest.Mo
         check_models_available([config("owner/one")])
 
 
-@pytest.mark.slow
-def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
-    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    study = write_study(tmp_path, model="owner/unknown")
-    result = llem(tmp_path, "run", str(study), variables=variables)
-    assert result.returncode == 1
-    assert result.stderr.count("owner/unknown") == 1
-    assert "127.0.0.1 cannot be reached" in result.stderr
+@pytest.mark.usefixtures("nothing_listens")
+def test_llem_run_says_it_in_one_line(tmp_path: Path, call: Call) -> None:
+    result = call("run", str(write_study(tmp_path, model="owner/unknown")))
+    assert result.code == 1
+    assert result.err.count("owner/unknown") == 1
+    assert "127.0.0.1 cannot be reached" in result.err
     assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))
 
 

@@ -11,22 +11,22 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.recovery import keep_finished
 
+RUN = {"experiment": "0123456789ab", "cycle": 1}
+DEMO = Path("results/demo")
 
-def _run(study: Path, cycle: int) -> Path:
-    folder = study / "runs" / "0123456789ab" / str(cycle)
-    folder.mkdir(parents=True)
-    (folder / "run.parquet").write_bytes(b"row")
-    digest = sha256(folder / "run.parquet")
-    named = {"schema_version": 1, "experiment": "0123456789ab", "cycle": cycle}
-    record = {**named, "files": {"run.parquet": digest}}
-    (folder / "result.json").write_text(json.dumps(record))
-    return folder
+
+def _run(study: Path) -> RunFolder:
+    run = StudyFolder(study).run(**RUN)
+    run.path.mkdir(parents=True)
+    run.row.write_bytes(b"row")
+    record = {"schema_version": 1, **RUN, "files": {run.row.name: sha256(run.row)}}
+    run.result.write_text(json.dumps(record))
+    return run
 
 
 def _keep(study: Path) -> None:
-    named = {"experiment": "0123456789ab", "cycle": 1}
-    run = RunFolder(study / "runs" / "0123456789ab" / "1")
-    keep_finished([{**named, **run_state(run)}], StudyFolder(study))
+    folder = StudyFolder(study)
+    keep_finished([{**RUN, **run_state(folder.run(**RUN))}], folder)
 
 
 def _mark(output: Path, name_limit: int = 255) -> Path:
@@ -43,47 +43,40 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_whole_run_loses_its_mark() -> None:
-    study = Path("results/demo")
-    marker = _mark(_run(study, 1) / "result.json")
+@pytest.mark.parametrize(
+    "study", [DEMO, Path("results", "x" * 150, "y" * 100)], ids=["short", "cut by Snakemake"]
+)
+def test_a_whole_run_loses_its_mark(study: Path) -> None:
+    marker = _mark(_run(study).result)
+    assert marker.parent.name.startswith("@") == (study != DEMO)
     _keep(study)
     assert not marker.exists()
 
 
-def test_a_long_path_is_cut_as_snakemake_cuts_it() -> None:
-    study = Path("results") / ("x" * 150) / ("y" * 100)
-    marker = _mark(_run(study, 1) / "result.json")
-    assert marker.parent.name.startswith("@")
-    _keep(study)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize("damage", ["changed", "gone", "no record", "no hashes", "not JSON"])
-def test_a_run_that_is_not_whole_keeps_its_mark(damage: str) -> None:
-    study = Path("results/demo")
-    folder = _run(study, 1)
-    if damage == "changed":
-        (folder / "run.parquet").write_bytes(b"rot")
-    elif damage == "gone":
-        (folder / "run.parquet").unlink()
-    elif damage == "no record":
-        (folder / "result.json").unlink()
-    elif damage == "no hashes":
-        (folder / "result.json").write_text('{"files": {}}')
-    else:
-        (folder / "result.json").write_text("[1,")
-    marker = _mark(folder / "result.json")
-    _keep(study)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.parquet", "rot"),
+        ("run.parquet", None),
+        ("result.json", None),
+        ("result.json", '{"files": {}}'),
+        ("result.json", "[1,"),
+    ],
+)
+def test_a_run_that_is_not_whole_keeps_its_mark(name: str, content: str | None) -> None:
+    run = _run(DEMO)
+    (run.path / name).unlink() if content is None else (run.path / name).write_text(content)
+    marker = _mark(run.result)
+    _keep(DEMO)
     assert marker.exists()
 
 
 def test_marks_of_others_are_left_alone() -> None:
-    study = Path("results/demo")
     strangers = [
         _mark(Path("results/other/runs/0123456789ab/1/result.json")),
         _mark(Path("elsewhere.txt")),
     ]
     odd = Path(".snakemake/incomplete/not-base64!")
     odd.write_text("")
-    _keep(study)
+    _keep(DEMO)
     assert all(marker.exists() for marker in [*strangers, odd])

@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from snakemake.cli import get_argument_parser
 
-from llenergymeasure.workflow.open_study import config_settings
+from llenergymeasure.workflow.open_study import config_settings, runs_nothing
 from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
-@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
-def test_a_bare_call_plans_the_default_study(tmp_path: Path, snakefile: str) -> None:
-    result = snakemake(tmp_path, "-n", snakefile=ROOT / snakefile)
+def test_a_bare_call_plans_the_default_study(tmp_path: Path) -> None:
+    result = snakemake(tmp_path, "-n", variables={"LLEM_IMAGES": str(tmp_path / "{u} x")})
     assert result.returncode == 0, result.stderr
     planned = re.search(r"^measure\s+(\d+)$", result.stdout + result.stderr, re.MULTILINE)
     assert planned is not None
@@ -75,11 +75,8 @@ rule own:
     assert not re.search(r"^own\s", output, re.MULTILINE)
 
 
-def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:
+def test_a_look_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:
     study = ("--configfile", str(write_study(tmp_path)))
-    result = snakemake(tmp_path, "-n", *study)
-    assert result.returncode == 0, result.stderr
-    assert not (tmp_path / "results").exists()
     plan = tmp_path / "results" / "small" / "plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{}")
@@ -89,15 +86,47 @@ def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path
     assert plan.read_text() == "{}"
 
 
-@pytest.mark.parametrize(
-    ("runner", "offered"),
-    [("local", ()), ("local", ("--use-apptainer",)), ("apptainer", ("--use-apptainer",))],
+LOOKS = (
+    *("-n", "-np", "-kn", "-pnc1", "-l", "-S", "-D", "--dry-run", "--dag=dot"),
+    *("--list-rules", "--summary", "--lint"),
 )
+OTHERS = ("-call", "-kcall", "-jall", "-sSnakefile", "-dresults", "-k", "-pk", "--nolock")
+VALUES = ("-B /mnt/lustre", "-B /nfs", "-S/tmp x", "-B nfs:/n --nv")
+
+
+@pytest.mark.parametrize(
+    ("words", "looks"),
+    [
+        *(([word], True) for word in LOOKS),
+        *(([word, "--configfile", "study.yaml"], False) for word in OTHERS),
+        *((["--apptainer-args", value], False) for value in VALUES),
+    ],
+)
+def test_words_of_a_look_are_known_and_letters_of_a_value_are_none(
+    words: list[str], looks: bool
+) -> None:
+    """By a look, which runs nothing, no plan is made."""
+    assert runs_nothing(["snakemake", *words, "-c", "1"]) is looks
+
+
+def test_what_follows_any_option_that_takes_a_value_is_its_value() -> None:
+    short = [
+        (name, action.nargs)
+        for action in get_argument_parser()._actions
+        for name in action.option_strings
+        if len(name) == 2
+    ]
+    assert {name for name, nargs in short if runs_nothing([f"{name}n"])} == {
+        name for name, nargs in short if nargs == 0
+    }
+
+
+@pytest.mark.parametrize("runner", ["local", "apptainer"])
 def test_braces_in_a_home_s_path_matter_only_to_images_that_are_built_there(
-    tmp_path: Path, runner: str, offered: tuple[str, ...]
+    tmp_path: Path, runner: str
 ) -> None:
     study = write_study(tmp_path, runners={"pytorch": runner})
-    words = ("--configfile", str(study), "--dry-run", *offered)
+    words = ("--configfile", str(study), "--dry-run", "--use-apptainer")
     variables = {"LLEM_IMAGES": str(tmp_path / "{u} x")}
     result = snakemake(tmp_path, *words, variables=variables)
     output = result.stdout + result.stderr
@@ -123,6 +152,7 @@ def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     study = write_study(tmp_path, precison="bf16")
     result = snakemake(tmp_path, "--configfile", str(study))
     assert result.returncode == 1
+    assert "StudyError:\n" in result.stderr
     assert "precison" in result.stderr
     assert "precision" in result.stderr
     assert "Traceback" not in result.stderr

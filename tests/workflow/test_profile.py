@@ -9,7 +9,6 @@ import yaml
 from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workflow import snakemake_process
 from llenergymeasure.workflow.snakemake_profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
@@ -66,7 +65,9 @@ def test_what_a_job_is_given_is_read_as_snakemake_reads_it(
     assert request.memory_bytes == (None if mebibytes is None else mebibytes * 2**20)
 
 
-def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
+def test_a_profile_of_this_machine_asks_for_no_job_and_one_is_found_by_name_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert job_request(None) is None
     assert job_request("default") is None
     with pytest.raises(ConfigurationError, match="no such profile"):
@@ -75,6 +76,9 @@ def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
     shipped = job_request("slurm")
     assert shipped is not None
     assert shipped.runtime_key == "default-resources.runtime"
+    profile(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert job_request("cluster") is not None
 
 
 @pytest.mark.parametrize(
@@ -107,16 +111,22 @@ def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path)
     assert found(profile(tmp_path, **{"default-resources": {"runtime": 30}}), **long) == []
 
 
-def test_models_larger_than_the_job_s_memory_are_named(tmp_path: Path) -> None:
-    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **ON_CPU)
-    assert problem.key == "default-resources.mem_mb"
-    assert problem.found == "8000 MB"
-    assert "need at least 16.144 GB for weights and cache, and a job is given 8.389 GB" in str(
-        problem
-    )
-    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 32000}}), **ON_CPU) == []
-    gpu = {**ON_CPU, "pytorch": {}}
-    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **gpu) == []
+@pytest.mark.parametrize(
+    ("megabytes", "given"),
+    [(8000, "8.389 GB"), (15390, "16.138 GB"), (32000, None)],
+    ids=["too little", "just too little, and seen to be less", "enough"],
+)
+def test_models_larger_than_the_job_s_memory_are_named(
+    tmp_path: Path, megabytes: int, given: str | None
+) -> None:
+    place = profile(tmp_path, **{"default-resources": {"mem_mb": megabytes}})
+    problems = found(place, **ON_CPU)
+    assert [problem.key for problem in problems] == ["default-resources.mem_mb"] * bool(given)
+    for problem in problems:
+        assert problem.found == f"{megabytes} MB"
+        words = f"need at least 16.144 GB for weights and cache, and a job is given {given}"
+        assert words in str(problem)
+    assert found(place, **{**ON_CPU, "pytorch": {}}) == []  # on a GPU it is the card's
 
 
 def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Call) -> None:
@@ -137,14 +147,6 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path, call: Ca
     local_plan = call("plan", str(study))
     assert "Does not fit" not in local_plan.out
     assert "this machine's memory is" in local_plan.out
-
-
-def test_no_profile_lets_llem_run_measure_again_for_another_reason_than_a_missing_result() -> None:
-    words = snakemake_process.Call(profile="./mine", targets=("all",)).command(Path("study.yaml"))
-    assert [words[at + 1] for at, word in enumerate(words) if word == "--rerun-triggers"] == [
-        "mtime"
-    ]
-    assert words[words.index("mtime") + 1].startswith("--")  # it takes all words up to an option
 
 
 @pytest.mark.parametrize(
@@ -174,10 +176,3 @@ def test_the_plan_says_whose_jobs_the_runs_are_and_what_runs_in_them(
     local_plan = call("plan", study).out
     assert "  pytorch runs in Apptainer" in local_plan
     assert "job" not in local_plan
-
-
-def test_what_is_just_too_little_memory_is_seen_to_be_less(tmp_path: Path) -> None:
-    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 15390}}), **ON_CPU)
-    assert "need at least 16.144 GB for weights and cache, and a job is given 16.138 GB" in str(
-        problem
-    )

@@ -190,12 +190,9 @@ def driven(folder, monkeypatch):
     return drive
 
 
-def test_it_is_driven_until_no_pilot_asks_for_more(driven):
-    assert driven(study(precision_target=0.015), code=0) == (0, [10, 14])
-
-
-def test_an_interruption_ends_it(driven):
-    assert driven(study(precision_target=0.015), code=130) == (130, [10])
+@pytest.mark.parametrize(("code", "lengths"), [(0, [10, 14]), (130, [10])])
+def test_it_is_driven_until_no_pilot_asks_for_more_or_it_is_interrupted(driven, code, lengths):
+    assert driven(study(precision_target=0.015), code) == (code, lengths)
 
 
 @pytest.mark.parametrize(
