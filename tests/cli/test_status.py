@@ -19,7 +19,7 @@ from llenergymeasure.workflow.slurm_jobs import job_prefix
 from llenergymeasure.workflow.snakemake_process import LOG_NAME
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
-from support.commands import stand_in
+from support.programs import program
 from support.studies import SMALL, write_study
 
 FOLDER = StudyFolder(Path("results/small"))
@@ -43,7 +43,7 @@ def runs(call: Call) -> list[RunFolder]:
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a squeue whose queue is empty."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    return stand_in(tmp_path / "bin", "squeue", ":").parent
+    return program(tmp_path / "bin" / "squeue", ":").parent
 
 
 def test_it_names_runs_by_their_settings(runs: list[RunFolder], call: Call) -> None:
@@ -74,7 +74,7 @@ def test_runs_that_wait_in_the_queue_are_counted_as_such(
         f"rule_measure_wildcards_{runs[place].path.parent.name}_1"
         for place, state in enumerate(("PENDING", "RUNNING"))
     ]
-    stand_in(slurm, "squeue", "\n".join(f"echo '{line}'" for line in lines))
+    program(slurm / "squeue", "\n".join(f"echo '{line}'" for line in lines))
     output = call("status", "results/small").out
     assert output.startswith("small: 3 runs: 1 missing, 2 waiting\n1 job waits in SLURM's queue: ")
     assert "batch_size=1," not in output

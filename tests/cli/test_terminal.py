@@ -22,7 +22,7 @@ from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workload.load_study import study_from_mapping
 from report.studies import without_drawing
 from results.synthetic import write_runs
-from support.commands import stand_in
+from support.programs import program
 from support.studies import MAIN, SMALL, llem, write_study
 
 
@@ -293,7 +293,7 @@ def test_a_closed_stream_is_no_traceback(tmp_path: Path, closed: str) -> None:
 @pytest.mark.slow
 def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     message = "Cannot connect to the Docker daemon"
-    docker = stand_in(tmp_path / "bin", "docker", f"echo '{message}' >&2; exit 1")
+    docker = program(tmp_path / "bin" / "docker", f"echo '{message}' >&2; exit 1")
     study = write_study(tmp_path, backend="vllm", runners={"vllm": "docker"})
     variables = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
     results = tmp_path / "results" / "small"

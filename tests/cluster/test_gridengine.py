@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import stand_in
+from support.programs import program
 from support.studies import ROOT, llem, result_times, start_llem, wait_for, write_study
 
 STATUS = ROOT / "profiles/generic/status.sh"
@@ -26,7 +26,7 @@ def status(folder: Path, qstat: str, qacct: str) -> "subprocess.CompletedProcess
     """Ask the profile's script of job 7, with these in place of Grid Engine's commands."""
     commands = {"qstat": qstat, "qacct": qacct, "qdel": "true", "sleep": "true"}
     for name, script in commands.items():
-        stand_in(folder, name, script)
+        program(folder / name, script)
     return subprocess.run(
         [str(STATUS), "7"],
         env={"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},

@@ -9,7 +9,8 @@ from support.studies import ROOT
 
 
 def program(path: Path, script: str = "") -> Path:
-    """Write a program of the shell's; return its path."""
+    """Write a program of the shell's, its folder too; return its path."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path

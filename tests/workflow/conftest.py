@@ -18,7 +18,7 @@ from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, Listener, SnakemakeProcess
 from llenergymeasure.workflow.snakemake_study import SnakemakeStudy
 from llenergymeasure.workload.load_study import load_study
-from support.commands import stand_in
+from support.programs import program
 from support.studies import write_study
 
 
@@ -26,7 +26,7 @@ from support.studies import write_study
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder where SLURM's commands are looked for first; scancel notes what it ends."""
     folder = tmp_path / "bin"
-    stand_in(folder, "scancel", f"echo $* >> {folder}/cancelled")
+    program(folder / "scancel", f"echo $* >> {folder}/cancelled")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: time.sleep(0.01))
     monkeypatch.setattr(slurm_jobs, "time", clock)

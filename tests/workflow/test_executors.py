@@ -12,7 +12,7 @@ from llenergymeasure.plan.make_plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.executors import guard_executors
 from llenergymeasure.workload.load_study import load_study
-from support.commands import stand_in
+from support.programs import program
 from support.studies import snakemake, write_study
 
 WHOLE = Path(__file__).parents[1] / "results/fixtures/measured_v1/runs/8914e7a2493a/1"
@@ -108,7 +108,7 @@ def test_a_job_that_is_ended_once_its_run_is_over_deletes_no_record(tmp_path: Pa
     folder.path.mkdir(parents=True)
     folder.plan.write_bytes(plan.to_json_bytes())
     result = folder.run(run.experiment, run.cycle).result
-    stand_in(tmp_path, "srun", f"mkdir -p {result.parent}\necho {{}} > {result}\nexit 143")
+    program(tmp_path / "srun", f"mkdir -p {result.parent}\necho {{}} > {result}\nexit 143")
     job = info("a", run.experiment, str(run.cycle)).job
     process = snakemake(
         tmp_path,

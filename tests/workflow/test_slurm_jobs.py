@@ -26,7 +26,7 @@ from llenergymeasure.workflow.slurm_jobs import (
 )
 from llenergymeasure.workflow.snakemake_study import QUEUE_NOT_WATCHED, SnakemakeStudy
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
-from support.commands import stand_in
+from support.programs import program
 from support.studies import write_study
 from workflow.conftest import opened
 
@@ -105,7 +105,7 @@ def test_a_line_of_progress_says_it_in_a_few_words(reasons: list[str], words: st
 
 
 def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
-    stand_in(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    program(slurm / "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PreflightError, match="17"):
         cancel_jobs_and_wait([JOB])
 
@@ -115,7 +115,7 @@ def test_commands_that_hang_are_an_error(
 ) -> None:
     monkeypatch.setattr(slurm_jobs, "COMMAND_TIMEOUT_S", 0.2)
     for name in ("squeue", "scancel"):
-        stand_in(slurm, name, "exec sleep 5")
+        program(slurm / name, "exec sleep 5")
     with pytest.raises(PreflightError, match="squeue did not answer"):
         queued_jobs(folder)
     with pytest.raises(PreflightError, match="scancel 17 did not answer"):
@@ -125,7 +125,7 @@ def test_commands_that_hang_are_an_error(
 def test_other_jobs_of_the_user_may_have_comments_of_several_lines(
     slurm: Path, folder: StudyFolder
 ) -> None:
-    stand_in(slurm, "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line(folder)}\n'")
+    program(slurm / "squeue", f"printf '9|mine|RUNNING|None|first\nsecond\n\n{line(folder)}\n'")
     assert [job.id for job in queued_jobs(folder)] == ["17"]
 
 
@@ -134,8 +134,8 @@ def test_what_a_user_lists_for_himself_hides_no_job_of_a_study(
     slurm: Path, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Hidden jobs would measure next to new ones, and be taken for gone while they wait."""
-    stand_in(slurm, "squeue", f"[ -n \"${name}\" ] || echo '{line(folder)}'")
-    stand_in(slurm, "scancel", f'[ -n "$SCANCEL_STATE" ] || touch {slurm}/cancelled')
+    program(slurm / "squeue", f"[ -n \"${name}\" ] || echo '{line(folder)}'")
+    program(slurm / "scancel", f'[ -n "$SCANCEL_STATE" ] || touch {slurm}/cancelled')
     monkeypatch.setenv(name, "urgent")
     monkeypatch.setenv("SCANCEL_STATE", "RUNNING")
     jobs = queued_jobs(folder)
@@ -149,8 +149,8 @@ def test_jobs_and_nodes_of_a_hidden_partition_are_seen(
 ) -> None:
     """SLURM lists them to those alone who ask for all (squeue(1), ``--all``)."""
     monkeypatch.delenv("SQUEUE_ALL", raising=False)
-    stand_in(slurm, "squeue", f"[ -z \"$SQUEUE_ALL\" ] || echo '{line(folder)}'")
-    stand_in(slurm, "sinfo", "[ -z \"$SINFO_ALL\" ] || echo 'n1|gpu:a100:2|idle|hidden'")
+    program(slurm / "squeue", f"[ -z \"$SQUEUE_ALL\" ] || echo '{line(folder)}'")
+    program(slurm / "sinfo", "[ -z \"$SINFO_ALL\" ] || echo 'n1|gpu:a100:2|idle|hidden'")
     assert [job.id for job in queued_jobs(folder)] == ["17"]
     assert [node.name for node in pin._nodes("hidden")] == ["n1"]
 
@@ -161,7 +161,7 @@ def test_a_configuration_that_is_not_found_for_a_while_is_no_empty_queue(
     """In SLURM's configless mode each command fetches it, and finds none while a name server is
     away."""
     error = "squeue: fatal: Could not establish a configuration source"
-    stand_in(slurm, "squeue", f"echo '{error}' >&2; exit 1")
+    program(slurm / "squeue", f"echo '{error}' >&2; exit 1")
     assert queued_jobs(folder) == []  # as on a machine without a cluster
     with pytest.raises(PreflightError, match="SLURM does not answer"):
         queued_jobs(folder, in_cluster=True)
@@ -199,7 +199,7 @@ def watch(
 
 
 def test_where_nothing_is_left_the_workflow_is_ended_and_says_why(slurm: Path, watch: Any) -> None:
-    stand_in(slurm, "squeue", "true")
+    program(slurm / "squeue", "true")
     signals, said = watch()
     assert signals == [(os.getpid(), 15)]
     assert "the same call makes the rest" in said
@@ -209,7 +209,7 @@ def test_where_nothing_is_left_the_workflow_is_ended_and_says_why(slurm: Path, w
 def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow(
     slurm: Path, folder: StudyFolder, watch: Any
 ) -> None:
-    stand_in(slurm, "squeue", f"echo '{line(folder, reason='PartitionConfig')}'")
+    program(slurm / "squeue", f"echo '{line(folder, reason='PartitionConfig')}'")
     signals, said = watch()
     assert signals == [(os.getpid(), 15)]
     assert said.count(f"1 job waits in SLURM's queue: PartitionConfig{NEVER}") == 1
@@ -233,7 +233,7 @@ def test_what_may_still_happen_is_waited_for(
         "resources": line(folder, reason="Resources"),
         "no_node_now": line(folder, reason="PartitionNodeLimit"),
     }
-    stand_in(slurm, "squeue", squeue.format(**answers, mark=slurm / "mark"))
+    program(slurm / "squeue", squeue.format(**answers, mark=slurm / "mark"))
     with pytest.raises(StillWatchingError):
         watch()
     said = "".join(capsys.readouterr())
@@ -244,7 +244,7 @@ def test_what_may_still_happen_is_waited_for(
 def test_a_rule_that_runs_here_is_waited_for(
     slurm: Path, watch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(slurm, "squeue", "true")
+    program(slurm / "squeue", "true")
     monkeypatch.setattr(slurm_jobs, "descendants", lambda _: [4711])
     with pytest.raises(StillWatchingError):
         watch()
@@ -253,7 +253,7 @@ def test_a_rule_that_runs_here_is_waited_for(
 def test_snakemake_s_executor_does_not_see_what_a_user_lists_for_himself_either(
     slurm: Path, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(slurm, "squeue", "true")
+    program(slurm / "squeue", "true")
     monkeypatch.setattr(QueueWatch, "start", lambda _: None)
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")
     for name in ("SQUEUE_ALL", "SINFO_ALL", "SCONTROL_ALL"):
@@ -276,7 +276,7 @@ def test_where_jobs_cannot_be_listed_none_are_taken_for_gone(
     opened(folder)._prepare_cluster(named_jobs=True)
     assert not watched
     assert QUEUE_NOT_WATCHED in capsys.readouterr().err
-    stand_in(slurm, "squeue", ":")
+    program(slurm / "squeue", ":")
     opened(folder)._prepare_cluster(named_jobs=True)
     assert [watch.daemon for watch in watched] == [True]  # it keeps no Snakemake from its end
 

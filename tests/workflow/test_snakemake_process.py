@@ -26,7 +26,7 @@ from llenergymeasure.workflow.snakemake_study import (
     SERVERS_NOT_SHARED,
 )
 from llenergymeasure.workload.load_study import load_study
-from support.commands import stand_in
+from support.programs import program
 from support.studies import write_study
 from workflow.conftest import Driven, opened
 
@@ -45,7 +45,7 @@ def test_a_signal_goes_to_runs_of_this_host_alone(
 
     So does one's own that was copied with its folder while it ran.
     """
-    stand_in(slurm, "squeue", f"echo '17|{job_prefix(driven.folder)}1|RUNNING|None|'")
+    program(slurm / "squeue", f"echo '17|{job_prefix(driven.folder)}1|RUNNING|None|'")
     run = f"{driven.plan.runs[0].experiment}/1"
     place = tmp_path / "original" if copied else tmp_path
     out = Path("results/small/runs") / run
@@ -167,7 +167,7 @@ def test_what_the_queue_says_goes_to_the_line_and_its_ends_are_said_once(
     write_text(driven.log, f"Submitted job 1\n{words}\n")
     driven.process._on_cluster = True
     for more in ("", f"\n10|{name}|PartitionNodeLimit|"):
-        stand_in(slurm, "squeue", f"echo '{jobs}{more}'")
+        program(slurm / "squeue", f"echo '{jobs}{more}'")
         driven.process._next_poll_s = 0.0
         driven.process._report_queue()
     assert driven.exit_code(f"{words}\n") == 1
@@ -219,7 +219,7 @@ def test_jobs_of_an_earlier_call_that_are_ended_are_said_on_the_console(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = f"7|{job_prefix(driven.folder)}1|RUNNING||"
-    stand_in(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
+    program(slurm / "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
     opened(driven.folder)._prepare_cluster(named_jobs=False)
     write_text(driven.log, f"Using executor\n{capfd.readouterr().err}")
     driven.process._on_cluster = True
@@ -240,12 +240,12 @@ def test_jobs_that_were_cancelled_no_longer_wait(
 ) -> None:
     driven.log.unlink()  # it cannot be read just now
     job = f"7|{job_prefix(driven.folder)}1|PENDING|Priority|"
-    stand_in(slurm, "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
+    program(slurm / "squeue", f"[ -e {slurm}/cancelled ] || echo '{job}'")
     driven.process._on_cluster = True
     driven.process._report_queue()
     assert driven.view.queue == "1 job waits: other jobs come first"
     progress = driven.begin_run(FAILED_RUN)  # also by somebody else: look again
-    stand_in(slurm, "squeue", "true")
+    program(slurm / "squeue", "true")
     driven.process._report_ended_runs(progress)
     driven.process._report_queue()
     assert driven.view.queue == "1 job waits: other jobs come first"  # not asked at each run's end
