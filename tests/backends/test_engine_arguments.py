@@ -235,7 +235,7 @@ COMMANDS: list[tuple[str, Study, list[str], list[str]]] = [
             "--cuda-graph-bs-decode 1 2 4",
             f"--forward-hooks {json.dumps([{'name': 'x'}])}",
         ],
-        ["--enable-torch-compile", "--skip-tokenizer-init", "api-key"],
+        ["enable-torch-compile", "skip-tokenizer-init", "api-key"],
     ),
 ]
 
