@@ -15,8 +15,8 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def quick_close() -> Iterator[None]:
-    """An engine that closes collects garbage: here not of all that transformers is made of."""
+def nothing_to_collect() -> Iterator[None]:
+    """What collects garbage does not look at all that transformers is made of."""
     gc.freeze()
     yield
     gc.unfreeze()

@@ -21,7 +21,7 @@ from llenergymeasure.workload.requests import Request
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.usefixtures("quick_close")
+pytestmark = pytest.mark.usefixtures("nothing_to_collect")
 
 Load = Callable[..., Engine]
 END = 1

@@ -17,7 +17,7 @@ from support.data_files import put
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.usefixtures("quick_close")
+pytestmark = pytest.mark.usefixtures("nothing_to_collect")
 
 REQUEST = Request(0, (10, 11, 12, 13), 5)
 
