@@ -44,12 +44,6 @@ def test_a_ramps_rate_grows_evenly() -> None:
     assert abs(len(times) - 4000) < 4 * math.sqrt(4000)
 
 
-def test_the_same_seed_gives_the_same_times_and_another_others() -> None:
-    settings = {"arrivals": "poisson", "rate_per_s": 3}
-    assert np.array_equal(offsets(50, 1, **settings), offsets(50, 1, **settings))
-    assert not np.array_equal(offsets(50, 1, **settings)[:20], offsets(50, 2, **settings)[:20])
-
-
 def test_no_rate_is_no_traffic() -> None:
     assert len(offsets(50, arrivals="poisson", rate_per_s=0)) == 0
 
