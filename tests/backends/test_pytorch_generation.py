@@ -200,13 +200,14 @@ def test_prompt_lookup(load: Load, preset: str) -> None:
 
 def test_sampling_is_as_the_study_says(load: Load) -> None:
     decoder = {"temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.3, "top_k": 0}
-    passed = {"typical_p": 0.9, "low_cpu_mem_usage": True}  # one for generation, one for loading
+    passed = {"typical_p": 0.9, "rms_norm_eps": 0.25}  # one for generation, one for loading
     engine = load(decoder=decoder, passthrough_kwargs=passed)
     (completion,) = engine.generate([request(0, 5, 6)])
     assert completion.output_tokens == 6
-    options = engine.resolved_config()["generation_config"]
+    resolved = engine.resolved_config()
+    options = resolved["generation_config"]
     assert {name: options[name] for name in decoder} == decoder
-    assert options["typical_p"] == 0.9
+    assert (options["typical_p"], resolved["model_config"]["rms_norm_eps"]) == (0.9, 0.25)
     assert generation_config(experiment(decoder={"temperature": 0.0}), 9, ()).do_sample is False
 
 
