@@ -103,7 +103,10 @@ def test_tokens_are_counted_and_timed_as_they_come(tmp_path: Path) -> None:
         assert exchange.first_ns < token_ns[-1], "not timed when the answer was whole"
 
 
-@pytest.mark.parametrize("name", ["429", "closed amid the answer", "never answered", "no usage"])
+@pytest.mark.parametrize(
+    "name",
+    ["429", "closed amid the answer", "an event that is no JSON", "never answered", "no usage"],
+)
 def test_a_failure_costs_no_other_request(name: str) -> None:
     (way,) = (candidate for candidate in FAILED if candidate.name == name)
     with misbehaving() as server:
@@ -115,6 +118,18 @@ def test_a_failure_costs_no_other_request(name: str) -> None:
     assert failed.failure == way.failure[0]
     assert way.failure[1] in str(failed.message)
     assert failed.end_ns > 0
+
+
+def test_a_client_that_closes_drops_what_is_under_way() -> None:
+    async def go() -> bool:
+        client = StreamingClient(server.base_url)
+        answer = asyncio.ensure_future(sent(client, [1], 2))
+        await asyncio.sleep(0)  # it is sent, and its connection not open yet
+        await client.close()
+        return answer.cancel()  # and no task is left, which asyncio would complain of
+
+    with misbehaving() as server:
+        assert asyncio.run(go())
 
 
 def test_a_server_that_is_not_there_refuses(tmp_path: Path) -> None:
