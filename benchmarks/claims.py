@@ -31,8 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, drift
-from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL, Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import levels
+from llenergymeasure.analysis.pairwise_comparison import (
+    SIGNIFICANCE_LEVEL,
+    Comparison,
+    compare,
+    with_holm,
+)
 from llenergymeasure.analysis.pareto import pareto
 from llenergymeasure.analysis.statistics import autocorrelation, estimate
 from llenergymeasure.analysis.stopping_rule import METRIC, decide, interval

@@ -34,7 +34,8 @@ WORDS = {
 PYTHON_WORDS = {r"null": "None"}
 NULLS = re.compile(
     r"results/|analysis/(tables|pooling|summary|merge)"
-    r"|config/(strict_yaml|schema|section|backends|experiment|measurement|merging|engine_parameters)"
+    r"|config/(strict_yaml|schema|section|backends|experiment|measurement|merge_settings)"
+    r"|config/engine_parameters"
 )
 """Where *null* is right: what speaks of YAML, JSON and Parquet."""
 EXCEPTIONS = {

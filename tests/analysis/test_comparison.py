@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.analysis.blocks import Blocks, make_blocks
-from llenergymeasure.analysis.comparison import (
+from llenergymeasure.analysis.pairwise_comparison import (
     MAX_ALL_PAIRS,
     SIGNIFICANCE_LEVEL,
     compare,

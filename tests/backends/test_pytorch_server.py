@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.backends.pytorch.own_server import Answer
+from llenergymeasure.backends.pytorch.continuous_batching import Answer
 from llenergymeasure.backends.pytorch.server import server_command
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.calibration import GAIN_BAND, read_calibration, uncalibrated_gain
+from llenergymeasure.config.calibration import read_calibration
+from llenergymeasure.config.sensor_gain import GAIN_BAND, uncalibrated_gain
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import study_from_mapping
 

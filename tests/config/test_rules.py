@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.conflicting_settings import RULES, Shape, broken_rules
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.rules import RULES, Shape, broken_rules
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, model_shape, study_from_mapping
 from llenergymeasure.workload.models.known import KNOWN

@@ -10,8 +10,9 @@ import pytest
 
 from llenergymeasure.api import calibrate as calibrating
 from llenergymeasure.api.calibrate import calibrate
-from llenergymeasure.config.calibration import Gain, read_calibration
-from llenergymeasure.energy.against_meter import MeterSetup
+from llenergymeasure.config.calibration import read_calibration
+from llenergymeasure.config.sensor_gain import Gain
+from llenergymeasure.energy.meter_comparison import MeterSetup
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.recording.samples import SampleRow, make_samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, Gain
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
+from llenergymeasure.config.sensor_gain import Gain
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.recording.samples import SampleRow, Samples, make_samples
 from llenergymeasure.sensors.base import SensorInfo

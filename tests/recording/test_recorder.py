@@ -14,7 +14,7 @@ import pytest
 
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.processes import start_ticks
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples
 from nvml_sim import sim
 from support.recording import (
@@ -219,7 +219,7 @@ def test_a_killed_recorder_leaves_all_but_the_last_moment(tmp_path: Path) -> Non
 PARENT = """
 import sys, time
 from pathlib import Path
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 folder = Path(sys.argv[1])
 recorder = RecorderProcess.start(folder / "samples.arrows", sensors="nvml", log=2)
 recorder.wait_ready(60)

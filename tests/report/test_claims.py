@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.analysis.blocks import Blocks
-from llenergymeasure.analysis.comparison import compare
+from llenergymeasure.analysis.pairwise_comparison import compare
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.energy.account import METHOD

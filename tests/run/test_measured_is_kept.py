@@ -16,7 +16,7 @@ import pytest
 
 from llenergymeasure import files
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run import attempt, session
+from llenergymeasure.run import attempt, shared_server
 from llenergymeasure.run import supervisor as supervisor_module
 from llenergymeasure.run.ending import Cause, End
 from llenergymeasure.run.result.build_result import _is_transient
@@ -185,7 +185,7 @@ def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_b
     folder.engine.write_text('{"window": {}}')
     folder.stream.write_text("samples")
     spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
-    session._conclude(Supervisor(spec, folder, None), end, folder)
+    shared_server._conclude(Supervisor(spec, folder, None), end, folder)
     assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
 
 
@@ -198,8 +198,8 @@ def test_what_is_no_word_of_another_one_s_server_is_none(
     folder = RunFolder(tmp_path / "runs" / "a" / "1")
     folder.work.mkdir(parents=True)
     folder.session.write_text(said)
-    monkeypatch.setattr(session, "identity", lambda _: 1 if "1" in said else None)
-    assert session.shared_outcome(folder, 1) is None
+    monkeypatch.setattr(shared_server, "identity", lambda _: 1 if "1" in said else None)
+    assert shared_server.shared_outcome(folder, 1) is None
 
 
 def _left_to_be_judged(path: Path) -> Supervisor:

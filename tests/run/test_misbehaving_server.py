@@ -21,9 +21,9 @@ from llenergymeasure.run.result.run_validity import traffic_codes
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.traffic_table import TRAFFIC_SCHEMA
 from llenergymeasure.validity_codes import VALIDITY
-from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.traffic_prompts import Turn
 from support import misbehaving_server as ways
 from support import serving_runs
 from support.cpu_time import cpu_s

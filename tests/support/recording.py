@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.recording.samples import Header
 from llenergymeasure.sensors.base import SensorInfo
 from nvml_sim import sim

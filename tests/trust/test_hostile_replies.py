@@ -15,8 +15,8 @@ from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.run.engine.traffic import SentRequest
 from llenergymeasure.run.result.run_validity import traffic_codes
-from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.traffic_prompts import Turn
 from support.hostile_replies import serve
 from support.memory import memory_peak
 from support.misbehaving_server import PROMPT, TOKENS

@@ -16,7 +16,6 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import snakemake_profile
 from llenergymeasure.workflow.resume import (
     CALL_NAME,
     RUN_OPTION_SETTINGS,
@@ -24,6 +23,7 @@ from llenergymeasure.workflow.resume import (
     read_call,
     store_call,
 )
+from llenergymeasure.workflow.snakemake_profile import snakemake_profile
 from support.studies import write_study
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure.config.calibration import GAIN_BAND
+from llenergymeasure.config.sensor_gain import GAIN_BAND
 from llenergymeasure.validity_codes import DISQUALIFYING
 from nvml_sim import sim
 from support.studies import snakemake, write_study

@@ -10,7 +10,7 @@ from cli.commands import Call
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workflow import snakemake_process
-from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
+from llenergymeasure.workflow.snakemake_profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import write_study
 

@@ -8,8 +8,8 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.arrivals import arrival_offsets
-from llenergymeasure.workload.conversations import MARK_TOKENS, TrafficPrompts, content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
+from llenergymeasure.workload.traffic_prompts import MARK_TOKENS, TrafficPrompts, content_seed
 from support.data_files import put
 
 OPENAI = {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/v1"}}

@@ -14,8 +14,8 @@ from llenergymeasure.run.preflight.memory import longest_tokens
 from llenergymeasure.workload import arrivals
 from llenergymeasure.workload.arrivals import arrival_offsets, trace_lines
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
-from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.prompts import check_files, traffic_prompts
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 from support.data_files import put
 from support.serving_runs import experiment, record, run
 

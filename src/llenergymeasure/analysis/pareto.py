@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
+from llenergymeasure.analysis.pairwise_comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.statistics import (
     ROUNDING_REL,

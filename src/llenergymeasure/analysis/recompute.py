@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis.relations import OUTPUT_LENGTH
-from llenergymeasure.config.calibration import Calibration, Gain, load_calibration
+from llenergymeasure.config.calibration import Calibration, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.sensor_gain import Gain
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError

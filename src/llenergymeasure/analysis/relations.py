@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, RunValue, make_blocks
-from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import NO_DATA, Level, level_text, levels
+from llenergymeasure.analysis.pairwise_comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.pareto import Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.study_runs import StudyRuns

@@ -10,9 +10,9 @@ import yaml
 
 from llenergymeasure.api.sensor_probe import OWN_LOAD, keep_recording, record_load
 from llenergymeasure.config.calibration import check_entry
-from llenergymeasure.energy.against_meter import MeterComparison, MeterSetup, compare_with_meter
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
+from llenergymeasure.energy.meter_comparison import MeterComparison, MeterSetup, compare_with_meter
 from llenergymeasure.errors import ConfigurationError, MeterError, Problem
 from llenergymeasure.files import sha256
 from llenergymeasure.recording.samples import Header, Samples, read_samples

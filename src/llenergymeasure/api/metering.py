@@ -18,7 +18,7 @@ from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.idle_margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.files import write_text
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.energy import Energy, PhaseEnergy, Reading
 from llenergymeasure.sensors.known_behaviour import load_characterised

@@ -15,7 +15,7 @@ from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.validity import surrounding_doubts
 from llenergymeasure.errors import LlemError, MeterError, as_message
 from llenergymeasure.processes import python_module
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.known_behaviour import Characterisation, save_characterised

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.known_behaviour import (

@@ -15,7 +15,7 @@ from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import trust_lines
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.precision_target import plan_study
-from llenergymeasure.workflow.profile import forecast_for, job_request, may_share, misfits
+from llenergymeasure.workflow.snakemake_profile import forecast_for, job_request, may_share, misfits
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import check_files

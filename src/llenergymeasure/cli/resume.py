@@ -14,13 +14,13 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.profile import is_bundled
 from llenergymeasure.workflow.resume import (
     NotResumedError,
     StudyCall,
     last_started_study,
     read_call,
 )
+from llenergymeasure.workflow.snakemake_profile import is_bundled
 from llenergymeasure.workload.load_study import load_study
 
 

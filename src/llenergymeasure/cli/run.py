@@ -16,7 +16,7 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import parameter_names
 from llenergymeasure.config.dotted import leaves
-from llenergymeasure.config.merging import NotASectionError, assign
+from llenergymeasure.config.merge_settings import NotASectionError, assign
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import (
@@ -36,10 +36,10 @@ from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.complete_study import complete_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.precision_target import plan_study, precision
-from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.recovery import damage_messages
 from llenergymeasure.workflow.resume import StudyCall, store_call
 from llenergymeasure.workflow.snakemake_process import LOG_NAME, OWNER, Call
+from llenergymeasure.workflow.snakemake_profile import forecast_for, job_request, misfits
 from llenergymeasure.workload.arrivals import trace_lines
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files

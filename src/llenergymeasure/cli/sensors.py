@@ -10,7 +10,7 @@ from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.api.sensor_probe import ProbeResult, probe
 from llenergymeasure.api.sensors import channel_lines, channel_report, sensors_report, sensors_text
 from llenergymeasure.cli.output import JsonOption, print_json
-from llenergymeasure.energy.against_meter import MeterSetup
+from llenergymeasure.energy.meter_comparison import MeterSetup
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 CONTEXT = {"allow_interspersed_args": False}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llenergymeasure.config.merging import NotASectionError, assign, flatten, merge
+from llenergymeasure.config.merge_settings import NotASectionError, assign, flatten, merge
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study_file import StudyFile

@@ -8,7 +8,7 @@ from typing import Any
 from llenergymeasure.config import ranges, strict_yaml
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.fields import field_at
-from llenergymeasure.config.merging import NotASectionError, assign
+from llenergymeasure.config.merge_settings import NotASectionError, assign
 from llenergymeasure.config.old_names import (
     ENGINES,
     KEY_REPLACEMENTS,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import load_calibration
 from llenergymeasure.config.candidates import Candidate, candidates
+from llenergymeasure.config.conflicting_settings import Shape, broken_rules
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
     DEFAULT_CYCLES,
@@ -19,10 +20,9 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.merging import flatten
+from llenergymeasure.config.merge_settings import flatten
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.requested_work import SHARED_SAMPLING_NAMES
-from llenergymeasure.config.rules import Shape, broken_rules
 from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted_name
 from llenergymeasure.config.study import Experiment, Study

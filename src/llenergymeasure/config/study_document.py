@@ -18,7 +18,7 @@ from llenergymeasure.config.fields import (
     unknown_settings,
 )
 from llenergymeasure.config.identity import BUILT_IN_NAMES, LOCAL_SETTINGS
-from llenergymeasure.config.merging import NotASectionError, assign, flatten, merge
+from llenergymeasure.config.merge_settings import NotASectionError, assign, flatten, merge
 from llenergymeasure.config.old_names import is_original_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted_name

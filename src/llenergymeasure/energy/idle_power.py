@@ -1,4 +1,4 @@
-"""What a device draws at rest, next to the work.
+"""What a device draws at rest, next to the work, and a window's energy without it.
 
 Rest is measured bare (before anything is loaded), with the model loaded before the window, and
 after it. What is taken off is the loaded rest, since a model in memory is part of serving it, and
@@ -6,11 +6,13 @@ of it the seconds next to the work: a card that has worked is warm and has not l
 yet. How far any second of them lies off bounds what the rest within the window may have been.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from llenergymeasure.config.sensor_gain import Gain
 from llenergymeasure.energy.knots import Knots
 from llenergymeasure.units import NS_PER_S
 
@@ -50,6 +52,10 @@ class IdlePower:
     def is_steady(self) -> bool:
         """Return whether the rest can be taken as one power."""
         return self.deviation_w <= UNSTEADY * self.power_w
+
+    def net_u95_j(self, gross_u95_j: float, gain: Gain, span_s: float) -> float:
+        """Return the half width of a net energy: the gross one's, and how unsure the rest is."""
+        return math.hypot(gross_u95_j, self.deviation_w * span_s / gain.gain)
 
 
 def idle_power(
@@ -98,3 +104,13 @@ def idle_power(
     work_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
     less_w, deviation_w = level_w - work_w, float(np.max(np.abs(np.array(seconds_w) - level_w)))
     return IdlePower(level_w, max(deviation_w, less_w), tuple(names), less_w > deviation_w)
+
+
+def subtract_idle(
+    gross_j: float, idle: IdlePower | None, gain: Gain, span_s: float
+) -> dict[str, float | None]:
+    """Return a window's true ``idle_j`` and ``net_j``; None for both if no rest was measured."""
+    if idle is None:
+        return {"idle_j": None, "net_j": None}
+    idle_j = gain.true_energy_j(idle.power_w * span_s, span_s)
+    return {"idle_j": idle_j, "net_j": gross_j - idle_j}

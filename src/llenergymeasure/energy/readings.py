@@ -1,14 +1,14 @@
 """From channels to readings: gain, rest, the other channel's word, and which are the headline."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llenergymeasure.config.calibration import Calibration, Gain
+from llenergymeasure.config.calibration import Calibration
+from llenergymeasure.config.sensor_gain import Gain
 from llenergymeasure.energy.channel import Channel
 from llenergymeasure.energy.device import Device, model_channel, open_device
 from llenergymeasure.energy.idle_margins import MARGINS
-from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power
+from llenergymeasure.energy.idle_power import IdlePower, PhaseSpan, idle_power, subtract_idle
 from llenergymeasure.energy.sums import overlap
 from llenergymeasure.energy.window import Margin, StretchEnergy
 from llenergymeasure.recording.samples import Samples
@@ -95,14 +95,7 @@ class Source:
         span_s = (end_ns - start_ns) / NS_PER_S
         gain = self.gain or Gain(source="an estimate has no gain")
         gross_j = gain.true_energy_j(stretch.energy_j, span_s)
-        idle_j = None
-        if self.idle is not None:
-            idle_j = gain.true_energy_j(self.idle.power_w * span_s, span_s)
-        energies = {
-            "gross_j": gross_j,
-            "idle_j": idle_j,
-            "net_j": None if idle_j is None else gross_j - idle_j,
-        }
+        energies = {"gross_j": gross_j, **subtract_idle(gross_j, self.idle, gain, span_s)}
         # A model's own output does not say how far off it is: no interval is given.
         if self.gain is not None:
             energies |= self._intervals(stretch, gain, span_s, gross_j)
@@ -112,13 +105,10 @@ class Source:
         self, stretch: StretchEnergy, gain: Gain, span_s: float, gross_j: float
     ) -> dict[str, float | None]:
         u95_j = stretch.u95_j / gain.gain
-        net_u95_j = None
-        if self.idle is not None:
-            net_u95_j = math.hypot(u95_j, self.idle.deviation_w * span_s / gain.gain)
         return {
             "u95_j": u95_j,
             "gross_u95_j": u95_j,
-            "net_u95_j": net_u95_j,
+            "net_u95_j": None if self.idle is None else self.idle.net_u95_j(u95_j, gain, span_s),
             "shared_u95_j": stretch.shared_j / gain.gain,
             "bound_j": stretch.bound_j / gain.gain,
             "u_sys_j": gain.half_width_j(gross_j, span_s),

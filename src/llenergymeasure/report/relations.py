@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.analysis.blocks import has_one_order, make_blocks
-from llenergymeasure.analysis.comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.levels import MIN_CYCLES
+from llenergymeasure.analysis.pairwise_comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.pareto import ENERGY
 from llenergymeasure.analysis.relations import NOT_COMPARABLE, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs

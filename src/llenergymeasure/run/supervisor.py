@@ -20,7 +20,7 @@ from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import load_json, open_file, read_json, remove
 from llenergymeasure.machine.gpus.memory_release import unreleased_lines, wait_for_release_in_child
 from llenergymeasure.processes import SignalPipe, python_module
-from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.recorder_process import RecorderProcess
 from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.complete import is_assessed, is_complete, is_measured
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
@@ -36,7 +36,7 @@ from llenergymeasure.run.ending import (
     wait_for_result,
 )
 from llenergymeasure.run.gpu_reservation import Reservation, restore_leftover_limits
-from llenergymeasure.run.session import measure_followers, runs_to_measure, shared_outcome
+from llenergymeasure.run.shared_server import measure_followers, runs_to_measure, shared_outcome
 from llenergymeasure.screen import say
 from llenergymeasure.validity_codes import DISQUALIFYING
 

@@ -10,9 +10,9 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import plan_study
-from llenergymeasure.workflow.profile import job_request, may_share
 from llenergymeasure.workflow.slurm_jobs import has_squeue
 from llenergymeasure.workflow.snakemake_process import Call, Listener, SnakemakeProcess
+from llenergymeasure.workflow.snakemake_profile import job_request, may_share
 from llenergymeasure.workflow.snakemake_study import QUEUE_NOT_WATCHED, SERVERS_NOT_SHARED
 
 

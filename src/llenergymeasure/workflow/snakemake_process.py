@@ -33,7 +33,6 @@ from llenergymeasure.run.preflight.model_checks import check_models_available
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow import snakemake_log
 from llenergymeasure.workflow.open_study import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_bundled, may_share, snakemake_profile
 from llenergymeasure.workflow.progress import PARALLEL_RUNS, PARALLEL_RUNS_ON_CLUSTER, Progress
 from llenergymeasure.workflow.slurm_jobs import (
     NEVER_ENDS_CLAUSE,
@@ -44,6 +43,7 @@ from llenergymeasure.workflow.slurm_jobs import (
     queued_jobs,
     waiting_summary,
 )
+from llenergymeasure.workflow.snakemake_profile import is_bundled, may_share, snakemake_profile
 from llenergymeasure.workflow.snakemake_study import DRIVEN_VARIABLE
 
 POLL_S = 0.2

@@ -17,7 +17,7 @@ from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.serving import MAX_RATE_PER_S, ServingConfig
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
-from llenergymeasure.workload.draws import Draws
+from llenergymeasure.workload.random_draws import Draws
 
 ARRIVALS_STREAM = 1
 """Which of a seed's streams arrivals are drawn from."""

@@ -5,8 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.conflicting_settings import Shape
 from llenergymeasure.config.expansion import expand
-from llenergymeasure.config.rules import Shape
 from llenergymeasure.config.study import Study
 from llenergymeasure.config.study_document import (
     Document,

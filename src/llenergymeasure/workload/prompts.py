@@ -20,14 +20,14 @@ from llenergymeasure.config.experiment import (
 )
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import recorded_trace
-from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
-from llenergymeasure.workload.draws import choose_tokens
 from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.random_draws import choose_tokens
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 
 _DATE_NOTE = (
     "the chat template can write the day's date into prompts, which then differ from day to day; "

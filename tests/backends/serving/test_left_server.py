@@ -12,8 +12,8 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.engine import ServedEngine, reuse_server
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.workload.conversations import content_seed
 from llenergymeasure.workload.prompts import traffic_prompts
+from llenergymeasure.workload.traffic_prompts import content_seed
 from support.serving_runs import engine, experiment
 from support.serving_server import FAULTS
 

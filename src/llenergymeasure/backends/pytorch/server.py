@@ -41,7 +41,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     settings = json.dumps(
         config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC_SECTIONS))
     )
-    module = "llenergymeasure.backends.pytorch.own_server"
+    module = "llenergymeasure.backends.pytorch.continuous_batching"
     return ServerCommand(
         argv=tuple(python_module(module, "--port", str(port), "--config", settings)),
         base_url=f"http://127.0.0.1:{port}/v1",

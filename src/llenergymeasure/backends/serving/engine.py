@@ -20,10 +20,10 @@ from llenergymeasure.backends.serving.process import ServerProcess, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 from llenergymeasure.workload.tokens import Tokenizer, thinking_marks
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 
 WARM_UP_FIRST = 1 << 40
 """Conversations of the warm-up, far from the traffic's: no cache may hold what that will ask."""

@@ -51,10 +51,10 @@ from llenergymeasure.run.result.flops_record import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.host_cpu import HostCpu
-from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
 from llenergymeasure.workload.models.resolve import ModelSource, measured_commit
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts, content_seed
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from itertools import count
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.units import NS_PER_S
-from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts, Turn
 
 FAILED_PAUSE_NS = NS_PER_S
 """How long a closed loop's user waits after a failed request."""

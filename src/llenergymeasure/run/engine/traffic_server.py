@@ -11,7 +11,7 @@ from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.files import write_text
 from llenergymeasure.machine.gpus.inventory import Gpu
-from llenergymeasure.workload.conversations import TrafficPrompts
+from llenergymeasure.workload.traffic_prompts import TrafficPrompts
 
 
 def start_server(

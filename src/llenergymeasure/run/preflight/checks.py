@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import read_refusal
+from llenergymeasure.config.conflicting_settings import broken_rules
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier, local_files
-from llenergymeasure.config.rules import broken_rules
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.conflicting_settings import Shape
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.rules import Shape
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.files import lfs_pointer_problem, load_json
 from llenergymeasure.ids import digest

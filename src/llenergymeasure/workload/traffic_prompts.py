@@ -23,8 +23,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.draws import Draws, choose_tokens, clip_lengths, draw_lengths
 from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.random_draws import Draws, choose_tokens, clip_lengths, draw_lengths
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 

@@ -1,6 +1,6 @@
 """transformers' continuous batching behind the interface that engines' own servers have.
 
-    python -m llenergymeasure.backends.pytorch.own_server --port 8000 --config '{"model": …}'
+    python -m llenergymeasure.backends.pytorch.continuous_batching --port 8000 --config '{…}'
 
 It loads the model as the pytorch backend does, random weights and quantised ones included, which
 ``transformers serve`` cannot, and answers streamed completions of token ids alone. Tokens are
