@@ -255,7 +255,7 @@ def test_each_run_s_server_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_that_a_server_started_outlives_the_run(tmp_path: Path, end: int) -> None:
     """A worker in a session of its own, below a server whose run is killed."""
-    mark = f"worker-of-{tmp_path.name}"
+    mark = f"worker-of-{tmp_path}"
     worker = f"{sys.executable} -c 'import time; time.sleep(600)' {mark}"
     server = shlex.join(serving_server.command("{port}")).replace("'{port}'", "{port}")
     script = tmp_path / "serve.sh"
