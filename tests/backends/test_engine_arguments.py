@@ -44,7 +44,7 @@ def experiment(backend: str, study: Study) -> ExperimentConfig:
 
 def engine_of(backend: str, study: Study) -> dict[str, Any]:
     config = experiment(backend, study)
-    module = {"vllm": vllm, "sglang": sglang, "tensorrt": tensorrt}[backend]
+    module: Any = {"vllm": vllm, "sglang": sglang, "tensorrt": tensorrt}[backend]
     return module.engine_arguments(config, resolve_model(config))
 
 
@@ -57,11 +57,11 @@ def sampling_of(backend: str, study: Study) -> dict[str, Any]:
 
 
 def server_of(backend: str, study: Study) -> ServerCommand:
-    return registry.get(backend).server(experiment(backend, study), 8123)  # type: ignore[arg-type]
+    return registry.get(backend).server(experiment(backend, study), 8123)
 
 
 def problems(backend: str, **study: Any) -> dict[str | None, str]:
-    found = registry.get(backend).problems(experiment(backend, study))  # type: ignore[arg-type]
+    found = registry.get(backend).problems(experiment(backend, study))
     return {problem.key: problem.message for problem in found}
 
 

@@ -117,7 +117,7 @@ def refusal(
         "sglang.srt.sampling.sampling_params": SimpleNamespace(SamplingParams=Sampling),
     }
     stand_in(monkeypatch, parts, f"llenergymeasure.backends.{backend}.refusal")
-    asked = registry.get(backend)  # type: ignore[arg-type]
+    asked = registry.get(backend)
     assert isinstance(asked, SettingsValidator)
     study = {"model": "tiny-llama", "backend": backend, **settings}
     return asked.refusal(ExperimentConfig.model_validate(study))

@@ -76,10 +76,10 @@ def test_a_file_s_template_with_a_system_message_and_arguments(data: str, templa
 
 
 def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
-    closed = {"serving": {"arrivals": "closed", "concurrency": 1}}
+    closed: dict[str, Any] = {"serving": {"arrivals": "closed", "concurrency": 1}}
     plain, chatted, traffic = (
         workload(dataset=data, dataset_order="given", **more)
-        for more in ({}, {"chat": {}}, {"chat": {}, **closed})
+        for more in (dict[str, Any](), {"chat": {}}, {"chat": {}, **closed})
     )
     words = plain.requests[0].prompt_token_ids[1:]
     assert chatted.requests[0].prompt_token_ids == (0, 2, *words, 1, 3)

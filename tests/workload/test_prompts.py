@@ -195,7 +195,7 @@ def test_files_that_no_run_could_use_are_refused_with_the_plan(
 
 def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -> None:
     data = str(put(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}]))
-    variants = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
+    variants: list[dict[str, Any]] = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
     configs = [{"model": "tiny-llama", "dataset": data, **values} for values in variants]
     again, unread = "holds 2 prompts; they are cycled to make 7", "have a column system"
     notes = check_files(map(ExperimentConfig.model_validate, configs))

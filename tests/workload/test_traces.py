@@ -228,7 +228,11 @@ def test_a_trace_in_a_wrong_unit_is_seen_by_its_rate(tmp_path: Path) -> None:
     """Mooncake's times are in milliseconds; nothing in the file says that these are seconds."""
     path = put(tmp_path / "seconds.jsonl", "".join(MOONCAKE % (n / 2) for n in range(101)))
     traffic = {"arrivals": "trace", "trace": str(path), "trace_speed": 2.0}
-    configs = [{"serving": traffic}, {"serving": {**traffic, "slo": 1}}, {"serving": None}]
+    configs: list[dict[str, Any]] = [
+        {"serving": traffic},
+        {"serving": {**traffic, "slo": 1}},
+        {"serving": None},
+    ]
     line = f"Trace {path}: 101 requests come in 0.025 s as replayed, 4,040 a second"
     assert trace_lines(configs) == [line]
     row = {"timestamp": 5, "delay": 9, "input_length": 5, "output_length": 6}

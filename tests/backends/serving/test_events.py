@@ -140,7 +140,7 @@ def test_what_was_thought_is_counted_apart(
     ]
     reported = case.get("reported")
     details = {} if reported is None else {"reasoning_tokens": reported}
-    end = {"choices": [{"delta": {}, "finish_reason": case.get("reason")}]}
+    end: dict[str, Any] = {"choices": [{"delta": {}, "finish_reason": case.get("reason")}]}
     counts = usage(tokens, completion_tokens_details=details)
     opened = case.get("opened", False)
     exchange = read(*events, end | counts | end, max_tokens=300, opens_thought=opened)
