@@ -1,3 +1,5 @@
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,3 +12,11 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("LLEM_CACHE", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture
+def nothing_to_collect() -> Iterator[None]:
+    """What collects garbage does not look at all that transformers is made of."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

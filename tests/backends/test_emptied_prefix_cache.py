@@ -1,6 +1,5 @@
 """Each pass begins with an empty prefix cache, or there is none: with stand-ins for the engines."""
 
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -17,9 +16,10 @@ from llenergymeasure.workload.requests import Request
 from support.stand_in_modules import stand_in
 
 REQUESTS = [Request(0, (1, 2), 1)]
-VLLM = "llenergymeasure.backends.vllm"
-SGLANG = "llenergymeasure.backends.sglang"
-ENGINES = (f"{VLLM}.engine", f"{VLLM}.refusal", f"{VLLM}.step_counter", f"{SGLANG}.engine")
+ENGINES = [
+    f"llenergymeasure.backends.{name}"
+    for name in ("vllm.engine", "vllm.refusal", "vllm.step_counter", "sglang.engine")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "EMPTY_CACHE_LIMIT_S", 0.1)
 
 
-def without(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> Any:
+def without(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> Any:
     """An engine that was not started."""
     stands = {
         "vllm": SimpleNamespace(SamplingParams=dict),
@@ -38,15 +38,9 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, **settings: Any) -> Any:
         "sglang": SimpleNamespace(),
     }
     stand_in(monkeypatch, stands, *ENGINES)
-    kinds = {
-        "vllm": (f"{VLLM}.engine", "VLLMEngine"),
-        "sglang": (f"{SGLANG}.engine", "SGLangEngine"),
-    }
-    module, kind = kinds[name]
-    engine_class: Any = getattr(import_module(module), kind)
+    engine_class: Any = getattr(import_module(f"llenergymeasure.backends.{name}.engine"), kind)
     engine = engine_class.__new__(engine_class)
-    values = {"model": "tiny-llama", "backend": name, **settings}
-    engine._config = ExperimentConfig.model_validate(values)
+    engine._config = ExperimentConfig.model_validate({"model": "tiny-llama", "backend": name})
     return engine
 
 
@@ -57,7 +51,7 @@ def vllm(
     caching: bool = True,
     tier: object = None,
 ) -> Any:
-    engine = without(monkeypatch, "vllm")
+    engine = without(monkeypatch, "vllm", "VLLMEngine")
     engine._source, engine._thinking = resolve_model(engine._config), None
     output = SimpleNamespace(token_ids=[3], finish_reason="length")
     answer = SimpleNamespace(prompt_token_ids=[1, 2], outputs=[output])
@@ -74,7 +68,7 @@ def vllm(
 
 
 def sglang(monkeypatch: pytest.MonkeyPatch, flush: Callable[[], Any]) -> Any:
-    engine = without(monkeypatch, "sglang")
+    engine = without(monkeypatch, "sglang", "SGLangEngine")
     engine._counts = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
     metadata = {"prompt_tokens": 2, "completion_tokens": 1, "finish_reason": {"type": "length"}}
     engine._engine = SimpleNamespace(
@@ -115,12 +109,6 @@ def test_a_prefix_cache_that_is_kept_fails_the_pass(monkeypatch: pytest.MonkeyPa
     assert len(call_times_ns) > 1
 
 
-def test_nothing_is_emptied_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    reset, call_times_ns = recorded_calls([False])
-    assert vllm(monkeypatch, reset, caching=False).generate(REQUESTS)
-    assert call_times_ns == []
-
-
 @pytest.mark.parametrize("caching", [True, False])
 def test_a_tier_that_blocks_are_offloaded_to_is_emptied_too(
     caching: bool, monkeypatch: pytest.MonkeyPatch
@@ -139,10 +127,13 @@ def test_a_tier_that_blocks_are_offloaded_to_is_emptied_too(
         assert emptied == [True, False]
 
 
-def test_an_earlier_vllm_is_asked_for_its_own_cache_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_emptied_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier vLLM's cache is its own alone, and a tier's is not asked for."""
     reset, call_times_ns = recorded_calls([True])
-    vllm(monkeypatch, reset, tier=object()).generate(REQUESTS)
-    vllm(monkeypatch, reset, tier=object(), caching=False).generate(REQUESTS)
+    assert vllm(monkeypatch, reset, caching=False).generate(REQUESTS)
+    assert vllm(monkeypatch, reset, tier=object(), caching=False).generate(REQUESTS)
+    assert call_times_ns == []
+    assert vllm(monkeypatch, reset, tier=object()).generate(REQUESTS)
     assert len(call_times_ns) == 1
 
 
@@ -156,12 +147,3 @@ def test_sglang_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"SGLang kept its prefix cache.*pending requests"):
         sglang(monkeypatch, flush).generate(REQUESTS)
     assert len(call_times_ns) > 1
-
-
-def test_no_engine_s_stand_in_outlives_its_test() -> None:
-    names = [name for name in ENGINES if name not in sys.modules]
-    assert names
-    with pytest.MonkeyPatch.context() as patch:
-        vllm(patch, lambda: True)
-        assert f"{VLLM}.engine" in sys.modules
-    assert not set(names) & set(sys.modules)

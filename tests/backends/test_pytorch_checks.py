@@ -25,18 +25,79 @@ def problems(**values: Any) -> dict[str | None, str]:
     return {problem.key: problem.message for problem in registry.get("pytorch").problems(config)}
 
 
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_compute_capabilities", lambda _config: [])
-
-
-def on(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int]) -> None:
+def on(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int], lacking: str | None = None) -> None:
+    """Be on a machine with these GPUs, and with every package but one."""
     monkeypatch.setattr(checks, "_compute_capabilities", lambda _config: list(gpus))
     monkeypatch.setattr(checks, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == lacking else 1)
 
 
-def test_the_default_has_none() -> None:
-    assert problems() == {}
+FOUR_BITS, EIGHT_BITS = ({"pytorch": {name: True}} for name in ("load_in_4bit", "load_in_8bit"))
+RANDOM = {"model": "Llama-3.1-8B", "weights": "random"}
+FLASH = {"attn_implementation": "flash_attention_2"}
+COMPILED: dict[str, Any] = {"torch_compile": True}
+PROBLEMS: list[tuple[list[tuple[int, int]], str | None, dict[str, Any], dict[str, str]]] = [
+    ([], None, {}, {}),
+    ([], "torch", {}, {"backend": install_command("pytorch")}),
+    ([], None, FOUR_BITS, {"pytorch.load_in_4bit": "NVIDIA GPU"}),
+    ([], None, EIGHT_BITS, {"pytorch.load_in_8bit": "NVIDIA GPU"}),
+    ([HOPPER], "bitsandbytes", EIGHT_BITS, {"pytorch.load_in_8bit": "pip install bitsandbytes"}),
+    ([HOPPER], None, FOUR_BITS, {}),
+    ([HOPPER], None, {**RANDOM, **FOUR_BITS}, {"pytorch.load_in_4bit": "has none"}),
+    ([TURING], None, {"precision": "bf16"}, {"precision": "7.5"}),
+    ([TURING], None, {"precision": "fp16"}, {}),
+    ([HOPPER], None, {"precision": "bf16"}, {}),
+    ([HOPPER], "flash_attn", {"pytorch": FLASH}, {"pytorch.attn_implementation": "flash_attn"}),
+    ([], None, {"pytorch": FLASH}, {"pytorch.attn_implementation": "NVIDIA GPU"}),
+    ([], None, {"pytorch": {"device_map": "cuda:0"}}, {"pytorch.device_map": "0 are visible"}),
+    ([HOPPER], None, {"pytorch": {"device_map": "cuda:0"}}, {}),
+    ([HOPPER], None, {"pytorch": {"device_map": "cuda:1"}}, {"pytorch.device_map": "1 are"}),
+    (
+        [],
+        None,
+        {**RANDOM, "pytorch": {"tensor_parallel_size": 2}},
+        {"pytorch.tensor_parallel_size": "has none"},
+    ),
+    (
+        [],
+        None,
+        {"pytorch": {"tensor_parallel_size": 2, "num_processes": 2}},
+        {"pytorch.tensor_parallel_size": "set one"},
+    ),
+    ([], None, {"pytorch": COMPILED}, {"pytorch.torch_compile": "g++"}),
+    ([], None, {"pytorch": COMPILED | {"torch_compile_backend": "aot_eager"}}, {}),
+    ([], None, {"lora": {"adapter_path": "/dev"}}, {"lora.adapter_path": "adapter_config.json"}),
+    (
+        [],
+        None,
+        {"passthrough_kwargs": {"max_new_tokens": 3, "eos_token_id": 1, "typical_p": 0.9}},
+        {
+            "passthrough_kwargs.max_new_tokens": "max_output_tokens",
+            "passthrough_kwargs.eos_token_id": "",
+        },
+    ),
+]
+"""The GPUs, a package that is not installed, the study, and what is said of it by key."""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "lacking", "study", "expected"),
+    PROBLEMS,
+    ids=[f"{study} on {gpus} without {lacking}" for gpus, lacking, study, _ in PROBLEMS],
+)
+def test_what_cannot_run_here_is_said_beforehand(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: list[tuple[int, int]],
+    lacking: str | None,
+    study: dict[str, Any],
+    expected: dict[str, str],
+) -> None:
+    on(monkeypatch, *gpus, lacking=lacking)
+    monkeypatch.setenv("PATH", "")  # and no compiler
+    monkeypatch.delenv("CXX", raising=False)
+    found = problems(**study)
+    assert set(found) == set(expected)
+    assert all(says in found[key] for key, says in expected.items())
 
 
 @pytest.mark.parametrize("device_map", [None, "auto", "cuda", "cuda:0", "balanced"])
@@ -56,6 +117,7 @@ def test_a_torch_that_cannot_use_the_gpu_beside_it(
 def test_older_transformers_generate_batches_and_serve_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    on(monkeypatch)
     monkeypatch.setattr(checks, "version", lambda _name: "5.17.0")
     assert problems() == {}
     serving = {"arrivals": "closed", "concurrency": 2}
@@ -100,75 +162,6 @@ def test_why_torch_cannot_use_a_gpu(
     monkeypatch.setattr(checks, "cuda_driver_version", lambda: "12.4")
     monkeypatch.setattr(checks, "find_spec", lambda _: 1)
     assert checks.why_no_cuda() == reason
-
-
-@pytest.mark.parametrize("name", ["load_in_4bit", "load_in_8bit"])
-def test_quantisation_needs_gpu_and_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert "NVIDIA GPU" in problems(pytorch={name: True})[f"pytorch.{name}"]
-    on(monkeypatch, HOPPER)
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "bitsandbytes" else 1)
-    assert "pip install bitsandbytes" in problems(pytorch={name: True})[f"pytorch.{name}"]
-    monkeypatch.setattr(checks, "find_spec", lambda _: 1)
-    assert problems(pytorch={name: True}) == {}
-
-
-def test_quantising_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, HOPPER)
-    messages = problems(model="Llama-3.1-8B", weights="random", pytorch={"load_in_4bit": True})
-    assert "has none" in messages["pytorch.load_in_4bit"]
-
-
-def test_bf16_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, TURING)
-    assert "7.5" in problems(precision="bf16")["precision"]
-    assert problems(precision="fp16") == {}
-    on(monkeypatch, HOPPER)
-    assert problems(precision="bf16") == {}
-
-
-def test_flash_attention_without_its_package() -> None:
-    messages = problems(pytorch={"attn_implementation": "flash_attention_2"})
-    assert "pytorch.attn_implementation" in messages
-
-
-def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:0"})
-    on(monkeypatch, HOPPER)
-    assert problems(pytorch={"device_map": "cuda:0"}) == {}
-    assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:1"})
-
-
-def test_slices_need_weights_and_go_alone() -> None:
-    messages = problems(model="Llama-3.1-8B", weights="random", pytorch={"tensor_parallel_size": 2})
-    assert "has none" in messages["pytorch.tensor_parallel_size"]
-    both = {"tensor_parallel_size": 2, "num_processes": 2}
-    assert "set one" in problems(pytorch=both)["pytorch.tensor_parallel_size"]
-
-
-def test_compiling_for_the_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    assert "g++" in problems(pytorch={"torch_compile": True})["pytorch.torch_compile"]
-    eager = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
-    assert problems(pytorch=eager) == {}
-
-
-def test_an_adapter_that_is_not_there(tmp_path: Path) -> None:
-    assert "lora.adapter_path" in problems(lora={"adapter_path": str(tmp_path)})
-
-
-def test_passthrough_keeps_off_what_has_a_name() -> None:
-    messages = problems(
-        passthrough_kwargs={"max_new_tokens": 3, "eos_token_id": 1, "typical_p": 0.9}
-    )
-    assert "max_output_tokens" in messages["passthrough_kwargs.max_new_tokens"]
-    assert "passthrough_kwargs.eos_token_id" in messages
-    assert len(messages) == 2
-
-
-def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "torch" else 1)
-    assert install_command("pytorch") in problems()["backend"]
 
 
 def test_looking_imports_no_engine() -> None:

@@ -1,6 +1,10 @@
 """The tiny model, for real, on the CPU."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Completion, Engine
+from llenergymeasure.backends.pytorch.generation import generation_config
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.prompts import build_workload
@@ -16,7 +21,11 @@ from llenergymeasure.workload.requests import Request
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("nothing_to_collect")
+
 Load = Callable[..., Engine]
+END = 1
+"""The tiny model's end of sequence."""
 
 
 def experiment(**values: Any) -> ExperimentConfig:
@@ -50,66 +59,74 @@ def answer(engine: Engine, **values: Any) -> list[Completion]:
     return [completion for batch in batches for completion in engine.generate(batch)]
 
 
+def always_writes(engine: Any, *token_ids: int) -> None:
+    """Put an output head on the model that writes these tokens alone, each as often."""
+    model = engine._loaded.model
+    model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.fill_(-1e4)
+        model.lm_head.bias[list(token_ids)] = 0.0
+
+
 def request(index: int, length: int, output: int) -> Request:
     return Request(index, tuple(range(10, 10 + length)), output)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_exactly_the_tokens_asked_for(load: Load, precision: str, batch_size: int) -> None:
+@pytest.fixture(scope="module")
+def four() -> Iterator[Engine]:
+    """An engine for batches of up to four, of the settings by default."""
+    engine = registry.get("pytorch").load(experiment(pytorch={"batch_size": 4}))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "batch_size"),
+    [("fp32", "float32", 1), ("bf16", "bfloat16", 3), ("fp16", "float16", 3)],
+)
+def test_exactly_the_tokens_asked_for(
+    load: Load, precision: str, dtype: str, batch_size: int
+) -> None:
     engine = load(precision=precision, pytorch={"batch_size": batch_size})
-    completions = answer(engine)
-    assert [completion.index for completion in completions] == [0, 1, 2, 3]
-    assert [completion.input_tokens for completion in completions] == [12] * 4
-    assert [completion.output_tokens for completion in completions] == [9] * 4
-    assert {completion.finish_reason for completion in completions} == {"length"}
-    assert (
-        engine.resolved_config()["dtype"]
-        == {
-            "fp32": "float32",
-            "bf16": "bfloat16",
-            "fp16": "float16",
-        }[precision]
-    )
+    assert [
+        (each.index, each.input_tokens, each.output_tokens, each.finish_reason)
+        for each in answer(engine)
+    ] == [(index, 12, 9, "length") for index in range(4)]
+    assert engine.resolved_config()["dtype"] == dtype
 
 
-def test_times_are_in_order(load: Load) -> None:
-    import time
-
-    engine = load(pytorch={"batch_size": 4})
+def test_times_are_in_order(four: Engine) -> None:
     before = time.monotonic_ns()
-    completions = answer(engine)
+    first, *others = answer(four)
     after = time.monotonic_ns()
-    for completion in completions:
-        assert completion.first_token_monotonic_ns is not None
-        assert before <= completion.start_monotonic_ns < completion.first_token_monotonic_ns
-        assert completion.first_token_monotonic_ns < completion.end_monotonic_ns <= after
-    assert (
-        len(
-            {
-                (completion.start_monotonic_ns, completion.end_monotonic_ns)
-                for completion in completions
-            }
-        )
-        == 1
-    )
-    steps_ns = completions[0].step_monotonic_ns
-    assert steps_ns is not None
-    assert len(steps_ns) == completions[0].output_tokens
-    assert steps_ns[0] >= (completions[0].first_token_monotonic_ns or 0)
-    assert list(steps_ns) == sorted(steps_ns)
-    assert steps_ns[-1] <= completions[0].end_monotonic_ns
-    assert [completion.step_monotonic_ns for completion in completions[1:]] == [None] * 3
+    assert first.first_token_monotonic_ns is not None
+    assert first.step_monotonic_ns is not None
+    assert before <= first.start_monotonic_ns < first.first_token_monotonic_ns
+    steps_ns = [*first.step_monotonic_ns]
+    assert len(steps_ns) == first.output_tokens
+    assert steps_ns == sorted(steps_ns)
+    assert first.first_token_monotonic_ns <= steps_ns[0]
+    assert first.first_token_monotonic_ns < first.end_monotonic_ns <= after
+    assert steps_ns[-1] <= first.end_monotonic_ns
+    # A batch has its times in common; of its steps the first request alone says them.
+    alike = replace(first, index=0, step_monotonic_ns=None)
+    assert [replace(each, index=0) for each in others] == [alike] * 3
 
 
-def test_padding_is_not_counted(load: Load) -> None:
-    engine = load(pytorch={"batch_size": 3})
-    completions = engine.generate([request(0, 5, 4), request(1, 30, 4), request(2, 1, 4)])
-    assert [(completion.input_tokens, completion.output_tokens) for completion in completions] == [
-        (5, 4),
-        (30, 4),
-        (1, 4),
-    ]
+@pytest.mark.parametrize(
+    "lengths",
+    [[(5, 4), (30, 4), (1, 4)], [(5, 3), (6, 11)], [(5, 1)], []],
+    ids=["padded", "shorter answers", "the prefill alone", "nothing"],
+)
+def test_each_request_counts_what_it_asked(four: Engine, lengths: list[tuple[int, int]]) -> None:
+    completions = four.generate([request(index, *each) for index, each in enumerate(lengths)])
+    assert [(each.input_tokens, each.output_tokens) for each in completions] == lengths
+
+
+def test_more_than_a_batch_is_refused(four: Engine) -> None:
+    with pytest.raises(ValueError, match="5 requests in a batch of 4"):
+        four.generate([request(index, 5, 1) for index in range(5)])
 
 
 def test_padding_does_not_change_what_is_written(load: Load) -> None:
@@ -133,122 +150,95 @@ def test_padding_does_not_change_what_is_written(load: Load) -> None:
     assert written[0][0] != written[1][1]
 
 
-def test_shorter_answers_of_a_batch_count_what_they_asked(load: Load) -> None:
-    engine = load(pytorch={"batch_size": 2})
-    completions = engine.generate([request(0, 5, 3), request(1, 6, 11)])
-    assert [completion.output_tokens for completion in completions] == [3, 11]
-
-
-def test_one_token_is_the_prefill_alone(load: Load) -> None:
-    (completion,) = load().generate([request(0, 5, 1)])
-    assert completion.output_tokens == 1
-
-
-def test_nothing_asked_nothing_done(load: Load) -> None:
-    assert load().generate([]) == []
-
-
-def test_more_than_a_batch_is_refused(load: Load) -> None:
-    with pytest.raises(ValueError, match="2 requests in a batch of 1"):
-        load().generate([request(0, 5, 1), request(1, 5, 1)])
-
-
 @pytest.mark.parametrize(
-    "settings",
+    ("preset", "settings"),
     [
-        {"num_beams": 3},
-        {"num_beams": 2, "early_stopping": True, "length_penalty": 0.5},
-        {"no_repeat_ngram_size": 2},
-        {"use_cache": False},
-        {"use_cache": True},
-        {"cache_implementation": "static"},
-        {"cache_implementation": "sliding_window"},
-        {"attn_implementation": "eager"},
-        {"attn_implementation": "sdpa"},
-        {"device_map": "cpu"},
-        {"device_map": "auto", "max_memory": {"cpu": "4GiB"}},
-        {"num_beams": 3, "batch_size": 2},
-        {"num_threads": 1, "trust_remote_code": False},
+        ("deterministic", {"num_beams": 3, "batch_size": 2}),
+        ("creative", {"num_beams": 3, "batch_size": 2}),
+        (
+            "deterministic",
+            {
+                "num_beams": 2,
+                "early_stopping": True,
+                "length_penalty": 0.5,
+                "no_repeat_ngram_size": 2,
+            },
+        ),
+        ("creative", {"use_cache": False, "attn_implementation": "eager"}),
+        ("creative", {"cache_implementation": "static", "attn_implementation": "sdpa"}),
+        ("creative", {"cache_implementation": "sliding_window", "use_cache": True}),
+        ("deterministic", {"device_map": "cpu", "num_threads": 1, "trust_remote_code": False}),
+        ("deterministic", {"device_map": "auto", "max_memory": {"cpu": "4GiB"}}),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("preset", ["deterministic", "creative"])
 def test_every_setting_writes_what_was_asked(
-    load: Load, settings: dict[str, Any], preset: str
+    load: Load, preset: str, settings: dict[str, Any]
 ) -> None:
     engine = load(pytorch=settings, decoder={"preset": preset})
     batch = [request(index, 7 + index, 8) for index in range(settings.get("batch_size", 1))]
     assert [completion.output_tokens for completion in engine.generate(batch)] == [8] * len(batch)
+    resolved = engine.resolved_config()
+    given = resolved | resolved["generation_config"]
+    # transformers 5 takes a layer's window from the model in every static cache.
+    static = {"cache_implementation": "static"} if "cache_implementation" in settings else {}
+    named = set(settings) & set(given) - {"device_map"}
+    assert {name: given[name] for name in named} == {
+        name: (settings | static)[name] for name in named
+    }
 
 
 @pytest.mark.parametrize("preset", ["deterministic", "standard"])
 def test_prompt_lookup(load: Load, preset: str) -> None:
     engine = load(pytorch={"prompt_lookup_num_tokens": 3}, decoder={"preset": preset})
+    assert engine.resolved_config()["generation_config"]["prompt_lookup_num_tokens"] == 3
     repetitive = Request(0, (10, 11, 12, 13) * 6, 20)
     (completion,) = engine.generate([repetitive])
     assert completion.output_tokens == 20
     assert completion.first_token_monotonic_ns is not None
 
 
-def test_min_p_and_penalty(load: Load) -> None:
+def test_sampling_is_as_the_study_says(load: Load) -> None:
     decoder = {"temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.3, "top_k": 0}
-    engine = load(decoder=decoder)
+    passed = {"typical_p": 0.9, "rms_norm_eps": 0.25}  # one for generation, one for loading
+    engine = load(decoder=decoder, passthrough_kwargs=passed)
     (completion,) = engine.generate([request(0, 5, 6)])
     assert completion.output_tokens == 6
-    options = engine.resolved_config()["generation_config"]
+    resolved = engine.resolved_config()
+    options = resolved["generation_config"]
     assert {name: options[name] for name in decoder} == decoder
-
-
-def test_temperature_zero_is_greedy(load: Load) -> None:
-    options = load(decoder={"temperature": 0.0}).resolved_config()["generation_config"]
-    assert options["do_sample"] is False
+    assert (options["typical_p"], resolved["model_config"]["rms_norm_eps"]) == (0.9, 0.25)
+    assert generation_config(experiment(decoder={"temperature": 0.0}), 9, ()).do_sample is False
 
 
 def test_the_end_of_sequence_ends_only_where_asked(load: Load) -> None:
-    """With an output head that always writes the end of sequence."""
-
-    def only_end(engine: Any) -> None:
-        model = engine._loaded.model
-        model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
-        with torch.no_grad():
-            model.lm_head.weight.zero_()
-            model.lm_head.bias.zero_()
-            model.lm_head.bias[1] = 10.0
-
     greedy = {"preset": "deterministic"}
     ignoring = load(decoder=greedy, pytorch={"batch_size": 2})
-    only_end(ignoring)
+    always_writes(ignoring, END)
     batch = [request(0, 5, 9), request(1, 8, 9)]
     assert [completion.output_tokens for completion in ignoring.generate(batch)] == [9, 9]
     ending = load(decoder={**greedy, "min_new_tokens": 4}, pytorch={"batch_size": 2})
-    only_end(ending)
+    always_writes(ending, END)
     completions = ending.generate(batch)
     assert [completion.output_tokens for completion in completions] == [5, 5]
     assert {completion.finish_reason for completion in completions} == {"stop"}
     natural = load(decoder=greedy, answer_length="natural", pytorch={"batch_size": 2})
-    only_end(natural)
+    always_writes(natural, END)
     assert [completion.output_tokens for completion in natural.generate(batch)] == [2, 2]
 
 
-def test_each_cycle_draws_natural_answers_of_its_own() -> None:
+def test_each_cycle_draws_natural_answers_of_its_own(load: Load) -> None:
     """With an output head by which one token in twelve ends an answer."""
 
     def lengths(cycle: int, **values: Any) -> list[int]:
         config = experiment(answer_length="natural", pytorch={"batch_size": 4}, **values)
-        engine: Any = registry.get("pytorch").load(config.with_cycle_seed(cycle))
-        model = engine._loaded.model
-        model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
-        with torch.no_grad():
-            model.lm_head.weight.zero_()
-            model.lm_head.bias.fill_(-1e4)
-            model.lm_head.bias[1:13] = 0.0
-        batch = [request(index, 5, 100) for index in range(4)]
-        output_tokens = [completion.output_tokens for completion in engine.generate(batch)]
-        engine.close()
-        return output_tokens
+        engine = load(**config.with_cycle_seed(cycle).plain)
+        always_writes(engine, *range(END, END + 12))
+        batch = [request(index, 5, 60) for index in range(4)]
+        return [completion.output_tokens for completion in engine.generate(batch)]
 
-    assert lengths(1) == lengths(1) != lengths(2)
-    assert lengths(1, precision="fp32") == lengths(1)
+    first = lengths(1)
+    assert lengths(1, precision="fp32") == first != lengths(2)
 
 
 def test_values_that_are_no_numbers_fail_the_run(load: Load) -> None:
@@ -280,18 +270,17 @@ def test_positions_that_a_model_does_not_have(load: Load, tmp_path: Path) -> Non
         engine.generate([request(0, 8, 9)])
 
 
-def test_what_is_in_force_is_told(load: Load) -> None:
-    engine = load(pytorch={"batch_size": 2})
-    resolved = engine.resolved_config()
+def test_what_is_in_force_is_recorded(four: Engine) -> None:
+    resolved = four.resolved_config()
     assert resolved["num_threads"] == torch.get_num_threads() == 1
     assert resolved["parameters"] == 4_000_000
     assert resolved["attn_implementation"] == "sdpa"
     assert resolved["generation_config"]["max_new_tokens"] == 9
     assert resolved["generation_config"]["top_k"] == 50
     assert "_name_or_path" not in resolved["model_config"]
-    assert engine.devices == ()
-    assert engine.peak_memory_bytes() is None
-    engine.synchronize()
+    assert four.devices == ()
+    assert four.peak_memory_bytes() is None
+    four.synchronize()
 
 
 def test_a_closed_engine_says_so(load: Load) -> None:
@@ -301,32 +290,34 @@ def test_a_closed_engine_says_so(load: Load) -> None:
         engine.generate([request(0, 5, 1)])
 
 
-def test_passthrough_reaches_generation(load: Load) -> None:
-    engine = load(passthrough_kwargs={"typical_p": 0.9, "low_cpu_mem_usage": True})
-    assert engine.resolved_config()["generation_config"]["typical_p"] == 0.9
-    assert engine.generate([request(0, 5, 3)])[0].output_tokens == 3
-
-
 @pytest.mark.slow
-def test_replicas_share_the_work(load: Load) -> None:
-    engine = load(pytorch={"num_processes": 2, "batch_size": 2})
-    assert engine.batch_size == 4
+@pytest.mark.parametrize("kind", ["num_processes", "tensor_parallel_size"])
+def test_processes_share_the_work(load: Load, kind: str) -> None:
+    engine = load(pytorch={kind: 2, "batch_size": 2})
+    assert engine.batch_size == (4 if kind == "num_processes" else 2)
     completions = answer(engine)
     assert [completion.index for completion in completions] == [0, 1, 2, 3]
     assert [completion.output_tokens for completion in completions] == [9] * 4
-    assert engine.resolved_config()["num_processes"] == 2
+    assert engine.resolved_config()[kind] == 2
+    assert engine.resolved_config()["parameters"] == 4_000_000
     assert len(engine.generate([request(7, 5, 2)])) == 1
 
 
 @pytest.mark.slow
-def test_a_replica_that_dies_fails_the_batch(load: Load) -> None:
-    import os
-    import signal
-
-    engine: Any = load(pytorch={"num_processes": 2})
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("num_processes", "process 1 ended unasked, with exit code -9"),
+        ("tensor_parallel_size", "process"),
+    ],
+)
+def test_a_process_that_dies_fails_the_batch_and_does_not_hang(
+    load: Load, kind: str, says: str
+) -> None:
+    engine: Any = load(pytorch={kind: 2})
     os.kill(engine._workers[1].process.pid, signal.SIGKILL)
-    with pytest.raises(BackendError, match="process 1 ended unasked, with exit code -9"):
-        engine.generate([request(0, 5, 2), request(1, 5, 2)])
+    with pytest.raises(BackendError, match=says):
+        engine.generate([request(0, 5, 2), request(1, 5, 2)][: engine.batch_size])
 
 
 @pytest.mark.slow
@@ -334,29 +325,6 @@ def test_a_process_that_cannot_load_ends_the_others(load: Load, tmp_path: Path) 
     (tmp_path / "config.json").write_text('{"model_type": "no-such-thing"}')
     with pytest.raises(BackendError, match="cannot be loaded"):
         load(model=str(tmp_path), pytorch={"num_processes": 2})
-
-
-@pytest.mark.slow
-def test_slices_of_a_model_compute_together(load: Load) -> None:
-    engine = load(pytorch={"tensor_parallel_size": 2, "batch_size": 2})
-    assert engine.batch_size == 2
-    completions = answer(engine)
-    assert [completion.index for completion in completions] == [0, 1, 2, 3]
-    assert [completion.output_tokens for completion in completions] == [9] * 4
-    resolved = engine.resolved_config()
-    assert resolved["tensor_parallel_size"] == 2
-    assert resolved["parameters"] == 4_000_000
-
-
-@pytest.mark.slow
-def test_a_slice_that_dies_fails_the_batch_and_does_not_hang(load: Load) -> None:
-    import os
-    import signal
-
-    engine: Any = load(pytorch={"tensor_parallel_size": 2})
-    os.kill(engine._workers[1].process.pid, signal.SIGKILL)
-    with pytest.raises(BackendError, match="process"):
-        engine.generate([request(0, 5, 2)])
 
 
 @pytest.mark.slow

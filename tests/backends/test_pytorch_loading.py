@@ -1,7 +1,5 @@
 """Checkpoints, whole and damaged, and adapters."""
 
-import json
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,13 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.requests import Request
+from support.checkpoints import changed_model
+from support.data_files import put
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.usefixtures("nothing_to_collect")
 
 REQUEST = Request(0, (10, 11, 12, 13), 5)
 
@@ -23,9 +25,7 @@ REQUEST = Request(0, (10, 11, 12, 13), 5)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint of the test's own."""
-    copied = tmp_path / "model"
-    shutil.copytree(tiny_llama_folder(), copied)
-    return copied
+    return changed_model(tmp_path / "model")
 
 
 def load(folder: Path, **values: Any) -> Any:
@@ -38,17 +38,13 @@ def logits(engine: Any) -> Any:
         return engine._loaded.model(torch.tensor([REQUEST.prompt_token_ids])).logits
 
 
-def test_a_local_folder(folder: Path) -> None:
-    engine = load(folder, precision="fp32")
-    assert engine.generate([REQUEST])[0].output_tokens == 5
-    assert torch.equal(logits(engine), logits(load(tiny_llama_folder(), precision="fp32")))
-
-
-def test_a_folder_that_was_saved_by_transformers(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_the_model_also_when_transformers_has_saved_it(folder: Path) -> None:
     first = load(folder, precision="fp32")
-    first._loaded.model.save_pretrained(tmp_path / "saved")
-    again = load(tmp_path / "saved", precision="fp32")
-    assert torch.equal(logits(first), logits(again))
+    assert first.generate([REQUEST])[0].output_tokens == 5
+    expected = logits(load(tiny_llama_folder(), precision="fp32"))
+    assert torch.equal(logits(first), expected)
+    first._loaded.model.save_pretrained(folder / "saved")
+    assert torch.equal(logits(load(folder / "saved", precision="fp32")), expected)
 
 
 def test_weights_in_a_file_of_pytorch_s_own(folder: Path) -> None:
@@ -79,46 +75,35 @@ def test_a_checkpoint_without_its_weights(folder: Path, kept_bytes: int | None) 
         load(folder)
 
 
-def test_a_checkpoint_that_lacks_a_layer(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["num_hidden_layers"] = 5
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BackendError, match=r"lacks 9 .*layers\.4"):
-        load(folder)
-
-
-def test_a_checkpoint_of_another_width(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["intermediate_size"] = 100
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BackendError):
-        load(folder)
-
-
-def test_an_unknown_family(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "no-such-thing"}')
-    with pytest.raises(BackendError, match="cannot be loaded"):
-        load(folder)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_hidden_layers": 5}, r"lacks 9 .*layers\.4"),
+        ({"intermediate_size": 100}, "model"),
+        ({"model_type": "no-such-thing"}, "cannot be loaded"),
+    ],
+    ids=["of a layer more", "of another width", "of an unknown family"],
+)
+def test_a_checkpoint_of_another_model(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(BackendError, match=says):
+        load(changed_model(tmp_path / "model", **change))
 
 
 def test_a_generation_config_on_disk_changes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = load(folder).resolved_config()["generation_config"]
-    (folder / "generation_config.json").write_text(
-        json.dumps(
-            {
-                "do_sample": True,
-                "temperature": 0.1,
-                "top_p": 0.2,
-                "repetition_penalty": 5.0,
-                "num_beams": 4,
-                "eos_token_id": list(range(2048)),
-                "max_length": 3,
-                "suppress_tokens": [5],
-            }
-        )
-    )
+    others = {
+        "do_sample": True,
+        "temperature": 0.1,
+        "top_p": 0.2,
+        "repetition_penalty": 5.0,
+        "num_beams": 4,
+        "eos_token_id": list(range(2048)),
+        "max_length": 3,
+        "suppress_tokens": [5],
+    }
+    put(folder / "generation_config.json", others)
     engine = load(folder)
     assert engine.resolved_config()["generation_config"] == plain
     used: list[Any] = []
@@ -142,14 +127,10 @@ def test_a_generation_config_on_disk_changes_nothing(
     "settings",
     [
         {"load_in_8bit": True},
-        {"load_in_4bit": True},
-        {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_compute_dtype": "float32",
-            "bnb_4bit_use_double_quant": True,
-        },
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+        {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},
     ],
+    ids=["8 bits", "4 bits", "4 bits in fp32"],
 )
 def test_quantised(folder: Path, settings: dict[str, Any]) -> None:
     pytest.importorskip("bitsandbytes")

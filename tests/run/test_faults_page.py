@@ -11,7 +11,8 @@ from run.fault_list import Fault, faults
 from support.failed_answers import FAILED
 from support.studies import ROOT
 from support.whole_answers import FINE, MARKED
-from workload.test_published_files import READ, REFUSED, TRACES
+from workload.test_datasets import READ, REFUSED
+from workload.test_traces import TRACES
 
 FAULTS, CONDITIONS = ((ROOT / "docs" / name).read_text() for name in ("faults.md", "conditions.md"))
 pages = pytest.mark.parametrize("page", [FAULTS, CONDITIONS], ids=["faults", "conditions"])

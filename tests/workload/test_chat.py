@@ -2,8 +2,6 @@
 
 import hashlib
 import inspect
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.models.tiny import tiny_llama_folder
-from llenergymeasure.workload.prompts import build_workload, traffic_prompts
+from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Workload
 from llenergymeasure.workload.tokens import Tokenizer
+from support.checkpoints import changed_model
+from support.data_files import put
 
 TEMPLATE = (
     "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
@@ -37,9 +36,7 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return str(path)
+    return str(put(tmp_path / "prompts.jsonl", ROWS))
 
 
 @pytest.fixture
@@ -64,12 +61,7 @@ def texts(requested: Workload) -> list[str]:
 
 def model_with(folder: Path, template: str | None) -> str:
     """Return a copy of the tiny model with another chat template, or without one."""
-    shutil.copytree(tiny_llama_folder(), folder)
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text())
-    del settings["chat_template"]
-    path.write_text(json.dumps(settings | ({"chat_template": template} if template else {})))
-    return str(folder)
+    return str(changed_model(folder, "tokenizer_config.json", chat_template=template))
 
 
 def test_a_file_s_template_with_a_system_message_and_arguments(data: str, template: str) -> None:
@@ -84,16 +76,18 @@ def test_a_file_s_template_with_a_system_message_and_arguments(data: str, templa
 
 
 def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
-    plain, chatted = (workload(dataset=data, dataset_order="given", **more) for more in CHATTED)
+    closed: dict[str, Any] = {"serving": {"arrivals": "closed", "concurrency": 1}}
+    plain, chatted, traffic = (
+        workload(dataset=data, dataset_order="given", **more)
+        for more in (dict[str, Any](), {"chat": {}}, {"chat": {}, **closed})
+    )
     words = plain.requests[0].prompt_token_ids[1:]
     assert chatted.requests[0].prompt_token_ids == (0, 2, *words, 1, 3)
-    # Rows with messages go through it with and without the section.
+    # Rows with messages go through it with and without the section, as batches and as traffic.
     assert chatted.requests[1:] == plain.requests[1:]
-    assert chatted.template_sha256 == plain.template_sha256 is not None
-    assert chatted.prompt_hash != plain.prompt_hash
-
-
-CHATTED: tuple[dict[str, Any], ...] = ({}, {"chat": {}})
+    assert traffic.requests == chatted.requests
+    assert traffic.template_sha256 == chatted.template_sha256 == plain.template_sha256 is not None
+    assert traffic.prompt_hash == chatted.prompt_hash != plain.prompt_hash
 
 
 def test_what_transformers_takes_for_itself_is_no_variable_of_a_template() -> None:
@@ -112,22 +106,10 @@ def test_a_template_s_variables_include_tools(data: str, tmp_path: Path) -> None
     assert all(text.startswith("search[") for text in texts(workload(dataset=data, chat=chat)))
 
 
-def test_arguments_change_the_prompts_and_their_hash(data: str, template: str) -> None:
-    calm, wild = (
-        workload(dataset=data, chat={"template": template, "arguments": {"mood": mood}})
-        for mood in ("calm", "wild")
-    )
-    assert calm.prompt_hash != wild.prompt_hash
-    assert calm.template_sha256 == wild.template_sha256
-
-
 def test_bare_texts_have_no_template_s_hash(tmp_path: Path) -> None:
-    path = tmp_path / "plain.jsonl"
-    path.write_text(json.dumps(ROWS[0]) + "\n")
-    default, none = (
-        workload(dataset=str(path), n=1, **more) for more in ({}, {"chat": {"template": "none"}})
-    )
-    assert default == none
+    data = str(put(tmp_path / "plain.jsonl", ROWS[0]))
+    none = workload(dataset=data, n=1, chat={"template": "none"})
+    assert none == workload(dataset=data, n=1)
     assert none.template_sha256 is None
 
 
@@ -160,11 +142,10 @@ def test_a_template_that_is_not_there_is_told(data: str) -> None:
 
 
 def test_a_long_chat_keeps_its_template_whole(tmp_path: Path, template: str) -> None:
-    path = tmp_path / "long.jsonl"
-    path.write_text(json.dumps({"prompt": "energy, wärme and 力 of the model " * 50}) + "\n")
+    data = str(put(tmp_path / "long.jsonl", {"prompt": "energy, wärme and 力 of the model " * 50}))
     for max_tokens in (40, 41, 42, 43):
         chats = workload(
-            dataset=str(path),
+            dataset=data,
             n=1,
             max_input_tokens=max_tokens,
             chat={"template": template, "system": "x"},
@@ -176,7 +157,7 @@ def test_a_long_chat_keeps_its_template_whole(tmp_path: Path, template: str) -> 
         assert f"cut to {max_tokens} tokens" in chats.notes[-1]
         assert chats.requests[0].messages[-1]["content"] in text
     with pytest.raises(ConfigurationError, match=r"without its last message takes \d+ tokens"):
-        workload(dataset=str(path), n=1, max_input_tokens=8, chat={"template": template})
+        workload(dataset=data, n=1, max_input_tokens=8, chat={"template": template})
 
 
 def test_a_template_that_tells_the_date_is_noted(tmp_path: Path, data: str) -> None:
@@ -184,31 +165,6 @@ def test_a_template_that_tells_the_date_is_noted(tmp_path: Path, data: str) -> N
     model = model_with(tmp_path / "dated", dated)
     assert "differ from day to day" in workload(model=model, dataset=data, chat={}).notes[-1]
     assert not any("day" in note for note in workload(dataset=data, chat={}).notes)
-
-
-def test_traffic_asks_the_same_chats(data: str, template: str) -> None:
-    chat = {"template": template}
-    closed = {"arrivals": "closed", "concurrency": 1}
-    batches = workload(dataset=data, chat=chat)
-    traffic = workload(dataset=data, chat=chat, serving=closed)
-    assert [request.prompt_token_ids for request in traffic.requests] == [
-        request.prompt_token_ids for request in batches.requests
-    ]
-    assert traffic.template_sha256 == batches.template_sha256
-
-
-def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
-    serving = {"arrivals": "closed", "concurrency": 1, "endpoint": "chat"}
-    config = experiment(
-        dataset=data, dataset_order="given", chat={"system": "Be kind."}, serving=serving
-    )
-    prompts = traffic_prompts(config)
-    assert prompts.turn(0).request.messages == (
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "What is energy?"},
-    )
-    assert prompts.turn(4).request.messages[0]["content"] == "Be brief."
-    assert any("sent as messages" in note for note in build_workload(config).notes)
 
 
 @pytest.mark.parametrize(

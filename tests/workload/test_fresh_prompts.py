@@ -10,6 +10,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.traffic_prompts import MARK_TOKENS, TrafficPrompts, content_seed
+from support.data_files import put
 
 OPENAI = {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/v1"}}
 RATE = {"rate_per_s": 4}
@@ -31,9 +32,12 @@ def prompt_ids(prompts: TrafficPrompts, *numbers: int) -> list[tuple[int, ...]]:
 
 
 def texts(folder: Path, *prompts: str) -> str:
-    path = folder / "set.jsonl"
-    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in prompts))
-    return str(path)
+    return str(put(folder / "set.jsonl", [{"prompt": text} for text in prompts]))
+
+
+def chats(folder: Path, *turns: list[tuple[str, str]]) -> str:
+    rows = [[{"role": role, "content": text} for role, text in chat] for chat in turns]
+    return str(put(folder / "chats.jsonl", [{"messages": row} for row in rows]))
 
 
 def test_cycles_have_their_own_arrivals_and_experiments_of_a_cycle_the_same() -> None:
@@ -67,11 +71,8 @@ def test_a_server_that_lives_on_is_never_asked_the_same_twice() -> None:
     assert not set(prompt_ids(first, *range(50))) & set(prompt_ids(again, *range(50)))
     assert [len(ids) for ids in prompt_ids(first, 0, 1)] == [12, 12]
     # The record names what was asked apart from it, so that engines can be compared.
-    ours, others = (
-        build_workload(config.with_cycle_seed(1)),
-        build_workload(experiment().with_cycle_seed(1)),
-    )
-    assert ours.prompt_hash == others.prompt_hash
+    configs = (config, experiment())
+    assert len({build_workload(each.with_cycle_seed(1)).prompt_hash for each in configs}) == 1
 
 
 def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_on() -> None:
@@ -119,29 +120,13 @@ def test_an_own_servers_data_set_is_as_it_is_at_first_and_marked_when_it_comes_a
     assert not set(warm) & {*unmarked, *later}
 
 
-def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
-    path = tmp_path / "chats.jsonl"
-    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
-    path.write_text(json.dumps({"messages": chat}) + "\n")
-    serving = {**RATE, "endpoint": "chat"}
-    config = experiment(dataset=str(path), serving=serving, max_input_tokens=64, **OPENAI)
-    prompts = cycle(config, 1)
-    chats = [prompts.turn(number).request.messages for number in range(3)]
-    assert {chat[0]["content"] for chat in chats} == {"be brief"}
-    assert all(chat[1]["content"].endswith(" hello") for chat in chats)
-    assert len({chat[1]["content"] for chat in chats}) == 3
-
-
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint: str) -> None:
     pairs = [("user", "add 1 and 2"), ("assistant", "3"), ("user", "add 4"), ("assistant", "5")]
-    path = tmp_path / "chats.jsonl"
-    with path.open("w") as file:
-        for question in ("who are you", "be quick", "no more", "tell me", "how is it", "add all"):
-            chat = [{"role": role, "content": text} for role, text in [*pairs, ("user", question)]]
-            file.write(json.dumps({"messages": chat}) + "\n")
+    questions = ("who are you", "be quick", "no more", "tell me", "how is it", "add all")
+    dataset = chats(tmp_path, *([*pairs, ("user", question)] for question in questions))
     serving = {**RATE, "endpoint": endpoint}
-    config = experiment(dataset=str(path), n=6, serving=serving, max_input_tokens=512, **OPENAI)
+    config = experiment(dataset=dataset, n=6, serving=serving, max_input_tokens=512, **OPENAI)
     prompts = cycle(config, 1)
     sent = [prompts.turn(number) for number in range(18)]
     shared = sent[0].shared_tokens
@@ -156,10 +141,10 @@ def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint
 
 
 TURNS = [
-    {"role": "system", "content": "be brief"},
-    {"role": "user", "content": "name a colour"},
-    {"role": "assistant", "content": "blue"},
-    {"role": "user", "content": "another one"},
+    ("system", "be brief"),
+    ("user", "name a colour"),
+    ("assistant", "blue"),
+    ("user", "another one"),
 ]
 
 
@@ -168,16 +153,14 @@ TURNS = [
 def test_the_only_chat_is_marked_before_its_earlier_turns(
     tmp_path: Path, endpoint: str, first: int
 ) -> None:
-    chat = TURNS[first:]
-    path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"messages": chat}) + "\n")
+    dataset = chats(tmp_path, TURNS[first:])
     serving = {**RATE, "endpoint": endpoint}
-    config = experiment(dataset=str(path), n=1, serving=serving, max_input_tokens=128, **OPENAI)
+    config = experiment(dataset=dataset, n=1, serving=serving, max_input_tokens=128, **OPENAI)
     sent = [cycle(config, 1).turn(number) for number in range(3)]
     question = 1 - first
     if endpoint == "chat":
         assert len({turn.request.messages[question]["content"] for turn in sent}) == 3
-        assert all(list(turn.request.messages[question + 1 :]) == TURNS[2:] for turn in sent)
+        assert {turn.request.messages[question + 1]["content"] for turn in sent} == {"blue"}
     shared = sent[0].shared_tokens
     prompts = {turn.request.prompt_token_ids[: shared + MARK_TOKENS] for turn in sent}
     assert len(prompts) == 3
@@ -188,15 +171,15 @@ def test_the_only_chat_is_marked_before_its_earlier_turns(
 def test_a_chat_among_plain_prompts_is_marked_before_its_earlier_turns(
     tmp_path: Path, endpoint: str
 ) -> None:
-    path = tmp_path / "mixed.jsonl"
-    rows = [{"prompt": "what is it"}, {"messages": TURNS[1:]}, {"prompt": "how are you"}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chat = [{"role": role, "content": text} for role, text in TURNS[1:]]
+    rows = [{"prompt": "what is it"}, {"messages": chat}, {"prompt": "how are you"}]
+    dataset = str(put(tmp_path / "mixed.jsonl", rows))
     serving = {**RATE, "endpoint": endpoint}
-    config = experiment(dataset=str(path), n=3, serving=serving, max_input_tokens=128, **OPENAI)
+    config = experiment(dataset=dataset, n=3, serving=serving, max_input_tokens=128, **OPENAI)
     sent = [cycle(config, 1).turn(number) for number in (1, 4, 7)]
     if endpoint == "chat":
         assert len({turn.request.messages[0]["content"] for turn in sent}) == 3
-        assert all(list(turn.request.messages[1:]) == TURNS[2:] for turn in sent)
+        assert all(list(turn.request.messages[1:]) == chat[1:] for turn in sent)
     head = len(sent[0].request.prompt_token_ids) // 2
     assert len({turn.request.prompt_token_ids[:head] for turn in sent}) == 3
 
@@ -221,53 +204,39 @@ def test_words_that_all_questions_begin_with_stay_common(tmp_path: Path) -> None
     ]
 
 
-def test_a_chat_whose_only_word_is_0_is_marked_when_it_comes_again(tmp_path: Path) -> None:
-    path = tmp_path / "chats.jsonl"
-    path.write_text(json.dumps({"messages": [{"role": "user", "content": "0"}]}) + "\n")
-    config = experiment(serving=None, dataset=str(path), n=1, max_input_tokens=64)
-    assert len({*prompt_ids(cycle(config, 1), 0, 1, 2)}) == 3
-
-
 SPECIAL = range(4)
 """The tiny model's own tokens: of texts, and of a chat's template."""
 
 
 @pytest.mark.parametrize(
-    "chats",
+    "rows",
     [
         [[("user", "hello there")]],
+        [[("user", "0")]],
         [[("system", "be brief"), ("user", "hi")], [("user", "what is it that you do all day")]],
         [[("user", "a")], [("user", "b")]],
+        ["what is the only one to be asked"],
     ],
+    ids=["one chat", "its only word is 0", "several roles", "two short chats", "one text"],
 )
-def test_marks_are_in_the_words_of_a_chat_and_leave_its_template_whole(
-    tmp_path: Path, chats: list[list[tuple[str, str]]]
+def test_marks_are_in_the_words_and_leave_what_stands_around_them_whole(
+    tmp_path: Path, rows: list[Any]
 ) -> None:
-    path = tmp_path / "chats.jsonl"
-    rows = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
-    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
-    config = experiment(serving=None, dataset=str(path), n=len(rows), max_input_tokens=64, **OPENAI)
+    """The template of a chat, and what the tokenizer puts before a text."""
+    dataset = (texts if isinstance(rows[0], str) else chats)(tmp_path, *rows)
+    config = experiment(serving=None, dataset=dataset, n=len(rows), max_input_tokens=64, **OPENAI)
     unmarked = [item.prompt_token_ids for item in build_workload(config).requests] * 3
     sent = prompt_ids(cycle(config, 1), *range(len(unmarked)))
+    assert len({*sent, *unmarked}) == 4 * len(rows)
     for marked, ids in zip(sent, unmarked, strict=True):
-        assert marked != ids
         assert [item if item in SPECIAL else None for item in marked] == [
             item if item in SPECIAL else None for item in ids
         ]
-    # What a template puts before the words of the only chat is what all of them share.
+    # What stands before the words of the only prompt is what all of them share.
     if len(rows) == 1:
         shared = cycle(config, 1).turn(0).shared_tokens
         assert shared > 0
         assert {item[:shared] for item in sent} == {unmarked[0][:shared]}
-
-
-def test_the_only_text_keeps_what_the_tokenizer_puts_before_it(tmp_path: Path) -> None:
-    dataset = texts(tmp_path, "what is the only one to be asked")
-    config = experiment(serving=None, dataset=dataset, n=1, max_input_tokens=32, **OPENAI)
-    (unmarked,) = build_workload(config).requests
-    sent = prompt_ids(cycle(config, 1), 0, 1)
-    assert {ids[0] for ids in sent} == {unmarked.prompt_token_ids[0]} <= set(SPECIAL)
-    assert len({*sent, unmarked.prompt_token_ids}) == 3
 
 
 def test_a_server_that_the_run_starts_is_asked_what_other_engines_are(tmp_path: Path) -> None:
@@ -289,9 +258,7 @@ def test_a_study_may_ask_for_prompts_that_a_cache_knows(tmp_path: Path) -> None:
     serving = {**RATE, "cached_prompts": True}
     config = experiment(serving=serving, **OPENAI)
     assert prompt_ids(cycle(config, 1), 0, 1) == prompt_ids(cycle(config, 2), 0, 1)
-    assert (
-        cycle(config, 1).seed != cycle(config, 2).seed
-    )  # arrivals are each cycle's own all the same
+    assert cycle(config, 1).seed != cycle(config, 2).seed  # of arrivals all the same
     dataset = texts(tmp_path, "one", "two")
     same = prompt_ids(cycle(experiment(dataset=dataset, n=2, serving=serving), 1), *range(4))
     assert same[:2] == same[2:]

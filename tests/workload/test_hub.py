@@ -1,20 +1,19 @@
 """Against a server on loopback that answers as the hub does."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.models.hub import built_in_suggestion
+from llenergymeasure.workload.models.hub import built_in_suggestion, fetch_config
 from llenergymeasure.workload.models.resolve import measured_commit, resolve_model
 from support import web
+from support.data_files import put
 from support.hub import COMMIT, offer_model
 
 REFUSALS = {
@@ -24,18 +23,6 @@ REFUSALS = {
     "fileless": (404, "EntryNotFound"),
 }
 CONFIG = {"model_type": "llama", "vocab_size": 7}
-
-CODE = """
-import json
-import sys
-from llenergymeasure.errors import BackendError
-from llenergymeasure.workload.models.hub import fetch_config
-for name in sys.argv[1:]:
-    try:
-        print(json.loads(fetch_config("owner/" + name, None).read_text()))
-    except BackendError as error:
-        print(error)
-"""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -63,38 +50,44 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+def ask(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Have the hub that is asked be there."""
+    files = f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+
+
 @pytest.fixture
-def hub() -> Iterator[str]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A hub, and a cache of the test's own."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with web.serving(Hub) as port:
-        yield f"http://127.0.0.1:{port}"
+        ask(monkeypatch, port)
+        yield
 
 
-def ask(home: Path, endpoint: str, *names: str, **environment: str) -> list[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    ours = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", CODE, *names],
-        env={**inherited, **ours, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return process.stdout.splitlines()
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gated", "owner/gated is gated.*HF_TOKEN"),
+        ("missing", "owner/missing is not on the hub"),
+        ("revisionless", "has no revision"),
+        ("fileless", r"has no config\.json"),
+    ],
+)
+def test_why_a_model_cannot_be_had(name: str, says: str) -> None:
+    with pytest.raises(BackendError, match=says):
+        fetch_config(f"owner/{name}", None)
 
 
-def test_why_a_model_cannot_be_had(hub: str, tmp_path: Path) -> None:
-    gated, missing, revision, file = ask(tmp_path, hub, *REFUSALS)
-    assert "owner/gated is gated" in gated
-    assert "HF_TOKEN" in gated
-    assert "owner/missing is not on the hub" in missing
-    assert "has no revision" in revision
-    assert "has no config.json" in file
-
-
-def test_a_model_that_is_there_works_offline_afterwards(hub: str, tmp_path: Path) -> None:
-    assert ask(tmp_path, hub, "there") == [str(CONFIG)]
-    assert ask(tmp_path, hub, "there", HF_HUB_OFFLINE="1") == [str(CONFIG)]
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_is_there_works_offline_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json.loads(fetch_config("owner/there", None).read_text()) == CONFIG
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ask(monkeypatch, 9)
+    assert json.loads(fetch_config("owner/there", None).read_text()) == CONFIG
 
 
 def test_which_commit_was_measured_is_known(
@@ -102,7 +95,7 @@ def test_which_commit_was_measured_is_known(
 ) -> None:
     """A branch moves on, and its name does not say which weights it meant."""
     offer_model(tmp_path, "owner/there")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert resolve_model(ExperimentConfig(model="owner/there")).commit == COMMIT
     assert resolve_model(ExperimentConfig(model="tiny-llama")).commit is None
     server = ExperimentConfig.model_validate(
@@ -111,20 +104,23 @@ def test_which_commit_was_measured_is_known(
     assert measured_commit(server, resolve_model(server)) is None  # it may have loaded another
 
 
-def test_offline_is_said(tmp_path: Path) -> None:
-    (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE forbids" in offline
+def test_offline_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackendError, match="HF_HUB_OFFLINE forbids"):
+        fetch_config("owner/there", None)
 
 
-def test_a_model_that_is_there_in_another_revision_is_said_to_be(tmp_path: Path) -> None:
+def test_a_model_that_is_there_in_another_revision_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As it is where only a commit was downloaded, and no branch points to it."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     commit = "c" * 40
-    there = tmp_path / "hub" / "models--owner--there" / "snapshots" / commit
+    there = tmp_path / "models--owner--there" / "snapshots" / commit
     there.mkdir(parents=True)
-    (there / "config.json").write_text(json.dumps(CONFIG))
-    (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
-    assert f"in other revisions alone, {commit}" in offline
-    assert "pytorch.revision" in offline
+    put(there / "config.json", CONFIG)
+    with pytest.raises(BackendError, match=f"other revisions alone, {commit}.*pytorch.revision"):
+        fetch_config("owner/there", None)
 
 
 def test_a_misspelt_built_in_name_is_asked_for() -> None:
@@ -133,10 +129,11 @@ def test_a_misspelt_built_in_name_is_asked_for() -> None:
 
 
 @pytest.mark.slow
-def test_unreachable_is_said(tmp_path: Path) -> None:
-    (unreachable,) = ask(tmp_path, "http://127.0.0.1:9", "there")
-    assert "cannot be reached" in unreachable
-    assert "tiny-llama" in unreachable
+@pytest.mark.usefixtures("hub")
+def test_unreachable_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(monkeypatch, 9)
+    with pytest.raises(BackendError, match=r"cannot be reached.*tiny-llama"):
+        fetch_config("owner/there", None)
 
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang"])
@@ -158,12 +155,10 @@ def test_an_engine_s_revision_is_the_one_looked_up(
     assert calls == [("some/model", "abc")]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "llama"}'])
 def test_a_damaged_config_from_the_hub_is_named(
-    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(content)
+    path = put(tmp_path / "config.json", "{")
     monkeypatch.setattr(
         "llenergymeasure.workload.models.resolve.fetch_config", lambda _name, _revision: path
     )

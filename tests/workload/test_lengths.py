@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.workload.prompts import build_workload, traffic_prompts
+from llenergymeasure.workload.prompts import traffic_prompts
 
 
 def prompts(**serving: Any):
@@ -90,14 +90,3 @@ def test_pauses_are_exponential_and_each_has_its_own() -> None:
     pauses = [traffic.think_s(number, 1) for number in range(500)]
     assert stats.kstest(pauses, "expon", args=(0, 3.0)).pvalue > 1e-3
     assert prompts(turns=2).think_s(0, 1) == 0
-
-
-def test_the_workload_is_the_same_at_every_rate() -> None:
-    at_one, at_two = (
-        build_workload(
-            ExperimentConfig(model="tiny-llama", serving={"rate_per_s": rate}, n=3)  # type: ignore[arg-type]
-        )
-        for rate in (1, 2)
-    )
-    assert at_one.prompt_hash == at_two.prompt_hash
-    assert len(at_one.requests) == 3

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import KNOWN, known_architecture
 from llenergymeasure.workload.models.resolve import resolve_model
-from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.tokens import eos_token_ids
 
 # As published with each model (the sum over its safetensors index or model card).
@@ -113,14 +111,6 @@ def test_an_unknown_architecture_names_the_known_ones() -> None:
 def test_a_known_shape_without_weights_says_so() -> None:
     with pytest.raises(ConfigurationError, match="weights: random"):
         resolve_model(experiment("Llama-3.1-8B"))
-
-
-def test_a_local_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    shutil.copytree(tiny_llama_folder(), folder)
-    source = resolve_model(experiment(str(folder)))
-    assert source.folder == folder
-    assert not source.random
 
 
 def test_a_folder_that_is_missing_or_holds_no_model(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-import json
+"""Prompts of an experiment's batches: made from a seed, or read, cut and ordered."""
+
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.models.resolve import ModelSource
-from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.prompts import (
     build_workload,
     check_files,
@@ -25,18 +24,21 @@ from llenergymeasure.workload.prompts import (
 )
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import ordinary_token_ids
+from support.checkpoints import changed_model
+from support.data_files import put
 
 FIRST_PROMPT = (1463, 1821, 1266, 42)
 GOLDEN_HASH = "4033277b61fdf6f6ec57c0f3f2bf344b0db11db94a814bfa73967fa8d781dbb1"
+ORDERS: tuple[Any, ...] = ("interleaved", "grouped", "shuffled", "given", "length")
 
 
 def workload(**values: Any) -> Workload:
     return build_workload(ExperimentConfig.model_validate({"model": "tiny-llama", **values}))
 
 
-def jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+@pytest.fixture
+def one_prompt(tmp_path: Path) -> str:
+    return str(put(tmp_path / "p.jsonl", {"prompt": "x"}))
 
 
 def test_synthetic_prompts_have_the_lengths_asked_for() -> None:
@@ -49,27 +51,20 @@ def test_synthetic_prompts_have_the_lengths_asked_for() -> None:
     assert (named.input_tokens, named.output_tokens) == (22, 6)
 
 
-def test_synthetic_prompts_are_the_same_everywhere() -> None:
-    requested = workload(n=2, dataset={"input_len": 4, "output_len": 2, "seed": 7})
+def test_synthetic_prompts_are_the_same_everywhere_and_however_many_there_are() -> None:
+    dataset = {"input_len": 4, "output_len": 2, "seed": 7}
+    requested = workload(n=2, dataset=dataset)
     assert requested.requests[0].prompt_token_ids == FIRST_PROMPT
     assert requested.prompt_hash == GOLDEN_HASH
-
-
-def test_more_prompts_do_not_change_the_first_ones() -> None:
-    few = workload(n=3, dataset={"input_len": 8})
-    many = workload(n=30, dataset={"input_len": 8})
-    assert many.requests[:3] == few.requests
+    assert workload(n=30, dataset=dataset).requests[:2] == requested.requests
 
 
 def test_synthetic_prompts_may_begin_alike() -> None:
     lengths = {"n": 3, "input_len": 20, "output_len": 4}
-    unshared = workload(dataset=lengths).requests
+    unshared = [each.prompt_token_ids for each in workload(dataset=lengths).requests]
     alike = workload(dataset={**lengths, "shared_prefix_len": 12}).requests
-    assert {request.prompt_token_ids[:12] for request in alike} == {
-        unshared[0].prompt_token_ids[:12]
-    }
-    assert [request.prompt_token_ids[12:] for request in alike] == [
-        request.prompt_token_ids[12:] for request in unshared
+    assert [each.prompt_token_ids for each in alike] == [
+        unshared[0][:12] + prompt[12:] for prompt in unshared
     ]
 
 
@@ -80,25 +75,32 @@ def test_synthetic_prompts_hold_no_special_tokens() -> None:
     assert max(ids) == KNOWN["tiny-llama"].vocab_size - 1
 
 
-def test_a_folders_added_tokens_are_special(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "mamba", "vocab_size": 12, "bos_token_id": 0, "eos_token_id": [1, 2]}'
-    )
-    added = [{"id": 5, "content": "<a>"}, {"id": 6, "content": "<b>"}]
-    vocabulary = {str(number): number for number in range(10)}
-    (tmp_path / "tokenizer.json").write_text(
-        json.dumps({"added_tokens": added, "model": {"vocab": vocabulary}})
-    )
+VOCABULARY = {
+    "added_tokens": [{"id": 5, "content": "<a>"}, {"id": 6, "content": "<b>"}],
+    "model": {"vocab": {str(number): number for number in range(10)}},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "ids"),
+    [
+        (
+            {"vocab_size": 12, "bos_token_id": 0, "eos_token_id": [1, 2]},
+            VOCABULARY,
+            {3, 4, 7, 8, 9},
+        ),
+        ({"vocab_size": 3, "text_config": None, "eos_token_id": 0}, None, {1, 2}),
+    ],
+    ids=["added tokens are special", "null settings of a text model"],
+)
+def test_synthetic_prompts_are_of_a_folders_own_words(
+    tmp_path: Path, config: dict[str, Any], tokenizer: Any, ids: set[int]
+) -> None:
+    put(tmp_path / "config.json", {"model_type": "mamba", **config})
+    if tokenizer is not None:
+        put(tmp_path / "tokenizer.json", tokenizer)
     requested = workload(model=str(tmp_path), n=1, dataset={"input_len": 500})
-    assert set(requested.requests[0].prompt_token_ids) == {3, 4, 7, 8, 9}
-
-
-def test_a_text_model_s_settings_that_are_null_are_the_model_s_own(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "mamba", "vocab_size": 3, "text_config": null, "eos_token_id": 0}'
-    )
-    requested = workload(model=str(tmp_path), n=1, dataset={"input_len": 100})
-    assert set(requested.requests[0].prompt_token_ids) == {1, 2}
+    assert set(requested.requests[0].prompt_token_ids) == ids
 
 
 def test_random_weights_need_no_tokenizer() -> None:
@@ -125,7 +127,7 @@ def test_the_hash_is_of_the_work_not_of_its_order() -> None:
 
 def test_texts_are_tokenized_cut_and_cycled(tmp_path: Path) -> None:
     rows = [{"prompt": "the energy of a model " * 20}, {"prompt": "short"}]
-    requested = workload(n=5, dataset=jsonl(tmp_path / "p.jsonl", rows), max_input_tokens=12)
+    requested = workload(n=5, dataset=str(put(tmp_path / "p.jsonl", rows)), max_input_tokens=12)
     lengths = [len(request.prompt_token_ids) for request in requested.requests]
     assert lengths == [12, lengths[1], 12, lengths[1], 12]
     assert lengths[1] < 12
@@ -136,70 +138,64 @@ def test_texts_are_tokenized_cut_and_cycled(tmp_path: Path) -> None:
 
 
 def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(tiny_llama_folder(), model)
-    settings_file = model / "tokenizer_config.json"
-    content = json.loads(settings_file.read_text())
-    content["chat_template"] = "{{ raise_exception('no system role here') }}"
-    settings_file.write_text(json.dumps(content))
-    data = jsonl(tmp_path / "p.jsonl", [{"messages": [{"role": "user", "content": "x"}]}])
+    template = "{{ raise_exception('no system role here') }}"
+    model = changed_model(tmp_path / "model", "tokenizer_config.json", chat_template=template)
+    data = put(tmp_path / "p.jsonl", {"messages": [{"role": "user", "content": "x"}]})
     with pytest.raises(ConfigurationError, match=r"row 1: .*no system role here"):
-        workload(model=str(model), dataset=data)
+        workload(model=str(model), dataset=str(data))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"pre_tokenizer": {"type": "FromTheFuture"}}, "may need newer packages tokenizers"),
-        (None, "Unterminated string"),
+        ({}, "line 1 column"),
     ],
+    ids=["of a later release", "cut in half"],
 )
 def test_a_tokenizer_that_cannot_be_loaded_is_named(
-    tmp_path: Path, change: dict[str, Any] | None, says: str
+    tmp_path: Path, change: dict[str, Any], says: str, one_prompt: str
 ) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(tiny_llama_folder(), model)
+    model = changed_model(tmp_path / "model", "tokenizer.json", **change)
     file = model / "tokenizer.json"
-    text = file.read_text()
-    file.write_text(text[:1000] if change is None else json.dumps(json.loads(text) | change))
-    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "x"}])
+    file.write_text(file.read_text()[: None if change else 1000])
     with pytest.raises(BackendError, match=rf"model {model}: its tokenizer cannot.*{says}"):
-        workload(model=str(model), dataset=data)
+        workload(model=str(model), dataset=one_prompt)
 
 
 @pytest.mark.parametrize("lacks", ["tokenizer.json", "generation_config.json", "pad_token"])
 def test_what_synthetic_prompts_do_not_need_may_be_missing(tmp_path: Path, lacks: str) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(tiny_llama_folder(), model)
+    model = changed_model(tmp_path / "model", "tokenizer_config.json", pad_token=None)
     if lacks.endswith(".json"):
         (model / lacks).unlink()
-    else:
-        file = model / "tokenizer_config.json"
-        content = json.loads(file.read_text())
-        del content[lacks]
-        file.write_text(json.dumps(content))
     assert len(workload(model=str(model), n=2).requests) == 2
 
 
-@pytest.mark.parametrize("kind", ["prompts", "trace", "silence", "sheet"])
-def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, kind: str) -> None:
-    values: dict[str, Any] = {"dataset": jsonl(tmp_path / "p.jsonl", [{"answer": "x"}])}
-    says = "row 1: no prompt in it"
-    if kind == "sheet":
-        values, says = {"dataset": "prompts.xlsx"}, "nor a file"
-    elif kind != "prompts":
-        rows = "0,5,5\n1000,5,5\n" if kind == "silence" else "0,-5,5\n"
-        trace = tmp_path / "t.csv"
-        trace.write_text("timestamp,input_tokens,output_tokens\n" + rows)
-        values = {"serving": {"arrivals": "trace", "trace": str(trace)}, "backend": "vllm"}
-        says = "nothing comes in the" if kind == "silence" else "no number of tokens: -5"
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("p.jsonl", {"answer": "x"}, "row 1: no prompt in it"),
+        ("silence.csv", "0,5,5\n1000,5,5\n", "nothing comes in the"),
+        ("trace.csv", "0,-5,5\n", "no number of tokens: -5"),
+        ("prompts.xlsx", None, "nor a file"),
+    ],
+)
+def test_files_that_no_run_could_use_are_refused_with_the_plan(
+    tmp_path: Path, name: str, content: Any, says: str
+) -> None:
+    values: dict[str, Any] = {"dataset": name}
+    if name.endswith(".csv"):
+        path = put(tmp_path / name, "timestamp,input_tokens,output_tokens\n" + content)
+        values = {"serving": {"arrivals": "trace", "trace": str(path)}, "backend": "vllm"}
+    elif content:
+        values["dataset"] = str(put(tmp_path / name, content))
     with pytest.raises(ConfigurationError, match=says):
         check_files([ExperimentConfig.model_validate({"model": "tiny-llama", **values})])
 
 
 def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -> None:
-    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}])
-    variants = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
+    data = str(put(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b", "system": "c"}]))
+    variants: list[dict[str, Any]] = [{"n": 2}, {"n": 7}, {"n": 9, "serving": {"rate_per_s": 1}}]
     configs = [{"model": "tiny-llama", "dataset": data, **values} for values in variants]
     again, unread = "holds 2 prompts; they are cycled to make 7", "have a column system"
     notes = check_files(map(ExperimentConfig.model_validate, configs))
@@ -207,65 +203,52 @@ def test_a_plan_says_what_of_a_file_is_asked_again_or_left_out(tmp_path: Path) -
     assert check_files([]) == []
 
 
-def test_an_architecture_alone_cannot_read_texts(tmp_path: Path) -> None:
-    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "x"}])
+def test_an_architecture_alone_cannot_read_texts(one_prompt: str) -> None:
     with pytest.raises(ConfigurationError, match="no tokenizer"):
-        workload(model="Llama-3.1-8B", weights="random", dataset=data)
+        workload(model="Llama-3.1-8B", weights="random", dataset=one_prompt)
 
 
-def records(*sources: str) -> list[Record]:
-    return [Record(row, source, text="x") for row, source in enumerate(sources, start=1)]
+def records(sources: str) -> list[Record]:
+    given_records = [Record(row, source, text="x") for row, source in enumerate(sources, start=1)]
+    return interleave(given_records)
 
 
-def rows_in(order: Any, given_records: list[Record], lengths: list[int]) -> list[int]:
-    return [
-        given_records[position].row
-        for position in order_positions(given_records, lengths, order, seed=1)
-    ]
-
-
-def test_orders() -> None:
-    interleaved = interleave(records("a", "a", "a", "b", "b"))
-    lengths = [5, 4, 3, 2, 1]
-    assert rows_in("interleaved", interleaved, lengths) == [1, 4, 2, 5, 3]
-    assert rows_in("grouped", interleaved, lengths) == [1, 2, 3, 4, 5]
-    assert rows_in("given", interleaved, lengths) == [1, 2, 3, 4, 5]
-    assert rows_in("length", interleaved, lengths) == [3, 5, 2, 4, 1]
-    assert sorted(rows_in("shuffled", interleaved, lengths)) == [1, 2, 3, 4, 5]
-    interleaved = interleave(records("a", "b", "a", "b"))
-    assert rows_in("grouped", interleaved, [1] * 4) == [1, 3, 2, 4]
-    assert rows_in("given", interleaved, [1] * 4) == [1, 2, 3, 4]
+@pytest.mark.parametrize(
+    ("sources", "order", "rows"),
+    [
+        ("aaabb", "interleaved", [1, 4, 2, 5, 3]),
+        ("aaabb", "grouped", [1, 2, 3, 4, 5]),
+        ("aaabb", "given", [1, 2, 3, 4, 5]),
+        ("aaabb", "length", [3, 5, 2, 4, 1]),
+        ("abab", "grouped", [1, 3, 2, 4]),
+        ("abab", "given", [1, 2, 3, 4]),
+    ],
+)
+def test_orders(sources: str, order: Any, rows: list[int]) -> None:
+    taken, lengths = records(sources), list(range(len(sources), 0, -1))
+    assert [taken[place].row for place in order_positions(taken, lengths, order, seed=1)] == rows
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
-    st.integers(0, 2**63 - 1),
-)
-def test_every_order_does_the_same_work(sources: list[str], seed: int) -> None:
-    interleaved = interleave(records(*sources))
-    lengths = [record.row for record in interleaved]
+@given(st.text("abc", min_size=1, max_size=30), st.integers(0, 2**63 - 1))
+def test_every_order_does_the_same_work(sources: str, seed: int) -> None:
+    lengths = [record.row for record in records(sources)]
     assert sorted(lengths) == list(range(1, len(sources) + 1))
-    for order in ("interleaved", "grouped", "shuffled", "given", "length"):
-        positions = order_positions(interleaved, lengths, order, seed)
+    for order in ORDERS:
+        positions = order_positions(records(sources), lengths, order, seed)
         assert sorted(positions) == list(range(len(sources)))
 
 
 def test_shuffling_follows_the_seed() -> None:
-    interleaved = interleave(records(*"a" * 50))
-    first, again, other = (
-        order_positions(interleaved, [1] * 50, "shuffled", seed) for seed in (1, 1, 2)
-    )
+    same = records("a" * 50)
+    first, again, other = (order_positions(same, [], "shuffled", seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_orders_do_not_change_the_hash(tmp_path: Path) -> None:
     rows = [{"prompt": "word " * length, "source": "xy"[length % 2]} for length in range(1, 9)]
-    data = jsonl(tmp_path / "p.jsonl", rows)
-    workloads = {
-        order: workload(n=6, dataset=data, dataset_order=order)
-        for order in ("interleaved", "grouped", "shuffled", "given", "length")
-    }
+    data = str(put(tmp_path / "p.jsonl", rows))
+    workloads = {order: workload(n=6, dataset=data, dataset_order=order) for order in ORDERS}
     assert len({ordered.prompt_hash for ordered in workloads.values()}) == 1
     lengths = [len(request.prompt_token_ids) for request in workloads["length"].requests]
     assert lengths == sorted(lengths)
@@ -290,10 +273,10 @@ def test_a_folder_as_the_hub_has_them(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
     folder.mkdir()
-    jsonl(folder / "train.jsonl", [{"text": "one"}, {"text": "two"}])
-    jsonl(folder / "test.jsonl", [{"text": "three"}])
+    put(folder / "train.jsonl", [{"text": "one"}, {"text": "two"}])
+    put(folder / "test.jsonl", {"text": "three"})
     assert [record.text for record in read_dataset(str(folder))] == ["one", "two"]
-    jsonl(folder / "train.jsonl", [{"text": "one"}, {"text": " "}])
+    put(folder / "train.jsonl", [{"text": "one"}, {"text": " "}])
     with pytest.raises(ConfigurationError, match="row 2: text is empty"):
         read_dataset(str(folder))
 

@@ -20,27 +20,18 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_weights_are_the_same_bytes_on_every_machine(tmp_path: Path) -> None:
-    make_tiny_llama(tmp_path)
-    assert digest(tmp_path / "model.safetensors") == WEIGHTS_SHA256
-
-
-def test_vocabulary_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    make_tiny_llama(tmp_path)
-    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+def test_the_files_are_the_same_on_every_machine(tmp_path: Path) -> None:
+    made = [tmp_path / name for name in ("a", "b")]
+    for folder in made:
+        folder.mkdir()
+        make_tiny_llama(folder)
+    first, second = ({path.name: digest(path) for path in folder.iterdir()} for folder in made)
+    assert first == second
+    assert first["model.safetensors"] == WEIGHTS_SHA256
+    model = json.loads((tmp_path / "a" / "tokenizer.json").read_text())["model"]
     text = json.dumps([model["vocab"], model["merges"]], sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest() == VOCABULARY_SHA256
     assert len(model["vocab"]) == KNOWN["tiny-llama"].vocab_size
-
-
-def test_two_makers_write_the_same_files(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        make_tiny_llama(tmp_path / name)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert [digest(tmp_path / "a" / name) for name in names] == [
-        digest(tmp_path / "b" / name) for name in names
-    ]
 
 
 def test_makers_at_once_all_get_one_whole_folder(tmp_path: Path) -> None:
@@ -55,14 +46,12 @@ def test_makers_at_once_all_get_one_whole_folder(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(2)
     ]
-    outputs = {maker.communicate(timeout=60)[0] for maker in makers}
+    (output,) = {maker.communicate(timeout=60)[0] for maker in makers}
     assert all(maker.returncode == 0 for maker in makers)
-    assert len(outputs) == 1
-    assert "model.safetensors" in outputs.pop()
-    names = [path.name for path in (tmp_path / "models").iterdir()]
-    assert len(names) == 1
+    assert "model.safetensors" in output
+    assert len(list((tmp_path / "models").iterdir())) == 1
 
 
 def test_a_cached_model_is_not_made_again() -> None:

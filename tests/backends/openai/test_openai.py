@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.serving import process
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.listener import server_root
+from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.energy import Energy
@@ -66,16 +69,20 @@ def test_is_asked_by_the_interface_s_own_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "body"),
+    ("study", "extra", "body"),
     [
+        ({"decoder": {"preset": "deterministic"}}, {}, {"temperature": 0.0, "ignore_eos": True}),
         (
-            {"preset": "deterministic"},
-            {"seed": 42, "temperature": 0.0, "ignore_eos": True},
-        ),
-        (
-            {"temperature": 0.5, "repetition_penalty": 1.1, "min_p": 0.1, "min_new_tokens": 3},
             {
-                "seed": 42,
+                "decoder": {
+                    "temperature": 0.5,
+                    "repetition_penalty": 1.1,
+                    "min_p": 0.1,
+                    "min_new_tokens": 3,
+                }
+            },
+            {},
+            {
                 "temperature": 0.5,
                 "top_p": 1.0,
                 "top_k": 50,
@@ -84,25 +91,27 @@ def test_is_asked_by_the_interface_s_own_names() -> None:
                 "min_tokens": 3,
             },
         ),
+        (
+            {"answer_length": "natural", "decoder": {"temperature": 0}},
+            {},
+            {"temperature": 0.0, "min_tokens": 1},
+        ),
+        (
+            {"decoder": {"temperature": 0}},
+            {"ignore_eos": None, "min_tokens": 128},
+            {"temperature": 0.0, "min_tokens": 128},
+        ),
     ],
+    ids=["greedy", "sampled", "natural answers", "fields of the study's own"],
 )
-def test_sampling(decoder: dict[str, Any], body: dict[str, Any]) -> None:
-    assert server_command(decoder=decoder).body == body
+def test_sampling(study: dict[str, Any], extra: dict[str, Any], body: dict[str, Any]) -> None:
+    assert server_command({"body": extra}, **study).body == {"seed": 42, **body}
 
 
-def test_answers_that_end_by_themselves() -> None:
-    body = server_command(answer_length="natural", decoder={"temperature": 0}).body
-    assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 1}
-    cycle_config = experiment(answer_length="natural").with_cycle_seed(2)
-    backend = registry.get("openai")
-    assert backend.server(cycle_config, 1).body["seed"] == cycle_config.random_seed != 42
-
-
-def test_fields_of_the_request_can_be_set_and_left_out() -> None:
-    body = server_command(
-        {"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}
-    ).body
-    assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 128}
+def test_each_cycle_draws_natural_answers_of_its_own() -> None:
+    config = experiment(answer_length="natural").with_cycle_seed(2)
+    body = registry.get("openai").server(config, 1).body
+    assert body["seed"] == config.random_seed != 42
 
 
 def sent(
@@ -129,6 +138,9 @@ USAGE = {"include_usage": True}
         ({"max_tokens": None, "max_new_tokens": 9}, {"stream_options": USAGE}, 9),
         ({"max_tokens": None, "n": 2}, {"stream_options": USAGE}, 256),
         ({"stream_options": None}, {"max_tokens": 128}, 128),
+        # Studies of earlier versions may say so, and their results are to stay theirs.
+        ({"stream": False}, {"max_tokens": 128, "stream_options": USAGE}, 128),
+        ({"stream": None}, {"max_tokens": 128, "stream_options": USAGE}, 128),
         (
             {"stream_options": {"continuous_usage_stats": True}},
             {"max_tokens": 128, "stream_options": {**USAGE, "continuous_usage_stats": True}},
@@ -157,16 +169,10 @@ def test_the_fewest_tokens_are_no_more_than_the_most_of_a_request(
 
 
 @pytest.mark.parametrize("name", ["prompt", "messages"])
-@pytest.mark.parametrize("value", ["Hello", True, None])
-def test_what_each_request_has_of_its_own_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValidationError, match=f"body.{name} is the run's own"):
-        experiment({"body": {name: value}})
-
-
-@pytest.mark.parametrize("value", [True, False, None])
-def test_answers_are_streams_whatever_the_study_says(value: bool | None) -> None:
-    """Studies of earlier versions may say otherwise, and their results are to stay theirs."""
-    assert sent({"stream": value})[0]["stream"] is True
+def test_what_each_request_has_of_its_own_is_refused(name: str) -> None:
+    for value in ("Hello", None):
+        with pytest.raises(ValidationError, match=f"body.{name} is the run's own"):
+            experiment({"body": {name: value}})
 
 
 def test_a_server_elsewhere_is_taken_only_when_asked_for() -> None:
@@ -212,8 +218,7 @@ def test_the_server_s_process_is_found_by_its_port(server: Server) -> None:
 
 
 def test_a_server_with_workers_beside_it_goes_by_its_group(tmp_path: Path) -> None:
-    port = tmp_path / "port"
-    worker = tmp_path / "worker.py"
+    port, worker = tmp_path / "port", tmp_path / "worker.py"
     worker.write_text(
         "import pathlib, socket, sys, time\n"
         "listener = socket.create_server(('127.0.0.1', 0))\n"
@@ -238,10 +243,13 @@ def test_a_server_with_workers_beside_it_goes_by_its_group(tmp_path: Path) -> No
         launcher.wait()
 
 
-def test_nobody_listening_is_nobody() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        assert server_root(f"http://127.0.0.1:{probe.getsockname()[1]}/v1") is None
+def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "FOREIGN_READY_S", 0.1)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    assert server_root(url) is None
+    config = experiment({"base_url": url})
+    with pytest.raises(BackendError, match=re.escape(url)):
+        ServedEngine(registry.get("openai").server(config, 1), config, (), traffic_prompts(config))
 
 
 @pytest.mark.slow
@@ -275,17 +283,6 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
     assert tokens["requests_worked"] == pytest.approx(tokens["requests"], abs=1)
     verified = llem(tmp_path, "verify", str(path.parents[3]))
     assert verified.returncode == 0, verified.stdout + verified.stderr
-
-
-def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-        attempt = start(tmp_path, backend="openai", openai={"base_url": url})
-        assert attempt.process.wait(120) != 0
-    error = attempt.outcome()["error"]
-    assert error["class"] == "BackendError"
-    assert url in error["message"]
 
 
 @pytest.mark.slow

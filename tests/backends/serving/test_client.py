@@ -13,9 +13,19 @@ from llenergymeasure.backends.serving.exchange import Exchange
 from support import misbehaving_server as ways
 from support.failed_answers import FAILED
 from support.misbehaving_server import misbehaving
-from support.serving_server import Server, running
+from support.serving_server import running
 
 ASKED = {"model": "sim", "stream": True, "stream_options": {"include_usage": True}}
+
+
+async def sent(
+    client: StreamingClient, prompt: list[int], tokens: int, timeout_s: float = 20.0
+) -> Exchange:
+    """Send one request and wait for its answer."""
+    over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+    body = client.request("/completions", {**ASKED, "prompt": prompt, "max_tokens": tokens})
+    client.stream(Exchange(0, time.monotonic_ns()), body, timeout_s, over.set_result)
+    return await asyncio.wait_for(over, 20)
 
 
 def ask(
@@ -25,7 +35,6 @@ def ask(
     tokens: int = 8,
     rate: float = 1000.0,
     timeout_s: float = 20.0,
-    path: str = "/completions",
 ) -> list[Exchange]:
     """Ask on one client, ``rate`` a second."""
 
@@ -36,26 +45,16 @@ def ask(
         exchanges = [
             Exchange(number, began_ns + int(number / rate * 1e9)) for number in range(len(prompts))
         ]
-        unanswered = len(prompts)
-        over = loop.create_future()
-
-        def on_end(_: Exchange) -> None:
-            nonlocal unanswered
-            unanswered -= 1
-            if unanswered == 0:
-                over.set_result(None)
+        over = [loop.create_future() for _ in prompts]
 
         def send(number: int) -> None:
             body = {**ASKED, "prompt": prompts[number], "max_tokens": tokens}
-            if path != "/completions":
-                body["messages"] = [
-                    {"role": "user", "content": " ".join(map(str, prompts[number]))}
-                ]
-            client.stream(exchanges[number], client.request(path, body), timeout_s, on_end)
+            outgoing = client.request("/completions", body)
+            client.stream(exchanges[number], outgoing, timeout_s, over[number].set_result)
 
         for number, exchange in enumerate(exchanges):
             loop.call_at(exchange.planned_ns / 1e9, send, number)
-        await over
+        await asyncio.gather(*over)
         assert client.in_flight == 0
         await client.close()
         return exchanges
@@ -70,11 +69,7 @@ def test_a_stream_that_says_it_is_done_is_not_waited_for(timeout_s: float) -> No
 
     async def go(base_url: str) -> Exchange:
         client = StreamingClient(base_url)
-        over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
-        exchange = Exchange(0, time.monotonic_ns())
-        outgoing = client.request("/completions", {**ASKED, "max_tokens": ways.TOKENS})
-        client.stream(exchange, outgoing, timeout_s, over.set_result)
-        await asyncio.wait_for(over, 20)
+        exchange = await sent(client, [1], ways.TOKENS, timeout_s)
         await client.close()
         return exchange
 
@@ -108,24 +103,9 @@ def test_tokens_are_counted_and_timed_as_they_come(tmp_path: Path) -> None:
         assert exchange.first_ns < token_ns[-1], "not timed when the answer was whole"
 
 
-def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
-    with running(tmp_path, "--first-ms", "100", "--next-ms", "5") as server:
-        exchange = ask(server.base_url, [[1, 2]], tokens=4, path="/chat/completions")[0]
-    assert exchange.failure is None
-    assert (exchange.output_tokens, len(exchange.token_ns)) == (4, 4)
-    assert (exchange.first_ns - exchange.sent_ns) / 1e6 > 95  # type: ignore[operator]
-
-
 @pytest.mark.parametrize(
     "name",
-    [
-        "429",
-        "closed amid the answer",
-        "an event that is no JSON",
-        "never answered",
-        "reset at once",
-        "no usage",
-    ],
+    ["429", "closed amid the answer", "an event that is no JSON", "never answered", "no usage"],
 )
 def test_a_failure_costs_no_other_request(name: str) -> None:
     (way,) = (candidate for candidate in FAILED if candidate.name == name)
@@ -140,6 +120,18 @@ def test_a_failure_costs_no_other_request(name: str) -> None:
     assert failed.end_ns > 0
 
 
+def test_a_client_that_closes_drops_what_is_under_way() -> None:
+    async def go() -> bool:
+        client = StreamingClient(server.base_url)
+        answer = asyncio.ensure_future(sent(client, [1], 2))
+        await asyncio.sleep(0)  # it is sent, and its connection not open yet
+        await client.close()
+        return answer.cancel()  # and no task is left, which asyncio would complain of
+
+    with misbehaving() as server:
+        assert asyncio.run(go())
+
+
 def test_a_server_that_is_not_there_refuses(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         url = server.base_url
@@ -149,9 +141,9 @@ def test_a_server_that_is_not_there_refuses(tmp_path: Path) -> None:
 
 
 def test_sends_never_wait_for_answers(tmp_path: Path) -> None:
-    """All 200 are sent at their times although only one at a time is answered."""
+    """All are sent at their times although only one at a time is answered."""
     with running(tmp_path, "--first-ms", "15", "--next-ms", "1", "--slots", "1") as server:
-        exchanges = ask(server.base_url, [[1]] * 100, tokens=2, rate=200)
+        exchanges = ask(server.base_url, [[1]] * 60, tokens=2, rate=200)
     assert all(exchange.failure is None for exchange in exchanges)
     last_sent_s = (exchanges[-1].sent_ns - exchanges[0].planned_ns) / 1e9
     last_end_s = (exchanges[-1].end_ns - exchanges[0].planned_ns) / 1e9
@@ -164,7 +156,7 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
 
         async def go() -> list[Exchange]:
             client = StreamingClient(server.base_url)
-            first = await exchange_one(client)
+            first = await sent(client, [1], 2)
             connection = client.idle_connection()
             assert connection is not None
             transport = connection._transport
@@ -172,17 +164,9 @@ def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
             # Half closed from here: the server's end follows only once it has been written to.
             transport.get_extra_info("socket").shutdown(2)
             connection._on_idle(connection)
-            second = await exchange_one(client)
+            second = await sent(client, [1], 2)
             await client.close()
             return [first, second]
-
-        async def exchange_one(client: StreamingClient) -> Exchange:
-            exchange = Exchange(0, time.monotonic_ns())
-            over = asyncio.get_running_loop().create_future()
-            body = client.request("/completions", {**ASKED, "prompt": [1], "max_tokens": 2})
-            client.stream(exchange, body, 10, over.set_result)
-            await over
-            return exchange
 
         exchanges = asyncio.run(go())
     assert [exchange.failure for exchange in exchanges] == [None, None]
@@ -202,19 +186,3 @@ def test_only_what_no_server_has_worked_on_is_sent_again(
     assert first.failure is None
     assert (second.failure, second.resent) == (failure, failure is None)
     assert answers == (3 if second.resent else 2)
-
-
-def test_the_servers_own_words_are_read(tmp_path: Path) -> None:
-    with running(tmp_path, "--slots", "4") as server:
-        assert settings(server) == {"slots": 4}
-
-
-def settings(server: Server) -> object:
-    async def go() -> object:
-        client = StreamingClient(server.base_url)
-        status, page = await client.get("/settings")
-        assert status == 200
-        await client.close()
-        return json.loads(page)
-
-    return asyncio.run(go())

@@ -96,6 +96,8 @@ def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:
     assert not first.answered_all
     first.generate(good_requests)
     assert not first.answered_all
+    first._process.close()
+    assert first.run(first.gauges()) == {}  # of a server that is gone
     first.close()
 
 

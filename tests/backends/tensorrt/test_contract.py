@@ -6,16 +6,12 @@ interface that its sources declare.
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llenergymeasure.backends import registry
-from llenergymeasure.backends.tensorrt.arguments import sampling_parameters
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
 from nvml_sim import sim
 from support.forks import run_forked
@@ -123,21 +119,19 @@ def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) 
     assert answer["input"] == [12] * 6
     assert answer["reasons"] == ["length"]
     assert len(set(answer["salts"])) == 2
-    assert answer["sampling"] | {"end_id": 0} == {
+    sampling = answer["sampling"]
+    expected = {
         "max_tokens": 5,
-        "end_id": 0,
+        "ignore_eos": True,
+        "temperature": 0.5,
+        "top_k": 0,
+        "n": 2,
         "detokenize": False,
         "add_special_tokens": False,
         "seed": 7,
-        "temperature": 0.5,
-        "top_k": 0,
-        "top_p": 1.0,
-        "repetition_penalty": 1.0,
-        "ignore_eos": True,
-        "n": 2,
-        "guided_decoding": answer["sampling"]["guided_decoding"],
     }
-    assert "GuidedDecodingParams" in answer["sampling"]["guided_decoding"]
+    assert {name: sampling[name] for name in expected} == expected
+    assert "GuidedDecodingParams" in sampling["guided_decoding"]
     engine = answer["resolved"]["engine"]
     assert (engine["dtype"], engine["max_batch_size"]) == ("float16", 4)
     assert engine["kv_cache_config"] == {"dtype": "fp8", "free_gpu_memory_fraction": 0.5}
@@ -223,93 +217,3 @@ def test_a_cache_is_one_model_s_content_on_one_set_of_cards(
     assert cache(tensorrt=compiled) != first
     assert cache() == {}
     assert cache(tensorrt={"engine_path": str(model)}) == {}
-
-
-def test_an_engine_from_elsewhere_gets_what_running_takes_alone() -> None:
-    from llenergymeasure.backends.tensorrt.arguments import engine_arguments
-
-    section = {"engine_path": "there", "engine": {"kv_cache_config": {"dtype": "fp8"}}}
-    config = ExperimentConfig.model_validate(
-        {"model": "tiny-llama", "backend": "tensorrt", "tensorrt": section}
-    )
-    assert engine_arguments(config, resolve_model(config)) == {
-        "model": "there",
-        "skip_tokenizer_init": True,
-        "kv_cache_config": {"dtype": "fp8"},
-    }
-
-
-def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
-    config = ExperimentConfig.model_validate(
-        {
-            "model": "Llama-3.1-8B",
-            "weights": "random",
-            "backend": "tensorrt",
-            "tensorrt": {"engine": {"kv_cache_config": {"dtype": "fp8"}}, "tp_size": 2},
-            "decoder": {"preset": "deterministic"},
-        }
-    )
-    backend = registry.get("tensorrt")
-    command = backend.server(config, 4321)
-    assert command.argv[:2] == ("trtllm-serve", "serve")
-    assert command.argv[3:9] == (
-        "--host", "127.0.0.1", "--port", "4321", "--backend", "pytorch",
-    )  # fmt: skip
-    options = Path(command.argv[command.argv.index("--extra_llm_api_options") + 1]).read_text()
-    for line in ("dtype: bfloat16", "load_format: dummy", "tensor_parallel_size: 2"):
-        assert line in options
-    assert "dtype: fp8" in options
-    assert command.body == {
-        "seed": 42,
-        "top_k": 1,
-        "repetition_penalty": 1.0,
-        "ignore_eos": True,
-    }
-    asking = config.model_copy(
-        update={
-            "tensorrt": type(config.tensorrt).model_validate(  # type: ignore[union-attr]
-                {"sampling": {"logprobs": 2}}
-            )
-        }
-    )
-    with pytest.raises(BackendError, match="logprobs"):
-        backend.server(asking, 1)
-
-
-def test_natural_answers_end_by_themselves_and_are_drawn_by_the_cycle_s_seed() -> None:
-    config = ExperimentConfig.model_validate(
-        {"model": "tiny-llama", "backend": "tensorrt", "answer_length": "natural"}
-    ).with_cycle_seed(2)
-    backend = registry.get("tensorrt")
-    body = backend.server(config, 4321).body
-    assert (body["min_tokens"], body["seed"]) == (1, config.random_seed)
-    assert "ignore_eos" not in body
-    assert config.random_seed != 42
-
-
-def test_an_answer_may_end_with_each_of_a_checkpoint_s_tokens(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "x", "eos_token_id": 5}')
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 8, 9]}')
-    config = ExperimentConfig.model_validate(
-        {"model": str(tmp_path), "backend": "tensorrt", "answer_length": "natural"}
-    )
-    sampling = sampling_parameters(config, resolve_model(config), 20)
-    assert (sampling["end_id"], sampling["stop_token_ids"]) == (7, [8, 9])
-    fixed = config.model_copy(update={"answer_length": None})
-    assert "stop_token_ids" not in sampling_parameters(fixed, resolve_model(fixed), 20)
-
-
-def test_without_the_engine_or_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    config = ExperimentConfig.model_validate(
-        {
-            "model": "tiny-llama",
-            "backend": "tensorrt",
-            "tensorrt": {"engine_path": "nowhere"},
-            "passthrough_kwargs": {"dtype": "half"},
-        }
-    )
-    messages = {problem.key: str(problem) for problem in registry.get("tensorrt").problems(config)}
-    assert set(messages) == {"backend", "tensorrt.engine_path", "passthrough_kwargs.dtype"}
-    assert "tensorrt_llm" not in sys.modules

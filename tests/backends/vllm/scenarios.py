@@ -82,7 +82,6 @@ def main() -> None:
     report = {
         "problems": [str(problem) for problem in registry.get("vllm").problems(plain)],
         "versions": registry.get("vllm").versions(),
-        "prompt_hash": workload.prompt_hash,
         "plain": run(plain, workload.requests, times=2),
         "prefixes": run(experiment(one_at_a_time), shared_prefixes(), times=2),
         "no_prefixes": run(

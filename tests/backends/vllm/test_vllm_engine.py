@@ -9,11 +9,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 Report = dict[str, Any]
 
 
-def only_call(scenario: Report) -> list[Report]:
-    """The completions of a scenario's one call."""
+def output_tokens(scenario: Report) -> list[int]:
+    """How many tokens each answer of a scenario's one call had."""
     (call,) = scenario["calls"]
-    completions: list[Report] = call["completions"]
-    return completions
+    return [completion["output_tokens"] for completion in call["completions"]]
 
 
 def test_nothing_stands_in_the_way(report: Report) -> None:
@@ -24,12 +23,10 @@ def test_nothing_stands_in_the_way(report: Report) -> None:
 
 def test_every_request_gets_the_tokens_it_asks_for(report: Report) -> None:
     for call in report["plain"]["calls"]:
-        counts = [
-            (completion["index"], completion["input_tokens"], completion["output_tokens"])
-            for completion in call["completions"]
-        ]
-        assert counts == [(index, 24, 10) for index in range(6)]
-        assert {completion["finish_reason"] for completion in call["completions"]} == {"length"}
+        assert [
+            (each["index"], each["input_tokens"], each["output_tokens"], each["finish_reason"])
+            for each in call["completions"]
+        ] == [(index, 24, 10, "length") for index in range(6)]
 
 
 def test_times_come_from_the_engine_in_their_order(report: Report) -> None:
@@ -37,24 +34,16 @@ def test_times_come_from_the_engine_in_their_order(report: Report) -> None:
     for completion in (*first, *second):
         start, end = completion["start_monotonic_ns"], completion["end_monotonic_ns"]
         assert start < completion["first_token_monotonic_ns"] < end
-    assert (
-        max(completion["end_monotonic_ns"] for completion in first)
-        <= second[0]["start_monotonic_ns"]
-    )
+    assert max(each["end_monotonic_ns"] for each in first) <= second[0]["start_monotonic_ns"]
 
 
-def test_the_engine_batches_by_itself(report: Report) -> None:
+def test_the_engine_batches_by_itself_and_counts_since_the_last_call(report: Report) -> None:
     assert report["plain"]["batch_size"] is None
-    counted = report["plain"]["calls"][0]["statistics"]
+    counted, again = (call["statistics"] for call in report["plain"]["calls"])
     assert counted["running_max"] == 6
-    assert counted["generated_tokens"] == 60
+    assert counted["generated_tokens"] == again["generated_tokens"] == 60
     assert counted["prompt_tokens"] == 144
     assert 0 < counted["kv_cache_share_mean"] <= counted["kv_cache_share_max"] < 1
-
-
-def test_statistics_are_those_since_the_last_call(report: Report) -> None:
-    first, second = (call["statistics"] for call in report["plain"]["calls"])
-    assert first["generated_tokens"] == second["generated_tokens"]
 
 
 def test_shared_prefixes_are_computed_once_in_every_call(report: Report) -> None:
@@ -76,22 +65,18 @@ def test_settings_reach_the_engine_and_are_read_back(report: Report) -> None:
     assert without["cache_config"]["enable_prefix_caching"] is False
 
 
-def test_the_record_holds_no_place_of_this_machine(report: Report) -> None:
-    model = report["plain"]["resolved"]["engine"]["model_config"]
-    assert not {"model", "tokenizer", "served_model_name"} & set(model)
-
-
-def test_workers_say_what_they_compute_with(report: Report) -> None:
-    (worker,) = report["plain"]["resolved"]["workers"]
-    assert worker["device"] == "cpu"
-    assert worker["threads"] == 1
+def test_the_record_says_what_computes_and_no_place_of_this_machine(report: Report) -> None:
+    resolved = report["plain"]["resolved"]
+    assert not {"model", "tokenizer", "served_model_name"} & set(resolved["engine"]["model_config"])
+    (worker,) = resolved["workers"]
+    assert (worker["device"], worker["threads"]) == ("cpu", 1)
     assert worker["attention"]
     assert report["plain"]["devices"] == []
     assert report["plain"]["peak_memory_bytes"] is None
 
 
 def test_random_weights_of_a_bare_architecture(report: Report) -> None:
-    assert [completion["output_tokens"] for completion in only_call(report["random"])] == [10, 10]
+    assert output_tokens(report["random"]) == [10, 10]
     resolved = report["random"]["resolved"]
     assert resolved["weights"] == "random"
     assert resolved["engine"]["load_config"]["load_format"] == "dummy"
@@ -100,14 +85,14 @@ def test_random_weights_of_a_bare_architecture(report: Report) -> None:
 
 
 def test_a_sequence_may_end_after_the_fewest_tokens(report: Report) -> None:
-    for completion in only_call(report["may_end"]):
-        assert completion["finish_reason"] == "stop"
-        assert completion["output_tokens"] == 4
+    (call,) = report["may_end"]["calls"]
+    ended = {(each["finish_reason"], each["output_tokens"]) for each in call["completions"]}
+    assert ended == {("stop", 4)}
     assert report["may_end"]["resolved"]["sampling"]["stop_token_ids"] == [1]
 
 
 def test_several_answers_count_together(report: Report) -> None:
-    assert [completion["output_tokens"] for completion in only_call(report["several"])] == [20, 20]
+    assert output_tokens(report["several"]) == [20, 20]
     sampling = report["several"]["resolved"]["sampling"]
     assert (sampling["n"], sampling["presence_penalty"]) == (2, 0.5)
     assert (sampling["temperature"], sampling["top_k"], sampling["top_p"]) == (0.8, 20, 0.9)
@@ -115,7 +100,7 @@ def test_several_answers_count_together(report: Report) -> None:
 
 
 def test_beams(report: Report) -> None:
-    assert [completion["output_tokens"] for completion in only_call(report["beams"])] == [10, 10]
+    assert output_tokens(report["beams"]) == [10, 10]
     assert report["beams"]["resolved"]["sampling"]["beam_width"] == 2
 
 
@@ -123,19 +108,9 @@ def test_without_its_own_counters(report: Report) -> None:
     (call,) = report["silent"]["calls"]
     assert call["statistics"] == {}
     assert {completion["first_token_monotonic_ns"] for completion in call["completions"]} == {None}
-    assert [completion["output_tokens"] for completion in call["completions"]] == [10, 10]
+    assert output_tokens(report["silent"]) == [10, 10]
 
 
 def test_what_vllm_refuses_is_told_in_its_words(report: Report) -> None:
     assert report["too_short"].startswith("BackendError: vLLM did not start with model tiny-llama")
     assert "8192" in report["too_short"]
-
-
-def test_prompts_are_those_of_every_other_backend(report: Report) -> None:
-    from llenergymeasure.config.experiment import ExperimentConfig
-    from llenergymeasure.workload.prompts import build_workload
-
-    pytorch = ExperimentConfig.model_validate(
-        {"model": "tiny-llama", "n": 6, "max_input_tokens": 24, "max_output_tokens": 10}
-    )
-    assert build_workload(pytorch).prompt_hash == report["prompt_hash"]
