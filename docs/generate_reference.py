@@ -16,8 +16,8 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 
+from llenergymeasure.analysis.comparison_tables import SCHEMAS
 from llenergymeasure.analysis.pairwise_comparison import MAX_ALL_PAIRS
-from llenergymeasure.analysis.relations import SCHEMAS
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.analysis.summary import STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.experiment import ExperimentConfig

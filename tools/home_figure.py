@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.report.figures import COLOURS, Chart, draw_figure, layer, quantitative
+from llenergymeasure.report.drawing import COLOURS, Chart, draw_figure, layer, quantitative
 from llenergymeasure.report.formatting import rounded
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.record_files import read_result

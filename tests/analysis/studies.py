@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from llenergymeasure.analysis.blocks import Blocks
-from llenergymeasure.analysis.relations import experiment_labels, relate
+from llenergymeasure.analysis.comparison_tables import experiment_labels, relate
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import summarise
 from llenergymeasure.config.dotted import value_at

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.energy.batches import Batch
-from llenergymeasure.run.result.trend import CHANGE_MAX, P_MAX, far_slower, steadiness, trend
+from llenergymeasure.run.result.steadiness import CHANGE_MAX, P_MAX, far_slower, steadiness, trend
 
 NS = 1_000_000_000
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from llenergymeasure.plan.make_plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.executors import guard_executors
+from llenergymeasure.workflow.executor_patches import guard_executors
 from llenergymeasure.workload.load_study import load_study
 from support.programs import program
 from support.studies import snakemake, write_study

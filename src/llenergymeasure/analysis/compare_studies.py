@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llenergymeasure.analysis.blocks import RunValue
+from llenergymeasure.analysis.comparison_tables import COMPARED, OUTPUT_LENGTH, Relations
 from llenergymeasure.analysis.pairwise_comparison import Comparison, with_holm
-from llenergymeasure.analysis.relations import COMPARED, OUTPUT_LENGTH, Relations
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.tables import read_plan

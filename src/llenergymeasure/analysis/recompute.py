@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.relations import OUTPUT_LENGTH
+from llenergymeasure.analysis.comparison_tables import OUTPUT_LENGTH
 from llenergymeasure.config.calibration import Calibration, load_calibration
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from llenergymeasure.analysis.comparison_tables import SCHEMAS, experiment_labels, relate
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.relations import SCHEMAS, experiment_labels, relate
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError

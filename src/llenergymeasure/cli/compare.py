@@ -18,8 +18,8 @@ from llenergymeasure.analysis.compare_studies import (
     compare_sides,
     experiment_runs,
 )
+from llenergymeasure.analysis.comparison_tables import COMPARED, experiment_labels
 from llenergymeasure.analysis.pooling import duplicate_runs
-from llenergymeasure.analysis.relations import COMPARED, experiment_labels
 from llenergymeasure.analysis.selection import in_means
 from llenergymeasure.analysis.tables import outdated_reason, read_table
 from llenergymeasure.cli.find_study import study_folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llenergymeasure.analysis.selection import Row
-from llenergymeasure.report.figures import (
+from llenergymeasure.report.drawing import (
     COLOURS,
     NARROW,
     WIDE,

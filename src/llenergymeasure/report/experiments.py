@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.analysis.relations import MAX_LENGTH_RATIO, OUTPUT_LENGTH
+from llenergymeasure.analysis.comparison_tables import MAX_LENGTH_RATIO, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import NO_CORRECT_ANSWER, PER_CORRECT
 from llenergymeasure.report.findings import ENERGY_PER_TOKEN

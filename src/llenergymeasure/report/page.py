@@ -13,8 +13,8 @@ from llenergymeasure.config.dotted import leaves
 from llenergymeasure.files import load_text, remove
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
+from llenergymeasure.report.drawing import COLOURS, Figure
 from llenergymeasure.report.failed_runs import failures
-from llenergymeasure.report.figures import COLOURS, Figure
 from llenergymeasure.report.formatting import count_text, plain, scale_for, shortened
 from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import one_order_note, relations_content

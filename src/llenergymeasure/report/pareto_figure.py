@@ -16,7 +16,7 @@ from llenergymeasure.report.charts import (
     kind_colour,
     kind_points,
 )
-from llenergymeasure.report.figures import (
+from llenergymeasure.report.drawing import (
     COLOURS,
     Chart,
     Figure,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.analysis.blocks import has_one_order, make_blocks
+from llenergymeasure.analysis.comparison_tables import NOT_COMPARABLE, OUTPUT_LENGTH
 from llenergymeasure.analysis.levels import MIN_CYCLES
 from llenergymeasure.analysis.pairwise_comparison import SIGNIFICANCE_LEVEL
 from llenergymeasure.analysis.pareto import ENERGY
-from llenergymeasure.analysis.relations import NOT_COMPARABLE, OUTPUT_LENGTH
 from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.statistics import t_isf
 from llenergymeasure.analysis.tables import read_table

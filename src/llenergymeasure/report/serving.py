@@ -20,7 +20,7 @@ from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.summary import label_part
 from llenergymeasure.plan.fairness import configs_by_experiment
 from llenergymeasure.report.charts import NO_ENERGY
-from llenergymeasure.report.figures import (
+from llenergymeasure.report.drawing import (
     COLOURS,
     Channel,
     Chart,

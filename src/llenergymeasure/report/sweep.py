@@ -15,7 +15,7 @@ from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import Axis, clipped_note, interval_marks
-from llenergymeasure.report.figures import (
+from llenergymeasure.report.drawing import (
     COLOURS,
     NARROW,
     WIDE,

@@ -14,7 +14,7 @@ from llenergymeasure.analysis.selection import Row
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json
 from llenergymeasure.recording.samples import Samples, read_samples
-from llenergymeasure.report.figures import (
+from llenergymeasure.report.drawing import (
     COLOURS,
     Channel,
     Chart,

@@ -27,7 +27,7 @@ from llenergymeasure.run.pin import pin_options
 from llenergymeasure.run.preflight.model_checks import check_models_available
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.executors import guard_executors
+from llenergymeasure.workflow.executor_patches import guard_executors
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import notify_of_end, warn_of_missing_variables
 from llenergymeasure.workflow.precision_target import precision

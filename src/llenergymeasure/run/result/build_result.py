@@ -45,7 +45,7 @@ from llenergymeasure.run.result.batch_requests import batch_tokens, group_batche
 from llenergymeasure.run.result.flops_record import flops_record
 from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
 from llenergymeasure.run.result.run_validity import batch_codes, run_codes, traffic_codes
-from llenergymeasure.run.result.trend import steadiness
+from llenergymeasure.run.result.steadiness import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
     lifted_limits,

@@ -21,7 +21,7 @@ from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.effective_settings import differing_settings
 from llenergymeasure.results.energy import Energy
 from llenergymeasure.results.record import Quality
-from llenergymeasure.run.result.trend import far_slower
+from llenergymeasure.run.result.steadiness import far_slower
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 
 if TYPE_CHECKING:  # a run of batches does not wait for its import
