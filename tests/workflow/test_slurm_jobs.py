@@ -179,6 +179,8 @@ def watch(
     """Watch the queue by a clock that does not wait; return its signals and its words."""
     clock_s, quiet_limit_s = [0.0], 2 * slurm_jobs.QUEUE_POLL_S
     signals: list[Any] = []
+    # Other tests of this process may have left children, which are no rules.
+    monkeypatch.setattr(slurm_jobs, "descendants", lambda _: [])
 
     def sleep(seconds: float) -> None:
         clock_s[0] += seconds
