@@ -279,17 +279,21 @@ def test_what_no_point_can_be_is_an_error(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kept", "why"),
+    ("text", "kept", "backend", "settings", "why"),
     [
         (
             "sweep: {pytorch.load_in_4bit: [true, false], pytorch.load_in_8bit: [true, false]}",
             [("pytorch", 100)] * 3,
+            "pytorch",
+            {"pytorch": {"load_in_4bit": True, "load_in_8bit": True}},
             "exclude each other",
         ),
         (
             "sweep: {engine: [{backend: pytorch, pytorch.batch_size: 4}, {backend: vllm, n: 7},"
             " {backend: vllm, pytorch.batch_size: 4}]}",
             [("pytorch", 100), ("vllm", 7)],
+            "vllm",
+            {"pytorch": {"batch_size": 4}},
             "the section pytorch belongs to backend pytorch",
         ),
         (
@@ -297,17 +301,20 @@ def test_what_no_point_can_be_is_an_error(text: str, why: str) -> None:
             "sweep: {openai.base_url: ['http://127.0.0.1:1/v1', 'http://gpu2:1/v1'],"
             " openai.allow_remote: [null, true]}",
             [("openai", 100)] * 3,
+            "openai",
+            {"openai": {"base_url": "http://gpu2:1/v1", "allow_remote": None}},
             "allow_remote: true takes any other",
         ),
     ],
     ids=["settings that exclude each other", "another backend's section", "an address"],
 )
-def test_a_point_that_cannot_be_is_left_out_with_its_reason(
-    text: str, kept: list[Any], why: str
+def test_a_point_that_cannot_be_is_left_out_as_it_was_written_with_its_reason(
+    text: str, kept: list[Any], backend: str, settings: dict[str, Any], why: str
 ) -> None:
     loaded = written(text)
     assert points(loaded, "backend", "n") == kept
     (left_out,) = loaded.left_out
+    assert left_out["config"] == {"model": "tiny-llama", "backend": backend, **settings}
     assert why in left_out["reason"]
 
 
