@@ -360,6 +360,16 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
     assert all("greedy decoding" in point["reason"] for point in loaded.same_as)
 
 
+SAMPLED = {
+    f"{backend}.{part}": {"backend": backend, backend: {part: {"temperature": 0.5}, **rest}}
+    for backend, part, rest in (
+        *((name, "sampling", {}) for name in ("vllm", "sglang", "tensorrt")),
+        ("openai", "body", LOCAL),
+    )
+}
+"""Experiments whose engine has a temperature of its own, which wins over the decoder's."""
+
+
 def greedy(**openai: Any) -> dict[str, Any]:
     """Greedy points of a server that differ in what is chosen from, and so in nothing."""
     decoder, sweep = {"do_sample": False}, {"decoder.top_k": [1, 5]}
@@ -384,19 +394,10 @@ def command(place: str, **values: Any) -> dict[str, Any]:
         # What the engine's own sampling replaces.
         *(
             (
-                {
-                    "backend": backend,
-                    backend: {part: {"temperature": 0.5}, **rest},
-                    "sweep": {"decoder.temperature": [0.3, 0.7]},
-                },
-                f"{backend}.{part}.temperature counts in place of the decoder's",
+                {**sampled, "sweep": {"decoder.temperature": [0.3, 0.7]}},
+                f"{name}.temperature counts in place of the decoder's",
             )
-            for backend, part, rest in (
-                ("vllm", "sampling", {}),
-                ("sglang", "sampling", {}),
-                ("tensorrt", "sampling", {}),
-                ("openai", "body", LOCAL),
-            )
+            for name, sampled in SAMPLED.items()
         ),
     ],
 )
@@ -408,9 +409,6 @@ def test_points_that_differ_in_nothing_that_counts_are_one(
     assert len(loaded.experiments) == 1
     assert why in same["reason"]
     assert ("likeliest" in same["reason"]) == (why == "likeliest")
-
-
-SAMPLED = {"backend": "vllm", "vllm": {"sampling": {"temperature": 0.5}}}
 
 
 @pytest.mark.parametrize(
@@ -425,8 +423,11 @@ SAMPLED = {"backend": "vllm", "vllm": {"sampling": {"temperature": 0.5}}}
         },
         command("{decoder.top_k}"),
         command("{decoder}"),
-        {**SAMPLED, "sweep": {"decoder.top_p": [0.5, 0.9]}},
-        {**SAMPLED, "sweep": {"decoder.temperature": [0, 0.7]}},
+        *(
+            {**sampled, "sweep": sweep}
+            for sampled in SAMPLED.values()
+            for sweep in ({"decoder.top_p": [0.5, 0.9]}, {"decoder.temperature": [0, 0.7]})
+        ),
     ],
 )
 def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:
