@@ -279,17 +279,21 @@ def test_what_no_point_can_be_is_an_error(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kept", "why"),
+    ("text", "kept", "backend", "settings", "why"),
     [
         (
             "sweep: {pytorch.load_in_4bit: [true, false], pytorch.load_in_8bit: [true, false]}",
             [("pytorch", 100)] * 3,
+            "pytorch",
+            {"pytorch": {"load_in_4bit": True, "load_in_8bit": True}},
             "exclude each other",
         ),
         (
             "sweep: {engine: [{backend: pytorch, pytorch.batch_size: 4}, {backend: vllm, n: 7},"
             " {backend: vllm, pytorch.batch_size: 4}]}",
             [("pytorch", 100), ("vllm", 7)],
+            "vllm",
+            {"pytorch": {"batch_size": 4}},
             "the section pytorch belongs to backend pytorch",
         ),
         (
@@ -297,17 +301,20 @@ def test_what_no_point_can_be_is_an_error(text: str, why: str) -> None:
             "sweep: {openai.base_url: ['http://127.0.0.1:1/v1', 'http://gpu2:1/v1'],"
             " openai.allow_remote: [null, true]}",
             [("openai", 100)] * 3,
+            "openai",
+            {"openai": {"base_url": "http://gpu2:1/v1", "allow_remote": None}},
             "allow_remote: true takes any other",
         ),
     ],
     ids=["settings that exclude each other", "another backend's section", "an address"],
 )
-def test_a_point_that_cannot_be_is_left_out_with_its_reason(
-    text: str, kept: list[Any], why: str
+def test_a_point_that_cannot_be_is_left_out_as_it_was_written_with_its_reason(
+    text: str, kept: list[Any], backend: str, settings: dict[str, Any], why: str
 ) -> None:
     loaded = written(text)
     assert points(loaded, "backend", "n") == kept
     (left_out,) = loaded.left_out
+    assert left_out["config"] == {"model": "tiny-llama", "backend": backend, **settings}
     assert why in left_out["reason"]
 
 
@@ -353,6 +360,16 @@ def test_points_of_the_same_work_are_measured_once_and_named() -> None:
     assert all("greedy decoding" in point["reason"] for point in loaded.same_as)
 
 
+SAMPLED = {
+    f"{backend}.{part}": {"backend": backend, backend: {part: {"temperature": 0.5}, **rest}}
+    for backend, part, rest in (
+        *((name, "sampling", {}) for name in ("vllm", "sglang", "tensorrt")),
+        ("openai", "body", LOCAL),
+    )
+}
+"""Experiments whose engine has a temperature of its own, which wins over the decoder's."""
+
+
 def greedy(**openai: Any) -> dict[str, Any]:
     """Greedy points of a server that differ in what is chosen from, and so in nothing."""
     decoder, sweep = {"do_sample": False}, {"decoder.top_k": [1, 5]}
@@ -377,19 +394,10 @@ def command(place: str, **values: Any) -> dict[str, Any]:
         # What the engine's own sampling replaces.
         *(
             (
-                {
-                    "backend": backend,
-                    backend: {part: {"temperature": 0.5}, **rest},
-                    "sweep": {"decoder.temperature": [0.3, 0.7]},
-                },
-                f"{backend}.{part}.temperature counts in place of the decoder's",
+                {**sampled, "sweep": {"decoder.temperature": [0.3, 0.7]}},
+                f"{name}.temperature counts in place of the decoder's",
             )
-            for backend, part, rest in (
-                ("vllm", "sampling", {}),
-                ("sglang", "sampling", {}),
-                ("tensorrt", "sampling", {}),
-                ("openai", "body", LOCAL),
-            )
+            for name, sampled in SAMPLED.items()
         ),
     ],
 )
@@ -401,9 +409,6 @@ def test_points_that_differ_in_nothing_that_counts_are_one(
     assert len(loaded.experiments) == 1
     assert why in same["reason"]
     assert ("likeliest" in same["reason"]) == (why == "likeliest")
-
-
-SAMPLED = {"backend": "vllm", "vllm": {"sampling": {"temperature": 0.5}}}
 
 
 @pytest.mark.parametrize(
@@ -418,8 +423,11 @@ SAMPLED = {"backend": "vllm", "vllm": {"sampling": {"temperature": 0.5}}}
         },
         command("{decoder.top_k}"),
         command("{decoder}"),
-        {**SAMPLED, "sweep": {"decoder.top_p": [0.5, 0.9]}},
-        {**SAMPLED, "sweep": {"decoder.temperature": [0, 0.7]}},
+        *(
+            {**sampled, "sweep": sweep}
+            for sampled in SAMPLED.values()
+            for sweep in ({"decoder.top_p": [0.5, 0.9]}, {"decoder.temperature": [0, 0.7]})
+        ),
     ],
 )
 def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:

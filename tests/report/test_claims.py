@@ -263,7 +263,11 @@ CLAIMS: dict[str, set[str]] = {
     "unpaired, 5 and 5 runs": SEQUENTIAL,
     "Not shown to use more than it: batch_size=": {"a close second"},
     "Inconclusive": OPEN,
+    "no difference between the 4 experiments is shown (batch_size=": {
+        *("null", "unpaired null", "estimated null")
+    },
     "one run, no interval": ONE_CYCLE,
+    "(one run, no interval; the meter alone ±": {"one cycle"},
     "it needs two runs of each, there are 1 and 1": ONE_CYCLE,
     "cycles (execution.n_cycles) would": {
         *("null", "unpaired null", "estimated null", "two cycles", "wide", "levels by cycle")
@@ -321,6 +325,7 @@ CLAIMS: dict[str, set[str]] = {
     f"{ONE_ORDER} Setting": ONE_ORDER_STUDIES,
     "Whether energy drifted over the study is not known": set(STUDIES)
     - {"shuffled", "disqualified, on another machine"},
+    "No drift with the order shows": {"shuffled", "disqualified, on another machine"},
     "would look like an effect here": SEQUENTIAL,
     "a drift, or a difference of the machines, would look the same": {"unpaired"},
     "With batch_size=1 requests came faster than they were answered in 5 of 5 runs": {
@@ -340,6 +345,7 @@ CLAIMS: dict[str, set[str]] = {
     "Energy was measured by nvml (GPU).": set(STUDIES)
     - ESTIMATES
     - {"no sensor", "all disqualified"},
+    "\nEnergy: measured by nvml (GPU)": set(STUDIES) - ESTIMATES - {"no sensor"},
     "no idle draw is taken off.": set(STUDIES) - {"no sensor", "all disqualified"},
     "Student t intervals over runs": set(STUDIES) - NO_MEAN - ONE_CYCLE,
     "Single runs, without intervals": ONE_CYCLE,

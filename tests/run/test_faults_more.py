@@ -41,7 +41,12 @@ def test_a_model_that_is_damaged_fails_its_run_until_it_is_put_right(
     assert not [*attempt.folder.glob("*.parquet"), *attempt.folder.glob("result.json")]
     attempt.nothing_left()
     shutil.copy(tiny_llama_folder() / name, model)
-    assert start(tmp_path, model=str(model)).process.wait(180) == 0
+    again = start(tmp_path, model=str(model))
+    assert again.process.wait(180) == 0
+    assert {path.name for path in again.folder.iterdir()} == {
+        *("result.json", "run.parquet", "samples.parquet", "requests.parquet"),
+        *("outcome.json", "attempts.jsonl", "run.log"),
+    }
 
 
 @pytest.fixture

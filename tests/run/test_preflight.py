@@ -247,20 +247,20 @@ def of_gib(total: int, **more: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "asked"),
+    ("keys", "asked", "cards"),
     [
-        ({}, {}),
-        (POWER_LIMIT, {"state": LIMITED, "config": LIMIT}),
-        (of_gib(24), {"config": MANY}),
-        (BUSY, {"config": ON_CPU}),
-        ({}, {"computes": False, "visible": ""}),
-        ({}, {"computes": False, "config": ON_CPU}),
+        ({}, {}, [UUID]),
+        (POWER_LIMIT, {"state": LIMITED, "config": LIMIT}, [UUID]),
+        (of_gib(24), {"config": MANY}, [UUID]),
+        (BUSY, {"config": ON_CPU}, []),
+        ({}, {"computes": False, "visible": ""}, []),
+        ({}, {"computes": False, "config": ON_CPU}, []),
     ],
     ids=["plain", "limit asked for", "cache of one", "on the CPU", "hidden", "torch on the CPU"],
 )
-def test_a_card_as_it_should_be_is_quiet(look: Any, keys: Any, asked: Any) -> None:
+def test_a_card_as_it_should_be_is_quiet(look: Any, keys: Any, asked: Any, cards: Any) -> None:
     result = look(sim.Device(keys=keys), **asked)
-    assert result["errors"] == result["warnings"] == []
+    assert result == {"errors": [], "warnings": [], "cards": cards}
 
 
 TOO_LARGE = ["needs at least 16.144 GB", "the memory of GPU Simulated GPU is 8.590 GB"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
@@ -263,6 +264,21 @@ def test_a_ramps_load_rises_within_its_window(tmp_path: Path, quick: str) -> Non
     offered = [row["offered_requests_per_s"] for row in record(served).timeline]
     assert offered[-1] > offered[0]
     assert "not_steady" in traffic_codes(served)
+
+
+@pytest.mark.parametrize(("failed", "disqualifies"), [(1, False), (2, True)])
+def test_those_that_failed_are_counted_and_more_than_one_in_a_hundred_disqualify(
+    failed: int, disqualifies: bool
+) -> None:
+    times = [(n / 20, [n / 20 + 0.1, n / 20 + 0.2]) for n in range(100)]
+    refused = {"failure": "refused", "failure_message": "HTTP 503", "token_monotonic_ns": []}
+    table = pa.concat_tables([answers(*times[failed:]), answers(*times[:failed], **refused)])
+    run = in_window(table, (0, 6), {"rate_per_s": 20})
+    serving = record(run)
+    assert (serving.requests_sent, serving.requests_failed) == (100, failed)
+    assert serving.failures == {"refused": failed}
+    said = f"{failed} of 100 requests failed, more than 1 %; the first: refused: HTTP 503"
+    assert traffic_codes(run).get("failed_requests") == (said if disqualifies else None)
 
 
 def test_a_server_that_counts_otherwise_is_told() -> None:
