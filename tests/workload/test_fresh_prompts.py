@@ -157,10 +157,12 @@ def test_the_only_chat_is_marked_before_its_earlier_turns(
     serving = {**RATE, "endpoint": endpoint}
     config = experiment(dataset=dataset, n=1, serving=serving, max_input_tokens=128, **OPENAI)
     sent = [cycle(config, 1).turn(number) for number in range(3)]
-    question = 1 - first
     if endpoint == "chat":
-        assert len({turn.request.messages[question]["content"] for turn in sent}) == 3
-        assert {turn.request.messages[question + 1]["content"] for turn in sent} == {"blue"}
+        said = [[tuple(each.values()) for each in turn.request.messages] for turn in sent]
+        marked = {messages.pop(1 - first) for messages in said}
+        assert said == [[turn for turn in TURNS[first:] if turn != TURNS[1]]] * 3
+        assert len(marked) == 3
+        assert all(text.endswith("name a colour") for _, text in marked)
     shared = sent[0].shared_tokens
     prompts = {turn.request.prompt_token_ids[: shared + MARK_TOKENS] for turn in sent}
     assert len(prompts) == 3
