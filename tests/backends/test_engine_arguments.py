@@ -357,7 +357,7 @@ def test_variables_that_are_set_already_win(monkeypatch: pytest.MonkeyPatch) -> 
             {"vllm.beam_search.early_stopping", "decoder.min_new_tokens"},
         ),
     ],
-    ids=str,
+    ids=["nothing", "data parallel", "a reserved word", "beams"],
 )
 def test_what_vllm_cannot_do_is_said_beforehand(study: Study, keys: set[str]) -> None:
     assert set(problems("vllm", **study)) == keys
