@@ -222,9 +222,11 @@ SPECIAL = range(4)
     ids=["one chat", "its only word is 0", "several roles", "two short chats", "one text"],
 )
 def test_marks_are_in_the_words_and_leave_what_stands_around_them_whole(
-    tmp_path: Path, rows: list[Any]
+    tmp_path: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The template of a chat, and what the tokenizer puts before a text."""
+    # Of words of one token two marks are by chance the same, in one of a hundred seeds.
+    monkeypatch.setattr("secrets.randbits", lambda _: 7)
     dataset = (texts if isinstance(rows[0], str) else chats)(tmp_path, *rows)
     config = experiment(serving=None, dataset=dataset, n=len(rows), max_input_tokens=64, **OPENAI)
     unmarked = [item.prompt_token_ids for item in build_workload(config).requests] * 3
