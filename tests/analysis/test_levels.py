@@ -51,6 +51,16 @@ def test_five_whole_cycles_are_judged_by_what_is_between_them(logs, factors, pla
     assert level.p == pytest.approx(expected.pvalue)
 
 
+def test_levels_hold_where_experiments_spread_unlike():
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        logs = np.array([0.0, 0.1, 0.2, 0.3]) + rng.normal(0, 1, (5, 4)) * [0.003, 0.01, 0.02, 0.04]
+        found = levels(blocks(logs), TWO_BY_TWO)
+        held += found[0].ci95_low <= math.exp(0.2) <= found[0].ci95_high
+    assert 0.92 <= held / 200 <= 0.985
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_few_cycles_of_a_noisy_experiment_are_rarely_taken_for_an_effect(missing):
     alarms = 0

@@ -250,6 +250,24 @@ def write_measured_and_estimated(folder):
     return study_runs([folder / "one", folder / "two"])
 
 
+@pytest.mark.parametrize("between", [0.0, 0.01, 0.03])
+def test_the_interval_over_studies_holds_the_truth(tmp_path, between):
+    folders = [tmp_path / study for study in ("one", "two", "three")]
+    for folder in folders:
+        write_study(folder, CONFIGS[:2], cycles=5, study=folder.name)
+    runs = study_runs(folders)
+    of_study = np.unique(runs["study"].to_pylist(), return_inverse=True)[1]
+    of_cycle = 5 * of_study + runs["cycle"].to_numpy() - 1
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(300):
+        logs = rng.normal(0, between, 3)[of_study] + rng.normal(0, 0.01, 15)[of_cycle]
+        (row,) = summarise_by(
+            with_values(runs, METRIC, np.exp(logs)), ["model"], METRIC
+        ).to_pylist()
+        hits += row[f"{METRIC}_ci95_low"] <= 1 <= row[f"{METRIC}_ci95_high"]
+    assert hits / 300 >= 0.93
+
+
 @pytest.mark.parametrize("metric", [METRIC, *PER_ENERGY])
 def test_measured_and_estimated_energy_have_no_common_mean(tmp_path, metric):
     runs = write_measured_and_estimated(tmp_path)

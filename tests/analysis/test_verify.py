@@ -255,6 +255,13 @@ def test_a_cell_of_a_table(study: Path) -> None:
     assert {"summary.parquet:row 1.n", "summary.parquet:row 2.n"} <= found
 
 
+def test_the_bytes_of_a_table_whose_values_are_right(study: Path) -> None:
+    path = study / "pareto.parquet"
+    pq.write_table(pq.read_table(path), path, compression="gzip")
+    (found,) = verify_study(study).differences
+    assert (found.file, found.what) == (path, "its values are right, but its bytes were changed")
+
+
 @pytest.mark.parametrize(
     ("server", "missing"),
     [

@@ -114,21 +114,42 @@ def test_an_engine_that_was_compiled_elsewhere_gets_what_running_takes_alone() -
     }
 
 
+DRAWN = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0}
+"""What is drawn by where the study says nothing."""
+LIKELIEST = {"temperature": 0.0, "repetition_penalty": 1.0}
+FIXED = {"max_tokens": 32, "ignore_eos": True}
+
 SAMPLING: list[tuple[str, Study, dict[str, Any]]] = [
-    ("vllm", {}, {"max_tokens": 32, "ignore_eos": True, "detokenize": False}),
-    ("vllm", STOPS, {"detokenize": ABSENT}),
-    ("vllm", FEWEST, {"min_tokens": 32, "stop_token_ids": [1], "ignore_eos": ABSENT}),
-    ("vllm", NATURAL, {"min_tokens": 1, "stop_token_ids": [1], "ignore_eos": ABSENT}),
-    ("vllm", GREEDY, {"temperature": 0.0, "repetition_penalty": 1.0, "top_p": ABSENT}),
-    ("vllm", {"decoder": SAMPLED}, {**SAMPLED, "repetition_penalty": 1.0}),
-    ("sglang", {"decoder": {"top_k": 0}}, {"top_k": -1}),
-    ("sglang", GREEDY, {"max_new_tokens": 32, "ignore_eos": True, "temperature": 0.0}),
-    ("sglang", FEWEST, {"min_new_tokens": 32, "ignore_eos": ABSENT}),
-    ("sglang", NATURAL, {"min_new_tokens": 1, "ignore_eos": ABSENT}),
+    ("vllm", {}, {**FIXED, **DRAWN, "detokenize": False}),
+    ("vllm", STOPS, {**FIXED, **DRAWN, "stop": ["."]}),
+    (
+        "vllm",
+        FEWEST,
+        {"max_tokens": 32, "min_tokens": 32, "stop_token_ids": [1], **DRAWN, "detokenize": False},
+    ),
+    (
+        "vllm",
+        NATURAL,
+        {"max_tokens": 32, "min_tokens": 1, "stop_token_ids": [1], **DRAWN, "detokenize": False},
+    ),
+    ("vllm", GREEDY, {**FIXED, **LIKELIEST, "detokenize": False}),
+    (
+        "vllm",
+        {"decoder": SAMPLED},
+        {**FIXED, **SAMPLED, "repetition_penalty": 1.0, "detokenize": False},
+    ),
+    (
+        "sglang",
+        {"decoder": {"top_k": 0}},
+        {"max_new_tokens": 32, "ignore_eos": True, **DRAWN, "top_k": -1},
+    ),
+    ("sglang", GREEDY, {"max_new_tokens": 32, "ignore_eos": True, **LIKELIEST}),
+    ("sglang", FEWEST, {"max_new_tokens": 32, "min_new_tokens": 32, **DRAWN}),
+    ("sglang", NATURAL, {"max_new_tokens": 32, "min_new_tokens": 1, **DRAWN}),
     (
         "sglang",
         {"sglang": {"sampling": {"temperature": 0.2, "n": 3}}},
-        {"temperature": 0.2, "n": 3},
+        {"max_new_tokens": 32, "ignore_eos": True, **DRAWN, "temperature": 0.2, "n": 3},
     ),
 ]
 
@@ -137,7 +158,7 @@ SAMPLING: list[tuple[str, Study, dict[str, Any]]] = [
 def test_tokens_are_chosen_as_the_study_says(
     backend: str, study: Study, expected: dict[str, Any]
 ) -> None:
-    assert_holds(sampling_of(backend, study), expected)
+    assert sampling_of(backend, study) == expected
 
 
 def test_an_answer_may_end_with_each_of_a_checkpoint_s_tokens(tmp_path: Path) -> None:
@@ -152,21 +173,21 @@ BODIES: list[tuple[str, Study, dict[str, Any]]] = [
     (
         "vllm",
         {"decoder": SAMPLED},
-        {**SAMPLED, "ignore_eos": True, "max_tokens": ABSENT, "detokenize": ABSENT},
+        {**SAMPLED, "repetition_penalty": 1.0, "ignore_eos": True},
     ),
     (
         "sglang",
         {"decoder": {"temperature": 0.5}, "sglang": {"sampling": {"sampling_seed": 4}}},
-        {"temperature": 0.5, "top_k": 50, "seed": 4, "sampling_seed": ABSENT, "ignore_eos": True},
+        {**DRAWN, "temperature": 0.5, "seed": 4, "ignore_eos": True},
     ),
-    ("sglang", {"decoder": {"min_new_tokens": 3}}, {"min_tokens": 3, "min_new_tokens": ABSENT}),
-    ("sglang", NATURAL, {"min_tokens": 1, "max_new_tokens": ABSENT}),
-    ("tensorrt", GREEDY, {"seed": 42, "top_k": 1, "repetition_penalty": 1.0, "end_id": ABSENT}),
+    ("sglang", {"decoder": {"min_new_tokens": 3}}, {**DRAWN, "min_tokens": 3}),
+    ("sglang", NATURAL, {**DRAWN, "min_tokens": 1}),
     (
         "tensorrt",
-        NATURAL | {"random_seed": 9},
-        {"seed": 9, "min_tokens": 1, "ignore_eos": ABSENT},
+        GREEDY,
+        {"seed": 42, "top_k": 1, "repetition_penalty": 1.0, "ignore_eos": True},
     ),
+    ("tensorrt", NATURAL | {"random_seed": 9}, {**DRAWN, "seed": 9, "min_tokens": 1}),
 ]
 
 
@@ -174,7 +195,7 @@ BODIES: list[tuple[str, Study, dict[str, Any]]] = [
 def test_the_server_is_asked_for_the_same_tokens(
     backend: str, study: Study, expected: dict[str, Any]
 ) -> None:
-    assert_holds(dict(server_of(backend, study).body), expected)
+    assert server_of(backend, study).body == expected
 
 
 @pytest.mark.parametrize(
@@ -231,6 +252,7 @@ COMMANDS: list[tuple[str, Study, list[str], list[str]]] = [
             "--tensor-parallel-size 2",
             "--disable-radix-cache",
             "--enable-metrics",
+            "--enable-cache-report",
             "--no-dllm-fdfo",
             "--cuda-graph-bs-decode 1 2 4",
             f"--forward-hooks {json.dumps([{'name': 'x'}])}",
@@ -269,6 +291,9 @@ def test_tensorrt_s_server_reads_its_options_from_a_file(
     options = Path(argv[argv.index("--extra_llm_api_options") + 1]).read_text()
     lines = ("dtype: bfloat16", "load_format: dummy", "tensor_parallel_size: 2", "dtype: fp8")
     assert [line for line in lines if line not in options] == []
+    elsewhere = server_of("tensorrt", {"tensorrt": {"engine_path": "there"}}).argv
+    assert elsewhere[2] == "there"
+    assert "--tokenizer" in elsewhere
 
 
 def test_sglang_on_a_cpu_is_prepared_before_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +357,7 @@ def test_variables_that_are_set_already_win(monkeypatch: pytest.MonkeyPatch) -> 
             ["decoder.min_new_tokens", "vllm.beam_search.early_stopping"],
         ),
     ],
-    ids=str,
+    ids=["nothing", "data parallel", "a reserved word", "beams"],
 )
 def test_what_vllm_cannot_do_is_said_beforehand(study: Study, keys: list[str]) -> None:
     assert sorted(problems("vllm", **study)) == keys

@@ -188,7 +188,7 @@ def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothi
     folder, study = planned(tmp_path, decoder={"min_new_tokens": 2})
     assert refusals.TIME_LIMIT_S < container_checks.LOOK_LIMIT_S
     monkeypatch.setattr(refusals, "TIME_LIMIT_S", 0.2)
-    for code in ("import os; print('noise'); os._exit(7)", "import time; time.sleep(60)"):
+    for code in ("import os; print('noise'); os._exit(7)", "import time; time.sleep(9999)"):
         words = [sys.executable, "-c", code]
         monkeypatch.setattr(refusals, "python_module", lambda *_, words=words: words)
         image_probe._ask_engine("vllm", str(folder.path))

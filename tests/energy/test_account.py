@@ -368,6 +368,7 @@ def two_cards(**values: float) -> EnergySum:
         (reading("GPU-1", "gpu"), reading("GPU-1", "gpu")),
         (reading("GPU-1", "gpu"), reading("module:GPU-1", "module")),
         (reading("cpu:package-0", "cpu"), reading("module:GPU-1", "module")),
+        (reading("dram:package-0", "dram"), reading("module:GPU-1", "module")),
         (reading("GPU-1", "gpu"), reading("host", "host")),
         (reading("dram:package-0", "dram"), reading("host", "host")),
         (reading("host", "host"), reading("other", "host")),

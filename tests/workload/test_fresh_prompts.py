@@ -157,10 +157,12 @@ def test_the_only_chat_is_marked_before_its_earlier_turns(
     serving = {**RATE, "endpoint": endpoint}
     config = experiment(dataset=dataset, n=1, serving=serving, max_input_tokens=128, **OPENAI)
     sent = [cycle(config, 1).turn(number) for number in range(3)]
-    question = 1 - first
     if endpoint == "chat":
-        assert len({turn.request.messages[question]["content"] for turn in sent}) == 3
-        assert {turn.request.messages[question + 1]["content"] for turn in sent} == {"blue"}
+        said = [[tuple(each.values()) for each in turn.request.messages] for turn in sent]
+        marked = {messages.pop(1 - first) for messages in said}
+        assert said == [[turn for turn in TURNS[first:] if turn != TURNS[1]]] * 3
+        assert len(marked) == 3
+        assert all(text.endswith("name a colour") for _, text in marked)
     shared = sent[0].shared_tokens
     prompts = {turn.request.prompt_token_ids[: shared + MARK_TOKENS] for turn in sent}
     assert len(prompts) == 3
@@ -220,9 +222,11 @@ SPECIAL = range(4)
     ids=["one chat", "its only word is 0", "several roles", "two short chats", "one text"],
 )
 def test_marks_are_in_the_words_and_leave_what_stands_around_them_whole(
-    tmp_path: Path, rows: list[Any]
+    tmp_path: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The template of a chat, and what the tokenizer puts before a text."""
+    # Of words of one token two marks are by chance the same, in one of a hundred seeds.
+    monkeypatch.setattr("secrets.randbits", lambda _: 7)
     dataset = (texts if isinstance(rows[0], str) else chats)(tmp_path, *rows)
     config = experiment(serving=None, dataset=dataset, n=len(rows), max_input_tokens=64, **OPENAI)
     unmarked = [item.prompt_token_ids for item in build_workload(config).requests] * 3

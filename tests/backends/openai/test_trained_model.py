@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,20 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import TextScorer
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.processes import descendants
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.tokens import Tokenizer
-from support.attempts import start
+from support.attempts import command_of, start
 from support.real_benchmarks import answers
 from support.studies import (
+    living,
+    result_times,
+    snakemake,
+    start_snakemake,
     wait_for,
     write_study,
 )
-from support.trained import GGUF, llama_cpp, trained_model
+from support.trained import GGUF, GGUF_OF_8_BITS, llama_cpp, trained_model
 from support.vllm import llem_with_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
@@ -174,3 +181,44 @@ def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
         row["input_tokens_cached"] for row in answered_rows
     }  # it says what it found
     attempt.nothing_left()
+
+
+def test_a_sweep_of_threads_and_weights_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+    """All but the servers are killed: those end with what has started them."""
+    section = llama_cpp()
+    write_study(
+        tmp_path,
+        model=str(trained_model()),
+        backend="openai",
+        # This study's servers are told from all others by a word on their command line.
+        openai=section | {"command": [*section["command"], "--name", str(tmp_path)]},
+        sweep={"openai.values.threads": [1, 2], "openai.values.gguf": [GGUF, GGUF_OF_8_BITS]},
+        window={"min_seconds": 1.0},
+    )
+    with (tmp_path / "log").open("wb") as log:
+        first = start_snakemake(tmp_path, "--configfile", "study.yaml", log=log)
+    try:
+        wait_for(lambda: bool(result_times(tmp_path)) and bool(servers(tmp_path)), 900)
+        before, spared = result_times(tmp_path), servers(tmp_path)
+        assert len(before) < 4
+        for pid in {first.pid, *descendants(first.pid)}.difference(spared):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    finally:
+        first.kill()
+        first.wait()
+    wait_for(lambda: not servers(tmp_path), 60)
+    process = snakemake(tmp_path, "--configfile", "study.yaml", timeout_s=1500)
+    assert process.returncode == 0, process.stderr
+    after = result_times(tmp_path)
+    assert len(after) == 4
+    assert before.items() <= after.items()
+    rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["completed"] * 4
+    assert len({row["experiment"] for row in rows}) == 4
+    assert not servers(tmp_path)
+
+
+def servers(folder: Path) -> list[int]:
+    """Return the servers of a study that are alive."""
+    return [pid for pid in living(str(folder)) if "llama_server.py" in command_of(pid)]

@@ -86,7 +86,7 @@ def test_a_chats_role_and_other_output_are_no_tokens_before_the_first() -> None:
         assert len(read(delta(**{name: "x"}), text("a"), usage(4)).token_ns) == 2
 
 
-@pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thinking_blocks"])
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thought"])
 def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
     thought = [delta(**{name: "let me"}), delta(**{name: ["see"]})]
     exchange = read(*thought, delta(content="a b"), usage(6), max_tokens=6)
