@@ -14,6 +14,7 @@ from cli.commands import Call
 from llenergymeasure.files import locked
 from llenergymeasure.results.layout import RUN_VARIABLE, StudyFolder
 from results.synthetic import make_plan, write_complete_study, write_outcome
+from support.programs import program
 
 CONFIGS = [{"model": "tiny-llama", "n": n} for n in (1, 2)]
 
@@ -163,10 +164,7 @@ def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
     tmp_path: Path, clean: Call, monkeypatch: pytest.MonkeyPatch, said: str, code: int
 ) -> None:
     write_complete_study(tmp_path / "results" / "small", make_plan(CONFIGS, ["n"]))
-    squeue = tmp_path / "bin" / "squeue"
-    squeue.parent.mkdir()
-    squeue.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
-    squeue.chmod(0o755)
+    squeue = program(tmp_path / "bin" / "squeue", f"echo '{said}' >&2\nexit 1")
     monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
     result = clean()
     assert result.code == code, result.err

@@ -32,6 +32,7 @@ from llenergymeasure.workflow.open_study import prepare
 from llenergymeasure.workflow.snakemake_study import SnakemakeStudy
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
+from support.programs import program
 from support.studies import SMALL
 
 STUDY = {**SMALL, "sweep": {"n": [1, 2, 3]}, "execution": {"n_cycles": 2}}
@@ -266,10 +267,7 @@ def test_a_queue_that_does_not_answer_is_waited_for_no_longer_than_seconds(
     monkeypatch.setattr("llenergymeasure.cli.status.QUEUE_TIMEOUT_S", 0.3)
     plan, folder = study
     folder.plan.write_bytes(plan.to_json_bytes())
-    (tmp_path / "bin").mkdir()
-    squeue = tmp_path / "bin" / "squeue"
-    squeue.write_text("#!/bin/sh\nexec sleep 30\n")
-    squeue.chmod(0o755)
+    squeue = program(tmp_path / "bin" / "squeue", "exec sleep 30")
     monkeypatch.setenv("PATH", f"{squeue.parent}{os.pathsep}{os.environ['PATH']}")
     began = time.monotonic()
     status(folder.path)

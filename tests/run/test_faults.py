@@ -11,14 +11,13 @@ import pytest
 from llenergymeasure.run import ending
 from llenergymeasure.run.measure_script import main
 from support.attempts import start
+from support.programs import program
 
 
 @pytest.mark.slow
 def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
-    controller = tmp_path / "bin" / "scontrol"
-    controller.parent.mkdir()
-    controller.write_text("#!/bin/sh\necho JobId=$3 Reason=TimeLimit TimeLimit=00:01:00\n")
-    controller.chmod(0o755)
+    answer = "echo JobId=$3 Reason=TimeLimit TimeLimit=00:01:00"
+    controller = program(tmp_path / "bin" / "scontrol", answer)
     path = f"{controller.parent}:{os.environ['PATH']}"
     attempt = start(tmp_path, variables={"SLURM_JOB_ID": "7", "PATH": path})
     attempt.wait_for_phase("load")

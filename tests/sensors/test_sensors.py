@@ -25,6 +25,7 @@ from llenergymeasure.sensors.registry import open_sensors
 from nvml_sim import sim
 from sensors.clock import Clock
 from support.forks import run_forked
+from support.programs import program
 from support.recording import card_environment, uuid
 
 RANGE_UJ = 262_143_328_850
@@ -383,9 +384,7 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("codecarbon")
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho NumCPUs=1 TRES=cpu=1,mem=100M,node=1\n")
-    scontrol.chmod(0o755)
+    program(tmp_path / "scontrol", "echo NumCPUs=1 TRES=cpu=1,mem=100M,node=1")
     ask = (
         "import os\n"
         "from llenergymeasure.sensors.codecarbon import CodecarbonSensor\n"
@@ -408,9 +407,7 @@ def test_codecarbon_s_model_holds_both_sockets_whatever_language_lscpu_speaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("codecarbon")
-    lscpu = tmp_path / "lscpu"
-    lscpu.write_text("#!/bin/sh\necho 'Sockel:  2'\n")
-    lscpu.chmod(0o755)
+    program(tmp_path / "lscpu", "echo 'Sockel:  2'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     lines = ["model name\t: Intel(R) Xeon(R) Gold 6226R CPU @ 2.90GHz"]
     lines += [f"physical id\t: {socket}" for socket in (0, 0, 1, 1)]

@@ -2,11 +2,15 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
 
 
 def put(path: Path, content: Any) -> Path:
@@ -29,3 +33,10 @@ def put(path: Path, content: Any) -> Path:
     else:
         path.write_text(json.dumps(content))
     return path
+
+
+def check_refused(read: Callable[[Path], Any], path: Path, says: str) -> None:
+    """Read a file, which is refused by its name and in words that match."""
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        read(path)
+    assert str(path) in str(caught.value)

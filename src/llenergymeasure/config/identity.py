@@ -170,15 +170,16 @@ class Identifier:
         """Return the hash of a file's bytes, or of all files below a folder and their names.
 
         Raises:
-            ConfigurationError: the folder is empty.
+            ConfigurationError: the folder is empty, or it is neither file nor folder.
             OSError: something cannot be read.
         """
         if path.is_file():
             return self._sha256(path)
         names = sorted(_files_below(path))
         if not names:
-            is_empty = "is an empty folder; name one that holds a model"
-            message = is_empty if path.is_dir() else "is a pipe or a device; name a file"
+            message = "is an empty folder; name one that holds a model"
+            if not path.is_dir():
+                message = "is a pipe or a device; name a file"
             raise ConfigurationError(Problem(message, found=str(path)))
         digest = hashlib.sha256()
         for name in names:

@@ -14,6 +14,7 @@ from llenergymeasure.report.formatting import (
     plain,
     rounded,
     rounded_range,
+    scale_for,
     with_interval,
 )
 from llenergymeasure.report.relations import LISTED_NAMES, label_text
@@ -43,6 +44,15 @@ def footprint_units(summary: Sequence[Row], runs: Iterable[Row]) -> dict[str, st
         for name, column in FOOTPRINT.items()
         if any(row[f"{column}_mean"] is not None for row in summary)
     }
+
+
+def energy_scales(rows: Sequence[Row]) -> tuple[Scale, Scale]:
+    """Return the units in which experiments' energies per token and per request are read best."""
+    token, request = (
+        scale_for((row[f"{metric}_mean"] for row in rows), "J")
+        for metric in (ENERGY_PER_TOKEN, ENERGY_PER_REQUEST)
+    )
+    return token, request
 
 
 def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
 from llenergymeasure.report.drawing import COLOURS, Figure
 from llenergymeasure.report.failed_runs import failures
-from llenergymeasure.report.formatting import count_text, plain, scale_for, shortened
+from llenergymeasure.report.formatting import count_text, plain, shortened
 from llenergymeasure.report.pareto_figure import front_figure
 from llenergymeasure.report.relations import one_order_note, relations_content
 from llenergymeasure.report.serving import ramp_experiments, serving_content
@@ -158,8 +158,7 @@ def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[st
 def _content(
     plan: dict[str, Any], summary: list[Any], runs: list[Any], used: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
-    token = scale_for((row["energy_per_output_token_j_mean"] for row in summary), "J")
-    request = scale_for((row["energy_per_request_j_mean"] for row in summary), "J")
+    token, request = experiments.energy_scales(summary)
     failed = failures(runs)
     left_out = plan.get("left_out") or []
     provenance = method.provenance(plan, runs)

@@ -7,16 +7,26 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
-from llenergymeasure.report.experiments import FOOTPRINT, flag_rows, footprint_units
+from llenergymeasure.report.experiments import (
+    ENERGY_PER_REQUEST,
+    FOOTPRINT,
+    energy_scales,
+    flag_rows,
+    footprint_units,
+)
 from llenergymeasure.report.failed_runs import Failure, failures
-from llenergymeasure.report.findings import interval_caveats, not_ranked_notes, ranked
+from llenergymeasure.report.findings import (
+    ENERGY_PER_TOKEN,
+    interval_caveats,
+    not_ranked_notes,
+    ranked,
+)
 from llenergymeasure.report.formatting import (
     AS_IS,
     count_text,
     mean_text,
     plain,
     rounded_range,
-    scale_for,
     setting_texts,
 )
 from llenergymeasure.report.method import meters
@@ -108,8 +118,7 @@ def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list
         rows: the experiments.
         units: the units of carbon and cost, where declared.
     """
-    token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
-    request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
+    token, request = energy_scales(rows)
     header = [
         "experiment",
         "settings",
@@ -124,7 +133,7 @@ def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list
     lines = [[*header, *(f"{unit}/1000 requests" for unit in units.values())]]
     metrics = ("power_mean_w", "output_tokens_per_s", *(FOOTPRINT[name] for name in units))
     for row in rows:
-        mean, low, high = token.interval(row, "energy_per_output_token_j")
+        mean, low, high = token.interval(row, ENERGY_PER_TOKEN)
         lines.append(
             [
                 row["experiment"],
@@ -133,7 +142,7 @@ def experiment_cells(rows: Sequence[Row], units: Mapping[str, str]) -> list[list
                 row["kind"] or NO_VALUE,
                 mean_text(mean, low, high),
                 rounded_range(low, high),
-                mean_text(*request.interval(row, "energy_per_request_j")),
+                mean_text(*request.interval(row, ENERGY_PER_REQUEST)),
                 *(mean_text(*AS_IS.interval(row, name)) for name in metrics),
             ]
         )

@@ -27,6 +27,7 @@ from llenergymeasure.report.drawing import (
     nominal,
     quantitative,
 )
+from llenergymeasure.report.findings import ENERGY_PER_TOKEN
 from llenergymeasure.report.formatting import (
     count_text,
     join_words,
@@ -38,7 +39,7 @@ from llenergymeasure.report.formatting import (
 )
 from llenergymeasure.results.columns import SETTING_COLUMNS
 
-METRICS = ("energy_per_output_token_j", "output_tokens_per_s", "power_mean_w")
+METRICS = (ENERGY_PER_TOKEN, "output_tokens_per_s", "power_mean_w")
 BATCH_METRICS = (*METRICS, "request_latency_p50_s")
 TRAFFIC_METRICS = (
     *METRICS,
@@ -92,7 +93,7 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
         summary: the experiments that one axis may hold.
         offered: requests offered a second by experiment, where there were any.
     """
-    rows = [row for row in summary if row["energy_per_output_token_j_mean"] is not None]
+    rows = [row for row in summary if row[f"{ENERGY_PER_TOKEN}_mean"] is not None]
     settings = swept_settings(rows) if rows else []
     figures = {}
     for setting in settings[:SHOWN_SETTINGS]:
